@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: (c) 2026, Packetwatch authors
+"""What is inside a guest image, and the seed that makes one machine of it.
+
+The image knows nothing of a particular machine. Name, addresses and keys come as a seed: an
+archive appended to the initial RAM disk and unpacked over the root file system at the first boot,
+before systemd looks at anything.
+"""
+
+from __future__ import annotations
+
+import io
+import tarfile
+
+# The role's packages are baked in: the play then finds them present and needs no internet.
+_PACKAGES = (
+    "systemd-sysv",
+    "dbus",
+    "udev",
+    "kmod",
+    "iproute2",
+    "procps",
+    "openssh-server",
+    "sudo",
+    "ca-certificates",
+    "python3",
+    "python3-apt",
+    "python3-bpfcc",
+    "python3-prometheus-client",
+    "libbpf1",
+    "bpftool",
+    "nftables",
+    "initramfs-tools",
+    "zstd",
+)
+
+LEFT_OUT = (
+    "/usr/share/doc/*",
+    "/usr/share/info/*",
+    "/usr/share/locale/*",
+    "/usr/share/man/*",
+)
+
+SEED = "lab-seed.tar"
+
+_UNPACK_SEED = f"""#!/bin/sh
+[ "${{1-}}" = prereqs ] && exit 0
+[ -e /{SEED} ] && [ ! -e "${{rootmnt}}/etc/lab-seeded" ] || exit 0
+chroot "${{rootmnt}}" /bin/tar -x -C / </{SEED}
+"""
+
+# Needed while packages are installed.
+EARLY_FILES = {
+    "etc/initramfs-tools/conf.d/lab": "MODULES=list\nCOMPRESS=zstd\nRUNSIZE=20%\n",
+    "usr/share/initramfs-tools/modules.d/lab": "virtio_pci\nvirtio_blk\nvirtio_net\next4\n",
+    "etc/initramfs-tools/scripts/local-bottom/lab-seed": _UNPACK_SEED,
+    # Nothing may start inside the tree while it is being built.
+    "usr/sbin/policy-rc.d": "#!/bin/sh\nexit 101\n",
+}
+
+FILES = {
+    "etc/fstab": "# The root file system is mounted by the kernel's command line.\n",
+    "etc/ssh/sshd_config.d/lab.conf": (
+        "HostKey /etc/ssh/ssh_host_ed25519_key\n"
+        "PasswordAuthentication no\n"
+        "PermitRootLogin prohibit-password\n"
+        "PrintMotd no\n"
+    ),
+    "etc/sudoers.d/lab": "ops ALL=(ALL:ALL) NOPASSWD: ALL\n",
+}
+
+# Host keys come with the seed; made here, all machines would share them.
+SETUP = """
+rm -f /usr/sbin/policy-rc.d /etc/ssh/ssh_host_* /etc/hostname
+: >/etc/machine-id
+useradd --create-home --shell /bin/bash ops
+systemctl enable systemd-networkd.service ssh.service
+systemctl mask apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer \
+  e2scrub_reap.service fstrim.timer systemd-networkd-wait-online.service
+"""
+
+
+def packages(architecture: str) -> tuple[str, ...]:
+    """All packages of an image, with the stock kernel of a Debian architecture."""
+    return (*_PACKAGES, f"linux-image-{architecture}", f"linux-headers-{architecture}")
+
+
+def seed(files: dict[str, tuple[str, int]]) -> bytes:
+    """Pack a machine's own files (path below the root: text, mode) for the end of its initrd."""
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        for name, (text, mode) in {**files, "etc/lab-seeded": ("", 0o644)}.items():
+            _add_parents(tar, name)
+            entry = tarfile.TarInfo(name)
+            data = text.encode()
+            entry.size, entry.mode = len(data), mode
+            tar.addfile(entry, io.BytesIO(data))
+    return _cpio(SEED, archive.getvalue())
+
+
+def _add_parents(tar: tarfile.TarFile, name: str) -> None:
+    """Name the one directory whose mode matters to sshd: others exist in the image."""
+    parent = name.rpartition("/")[0]
+    if parent.endswith(".ssh") and parent not in tar.getnames():
+        entry = tarfile.TarInfo(parent)
+        entry.type, entry.mode = tarfile.DIRTYPE, 0o700
+        tar.addfile(entry)
+
+
+def _cpio(name: str, data: bytes) -> bytes:
+    """A cpio archive ("newc") with one file, as the kernel accepts it behind another initrd."""
+    end = _cpio_entry("TRAILER!!!", b"", 0)
+    return _cpio_entry(name, data, 0o100600) + end
+
+
+def _cpio_entry(name: str, data: bytes, mode: int) -> bytes:
+    path = name.encode() + b"\0"
+    # ino, mode, uid, gid, nlink, mtime, size, 4 device numbers, length of the name, checksum.
+    numbers = (0, mode, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(path), 0)
+    head = b"070701" + b"".join(b"%08X" % number for number in numbers) + path
+    return _padded(head) + _padded(data)
+
+
+def _padded(data: bytes) -> bytes:
+    return data + b"\0" * (-len(data) % 4)

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: (c) 2026, Packetwatch authors
+"""The lab's network: one bridge in a namespace of its own, with no way out.
+
+Machines hang on it by taps and their QEMU processes run in that namespace; each station is a
+further namespace behind a veth pair. Nothing of this machine's own network is touched.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lab import topology
+from lab.process import run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+_RUNTIME = Path("/run/netns")
+_SWITCH = "switch"
+_BRIDGE = "br0"
+
+
+class Namespace:
+    """A named network namespace."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.path = _RUNTIME / name
+
+    def inside(self, argv: Sequence[str]) -> list[str]:
+        """The command that runs `argv` in here, and only the network is another.
+
+        `ip netns exec` would also hide the BPF file system.
+        """
+        return ["nsenter", f"--net={self.path}", "--", *argv]
+
+    def pids(self) -> list[int]:
+        """The processes that live in here; none if the namespace is gone."""
+        listed = run(["ip", "netns", "pids", self.name], check=False)
+        return [int(word) for word in listed.stdout.split()]
+
+
+class Network:
+    """The namespaces of one lab, all named `pw-ID-…`."""
+
+    def __init__(self, lab_id: str) -> None:
+        self._prefix = f"pw-{lab_id}-"
+        self.switch = self.station(_SWITCH)
+
+    def station(self, name: str) -> Namespace:
+        """The namespace of a station."""
+        return Namespace(self._prefix + name)
+
+    def existing(self) -> list[Namespace]:
+        """All namespaces of this lab that are there now, whatever made them."""
+        return [Namespace(path.name) for path in sorted(_RUNTIME.glob(f"{self._prefix}*"))]
+
+    def up(self, plan: topology.Topology) -> None:
+        """Make the bridge, a tap for each machine and a namespace for each station.
+
+        Raises LabError when the kernel refuses; what was made stays for `down`.
+        """
+        run(["ip", "netns", "add", self.switch.name])
+        _ip(self.switch, _bridge_commands())
+        for spec in plan.machines.values():
+            _ip(self.switch, _tap_commands(spec))
+        for name, number in plan.stations.items():
+            station = self.station(name)
+            run(["ip", "netns", "add", station.name])
+            _ip(self.switch, _veth_commands(name, station))
+            _ip(station, _station_commands(number))
+
+    def down(self) -> None:
+        """Remove every namespace, and with it bridge, taps and veth pairs; none is fine."""
+        for namespace in self.existing():
+            run(["ip", "netns", "delete", namespace.name], check=False)
+
+
+def _ip(namespace: Namespace, commands: Iterable[str]) -> None:
+    run(["ip", "-n", namespace.name, "-batch", "-"], stdin="\n".join(commands) + "\n")
+
+
+def _bridge_commands() -> list[str]:
+    return [
+        "link set lo up",
+        # Snooping without a querier loses neighbour solicitations after some minutes.
+        f"link add {_BRIDGE} type bridge stp_state 0 forward_delay 0 mcast_snooping 0",
+        f"link set {_BRIDGE} addrgenmode none up",
+    ]
+
+
+def _tap_commands(spec: topology.MachineSpec) -> list[str]:
+    several = " multi_queue" if spec.queues > 1 else ""
+    return [
+        f"tuntap add {spec.name} mode tap vnet_hdr{several}",
+        f"link set {spec.name} addrgenmode none master {_BRIDGE} up",
+    ]
+
+
+def _veth_commands(name: str, station: Namespace) -> list[str]:
+    return [
+        f"link add {name} type veth peer name eth0 netns {station.name}",
+        f"link set {name} addrgenmode none master {_BRIDGE} up",
+    ]
+
+
+def _station_commands(number: int) -> list[str]:
+    return [
+        "link set lo up",
+        "link set eth0 up",
+        f"address add {topology.ipv4(number)}/24 dev eth0",
+        f"address add {topology.ipv6(number)}/64 dev eth0 nodad",
+    ]
+
+
+def run_in(
+    namespace: Namespace, argv: Sequence[str], *, check: bool = True, timeout: float = 60.0
+) -> subprocess.CompletedProcess[str]:
+    """Run a command in a namespace; raises LabError as `process.run` does."""
+    return run(namespace.inside(argv), check=check, timeout=timeout)

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: (c) 2026, Packetwatch authors
+"""Start commands, tell progress, and end processes by identity rather than by number."""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lab.errors import LabError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+_BEGAN = time.monotonic()
+
+
+def say(text: str) -> None:
+    """Write one progress line to stderr, with the seconds since this process began."""
+    print(f"[{time.monotonic() - _BEGAN:6.1f} s] {text}", file=sys.stderr, flush=True)
+
+
+def require(tools: Mapping[str, str]) -> None:
+    """Check that each command exists; `tools` maps it to the Debian package that has it.
+
+    Raises LabError that names every missing package at once.
+    """
+    missing = sorted({package for tool, package in tools.items() if not shutil.which(tool)})
+    if missing:
+        raise LabError(f"missing commands, install: apt-get install {' '.join(missing)}")
+    if os.geteuid() != 0:
+        raise LabError("the lab makes network namespaces and disk images: run it as root")
+
+
+def run(
+    argv: Sequence[str],
+    *,
+    check: bool = True,
+    timeout: float = 60.0,
+    stdin: str | None = None,
+    env: Mapping[str, str] | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end and return what it wrote.
+
+    `timeout` is in seconds. Raises LabError when it runs out, when the command does not exist,
+    and, with `check`, when it exits with another status than 0.
+    """
+    try:
+        done = subprocess.run(
+            argv,
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            env=None if env is None else {**os.environ, **env},
+            # Without input of its own a command must not eat the caller's.
+            **({"stdin": subprocess.DEVNULL} if stdin is None else {"input": stdin}),  # type: ignore[call-overload]
+        )
+    except FileNotFoundError as error:
+        raise LabError(f"no such command: {argv[0]}") from error
+    except subprocess.TimeoutExpired as error:
+        raise LabError(f"no end after {timeout:g} s: {' '.join(argv)}") from error
+    result: subprocess.CompletedProcess[str] = done
+    if check and result.returncode != 0:
+        tail = (result.stderr or result.stdout).strip()[-2000:]
+        raise LabError(f"status {result.returncode}: {' '.join(argv)}\n{tail}")
+    return result
+
+
+def end(pids: Iterable[int], ours: Callable[[int], bool], *, patience: float = 3.0) -> None:
+    """End those processes that `ours` recognises: SIGTERM, then after `patience` seconds SIGKILL.
+
+    A pidfd is opened before `ours` looks, so a number that was reused meanwhile is never hit.
+    """
+    handles = []
+    for pid in pids:
+        try:
+            handle = os.pidfd_open(pid)
+        except ProcessLookupError:
+            continue
+        if pid != os.getpid() and ours(pid):
+            handles.append(handle)
+        else:
+            os.close(handle)
+    for number, wait in ((signal.SIGTERM, patience), (signal.SIGKILL, 5.0)):
+        handles = _still_running(handles, number, wait)
+    for handle in handles:
+        os.close(handle)
+
+
+def _still_running(handles: list[int], number: signal.Signals, wait: float) -> list[int]:
+    """Send a signal to all and close the handles of those gone within `wait` seconds."""
+    for handle in handles:
+        try:
+            signal.pidfd_send_signal(handle, number)
+        except ProcessLookupError:
+            pass
+    deadline = time.monotonic() + wait
+    while handles and (left := deadline - time.monotonic()) > 0:
+        # A pidfd becomes readable when its process has ended.
+        gone, _, _ = select.select(handles, [], [], left)
+        for handle in gone:
+            os.close(handle)
+        handles = [handle for handle in handles if handle not in gone]
+    return handles
+
+
+def start_time(pid: int) -> int:
+    """When a process began, in clock ticks since boot; 0 if it does not exist.
+
+    Together with the number it names one process for as long as this machine is up.
+    """
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return 0
+    # The command's name stands in parentheses and may hold spaces and parentheses itself.
+    fields = stat.rpartition(")")[2].split()
+    return 0 if fields[0] in ("Z", "X") else int(fields[19])

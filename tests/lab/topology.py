@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: (c) 2026, Packetwatch authors
+"""What a lab consists of: machines and stations, each a number on one network.
+
+A *machine* is a Debian guest. A *station* is a network namespace with one interface, from which
+tests send and receive. Number N has the addresses 10.77.0.N and fd77::N. Number 1 is the
+controller, from which Ansible comes and which is everybody's (dead) default gateway.
+
+As a file, in TOML or, by its suffix, JSON:
+
+    [machines.debian12]
+    suite = "bookworm"      # required
+    address = 11            # required, 2-254
+    groups = ["packetwatch"] # inventory groups
+    memory = 640            # MiB
+    cpus = 1
+    queues = 1              # queue pairs of the network device
+
+    [stations]
+    client = 101            # its number
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from lab.errors import LabError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CONTROLLER = "controller"
+_CONTROLLER_NUMBER = 1
+# It becomes the name of an interface, of which the kernel takes 15 characters.
+_NAME = re.compile(r"[a-z][a-z0-9-]{0,14}")
+
+
+def ipv4(number: int) -> str:
+    """The IPv4 address of a number."""
+    return f"10.77.0.{number}"
+
+
+def ipv6(number: int) -> str:
+    """The IPv6 address of a number: its decimal digits, read as an IPv6 group."""
+    return f"fd77::{number}"
+
+
+@dataclass(frozen=True)
+class MachineSpec:
+    """A guest: memory in MiB, `queues` as pairs of its network device."""
+
+    name: str
+    suite: str
+    address: int
+    groups: tuple[str, ...] = ("packetwatch",)
+    memory: int = 640
+    cpus: int = 1
+    queues: int = 1
+
+
+@dataclass(frozen=True)
+class Topology:
+    """Machines by name, and stations as number by name, the controller among them."""
+
+    machines: dict[str, MachineSpec]
+    stations: dict[str, int]
+
+    @classmethod
+    def load(cls, path: Path) -> Topology:
+        """Read a topology file.
+
+        Raises LabError when it cannot be read or says what makes no lab.
+        """
+        try:
+            text = path.read_text(encoding="utf-8")
+            data = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+        except (OSError, ValueError) as error:
+            raise LabError(f"topology {path}: {error}") from error
+        return cls.parse(data)
+
+    @classmethod
+    def parse(cls, data: dict[str, Any]) -> Topology:
+        """Make a topology of parsed data; raises LabError for what makes no lab."""
+        try:
+            machines = {
+                name: MachineSpec(name=name, **{**spec, "groups": tuple(spec["groups"])})
+                if "groups" in spec
+                else MachineSpec(name=name, **spec)
+                for name, spec in data.get("machines", {}).items()
+            }
+        except TypeError as error:
+            raise LabError(f"topology: {error}") from error
+        stations = {CONTROLLER: _CONTROLLER_NUMBER, **data.get("stations", {})}
+        _check(machines, stations)
+        return cls(machines, stations)
+
+    def dump(self) -> dict[str, Any]:
+        """The data that `parse` reads."""
+        machines = {name: asdict(spec) for name, spec in self.machines.items()}
+        for spec in machines.values():
+            del spec["name"]
+        return {"machines": machines, "stations": dict(self.stations)}
+
+
+def _check(machines: dict[str, MachineSpec], stations: dict[str, int]) -> None:
+    numbers = [*(spec.address for spec in machines.values()), *stations.values()]
+    if twice := sorted(set(machines) & set(stations)):
+        raise LabError(f"topology: both machine and station: {', '.join(twice)}")
+    for name in (*machines, *stations):
+        if not _NAME.fullmatch(name):
+            raise LabError(f"topology: {name!r} is no name (a-z, 0-9 and -, at most 15 long)")
+    for number in numbers:
+        if not isinstance(number, int) or not 1 <= number <= 254:
+            raise LabError(f"topology: {number!r} is no number from 1 to 254")
+        if numbers.count(number) > 1:
+            raise LabError(f"topology: number {number} is given twice")
+    for spec in machines.values():
+        if not (128 <= spec.memory and 1 <= spec.cpus <= 8 and 1 <= spec.queues <= 8):
+            raise LabError(f"topology: {spec.name}: memory from 128, cpus and queues from 1 to 8")
