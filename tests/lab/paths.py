@@ -8,18 +8,19 @@ import os
 from pathlib import Path
 
 
-def _repository() -> Path:
-    """The working copy, also when this file runs from the copy that `make` puts below `.build`."""
-    here = Path(__file__).resolve().parents[2]
+def _build() -> Path:
+    """The build folder, also when this file runs from the copy that `make` puts into it."""
+    here = Path(__file__).resolve()
     for parent in here.parents:
-        if parent.name == ".build":
+        if parent.name == "ansible_collections":
             return parent.parent
-    return here
+    return here.parents[2] / ".build"
 
 
-REPOSITORY = _repository()
-RUNS = REPOSITORY / ".build" / "lab" / "runs"
-IMAGES = Path(os.environ.get("PACKETWATCH_LAB_CACHE") or REPOSITORY / ".build" / "lab" / "images")
+_LAB = _build() / "lab"
+
+RUNS = _LAB / "runs"
+IMAGES = Path(os.environ.get("PACKETWATCH_LAB_CACHE") or _LAB / "images")
 
 # One directory per living lab, named by its id: found here after its creator was killed. It is
 # also short enough for the path of a Unix socket, which a run directory may not be.

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CONTROLLER = "controller"
-_CONTROLLER_NUMBER = 1
+CONTROLLER_NUMBER = 1
 # It becomes the name of an interface, of which the kernel takes 15 characters.
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,14}")
 
@@ -94,7 +94,7 @@ class Topology:
             }
         except TypeError as error:
             raise LabError(f"topology: {error}") from error
-        stations = {CONTROLLER: _CONTROLLER_NUMBER, **data.get("stations", {})}
+        stations = {CONTROLLER: CONTROLLER_NUMBER, **data.get("stations", {})}
         _check(machines, stations)
         return cls(machines, stations)
 

@@ -12,13 +12,25 @@ import subprocess
 import sys
 from pathlib import Path
 
-CACHES = frozenset({".ansible", ".hypothesis", ".mypy_cache", ".pytest_cache", ".ruff_cache", "__pycache__"})
+CACHES = frozenset(
+    {".ansible", ".hypothesis", ".mypy_cache", ".pytest_cache", ".ruff_cache", "__pycache__"}
+)
 CACHE_PATHS = frozenset({"tests/output"})
 
 
 def shipped_files(root: Path) -> list[str]:
     """List the paths, relative to the root, of all files that are part of the project."""
-    command = ["git", "-c", f"safe.directory={root}", "-C", str(root), "ls-files", "-z", "-co", "--exclude-standard"]
+    command = [
+        "git",
+        "-c",
+        f"safe.directory={root}",
+        "-C",
+        str(root),
+        "ls-files",
+        "-z",
+        "-co",
+        "--exclude-standard",
+    ]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
     names = {os.fsdecode(name) for name in done.stdout.split(b"\0") if name}
     return sorted(name for name in names if os.path.lexists(root / name))
@@ -32,8 +44,14 @@ def same(source: Path, target: Path) -> bool:
         return False
     here = source.lstat()
     if source.is_symlink() or target.is_symlink():
-        return source.is_symlink() and target.is_symlink() and source.readlink() == target.readlink()
-    return (here.st_size, here.st_mtime_ns, mode_of(source)) == (there.st_size, there.st_mtime_ns, there.st_mode & 0o7777)
+        return (
+            source.is_symlink() and target.is_symlink() and source.readlink() == target.readlink()
+        )
+    return (here.st_size, here.st_mtime_ns, mode_of(source)) == (
+        there.st_size,
+        there.st_mtime_ns,
+        there.st_mode & 0o7777,
+    )
 
 
 def mode_of(source: Path) -> int:
@@ -41,24 +59,11 @@ def mode_of(source: Path) -> int:
     return 0o755 if source.stat().st_mode & 0o100 else 0o644
 
 
-def remove(path: Path) -> None:
-    """Remove whatever is there, if anything is."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
 def copy(source: Path, target: Path) -> None:
     """Replace the target by a copy in one step: a gate may be reading it."""
-    for parent in reversed(target.parents):
-        if parent.is_symlink() or (parent.exists() and not parent.is_dir()):
-            parent.unlink()
     target.parent.mkdir(parents=True, exist_ok=True)
-    if target.is_dir() and not target.is_symlink():
-        shutil.rmtree(target)
     draft = target.with_name(f".{target.name}.sync")
-    remove(draft)
+    draft.unlink(missing_ok=True)
     shutil.copy2(source, draft, follow_symlinks=False)
     if not source.is_symlink():
         draft.chmod(mode_of(source))

@@ -86,8 +86,9 @@ struct pw_header {
 	__u64 published[1024];     /* bit n: TCP port n is served elsewhere (published_ports) */
 };
 
-/* Policy of an interface: slot (ifindex + k) % PW_POLICY_SLOTS, k < PW_POLICY_PROBES, from
- * PW_POLICY_OFFSET on behind the default policy, which is used when no slot has the ifindex. */
+/* Policy of an interface, at PW_POLICY_OFFSET: slot (ifindex + k) % PW_POLICY_SLOTS for the first
+ * k < PW_POLICY_PROBES where that is not 0 and free. Slot 0 is the default policy (ifindex 0), used
+ * where no slot has the ifindex. */
 struct pw_policy {
 	__u32 ifindex;
 	__u8 action;

@@ -1,0 +1,57 @@
+# Copyright: (c) 2026, Packetwatch authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Everything runs in a copy of what git tracks or would add: nothing is tested that is not shipped.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+BUILD ?= .build
+GATES ?=
+KEEP ?=
+
+build := $(abspath $(BUILD))
+venv := $(build)/venv
+copy := $(build)/ansible_collections/packetwatch/xdp
+python := $(venv)/bin/python
+run_in_copy := cd $(copy) && PATH=$(venv)/bin:$$PATH PYTHONPATH=$(copy)/tests \
+	PYTHONPYCACHEPREFIX=$(build)/cache/bytecode ANSIBLE_COLLECTIONS_PATH=$(build) KEEP=$(KEEP)
+
+.PHONY: help check test demo bench lab-images build packages packages-test venv clean
+
+help: ## List the commands.
+	@echo "make COMMAND [VARIABLE=VALUE]"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@echo 'GATES="ruff unit" runs only these gates, KEEP=1 leaves the demo running, BUILD=DIR builds elsewhere.'
+
+check: packages build ## Run the static gates, the unit tests and the kernel tests.
+	@$(python) tests/tools/gates.py $(build) check $(GATES)
+
+test: packages-test build ## Run check, then the scenarios on virtual machines.
+	@$(python) tests/tools/gates.py $(build) test $(GATES)
+
+demo: packages-test build ## Show a small fleet under attack; KEEP=1 leaves it running.
+	@$(run_in_copy) $(python) -m lab.demo
+
+bench: packages-test build ## Measure the datapath beside its rivals.
+	@$(run_in_copy) $(python) -m bench
+
+lab-images: packages-test build ## Build the virtual machines' images.
+	@$(run_in_copy) $(python) -m lab images
+
+build: venv ## Copy what is shipped into the build folder.
+	@$(python) tests/tools/sync.py $(build)
+
+packages:
+	@tests/tools/bootstrap check
+
+packages-test:
+	@tests/tools/bootstrap test
+
+venv: packages
+	@tests/tools/venv $(venv)
+
+clean: ## Remove the build folder.
+	rm -rf $(build)

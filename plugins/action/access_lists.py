@@ -1,0 +1,33 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Bring the files of lists."""
+
+from __future__ import annotations
+
+import typing as t
+
+from ansible_collections.packetwatch.xdp.plugins.plugin_utils._transfer import (
+    Brought,
+    TransferAction,
+)
+
+if t.TYPE_CHECKING:
+    from ansible_collections.packetwatch.xdp.plugins.plugin_utils._transfer import Arguments
+
+
+class ActionModule(TransferAction):
+    """Sends the files that the options allow_src and deny_src name."""
+
+    module_name = "packetwatch.xdp.access_lists"
+
+    def files(self, arguments: Arguments) -> dict[str, Brought]:
+        if self.is_remote(arguments):
+            return {}
+        found = {}
+        for option in ("allow_src", "deny_src"):
+            if arguments.get(option) is not None:
+                path = self.find(arguments[option])
+                found[option] = Brought(path, self.read(path))
+        return found

@@ -1,0 +1,70 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is PRIVATE to the collection.
+
+"""What the documentation of all modules has in common."""
+
+from __future__ import annotations
+
+
+class ModuleDocFragment:
+    """Attributes and requirements."""
+
+    DOCUMENTATION = r"""
+options: {}
+attributes:
+  check_mode:
+    description: Can run in C(check_mode) and return changed status prediction without modifying target.
+    support: full
+  diff_mode:
+    description: Returns details on what has changed (or possibly needs changing in C(check_mode)), when in diff mode.
+    support: full
+  idempotent:
+    description:
+      - When run twice in a row outside check mode, with the same arguments, the second invocation indicates no change.
+      - This assumes that the system controlled/queried by the module has not changed in a relevant way.
+    support: full
+  platform:
+    description: Target OS/families that can be operated against.
+    platforms: debian
+    support: full
+    details:
+      - Debian 12 and 13 with a kernel of at least 6.1 are tested.
+  action_group:
+    description: Use C(group/packetwatch.xdp.all) in C(module_defaults) to set defaults for this module.
+    support: full
+    membership:
+      - packetwatch.xdp.all
+requirements:
+  - python >= 3.11
+  - root on the managed host, for example by C(become=true)
+  - the Debian package C(libbpf1) on the managed host
+"""
+
+    # For modules with an action plug-in of the same name.
+    ACTION = r"""
+options: {}
+attributes:
+  action:
+    description: Indicates this has a corresponding action plug-in, so some parts of the options run on the controller.
+    support: full
+  async:
+    description: Supports being used with the C(async) keyword.
+    support: none
+"""
+
+    # For modules that change nothing.
+    INFO = r"""
+options: {}
+attributes:
+  check_mode:
+    support: full
+    details:
+      - This module does not modify state.
+  diff_mode:
+    support: N/A
+    details:
+      - This module does not modify state.
+"""

@@ -1,0 +1,212 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is PRIVATE to the collection.
+
+"""Mirrors of ``abi.h``: constants and layouts that user space shares with the XDP program.
+
+Layouts have no hidden padding; ``tests/kernel/test_abi.py`` compares each with the program's BTF.
+All numbers are in the host's byte order; addresses are 16 bytes in network byte order.
+"""
+
+from __future__ import annotations
+
+import struct
+import typing as t
+
+ABI = 1
+MAGIC = 0x50573031
+PAGE = 65536
+POLICY_OFFSET = 16384
+POLICY_SLOTS = 1024
+POLICY_PROBES = 4
+TRACK_SLOTS = 64
+EVENT_SHORT = 72
+
+F_LISTS4 = 1 << 0
+F_LISTS6 = 1 << 1
+F_SCOPE_ALL = 1 << 2
+
+ACTIONS = ("enforce", "monitor", "off")
+COUNTS = ("closed", "any")
+SCOPES = ("connections", "all")
+LOGS = ("all", "sampled", "none")
+
+ORIGIN_SCAN = 1
+ORIGIN_MANUAL = 2
+ORIGIN_FLEET = 3
+ORIGINS = {ORIGIN_SCAN: "scan", ORIGIN_MANUAL: "manual", ORIGIN_FLEET: "fleet"}
+
+BAN_OVERFLOW = 1 << 0
+
+NET_PROTECTED = 1 << 0
+NET_SINGLE = 1 << 1
+
+EVENT_CONNECTION = 1
+EVENT_BAN = 2
+
+EVENT_MONITOR = 1 << 0
+EVENT_PROTECTED = 1 << 1
+EVENT_IN_OVERFLOW = 1 << 2
+EVENT_OPAQUE = 1 << 3
+
+# (verdict, reason) by index, as enum pw_reason.
+REASONS = (
+    ("pass", "unlisted"),
+    ("pass", "allow"),
+    ("pass", "not_ip"),
+    ("pass", "malformed"),
+    ("pass", "opaque"),
+    ("pass", "monitor_deny"),
+    ("pass", "monitor_ban"),
+    ("pass", "monitor_scan"),
+    ("pass", "protected"),
+    ("pass", "off"),
+    ("pass", "no_tables"),
+    ("drop", "deny"),
+    ("drop", "ban"),
+    ("drop", "scan"),
+    ("drop", "vlan"),
+)
+FAMILIES = ("other", "ipv4", "ipv6")
+
+
+class Layout:
+    """A C struct: its name there, and its fields with their ``struct`` format each."""
+
+    def __init__(self, name: str, *fields: tuple[str, str]) -> None:
+        self.name = name
+        self.fields = fields
+        self.struct = struct.Struct("=" + "".join(code for dummy, code in fields))
+        self.size = self.struct.size
+
+    def pack(self, **values: t.Any) -> bytes:
+        """Bytes of the struct; fields not named are zero, arrays are sequences or bytes."""
+        flat: list[t.Any] = []
+        for name, code in self.fields:
+            value = values.pop(name, None)
+            count = _count(code)
+            if count is None:
+                flat.append(0 if value is None else value)
+            elif code.endswith("s"):
+                flat.append(value or b"")
+            else:
+                numbers = list(value or ())
+                flat.extend(numbers + [0] * (count - len(numbers)))
+        if values:
+            raise TypeError(f"struct {self.name} has no field {sorted(values)[0]}")
+        return self.struct.pack(*flat)
+
+    def unpack(self, data: bytes | memoryview, offset: int = 0) -> dict[str, t.Any]:
+        """Fields by name; arrays of numbers as tuples."""
+        flat = self.struct.unpack_from(data, offset)
+        result: dict[str, t.Any] = {}
+        at = 0
+        for name, code in self.fields:
+            count = _count(code)
+            if count is None or code.endswith("s"):
+                result[name] = flat[at]
+                at += 1
+            else:
+                result[name] = flat[at : at + count]
+                at += count
+        return result
+
+
+def _count(code: str) -> int | None:
+    return int(code[:-1]) if len(code) > 1 else None
+
+
+HEADER = Layout(
+    "pw_header",
+    ("magic", "I"),
+    ("abi", "I"),
+    ("pages", "I"),
+    ("features", "I"),
+    ("v4_shift", "I"),
+    ("v4_page", "I"),
+    ("v6_page", "I"),
+    ("reserved", "I"),
+    ("v6_root", "Q"),
+    ("ban_interval_ns", "Q"),
+    ("ban_burst_ns", "Q"),
+    ("ring_capacity", "Q"),
+    ("event_interval_ns", "Q"),
+    ("event_burst_ns", "Q"),
+    ("source_interval_ns", "Q"),
+    ("source_burst_ns", "Q"),
+    ("digest", "32s"),
+    ("published", "1024Q"),
+)
+POLICY = Layout(
+    "pw_policy",
+    ("ifindex", "I"),
+    ("action", "B"),
+    ("counts", "B"),
+    ("scope", "B"),
+    ("log", "B"),
+    ("scan_ports", "I"),
+    ("reserved", "I"),
+    ("window_ns", "Q"),
+    ("grace_ns", "Q"),
+    ("ban_ns", "Q"),
+)
+ADDR = Layout("pw_addr", ("word", "16s"))
+SOURCE = Layout("pw_source", ("plen", "I"), ("addr", "16s"))
+NET = Layout("pw_net", ("plen", "I"), ("addr", "16s"))
+BAN = Layout(
+    "pw_ban",
+    ("since", "Q"),
+    ("expires", "Q"),
+    ("dropped", "Q"),
+    ("slot", "Q"),
+    ("ifindex", "I"),
+    ("ports", "H"),
+    ("origin", "B"),
+    ("flags", "B"),
+)
+TRACK = Layout("pw_track", ("slot", "64Q"))
+SHARED = Layout(
+    "pw_shared",
+    ("has_bans", "Q"),
+    ("has_scan_bans", "Q"),
+    ("padding", "6Q"),
+    ("ring_head", "Q"),
+    ("ban_tat", "Q"),
+    ("event_tat", "Q"),
+    ("sequence", "Q"),
+)
+EVENT = Layout(
+    "pw_event",
+    ("time", "Q"),
+    ("sequence", "Q"),
+    ("expires", "Q"),
+    ("ifindex", "I"),
+    ("type", "B"),
+    ("family", "B"),
+    ("flags", "B"),
+    ("plen", "B"),
+    ("saddr", "16s"),
+    ("daddr", "16s"),
+    ("sport", "H"),
+    ("dport", "H"),
+    ("count", "H"),
+    ("listed", "H"),
+    ("ports", "64H"),
+)
+COUNTERS = Layout(
+    "pw_counters",
+    ("packets", f"{len(REASONS) * len(FAMILIES)}Q"),
+    ("connections", "3Q"),
+    ("scans", "Q"),
+    ("bans", "Q"),
+    ("bans_overflow", "Q"),
+    ("bans_failed", "Q"),
+    ("tracks_inserted", "Q"),
+    ("tracks_failed", "Q"),
+    ("events", "Q"),
+    ("events_suppressed", "Q"),
+    ("events_lost", "Q"),
+)
+LAYOUTS = (HEADER, POLICY, ADDR, SOURCE, NET, BAN, TRACK, SHARED, EVENT, COUNTERS)

@@ -1,0 +1,228 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is PRIVATE to the collection.
+
+"""Protected and local addresses: whom a ban must never hit, and which addresses are this host's.
+
+`compute` says what should be, `write` brings the maps ``hosts``, ``nets`` and ``local`` in line.
+Addresses are 16 bytes, IPv4 as ::ffff:a.b.c.d; prefix lengths are over these 128 bits.
+"""
+
+from __future__ import annotations
+
+import struct
+import typing as t
+
+from . import _netlink, _peers
+from ._abi import NET, NET_PROTECTED, NET_SINGLE
+from ._address import Prefix, mapped, mapped_length, parse_prefix
+from ._errors import InvalidInput, TooLarge, Unreadable
+
+if t.TYPE_CHECKING:
+    from ._libbpf import Map
+
+ORIGINS = {
+    1: "declared",
+    2: "own address",
+    3: "gateway",
+    4: "resolver",
+    5: "time server",
+    6: "SSH client",
+    7: "loopback",
+}
+DECLARED, OWN, GATEWAY, RESOLVER, TIME_SERVER, SSH_CLIENT, LOOPBACK = ORIGINS
+
+Net = tuple[int, bytes]
+_MAPPED = b"\0" * 10 + b"\xff\xff"
+_MAPPED_NET: Net = (96, _MAPPED + b"\0" * 4)
+_LINK_LOCAL: Net = (10, b"\xfe\x80" + b"\0" * 14)
+_LOOPBACK_4: Net = (104, _MAPPED + b"\x7f\0\0\0")
+_LOOPBACK_6 = b"\0" * 15 + b"\x01"
+_UNICAST = 1
+_U32 = struct.Struct("=I")
+
+
+class Network(t.NamedTuple):
+    """What the kernel said of this host's addresses and routes."""
+
+    addresses: t.Sequence[_netlink.Address]
+    routes: t.Sequence[_netlink.Route]
+
+
+class Protection(t.NamedTuple):
+    """What the maps should hold.
+
+    hosts: address → key of `ORIGINS`; nets: (length, address) → NET_* flags; local: addresses.
+    problems: what could not be read. As long as there are any, nothing may be taken for gone.
+    """
+
+    hosts: dict[bytes, int]
+    nets: dict[Net, int]
+    local: set[bytes]
+    problems: list[str]
+
+
+def read_network() -> Network:
+    """Ask the kernel; raises `Unreadable`."""
+    return Network(_netlink.addresses(), _netlink.routes())
+
+
+def parse_declared(text: str, source: str = "PW_PROTECT") -> list[Prefix]:
+    """Addresses and prefixes, apart by commas or white space; raises `InvalidInput`."""
+    found = []
+    for word in text.replace(",", " ").split():
+        try:
+            found.append(parse_prefix(word))
+        except InvalidInput as error:
+            raise InvalidInput(f"{source}: {error}") from None
+    return found
+
+
+def compute(
+    declared: t.Iterable[Prefix], auto: bool, network: Network, root: str = "/"
+) -> Protection:
+    """What is protected and local now.
+
+    Without `auto` only `declared` is protected. Which IPv6 sources are banned one by one does not
+    depend on it: a /64 that holds this host or its neighbours is never banned as a whole.
+    """
+    result = Protection({}, {}, set(), [])
+    own = [_mapped(address.address) for address in network.addresses]
+    result.local.update(own)
+    for prefix in declared:
+        _protect(result, prefix)
+    if auto:
+        result.nets[_LOOPBACK_4] = NET_PROTECTED
+        for origin, addresses in _learned(network, root, own, result.problems):
+            for address in addresses:
+                result.hosts.setdefault(address, origin)
+    for net in _single(result, network, own):
+        result.nets[net] = result.nets.get(net, 0) | NET_SINGLE
+    return result._replace(nets=inherit(result.nets))
+
+
+def inherit(nets: dict[Net, int]) -> dict[Net, int]:
+    """Give each net the flags of those that cover it: the kernel answers with the longest only.
+
+    The mapped IPv4 addresses lie within short IPv6 prefixes, but are none of their hosts: they
+    get a net of their own that ends the inheritance.
+    """
+    nets = dict(nets)
+    if any(_covers(net, _MAPPED_NET) for net in nets):
+        nets.setdefault(_MAPPED_NET, 0)
+    lengths = sorted({length for length, dummy in nets})
+    result = {}
+    for length, address in nets:
+        flags = 0
+        least = 96 if _covers(_MAPPED_NET, (length, address)) else 0
+        for shorter in lengths:
+            if least <= shorter <= length:
+                flags |= nets.get((shorter, masked(address, shorter)), 0)
+        result[length, address] = flags
+    return result
+
+
+def write(protection: Protection, maps: t.Mapping[str, Map]) -> int:
+    """Bring the maps in line, first adding, then deleting; returns the number of changes.
+
+    Raises `TooLarge` before anything is changed. Nothing is deleted if there were problems.
+    """
+    wanted = {
+        "hosts": {key: _U32.pack(origin) for key, origin in protection.hosts.items()},
+        "nets": {NET.struct.pack(*key): _U32.pack(flags) for key, flags in protection.nets.items()},
+        "local": {key: _U32.pack(_UNICAST) for key in protection.local},
+    }
+    for name, entries in wanted.items():
+        room = maps[name].info.max_entries
+        if len(entries) > room:
+            raise TooLarge(
+                f"{len(entries)} entries do not fit into the map {name}, which takes {room}: "
+                "declare fewer and shorter prefixes to protect"
+            )
+    present = {name: dict(maps[name].items()) for name in wanted}
+    stale = [] if protection.problems else _stale(present, wanted)
+    changes = 0
+    for name, entries in wanted.items():
+        # A full map takes nothing new before something goes: then, and only then, delete first.
+        if len(present[name].keys() | entries.keys()) > maps[name].info.max_entries:
+            changes += _delete(maps, [(where, key) for where, key in stale if where == name])
+        for key, value in entries.items():
+            if present[name].get(key) != value:
+                maps[name].update(key, value)
+                changes += 1
+    return changes + _delete(maps, stale)
+
+
+def masked(address: bytes, length: int) -> bytes:
+    """The address with all bits behind the length cleared."""
+    shift = 128 - length
+    return (int.from_bytes(address, "big") >> shift << shift).to_bytes(16, "big")
+
+
+def _stale(
+    present: dict[str, dict[bytes, bytes]], wanted: dict[str, dict[bytes, bytes]]
+) -> list[tuple[str, bytes]]:
+    return [(name, key) for name in wanted for key in present[name] if key not in wanted[name]]
+
+
+def _delete(maps: t.Mapping[str, Map], entries: list[tuple[str, bytes]]) -> int:
+    return sum(maps[name].delete(key) for name, key in entries)
+
+
+def _protect(result: Protection, prefix: Prefix) -> None:
+    if prefix.is_host:
+        result.hosts[mapped(prefix)] = DECLARED
+    else:
+        result.nets[mapped_length(prefix), mapped(prefix)] = NET_PROTECTED
+
+
+def _learned(
+    network: Network, root: str, own: list[bytes], problems: list[str]
+) -> t.Iterator[tuple[int, t.Collection[bytes]]]:
+    """Origin and addresses, the most telling origin first."""
+    yield LOOPBACK, [_LOOPBACK_6, *(item for item in own if _covers(_LOOPBACK_4, (128, item)))]
+    yield OWN, own
+    yield GATEWAY, _gateways(network.routes)
+    readers: list[tuple[int, t.Callable[[], set[bytes]]]] = [
+        (RESOLVER, lambda: _peers.resolvers(root)),
+        (TIME_SERVER, lambda: _peers.time_servers(root)),
+        (SSH_CLIENT, lambda: _peers.ssh_clients(_peers.ssh_ports(root), root)),
+    ]
+    for origin, read in readers:
+        try:
+            yield origin, read()
+        except Unreadable as error:
+            problems.append(str(error))
+
+
+def _gateways(routes: t.Iterable[_netlink.Route]) -> set[bytes]:
+    return {_mapped(hop) for route in routes if route.prefixlen == 0 for hop in route.gateways}
+
+
+def _single(result: Protection, network: Network, own: list[bytes]) -> t.Iterator[Net]:
+    """Nets whose IPv6 sources are banned one by one."""
+    yield _LINK_LOCAL
+    for address in network.addresses:
+        if address.family == 6 and address.prefixlen < 128:
+            yield address.prefixlen, masked(address.network, address.prefixlen)
+    for route in network.routes:
+        if route.family == 6 and route.prefixlen and not route.gateways:
+            yield route.prefixlen, masked(route.destination, route.prefixlen)
+    for host in {*result.hosts, *own, *_longer_than_64(result.nets)}:
+        if not host.startswith(_MAPPED) and host != _LOOPBACK_6:
+            yield 64, masked(host, 64)
+
+
+def _longer_than_64(nets: t.Iterable[Net]) -> list[bytes]:
+    """Networks inside one /64: it holds protected addresses too."""
+    return [address for length, address in nets if length > 64]
+
+
+def _covers(outer: Net, inner: Net) -> bool:
+    return outer[0] <= inner[0] and masked(inner[1], outer[0]) == outer[1]
+
+
+def _mapped(address: bytes) -> bytes:
+    return address if len(address) == 16 else _MAPPED + address

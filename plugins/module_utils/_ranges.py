@@ -1,0 +1,251 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is PRIVATE to the collection.
+
+"""Allow and deny prefixes → disjoint ranges with a verdict.
+
+Addresses are plain numbers here; a function that needs the size of the address space is given its
+highest address. Sets of addresses are spans: two parallel sorted lists. All set operations are
+single passes over sorted lists, without an object per entry: a million hosts take well under a
+second.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Iterator, MutableSequence
+from dataclasses import dataclass, field
+from itertools import islice, pairwise
+from typing import NamedTuple
+
+NONE = 0
+ALLOW = 1
+DENY = 2
+
+LAST4 = (1 << 32) - 1
+LAST6 = (1 << 128) - 1
+
+
+class Spans(NamedTuple):
+    """A set of addresses: disjoint, ascending, and never touching each other."""
+
+    starts: list[int]
+    """First address of each span."""
+    ends: list[int]
+    """Last address of each span, which is the same number for a single host."""
+
+
+class Ranges(NamedTuple):
+    """What holds in one family's address space; no address is in both, the rest is not listed."""
+
+    allow: Spans
+    deny: Spans
+
+    @property
+    def total(self) -> int:
+        """How many spans there are."""
+        return len(self.allow.starts) + len(self.deny.starts)
+
+
+@dataclass(slots=True)
+class Blocks:
+    """One family's prefixes as numbers, in any order, with repetitions and overlaps."""
+
+    hosts: MutableSequence[int]
+    """Single addresses."""
+    starts: MutableSequence[int]
+    """First address of each other prefix."""
+    ends: MutableSequence[int]
+    """Last address of each other prefix, in the same order."""
+
+    def add(self, other: Blocks) -> None:
+        """Take over everything that the other has."""
+        self.hosts.extend(other.hosts)
+        self.starts.extend(other.starts)
+        self.ends.extend(other.ends)
+
+
+def _blocks4() -> Blocks:
+    """Return room for IPv4: 4 bytes a number, an eighth of what objects take."""
+    return Blocks(array("I"), array("I"), array("I"))
+
+
+def _blocks6() -> Blocks:
+    """Return room for IPv6, for whose numbers there is no array."""
+    return Blocks([], [], [])
+
+
+@dataclass(slots=True)
+class Prefixes:
+    """What the lists of one kind hold; several lists are united by adding one to the other."""
+
+    v4: Blocks = field(default_factory=_blocks4)
+    v6: Blocks = field(default_factory=_blocks6)
+    entries: int = 0
+    """Entries that hold now, with repetitions."""
+    expired: int = 0
+    """Entries that were left out for their expiry."""
+    unsettled: int = 0
+    """Entries whose expiry could not be judged, because the clock is not synchronised."""
+    next_expiry: float | None = None
+    """Unix time at which the next of the entries that hold now expires."""
+
+    def add(self, other: Prefixes) -> None:
+        """Take over everything that the other has."""
+        self.v4.add(other.v4)
+        self.v6.add(other.v6)
+        self.entries += other.entries
+        self.expired += other.expired
+        self.unsettled += other.unsettled
+        if other.next_expiry is not None:
+            self.note_expiry(other.next_expiry)
+
+    def note_expiry(self, when: float) -> None:
+        """Keep the earliest expiry (Unix seconds)."""
+        if self.next_expiry is None or when < self.next_expiry:
+            self.next_expiry = when
+
+
+def compile_ranges(allow: Blocks, deny: Blocks, last: int) -> Ranges:
+    """Return what the lists say about one family, whose highest address is last."""
+    return combine(unite(allow), unite(deny), last)
+
+
+def combine(allow: Spans, deny: Spans, last: int) -> Ranges:
+    """Let allow beat deny: it is united first and then taken out of deny as a whole.
+
+    Taking single allow prefixes out of single deny prefixes would be wrong: four /10 that are
+    allowed cover a /8 that is denied, although none of them does.
+    """
+    if allow.starts and deny.starts:
+        deny = _intersect(deny, _complement(allow, last))
+    return Ranges(allow, deny)
+
+
+def unite(blocks: Blocks) -> Spans:
+    """Return the union of the blocks.
+
+    Starts and ends are sorted each for themselves. A new span begins at the n-th start exactly if
+    all n-1 earlier starts have had their end before it, that is, if the (n-1)-th end lies before.
+    """
+    starts = ends = sorted(blocks.hosts)
+    if blocks.starts:
+        starts = _merged(starts, sorted(blocks.starts))
+        ends = _merged(ends, sorted(blocks.ends))
+    if isinstance(blocks.hosts, array):
+        # Sorting leaves the objects scattered over the memory, and every pass over them slow.
+        starts = _refreshed(starts)
+        ends = _refreshed(ends) if blocks.starts else starts
+    if not starts:
+        return Spans([], [])
+    merged_ends = [end for start, end in zip(islice(starts, 1, None), ends) if start - end > 1]
+    if len(merged_ends) == len(starts) - 1:
+        return Spans(starts, ends)
+    merged_starts = [start for start, end in zip(islice(starts, 1, None), ends) if start - end > 1]
+    return Spans([starts[0], *merged_starts], [*merged_ends, ends[-1]])
+
+
+def _merged(one: list[int], other: list[int]) -> list[int]:
+    """Return the numbers of two sorted lists, sorted; that is what list.sort is best at."""
+    numbers = one + other
+    numbers.sort()
+    return numbers
+
+
+def _refreshed(numbers: list[int]) -> list[int]:
+    """Return the same 32-bit numbers as objects that lie one behind the other in memory."""
+    return array("I", numbers).tolist()
+
+
+def _complement(spans: Spans, last: int) -> Spans:
+    """Return all addresses from 0 to last that are not in the spans."""
+    starts = [0, *(end + 1 for end in spans.ends)]
+    ends = [*(start - 1 for start in spans.starts), last]
+    if ends[0] < 0:
+        del starts[0], ends[0]
+    if starts and starts[-1] > last:
+        del starts[-1], ends[-1]
+    return Spans(starts, ends)
+
+
+def _intersect(one: Spans, other: Spans) -> Spans:
+    """Return the addresses that are in both.
+
+    At most two spans lie above each other. So the second of two begins at the n-th start exactly if
+    the (n-1)-th end is not before it, and that is where the overlap ends.
+    """
+    starts = sorted(one.starts + other.starts)
+    ends = sorted(one.ends + other.ends)
+    return Spans(
+        [start for start, end in zip(islice(starts, 1, None), ends) if start <= end],
+        [end for start, end in zip(islice(starts, 1, None), ends) if start <= end],
+    )
+
+
+def runs(ranges: Ranges, last: int) -> Iterator[tuple[int, int]]:
+    """Yield the run of (start, verdict): from 0 on, ascending, neighbours differ."""
+    pieces = [(start, end, ALLOW) for start, end in zip(*ranges.allow, strict=True)]
+    pieces += [(start, end, DENY) for start, end in zip(*ranges.deny, strict=True)]
+    pieces.sort()
+    free = 0
+    for start, end, verdict in pieces:
+        if start > free:
+            yield free, NONE
+        yield start, verdict
+        free = end + 1
+    if free <= last:
+        yield free, NONE
+
+
+def start_words(ranges: Ranges, last: int) -> list[int]:
+    """Return the run as the tables hold it: `address << 4 | after << 2 | verdict`, ascending.
+
+    The verdict holds at the address, the one after it from there up to the next start. So a single
+    host is one start. Any other start has the same verdict twice.
+    """
+    words: list[int] = []
+    for verdict, (starts, ends) in ((ALLOW, ranges.allow), (DENY, ranges.deny)):
+        spread = verdict << 2 | verdict
+        if starts is ends:
+            words += [start << 4 | verdict for start in starts]
+            continue
+        words += [
+            start << 4 | (verdict if start == end else spread)
+            for start, end in zip(starts, ends, strict=True)
+        ]
+        words += [
+            (end + 1) << 4
+            for start, end in zip(starts, ends, strict=True)
+            if start != end and end != last
+        ]
+    words.sort()
+    if ranges.allow.starts and ranges.deny.starts:
+        # Where allow and deny touch, the end of the one gives way to the start of the other.
+        words = [word for word, later in pairwise((*words, -1)) if word >> 4 != later >> 4]
+    return words
+
+
+def ranges_of(words: Iterable[int], last: int) -> Ranges:
+    """Return the ranges behind start words: the inverse of start_words."""
+    found: tuple[Spans, Spans, Spans] = (Spans([], []), Spans([], []), Spans([], []))
+    state = NONE
+    for word in words:
+        address = word >> 4
+        verdict = word & 3
+        after = word >> 2 & 3
+        if verdict != state:
+            if state:
+                found[state].ends.append(address - 1)
+            if verdict:
+                found[verdict].starts.append(address)
+        if after != verdict:
+            if verdict:
+                found[verdict].ends.append(address)
+            if after:
+                found[after].starts.append(address + 1)
+        state = after
+    if state:
+        found[state].ends.append(last)
+    return Ranges(found[ALLOW], found[DENY])

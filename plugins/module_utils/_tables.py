@@ -1,0 +1,129 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is PRIVATE to the collection.
+
+"""Lists → the tables that the XDP program reads (docs/tables.md), and back."""
+
+from __future__ import annotations
+
+from array import array
+from typing import NamedTuple
+
+from . import _tables4, _tables6
+from ._ranges import (
+    LAST4,
+    LAST6,
+    NONE,
+    Blocks,
+    Prefixes,
+    Ranges,
+    Spans,
+    compile_ranges,
+    ranges_of,
+    start_words,
+)
+
+PAGE_SIZE = 65536
+
+
+class Tables(NamedTuple):
+    """Both families' areas; an empty area means that nothing of that family is listed."""
+
+    v4: bytes = b""
+    """Whole pages of 64 KiB."""
+    v4_shift: int = 0
+    v6: bytes = b""
+    """Whole pages of 64 KiB."""
+    v6_root: int = 0
+    """The root descriptor."""
+    ranges4: int = 0
+    """Disjoint ranges that are allowed or denied."""
+    ranges6: int = 0
+    allow_entries: int = 0
+    """Entries that the tables were compiled from, with repetitions."""
+    deny_entries: int = 0
+
+    @property
+    def pages(self) -> int:
+        """Pages of both areas together."""
+        return (len(self.v4) + len(self.v6)) // PAGE_SIZE
+
+
+def compile_tables(allow: Prefixes, deny: Prefixes) -> Tables:
+    """Return the tables for what all allow lists and all deny lists hold.
+
+    Raises TooLarge beyond what the format can address: some 12 million IPv4 entries.
+    """
+    v4, v4_shift, ranges4 = _compile4(allow.v4, deny.v4)
+    v6, v6_root, ranges6 = _compile6(allow.v6, deny.v6)
+    return Tables(
+        v4,
+        v4_shift,
+        v6,
+        v6_root,
+        ranges4,
+        ranges6,
+        allow_entries=allow.entries,
+        deny_entries=deny.entries,
+    )
+
+
+def _compile4(allow: Blocks, deny: Blocks) -> tuple[bytes, int, int]:
+    """Return the IPv4 area, its shift, and the count of ranges."""
+    ranges = compile_ranges(allow, deny, LAST4)
+    if not ranges.total:
+        return b"", 0, 0
+    total = ranges.total
+    words = start_words(ranges, LAST4)
+    del ranges  # what is large goes as soon as it has served
+    area, shift = _tables4.build4(words)
+    del words
+    return _padded(area), shift, total
+
+
+def _compile6(allow: Blocks, deny: Blocks) -> tuple[bytes, int, int]:
+    """Return the IPv6 area, its root, and the count of ranges."""
+    ranges = compile_ranges(allow, deny, LAST6)
+    if not ranges.total:
+        return b"", 0, 0
+    total = ranges.total
+    words = start_words(ranges, LAST6)
+    del ranges  # what is large goes as soon as it has served
+    area, root = _tables6.build6(words)
+    del words
+    return _padded(area), root, total
+
+
+def _padded(area: array[int]) -> bytes:
+    """Return an area as whole pages."""
+    area.frombytes(bytes(-len(area) * area.itemsize % PAGE_SIZE))
+    return area.tobytes()
+
+
+def lookup4(tables: Tables, address: int) -> int:
+    """Return the verdict for an IPv4 address (a number), read as the XDP program reads it."""
+    if not tables.v4:
+        return NONE
+    return _tables4.lookup4(memoryview(tables.v4).cast("I"), tables.v4_shift, address)
+
+
+def lookup6(tables: Tables, address: int) -> int:
+    """Return the verdict for an IPv6 address (a number), read as the XDP program reads it."""
+    if not tables.v6:
+        return NONE
+    return _tables6.lookup6(memoryview(tables.v6).cast("Q"), tables.v6_root, address)
+
+
+def read_ranges(tables: Tables) -> tuple[Ranges, Ranges]:
+    """Return the IPv4 and the IPv6 ranges that the tables hold: what compile_ranges had given."""
+    nothing = Ranges(Spans([], []), Spans([], []))
+    ranges4 = ranges6 = nothing
+    if tables.v4:
+        words = memoryview(tables.v4).cast("I")
+        ranges4 = ranges_of(_tables4.walk4(words, tables.v4_shift), LAST4)
+    if tables.v6:
+        words = memoryview(tables.v6).cast("Q")
+        ranges6 = ranges_of(_tables6.walk6(words, tables.v6_root), LAST6)
+    return ranges4, ranges6

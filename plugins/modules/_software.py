@@ -1,0 +1,337 @@
+#!/usr/bin/python
+
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: _software
+short_description: Install or remove Packetwatch's own files
+version_added: 0.1.0
+description:
+  - This module is B(private) to the role P(packetwatch.xdp.packetwatch#role); it may change or vanish in any release.
+  - Unpacks the host library, the agent, the C source and the units into a folder named by version and digest,
+    and makes it the current one by a rename. The folder before it is kept, older ones are removed.
+  - With O(state=absent) it takes everything of Packetwatch off the host, whatever part of it is there,
+    which includes what is attached, lists, policy and bans.
+author:
+  - Packetwatch authors (@packetwatch)
+attributes:
+  check_mode:
+    description: Can run in C(check_mode) and return changed status prediction without modifying target.
+    support: full
+  diff_mode:
+    description: Returns what has changed, or would change, when in diff mode.
+    support: full
+  platform:
+    description: Target OS families that can be operated against.
+    support: full
+    platforms: debian
+options:
+  state:
+    description: Whether the files shall be there.
+    type: str
+    choices: [absent, present]
+    default: present
+  name:
+    description: The folder's name. Set by the action plugin.
+    type: str
+  manifest:
+    description: Path and SHA-256 of each file. Set by the action plugin.
+    type: dict
+  archive:
+    description: Where the archive has been sent to. Set by the action plugin.
+    type: path
+"""
+
+EXAMPLES = r"""
+- name: Install the software
+  packetwatch.xdp._software:
+    state: present
+"""
+
+RETURN = r"""
+name:
+  description: The folder that is current now.
+  returned: success and O(state=present)
+  type: str
+  sample: 0.1.0-2c26b46b68ff
+previous:
+  description: The folder that was current before; empty if there was none.
+  returned: success and O(state=present)
+  type: str
+lacks_archive:
+  description: Whether nothing was done because the archive must be sent first.
+  returned: success and O(state=present)
+  type: bool
+"""
+
+import dataclasses
+import glob
+import hashlib
+import os
+import shutil
+import tarfile
+import tempfile
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.packetwatch.xdp.plugins.module_utils._errors import PacketwatchError
+from ansible_collections.packetwatch.xdp.plugins.module_utils._store import Store
+
+LIBRARY = "/usr/lib/packetwatch"
+UNITS = "/etc/systemd/system"
+# systemd may be installed but not running, as in an image that is being built.
+BOOTED = "/run/systemd/system"
+# Links first: removing their pins is what detaches.
+PINS = ("/sys/fs/bpf/packetwatch/links", "/sys/fs/bpf/packetwatch")
+DATA = (
+    "/etc/default/packetwatch",
+    "/var/lib/packetwatch",
+    "/run/packetwatch",
+    LIBRARY,
+    "/etc/packetwatch",
+)
+PATTERNS = (
+    "packetwatch.service",
+    "packetwatch-*.path",
+    "packetwatch-*.service",
+    "packetwatch-*.timer",
+)
+LOCK_SECONDS = 60.0
+
+
+def digest(path: str) -> str | None:
+    """The SHA-256 of a file, None if there is none."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.sha256(file.read()).hexdigest()
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return None
+
+
+@dataclasses.dataclass
+class Plan:
+    """What is there of a version, and what is missing."""
+
+    name: str
+    manifest: dict[str, str]
+    previous: str = ""
+    unpack: bool = False
+    switch: bool = False
+    # Names of unit files.
+    write: list[str] = dataclasses.field(default_factory=list)
+    remove: list[str] = dataclasses.field(default_factory=list)
+
+    @property
+    def changed(self) -> bool:
+        """Whether anything is to be done."""
+        return self.unpack or self.switch or bool(self.write or self.remove)
+
+    @property
+    def folder(self) -> str:
+        """Where the version is to be."""
+        return os.path.join(LIBRARY, self.name)
+
+
+def make_plan(name: str, manifest: dict[str, str]) -> Plan:
+    """Compare what is on the host with what shall be."""
+    plan = Plan(name, manifest)
+    try:
+        plan.previous = os.readlink(os.path.join(LIBRARY, "current"))
+    except FileNotFoundError:
+        pass
+    plan.unpack = any(
+        digest(os.path.join(plan.folder, path)) != wanted for path, wanted in manifest.items()
+    )
+    plan.switch = plan.previous != name
+    units = {os.path.basename(path): path for path in manifest if path.startswith("units/")}
+    plan.write = [
+        unit
+        for unit, path in sorted(units.items())
+        if digest(os.path.join(UNITS, unit)) != manifest[path]
+    ]
+    plan.remove = [
+        unit
+        for unit in sorted(os.path.basename(path) for path in glob.glob(f"{LIBRARY}/*/units/*"))
+        if unit not in units and os.path.exists(os.path.join(UNITS, unit))
+    ]
+    return plan
+
+
+def describe(plan: Plan) -> dict[str, str]:
+    """The difference, a line for each file that has one."""
+    before = [f"{LIBRARY}/current -> {plan.previous}"] if plan.previous else []
+    after = [f"{LIBRARY}/current -> {plan.name}"]
+    for path, wanted in plan.manifest.items():
+        found = digest(os.path.join(LIBRARY, plan.previous, path)) if plan.previous else None
+        if found:
+            before.append(f"{path} {found[:12]}")
+        after.append(f"{path} {wanted[:12]}")
+    for unit in (*plan.write, *plan.remove):
+        path = os.path.join(UNITS, unit)
+        found = digest(path)
+        if found:
+            before.append(f"{path} {found[:12]}")
+        if unit in plan.write:
+            after.append(f"{path} {plan.manifest[f'units/{unit}'][:12]}")
+    return {"before": "\n".join(before) + "\n", "after": "\n".join(after) + "\n"}
+
+
+def write_file(path: str, data: bytes) -> None:
+    """Put a file on disk before it gets its name."""
+    draft = f"{path}.new"
+    with open(draft, "wb") as file:
+        os.fchmod(file.fileno(), 0o644)
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.rename(draft, path)
+
+
+def unpack(module: AnsibleModule, plan: Plan, archive: str) -> None:
+    """Make the version's folder; it is complete when it gets its name."""
+    os.makedirs(LIBRARY, 0o755, exist_ok=True)
+    draft = tempfile.mkdtemp(prefix=".new-", dir=LIBRARY)
+    with tarfile.open(archive) as packed:
+        for path, wanted in plan.manifest.items():
+            member = packed.extractfile(path)
+            data = member.read() if member else b""
+            if hashlib.sha256(data).hexdigest() != wanted:
+                raise PacketwatchError(f"{path} in the archive is not what the controller packed")
+            target = os.path.join(draft, path)
+            os.makedirs(os.path.dirname(target), 0o755, exist_ok=True)
+            write_file(target, data)
+    # Start-up must not cost a compilation, and the units may not write here. Whoever unpacks vouches
+    # for the bytecode, so no start compares times either.
+    command = [
+        "/usr/bin/python3",
+        "-m",
+        "compileall",
+        "-q",
+        "--invalidation-mode",
+        "unchecked-hash",
+    ]
+    module.run_command([*command, "-s", draft, "-p", plan.folder, draft], check_rc=True)
+    for folder, dummy, files in os.walk(draft):
+        os.chmod(folder, 0o755)
+        for name in files:
+            os.chmod(os.path.join(folder, name), 0o644)
+    if os.path.exists(plan.folder):
+        damaged = tempfile.mkdtemp(prefix=".old-", dir=LIBRARY)
+        os.rename(plan.folder, os.path.join(damaged, plan.name))
+    os.rename(draft, plan.folder)
+
+
+def switch(plan: Plan) -> None:
+    """Make the version the current one."""
+    draft = os.path.join(LIBRARY, ".current")
+    if os.path.lexists(draft):
+        os.unlink(draft)
+    os.symlink(plan.name, draft)
+    os.rename(draft, os.path.join(LIBRARY, "current"))
+
+
+def prune(plan: Plan) -> None:
+    """Remove drafts and, after a switch, all but the current version and the one before it."""
+    keep = {plan.name, plan.previous, "current"}
+    for entry in os.listdir(LIBRARY):
+        if entry.startswith(".") or (plan.switch and entry not in keep):
+            shutil.rmtree(os.path.join(LIBRARY, entry))
+
+
+def install_units(plan: Plan) -> None:
+    """Copy units: systemd would follow a link to the folder that is current today, and keep that."""
+    for unit in plan.write:
+        with open(os.path.join(plan.folder, "units", unit), "rb") as file:
+            write_file(os.path.join(UNITS, unit), file.read())
+    for unit in plan.remove:
+        os.unlink(os.path.join(UNITS, unit))
+
+
+def reload_systemd(module: AnsibleModule) -> None:
+    """Let systemd read its units again."""
+    if os.path.isdir(BOOTED):
+        module.run_command(["systemctl", "daemon-reload"], check_rc=True)
+
+
+def present(module: AnsibleModule) -> dict[str, t.Any]:
+    """Install the version, or say that the archive is needed."""
+    archive: str | None = module.params["archive"]
+    plan = make_plan(module.params["name"], module.params["manifest"])
+    result = {"name": plan.name, "previous": plan.previous, "lacks_archive": False}
+    if module.check_mode or not plan.changed:
+        return result | {"changed": plan.changed, "diff": describe(plan) if plan.changed else {}}
+    if plan.unpack and archive is None:
+        return result | {"changed": False, "lacks_archive": True}
+    difference = describe(plan)
+    if plan.unpack and archive is not None:
+        unpack(module, plan, archive)
+    if plan.write or plan.remove:
+        install_units(plan)
+    if plan.switch:
+        switch(plan)
+    prune(plan)
+    if plan.write or plan.remove:
+        reload_systemd(module)
+    return result | {"changed": True, "diff": difference}
+
+
+def unit_files() -> list[str]:
+    """Units of ours and the links that enable them."""
+    folders = (UNITS, f"{UNITS}/*.wants")
+    return [
+        path for folder in folders for name in PATTERNS for path in glob.glob(f"{folder}/{name}")
+    ]
+
+
+def absent(module: AnsibleModule) -> dict[str, t.Any]:
+    """Remove everything, in the order in which a second attempt would find what is left."""
+    files = unit_files()
+    data = [path for path in (*PINS, *DATA) if os.path.lexists(path)]
+    found = files + data
+    result = {
+        "changed": bool(found),
+        "diff": {"before": "".join(f"{path}\n" for path in found), "after": ""},
+    }
+    if module.check_mode or not found:
+        return result
+    if os.path.isdir(BOOTED):
+        # None of them detaches by stopping; but from here on nobody may attach again.
+        module.run_command(["systemctl", "stop", *PATTERNS])
+    with Store().lock(LOCK_SECONDS):
+        for path in (*files, *PINS, *DATA):
+            if os.path.isdir(path) and not os.path.islink(path):
+                shutil.rmtree(path)
+            elif os.path.lexists(path):
+                os.unlink(path)
+    if files:
+        reload_systemd(module)
+        if os.path.isdir(BOOTED):
+            module.run_command(["systemctl", "reset-failed", "packetwatch*"])
+    return result
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "state": {"type": "str", "choices": ["absent", "present"], "default": "present"},
+            "name": {"type": "str"},
+            "manifest": {"type": "dict"},
+            "archive": {"type": "path"},
+        },
+        required_if=[("state", "present", ("name", "manifest"))],
+        supports_check_mode=True,
+    )
+    try:
+        result = present(module) if module.params["state"] == "present" else absent(module)
+    except (OSError, tarfile.TarError, KeyError, PacketwatchError) as error:
+        module.fail_json(msg=str(error))
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()

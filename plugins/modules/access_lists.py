@@ -1,0 +1,222 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: access_lists
+short_description: Declare who is always let in and who is always kept out
+version_added: 0.1.0
+author:
+  - Packetwatch authors (@packetwatch)
+description:
+  - Sets one named pair of lists, of allowed and of denied sources. The program obeys the union of all pairs on the host.
+  - Both lists of the pair, however long, take effect at once and together.
+  - A source that any list allows is never dropped. One that is denied, and not allowed, always is.
+  - The pair is wholly owned by who writes under its name. What is not given to the module is removed from it. Pairs of other
+    names, and bans, are not touched.
+extends_documentation_fragment:
+  - packetwatch.xdp._attributes
+  - packetwatch.xdp._attributes.action
+options:
+  name:
+    description:
+      - Name of the pair, made of the characters a-z, 0-9, V(_) and V(-).
+      - The role writes V(ansible), the command line tool V(local), and feeds begin with V(feed-).
+    type: str
+    default: ansible
+  state:
+    description:
+      - V(present) sets the lists that are given. If only one is, the other one stays as it is.
+      - V(absent) removes the pair.
+    type: str
+    choices: [present, absent]
+    default: present
+  allow:
+    description:
+      - List of sources that are always let in, in IPv4 or IPv6. An entry is an address, a prefix, or a dictionary.
+      - A dictionary has the key C(address), and may have C(comment), C(expires) (a time with zone in quotes, such as
+        V(2026-12-01T00:00:00Z)), and C(state). C(state=absent) withdraws the same prefix from the list.
+      - Instead of a list it can be a dictionary of lists by the name of the variable that each comes from. The lists are
+        merged, and errors name the variable and the index of the entry.
+      - An empty list removes all entries, if O(allow_empty=true).
+      - For more than some thousand entries use O(allow_src), which is many times faster.
+    type: raw
+  deny:
+    description: List of sources that are always kept out, in the same form as O(allow).
+    type: raw
+  allow_src:
+    description:
+      - A file with sources that are always let in, on the controller unless O(remote_src=true).
+      - One address or prefix a line, optionally followed by C(expires=) and a time, and by C(#) and a comment.
+    type: path
+  deny_src:
+    description: A file with sources that are always kept out, in the same form as O(allow_src).
+    type: path
+  remote_src:
+    description: Whether O(allow_src) and O(deny_src) are on the managed host.
+    type: bool
+    default: false
+  allow_empty:
+    description:
+      - Whether a list that has entries may be left with none.
+      - Without it, a variable that turned out empty by mistake is an error.
+    type: bool
+    default: false
+  force:
+    description:
+      - Whether to deny addresses that the host needs, such as its own, its gateways, resolvers and the clients of its SSH
+        sessions. Without it a list that covers one of them, and does not allow it, is refused.
+      - This can cut you off.
+    type: bool
+    default: false
+seealso:
+  - module: packetwatch.xdp.ban
+  - module: packetwatch.xdp.program
+"""
+
+EXAMPLES = r"""
+# Whatever these lists held before is replaced.
+- name: Keep two networks out, but not our monitoring in one of them
+  packetwatch.xdp.access_lists:
+    allow:
+      - address: 198.51.100.17
+        comment: monitoring
+    deny:
+      - 198.51.100.0/24
+      - 2001:db8:bad::/48
+      - address: 203.0.113.9
+        comment: until the abuse desk answers
+        expires: "2026-12-01T00:00:00Z"
+
+- name: Merge lists of several teams; an error names the variable
+  packetwatch.xdp.access_lists:
+    name: teams
+    deny:
+      deny_web: "{{ deny_web }}"
+      deny_mail: "{{ deny_mail }}"
+
+- name: Set a long list from a file on the controller, leaving the allow list of this name as it is
+  packetwatch.xdp.access_lists:
+    name: feed-example
+    deny_src: files/example.list
+
+# Fails without allow_empty if the list has entries.
+- name: Deny nobody any more
+  packetwatch.xdp.access_lists:
+    deny: []
+    allow_empty: true
+
+- name: Remove a pair
+  packetwatch.xdp.access_lists:
+    name: feed-example
+    state: absent
+"""
+
+RETURN = r"""
+digest_before:
+  description:
+    - Digest of what the program's tables were compiled from before.
+    - Empty if no program of this collection is attached.
+  returned: success
+  type: str
+  sample: 5f1d7a84db00d2fc
+digest_after:
+  description: The same for what the tables are compiled from now, or would be in check mode.
+  returned: success
+  type: str
+  sample: 0c8a4d2ab1f0e4d5
+counts:
+  description: How many entries the lists hold after the change.
+  returned: success
+  type: dict
+  sample: {"allow": 3, "deny": 10200}
+live:
+  description:
+    - Whether a program reads these tables.
+    - V(false) where no interface is attached yet. What is declared then takes effect when one is.
+  returned: success
+  type: bool
+  sample: true
+"""
+
+import time
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.packetwatch.xdp.plugins.module_utils._bulk import read_prefixes
+from ansible_collections.packetwatch.xdp.plugins.module_utils._edits import (
+    list_text,
+    remove_lists,
+    set_lists,
+)
+from ansible_collections.packetwatch.xdp.plugins.module_utils._errors import InvalidInput
+from ansible_collections.packetwatch.xdp.plugins.module_utils._module import change, run_module
+
+if t.TYPE_CHECKING:
+    from ansible_collections.packetwatch.xdp.plugins.module_utils._host import Host
+    from ansible_collections.packetwatch.xdp.plugins.module_utils._module import Result
+
+KINDS: tuple[t.Literal["allow", "deny"], ...] = ("allow", "deny")
+
+
+def apply(module: AnsibleModule, host: Host) -> Result:
+    """Set or remove the pair that the options describe."""
+    name = module.params["name"]
+    texts = read_lists(module.params)
+    if module.params["state"] == "absent":
+        if texts:
+            raise InvalidInput("state is absent, which takes no lists; leave them out")
+        return change(module, host, remove_lists(name), allow_empty=True)
+    allow_empty = module.params["allow_empty"]
+    edit = set_lists(name, texts, allow_empty)
+    return change(module, host, edit, force=module.params["force"], allow_empty=allow_empty)
+
+
+def read_lists(params: t.Mapping[str, t.Any]) -> dict[str, str]:
+    """Texts of those lists that were given, by kind."""
+    texts: dict[str, str] = {}
+    for kind in KINDS:
+        path = params[f"{kind}_src"]
+        if path is not None:
+            texts[kind] = read_list(path, kind)
+        elif params[kind] is not None:
+            texts[kind] = list_text(params[kind], kind)
+    return texts
+
+
+def read_list(path: str, kind: t.Literal["allow", "deny"]) -> str:
+    """Text of a list's file, once it is known to be one; errors name the file and the line."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            text = file.read()
+    except OSError as error:
+        raise InvalidInput(f"cannot read {path}: {error.strerror}") from error
+    read_prefixes(text, path, time.time(), True, kind)
+    return text
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "name": {"type": "str", "default": "ansible"},
+            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+            "allow": {"type": "raw"},
+            "deny": {"type": "raw"},
+            "allow_src": {"type": "path"},
+            "deny_src": {"type": "path"},
+            "remote_src": {"type": "bool", "default": False},
+            "allow_empty": {"type": "bool", "default": False},
+            "force": {"type": "bool", "default": False},
+        },
+        mutually_exclusive=[("allow", "allow_src"), ("deny", "deny_src")],
+        required_if=[("state", "present", ("allow", "deny", "allow_src", "deny_src"), True)],
+        supports_check_mode=True,
+    )
+    run_module(module, lambda host: apply(module, host))
+
+
+if __name__ == "__main__":
+    main()

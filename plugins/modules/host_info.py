@@ -1,0 +1,190 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: host_info
+short_description: Say what the XDP filter on a host really does now
+version_added: 0.1.0
+author:
+  - Packetwatch authors (@packetwatch)
+description:
+  - Reads from the kernel which programs are attached, what they drop, and whom they have banned, and from the host's files
+    what is declared.
+  - What cannot be read is an error, never an empty answer.
+extends_documentation_fragment:
+  - packetwatch.xdp._attributes
+  - packetwatch.xdp._attributes.info
+options:
+  gather_subset:
+    description:
+      - What to return. Each subset is a return value of the same name.
+      - V(bans), V(protected) and V(entries) can be long.
+      - V(all) stands for all subsets.
+    type: list
+    elements: str
+    choices: [all, bans, counters, entries, interfaces, lists, policy, protected]
+    default: [counters, interfaces, lists, policy]
+seealso:
+  - module: packetwatch.xdp.access_lists
+  - module: packetwatch.xdp.ban
+  - module: packetwatch.xdp.policy
+  - module: packetwatch.xdp.program
+"""
+
+EXAMPLES = r"""
+- name: Look at the filter
+  packetwatch.xdp.host_info:
+  register: filter
+
+- name: Make sure that it is attached to the uplink
+  ansible.builtin.assert:
+    that: filter.interfaces.eth0.mode in ['native', 'generic']
+    fail_msg: eth0 is not filtered
+
+- name: Get the bans
+  packetwatch.xdp.host_info:
+    gather_subset:
+      - bans
+  register: now
+
+- name: Show who scanned us
+  ansible.builtin.debug:
+    msg: "{{ now.bans | selectattr('origin', 'equalto', 'scan') | map(attribute='source') }}"
+"""
+
+RETURN = r"""
+interfaces:
+  description: Interfaces to which the program is attached, or is meant to be, by name.
+  returned: if O(gather_subset) has it
+  type: dict
+  contains:
+    wanted:
+      description: The declared mode. V(none) if the program is attached, but not declared.
+      type: str
+    mode:
+      description: How the program is attached, V(native) or V(generic). V(none) if it is not.
+      type: str
+    program_id:
+      description: The kernel's number of the program.
+      type: int
+  sample: {"eth0": {"wanted": "auto", "mode": "native", "program_id": 42}}
+lists:
+  description: What the program's tables were compiled from.
+  returned: if O(gather_subset) has it
+  type: dict
+  contains:
+    live:
+      description: Whether a program reads the tables.
+      type: bool
+    digest:
+      description: Digest of what the tables in the kernel were compiled from.
+      type: str
+    allow:
+      description: Number of declared entries, by name of the list.
+      type: dict
+    deny:
+      description: The same for what is denied.
+      type: dict
+  sample: {"live": true, "digest": "0c8a4d2ab1f0e4d5", "allow": {"ansible": 3}, "deny": {"ansible": 200, "feed-example": 10000}}
+policy:
+  description:
+    - Policies in force, complete, by interface. The key C(default) is that of all other interfaces.
+    - Keys are the options of M(packetwatch.xdp.policy).
+  returned: if O(gather_subset) has it
+  type: dict
+counters:
+  description: What the program has counted since it was loaded, over all interfaces.
+  returned: if O(gather_subset) has it
+  type: dict
+bans:
+  description: Bans in force.
+  returned: if O(gather_subset) has it
+  type: list
+  elements: dict
+  contains:
+    source:
+      description: The banned address or IPv6 /64.
+      type: str
+    origin:
+      description: Who made the ban, V(scan), V(manual) or V(fleet).
+      type: str
+    remaining:
+      description: For how many seconds it is still in force. V(none) if until it is lifted.
+      type: float
+    ports:
+      description: Number of distinct ports that led to it.
+      type: int
+    dropped:
+      description: Number of packets that it has dropped.
+      type: int
+protected:
+  description: Sources that are never banned, with the reason, by address or prefix.
+  returned: if O(gather_subset) has it
+  type: dict
+  sample: {"192.0.2.1": "own address", "192.0.2.254": "gateway"}
+entries:
+  description: All declared entries.
+  returned: if O(gather_subset) has it
+  type: list
+  elements: dict
+  contains:
+    prefix:
+      description: The address or prefix.
+      type: str
+    kind:
+      description: V(allow) or V(deny).
+      type: str
+    owner:
+      description: Name of the list.
+      type: str
+    expires:
+      description: When it ends. V(none) if never.
+      type: str
+    comment:
+      description: What was written about it.
+      type: str
+"""
+
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.packetwatch.xdp.plugins.module_utils._module import run_module
+
+if t.TYPE_CHECKING:
+    from ansible_collections.packetwatch.xdp.plugins.module_utils._host import Host
+    from ansible_collections.packetwatch.xdp.plugins.module_utils._module import Result
+
+ALL = "all"
+DEFAULT = ["counters", "interfaces", "lists", "policy"]
+SUBSETS = ["bans", "counters", "entries", "interfaces", "lists", "policy", "protected"]
+
+
+def gather(module: AnsibleModule, host: Host) -> Result:
+    """Return the subsets that were asked for."""
+    subsets = set(module.params["gather_subset"])
+    if ALL in subsets:
+        subsets = set(SUBSETS)
+    return {"changed": False} | host.info(subsets)
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "gather_subset": {
+                "type": "list",
+                "elements": "str",
+                "choices": [ALL, *SUBSETS],
+                "default": DEFAULT,
+            },
+        },
+        supports_check_mode=True,
+    )
+    run_module(module, lambda host: gather(module, host))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,191 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: policy
+short_description: Say what counts as a port scan and what follows
+version_added: 0.1.0
+author:
+  - Packetwatch authors (@packetwatch)
+description:
+  - Sets detection and enforcement, of one interface or as the default for all.
+  - Takes effect at once and as a whole, without loading the program anew.
+  - Options that are omitted stay as they are, unless O(replace=true).
+  - What is not set for an interface comes from the default, and what is not set there from the values named here.
+  - Bans that are in force keep the duration that they were given.
+extends_documentation_fragment:
+  - packetwatch.xdp._attributes
+options:
+  interface:
+    description:
+      - Set the policy of this interface.
+      - If omitted, the default policy is set, which holds for all interfaces that do not say otherwise.
+    type: str
+  replace:
+    description:
+      - Whether options that are omitted are unset, so that they are inherited.
+      - V(true) with no further option makes an interface follow the default again.
+    type: bool
+    default: false
+  action:
+    description:
+      - With V(enforce) packets of denied and banned sources are dropped. This is what an unset option means.
+      - With V(monitor) nothing is dropped. What would have been is counted and reported.
+      - With V(off) packets are only counted.
+    type: str
+    choices: [enforce, monitor, "off"]
+  scan_ports:
+    description:
+      - How many distinct TCP ports within O(scan_window) make a scan, from 1 to 64. Unset means 5.
+      - The packet that reaches this number is the first one to be dropped.
+    type: int
+  scan_window:
+    description: Length in seconds of the sliding window, from 0.001 to 86400. Unset means 60.
+    type: float
+  scan_counts:
+    description:
+      - With V(closed) only ports count that nobody serves on the host. This is what an unset option means.
+      - With V(any) every port counts, so that a client of many services is taken for a scanner too.
+    type: str
+    choices: [closed, any]
+  published_ports:
+    description:
+      - Ports and ranges that are served although no socket of the host listens on them, for example because they are
+        forwarded to a container. Unset means none.
+      - They hold for all interfaces, so O(interface) must be omitted.
+    type: list
+    elements: str
+  scan_grace:
+    description: For how many seconds a port does not count after its service has ended, up to 86400. Unset means 120.
+    type: float
+  ban_time:
+    description:
+      - For how many seconds a scanner is banned, from 1 to 31536000. Unset means 600.
+    type: float
+  ban_time_max:
+    description:
+      - Bans of repeated scanners double up to this many seconds. Unset means O(ban_time), so that they never do.
+      - A SYN proves nothing about its sender. The higher this is, the longer can somebody who forges addresses keep others out.
+    type: float
+  ban_scope:
+    description:
+      - With V(connections) a banned scanner can open no TCP connection to the host, but gets answers to connections that the
+        host opens. This is what an unset option means.
+      - With V(all) all its packets are dropped.
+    type: str
+    choices: [connections, all]
+  log_connections:
+    description:
+      - Which new connections are reported, V(all) within the rate limit, V(sampled) ones, or V(none).
+      - Unset means V(all).
+    type: str
+    choices: [all, sampled, none]
+seealso:
+  - module: packetwatch.xdp.access_lists
+  - module: packetwatch.xdp.program
+"""
+
+EXAMPLES = r"""
+- name: Look first what would be dropped
+  packetwatch.xdp.policy:
+    action: monitor
+
+- name: Ban for an hour whoever tries ten closed ports within five minutes
+  packetwatch.xdp.policy:
+    action: enforce
+    scan_ports: 10
+    scan_window: 300
+    ban_time: 3600
+
+- name: Do not take clients of the containers for scanners
+  packetwatch.xdp.policy:
+    published_ports:
+      - 8080
+      - 9000-9010
+
+# A client that uses three services of this host within a minute is banned too.
+- name: Be strict on the management interface
+  packetwatch.xdp.policy:
+    interface: eth1
+    scan_counts: any
+    scan_ports: 3
+
+- name: Let the management interface follow the default again
+  packetwatch.xdp.policy:
+    interface: eth1
+    replace: true
+"""
+
+RETURN = r"""
+digest_before:
+  description:
+    - Digest of what the program's tables were compiled from before.
+    - Empty if no program of this collection is attached.
+  returned: success
+  type: str
+  sample: 5f1d7a84db00d2fc
+digest_after:
+  description: The same for what the tables are compiled from now, or would be in check mode.
+  returned: success
+  type: str
+  sample: 0c8a4d2ab1f0e4d5
+counts:
+  description: How many entries the lists hold after the change.
+  returned: success
+  type: dict
+  sample: {"allow": 3, "deny": 10200}
+live:
+  description:
+    - Whether a program reads these tables.
+    - V(false) where no interface is attached yet. What is declared then takes effect when one is.
+  returned: success
+  type: bool
+  sample: true
+"""
+
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.packetwatch.xdp.plugins.module_utils._edits import set_policy
+from ansible_collections.packetwatch.xdp.plugins.module_utils._module import change, run_module
+from ansible_collections.packetwatch.xdp.plugins.module_utils._policy import keys_from_options
+
+if t.TYPE_CHECKING:
+    from ansible_collections.packetwatch.xdp.plugins.module_utils._host import Host
+    from ansible_collections.packetwatch.xdp.plugins.module_utils._module import Result
+
+
+def apply(module: AnsibleModule, host: Host) -> Result:
+    """Set the policy that the options describe."""
+    keys = keys_from_options(module.params)
+    edit = set_policy(module.params["interface"], keys, module.params["replace"])
+    return change(module, host, edit)
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "interface": {"type": "str"},
+            "replace": {"type": "bool", "default": False},
+            "action": {"type": "str", "choices": ["enforce", "monitor", "off"]},
+            "scan_ports": {"type": "int"},
+            "scan_window": {"type": "float"},
+            "scan_counts": {"type": "str", "choices": ["closed", "any"]},
+            "published_ports": {"type": "list", "elements": "str"},
+            "scan_grace": {"type": "float"},
+            "ban_time": {"type": "float"},
+            "ban_time_max": {"type": "float"},
+            "ban_scope": {"type": "str", "choices": ["connections", "all"]},
+            "log_connections": {"type": "str", "choices": ["all", "sampled", "none"]},
+        },
+        supports_check_mode=True,
+    )
+    run_module(module, lambda host: apply(module, host))
+
+
+if __name__ == "__main__":
+    main()

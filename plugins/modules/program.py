@@ -1,0 +1,168 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: program
+short_description: Attach the XDP filter to a network interface, or detach it
+version_added: 0.1.0
+author:
+  - Packetwatch authors (@packetwatch)
+description:
+  - Loads the XDP program, attaches it to an interface and records the interface, so that it is attached again at boot where
+    the role P(packetwatch.xdp.packetwatch#role) is installed.
+  - An attached program is replaced in one step when its source has changed. No packet passes unfiltered meanwhile.
+  - The filter needs no process. It stays attached until it is detached or the host is shut down.
+  - A program of somebody else on the interface is named and left alone.
+extends_documentation_fragment:
+  - packetwatch.xdp._attributes
+  - packetwatch.xdp._attributes.action
+requirements:
+  - the Debian packages C(python3-bpfcc) and the headers of the running kernel on the managed host, unless the bytecode of this
+    very source is in the cache there
+options:
+  interface:
+    description:
+      - Name of an Ethernet device, or of the loopback device.
+      - Other devices have no Ethernet header, so that the program could not read their packets. They are refused.
+    type: str
+    required: true
+  state:
+    description:
+      - V(attached) attaches the program, or replaces it.
+      - V(detached) detaches it and forgets the interface. Its packets are not filtered any more.
+    type: str
+    choices: [attached, detached]
+    default: attached
+  mode:
+    description:
+      - V(native) runs the program in the device's driver, which is fastest. Some drivers reset the link for seconds when it is
+        attached.
+      - V(generic) runs it in the kernel's network stack, on any device.
+      - V(auto) tries V(native), falls back to V(generic), and says why in RV(reason).
+    type: str
+    choices: [auto, native, generic]
+    default: auto
+  src:
+    description:
+      - A C file to load instead of the collection's own program, on the controller unless O(remote_src=true).
+      - Files that it includes in double quotes are looked for beside it.
+      - It must keep to the collection's C(abi.h).
+    type: path
+  remote_src:
+    description: Whether O(src) is on the managed host.
+    type: bool
+    default: false
+seealso:
+  - module: packetwatch.xdp.access_lists
+  - module: packetwatch.xdp.policy
+  - module: packetwatch.xdp.host_info
+"""
+
+EXAMPLES = r"""
+# Set the lists before: as soon as the program is attached, it does what they say.
+- name: Filter what comes in on the uplink
+  packetwatch.xdp.program:
+    interface: eth0
+
+# With ixgbe, i40e, ena and mlx5 this resets the link: seconds without network.
+- name: Insist on the driver's mode
+  packetwatch.xdp.program:
+    interface: eth0
+    mode: native
+
+- name: Load a program of our own
+  packetwatch.xdp.program:
+    interface: eth0
+    src: files/our_filter.bpf.c
+
+# Nothing is filtered on this interface afterwards.
+- name: Stop filtering
+  packetwatch.xdp.program:
+    interface: eth0
+    state: detached
+"""
+
+RETURN = r"""
+interface:
+  description: The interface.
+  returned: success
+  type: str
+  sample: eth0
+mode:
+  description:
+    - How the program is attached, V(native) or V(generic). V(none) if it is not.
+    - V(unknown until attached) in check mode if O(mode=auto) and the program is not attached yet, because only trying tells.
+  returned: success
+  type: str
+  sample: native
+reason:
+  description: Why O(mode=auto) ended with V(generic), in the words of the kernel or the driver. Else empty.
+  returned: success
+  type: str
+  sample: "the driver has no native XDP (Operation not supported)"
+program_id:
+  description: The kernel's number of the attached program, as C(bpftool prog) shows it. V(none) if there is none.
+  returned: success
+  type: int
+  sample: 42
+"""
+
+import os
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.packetwatch.xdp.plugins.module_utils._module import run_module
+from ansible_collections.packetwatch.xdp.plugins.module_utils._source import flatten
+
+if t.TYPE_CHECKING:
+    from ansible_collections.packetwatch.xdp.plugins.module_utils._host import Host
+    from ansible_collections.packetwatch.xdp.plugins.module_utils._module import Result
+
+
+def apply(module: AnsibleModule, host: Host) -> Result:
+    """Attach or detach as the options say."""
+    interface = module.params["interface"]
+    if module.params["state"] == "detached":
+        attachment = host.detach(interface, check=module.check_mode)
+    else:
+        source = read_source(module.params["src"])
+        mode = module.params["mode"]
+        attachment = host.attach(interface, mode, source, check=module.check_mode)
+    return {
+        "changed": attachment.changed,
+        "interface": attachment.interface,
+        "mode": attachment.mode,
+        "reason": attachment.reason,
+        "program_id": attachment.program_id,
+        "diff": {"before": attachment.before, "after": attachment.after},
+    }
+
+
+def read_source(path: str | None) -> str | None:
+    """Text of a C file with what it includes; None: none was given."""
+    if path is None:
+        return None
+    directory, body = os.path.split(os.path.abspath(path))
+    return flatten(directory, body)
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "interface": {"type": "str", "required": True},
+            "state": {"type": "str", "choices": ["attached", "detached"], "default": "attached"},
+            "mode": {"type": "str", "choices": ["auto", "native", "generic"], "default": "auto"},
+            "src": {"type": "path"},
+            "remote_src": {"type": "bool", "default": False},
+        },
+        supports_check_mode=True,
+    )
+    run_module(module, lambda host: apply(module, host))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,9 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The agent of a host: events to log lines and metrics, bans and protected addresses kept current."""
+
+from __future__ import annotations
+
+__version__ = "0.1.0"

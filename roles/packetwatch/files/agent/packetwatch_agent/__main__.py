@@ -1,0 +1,87 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""``python3 -m packetwatch_agent``: the agent itself, and the one-shots that need root."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import typing as t
+
+from packetwatch_core._errors import InvalidInput, PacketwatchError
+
+from . import __version__
+
+FAILED = 1
+USAGE = 2
+
+
+def main(arguments: t.Sequence[str] | None = None) -> int:
+    """Exit status: 0 done, 1 failed, 2 a setting or an argument is wrong."""
+    options = _parser().parse_args(arguments)
+    command: t.Callable[[argparse.Namespace], None] = options.command
+    try:
+        command(options)
+    except InvalidInput as error:
+        return _fail(USAGE, str(error))
+    except PacketwatchError as error:
+        return _fail(FAILED, str(error))
+    except PermissionError as error:
+        return _fail(FAILED, f"{error}: run as root, or as the user to whom the pins belong")
+    except OSError as error:
+        return _fail(FAILED, str(error))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="packetwatch_agent", description=__doc__)
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    run = commands.add_parser("run", help="follow the program: log, metrics, bans")
+    run.set_defaults(command=_run)
+    for name, help_text in (
+        ("attach", "load the program and attach it to an interface"),
+        ("detach", "take the program off an interface"),
+    ):
+        one_shot = commands.add_parser(name, help=help_text)
+        one_shot.add_argument("interface")
+        one_shot.set_defaults(command=_one_shot, name=name)
+    apply = commands.add_parser("apply", help="compile confirmed state and let it go live")
+    apply.set_defaults(command=_one_shot, name="apply", interface=None)
+    return parser
+
+
+def _run(dummy: argparse.Namespace) -> None:
+    # Imported here: what the one-shots need costs the agent memory, and the other way round.
+    from packetwatch_core._pins import Pins
+
+    from . import service, settings
+    from .output import Output
+
+    values = settings.read(os.environ)
+    maps = Pins(values.bpffs).open_run_maps(service.MAPS)
+    service.Service(maps, values, Output()).run()
+
+
+def _one_shot(options: argparse.Namespace) -> None:
+    from packetwatch_core._host import Host
+
+    from .run import run
+
+    host = Host(run)
+    if options.interface is None:
+        host.apply()
+    else:
+        getattr(host, options.name)(options.interface)
+
+
+def _fail(status: int, message: str) -> int:
+    sys.stderr.write(f"packetwatch: {message}\n")
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

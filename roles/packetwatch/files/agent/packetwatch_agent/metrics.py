@@ -1,0 +1,145 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The metrics: their names, what they mean, and their text in Prometheus' exposition format.
+
+docs/metrics.md describes them for readers; a test holds it against `CATALOGUE`.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import time
+import typing as t
+
+from packetwatch_core import _abi
+
+Labels = dict[str, str]
+Sample = tuple[Labels, float]
+Values = dict[str, list[Sample]]
+
+COUNTER, GAUGE = "counter", "gauge"
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+CATALOGUE = {
+    "packetwatch_build_info": (GAUGE, "Version of the agent and number of its ABI, always 1."),
+    "packetwatch_attached": (
+        GAUGE,
+        "1 if the program sits on the interface, in the mode that the kernel tells, else 0.",
+    ),
+    "packetwatch_packets_total": (COUNTER, "Packets by verdict, reason and family."),
+    "packetwatch_connections_total": (
+        COUNTER,
+        "New connections (SYN without ACK) that no list and no ban has dropped.",
+    ),
+    "packetwatch_scans_total": (COUNTER, "Sources that have crossed the scan threshold."),
+    "packetwatch_bans_total": (
+        COUNTER,
+        "Bans made: by the program since it was loaded, others since the agent's start.",
+    ),
+    "packetwatch_bans_overflow_total": (
+        COUNTER,
+        "Short bans made above the rate that the table of scan bans takes.",
+    ),
+    "packetwatch_bans_failed_total": (COUNTER, "Bans that the program could not write."),
+    "packetwatch_bans_active": (GAUGE, "Bans that hit now, by origin."),
+    "packetwatch_bans_expired_total": (COUNTER, "Bans that ended at their time."),
+    "packetwatch_bans_lifted_total": (COUNTER, "Bans that ended before their time."),
+    "packetwatch_protected_addresses": (GAUGE, "Addresses that are never banned, by origin."),
+    "packetwatch_tracks_inserted_total": (COUNTER, "Sources whose ports began to be counted."),
+    "packetwatch_tracks_failed_total": (COUNTER, "Sources that could not be counted."),
+    "packetwatch_events_total": (COUNTER, "Events written to the ring."),
+    "packetwatch_events_suppressed_total": (COUNTER, "Events held back by the rate limits."),
+    "packetwatch_events_lost_total": (COUNTER, "Events lost because the ring was full."),
+    "packetwatch_ring_backlog_bytes": (GAUGE, "Bytes in the ring that wait for the agent."),
+    "packetwatch_agent_records_total": (
+        COUNTER,
+        "Records read from the ring since the agent's start, by type.",
+    ),
+    "packetwatch_agent_last_save_timestamp_seconds": (
+        GAUGE,
+        "When the bans were last written to disk, 0 if not since the agent's start.",
+    ),
+    "packetwatch_agent_start_time_seconds": (GAUGE, "When the agent started."),
+    "packetwatch_agent_resident_memory_bytes": (GAUGE, "Memory of the agent's process."),
+    "packetwatch_agent_cpu_seconds_total": (COUNTER, "CPU time of the agent's process."),
+}
+
+_SIMPLE = {
+    "scans": "packetwatch_scans_total",
+    "bans_overflow": "packetwatch_bans_overflow_total",
+    "bans_failed": "packetwatch_bans_failed_total",
+    "tracks_inserted": "packetwatch_tracks_inserted_total",
+    "tracks_failed": "packetwatch_tracks_failed_total",
+    "events": "packetwatch_events_total",
+    "events_suppressed": "packetwatch_events_suppressed_total",
+    "events_lost": "packetwatch_events_lost_total",
+}
+
+
+def by_label(label: str, numbers: t.Mapping[str, float]) -> list[Sample]:
+    """Samples that differ in one label."""
+    return [({label: value}, number) for value, number in numbers.items()]
+
+
+def of_counters(value: bytes) -> Values:
+    """Values of the program's counters, `struct pw_counters` of all CPUs one after the other."""
+    size = _abi.COUNTERS.size
+    blocks = [
+        _abi.COUNTERS.struct.unpack_from(value, at) for at in range(0, len(value) - size + 1, size)
+    ]
+    sums = struct.pack(f"={size // 8}Q", *(sum(column) for column in zip(*blocks, strict=True)))
+    counters = _abi.COUNTERS.unpack(sums)
+    values: Values = {name: [({}, counters[field])] for field, name in _SIMPLE.items()}
+    values["packetwatch_packets_total"] = [
+        (
+            {"verdict": verdict, "reason": reason, "family": family},
+            counters["packets"][index * len(_abi.FAMILIES) + offset],
+        )
+        for index, (verdict, reason) in enumerate(_abi.REASONS)
+        for offset, family in enumerate(_abi.FAMILIES)
+    ]
+    # A connection is IPv4 or IPv6.
+    values["packetwatch_connections_total"] = by_label(
+        "family", dict(zip(_abi.FAMILIES[1:], counters["connections"][1:], strict=True))
+    )
+    values["packetwatch_bans_total"] = [({"origin": "scan"}, counters["bans"])]
+    return values
+
+
+def of_process(started: float) -> Values:
+    """Values of the agent's own process; `started` in seconds since 1970."""
+    with open("/proc/self/statm", encoding="ascii") as file:
+        pages = int(file.read().split()[1])
+    return {
+        "packetwatch_agent_start_time_seconds": [({}, started)],
+        "packetwatch_agent_resident_memory_bytes": [({}, pages * os.sysconf("SC_PAGESIZE"))],
+        "packetwatch_agent_cpu_seconds_total": [({}, time.process_time())],
+    }
+
+
+def render(values: Values) -> str:
+    """The text that Prometheus reads, in the order of `CATALOGUE`."""
+    lines = []
+    for name, (kind, help_text) in CATALOGUE.items():
+        samples = values.get(name)
+        if samples:
+            lines += [f"# HELP {name} {help_text}", f"# TYPE {name} {kind}"]
+            lines += [f"{name}{_labels(labels)} {_number(value)}" for labels, value in samples]
+    return "\n".join(lines) + "\n"
+
+
+def _labels(labels: Labels) -> str:
+    if not labels:
+        return ""
+    return "{" + ",".join(f'{name}="{_escape(text)}"' for name, text in labels.items()) + "}"
+
+
+def _escape(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+
+
+def _number(value: float) -> str:
+    return str(value) if isinstance(value, int) else repr(float(value))

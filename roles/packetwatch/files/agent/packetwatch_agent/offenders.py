@@ -1,0 +1,73 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Who scans again is banned for longer: twice as long each time, up to the policy's ban_time_max.
+
+By default ban_time_max equals ban_time and nobody is remembered: whoever forges a victim's address
+could otherwise keep the victim out for long.
+"""
+
+from __future__ import annotations
+
+import typing as t
+
+from packetwatch_core._bans import Bans, Source
+from packetwatch_core._errors import PacketwatchError
+from packetwatch_core._policy import nanoseconds
+
+from .confirmed import Confirmed
+from .events import Event
+
+_REMEMBERED = 4096
+_DOUBLINGS = 40
+
+
+class _Offence(t.NamedTuple):
+    times: int
+    expires: int
+
+
+class Offenders:
+    """Remembers sources for as long as the longest ban after their last one; not over a restart."""
+
+    def __init__(self, bans: Bans, confirmed: Confirmed) -> None:
+        self._bans = bans
+        self._confirmed = confirmed
+        self._offences: dict[Source, _Offence] = {}
+
+    def judge(self, event: Event, interface: str) -> Event:
+        """Prolong the ban if it is due; returns the event with the ban's end as it is now."""
+        policy = self._confirmed.policy(interface)
+        longest = nanoseconds(policy.longest_ban)
+        first = nanoseconds(policy.ban_time)
+        if longest <= first or not event.expires:
+            return event
+        source = event.source
+        former = self._offences.pop(source, None)
+        times = 1
+        if former and event.time < former.expires + longest:
+            times = former.times + 1
+        expires = event.time + min(first << min(times - 1, _DOUBLINGS), longest)
+        if times > 1 and expires > event.expires and self._prolong(source, expires):
+            event = event._replace(expires=expires)
+        self._remember(source, _Offence(times, event.expires))
+        return event
+
+    def _prolong(self, source: Source, expires: int) -> bool:
+        for table in ("scan_bans", "overflow"):
+            ban = self._bans.find(source, table)
+            if ban is None:
+                continue
+            try:
+                self._bans.prolong(ban, expires)
+            except PacketwatchError:
+                # No room: the ban stays as long as the program made it.
+                return False
+            return True
+        return False
+
+    def _remember(self, source: Source, offence: _Offence) -> None:
+        if len(self._offences) >= _REMEMBERED:
+            del self._offences[next(iter(self._offences))]
+        self._offences[source] = offence

@@ -1,0 +1,72 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Standard output as JSON lines: events and the agent's own diagnostics, a batch at a time."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+import typing as t
+
+ECS_VERSION = "8.17.0"
+_SECOND = 1_000_000_000
+_ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
+
+Value = str | int | float | bool | t.Sequence[str | int] | None
+
+
+class Timestamps:
+    """Wall-clock nanoseconds → RFC 3339 in UTC with microseconds; remembers the last second."""
+
+    def __init__(self) -> None:
+        self._second = -1
+        self._text = ""
+
+    def __call__(self, wall: int) -> str:
+        second, rest = divmod(wall, _SECOND)
+        if second != self._second:
+            self._second = second
+            self._text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+        return f"{self._text}.{rest // 1000:06d}Z"
+
+
+timestamp = Timestamps()
+
+
+def encode(fields: t.Mapping[str, Value]) -> str:
+    """One JSON object on one line, without those fields that are None."""
+    present = {name: value for name, value in fields.items() if value is not None}
+    return _ENCODER.encode(present)
+
+
+class Output:
+    """Writes whole lines to a file descriptor; blocks while the reader does not keep up."""
+
+    def __init__(self, fd: int = 1, host: str = "") -> None:
+        self._fd = fd
+        self.host = host or socket.gethostname()
+
+    def write(self, lines: t.Sequence[str]) -> None:
+        """Write the lines at once. Raises `OSError` if nobody reads any more."""
+        if not lines:
+            return
+        data = memoryview(("\n".join(lines) + "\n").encode(errors="replace"))
+        while data:
+            data = data[os.write(self._fd, data) :]
+
+    def say(self, level: str, message: str, **fields: Value) -> None:
+        """One line about the agent itself; fields by name with ``__`` for a dot."""
+        named = {name.replace("__", "."): value for name, value in fields.items()}
+        line: dict[str, Value] = {
+            "@timestamp": timestamp(time.time_ns()),
+            "ecs.version": ECS_VERSION,
+            "log.level": level,
+            "log.logger": "packetwatch_agent",
+            "message": message,
+            "host.name": self.host,
+        }
+        self.write([encode(line | named)])

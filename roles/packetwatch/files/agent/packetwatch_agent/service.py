@@ -1,0 +1,196 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The agent: ring → log lines and counts; bans, protected addresses and metrics beside it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+import typing as t
+
+from packetwatch_core import _abi, _netlink
+from packetwatch_core._bans import Bans
+from packetwatch_core._errors import PacketwatchError
+from packetwatch_core._ring import RingBuffer
+
+from . import __version__, metrics
+from .confirmed import Confirmed, read_text
+from .events import Event, Lines, decode
+from .guard import Guard
+from .keeper import Keeper
+from .loop import BUSY, IDLE, MORE, Loop
+from .output import Output
+from .scrape import Server
+from .sdnotify import Notifier
+from .settings import Settings
+
+if t.TYPE_CHECKING:
+    from packetwatch_core._libbpf import Map
+
+MAPS = (
+    "bans",
+    "scan_bans",
+    "overflow",
+    "hosts",
+    "nets",
+    "local",
+    "events",
+    "counters",
+    "shared",
+)
+_BATCH = 1024
+_LAST_BATCHES = 64
+_CONFIRMED_PERIOD = 5.0
+_ZERO = (0).to_bytes(4, "little")
+
+
+class Service:
+    """Everything that runs in the agent's loop, on the maps of `MAPS` by name."""
+
+    def __init__(self, maps: t.Mapping[str, Map], settings: Settings, output: Output) -> None:
+        self._maps = maps
+        self._settings = settings
+        self._output = output
+        self._started = time.time()
+        self._records = {"connection": 0, "scan": 0, "unknown": 0}
+        self._trouble = ""
+        self._ring = RingBuffer(maps["events"])
+        self._loop = Loop(self._poll)
+        self._changes = _netlink.Changes()
+        self._notifier = Notifier()
+        self._confirmed = Confirmed(settings.config_dir)
+        self._guard = Guard(maps, settings, output, lambda ban: self._keeper.lift(ban))
+        self._lines = Lines(output.host, self._guard.name)
+        self._keeper = Keeper(Bans(maps), settings.state_dir, self._confirmed, self._lines, output)
+        self._server: Server | None = None
+
+    def run(self) -> None:
+        """Serve until SIGTERM; what is in the ring then is still written, and bans are saved."""
+        self._loop.on_signal(signal.SIGTERM, self._loop.stop)
+        self._loop.on_signal(signal.SIGINT, self._loop.stop)
+        self._loop.on_signal(signal.SIGHUP, self._reload)
+        self._listen()
+        self._read_confirmed()
+        self._guard.refresh()
+        self._keeper.restore()
+        self._loop.watch(self._changes, self._on_change)
+        self._loop.after(0, self._guard.tick)
+        self._loop.after(0, self._keeper.tick)
+        self._loop.after(_CONFIRMED_PERIOD, self._read_confirmed)
+        if self._notifier.interval:
+            self._loop.after(0, self._sign_of_life)
+        self._output.say("info", f"started, version {__version__}")
+        self._notifier.send("READY=1", "STATUS=following the program")
+        self._loop.run()
+        self._stop()
+
+    def page(self) -> str:
+        """The metrics as text."""
+        values = metrics.of_counters(self._maps["counters"].lookup(_ZERO) or b"")
+        keeper = self._keeper
+        values["packetwatch_bans_total"] += metrics.by_label("origin", keeper.made)
+        values |= metrics.of_process(self._started)
+        values |= {
+            "packetwatch_build_info": [({"version": __version__, "abi": str(_abi.ABI)}, 1)],
+            "packetwatch_attached": self._attached(),
+            "packetwatch_bans_active": metrics.by_label("origin", keeper.active),
+            "packetwatch_bans_expired_total": [({}, keeper.expired)],
+            "packetwatch_bans_lifted_total": [({}, keeper.lifted)],
+            "packetwatch_protected_addresses": metrics.by_label("origin", self._guard.counts()),
+            "packetwatch_ring_backlog_bytes": [({}, self._ring.backlog())],
+            "packetwatch_agent_records_total": metrics.by_label("type", self._records),
+            "packetwatch_agent_last_save_timestamp_seconds": [({}, keeper.saved_at)],
+        }
+        return metrics.render(values)
+
+    def _poll(self) -> int:
+        """Read a batch of the ring and write its lines."""
+        records = self._ring.drain(_BATCH)
+        if not records:
+            return IDLE
+        self._lines.set_clock()
+        self._output.write([line for line in map(self._line, records) if line])
+        return MORE if len(records) == _BATCH else BUSY
+
+    def _line(self, record: bytes) -> str:
+        """The line of a record; empty for one that a newer program may have written."""
+        event = decode(record)
+        if event is None:
+            self._records["unknown"] += 1
+            return ""
+        if event.type == _abi.EVENT_CONNECTION:
+            self._records["connection"] += 1
+            return self._lines.connection(event)
+        self._records["scan"] += 1
+        return self._scan(event)
+
+    def _scan(self, event: Event) -> str:
+        return self._lines.scan(self._keeper.note(event, self._guard.name(event.ifindex)))
+
+    def _listen(self) -> None:
+        if self._settings.metrics_listen:
+            self._server = Server(self._loop, self._settings.metrics_listen, self.page)
+
+    def _attached(self) -> list[metrics.Sample]:
+        """Whether our program sits where confirmed state wants it.
+
+        The agent may not ask the kernel about programs, so the one-shots leave the number of
+        theirs in a file. Without it, any program counts: beside our link there can be no other.
+        """
+        try:
+            links = {link.name: link for link in _netlink.links()}
+            ours = read_text(os.path.join(self._settings.run_dir, "program")).strip()
+        except PacketwatchError as error:
+            self._complain(f"what is attached cannot be read: {error}")
+            return []
+        samples: list[metrics.Sample] = []
+        for name in self._confirmed.interfaces:
+            link = links.get(name)
+            here = link is not None and link.xdp_mode and ours in ("", str(link.xdp_program))
+            mode = link.xdp_mode if link is not None and here else "none"
+            samples.append(({"interface": name, "mode": mode}, 1 if here else 0))
+        return samples
+
+    def _on_change(self) -> None:
+        if self._changes.drain():
+            self._guard.changed()
+
+    def _read_confirmed(self, force: bool = False) -> float:
+        try:
+            self._confirmed.refresh(force)
+            self._trouble = ""
+        except PacketwatchError as error:
+            self._complain(f"confirmed state cannot be read: {error}")
+        return _CONFIRMED_PERIOD
+
+    def _reload(self) -> None:
+        """SIGHUP: read again what is not watched. Settings need a restart."""
+        self._read_confirmed(force=True)
+        self._guard.refresh()
+        self._output.say("info", "reloaded")
+
+    def _complain(self, trouble: str) -> None:
+        if trouble != self._trouble:
+            self._output.say("warn", trouble)
+        self._trouble = trouble
+
+    def _sign_of_life(self) -> float:
+        self._notifier.send("WATCHDOG=1")
+        return self._notifier.interval
+
+    def _stop(self) -> None:
+        self._notifier.send("STOPPING=1")
+        # What is left after these stays in the ring, for the next start.
+        for dummy in range(_LAST_BATCHES):
+            if self._poll() == IDLE:
+                break
+        self._keeper.save()
+        if self._server:
+            self._server.close()
+        self._changes.close()
+        self._ring.close()
+        self._loop.close()
+        self._output.say("info", "stopped")

@@ -1,0 +1,88 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Settings of the agent: ``PW_*`` environment variables, each with its default here."""
+
+from __future__ import annotations
+
+import typing as t
+
+from packetwatch_core._address import Prefix, parse_address
+from packetwatch_core._errors import InvalidInput
+from packetwatch_core._protect import parse_declared
+
+DEFAULTS = {
+    "PW_METRICS_LISTEN": "127.0.0.1:9477",
+    "PW_PROTECT": "",
+    "PW_PROTECT_AUTO": "1",
+    "PW_STATE_DIR": "/var/lib/packetwatch/bans",
+    "PW_CONFIG_DIR": "/etc/packetwatch",
+    "PW_RUN_DIR": "/run/packetwatch",
+    "PW_BPFFS": "/sys/fs/bpf",
+}
+_SWITCH = {"1": True, "yes": True, "true": True, "0": False, "no": False, "false": False}
+
+
+class Settings(t.NamedTuple):
+    """What the variables say."""
+
+    metrics_listen: tuple[str, int] | None
+    """Address and port, None: no metrics."""
+    protect: list[Prefix]
+    protect_auto: bool
+    state_dir: str
+    """The agent's own folder: bans over a reboot."""
+    config_dir: str
+    """Confirmed state; read only."""
+    run_dir: str
+    """What the one-shots tell about the running program; read only."""
+    bpffs: str
+
+
+def read(environment: t.Mapping[str, str]) -> Settings:
+    """Settings from variables; raises `InvalidInput` naming the variable and the fix."""
+    values = {name: environment.get(name, default) for name, default in DEFAULTS.items()}
+    return Settings(
+        _listen(values["PW_METRICS_LISTEN"].strip()),
+        parse_declared(values["PW_PROTECT"]),
+        _switch("PW_PROTECT_AUTO", values["PW_PROTECT_AUTO"]),
+        _folder("PW_STATE_DIR", values["PW_STATE_DIR"]),
+        _folder("PW_CONFIG_DIR", values["PW_CONFIG_DIR"]),
+        _folder("PW_RUN_DIR", values["PW_RUN_DIR"]),
+        _folder("PW_BPFFS", values["PW_BPFFS"]),
+    )
+
+
+def _listen(text: str) -> tuple[str, int] | None:
+    if not text:
+        return None
+    host, dummy, port = text.rpartition(":")
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    try:
+        family = parse_address(bare).family
+    except InvalidInput:
+        family = 0
+    if family == 0 or (family == 6) == (bare == host) or not _is_port(port):
+        raise InvalidInput(
+            f"PW_METRICS_LISTEN is {text!r}: write ADDRESS:PORT, such as 127.0.0.1:9477 or "
+            "[::1]:9477, or leave it empty for no metrics"
+        )
+    return bare, int(port)
+
+
+def _is_port(text: str) -> bool:
+    return text.isascii() and text.isdigit() and 1 <= int(text) <= 65535
+
+
+def _switch(name: str, text: str) -> bool:
+    try:
+        return _SWITCH[text.strip().lower()]
+    except KeyError:
+        raise InvalidInput(f"{name} is {text!r}: write 1 or 0") from None
+
+
+def _folder(name: str, text: str) -> str:
+    if not text.startswith("/"):
+        raise InvalidInput(f"{name} is {text!r}: write an absolute path")
+    return text.rstrip("/") or "/"

@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Copyright: (c) 2026, Packetwatch authors */
+/*
+ * Scan detection: an exact sliding window over the distinct ports that a source has hit. A source
+ * that is not banned has less than scan_ports live ports, so PW_TRACK_SLOTS slots are enough.
+ */
+#ifndef PACKETWATCH_DETECT_H
+#define PACKETWATCH_DETECT_H
+
+#define PW_OPEN_REFRESH_NS 1000000000ULL
+
+/* Signed: another CPU's stamp may be newer than our `now`. */
+static __always_inline int pw_fresh(__u64 slot, __u64 now, __u64 window)
+{
+	return slot && (__s64)((now >> 10) - (slot >> 16)) < (__s64)(window >> 10);
+}
+
+static __always_inline int pw_listens(struct xdp_md *context, struct pw_packet *packet)
+{
+	struct bpf_sock_tuple tuple = {};
+	__u32 size;
+	if (packet->family == PW_IPV4) {
+		tuple.ipv4.saddr = packet->saddr.word[3];
+		tuple.ipv4.daddr = packet->daddr.word[3];
+		tuple.ipv4.sport = bpf_htons(packet->sport);
+		tuple.ipv4.dport = bpf_htons(packet->dport);
+		size = sizeof(tuple.ipv4);
+	} else {
+		__builtin_memcpy(tuple.ipv6.saddr, &packet->saddr, sizeof(tuple.ipv6.saddr));
+		__builtin_memcpy(tuple.ipv6.daddr, &packet->daddr, sizeof(tuple.ipv6.daddr));
+		tuple.ipv6.sport = bpf_htons(packet->sport);
+		tuple.ipv6.dport = bpf_htons(packet->dport);
+		size = sizeof(tuple.ipv6);
+	}
+	struct bpf_sock *found = bpf_skc_lookup_tcp(context, &tuple, size, BPF_F_CURRENT_NETNS, 0);
+	if (!found)
+		return 0;
+	bpf_sk_release(found);
+	return 1;
+}
+
+/* Does somebody serve the port, or did until scan_grace ago? */
+static __always_inline int pw_served(struct xdp_md *context, struct pw_header *header,
+				     struct pw_policy *policy, struct pw_packet *packet, __u64 now)
+{
+	if (header->published[packet->dport >> 6] >> (packet->dport & 63) & 1)
+		return 1;
+	__u64 *seen = open_ports_get(packet->dport);
+	if (!seen)
+		return 1;
+	__u64 last = *seen;
+	if (last && now - last < PW_OPEN_REFRESH_NS && PW_OPEN_REFRESH_NS <= policy->grace_ns)
+		return 1;
+	if (pw_listens(context, packet)) {
+		*seen = now;
+		return 1;
+	}
+	return last && (__s64)(now - last) < (__s64)policy->grace_ns;
+}
+
+/* Does this packet count towards a scan? With `closed`, not while services may still start. */
+static __always_inline int pw_counts(struct xdp_md *context, struct pw_header *header,
+				     struct pw_policy *policy, struct pw_packet *packet, __u64 now)
+{
+	if (policy->counts == PW_COUNTS_ANY)
+		return 1;
+	if (now < policy->grace_ns || !local_get(&packet->daddr))
+		return 0;
+	return !packet->ports_known || !pw_served(context, header, policy, packet, now);
+}
+
+static __always_inline struct pw_track *pw_track_of(struct pw_scratch *scratch,
+						    struct pw_counters *counters)
+{
+	struct pw_track *track = tracks_get(&scratch->source);
+	if (track)
+		return track;
+	if (tracks_add(&scratch->source, &scratch->empty))
+		counters->tracks_failed++;
+	else
+		counters->tracks_inserted++;
+	return tracks_get(&scratch->source);
+}
+
+/* Put the port into the window: into its own slot, else into one that is free or stale. */
+static __always_inline void pw_track_port(struct pw_track *track, struct pw_scratch *scratch,
+					  __u64 window)
+{
+	for (int attempt = 0; attempt < 4; attempt++) {
+		scratch->index = PW_TRACK_SLOTS;
+		for (int i = 0; i < PW_TRACK_SLOTS; i++) {
+			__u64 slot = pw_read(track->slot[i]);
+			if (slot && (slot & 0xffff) == scratch->port) {
+				scratch->index = i;
+				break;
+			}
+			if (scratch->index == PW_TRACK_SLOTS && !pw_fresh(slot, scratch->now, window))
+				scratch->index = i;
+		}
+		__u64 index = scratch->index;
+		if (index >= PW_TRACK_SLOTS)
+			return;
+		__u64 *place = &track->slot[index];
+		__u64 old = pw_read(*place);
+		__u64 now = scratch->now;
+		__u64 port = scratch->port;
+		__u64 stamp = (now >> 10) << 16 | port;
+		if ((old & 0xffff) == port && (__s64)(old - stamp) >= 0)
+			return; /* another CPU was later: its stamp is the newer one */
+		if ((old & 0xffff) != port && pw_fresh(old, now, window))
+			continue; /* taken meanwhile */
+		if (__sync_val_compare_and_swap(place, old, stamp) == old)
+			return;
+	}
+}
+
+/* How many distinct ports are in the window; two CPUs may have put one port into two slots. */
+static __always_inline __u64 pw_track_count(struct pw_track *track, struct pw_scratch *scratch,
+					    __u64 window, __u64 threshold)
+{
+	scratch->fresh = 0;
+	for (int i = 0; i < PW_TRACK_SLOTS; i++)
+		if (pw_fresh(pw_read(track->slot[i]), scratch->now, window))
+			scratch->fresh++;
+	if (scratch->fresh < threshold)
+		return 0;
+
+	scratch->distinct = 0;
+	for (int i = 0; i < PW_TRACK_SLOTS; i++) {
+		__u64 slot = pw_read(track->slot[i]);
+		__u64 bit = 1ULL << (slot & 63);
+		__u64 *word = &scratch->seen[slot >> 6 & 1023];
+		if (pw_fresh(slot, scratch->now, window) && !(*word & bit)) {
+			*word |= bit;
+			scratch->ports[scratch->distinct % PW_TRACK_SLOTS] = slot;
+			scratch->distinct++;
+		}
+	}
+	for (int i = 0; i < PW_TRACK_SLOTS; i++)
+		scratch->seen[pw_read(track->slot[i]) >> 6 & 1023] = 0;
+	return scratch->distinct;
+}
+
+#endif

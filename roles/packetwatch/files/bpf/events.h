@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Copyright: (c) 2026, Packetwatch authors */
+/* Events to user space, within limits: a flood costs lookups, not log lines. */
+#ifndef PACKETWATCH_EVENTS_H
+#define PACKETWATCH_EVENTS_H
+
+/*
+ * Generic cell rate algorithm (ITU-T I.371): *tat is when the next one would be due at the exact
+ * rate. True, and *tat moved on by `interval`, if that is not further ahead than `burst`.
+ */
+static __always_inline int pw_rate_allows(__u64 *tat, __u64 now, __u64 interval, __u64 burst)
+{
+	for (int i = 0; i < 4; i++) {
+		__u64 old = pw_read(*tat);
+		__u64 due = (__s64)(old - now) > 0 ? old : now;
+		if (due - now > burst)
+			return 0;
+		if (__sync_val_compare_and_swap(tat, old, due + interval) == old)
+			return 1;
+	}
+	return 0;
+}
+
+static __always_inline int pw_source_rate_allows(struct pw_header *header, struct pw_policy *policy,
+						 struct pw_packet *packet, __u64 now)
+{
+	int sampled = policy->log == PW_LOG_SAMPLED;
+	__u64 interval = sampled ? 1000000000ULL : header->source_interval_ns;
+	__u64 burst = sampled ? 0 : header->source_burst_ns;
+	struct pw_addr key = packet->saddr;
+	if (packet->family == PW_IPV6)
+		key.word[2] = key.word[3] = 0;
+	__u64 *tat = rates_get(&key);
+	if (tat)
+		return pw_rate_allows(tat, now, interval, burst);
+	__u64 first = now + interval;
+	rates_set(&key, &first);
+	return 1;
+}
+
+static __always_inline void pw_event_fill(struct pw_event *event, struct pw_shared *shared,
+					  struct pw_packet *packet, __u64 now, __u32 type)
+{
+	event->time = now;
+	event->sequence = __sync_fetch_and_add(&shared->sequence, 1) + 1;
+	event->expires = 0;
+	event->ifindex = packet->ifindex;
+	event->type = type;
+	event->family = packet->family == PW_IPV4 ? 4 : 6;
+	event->flags = packet->flags | (packet->upper == PW_UPPER_OPAQUE ? PW_EVENT_OPAQUE : 0);
+	event->plen = 0;
+	event->saddr = packet->saddr;
+	event->daddr = packet->daddr;
+	event->sport = packet->sport;
+	event->dport = packet->dport;
+	event->count = 0;
+	event->listed = 0;
+}
+
+/* One event for a new connection. */
+static __always_inline void pw_log_connection(struct pw_header *header, struct pw_policy *policy,
+					      struct pw_shared *shared, struct pw_counters *counters,
+					      struct pw_packet *packet, __u64 now)
+{
+	if (policy->log == PW_LOG_NONE)
+		return;
+	if (!pw_source_rate_allows(header, policy, packet, now) ||
+	    !pw_rate_allows(&shared->event_tat, now, header->event_interval_ns,
+			    header->event_burst_ns)) {
+		counters->events_suppressed++;
+		return;
+	}
+	struct pw_event *event = events_reserve(PW_EVENT_SHORT);
+	if (!event) {
+		counters->events_lost++;
+		return;
+	}
+	pw_event_fill(event, shared, packet, now, PW_EVENT_CONNECTION);
+	counters->events++;
+	events_submit(event);
+}
+
+/* One event for a scan, with the ports that were counted. */
+static __always_inline void pw_log_scan(struct pw_header *header, struct pw_shared *shared,
+					struct pw_counters *counters, struct pw_scratch *scratch,
+					struct pw_source *source, __u64 now, __u64 expires)
+{
+	struct pw_packet *packet = &scratch->packet;
+	if (!pw_rate_allows(&shared->event_tat, now, header->event_interval_ns,
+			    header->event_burst_ns)) {
+		counters->events_suppressed++;
+		return;
+	}
+	struct pw_event *event = events_reserve(sizeof(struct pw_event));
+	if (!event) {
+		counters->events_lost++;
+		return;
+	}
+	pw_event_fill(event, shared, packet, now, PW_EVENT_BAN);
+	event->expires = expires;
+	event->plen = packet->family == PW_IPV4 ? 32 : source->plen;
+	event->count = scratch->distinct;
+	event->listed = scratch->distinct;
+	__builtin_memcpy(event->ports, scratch->ports, sizeof(event->ports));
+	counters->events++;
+	events_submit(event);
+}
+
+#endif

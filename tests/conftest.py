@@ -1,0 +1,64 @@
+# Copyright: (c) 2026, Packetwatch authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Make the collection importable under the names that it has where it is used."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.abc
+import importlib.machinery
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+
+ROOT = Path(__file__).resolve().parents[1]
+COLLECTION = "ansible_collections.packetwatch.xdp"
+LIBRARY = f"{COLLECTION}.plugins.module_utils"
+INSTALLED_LIBRARY = "packetwatch_core"
+
+
+def provide_package(name: str, path: Path | None) -> None:
+    """Define a package without code of its own, found at the path if one is given."""
+    package = ModuleType(name)
+    package.__path__ = [str(path)] if path else []
+    sys.modules[name] = package
+    parent, _dot, child = name.rpartition(".")
+    if parent:
+        setattr(sys.modules[parent], child, package)
+
+
+class InstalledLibrary(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Find packetwatch_core.NAME as the very module that the collection has.
+
+    A second import of the same file would give every class twice, and an exception that was raised
+    under one name would not be caught under the other.
+    """
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        """Claim what lies under the installed library's name."""
+        if not fullname.startswith(f"{INSTALLED_LIBRARY}."):
+            return None
+        return importlib.machinery.ModuleSpec(fullname, self)
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:
+        """Return the collection's module."""
+        module = importlib.import_module(spec.name.replace(INSTALLED_LIBRARY, LIBRARY, 1))
+        spec.loader_state = module.__spec__
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Leave the module as it is: the import system has only overwritten its spec."""
+        alias = module.__spec__
+        if alias is not None:
+            module.__spec__ = alias.loader_state
+
+
+provide_package("ansible_collections", None)
+provide_package("ansible_collections.packetwatch", None)
+provide_package(COLLECTION, ROOT)
+provide_package(INSTALLED_LIBRARY, None)
+sys.meta_path.insert(0, InstalledLibrary())

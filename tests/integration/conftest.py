@@ -1,0 +1,137 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A host of the tests' own on the running kernel, on which modules run through ansible itself.
+
+The host is a process that holds a network namespace, connected with that of a peer, and a mount
+namespace in which the BPF file system is empty and what is written to /etc, /run and /var/lib goes
+to memory. It all goes away with the process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Result = dict[str, Any]
+
+SETUP = """
+mount -t tmpfs tmpfs /mnt
+for path in /etc /var/lib; do
+    mkdir -p /mnt/$path/upper /mnt/$path/work
+    mount -t overlay -o lowerdir=$path,upperdir=/mnt/$path/upper,workdir=/mnt/$path/work o $path
+done
+rm -rf /etc/packetwatch /var/lib/packetwatch
+mount -t tmpfs tmpfs /run
+mount -t bpf bpf /sys/fs/bpf
+ip link set lo up
+ip netns add peer
+ip link add pw0 type veth peer name pw1 netns peer
+ip link set pw0 up
+ip -n peer link set pw1 up
+ip address add 192.0.2.1/24 dev pw0
+ip address add 2001:db8:1::1/64 dev pw0 nodad
+ip -n peer address add 192.0.2.7/24 dev pw1
+ip -n peer address add 2001:db8:1::7/64 dev pw1 nodad
+ip tuntap add pwtun mode tun
+echo ready
+exec sleep infinity
+"""
+
+
+class ModuleHost:
+    """Runs commands and modules in the namespaces."""
+
+    def __init__(self, pid: int) -> None:
+        self._enter = ["nsenter", f"--target={pid}", "--mount", "--net", "--"]
+
+    def command(self, *argv: str, check: bool = True) -> str:
+        """What a command prints."""
+        done = subprocess.run(
+            [*self._enter, *argv], stdout=subprocess.PIPE, text=True, check=check, timeout=120
+        )
+        return done.stdout
+
+    def module(self, name: str, check: bool = False, diff: bool = False, **options: Any) -> Result:
+        """The result of a module, with its action plug-in if it has one."""
+        argv = ["ansible", "host", "-i", "host,", "-c", "local", "-m", f"packetwatch.xdp.{name}"]
+        argv += ["-e", "ansible_python_interpreter=/usr/bin/python3", "-a", json.dumps(options)]
+        argv += ["--check"] * check + ["--diff"] * diff
+        environment = os.environ | {"ANSIBLE_LOAD_CALLBACK_PLUGINS": "false", "COLUMNS": "200"}
+        done = subprocess.run(
+            [*self._enter, *argv],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=environment,
+            check=False,
+            timeout=300,
+        )
+        begin = done.stdout.rfind("host | ")
+        assert begin >= 0, done.stdout
+        result: Result = json.loads(done.stdout[done.stdout.index("=> {", begin) + 3 :])
+        return result
+
+    def four_times(self, name: str, **options: Any) -> list[Result]:
+        """Check, apply, again, again in check; asserts what must hold of any module's change."""
+        foretold, done, again, again_foretold = (
+            self.module(name, check=check, diff=True, **options)
+            for check in (True, False, False, True)
+        )
+        for result in (foretold, done, again, again_foretold):
+            assert "failed" not in result, result
+        assert foretold["changed"] is True, foretold
+        assert done["changed"] is True, done
+        assert again["changed"] is False, again
+        assert again_foretold["changed"] is False, again_foretold
+        return [foretold, done, again, again_foretold]
+
+    def peer_reaches(self, address: str) -> bool:
+        """Whether the peer gets an answer to a ping."""
+        argv = ["nsenter", "--net=/run/netns/peer", "--", "ping", "-n", "-q", "-c1", "-W1", address]
+        return ", 0% packet loss" in self.command(*argv, check=False)
+
+    def files(self) -> dict[str, str]:
+        """What is declared: path below the current state's directory to content."""
+        current = "/etc/packetwatch/current/"
+        listed = self.command("find", current, "-type", "f", check=False).split()
+        return {path.removeprefix(current): self.command("cat", path) for path in listed}
+
+    def mode(self, interface: str) -> str:
+        """How a program is attached, as `ip` sees it: xdp, xdpgeneric or empty."""
+        words = self.command("ip", "-o", "link", "show", interface).split()
+        return next((word for word in words if word.startswith("xdp")), "")
+
+
+@pytest.fixture
+def host() -> Iterator[ModuleHost]:
+    """A host that nothing of ours has ever touched."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    argv = ["unshare", "--mount", "--net", "--propagation", "private", "sh", "-euc", SETUP]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            yield ModuleHost(process.pid)
+        finally:
+            process.kill()
+
+
+@pytest.fixture
+def text_file(tmp_path: Path) -> Any:
+    """Writes a file on the controller."""
+
+    def write(name: str, text: str) -> str:
+        path = tmp_path / name
+        path.write_text(text)
+        return str(path)
+
+    return write

@@ -1,0 +1,198 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Modules on the running kernel: check, apply, again, again in check."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from packetwatch_core._source import flatten
+
+if TYPE_CHECKING:
+    from tests.integration.conftest import ModuleHost
+
+SOURCES = Path(__file__).parents[2] / "roles" / "packetwatch" / "files" / "bpf"
+PEER = "192.0.2.7"
+PEER6 = "2001:db8:1::7"
+HOST = "192.0.2.1"
+HOST6 = "2001:db8:1::1"
+
+
+def test_lists_before_anything_is_attached(host: ModuleHost) -> None:
+    foretold, done, again, dummy = host.four_times(
+        "access_lists", allow=[PEER], deny=["192.0.2.0/28", "198.51.100.0/24"], force=True
+    )
+    assert foretold["counts"] == done["counts"]
+    assert foretold["digest_after"] == done["digest_after"]
+    assert again["digest_before"] == again["digest_after"] == done["digest_after"]
+    assert done["live"] is False
+    assert "198.51.100.0/24" in foretold["diff"]["after"]
+    files = host.files()
+    assert files["allow.d/ansible.list"] == f"{PEER}\n"
+    assert files["deny.d/ansible.list"] == "192.0.2.0/28\n198.51.100.0/24\n"
+
+
+def test_check_mode_touches_nothing(host: ModuleHost) -> None:
+    assert host.module("access_lists", check=True, deny=["198.51.100.7"])["changed"] is True
+    assert host.module("policy", check=True, scan_ports=3)["changed"] is True
+    attached = host.module("program", check=True, interface="pw0")
+    assert attached["changed"] is True
+    assert attached["mode"] == "unknown until attached"
+    assert host.mode("pw0") == ""
+    assert host.command("ls", "/sys/fs/bpf").split() == ["maps.debug", "progs.debug"]
+    for path in ("/etc/packetwatch", "/var/lib/packetwatch"):
+        assert host.command("find", path, check=False) == ""
+
+
+def test_policy(host: ModuleHost) -> None:
+    host.four_times("policy", scan_ports=3, scan_counts="any", published_ports=[8080, "9000-9010"])
+    host.four_times("policy", interface="pw0", action="monitor")
+    files = host.files()
+    assert files["policy.d/pw0.conf"] == "PW_ACTION=monitor\n"
+    assert files["policy.d/default.conf"] == (
+        "PW_SCAN_PORTS=3\nPW_SCAN_COUNTS=any\nPW_PUBLISHED_PORTS=8080,9000-9010\n"
+    )
+    host.four_times("policy", interface="pw0", replace=True)
+    assert "policy.d/pw0.conf" not in host.files()
+
+
+def test_attach_and_detach(host: ModuleHost) -> None:
+    dummy, attached, again, foretold = host.four_times("program", interface="pw0")
+    assert attached["mode"] in ("native", "generic")
+    assert host.mode("pw0") == {"native": "xdp", "generic": "xdpgeneric"}[attached["mode"]]
+    assert again["program_id"] == foretold["program_id"] == attached["program_id"]
+    assert again["mode"] == foretold["mode"] == attached["mode"]
+    assert host.files()["interfaces"] == "pw0 auto\n"
+    host.four_times("program", interface="pw0", state="detached")
+    assert host.mode("pw0") == ""
+    assert host.files()["interfaces"] == ""
+
+
+def test_attach_in_generic_mode(host: ModuleHost) -> None:
+    results = host.four_times("program", interface="pw0", mode="generic")
+    assert {result["mode"] for result in results} == {"generic"}
+    assert host.mode("pw0") == "xdpgeneric"
+
+
+def test_lists_and_policy_are_obeyed_live(host: ModuleHost) -> None:
+    host.module("program", interface="pw0")
+    assert host.peer_reaches(HOST)
+    assert host.peer_reaches(HOST6)
+    done = host.four_times("access_lists", deny=[PEER, f"{PEER6}/128"], force=True)[1]
+    assert done["live"] is True
+    assert done["digest_before"] != done["digest_after"]
+    assert not host.peer_reaches(HOST)
+    assert not host.peer_reaches(HOST6)
+    host.four_times("access_lists", allow=["192.0.2.0/29"])
+    assert host.peer_reaches(HOST)
+    assert not host.peer_reaches(HOST6)
+    host.four_times("policy", interface="pw0", action="monitor")
+    assert host.peer_reaches(HOST6)
+    host.four_times("policy", interface="pw0", replace=True)
+    assert not host.peer_reaches(HOST6)
+    host.four_times("access_lists", state="absent")
+    assert host.peer_reaches(HOST6)
+
+
+def test_a_changed_source_replaces_the_program(host: ModuleHost, text_file: Any) -> None:
+    before = host.module("program", interface="pw0")
+    host.module("access_lists", deny=[PEER], force=True)
+    own = flatten(str(SOURCES), "packetwatch.bpf.c")
+    changed = text_file("ours.bpf.c", f"{own}\n/* ours */\n#define OURS 1\n")
+    after = host.module("program", interface="pw0", src=changed)
+    assert after["changed"] is True
+    assert after["program_id"] != before["program_id"]
+    assert not host.peer_reaches(HOST)
+    assert host.module("program", interface="pw0", src=changed)["changed"] is False
+
+
+def test_files_from_the_controller(host: ModuleHost, text_file: Any) -> None:
+    path = text_file("feed.list", "# theirs\n198.51.100.0/24\n203.0.113.9 # one\n")
+    host.four_times("access_lists", name="feed-theirs", deny_src=path)
+    assert host.files()["deny.d/feed-theirs.list"].startswith("# theirs\n")
+    bad = text_file("bad.list", "198.51.100.0/24\n203.0.113.9/24\n")
+    result = host.module("access_lists", name="feed-theirs", deny_src=bad)
+    assert result["failed"] is True
+    assert f"{bad}, line 2: '203.0.113.9/24' has bits set" in result["msg"]
+    assert host.files()["deny.d/feed-theirs.list"].startswith("# theirs\n")
+
+
+def test_bans(host: ModuleHost) -> None:
+    host.module("program", interface="pw0")
+    host.module("policy", ban_scope="all")
+    host.four_times("ban", address="198.51.100.9", duration=600, reason="test")
+    bans = host.module("host_info", gather_subset=["bans"])["bans"]
+    assert [(ban["source"], ban["origin"]) for ban in bans] == [("198.51.100.9", "manual")]
+    assert 0 < bans[0]["remaining"] <= 600
+    host.four_times("ban", address="198.51.100.9", state="absent")
+    assert host.module("host_info", gather_subset=["bans"])["bans"] == []
+
+
+def test_host_info(host: ModuleHost) -> None:
+    nothing = host.module("host_info", gather_subset=["all"])
+    assert "failed" not in nothing
+    assert nothing["interfaces"] == {}
+    assert nothing["lists"]["live"] is False
+    host.module("program", interface="pw0", mode="generic")
+    host.module("access_lists", deny=["198.51.100.0/24"])
+    facts = host.module("host_info", gather_subset=["all"])
+    assert facts["interfaces"]["pw0"]["mode"] == "generic"
+    assert facts["interfaces"]["pw0"]["wanted"] == "generic"
+    assert facts["lists"]["live"] is True
+    assert facts["lists"]["deny"] == {"ansible": 1}
+    assert facts["policy"]["default"]["scan_ports"] == 5
+    assert facts["protected"][HOST] == "own address"
+    assert [entry["prefix"] for entry in facts["entries"]] == ["198.51.100.0/24"]
+    assert facts["changed"] is False
+
+
+# Bad input: a clear error, and nothing changed
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("program", {"interface": "nosuch0"}, "nosuch0"),
+        ("program", {"interface": "pwtun"}, "Ethernet"),
+        ("program", {"interface": "pw0", "mode": "fast"}, "one of: auto, native, generic"),
+        ("program", {"interface": "pw0", "src": "/no/such.c"}, "/no/such.c"),
+        ("policy", {"interface": "nosuch0", "scan_ports": 3}, "no interface 'nosuch0'"),
+        ("policy", {"scan_ports": 65}, "scan_ports is '65'; allowed: a whole number from 1 to 64"),
+        ("access_lists", {"deny": {"team_a": ["192.0.2.300"]}}, "team_a[0]: '192.0.2.300'"),
+        ("access_lists", {"deny": ["192.0.2.7/24"]}, "deny[0]: '192.0.2.7/24' has bits set"),
+        ("access_lists", {"deny": ["192.0.2.0/24"]}, HOST),
+        ("ban", {"address": "198.51.100.0/24"}, "198.51.100.0/24"),
+        ("ban", {"address": "198.51.100.9"}, "attach"),
+    ],
+)
+def test_bad_input(host: ModuleHost, name: str, options: dict[str, Any], message: str) -> None:
+    for check in (True, False):
+        result = host.module(name, check=check, **options)
+        assert result["failed"] is True
+        assert message in result["msg"]
+    assert host.files() == {}
+    assert host.mode("pw0") == ""
+
+
+def test_no_bpf_file_system(host: ModuleHost) -> None:
+    host.command("umount", "/sys/fs/bpf")
+    host.command("mount", "-t", "tmpfs", "tmpfs", "/sys/fs/bpf")
+    result = host.module("program", interface="pw0")
+    assert result["failed"] is True
+    assert "/sys/fs/bpf" in result["msg"]
+    assert host.mode("pw0") == ""
+
+
+def test_no_headers(host: ModuleHost) -> None:
+    release = host.command("uname", "-r").strip()
+    host.command("mount", "-t", "tmpfs", "tmpfs", f"/lib/modules/{release}")
+    result = host.module("program", interface="pw0")
+    assert result["failed"] is True
+    assert "headers" in result["msg"]
+    assert host.mode("pw0") == ""
+    assert host.files() == {}

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: (c) 2026, Packetwatch authors
+"""How this machine runs guests: by KVM where that really boots one, otherwise emulated (TCG).
+
+A /dev/kvm proves nothing: under some hypervisors it opens, and a stock kernel then hangs in it.
+So a guest's own kernel is booted once, for some seconds; the answer holds until this machine is
+booted again.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lab.errors import LabError
+from lab.paths import REGISTRY
+from lab.process import end, say
+
+if TYPE_CHECKING:
+    from lab.image import Image
+
+_PROBE_SECONDS = 12.0
+# The kernel writes this when it is done with itself and starts the first process.
+_ALIVE = b"Run /init"
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_ANSWER = REGISTRY / ".kvm"
+
+
+@dataclass(frozen=True)
+class _Board:
+    """What differs between the architectures that the lab knows."""
+
+    emulator: str
+    machine: str
+    emulated_cpu: str
+    console: str
+
+
+_BOARDS = {
+    "x86_64": _Board("qemu-system-x86_64", "q35,sata=off,smbus=off", "max,-cx16", "ttyS0"),
+    "aarch64": _Board("qemu-system-aarch64", "virt,gic-version=max", "max,pauth=off", "ttyAMA0"),
+}
+
+
+@dataclass(frozen=True)
+class Accelerator:
+    """The start of QEMU's command line, and the guest's serial console."""
+
+    name: str
+    command: tuple[str, ...]
+    console: str
+
+
+def board() -> _Board:
+    """This machine's board; raises LabError for an architecture the lab has none for."""
+    try:
+        return _BOARDS[platform.machine()]
+    except KeyError:
+        raise LabError(f"no guests for {platform.machine()}, only x86_64 and aarch64") from None
+
+
+def choose(image: Image) -> Accelerator:
+    """KVM or TCG; PACKETWATCH_LAB_ACCEL (`kvm` or `tcg`) decides without a probe."""
+    wish = os.environ.get("PACKETWATCH_LAB_ACCEL")
+    if wish not in (None, "", "kvm", "tcg"):
+        raise LabError(f"PACKETWATCH_LAB_ACCEL={wish}: kvm or tcg")
+    return _kvm() if wish == "kvm" or (not wish and _kvm_boots(image)) else _tcg()
+
+
+def _kvm() -> Accelerator:
+    it = board()
+    command = (it.emulator, "-machine", it.machine, "-accel", "kvm", "-cpu", "host")
+    return Accelerator("kvm", command, it.console)
+
+
+def _tcg() -> Accelerator:
+    it = board()
+    # The default translation cache would take a quarter of this machine's memory per guest.
+    accel = "tcg,thread=multi,tb-size=128"
+    command = (it.emulator, "-machine", it.machine, "-accel", accel, "-cpu", it.emulated_cpu)
+    return Accelerator("tcg", command, it.console)
+
+
+def _kvm_boots(image: Image) -> bool:
+    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        return False
+    boot = _BOOT_ID.read_text(encoding="ascii").strip()
+    try:
+        known_boot, answer = _ANSWER.read_text(encoding="ascii").split()
+    except (OSError, ValueError):
+        known_boot, answer = "", ""
+    if known_boot != boot:
+        say("probing whether KVM boots a guest")
+        answer = "yes" if _probe(image) else "no"
+        say(f"KVM boots a guest: {answer}")
+        _ANSWER.parent.mkdir(parents=True, exist_ok=True)
+        fresh = _ANSWER.with_name(f".kvm-{os.getpid()}")
+        fresh.write_text(f"{boot} {answer}\n", encoding="ascii")
+        fresh.replace(_ANSWER)
+    return answer == "yes"
+
+
+def _probe(image: Image) -> bool:
+    """Boot kernel and initrd, with no disk and no network, until the kernel starts a process."""
+    guest = _kvm()
+    with tempfile.TemporaryFile() as console:
+        command = [
+            *guest.command,
+            *("-m", "512", "-nodefaults", "-display", "none", "-serial", "stdio", "-no-reboot"),
+            *("-kernel", str(image.kernel), "-initrd", str(image.initrd)),
+            *("-append", f"console={guest.console} panic=-1"),
+        ]
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=console, stderr=subprocess.DEVNULL
+        )
+        try:
+            deadline = time.monotonic() + _PROBE_SECONDS
+            while time.monotonic() < deadline and process.poll() is None:
+                console.seek(0)
+                if _ALIVE in console.read():
+                    return True
+                time.sleep(0.2)
+            return False
+        finally:
+            end([process.pid], lambda pid: pid == process.pid)
+            process.wait()

@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: (c) 2026, Packetwatch authors
+"""How to get in: keys, an ssh configuration, an Ansible inventory, and each machine's seed.
+
+All three work from anywhere on this machine: the ssh configuration dials from the controller's
+namespace by itself, so neither Ansible nor molecule has to run inside it.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from lab import dial, topology
+from lab.machine import mac
+from lab.process import run
+
+if TYPE_CHECKING:
+    from lab.network import Namespace
+
+# What an emulated processor does fastest.
+_SSH_OPTIONS = """\
+    User root
+    IdentitiesOnly yes
+    StrictHostKeyChecking yes
+    KexAlgorithms curve25519-sha256
+    PreferredAuthentications publickey
+    LogLevel ERROR
+    ConnectTimeout 10
+    ServerAliveInterval 10
+    ServerAliveCountMax 6
+    ControlMaster auto
+    ControlPersist 60
+    ProxyUseFdpass yes
+"""
+
+
+@dataclass(frozen=True)
+class Access:
+    """The files of one lab that have to do with getting in."""
+
+    lab_id: str
+    directory: Path
+    # Short enough for Unix sockets.
+    sockets: Path
+
+    @property
+    def ssh_config(self) -> Path:
+        """For `ssh -F`."""
+        return self.directory / "ssh_config"
+
+    @property
+    def inventory(self) -> Path:
+        """For `ansible-playbook -i`."""
+        return self.directory / "inventory.json"
+
+    @property
+    def _key(self) -> Path:
+        return self.directory / "key"
+
+    @property
+    def _known_hosts(self) -> Path:
+        return self.directory / "known_hosts"
+
+    def alias(self, name: str) -> str:
+        """What ssh calls a machine: unlike its address, unique among all labs.
+
+        Ansible names its shared connections by it, and must not mix those of two labs.
+        """
+        return f"{name}.{self.lab_id}"
+
+    def create(self, plan: topology.Topology, controller: Namespace) -> dict[str, dict[str, tuple[str, int]]]:
+        """Make keys, ssh configuration and inventory; return the machines' seeds by name.
+
+        A seed maps a path below the guest's root to its text and mode.
+        """
+        _make_key(self._key)
+        # A copy: the lab may outlive the tree it was started from.
+        dialler = shutil.copy(dial.__file__, self.directory / "dial.py")
+        blocks, known, seeds = [], [], {}
+        for spec in plan.machines.values():
+            host_key = self.directory / f"host_key_{spec.name}"
+            _make_key(host_key)
+            known.append(f"{self.alias(spec.name)} {_public(host_key)}")
+            call = [sys.executable, "-I", str(dialler), str(controller.path)]
+            proxy = shlex.join([*call, topology.ipv4(spec.address), "22"])
+            blocks.append(f"Host {spec.name} {self.alias(spec.name)}\n    ProxyCommand {proxy}\n")
+            blocks.append(f"    HostKeyAlias {self.alias(spec.name)}\n")
+            seeds[spec.name] = self._seed(spec, plan, host_key)
+        self._known_hosts.write_text("".join(known), encoding="utf-8")
+        common = (
+            f"Host *\n{_SSH_OPTIONS}"
+            f'    IdentityFile "{self._key}"\n'
+            f'    UserKnownHostsFile "{self._known_hosts}"\n'
+            f"    ControlPath {self.sockets}/%n\n"
+        )
+        self.ssh_config.write_text("".join([*blocks, common]), encoding="utf-8")
+        inventory = json.dumps(self._inventory(plan), indent=2)
+        self.inventory.write_text(inventory + "\n", encoding="utf-8")
+        return seeds
+
+    def discard(self) -> None:
+        """Delete what is worthless, or should not lie about, once the machines are gone."""
+        for pattern in ("key*", "host_key_*", "known_hosts", "ssh_config", "inventory.json", "dial.py"):
+            for path in self.directory.glob(pattern):
+                path.unlink()
+
+    def variables(self, name: str) -> dict[str, str]:
+        """The Ansible connection variables of a machine."""
+        return {
+            "ansible_host": self.alias(name),
+            "ansible_user": "root",
+            "ansible_ssh_common_args": f"-F {shlex.quote(str(self.ssh_config))}",
+            "ansible_python_interpreter": "/usr/bin/python3",
+        }
+
+    def _inventory(self, plan: topology.Topology) -> dict[str, object]:
+        hosts = {
+            spec.name: {
+                **self.variables(spec.name),
+                "lab_ipv4": topology.ipv4(spec.address),
+                "lab_ipv6": topology.ipv6(spec.address),
+            }
+            for spec in plan.machines.values()
+        }
+        groups = sorted({group for spec in plan.machines.values() for group in spec.groups})
+        children = {
+            group: {"hosts": {spec.name: {} for spec in plan.machines.values() if group in spec.groups}}
+            for group in groups
+        }
+        return {"all": {"hosts": hosts, "children": children}}
+
+    def _seed(
+        self, spec: topology.MachineSpec, plan: topology.Topology, host_key: Path
+    ) -> dict[str, tuple[str, int]]:
+        login = _public(self._key)
+        return {
+            "etc/hostname": (f"{spec.name}\n", 0o644),
+            "etc/hosts": (_hosts(plan), 0o644),
+            "etc/machine-id": (f"{uuid4().hex}\n", 0o444),
+            "etc/systemd/network/10-lab.network": (_network(spec), 0o644),
+            "etc/ssh/ssh_host_ed25519_key": (host_key.read_text(encoding="ascii"), 0o600),
+            "etc/ssh/ssh_host_ed25519_key.pub": (_public(host_key), 0o644),
+            "root/.ssh/authorized_keys": (login, 0o600),
+            "home/ops/.ssh/authorized_keys": (login, 0o600),
+        }
+
+
+def _make_key(path: Path) -> None:
+    run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "packetwatch-lab", "-f", str(path)])
+
+
+def _public(key: Path) -> str:
+    return key.with_name(f"{key.name}.pub").read_text(encoding="ascii")
+
+
+def _hosts(plan: topology.Topology) -> str:
+    rows = ["127.0.0.1 localhost", "::1 localhost ip6-localhost ip6-loopback"]
+    numbers = {name: spec.address for name, spec in plan.machines.items()} | plan.stations
+    for name, number in numbers.items():
+        rows += [f"{topology.ipv4(number)} {name}", f"{topology.ipv6(number)} {name}"]
+    return "\n".join(rows) + "\n"
+
+
+def _network(spec: topology.MachineSpec) -> str:
+    gateway = topology.CONTROLLER_NUMBER
+    return (
+        f"[Match]\nMACAddress={mac(spec.address)}\n\n"
+        f"[Network]\n"
+        f"Address={topology.ipv4(spec.address)}/24\nAddress={topology.ipv6(spec.address)}/64\n"
+        f"Gateway={topology.ipv4(gateway)}\nGateway={topology.ipv6(gateway)}\n"
+        f"IPv6AcceptRA=no\nLLMNR=no\nMulticastDNS=no\n"
+    )

@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: (c) 2026, Packetwatch authors
+"""A whole lab: bring it up, use it, and leave nothing of it behind.
+
+    with Fleet(Topology.load(path), run_dir) as fleet:
+        fleet.up()
+        fleet.wait_ssh()
+        fleet.host("debian12").ssh(["uname", "-r"])
+        fleet.run_in("client", ["ping", "-c1", "10.77.0.11"])
+"""
+
+from __future__ import annotations
+
+import atexit
+import shutil
+import signal
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from lab import accelerator, image, state
+from lab.access import Access
+from lab.errors import LabError
+from lab.machine import BOOT_SECONDS, Machine
+from lab.network import Namespace, Network
+from lab.paths import IMAGES
+from lab.process import end, require, run, say
+from lab.topology import CONTROLLER, Topology
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Sequence
+    from pathlib import Path
+    from types import FrameType, TracebackType
+
+_TOOLS = {
+    "ip": "iproute2",
+    "nsenter": "util-linux",
+    "qemu-img": "qemu-utils",
+    "ssh": "openssh-client",
+    "ssh-keygen": "openssh-client",
+}
+_QEMU_PACKAGES = {"qemu-system-x86_64": "qemu-system-x86", "qemu-system-aarch64": "qemu-system-arm"}
+
+
+class Fleet:
+    """A lab in a run directory.
+
+    As a context manager it takes itself down at the end, also on SIGTERM, SIGHUP and Ctrl-C,
+    unless `keep` was called. After SIGKILL `collect` (`python -m lab gc`) does it.
+    """
+
+    def __init__(self, plan: Topology, run_dir: Path, *, cache: Path = IMAGES) -> None:
+        """A lab that does not exist yet; `run_dir` must hold no other."""
+        self._attach(state.State.new(plan), run_dir, cache)
+
+    @classmethod
+    def open(cls, run_dir: Path, *, cache: Path = IMAGES) -> Fleet:
+        """The lab that is up in a run directory; raises LabError if there is none."""
+        self = cls.__new__(cls)
+        self._attach(state.State.read(run_dir), run_dir, cache)
+        return self
+
+    def _attach(self, facts: state.State, run_dir: Path, cache: Path) -> None:
+        self._state = facts
+        self._cache = cache
+        self.run_dir = run_dir.resolve()
+        self.network = Network(facts.lab_id)
+        self.access = Access(facts.lab_id, self.run_dir, state.registered(facts.lab_id))
+        self.hosts = {
+            spec.name: Machine(
+                spec,
+                self.run_dir / "machines" / spec.name,
+                self.access.ssh_config,
+                self.network.switch,
+            )
+            for spec in facts.topology.machines.values()
+        }
+        self._signals: dict[int, object] = {}
+
+    # Life
+
+    def up(self) -> None:
+        """Build what images are missing, make network and machines and switch them on.
+
+        Raises LabError when a tool is missing or something cannot be made; the lab is then to be
+        taken down. The machines are booting when this returns: see `wait_ssh`.
+        """
+        emulator = accelerator.board().emulator
+        require({**_TOOLS, emulator: _QEMU_PACKAGES[emulator]})
+        collect()
+        suites = [machine.spec.suite for machine in self.hosts.values()]
+        images = image.ensure(suites, self._cache)
+        self._claim()
+        plan = self._state.topology
+        seeds = self.access.create(plan, self.network.station(CONTROLLER))
+        self.network.up(plan)
+        for machine in self.hosts.values():
+            machine.create(images[machine.spec.suite], seeds[machine.name])
+            self._start(machine)
+        say(f"{', '.join(self.hosts)}: switched on ({self._accelerator(images).name})")
+
+    def wait_ssh(self, timeout: float = BOOT_SECONDS) -> None:
+        """Return once all machines answer by ssh; raises LabError after `timeout` seconds."""
+        began = time.monotonic()
+
+        def wait(machine: Machine) -> None:
+            machine.wait_ssh(timeout)
+            say(f"{machine.name}: answers after {time.monotonic() - began:.0f} s")
+
+        with ThreadPoolExecutor(max_workers=max(1, len(self.hosts))) as pool:
+            list(pool.map(wait, self.hosts.values()))
+
+    def down(self) -> None:
+        """End every process and delete every namespace and disk; console logs stay.
+
+        Works on whatever there is, so it may be called at any time and again.
+        """
+        _clear(self._state.lab_id)
+        for machine in self.hosts.values():
+            machine.discard()
+        self.access.discard()
+        state.forget(self.run_dir)
+
+    def keep(self) -> None:
+        """Let the lab live on after this process, until somebody takes it down."""
+        self._state = self._state.kept()
+        self._state.write(self.run_dir)
+
+    # Use
+
+    def host(self, name: str) -> Machine:
+        """A machine by name; raises LabError if there is none."""
+        try:
+            return self.hosts[name]
+        except KeyError:
+            raise LabError(f"no machine {name}; there are {', '.join(self.hosts)}") from None
+
+    def station(self, name: str) -> Namespace:
+        """A station by name; raises LabError if there is none."""
+        if name not in self._state.topology.stations:
+            known = ", ".join(self._state.topology.stations)
+            raise LabError(f"no station {name}; there are {known}")
+        return self.network.station(name)
+
+    def run_in(
+        self, station: str, argv: Sequence[str], *, check: bool = True, timeout: float = 60.0
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command in a station, `timeout` in seconds; raises LabError as `process.run`."""
+        return run(self.station(station).inside(argv), check=check, timeout=timeout)
+
+    def power_cycle(self, name: str, timeout: float = BOOT_SECONDS) -> None:
+        """Cut a machine's power, switch it on again and wait until it answers by ssh."""
+        machine = self.host(name)
+        machine.hang_up()
+        machine.kill()
+        self._start(machine)
+        machine.wait_ssh(timeout)
+
+    # Inside
+
+    def _claim(self) -> None:
+        """Write down that this lab is here, before anything of it is."""
+        if (self.run_dir / "lab.json").exists():
+            raise LabError(f"{self.run_dir} holds a lab already: take it down first")
+        machines = self.run_dir / "machines"
+        if machines.exists():
+            shutil.rmtree(machines)
+        self.run_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._state.write(self.run_dir)
+        state.register(self._state.lab_id, self.run_dir)
+
+    def _start(self, machine: Machine) -> None:
+        images = image.ensure([machine.spec.suite], self._cache)
+        machine.start(images[machine.spec.suite], self._accelerator(images))
+
+    def _accelerator(self, images: dict[str, image.Image]) -> accelerator.Accelerator:
+        return accelerator.choose(next(iter(images.values())))
+
+    def __enter__(self) -> Fleet:
+        atexit.register(self._leave)
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            self._signals[number] = signal.signal(number, _exit)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        # A second Ctrl-C must not stop the clearing away.
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            self._leave()
+        finally:
+            signal.signal(signal.SIGINT, before)
+            for number, handler in self._signals.items():
+                signal.signal(number, handler)  # type: ignore[arg-type]
+            atexit.unregister(self._leave)
+
+    def _leave(self) -> None:
+        if self._state.owner is not None and state.registered(self._state.lab_id).exists():
+            self.down()
+            say("lab taken down")
+
+
+def collect() -> None:
+    """Take down every lab whose owner has ended, or whose run directory has vanished."""
+    for lab_id, run_dir in state.labs():
+        if run_dir is None:
+            say(f"lab {lab_id}: run directory gone, clearing away")
+            _clear(lab_id)
+        elif state.State.read(run_dir).abandoned():
+            say(f"lab {lab_id}: owner gone, taking it down")
+            Fleet.open(run_dir).down()
+
+
+def _clear(lab_id: str) -> None:
+    """End what lives in a lab's namespaces, and delete these."""
+    _end_ssh(lab_id)
+    network = Network(lab_id)
+    for namespace in network.existing():
+        inhabitants = namespace.pids
+        # QEMU has nothing to put in order: its disk is going to be deleted.
+        end(inhabitants(), lambda pid: pid in inhabitants())  # noqa: B023
+    network.down()
+    state.unregister(lab_id)
+
+
+def _end_ssh(lab_id: str) -> None:
+    """Close the shared connections of ssh, whose processes live outside the namespaces."""
+    for socket in state.registered(lab_id).glob("*"):
+        if socket.is_socket():
+            run(["ssh", "-F", "none", "-o", f"ControlPath={socket}", "-O", "exit", "lab"], check=False)
+
+
+def _exit(number: int, frame: FrameType | None) -> None:
+    """As a signal handler: unwind, so that context managers run."""
+    sys.exit(128 + number)

@@ -1,0 +1,75 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Maps in memory that answer as the kernel's do, as far as the library uses them."""
+
+from __future__ import annotations
+
+import struct
+from types import SimpleNamespace
+from typing import Any
+
+from packetwatch_core import _abi
+
+_NO_ROOM = 7
+
+
+class FakeMap:
+    """A hash, or an array of one entry."""
+
+    def __init__(self, name: str, max_entries: int = 1024) -> None:
+        self.info = SimpleNamespace(name=name, max_entries=max_entries, flags=0, id=7)
+        self.entries: dict[bytes, bytes] = {}
+        self.log: list[tuple[str, bytes]] = []
+
+    def lookup(self, key: bytes) -> bytes | None:
+        return self.entries.get(key)
+
+    def update(self, key: bytes, value: bytes, flags: int = 0) -> None:
+        if key not in self.entries and len(self.entries) >= self.info.max_entries:
+            raise OSError(_NO_ROOM, "no room")
+        self.log.append(("update", key))
+        self.entries[key] = value
+
+    def delete(self, key: bytes) -> bool:
+        self.log.append(("delete", key))
+        return self.entries.pop(key, None) is not None
+
+    def items(self) -> list[tuple[bytes, bytes]]:
+        return list(self.entries.items())
+
+
+class FakeTrie(FakeMap):
+    """Answers with the longest prefix that matches."""
+
+    def lookup(self, key: bytes) -> bytes | None:
+        length, address = _abi.NET.struct.unpack(key)
+        number = int.from_bytes(address, "big")
+        for plen in range(length, -1, -1):
+            short = (number >> (128 - plen) << (128 - plen)).to_bytes(16, "big")
+            value = self.entries.get(_abi.NET.struct.pack(plen, short))
+            if value is not None:
+                return value
+        return None
+
+
+def run_maps(**sizes: int) -> dict[str, Any]:
+    """The maps that the agent works with, empty."""
+    maps: dict[str, Any] = {
+        name: FakeMap(name, sizes.get(name, 1024))
+        for name in ("bans", "scan_bans", "overflow", "hosts", "local", "shared", "counters")
+    }
+    maps["nets"] = FakeTrie("nets", sizes.get("nets", 1024))
+    maps["shared"].entries[bytes(4)] = _abi.SHARED.pack(sequence=99)
+    maps["counters"].entries[bytes(4)] = _abi.COUNTERS.pack()
+    return maps
+
+
+def mapped(text: str) -> bytes:
+    """16 bytes of an IPv4 address."""
+    return bytes(10) + b"\xff\xff" + bytes(int(part) for part in text.split("."))
+
+
+def u32(number: int) -> bytes:
+    return struct.pack("=I", number)

@@ -1,0 +1,84 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Runs a module's main() in this process, on a host that only notes what it was asked for."""
+
+from __future__ import annotations
+
+import json
+import types
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from ansible.module_utils.testing import patch_module_args
+
+from packetwatch_core import _module
+from packetwatch_core._store import State
+
+Result = dict[str, Any]
+
+
+class FakeHost:
+    """Notes calls; `state` is what edits begin with, `edited` what they make of it."""
+
+    def __init__(self) -> None:
+        self.state = State()
+        self.edited: State | None = None
+        self.calls: list[tuple[Any, ...]] = []
+        self.answers: dict[str, Any] = {}
+
+    def plan(self, edit: Callable[[State], State], **options: bool) -> Any:
+        return self._edit("plan", edit, options)
+
+    def apply(self, edit: Callable[[State], State], **options: bool) -> Any:
+        return self._edit("apply", edit, options)
+
+    def _edit(self, name: str, edit: Callable[[State], State], options: dict[str, bool]) -> Any:
+        self.edited = edit(self.state)
+        self.calls.append((name, options))
+        return types.SimpleNamespace(
+            changed=self.edited != self.state,
+            digest_before="aa",
+            digest_after="bb",
+            counts={"allow": 1, "deny": 2},
+            before="old\n",
+            after="new\n",
+            live=True,
+        )
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            self.calls.append((name, *arguments, options))
+            answer = self.answers[name]
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+        return call
+
+
+@pytest.fixture
+def host(monkeypatch: pytest.MonkeyPatch) -> FakeHost:
+    fake = FakeHost()
+    monkeypatch.setattr(_module, "Host", lambda _run: fake)
+    return fake
+
+
+@pytest.fixture
+def run(
+    host: FakeHost, capsys: pytest.CaptureFixture[str]
+) -> Callable[[types.ModuleType, Result], Result]:
+    """A module's result for arguments; check and diff are its modes."""
+
+    def run_main(
+        module: types.ModuleType, arguments: Result, check: bool = False, diff: bool = False
+    ) -> Result:
+        modes = {"_ansible_check_mode": check, "_ansible_diff": diff}
+        with patch_module_args(arguments | modes), pytest.raises(SystemExit):
+            module.main()
+        result: Result = json.loads(capsys.readouterr().out)
+        return result
+
+    return run_main

@@ -1,0 +1,390 @@
+# Copyright: (c) 2026, Packetwatch authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What the role refuses before it changes anything, on hosts that are folders."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from ansible_collections.packetwatch.xdp.plugins.action._preflight import (
+    known_variables,
+    unknown_variables,
+)
+from ansible_collections.packetwatch.xdp.plugins.modules import _preflight as preflight
+from ansible_collections.packetwatch.xdp.plugins.modules._preflight import Host
+
+ROLE = Path(__file__).resolve().parents[2] / "roles" / "packetwatch"
+RELEASE = "6.1.0-37-amd64"
+OWN = f"linux-headers-{RELEASE}"
+META = "linux-headers-amd64"
+ROUTES = """\
+Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT
+eth1\t00000000\t0100000A\t0003\t0\t0\t200\t00000000\t0\t0\t0
+eth0\t00000000\t0101000A\t0003\t0\t0\t100\t00000000\t0\t0\t0
+eth1\t0000000A\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0
+"""
+ROUTES6 = (
+    "00000000000000000000000000000000 00 00000000000000000000000000000000 00 "
+    "fe800000000000000000000000000001 00000400 00000001 00000000 00450003     eth2\n"
+    "00000000000000000000000000000000 00 00000000000000000000000000000000 00 "
+    "00000000000000000000000000000000 ffffffff 00000001 00000000 00200200       lo\n"
+)
+
+
+class Machine:
+    """A Debian host as a folder, with what apt and dpkg know about it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.installed: set[str] = {"python3-bpfcc", "libbpf1"}
+        self.archive: set[str] = {META, OWN}
+        self.after_update: set[str] = set()
+        self.meta_depends: set[str] = {OWN}
+        self.commands: list[str] = []
+        self.write("etc/os-release", 'PRETTY_NAME="Debian 12"\nID=debian\nVERSION_ID="12"\n')
+        self.write("proc/mounts", "bpf /sys/fs/bpf bpf rw,nosuid 0 0\n")
+        self.write("proc/net/route", ROUTES)
+        (root / "run/systemd/system").mkdir(parents=True)
+        for name, kind in (("eth0", 1), ("eth1", 1), ("lo", 772), ("tun0", 65534), ("ib0", 32)):
+            self.write(f"sys/class/net/{name}/type", f"{kind}\n")
+
+    def write(self, name: str, text: str) -> None:
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+    def add_headers(self, release: str = RELEASE) -> None:
+        (self.root / f"lib/modules/{release}/build/include").mkdir(parents=True)
+
+    def run(self, argv: list[str]) -> tuple[int, str, str]:
+        self.commands.append(argv[0] + " " + argv[-1])
+        if argv[0] == "dpkg-query":
+            lines = [f"installed {name}\n" for name in argv if name in self.installed]
+            return 0, "".join([*lines, "config-files gone\n"]), ""
+        if argv[:2] == ["apt-cache", "policy"]:
+            lines = [
+                f"{name}:\n  Installed: (none)\n  Candidate: 1\n"
+                for name in argv
+                if name in self.archive
+            ]
+            return 0, "".join([*lines, "other:\n  Candidate: (none)\n"]), ""
+        if argv[:2] == ["apt-cache", "depends"]:
+            return 0, "".join(f"  Depends: {name}\n" for name in self.meta_depends), ""
+        assert argv[0] == "apt-get"
+        self.archive |= self.after_update
+        return 0, "", ""
+
+    def host(self, release: str = RELEASE) -> Host:
+        return Host(self.run, self.root, release)
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return Machine(tmp_path)
+
+
+def system_problems(machine: Machine, release: str = RELEASE) -> list[str]:
+    return list(preflight.check_system(machine.host(release)))
+
+
+# The system
+
+
+def test_supported_hosts_pass(machine: Machine) -> None:
+    assert system_problems(machine) == []
+    machine.write("etc/os-release", 'ID=debian\nVERSION_ID="13"\n')
+    assert system_problems(machine, "6.12.48+deb13-cloud-arm64") == []
+
+
+def no_systemd(machine: Machine) -> None:
+    (machine.root / "run/systemd/system").rmdir()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "release", "words"),
+    [
+        pytest.param(
+            lambda m: m.write(
+                "etc/os-release", 'PRETTY_NAME="Ubuntu 24.04"\nID=ubuntu\nVERSION_ID="24.04"\n'
+            ),
+            RELEASE,
+            "the system is Ubuntu 24.04: Debian 12 or 13",
+            id="other distribution",
+        ),
+        pytest.param(
+            lambda m: m.write(
+                "etc/os-release", 'PRETTY_NAME="Debian 11"\nID=debian\nVERSION_ID="11"\n'
+            ),
+            RELEASE,
+            "the system is Debian 11: Debian 12 or 13",
+            id="older release",
+        ),
+        pytest.param(
+            lambda m: (m.root / "etc/os-release").unlink(), RELEASE, "unknown", id="no release file"
+        ),
+        pytest.param(lambda m: None, "5.10.0-33-amd64", "6.1 or newer is needed", id="old kernel"),
+        pytest.param(lambda m: None, "custom", "6.1 or newer is needed", id="odd kernel"),
+        pytest.param(no_systemd, RELEASE, "systemd does not run as PID 1", id="no systemd"),
+        pytest.param(
+            lambda m: m.write("proc/mounts", "none /sys/fs/bpf tmpfs rw 0 0\n"),
+            RELEASE,
+            "mount -t bpf bpf /sys/fs/bpf",
+            id="no bpffs",
+        ),
+    ],
+)
+def test_unsupported_host(
+    machine: Machine, spoil: Callable[[Machine], None], release: str, words: str
+) -> None:
+    spoil(machine)
+    (problem,) = system_problems(machine, release)
+    assert words in problem
+
+
+def test_all_problems_at_once(machine: Machine) -> None:
+    no_systemd(machine)
+    machine.write("proc/mounts", "")
+    assert len(system_problems(machine, "4.19.0-1-amd64")) == 3
+
+
+# Interfaces
+
+
+def interfaces(
+    machine: Machine, wanted: list[object] | None, attached: dict[str, str] | None = None
+) -> tuple[list[dict[str, object]], list[str]]:
+    problems: list[str] = []
+    found = preflight.resolve_interfaces(machine.host(), wanted, attached or {}, problems)
+    return found, problems
+
+
+def test_default_is_the_best_default_route(machine: Machine) -> None:
+    found, problems = interfaces(machine, None)
+    assert not problems
+    assert found == [{"name": "eth0", "mode": "auto", "unit": "packetwatch-xdp@eth0.service"}]
+
+
+def test_default_by_ipv6_alone(machine: Machine) -> None:
+    machine.write("proc/net/route", "")
+    machine.write("proc/net/ipv6_route", ROUTES6)
+    machine.write("sys/class/net/eth2/type", "1\n")
+    assert [entry["name"] for entry in interfaces(machine, None)[0]] == ["eth2"]
+
+
+def test_default_stays_what_it_was(machine: Machine) -> None:
+    found, problems = interfaces(machine, None, {"eth1": "generic"})
+    assert not problems
+    assert [(entry["name"], entry["mode"]) for entry in found] == [("eth1", "generic")]
+
+
+def test_names_and_dictionaries(machine: Machine) -> None:
+    wanted: list[object] = ["eth0", {"name": "eth1", "mode": "native", "scan_ports": 3}, "lo"]
+    found, problems = interfaces(machine, wanted)
+    assert not problems
+    assert found[1] == {
+        "name": "eth1",
+        "mode": "native",
+        "scan_ports": 3,
+        "unit": "packetwatch-xdp@eth1.service",
+    }
+
+
+@pytest.mark.parametrize(
+    ("wanted", "words"),
+    [
+        (
+            ["eth9"],
+            "[0]: there is no interface eth9; of the kind that is needed there is eth0, eth1",
+        ),
+        (["eth0", "tun0"], "[1]: tun0 is no Ethernet device (type 65534, tun or WireGuard)"),
+        (["ib0"], "(type 32, InfiniBand)"),
+        (["eth0", "eth0"], "[1]: eth0 stands in the list twice"),
+        (["averyveryverylongname"], "no interface name"),
+        (["../eth0"], "no interface name"),
+        ([7], "[0]: 7 is neither a name nor a dictionary with a name"),
+        ([{"mode": "auto"}], "neither a name nor a dictionary with a name"),
+        (
+            [{"name": "eth0", "mode": "fast"}],
+            "eth0 has the mode fast: allowed: auto, native, generic",
+        ),
+        ([{"name": "eth0", "scan_port": 3}], "unknown key scan_port: did you mean scan_ports?"),
+        ([{"name": "eth0", "colour": 3}], "unknown key colour: known: name, mode"),
+        ([{"name": "eth0", "published_ports": []}], "set packetwatch_published_ports"),
+    ],
+)
+def test_bad_interface(machine: Machine, wanted: list[object], words: str) -> None:
+    (problem,) = interfaces(machine, wanted)[1]
+    assert problem.startswith("packetwatch_interfaces[")
+    assert words in problem
+
+
+def test_no_default_route(machine: Machine) -> None:
+    machine.write("proc/net/route", "")
+    assert interfaces(machine, None)[1] == [
+        "the host has no default route to take the interface of: set packetwatch_interfaces"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "escaped"),
+    [
+        ("eth0", "eth0"),
+        ("eth0.100", "eth0.100"),
+        ("br-lan", r"br\x2dlan"),
+        (".hidden", r"\x2ehidden"),
+        ("wan@1", r"wan\x401"),
+        ("lan:1", "lan:1"),
+    ],
+)
+def test_unit_names(name: str, escaped: str) -> None:
+    assert preflight.escape(name) == escaped
+
+
+# Packages
+
+
+def packages(machine: Machine, release: str = RELEASE) -> list[str]:
+    return preflight.missing_packages(machine.host(release), ["python3-bpfcc", "libbpf1"])
+
+
+def check(
+    machine: Machine, missing: list[str], release: str = RELEASE, refresh: bool = True
+) -> tuple[list[str], list[str]]:
+    warnings: list[str] = []
+    problems = preflight.check_packages(machine.host(release), missing, refresh, warnings.append)
+    return list(problems), warnings
+
+
+@pytest.mark.parametrize(
+    ("release", "kind"),
+    [
+        ("6.1.0-37-amd64", "amd64"),
+        ("6.1.0-37-cloud-amd64", "cloud-amd64"),
+        ("6.1.0-37-rt-amd64", "rt-amd64"),
+        ("6.12.48+deb13-arm64", "arm64"),
+        ("6.12.48+deb13-cloud-arm64", "cloud-arm64"),
+        ("6.12.48+deb13-rt-arm64", "rt-arm64"),
+        ("6.1.0-37-686-pae", None),
+        ("6.18.1-custom", None),
+    ],
+)
+def test_flavours(release: str, kind: str | None) -> None:
+    assert preflight.flavour(release) == kind
+
+
+def test_nothing_is_missing(machine: Machine) -> None:
+    machine.add_headers()
+    machine.installed.add(META)
+    assert packages(machine) == []
+    assert [command.split()[0] for command in machine.commands] == ["dpkg-query"]
+
+
+def test_metapackage_even_if_headers_are_there(machine: Machine) -> None:
+    machine.add_headers()
+    assert packages(machine) == [META]
+
+
+def test_metapackage_brings_the_headers(machine: Machine) -> None:
+    assert packages(machine) == [META]
+
+
+def test_running_kernel_is_not_the_newest(machine: Machine) -> None:
+    machine.meta_depends = {"linux-headers-6.1.0-38-amd64"}
+    assert packages(machine) == [META, OWN]
+
+
+def test_own_kernel_with_headers_needs_no_package(machine: Machine) -> None:
+    machine.add_headers("6.18.1-custom")
+    assert packages(machine, "6.18.1-custom") == []
+
+
+def test_available_packages_pass_without_an_update(machine: Machine) -> None:
+    assert check(machine, [META]) == ([], [])
+    assert not [command for command in machine.commands if command.startswith("apt-get")]
+
+
+def test_lists_are_updated_when_they_lack_a_package(machine: Machine) -> None:
+    machine.archive, machine.after_update = set(), {META}
+    assert check(machine, [META]) == ([], [])
+
+
+def test_check_mode_leaves_the_lists_alone_and_warns(machine: Machine) -> None:
+    machine.archive, machine.after_update = set(), {META}
+    problems, warnings = check(machine, [META], refresh=False)
+    assert problems == []
+    assert "may be out of date" in warnings[0]
+    assert not [command for command in machine.commands if command.startswith("apt-get")]
+
+
+def test_headers_gone_and_a_newer_kernel_installed(machine: Machine) -> None:
+    machine.archive = {META}
+    for release in ("6.1.0-9-amd64", "6.1.0-38-amd64", "6.1.0-39-cloud-amd64"):
+        machine.add_headers(release)
+    (problem,) = check(machine, [OWN])[0]
+    assert "the archive does not have them (any more): reboot into 6.1.0-38-amd64" in problem
+
+
+def test_headers_gone_and_no_newer_kernel(machine: Machine) -> None:
+    machine.archive = {META}
+    (problem,) = check(machine, [OWN])[0]
+    assert "apt install linux-image-amd64 linux-headers-amd64" in problem
+
+
+def test_own_kernel_without_headers(machine: Machine) -> None:
+    release = "6.18.1-custom"
+    machine.archive = set()
+    (problem,) = check(machine, [f"linux-headers-{release}"], release)[0]
+    assert "/lib/modules/6.18.1-custom/build" in problem
+
+
+def test_package_missing_from_all_sources(machine: Machine) -> None:
+    machine.archive = set()
+    (problem,) = check(machine, ["python3-bpfcc"])[0]
+    assert problem == "the package python3-bpfcc is not in apt's lists: check the sources of apt"
+
+
+# Variables
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("packetwatch_dney", "did you mean packetwatch_deny?"),
+        ("packetwatch_dney__web", "did you mean packetwatch_deny__NAME?"),
+        ("packetwatch_interface", "did you mean packetwatch_interfaces?"),
+        ("packetwatch_deny__Web-1", "may hold only a-z, 0-9 and _"),
+        ("packetwatch_xyzzy", "is unknown"),
+    ],
+)
+def test_unknown_variable(name: str, words: str) -> None:
+    (problem,) = unknown_variables([name, "ansible_host"], known_variables())
+    assert name in problem
+    assert words in problem
+
+
+def test_known_variables_pass() -> None:
+    names = [
+        *known_variables(),
+        "packetwatch_deny__web_1",
+        "packetwatch_allow__ops",
+        "_packetwatch_host",
+    ]
+    assert list(unknown_variables(names, known_variables())) == []
+
+
+def test_variables_are_documented_once() -> None:
+    options = yaml.safe_load((ROLE / "meta/argument_specs.yml").read_text())["argument_specs"][
+        "main"
+    ]["options"]
+    defaults = yaml.safe_load((ROLE / "defaults/main.yml").read_text())
+    assert {
+        name: option.get("default") for name, option in options.items() if "default" in option
+    } == {name: value for name, value in defaults.items() if "{{" not in str(value)}
+    assert set(options) - set(defaults) == {"packetwatch_interfaces"}
+    readme = (ROLE.parents[1] / "README.md").read_text()
+    assert set(re.findall(r"^\| `(packetwatch_[a-z_]+)`", readme, re.MULTILINE)) == set(options)

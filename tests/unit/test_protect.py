@@ -1,0 +1,301 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Protected and local addresses."""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+from unit.fake_maps import mapped, run_maps
+
+from packetwatch_core import _abi, _peers, _protect
+from packetwatch_core._errors import InvalidInput, TooLarge, Unreadable
+from packetwatch_core._netlink import Address, Route
+
+NOTHING = _protect.Network([], [])
+
+
+def v6(text: str) -> bytes:
+    return socket.inet_pton(socket.AF_INET6, text)
+
+
+def address(text: str, prefixlen: int) -> Address:
+    family = 6 if ":" in text else 4
+    raw = v6(text) if family == 6 else socket.inet_aton(text)
+    return Address(family, raw, prefixlen, 2, 0, 0, raw)
+
+
+NETWORK = _protect.Network(
+    [
+        address("192.0.2.10", 24),
+        address("2001:db8:1::10", 64),
+        address("2001:db8:9::10", 128),
+        address("127.0.0.1", 8),
+        address("::1", 128),
+    ],
+    [
+        Route(4, bytes(4), 0, (socket.inet_aton("192.0.2.1"),), 2),
+        Route(6, bytes(16), 0, (v6("fe80::1"),), 2),
+        Route(6, v6("2001:db8:9::"), 64, (), 2),
+    ],
+)
+
+
+def write(root: Path, name: str, text: str) -> None:
+    path = root / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def hosts(protection: _protect.Protection) -> dict[bytes, str]:
+    return {key: _protect.ORIGINS[origin] for key, origin in protection.hosts.items()}
+
+
+def test_own_addresses_and_gateways(tmp_path: Path) -> None:
+    found = _protect.compute([], True, NETWORK, str(tmp_path))
+    assert hosts(found) == {
+        mapped("192.0.2.10"): "own address",
+        v6("2001:db8:1::10"): "own address",
+        v6("2001:db8:9::10"): "own address",
+        mapped("127.0.0.1"): "loopback",
+        v6("::1"): "loopback",
+        mapped("192.0.2.1"): "gateway",
+        v6("fe80::1"): "gateway",
+    }
+    assert found.nets[104, mapped("127.0.0.0")] == _abi.NET_PROTECTED
+    assert found.local == {
+        mapped("192.0.2.10"),
+        v6("2001:db8:1::10"),
+        v6("2001:db8:9::10"),
+        mapped("127.0.0.1"),
+        v6("::1"),
+    }
+    assert found.problems == []
+
+
+def test_single_nets(tmp_path: Path) -> None:
+    found = _protect.compute(_protect.parse_declared("2001:db8:7::7"), True, NETWORK, str(tmp_path))
+    single = {net for net, flags in found.nets.items() if flags & _abi.NET_SINGLE}
+    assert single == {
+        (10, v6("fe80::")),
+        (64, v6("fe80::")),
+        (64, v6("2001:db8:1::")),
+        (64, v6("2001:db8:7::")),
+        (64, v6("2001:db8:9::")),
+    }
+
+
+def test_without_auto_only_what_is_declared(tmp_path: Path) -> None:
+    declared = _protect.parse_declared("198.51.100.0/24, 203.0.113.9\n2001:db8:7::/48")
+    found = _protect.compute(declared, False, NETWORK, str(tmp_path))
+    assert hosts(found) == {mapped("203.0.113.9"): "declared"}
+    protected = {net for net, flags in found.nets.items() if flags & _abi.NET_PROTECTED}
+    assert protected == {(120, mapped("198.51.100.0")), (48, v6("2001:db8:7::"))}
+    assert mapped("192.0.2.10") in found.local
+
+
+def test_declared_is_the_first_origin(tmp_path: Path) -> None:
+    declared = _protect.parse_declared("192.0.2.1")
+    found = _protect.compute(declared, True, NETWORK, str(tmp_path))
+    assert hosts(found)[mapped("192.0.2.1")] == "declared"
+
+
+def test_declared_names_the_variable() -> None:
+    with pytest.raises(InvalidInput, match=r"PW_PROTECT: '192\.0\.2\.1/24'"):
+        _protect.parse_declared("203.0.113.1 192.0.2.1/24")
+
+
+def test_a_longer_net_has_the_flags_of_the_shorter() -> None:
+    nets = {
+        (32, v6("2001:db8::")): _abi.NET_PROTECTED,
+        (64, v6("2001:db8:1::")): _abi.NET_SINGLE,
+        (64, v6("2001:db9:1::")): _abi.NET_SINGLE,
+    }
+    found = _protect.inherit(nets)
+    assert found[64, v6("2001:db8:1::")] == _abi.NET_PROTECTED | _abi.NET_SINGLE
+    assert found[64, v6("2001:db9:1::")] == _abi.NET_SINGLE
+
+
+def test_all_of_ipv6_is_not_all_of_ipv4() -> None:
+    found = _protect.inherit({(0, bytes(16)): 1, (120, mapped("192.0.2.0")): 2})
+    assert found[96, mapped("0.0.0.0")] == 0
+    assert found[120, mapped("192.0.2.0")] == 2
+
+
+def test_longest_match_answers_for_all_that_cover() -> None:
+    rng = random.Random(1)
+    for dummy in range(200):
+        nets = {}
+        for dummy in range(rng.randrange(1, 12)):
+            plen = rng.randrange(129)
+            number = rng.getrandbits(3) << 125 | rng.getrandbits(125)
+            nets[plen, _protect.masked(number.to_bytes(16, "big"), plen)] = rng.randrange(4)
+        found = _protect.inherit(nets)
+        probe = rng.choice(list(nets))[1]
+        want = 0
+        for (plen, network), flags in nets.items():
+            if _protect.masked(probe, plen) == network:
+                want |= flags
+        longest = max(
+            (net for net in found if _protect.masked(probe, net[0]) == net[1]), default=None
+        )
+        assert longest is not None
+        if not probe.startswith(bytes(10) + b"\xff\xff"):
+            assert found[longest] == want
+
+
+def test_write_by_difference_adding_first() -> None:
+    maps = run_maps()
+    first = _protect.Protection({mapped("192.0.2.1"): 3}, {}, {mapped("192.0.2.10")}, [])
+    assert _protect.write(first, maps) == 2
+    assert _protect.write(first, maps) == 0
+    second = _protect.Protection({mapped("192.0.2.2"): 3}, {}, {mapped("192.0.2.10")}, [])
+    maps["hosts"].log.clear()
+    assert _protect.write(second, maps) == 2
+    assert maps["hosts"].log == [
+        ("update", mapped("192.0.2.2")),
+        ("delete", mapped("192.0.2.1")),
+    ]
+
+
+def test_write_into_a_full_map() -> None:
+    maps = run_maps(hosts=1)
+    _protect.write(_protect.Protection({mapped("192.0.2.1"): 3}, {}, set(), []), maps)
+    _protect.write(_protect.Protection({mapped("192.0.2.2"): 3}, {}, set(), []), maps)
+    assert list(maps["hosts"].entries) == [mapped("192.0.2.2")]
+
+
+def test_nothing_goes_while_something_cannot_be_read() -> None:
+    maps = run_maps()
+    _protect.write(_protect.Protection({mapped("192.0.2.1"): 3}, {}, set(), []), maps)
+    _protect.write(_protect.Protection({}, {}, set(), ["unreadable"]), maps)
+    assert mapped("192.0.2.1") in maps["hosts"].entries
+
+
+def test_too_many_are_refused_before_anything_changes() -> None:
+    maps = run_maps(hosts=1)
+    many = {mapped(f"192.0.2.{number}"): 1 for number in range(2)}
+    with pytest.raises(TooLarge, match="hosts, which takes 1"):
+        _protect.write(_protect.Protection(many, {}, {mapped("192.0.2.9")}, []), maps)
+    assert not maps["local"].entries
+
+
+def test_resolvers(tmp_path: Path) -> None:
+    write(tmp_path, "etc/resolv.conf", "# nameserver 192.0.2.9\nnameserver 127.0.0.53\nsearch x\n")
+    write(
+        tmp_path,
+        "run/systemd/resolve/resolv.conf",
+        "nameserver 192.0.2.53\nnameserver fe80::1%2\nnameserver broken\nnameserver 0.0.0.0\n",
+    )
+    assert _peers.resolvers(str(tmp_path)) == {
+        mapped("127.0.0.53"),
+        mapped("192.0.2.53"),
+        v6("fe80::1"),
+    }
+
+
+def test_time_servers(tmp_path: Path) -> None:
+    write(tmp_path, "etc/systemd/timesyncd.conf", "[Time]\n#NTP=192.0.2.9\nNTP=192.0.2.123 name\n")
+    write(tmp_path, "run/systemd/netif/links/2", "DNS=192.0.2.53\nNTP=192.0.2.124\n")
+    write(tmp_path, "etc/chrony/chrony.conf", "pool 2.debian.pool.ntp.org iburst\n! no\n")
+    write(tmp_path, "etc/chrony/sources.d/x.sources", "server 2001:db8::123 iburst\n")
+    assert _peers.time_servers(str(tmp_path)) == {
+        mapped("192.0.2.123"),
+        mapped("192.0.2.124"),
+        v6("2001:db8::123"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "ports"),
+    [
+        ("", {22}),
+        ("#Port 2222\n", {22}),
+        ("Port 2222\nport=2022\n", {2222, 2022}),
+        ("ListenAddress 192.0.2.1:2222\nListenAddress [2001:db8::1]:2223\n", {2222, 2223}),
+        ("ListenAddress 2001:db8::1\nListenAddress 0.0.0.0\n", {22}),
+        ("Port many\nPort 99999\n", {22}),
+    ],
+)
+def test_ssh_ports(tmp_path: Path, text: str, ports: set[int]) -> None:
+    write(tmp_path, "etc/ssh/sshd_config", text)
+    assert _peers.ssh_ports(str(tmp_path)) == ports
+
+
+def proc_address(raw: bytes) -> str:
+    words = [raw[at : at + 4] for at in range(0, len(raw), 4)]
+    return "".join((word[::-1] if sys.byteorder == "little" else word).hex() for word in words)
+
+
+def proc_line(local: bytes, port: int, remote: bytes, remote_port: int, state: str) -> str:
+    return (
+        f"   0: {proc_address(local).upper()}:{port:04X} "
+        f"{proc_address(remote).upper()}:{remote_port:04X} {state} 00000000:00000000\n"
+    )
+
+
+def test_ssh_clients(tmp_path: Path) -> None:
+    own, other = socket.inet_aton("192.0.2.10"), socket.inet_aton("203.0.113.5")
+    lines = [
+        "  sl  local_address rem_address   st\n",
+        proc_line(own, 22, other, 40000, "01"),
+        proc_line(own, 22, socket.inet_aton("203.0.113.6"), 40000, "06"),
+        proc_line(own, 40000, socket.inet_aton("203.0.113.7"), 22, "01"),
+        proc_line(own, 22, bytes(4), 0, "0A"),
+    ]
+    write(tmp_path, "proc/self/net/tcp", "".join(lines))
+    write(
+        tmp_path,
+        "proc/self/net/tcp6",
+        proc_line(v6("2001:db8::1"), 2222, v6("2001:db8::5"), 40000, "01")
+        + proc_line(v6("::ffff:192.0.2.10"), 22, v6("::ffff:203.0.113.9"), 40000, "01"),
+    )
+    assert _peers.ssh_clients({22, 2222}, str(tmp_path)) == {
+        mapped("203.0.113.5"),
+        v6("2001:db8::5"),
+        mapped("203.0.113.9"),
+    }
+
+
+def test_a_live_connection_is_seen() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port)):
+            assert _peers.ssh_clients({port}) == {mapped("127.0.0.1")}
+            assert _peers.ssh_clients({1}) == set()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs another user")
+def test_unreadable_is_a_problem_and_not_absent() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        write(Path(folder), "etc/resolv.conf", "nameserver 192.0.2.53\n")
+        Path(folder).chmod(0o755)
+        (Path(folder) / "etc/resolv.conf").chmod(0)
+        os.seteuid(65534)
+        try:
+            with pytest.raises(Unreadable, match=r"resolv\.conf"):
+                _peers.resolvers(folder)
+        finally:
+            os.seteuid(0)
+
+
+def test_a_folder_in_place_of_a_file_says_nothing(tmp_path: Path) -> None:
+    (tmp_path / "etc/resolv.conf").mkdir(parents=True)
+    assert _peers.resolvers(str(tmp_path)) == set()
+
+
+def test_problems_are_collected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(root: str) -> set[bytes]:
+        raise Unreadable(f"{root} is unreadable")
+
+    monkeypatch.setattr(_peers, "resolvers", fail)
+    found = _protect.compute([], True, NOTHING, str(tmp_path))
+    assert found.problems == [f"{tmp_path} is unreadable"]

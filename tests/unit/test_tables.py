@@ -1,0 +1,463 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The tables of docs/tables.md against brute force: every verdict, every bound of the format."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from random import Random
+
+import pytest
+
+from packetwatch_core import _tables4, _tables6
+from packetwatch_core._address import BITS, Prefix
+from packetwatch_core._errors import TooLarge
+from packetwatch_core._ranges import (
+    ALLOW,
+    DENY,
+    LAST4,
+    LAST6,
+    NONE,
+    Blocks,
+    Prefixes,
+    Ranges,
+    compile_ranges,
+)
+from packetwatch_core._tables import (
+    PAGE_SIZE,
+    Tables,
+    compile_tables,
+    lookup4,
+    lookup6,
+    read_ranges,
+)
+
+LAST = {4: LAST4, 6: LAST6}
+LOOKUP = {4: lookup4, 6: lookup6}
+FAMILIES = pytest.mark.parametrize("family", [4, 6])
+
+
+def block(family: int, value: int, length: int) -> Prefix:
+    """Return the prefix of that length around an address."""
+    shift = BITS[family] - length
+    return Prefix(family, value >> shift << shift, length)
+
+
+def host(family: int, value: int) -> Prefix:
+    return Prefix(family, value, BITS[family])
+
+
+def prefixes(items: Iterable[Prefix]) -> Prefixes:
+    found = Prefixes()
+    for item in items:
+        blocks = found.v4 if item.family == 4 else found.v6
+        if item.is_host:
+            blocks.hosts.append(item.value)
+        else:
+            blocks.starts.append(item.value)
+            blocks.ends.append(item.last)
+        found.entries += 1
+    return found
+
+
+def build(allow: Iterable[Prefix], deny: Iterable[Prefix]) -> Tables:
+    return compile_tables(prefixes(allow), prefixes(deny))
+
+
+def verdict(allow: list[Prefix], deny: list[Prefix], address: int) -> int:
+    """Return what must hold, from the definition: allow beats deny."""
+    for kind, items in ((ALLOW, allow), (DENY, deny)):
+        if any(item.value <= address <= item.last for item in items):
+            return kind
+    return NONE
+
+
+def edges(items: Iterable[Prefix], last: int) -> set[int]:
+    """Return the addresses at and beside every border, and the ends of the address space."""
+    found = {0, 1, last - 1, last}
+    for item in items:
+        for border in (item.value, item.last):
+            found |= {border + step for step in (-1, 0, 1)}
+    return {address for address in found if 0 <= address <= last}
+
+
+def check(family: int, allow: list[Prefix], deny: list[Prefix], random: Random) -> Tables:
+    """Hold tables against the definition at all borders and at random addresses."""
+    tables = build(allow, deny)
+    addresses = edges(allow + deny, LAST[family])
+    addresses |= {random.getrandbits(BITS[family]) for _number in range(20)}
+    addresses |= {
+        random.randint(item.value, item.last)
+        for item in (allow + deny)[:50]
+        for _number in range(2)
+    }
+    lookup = LOOKUP[family]
+    wrong = [
+        address for address in addresses if lookup(tables, address) != verdict(allow, deny, address)
+    ]
+    assert wrong == []
+    check_read_back(tables, allow, deny)
+    return tables
+
+
+def check_read_back(tables: Tables, allow: Iterable[Prefix], deny: Iterable[Prefix]) -> None:
+    """The ranges that come out are those that went in."""
+    allowed, denied = prefixes(allow), prefixes(deny)
+    expected4 = compile_ranges(allowed.v4, denied.v4, LAST4)
+    expected6 = compile_ranges(allowed.v6, denied.v6, LAST6)
+    assert read_ranges(tables) == (expected4, expected6)
+    assert (tables.ranges4, tables.ranges6) == (expected4.total, expected6.total)
+
+
+def hosts_only(tables: Tables, family: int, values: list[int]) -> None:
+    """Hold tables of denied hosts against a set."""
+    listed = set(values)
+    lookup = LOOKUP[family]
+    for value in values:
+        assert lookup(tables, value) == DENY
+        for beside in (value - 1, value + 1):
+            if 0 <= beside <= LAST[family]:
+                assert (lookup(tables, beside) == DENY) == (beside in listed)
+    check_read_back(tables, [], [host(family, value) for value in values])
+
+
+def test_no_entries_have_no_areas() -> None:
+    tables = build([], [])
+    assert tables == Tables()
+    assert tables.pages == 0
+    assert lookup4(tables, 1) == lookup6(tables, 1) == NONE
+    assert read_ranges(tables) == (Ranges(([], []), ([], [])), Ranges(([], []), ([], [])))
+
+
+@FAMILIES
+def test_one_family_leaves_the_other_without_area(family: int) -> None:
+    tables = build([], [host(family, 9)])
+    areas = {4: tables.v4, 6: tables.v6}
+    assert len(areas.pop(family)) == PAGE_SIZE
+    assert list(areas.values()) == [b""]
+
+
+@FAMILIES
+def test_ten_entries_need_one_page(family: int) -> None:
+    random = Random(1)
+    tables = build([], [host(family, random.getrandbits(BITS[family])) for _number in range(10)])
+    assert tables.pages == 1
+    assert tables.deny_entries == 10
+
+
+@FAMILIES
+def test_every_prefix_length_alone(family: int) -> None:
+    random = Random(2)
+    for length in range(BITS[family] + 1):
+        item = block(family, random.getrandbits(BITS[family]), length)
+        check(family, [], [item], random)
+        check(family, [item], [], random)
+
+
+@FAMILIES
+def test_everything_denied_but_one_host(family: int) -> None:
+    random = Random(3)
+    everything = block(family, 0, 0)
+    for value in (0, LAST[family], LAST[family] // 3):
+        check(family, [host(family, value)], [everything], random)
+        check(family, [everything], [host(family, value)], random)
+
+
+@FAMILIES
+def test_first_and_last_address(family: int) -> None:
+    random = Random(4)
+    first, last = host(family, 0), host(family, LAST[family])
+    check(family, [], [first, last], random)
+    check(family, [first], [last], random)
+    check(family, [last], [block(family, LAST[family], BITS[family] - 1), first], random)
+
+
+@FAMILIES
+def test_four_allowed_quarters_beat_the_denied_half_around_two_of_them(family: int) -> None:
+    quarters = [block(family, part << (BITS[family] - 10), 10) for part in range(4)]
+    tables = check(family, quarters, [block(family, 0, 9)], Random(5))
+    assert LOOKUP[family](tables, 0) == ALLOW
+
+
+@FAMILIES
+def test_nests_of_allow_and_deny_at_every_length(family: int) -> None:
+    random = Random(6)
+    for _round in range(60):
+        centre = random.getrandbits(BITS[family])
+        lengths = sorted(random.sample(range(BITS[family] + 1), random.randint(2, 12)))
+        kinds: tuple[list[Prefix], list[Prefix]] = ([], [])
+        for length in lengths:
+            kinds[random.getrandbits(1)].append(block(family, centre, length))
+        check(family, *kinds, random)
+
+
+@FAMILIES
+def test_random_crowds_around_few_centres(family: int) -> None:
+    random = Random(7)
+    bits = BITS[family]
+    for size in (5, 20, 80, 250):
+        for spread in (6, 14, 40, 70, 120):
+            centres = [random.getrandbits(bits) for _number in range(3)]
+            kinds: tuple[list[Prefix], list[Prefix]] = ([], [])
+            for _number in range(size):
+                value = random.choice(centres) ^ random.getrandbits(min(spread, bits))
+                length = random.choice((bits, bits, bits, random.randint(bits - spread, bits)))
+                kinds[random.random() < 0.7].append(block(family, value, max(length, 0)))
+            check(family, *kinds, random)
+
+
+@FAMILIES
+def test_borders_of_allow_and_deny_that_touch(family: int) -> None:
+    random = Random(8)
+    middle = 3 << (BITS[family] - 8)
+    for length in range(8, BITS[family] + 1, 3):
+        below = block(family, middle - 1, length)
+        above = block(family, middle, length)
+        check(family, [below], [above], random)
+        check(family, [above], [below], random)
+        check(family, [above], [below, host(family, above.last + 1)], random)
+
+
+@FAMILIES
+def test_every_other_address_of_a_block(family: int) -> None:
+    base = 77 << (BITS[family] - 16)
+    values = [base + step for step in range(0, 4096, 2)]
+    hosts_only(build([], [host(family, value) for value in values]), family, values)
+
+
+@FAMILIES
+def test_dense_block_given_as_hosts_becomes_one_range(family: int) -> None:
+    base = 5 << (BITS[family] - 12)
+    tables = build([], [host(family, base + step) for step in range(4096)])
+    assert tables.ranges4 + tables.ranges6 == 1
+    assert tables.pages == 1
+    check_read_back(tables, [], [block(family, base, BITS[family] - 12)])
+
+
+def runs4(tables: Tables) -> list[tuple[int, int, bool]]:
+    """Return place, starts and escape of every IPv4 run."""
+    words = memoryview(tables.v4).cast("I")
+    found = []
+    for top in words[: 1 << (32 - tables.v4_shift)]:
+        count = top >> 2 & 63
+        if count == 63:
+            found.append((top >> 8, words[top >> 8], True))
+        elif count:
+            found.append((top >> 8, count, False))
+    return found
+
+
+@pytest.mark.parametrize("count", [61, 62, 63, 64, 65, 200])
+def test_runs_around_the_escape(count: int) -> None:
+    values = [0x0A000001 + 2 * step for step in range(count)]
+    tables = build([], [host(4, value) for value in values])
+    hosts_only(tables, 4, values)
+    assert [(starts, escape) for _place, starts, escape in runs4(tables)] == [(count, count >= 63)]
+
+
+def test_runs_never_cross_a_page() -> None:
+    random = Random(9)
+    # 600 blocks with 100 hosts each: every run has a count word, and pages end within runs.
+    values = [(number << 20 | 1 << 19) + 2 * step for number in range(600) for step in range(100)]
+    values += [random.getrandbits(32) for _number in range(40_000)]
+    tables = build([], [host(4, value) for value in values])
+    words_a_page = PAGE_SIZE // 4
+    found = runs4(tables)
+    assert any(escape for _place, _starts, escape in found)
+    for place, starts, escape in found:
+        end = place + starts + escape
+        assert place // words_a_page == (end - 1) // words_a_page
+    assert found[-1][0] > 3 * words_a_page
+    lookups = [lookup4(tables, value) for value in random.sample(values, 3000)]
+    assert set(lookups) == {DENY}
+    check_read_back(tables, [], [host(4, value) for value in values])
+
+
+def test_top_table_widens_until_runs_are_short_enough() -> None:
+    values = [0x0A000000 + 2 * step for step in range(30_000)]
+    tables = build([], [host(4, value) for value in values])
+    assert max(starts for _place, starts, _escape in runs4(tables)) <= 8191
+    hosts_only(tables, 4, values)
+
+
+def test_blocks_on_bucket_borders_need_no_starts() -> None:
+    deny = [block(4, number << 24, 8) for number in range(0, 256, 2)]
+    tables = check(4, [], deny, Random(10))
+    assert runs4(tables) == []
+
+
+def test_ipv4_lists_that_offsets_cannot_reach_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_tables4, "_MAX_WORDS", 300)
+    build([], [host(4, number << 8) for number in range(40)])
+    with pytest.raises(TooLarge, match="shorter lists"):
+        build([], [host(4, number << 8) for number in range(60)])
+
+
+def test_ipv6_lists_that_offsets_cannot_reach_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_tables6, "_MAX_WORDS", 300)
+    with pytest.raises(TooLarge, match="shorter lists"):
+        build([], [host(6, number << 70) for number in range(100)])
+
+
+class Shape6:
+    """Walks an IPv6 area and checks the format's bounds on the way."""
+
+    def __init__(self, tables: Tables) -> None:
+        self.words = memoryview(tables.v6).cast("Q")
+        self.leaves: list[int] = []
+        self.depths: list[int] = []
+        self.visit(tables.v6_root, True, 0, 0)
+
+    def visit(self, descriptor: int, upper: bool, depth: int, consumed: int) -> None:
+        place = descriptor >> 26 & 0xFFFFFFFF
+        kind = descriptor >> 2 & 3
+        assert descriptor & 3 < 3
+        if kind == 1:
+            width = descriptor >> 4 & 63
+            assert 1 <= width <= 20
+            assert depth < 4
+            assert consumed + width <= 64
+            for slot in self.words[place : place + (1 << width)]:
+                self.visit(slot, upper, depth + 1, consumed + width)
+            return
+        assert kind == 0
+        count = descriptor >> 10 & 0xFFFF
+        if not count:
+            return
+        assert count <= 4096
+        assert place // 8192 == (place + 2 * count - 1) // 8192
+        self.leaves.append(count)
+        self.depths.append(depth)
+        keys = self.words[place : place + count].tolist()
+        assert keys == sorted(set(keys))
+        for info in self.words[place + count : place + 2 * count]:
+            if upper:
+                self.visit(info, False, 0, 0)
+            else:
+                assert info & (1 << 62) - 4 == 0
+
+
+def test_single_denied_host_is_32_contiguous_bytes() -> None:
+    tables = build([], [host(6, 0x20010DB8 << 96 | 7)])
+    words = memoryview(tables.v6).cast("Q")
+    place = tables.v6_root >> 26
+    assert words[place] == 0x20010DB8 << 32
+    assert words[place + 1] == (place + 2) << 26 | 1 << 10
+    assert words[place + 2 : place + 4].tolist() == [7, DENY]
+
+
+def test_single_denied_64_is_one_key() -> None:
+    tables = build([], [block(6, 0x20010DB8 << 96, 64)])
+    words = memoryview(tables.v6).cast("Q")
+    place = tables.v6_root >> 26
+    assert tables.v6_root == place << 26 | 1 << 10
+    assert words[place : place + 3].tolist() == [0x20010DB8 << 32, DENY, 0]
+
+
+def test_neighbouring_64_with_different_verdicts() -> None:
+    random = Random(11)
+    base = 0x20010DB8 << 96
+    nets = [block(6, base + (number << 64), 64) for number in range(9)]
+    check(6, nets[1::3], nets[0::3], random)
+    check(6, nets[0::2], nets[1::2], random)
+    check(6, [nets[3]], [block(6, base, 60), host(6, nets[3].value + 5)], random)
+    check(6, [host(6, nets[4].value)], [nets[3], nets[4], nets[5]], random)
+    check(6, [host(6, nets[4].last)], [nets[3], nets[5]], random)
+
+
+@pytest.mark.parametrize("count", [4095, 4096, 4097, 9000])
+def test_hosts_all_in_one_64(count: int) -> None:
+    random = Random(count)
+    high = 0x20010DB8_00000001 << 64
+    near = [high | 2 * step for step in range(count)]
+    far = [high | random.getrandbits(64) for _number in range(count)]
+    for values in (near, far):
+        tables = build([], [host(6, value) for value in values])
+        Shape6(tables)
+        hosts_only(tables, 6, values)
+
+
+def test_hosts_beside_a_crowded_64_within_a_denied_net() -> None:
+    random = Random(12)
+    high = 0x20010DB8_00000001 << 64
+    allow = [host(6, high | random.getrandbits(64)) for _number in range(5000)]
+    deny = [block(6, high, 48), host(6, 1)]
+    tables = build(allow, deny)
+    Shape6(tables)
+    for item in random.sample(allow, 500):
+        assert lookup6(tables, item.value) == ALLOW
+        assert lookup6(tables, item.value ^ 1) == verdict(allow, deny, item.value ^ 1)
+    for border in edges(deny, LAST6):
+        assert lookup6(tables, border) == verdict(allow, deny, border)
+    check_read_back(tables, allow, deny)
+
+
+def test_1000_registrations_in_8_sixteens() -> None:
+    random = Random(13)
+    sixteens = random.sample(range(0x2400, 0x2C00), 8)
+    nets = sorted({random.choice(sixteens) << 16 | random.getrandbits(16) for _n in range(1000)})
+    values = [
+        net << 96 | random.getrandbits(96)
+        for net in nets
+        for _number in range(random.randint(1, 9))
+    ]
+    tables = build([], [host(6, value) for value in values])
+    Shape6(tables)
+    hosts_only(tables, 6, values)
+    check(6, [], [block(6, net << 96, 32) for net in nets[::10]], random)
+
+
+def test_clusters_as_deep_as_the_format_goes() -> None:
+    """Dense clusters whose common prefixes grow: the widths must still reach every key."""
+    random = Random(14)
+    values = []
+    for depth in range(0, 128, 9):
+        base = random.getrandbits(depth) << (128 - depth)
+        values += [base + step for step in range(0, 1 << min(11, 127 - depth), 2)]
+        values += [base + (step << 64) for step in range(4300) if depth <= 50]
+    values = [value & LAST6 for value in values]
+    tables = build([], [host(6, value) for value in values])
+    shape = Shape6(tables)
+    assert max(shape.depths) <= 4
+    listed = set(values)
+    for value in random.sample(values, 3000):
+        assert lookup6(tables, value) == DENY
+        assert (lookup6(tables, value ^ 1) == DENY) == (value ^ 1 in listed)
+    check_read_back(tables, [], [host(6, value) for value in values])
+
+
+def test_more_than_4096_keys_that_differ_only_in_the_last_bits() -> None:
+    base = 0x20010DB8_00000000
+    values = [(base + step) << 64 for step in range(0, 20_000, 2)]
+    tables = build([], [host(6, value) for value in values])
+    Shape6(tables)
+    hosts_only(tables, 6, values)
+
+
+def test_the_same_ranges_always_have_the_same_tables() -> None:
+    random = Random(15)
+    items = [
+        block(family, random.getrandbits(BITS[family]), random.randint(4, BITS[family]))
+        for family in (4, 6)
+        for _number in range(300)
+    ]
+    halves = [
+        block(
+            item.family, item.value | half << (BITS[item.family] - item.length - 1), item.length + 1
+        )
+        for item in items
+        if not item.is_host
+        for half in (0, 1)
+    ]
+    tables = build([], items)
+    random.shuffle(halves)
+    again = build([], halves + [item for item in items if item.is_host] * 2)
+    assert again[:6] == tables[:6]
+
+
+def test_blocks_in_arrays_and_lists_are_the_same() -> None:
+    plain = Prefixes(v4=Blocks([9, 7], [256], [511]))
+    tables = compile_tables(Prefixes(), plain)
+    assert tables == build([], [host(4, 7), host(4, 9), block(4, 256, 24)])._replace(deny_entries=0)
