@@ -35,7 +35,7 @@ def unknown_variables(names: t.Iterable[str], known: t.Collection[str]) -> t.Ite
         elif near:
             hint = f"did you mean {near[0]}{lists and '__NAME'}?"
         else:
-            hint = "the role's variables are in its README"
+            hint = "the variables of the role are in the README of the collection"
         yield f"the variable {name} is unknown: {hint}"
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import typing as t
 
-from ansible_collections.packetwatch.xdp.plugins.module_utils._source import flatten
+from ansible_collections.packetwatch.xdp.plugins.module_utils._source import BODY, PREFACE, flatten
 from ansible_collections.packetwatch.xdp.plugins.plugin_utils._transfer import (
     Brought,
     TransferAction,
@@ -19,7 +19,7 @@ if t.TYPE_CHECKING:
     from ansible_collections.packetwatch.xdp.plugins.plugin_utils._transfer import Arguments
 
 COLLECTION = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
-OWN_SOURCE = os.path.join(COLLECTION, "roles", "packetwatch", "files", "bpf", "packetwatch.bpf.c")
+OWN = os.path.join(COLLECTION, "roles", "packetwatch", "files", "bpf")
 
 
 class ActionModule(TransferAction):
@@ -31,10 +31,10 @@ class ActionModule(TransferAction):
         if arguments.get("state") == "detached":
             return {}
         if arguments.get("src") is None:
-            path = OWN_SOURCE
-        elif self.is_remote(arguments):
+            return {"src": Brought(os.path.join(OWN, BODY), flatten(OWN).encode())}
+        if self.is_remote(arguments):
             return {}
-        else:
-            path = self.find(arguments["src"])
-        text = flatten(os.path.dirname(path), os.path.basename(path))
-        return {"src": Brought(path, text.encode())}
+        path = os.path.abspath(self.find(arguments["src"]))
+        beside = os.path.dirname(path)
+        directory = beside if os.path.exists(os.path.join(beside, PREFACE)) else OWN
+        return {"src": Brought(path, flatten(directory, path).encode())}

@@ -137,6 +137,9 @@ HEADER = Layout(
     ("source_interval_ns", "Q"),
     ("source_burst_ns", "Q"),
     ("digest", "32s"),
+    ("lists", "32s"),
+    ("bytecode", "32s"),
+    ("next_expiry", "Q"),
     ("published", "1024Q"),
 )
 POLICY = Layout(
@@ -209,4 +212,6 @@ COUNTERS = Layout(
     ("events_suppressed", "Q"),
     ("events_lost", "Q"),
 )
+# struct pw_scratch is the program's own; user space only makes room for it.
+SCRATCH_SIZE = 8960
 LAYOUTS = (HEADER, POLICY, ADDR, SOURCE, NET, BAN, TRACK, SHARED, EVENT, COUNTERS)

@@ -143,6 +143,8 @@ def _parse_length(text: str, length_text: str, bits: int) -> int:
     """Return the number behind the slash; raises InvalidInput."""
     if _LENGTH.fullmatch(length_text) and int(length_text) <= bits:
         return int(length_text)
+    if text.split() != [text]:
+        raise _explain(text, text)
     remedy = f"write a number from 0 to {bits} behind the slash"
     if bits == 32 and _DOTTED.fullmatch(length_text):
         length = _netmask_length(length_text)

@@ -30,11 +30,9 @@ if t.TYPE_CHECKING:
 MAPS = ("bans", "scan_bans", "overflow")
 _SECOND = 1_000_000_000
 _LONGEST = 100 * 366 * 86400.0
-_F_MMAPABLE = 1 << 10
 _U32 = struct.Struct("=I")
 # since, expires and origin of struct pw_ban: all that is needed to see what is over.
 _TIMES = struct.Struct("=QQ22xBx")
-_ZERO = _U32.pack(0)
 
 
 class Source(t.NamedTuple):
@@ -250,15 +248,11 @@ class Bans:
 
     def _announce(self) -> None:
         """Tell the program that ``bans`` may have entries."""
-        shared = self._maps["shared"]
-        if shared.info.flags & _F_MMAPABLE:
-            with mmap.mmap(shared.fd, mmap.PAGESIZE) as memory, memoryview(memory) as view:
-                view[:8].cast("Q")[0] = 1
-            return
-        # An update copies the whole value, in which the program counts: only while it is needed.
-        value = shared.lookup(_ZERO)
-        if value is not None and not _abi.SHARED.unpack(value)["has_bans"]:
-            shared.update(_ZERO, struct.pack("=Q", 1) + value[8:])
+        # Through memory: an update would copy the whole value, in which the program counts.
+        with mmap.mmap(self._maps["shared"].fd, mmap.PAGESIZE) as memory:
+            words = memoryview(memory).cast("Q")
+            words[0] = 1
+            words.release()
 
 
 def _ban(table: str, key: bytes, value: bytes) -> Ban:

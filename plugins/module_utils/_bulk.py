@@ -7,8 +7,8 @@
 """List files → numbers for the compiler, a million lines in a fraction of a second.
 
 The format is that of _entries. A text is read in pieces that fit into the processor's cache, each
-piece as a whole by a few passes over its lines. Only where a piece is refused are its lines read
-one by one, to name the one that is wrong.
+piece as a whole by a few passes over its lines. Only where that fails are a piece's lines read one
+by one: to name the one that is wrong, or to take what is merely unusual.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from ._ranges import Blocks, Prefixes
 
 _PIECE = 1 << 18
 _COMMENT = re.compile("#.*")
-_BLANK = re.compile(r"[^\S\n]")
+_BLANKS = " \t\r"
+_BLANK = re.compile(f"[{_BLANKS}]")
 _HOST_PARTS4 = {str(length): (1 << (32 - length)) - 1 for length in range(33)}
 _HOST_PARTS6 = {str(length): (1 << (128 - length)) - 1 for length in range(129)}
 _HIGHEST_MAPPED = (1 << 48) - 1
@@ -64,10 +65,9 @@ def read_prefixes(
     found = Prefixes()
     for piece, first_line in _pieces(text.removeprefix(BYTE_ORDER_MARK)):
         try:
-            _read_piece(piece, found, clock)
+            found.add(_read_piece(piece, clock))
         except (InvalidInput, OSError, ValueError, KeyError):
-            _refuse(piece, name, first_line)
-            raise
+            found.add(_read_lines(piece, clock, name, first_line))
     return found
 
 
@@ -82,12 +82,13 @@ def _pieces(text: str) -> Iterator[tuple[str, int]]:
         begin = end
 
 
-def _read_piece(piece: str, found: Prefixes, clock: _Clock) -> None:
-    """Add a piece's entries to what was found; the first wrong one raises something."""
+def _read_piece(piece: str, clock: _Clock) -> Prefixes:
+    """Return a piece's entries; raises something if one of them is wrong, or only unusual."""
+    found = Prefixes()
     if "#" in piece:
         piece = _COMMENT.sub("", piece.replace(" #", "#"))
     lines = piece.split("\n")
-    if _BLANK.search(piece):
+    if any(blank in piece for blank in _BLANKS):
         lines = [line.strip() for line in lines]
         for line in [line for line in lines if _BLANK.search(line)]:
             _read_words(line.split(), found, clock)
@@ -103,6 +104,7 @@ def _read_piece(piece: str, found: Prefixes, clock: _Clock) -> None:
         _read_nets4([line for line in lines if "/" in line], found.v4)
         lines = [line for line in lines if "/" not in line]
     _read_hosts4(lines, found.v4)
+    return found
 
 
 def _read_hosts4(lines: list[str], blocks: Blocks) -> None:
@@ -149,7 +151,7 @@ def _refuse_mapped(starts: list[int], host_parts: list[int]) -> None:
 
 
 def _read_words(words: list[str], found: Prefixes, clock: _Clock) -> None:
-    """Add one entry that has an expiry, if it holds."""
+    """Add the entry that a line's words make, if it holds."""
     prefix, expires = parse_words(words)
     if expires is not None and not _holds(_instant(expires), found, clock):
         found.expired += 1
@@ -175,14 +177,14 @@ def _add_prefix(prefix: Prefix, found: Prefixes) -> None:
     blocks.ends.append(prefix.last)
 
 
-def _refuse(piece: str, name: str, first_line: int) -> None:
-    """Raise InvalidInput for the first wrong line of a piece that was refused as a whole."""
+def _read_lines(piece: str, clock: _Clock, name: str, first_line: int) -> Prefixes:
+    """Return a piece's entries, read one by one; raises InvalidInput that names the wrong line."""
+    found = Prefixes()
     for number, line in enumerate(piece.split("\n"), first_line):
         words = line.partition("#")[0].split()
         try:
             if words:
-                _prefix, expires = parse_words(words)
-                if expires is not None:
-                    expires_at(expires)
+                _read_words(words, found, clock)
         except InvalidInput as error:
             raise InvalidInput(f"{name}, line {number}: {error}") from None
+    return found

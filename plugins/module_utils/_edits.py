@@ -12,6 +12,7 @@ import dataclasses
 import socket
 import typing as t
 
+from ._describe import count_entries
 from ._entries import Entry, entries_from_input, format_list, merge_entries
 from ._errors import InvalidInput
 from ._policy import DEFAULT, resolve_policies
@@ -56,8 +57,8 @@ def set_lists(name: str, texts: t.Mapping[str, str], allow_empty: bool) -> Edit:
     def edit(state: State) -> State:
         lists = {kind: dict(getattr(state, kind)) for kind in texts}
         for kind, text in texts.items():
-            before = _count(lists[kind].get(name, ""))
-            if before and not _count(text) and not allow_empty:
+            before = count_entries(lists[kind].get(name, ""))
+            if before and not count_entries(text) and not allow_empty:
                 raise InvalidInput(
                     f"the {kind} list {name!r} would lose all its entries ({before}); "
                     "if that is what you want, set allow_empty to true"
@@ -107,8 +108,3 @@ def _check_known(interface: str | None, state: State) -> None:
         raise InvalidInput(
             f"there is no interface {interface!r} here; there are {', '.join(present)}"
         )
-
-
-def _count(text: str) -> int:
-    """Count the lines of a list that hold an entry."""
-    return sum(1 for line in text.splitlines() if line.partition("#")[0].strip())

@@ -34,12 +34,10 @@ def run_module(module: AnsibleModule, call: t.Callable[[Host], Result]) -> None:
     module.exit_json(**result)
 
 
-def change(
-    module: AnsibleModule, host: Host, edit: Edit, force: bool = False, allow_empty: bool = False
-) -> Result:
+def change(module: AnsibleModule, host: Host, edit: Edit, force: bool = False) -> Result:
     """Apply an edit, or only plan it in check mode."""
     act = host.plan if module.check_mode else host.apply
-    return plan_result(act(edit, force=force, allow_empty=allow_empty))
+    return plan_result(act(edit, force=force))
 
 
 def plan_result(plan: Plan) -> Result:

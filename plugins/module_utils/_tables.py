@@ -11,7 +11,7 @@ from __future__ import annotations
 from array import array
 from typing import NamedTuple
 
-from . import _tables4, _tables6
+from . import _tables4, _tables6, _walk6
 from ._ranges import (
     LAST4,
     LAST6,
@@ -113,7 +113,7 @@ def lookup6(tables: Tables, address: int) -> int:
     """Return the verdict for an IPv6 address (a number), read as the XDP program reads it."""
     if not tables.v6:
         return NONE
-    return _tables6.lookup6(memoryview(tables.v6).cast("Q"), tables.v6_root, address)
+    return _walk6.lookup6(memoryview(tables.v6).cast("Q"), tables.v6_root, address)
 
 
 def read_ranges(tables: Tables) -> tuple[Ranges, Ranges]:
@@ -125,5 +125,5 @@ def read_ranges(tables: Tables) -> tuple[Ranges, Ranges]:
         ranges4 = ranges_of(_tables4.walk4(words, tables.v4_shift), LAST4)
     if tables.v6:
         words = memoryview(tables.v6).cast("Q")
-        ranges6 = ranges_of(_tables6.walk6(words, tables.v6_root), LAST6)
+        ranges6 = ranges_of(_walk6.walk6(words, tables.v6_root), LAST6)
     return ranges4, ranges6

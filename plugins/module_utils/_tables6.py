@@ -12,7 +12,6 @@ A *mark* is `after << 2 | verdict`, as in the start words of _ranges.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -21,10 +20,13 @@ from ._errors import TooLarge
 PAGE_WORDS = 1 << 13
 """64-bit words in a page of 64 KiB."""
 
-_HALF = (1 << 64) - 1
-_TABLE = 1 << 2
-_OFFSET = 26
-_AFTER = 62
+LOWER = (1 << 64) - 1
+"""Mask of an address's lower half."""
+TABLE = 1 << 2
+OFFSET = 26
+PLACE = (1 << 32) - 1
+"""Mask of a descriptor's offset, once it is shifted down."""
+AFTER = 62
 _LEVELS = 4
 _MAX_WIDTH = 20
 _MAX_LEAF = 4096
@@ -33,7 +35,7 @@ _SMALL = 8  # keys of a leaf that needs no table above it
 _CLUSTER = 512  # words up to which a leaf and those below it share a page at all costs
 _ROOT_WIDTH = 12  # the root may always be that wide: half a page
 
-_INFO = [mark & 3 | mark >> 2 << _AFTER for mark in range(16)]
+_INFO = [mark & 3 | mark >> 2 << AFTER for mark in range(16)]
 
 
 def _numbers() -> array[int]:
@@ -90,7 +92,7 @@ def _split(words: list[int]) -> tuple[_Upper, _Half]:
             key = word >> 68
             keys.append(key)
             first.append(len(low_keys))
-            low = word >> 4 & _HALF
+            low = word >> 4 & LOWER
             if low or mark & 3 != mark >> 2:
                 low_keys.append(low)
                 low_marks.append(mark)
@@ -98,7 +100,7 @@ def _split(words: list[int]) -> tuple[_Upper, _Half]:
             else:
                 marks.append(mark)
         else:
-            low_keys.append(word >> 4 & _HALF)
+            low_keys.append(word >> 4 & LOWER)
             low_marks.append(mark)
             marks[-1] = marks[-1] & 3 | mark & 12
         state = mark >> 2
@@ -134,7 +136,7 @@ def _width(keys: array[int], begin: int, end: int, rest: int, levels: int, gener
         tables = -(-needed // limit)
         if tables > levels and count <= _MAX_LEAF:
             return 0
-        width = -(-needed // min(tables, levels))
+        width = min(-(-needed // min(tables, levels)), limit)
     if count <= _MAX_LEAF:
         return width
     # What tables of 16 bits below cannot reach, this one must. Then a leaf never has more than
@@ -173,7 +175,7 @@ class _Builder:
         size = 1 << width
         area.frombytes(bytes(8 * size))
         shift = 64 - consumed - width
-        descriptor = base << _OFFSET | width << 4 | _TABLE | state
+        descriptor = base << OFFSET | width << 4 | TABLE | state
         cuts = [
             index
             for index, (former, key) in enumerate(pairwise(keys[begin:end]), begin + 1)
@@ -224,7 +226,7 @@ class _Builder:
         place = self._reserve(2 * (end - begin))
         self.area.extend(self._lower.keys[begin:end])
         self.area.extend([_INFO[mark] for mark in self._lower.marks[begin:end]])
-        return place << _OFFSET | end - begin << 10
+        return place << OFFSET | end - begin << 10
 
     def _upper_leaf(self, begin: int, end: int) -> int:
         """Write a leaf of starts in the upper half, and behind it what its keys lead to."""
@@ -240,7 +242,7 @@ class _Builder:
             low, high = first[index], first[index + 1]
             if low < high:
                 area[info] |= self.node(self._lower, low, high, marks[index] & 3, 0, _LEVELS)
-        return place << _OFFSET | count << 10
+        return place << OFFSET | count << 10
 
     def _cluster(self, begin: int, end: int, place: int) -> int:
         """Write a leaf of the upper half and, right behind it, one for each key that needs it."""
@@ -254,128 +256,15 @@ class _Builder:
             high = first[index + 1]
             info = _INFO[marks[index]]
             if high - low == 1:
-                info |= free << _OFFSET | 1 << 10
+                info |= free << OFFSET | 1 << 10
                 below += keys[low], _INFO[low_marks[low]]
                 free += 2
             elif low < high:
-                info |= free << _OFFSET | high - low << 10
+                info |= free << OFFSET | high - low << 10
                 below += keys[low:high]
                 below += [_INFO[mark] for mark in low_marks[low:high]]
                 free += 2 * (high - low)
             infos.append(info)
             low = high
         self.area.fromlist([*self._upper.keys[begin:end], *infos, *below])
-        return place << _OFFSET | end - begin << 10
-
-
-def lookup6(words: memoryview, root: int, address: int) -> int:
-    """Return an address's verdict as the XDP program finds it; words are the area's, of 64 bits."""
-    exact, descriptor = _find(words, root, address >> 64)
-    if exact:
-        _exact, descriptor = _find(words, descriptor, address & _HALF)
-    return descriptor & 3
-
-
-def _find(words: memoryview, descriptor: int, key: int) -> tuple[bool, int]:
-    """Follow a descriptor; return whether the key itself was found, and its info or the verdict."""
-    rest = key
-    while descriptor & 12 == _TABLE:
-        width = descriptor >> 4 & 63
-        descriptor = words[(descriptor >> _OFFSET & 0xFFFFFFFF) + (rest >> (64 - width))]
-        rest = rest << width & _HALF
-    count = descriptor >> 10 & 0xFFFF
-    place = descriptor >> _OFFSET & 0xFFFFFFFF
-    keys = words[place : place + count]
-    begin, end = 0, count
-    while begin < end:
-        middle = (begin + end) // 2
-        if keys[middle] <= key:
-            begin = middle + 1
-        else:
-            end = middle
-    if not begin:
-        return False, descriptor & 3
-    info = words[place + count + begin - 1]
-    if keys[begin - 1] == key:
-        return True, info
-    return False, info >> _AFTER
-
-
-def walk6(words: memoryview, root: int) -> list[int]:
-    """Return the area's start words with whole addresses, as start_words gives them.
-
-    Some may say what held before them anyway.
-    """
-    walk = _Walk(words)
-    walk.upper(root, 0, 0)
-    return walk.found
-
-
-class _Walk:
-    """Collects the starts of an area in the order of their addresses."""
-
-    def __init__(self, words: memoryview) -> None:
-        self.found: list[int] = []
-        self._words = words
-        self._state = 0
-
-    def upper(self, descriptor: int, base: int, consumed: int) -> None:
-        """Collect from a descriptor of the upper half, whose first key is base."""
-        self._set(base << 64, descriptor & 3)
-        if descriptor & 12 == _TABLE:
-            consumed_below = consumed + (descriptor >> 4 & 63)
-            for below, slot in self._slots(descriptor, base, consumed):
-                self.upper(slot, below, consumed_below)
-            return
-        words, found = self._words, self.found
-        for key, info in self._leaf(descriptor):
-            if info & 0x3FFFFFF == 1 << 10 | self._state and info >> _AFTER == self._state:
-                # Nothing but one start in the lower half, such as a single host.
-                place = info >> _OFFSET & 0xFFFFFFFF
-                mark = words[place + 1]
-                if mark >> _AFTER == self._state:
-                    found.append((key << 64 | words[place]) << 4 | mark >> _AFTER << 2 | mark & 3)
-                    continue
-            self._set(key << 64, info & 3)
-            if info >> 4 & 0x3FFFFF:  # a table's width or a leaf's count
-                self._lower(info, key << 64, 0, 0)
-            if info >> _AFTER != self._state:
-                self._set((key + 1) << 64, info >> _AFTER)
-
-    def _lower(self, descriptor: int, high: int, base: int, consumed: int) -> None:
-        """Collect from a descriptor of the lower half below high, whose first key is base."""
-        if descriptor & 12 == _TABLE:
-            for below, slot in self._slots(descriptor, base, consumed):
-                self._set(high | below, slot & 3)
-                self._lower(slot, high, below, consumed + (descriptor >> 4 & 63))
-            return
-        for key, info in self._leaf(descriptor):
-            address = high | key
-            if self.found and self.found[-1] >> 4 == address:
-                self.found.pop()
-            self.found.append(address << 4 | info >> _AFTER << 2 | info & 3)
-            self._state = info >> _AFTER
-
-    def _set(self, address: int, verdict: int) -> None:
-        """Let the verdict hold from the address on; the last word about an address counts."""
-        if verdict != self._state:
-            if self.found and self.found[-1] >> 4 == address:
-                self.found.pop()
-            self.found.append(address << 4 | verdict << 2 | verdict)
-            self._state = verdict
-
-    def _slots(self, descriptor: int, base: int, consumed: int) -> Iterator[tuple[int, int]]:
-        """Yield a table's descriptors that say something new, each with its first key."""
-        width = descriptor >> 4 & 63
-        place = descriptor >> _OFFSET & 0xFFFFFFFF
-        shift = 64 - consumed - width
-        for bucket, slot in enumerate(self._words[place : place + (1 << width)]):
-            if slot != self._state:
-                yield base | bucket << shift, slot
-
-    def _leaf(self, descriptor: int) -> Iterator[tuple[int, int]]:
-        """Return a leaf's keys with their info words."""
-        count = descriptor >> 10 & 0xFFFF
-        place = descriptor >> _OFFSET & 0xFFFFFFFF
-        numbers = self._words[place : place + 2 * count].tolist()
-        return zip(numbers, numbers[count:])
+        return place << OFFSET | end - begin << 10

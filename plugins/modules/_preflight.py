@@ -39,6 +39,23 @@ options:
     type: list
     elements: str
     default: []
+  policy:
+    description: The policy for all interfaces, as options of M(packetwatch.xdp.policy).
+    type: dict
+    default: {}
+  protect:
+    description: The declared protected addresses and prefixes.
+    type: list
+    elements: str
+    default: []
+  list_memory:
+    description: The bound of the lists' memory in MiB.
+    type: int
+    default: 64
+  metrics_listen:
+    description: Address and port of the metrics, or nothing.
+    type: str
+    default: ""
 """
 
 EXAMPLES = r"""
@@ -82,7 +99,16 @@ import re
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.packetwatch.xdp.plugins.module_utils._address import (
+    parse_address,
+    parse_prefix,
+)
 from ansible_collections.packetwatch.xdp.plugins.module_utils._errors import PacketwatchError
+from ansible_collections.packetwatch.xdp.plugins.module_utils._policy import (
+    keys_from_options,
+    merge_policy,
+    parse_policy,
+)
 from ansible_collections.packetwatch.xdp.plugins.module_utils._store import (
     MODES,
     Store,
@@ -102,6 +128,8 @@ TYPES = {
     65534: "tun or WireGuard",
 }
 FLAVOUR = re.compile(r"-((?:cloud-|rt-)?(?:amd64|arm64))$")
+ENDPOINT = re.compile(r"(?:(?P<v4>[0-9.]+)|\[(?P<v6>[0-9a-fA-F:.]+)\]):(?P<port>[0-9]{1,5})")
+MOST_MEMORY = 65536
 UP = 0x1
 UP_GATEWAY = 0x3
 OVERRIDES = (
@@ -276,6 +304,54 @@ def resolve_interfaces(
     return list(found.values())
 
 
+# Values, which would be refused later too, but after something has changed
+
+
+def check_policies(
+    policy: t.Mapping[str, t.Any], interfaces: t.Iterable[Interface]
+) -> t.Iterator[str]:
+    """What is wrong with the policy for all, and with those of single interfaces."""
+    try:
+        default = parse_policy(keys_from_options(policy), "")
+        merge_policy(default)
+    except PacketwatchError as error:
+        yield f"packetwatch_{error}"
+        return
+    for interface in interfaces:
+        try:
+            merge_policy(default, parse_policy(keys_from_options(interface), ""))
+        except PacketwatchError as error:
+            yield f"packetwatch_interfaces: {interface['name']}: {error}"
+
+
+def check_settings(protect: list[str], list_memory: int, listen: str) -> t.Iterator[str]:
+    """What is wrong with the settings that are not policy."""
+    for index, text in enumerate(protect):
+        try:
+            parse_prefix(text)
+        except PacketwatchError as error:
+            yield f"packetwatch_protect[{index}]: {error}"
+    if not 1 <= list_memory <= MOST_MEMORY:
+        yield f"packetwatch_list_memory is {list_memory}; allowed: MiB from 1 to {MOST_MEMORY}"
+    if listen and not is_endpoint(listen):
+        yield (
+            f"packetwatch_metrics_listen is {listen!r}; allowed: an address and a port, such as "
+            "127.0.0.1:9477 or [::1]:9477, or nothing"
+        )
+
+
+def is_endpoint(text: str) -> bool:
+    """Whether a text is an address, in brackets if it is IPv6's, and a port."""
+    match = ENDPOINT.fullmatch(text)
+    if not match or not 1 <= int(match["port"]) <= 65535:
+        return False
+    try:
+        family = parse_address(match["v4"] or match["v6"]).family
+    except PacketwatchError:
+        return False
+    return family == (4 if match["v4"] else 6)
+
+
 # Packages
 
 
@@ -393,6 +469,10 @@ def main() -> None:
         argument_spec={
             "interfaces": {"type": "list", "elements": "raw"},
             "packages": {"type": "list", "elements": "str", "default": []},
+            "policy": {"type": "dict", "default": {}},
+            "protect": {"type": "list", "elements": "str", "default": []},
+            "list_memory": {"type": "int", "default": 64},
+            "metrics_listen": {"type": "str", "default": ""},
         },
         supports_check_mode=True,
     )
@@ -403,6 +483,10 @@ def main() -> None:
         _number, state = Store().read_current()
         interfaces = resolve_interfaces(
             host, module.params["interfaces"], state.interfaces, problems
+        )
+        problems += check_policies(module.params["policy"], interfaces)
+        problems += check_settings(
+            module.params["protect"], module.params["list_memory"], module.params["metrics_listen"]
         )
         packages: list[str] = []
         if not problems:

@@ -287,6 +287,13 @@ def unit_files() -> list[str]:
     ]
 
 
+def remove_empty_wants() -> None:
+    """Remove the folders that enabling a unit made beside its links."""
+    for folder in glob.glob(f"{UNITS}/sys-subsystem-net-devices-*.device.wants"):
+        if not os.listdir(folder):
+            os.rmdir(folder)
+
+
 def absent(module: AnsibleModule) -> dict[str, t.Any]:
     """Remove everything, in the order in which a second attempt would find what is left."""
     files = unit_files()
@@ -308,6 +315,7 @@ def absent(module: AnsibleModule) -> dict[str, t.Any]:
             elif os.path.lexists(path):
                 os.unlink(path)
     if files:
+        remove_empty_wants()
         reload_systemd(module)
         if os.path.isdir(BOOTED):
             module.run_command(["systemctl", "reset-failed", "packetwatch*"])

@@ -15,8 +15,8 @@ description:
   - Sets one named pair of lists, of allowed and of denied sources. The program obeys the union of all pairs on the host.
   - Both lists of the pair, however long, take effect at once and together.
   - A source that any list allows is never dropped. One that is denied, and not allowed, always is.
-  - The pair is wholly owned by who writes under its name. What is not given to the module is removed from it. Pairs of other
-    names, and bans, are not touched.
+  - The pair is wholly owned by who writes under its name. What a list held before, and is not given to the module again, is
+    removed. Pairs of other names, and bans, are not touched.
 extends_documentation_fragment:
   - packetwatch.xdp._attributes
   - packetwatch.xdp._attributes.action
@@ -169,10 +169,9 @@ def apply(module: AnsibleModule, host: Host) -> Result:
     if module.params["state"] == "absent":
         if texts:
             raise InvalidInput("state is absent, which takes no lists; leave them out")
-        return change(module, host, remove_lists(name), allow_empty=True)
-    allow_empty = module.params["allow_empty"]
-    edit = set_lists(name, texts, allow_empty)
-    return change(module, host, edit, force=module.params["force"], allow_empty=allow_empty)
+        return change(module, host, remove_lists(name))
+    edit = set_lists(name, texts, module.params["allow_empty"])
+    return change(module, host, edit, force=module.params["force"])
 
 
 def read_lists(params: t.Mapping[str, t.Any]) -> dict[str, str]:

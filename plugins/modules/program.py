@@ -49,8 +49,10 @@ options:
   src:
     description:
       - A C file to load instead of the collection's own program, on the controller unless O(remote_src=true).
-      - Files that it includes in double quotes are looked for beside it.
-      - It must keep to the collection's C(abi.h).
+      - It must define C(packetwatch) and use the maps of the collection's C(maps_bcc.h), which is put before it. What it
+        includes in double quotes is taken from the collection, or from beside it if C(maps_bcc.h) is there too.
+      - With O(remote_src=true) it is taken as it is, without C(maps_bcc.h) put before it, and must include nothing in double
+        quotes.
     type: path
   remote_src:
     description: Whether O(src) is on the managed host.
@@ -105,18 +107,17 @@ reason:
   type: str
   sample: "the driver has no native XDP (Operation not supported)"
 program_id:
-  description: The kernel's number of the attached program, as C(bpftool prog) shows it. V(none) if there is none.
+  description: The kernel's number of the attached program, as C(bpftool prog) shows it. V(0) if there is none.
   returned: success
   type: int
   sample: 42
 """
 
-import os
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.packetwatch.xdp.plugins.module_utils._errors import InvalidInput
 from ansible_collections.packetwatch.xdp.plugins.module_utils._module import run_module
-from ansible_collections.packetwatch.xdp.plugins.module_utils._source import flatten
 
 if t.TYPE_CHECKING:
     from ansible_collections.packetwatch.xdp.plugins.module_utils._host import Host
@@ -143,11 +144,14 @@ def apply(module: AnsibleModule, host: Host) -> Result:
 
 
 def read_source(path: str | None) -> str | None:
-    """Text of a C file with what it includes; None: none was given."""
+    """Text of a C file; None: none was given."""
     if path is None:
         return None
-    directory, body = os.path.split(os.path.abspath(path))
-    return flatten(directory, body)
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"cannot read {path}: {error}") from error
 
 
 def main() -> None:

@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import mmap
+import os
 import struct
 from types import SimpleNamespace
 from typing import Any
@@ -54,14 +56,29 @@ class FakeTrie(FakeMap):
         return None
 
 
+class FakeShared(FakeMap):
+    """The array of one entry that can be mapped into memory."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.fd = os.memfd_create(name)
+        os.write(self.fd, _abi.SHARED.pack(sequence=99).ljust(mmap.PAGESIZE, b"\0"))
+
+    def lookup(self, key: bytes) -> bytes | None:
+        return os.pread(self.fd, _abi.SHARED.size, 0)
+
+    def __del__(self) -> None:
+        os.close(self.fd)
+
+
 def run_maps(**sizes: int) -> dict[str, Any]:
     """The maps that the agent works with, empty."""
     maps: dict[str, Any] = {
         name: FakeMap(name, sizes.get(name, 1024))
-        for name in ("bans", "scan_bans", "overflow", "hosts", "local", "shared", "counters")
+        for name in ("bans", "scan_bans", "overflow", "hosts", "local", "counters")
     }
     maps["nets"] = FakeTrie("nets", sizes.get("nets", 1024))
-    maps["shared"].entries[bytes(4)] = _abi.SHARED.pack(sequence=99)
+    maps["shared"] = FakeShared("shared")
     maps["counters"].entries[bytes(4)] = _abi.COUNTERS.pack()
     return maps
 

@@ -56,7 +56,7 @@ def test_hint_leaves_the_counters_beside_it_alone(maps: dict[str, Any], bans: Ba
     bans.add("203.0.113.7", 60)
     bans.add("203.0.113.8", 60)
     assert _abi.SHARED.unpack(maps["shared"].lookup(bytes(4)))["sequence"] == 99
-    assert maps["shared"].log == [("update", bytes(4))]
+    assert not maps["shared"].log
 
 
 def test_add_for_ever(bans: Bans) -> None:

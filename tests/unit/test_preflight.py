@@ -245,6 +245,55 @@ def test_unit_names(name: str, escaped: str) -> None:
     assert preflight.escape(name) == escaped
 
 
+# Values
+
+POLICY: dict[str, object] = {
+    "scan_ports": 5,
+    "scan_window": 60.0,
+    "ban_time": 600,
+    "ban_time_max": 600,
+}
+
+
+def test_good_values_pass() -> None:
+    assert list(preflight.check_policies(POLICY, [{"name": "eth0", "scan_ports": 3}])) == []
+    protect = ["192.0.2.0/24", "2001:db8::1"]
+    for listen in ("", "127.0.0.1:9477", "[::1]:9477"):
+        assert list(preflight.check_settings(protect, 64, listen)) == []
+
+
+@pytest.mark.parametrize(
+    ("policy", "interface", "words"),
+    [
+        ({"scan_ports": 65}, {}, "packetwatch_scan_ports is '65'; allowed: a whole number"),
+        ({"scan_window": -1}, {}, "packetwatch_scan_window is"),
+        ({"published_ports": ["http"]}, {}, "packetwatch_published_ports is 'http'"),
+        ({"ban_time_max": 5}, {}, "packetwatch_ban_time_max is 5, less than ban_time"),
+        ({}, {"scan_counts": "open"}, "packetwatch_interfaces: eth0: scan_counts is 'open'"),
+    ],
+)
+def test_bad_policy(policy: dict[str, object], interface: dict[str, object], words: str) -> None:
+    (problem,) = preflight.check_policies(POLICY | policy, [{"name": "eth0"} | interface])
+    assert words in problem
+
+
+@pytest.mark.parametrize(
+    ("protect", "memory", "listen", "words"),
+    [
+        (["192.0.2.1", "192.0.2.300"], 64, "", "packetwatch_protect[1]: "),
+        (["192.0.2.1/24"], 64, "", "packetwatch_protect[0]: "),
+        ([], 0, "", "packetwatch_list_memory is 0"),
+        ([], 64, "9477", "packetwatch_metrics_listen is '9477'"),
+        ([], 64, "::1:9477", "packetwatch_metrics_listen"),
+        ([], 64, "127.0.0.1:70000", "packetwatch_metrics_listen"),
+        ([], 64, "[127.0.0.1]:9477", "packetwatch_metrics_listen"),
+    ],
+)
+def test_bad_setting(protect: list[str], memory: int, listen: str, words: str) -> None:
+    (problem,) = preflight.check_settings(protect, memory, listen)
+    assert problem.startswith(words)
+
+
 # Packages
 
 

@@ -15,6 +15,7 @@ import yaml
 from packetwatch_agent import __main__ as program
 from packetwatch_agent import __version__, settings
 from packetwatch_core._errors import InvalidInput
+from packetwatch_core._pins import Paths
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -25,6 +26,11 @@ def test_defaults() -> None:
     assert found.protect == []
     assert found.protect_auto is True
     assert found.state_dir == "/var/lib/packetwatch/bans"
+
+
+def test_defaults_are_where_the_library_puts_things() -> None:
+    found, paths = settings.read({}), Paths()
+    assert (found.pins, found.config_dir) == (paths.bpffs, paths.state)
 
 
 def test_values() -> None:

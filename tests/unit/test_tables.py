@@ -23,6 +23,7 @@ from packetwatch_core._ranges import (
     Blocks,
     Prefixes,
     Ranges,
+    Spans,
     compile_ranges,
 )
 from packetwatch_core._tables import (
@@ -34,6 +35,7 @@ from packetwatch_core._tables import (
     read_ranges,
 )
 
+NOTHING = Ranges(Spans([], []), Spans([], []))
 LAST = {4: LAST4, 6: LAST6}
 LOOKUP = {4: lookup4, 6: lookup6}
 FAMILIES = pytest.mark.parametrize("family", [4, 6])
@@ -128,7 +130,7 @@ def test_no_entries_have_no_areas() -> None:
     assert tables == Tables()
     assert tables.pages == 0
     assert lookup4(tables, 1) == lookup6(tables, 1) == NONE
-    assert read_ranges(tables) == (Ranges(([], []), ([], [])), Ranges(([], []), ([], [])))
+    assert read_ranges(tables) == (NOTHING, NOTHING)
 
 
 @FAMILIES
@@ -426,6 +428,28 @@ def test_clusters_as_deep_as_the_format_goes() -> None:
         assert lookup6(tables, value) == DENY
         assert (lookup6(tables, value ^ 1) == DENY) == (value ^ 1 in listed)
     check_read_back(tables, [], [host(6, value) for value in values])
+
+
+@pytest.mark.parametrize("step", [1, 5, 11, 14, 16, 19, 23])
+def test_crowds_of_64_nested_in_each_other(step: int) -> None:
+    """Each crowd lies in one bucket of the one around it, so that every width is asked for."""
+    random = Random(step)
+    keys: set[int] = set()
+    prefix = random.getrandbits(64)
+    for depth in range(0, 52, step):
+        keys |= {
+            prefix >> 64 - depth << 64 - depth | random.getrandbits(64 - depth) for _n in range(600)
+        }
+        if depth + step >= 52 or step > 10:
+            rest = 64 - depth
+            base = prefix >> rest << rest
+            keys |= {base | number << random.randint(0, rest - 13) for number in range(4500)}
+    values = [key << 64 for key in keys]
+    tables = build([], [block(6, value, 64) for value in values])
+    Shape6(tables)
+    for value in random.sample(sorted(values), 500):
+        assert lookup6(tables, value) == lookup6(tables, value + 1) == DENY
+    check_read_back(tables, [], [block(6, value, 64) for value in values])
 
 
 def test_more_than_4096_keys_that_differ_only_in_the_last_bits() -> None:

@@ -82,7 +82,12 @@ struct pw_header {
 	__u64 ring_capacity;   /* entries of scan_ring that are in use */
 	__u64 event_interval_ns, event_burst_ns;   /* all sources together */
 	__u64 source_interval_ns, source_burst_ns; /* each source */
-	__u8 digest[32];           /* SHA-256 of what this generation was compiled from */
+	/* For user space, SHA-256 each: of the tables and policies below, of the lists that the tables
+	 * were compiled from, of the program that this generation was made for. */
+	__u8 digest[32];
+	__u8 lists[32];
+	__u8 bytecode[32];
+	__u64 next_expiry;         /* Unix seconds when a list entry expires next, 0: never */
 	__u64 published[1024];     /* bit n: TCP port n is served elsewhere (published_ports) */
 };
 

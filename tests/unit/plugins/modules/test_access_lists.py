@@ -26,7 +26,7 @@ def test_both_lists_in_one_call(run: Any, host: Any) -> None:
     assert host.edited == State(
         allow={"ansible": "192.0.2.7\n"}, deny={"ansible": "192.0.2.0/24\n2001:db8::/32\n"}
     )
-    assert host.calls == [("apply", {"force": False, "allow_empty": False})]
+    assert host.calls == [("apply", {"force": False})]
     assert result["changed"] is True
     assert result["digest_before"] == "aa"
     assert result["digest_after"] == "bb"
@@ -37,7 +37,7 @@ def test_both_lists_in_one_call(run: Any, host: Any) -> None:
 
 def test_check_mode_only_plans_and_diff_is_given_on_request(run: Any, host: Any) -> None:
     result = run(access_lists, {"deny": ["192.0.2.7"], "force": True}, check=True, diff=True)
-    assert host.calls == [("plan", {"force": True, "allow_empty": False})]
+    assert host.calls == [("plan", {"force": True})]
     assert result["diff"] == {"before": "old\n", "after": "new\n"}
 
 
@@ -59,7 +59,7 @@ def test_absent_removes_the_pair_only(run: Any, host: Any) -> None:
         deny={"feed-one": "198.51.100.0/24\n"},
         interfaces={"eth0": "auto"},
     )
-    assert host.calls == [("apply", {"force": False, "allow_empty": True})]
+    assert host.calls == [("apply", {"force": False})]
 
 
 def test_emptying_a_list_that_has_entries_is_refused(run: Any, host: Any) -> None:

@@ -13,7 +13,7 @@ import typing as t
 
 from packetwatch_core._errors import InvalidInput, PacketwatchError
 
-from . import __version__
+from . import __version__, settings
 
 FAILED = 1
 USAGE = 2
@@ -55,14 +55,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(dummy: argparse.Namespace) -> None:
+    values = settings.read(os.environ)
     # Imported here: what the one-shots need costs the agent memory, and the other way round.
     from packetwatch_core._pins import Pins
 
-    from . import service, settings
+    from . import service
     from .output import Output
 
-    values = settings.read(os.environ)
-    maps = Pins(values.bpffs).open_run_maps(service.MAPS)
+    maps = Pins(values.pins).open_run_maps(service.MAPS)
     service.Service(maps, values, Output()).run()
 
 

@@ -20,7 +20,7 @@ from .output import Output
 
 _SECOND = 1_000_000_000
 _STEP = 1.0
-_LONGEST = 10.0
+_LONGEST = 5.0
 _SAVE_PERIOD = 5.0
 # Of one core, for reading all bans, and for writing them to disk.
 _SHARE = 0.05
@@ -33,7 +33,7 @@ FILE = "bans.jsonl"
 
 
 class Keeper:
-    """Looks through the maps when a ban may be over, and every ten seconds."""
+    """Looks through the maps when a ban may be over, and every five seconds."""
 
     def __init__(
         self, bans: Bans, folder: str, confirmed: Confirmed, lines: Lines, output: Output

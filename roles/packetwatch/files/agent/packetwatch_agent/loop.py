@@ -5,7 +5,7 @@
 """One thread, one selector: a poll with back-off, descriptors, timers, signals.
 
 The ring is polled: waking a reader costs the packet that wakes it 10 µs. While events come, every
-5 ms; when none come the pause doubles up to 40 ms, which an idle agent pays with 0.1 % of a core.
+5 ms; when none come the pause doubles up to 80 ms.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import time
 import typing as t
 
 SHORTEST = 0.005
-LONGEST = 0.04
+LONGEST = 0.08
 
 # What a poll has found: nothing, something, or so much that there may be more.
 IDLE, BUSY, MORE = range(3)

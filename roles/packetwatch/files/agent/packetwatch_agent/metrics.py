@@ -27,7 +27,7 @@ CATALOGUE = {
     "packetwatch_build_info": (GAUGE, "Version of the agent and number of its ABI, always 1."),
     "packetwatch_attached": (
         GAUGE,
-        "1 if the program sits on the interface, in the mode that the kernel tells, else 0.",
+        "1 if an XDP program sits on the interface, in the mode that the kernel tells, else 0.",
     ),
     "packetwatch_packets_total": (COUNTER, "Packets by verdict, reason and family."),
     "packetwatch_connections_total": (

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 import typing as t
@@ -17,7 +16,7 @@ from packetwatch_core._errors import PacketwatchError
 from packetwatch_core._ring import RingBuffer
 
 from . import __version__, metrics
-from .confirmed import Confirmed, read_text
+from .confirmed import Confirmed
 from .events import Event, Lines, decode
 from .guard import Guard
 from .keeper import Keeper
@@ -135,23 +134,19 @@ class Service:
             self._server = Server(self._loop, self._settings.metrics_listen, self.page)
 
     def _attached(self) -> list[metrics.Sample]:
-        """Whether our program sits where confirmed state wants it.
+        """Whether a program sits where confirmed state wants ours.
 
-        The agent may not ask the kernel about programs, so the one-shots leave the number of
-        theirs in a file. Without it, any program counts: beside our link there can be no other.
+        The agent may not ask the kernel whose it is; but beside our link there can be no other.
         """
         try:
             links = {link.name: link for link in _netlink.links()}
-            ours = read_text(os.path.join(self._settings.run_dir, "program")).strip()
         except PacketwatchError as error:
             self._complain(f"what is attached cannot be read: {error}")
             return []
         samples: list[metrics.Sample] = []
         for name in self._confirmed.interfaces:
-            link = links.get(name)
-            here = link is not None and link.xdp_mode and ours in ("", str(link.xdp_program))
-            mode = link.xdp_mode if link is not None and here else "none"
-            samples.append(({"interface": name, "mode": mode}, 1 if here else 0))
+            mode = links[name].xdp_mode if name in links else ""
+            samples.append(({"interface": name, "mode": mode or "none"}, 1 if mode else 0))
         return samples
 
     def _on_change(self) -> None:

@@ -18,8 +18,7 @@ DEFAULTS = {
     "PW_PROTECT_AUTO": "1",
     "PW_STATE_DIR": "/var/lib/packetwatch/bans",
     "PW_CONFIG_DIR": "/etc/packetwatch",
-    "PW_RUN_DIR": "/run/packetwatch",
-    "PW_BPFFS": "/sys/fs/bpf",
+    "PW_PINS": "/sys/fs/bpf/packetwatch",
 }
 _SWITCH = {"1": True, "yes": True, "true": True, "0": False, "no": False, "false": False}
 
@@ -35,9 +34,8 @@ class Settings(t.NamedTuple):
     """The agent's own folder: bans over a reboot."""
     config_dir: str
     """Confirmed state; read only."""
-    run_dir: str
-    """What the one-shots tell about the running program; read only."""
-    bpffs: str
+    pins: str
+    """Folder under bpffs, of which the agent sees only its own part."""
 
 
 def read(environment: t.Mapping[str, str]) -> Settings:
@@ -49,8 +47,7 @@ def read(environment: t.Mapping[str, str]) -> Settings:
         _switch("PW_PROTECT_AUTO", values["PW_PROTECT_AUTO"]),
         _folder("PW_STATE_DIR", values["PW_STATE_DIR"]),
         _folder("PW_CONFIG_DIR", values["PW_CONFIG_DIR"]),
-        _folder("PW_RUN_DIR", values["PW_RUN_DIR"]),
-        _folder("PW_BPFFS", values["PW_BPFFS"]),
+        _folder("PW_PINS", values["PW_PINS"]),
     )
 
 

@@ -1,0 +1,75 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is PRIVATE to the collection.
+
+"""What a change looks like to a human: sorted, and cut where it gets long."""
+
+from __future__ import annotations
+
+import typing as t
+
+from ._entries import parse_list
+
+if t.TYPE_CHECKING:
+    from ._store import State
+
+_LINES = 200
+
+
+def describe(before: State, after: State) -> tuple[str, str]:
+    """Texts for a diff: of the lists only what differs, of the rest everything."""
+    old, new = _declared(before), _declared(after)
+    old_entries, new_entries = _entries(before), _entries(after)
+    gone, come = old_entries - new_entries, new_entries - old_entries
+    return _text(old, gone), _text(new, come)
+
+
+def count_entries(text: str) -> int:
+    """Lines of a list that hold an entry."""
+    return sum(1 for line in text.splitlines() if line.partition("#")[0].strip())
+
+
+def _declared(state: State) -> list[str]:
+    lines = [f"interface {name}: {mode}" for name, mode in sorted(state.interfaces.items())]
+    for name, keys in sorted(state.policy.items()):
+        lines += [f"policy {name}: {key}={value}" for key, value in sorted(keys.items())]
+    for kind, lists in (("allow", state.allow), ("deny", state.deny)):
+        lines += [f"{kind} list {name}: present" for name in sorted(lists)]
+    return lines
+
+
+def _entries(state: State) -> set[str]:
+    found = set()
+    for kind, lists in (("allow", state.allow), ("deny", state.deny)):
+        for name, text in lists.items():
+            for line in text.splitlines():
+                bare = line.partition("#")[0].strip()
+                if bare:
+                    found.add(f"{kind} {name}: {bare}")
+    return found
+
+
+def _text(declared: list[str], entries: set[str]) -> str:
+    lines = sorted(entries)
+    more = len(lines) - _LINES
+    if more > 0:
+        lines = [*lines[:_LINES], f"... and {more} more entries"]
+    return "".join(f"{line}\n" for line in declared + lines)
+
+
+def list_entries(state: State) -> list[dict[str, t.Any]]:
+    """All declared entries with owner, expiry and comment."""
+    return [
+        {
+            "prefix": entry.prefix,
+            "kind": kind,
+            "owner": name,
+            "expires": entry.expires,
+            "comment": entry.comment,
+        }
+        for kind, lists in (("allow", state.allow), ("deny", state.deny))
+        for name, text in sorted(lists.items())
+        for entry in parse_list(text, f"{kind}.d/{name}.list")
+    ]

@@ -1,0 +1,251 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is PRIVATE to the collection.
+
+"""A generation: everything that decides a verdict, as one frozen map that goes live by one pointer.
+
+docs/tables.md has its layout. The slot takes only maps of one size, whose lookups the kernel
+inlines; another size needs the program to be loaded anew with another slot.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+import typing as t
+
+from . import _abi
+from ._errors import InvalidInput
+from ._libbpf import ARRAY, ARRAY_OF_MAPS, Map
+from ._pins import RING_CAPACITY
+from ._policy import DEFAULT, Policy, nanoseconds
+from ._tables import Tables
+
+_U32 = struct.Struct("=I")
+_ZERO = _U32.pack(0)
+_SECOND = 1_000_000_000
+# All sources together: 10,000 events/s with bursts of 20,000; each source: 100/s, bursts of 200.
+_EVENT_RATE = {"event_interval_ns": _SECOND // 10_000, "event_burst_ns": 2 * _SECOND}
+_SOURCE_RATE = {"source_interval_ns": _SECOND // 100, "source_burst_ns": 2 * _SECOND}
+
+
+class Areas(t.NamedTuple):
+    """Both families' tables as in the generation; `lists`: digest of what they were made from."""
+
+    v4: bytes
+    v4_shift: int
+    v6: bytes
+    v6_root: int
+    lists: bytes
+    next_expiry: int
+
+    @classmethod
+    def of(cls, tables: Tables, lists: bytes, next_expiry: int) -> Areas:
+        return cls(tables.v4, tables.v4_shift, tables.v6, tables.v6_root, lists, next_expiry)
+
+    def tables(self) -> Tables:
+        return Tables(self.v4, self.v4_shift, self.v6, self.v6_root)
+
+
+class Image(t.NamedTuple):
+    """A generation in memory: page 0 and the pages of both areas."""
+
+    first: bytes
+    v4: bytes
+    v6: bytes
+    digest: str
+
+    @property
+    def pages(self) -> int:
+        return (len(self.first) + len(self.v4) + len(self.v6)) // _abi.PAGE
+
+
+def build(
+    areas: Areas, policies: t.Mapping[str, Policy], ifindexes: t.Mapping[str, int], code: bytes
+) -> Image:
+    """Page 0 and the areas, for the program whose bytecode has the digest `code`.
+
+    policies: complete, by interface and `DEFAULT`; ifindexes: of the interfaces attached to.
+    """
+    v4_pages = len(areas.v4) // _abi.PAGE
+    values = {
+        "magic": _abi.MAGIC,
+        "abi": _abi.ABI,
+        "pages": 1 + v4_pages + len(areas.v6) // _abi.PAGE,
+        "features": _features(areas, policies),
+        "v4_shift": areas.v4_shift,
+        "v4_page": 1,
+        "v6_page": 1 + v4_pages,
+        "v6_root": areas.v6_root,
+        "published": _published(policies[DEFAULT]),
+        **_ban_rate(policies),
+        **_EVENT_RATE,
+        **_SOURCE_RATE,
+    }
+    table = _policy_table(policies, ifindexes)
+    check = hashlib.sha256(_abi.HEADER.pack(**values) + table)
+    check.update(areas.v4)
+    check.update(areas.v6)
+    header = _abi.HEADER.pack(
+        **values,
+        digest=check.digest(),
+        lists=areas.lists,
+        bytecode=code,
+        next_expiry=areas.next_expiry,
+    )
+    first = bytearray(_abi.PAGE)
+    first[: len(header)] = header
+    first[_abi.POLICY_OFFSET : _abi.POLICY_OFFSET + len(table)] = table
+    return Image(bytes(first), areas.v4, areas.v6, check.hexdigest())
+
+
+def capacity_for(pages: int) -> int:
+    """Pages to make room for: some spare, so that most changes fit into the same slot."""
+    if pages < 16:
+        return pages + 2
+    return (pages * 5 // 4 + 15) // 16 * 16
+
+
+def fits(pages: int, capacity: int) -> bool:
+    """Whether a slot of that capacity is large enough and not wastefully large."""
+    return pages <= capacity and (pages * 4 >= capacity or capacity == capacity_for(pages))
+
+
+def make_slot(capacity: int) -> Map:
+    """A slot for generations of that capacity, still empty."""
+    with _pages(capacity) as template:
+        return Map.create(ARRAY_OF_MAPS, "generation", 4, 4, 1, inner=template)
+
+
+def go_live(slot: Map, image: Image, capacity: int) -> None:
+    """Put the image into a new frozen map and point the slot to it.
+
+    Returns when no packet reads the former generation any more (the kernel waits for readers).
+    """
+    with Generation.current(slot) as dummy, _pages(capacity) as pages:
+        # The former map stays open until the slot has moved on (CVE-2023-52447).
+        content = memoryview(image.first + image.v4 + image.v6)
+        for index in range(image.pages):
+            page = content[index * _abi.PAGE : (index + 1) * _abi.PAGE]
+            pages.update(_U32.pack(index), bytes(page))
+        pages.freeze()
+        slot.update(_ZERO, _U32.pack(pages.fd))
+
+
+class Generation:
+    """The generation that a slot points to, read back from the kernel."""
+
+    def __init__(self, pages: Map | None) -> None:
+        self._pages = pages
+        self._header: dict[str, t.Any] | None = None
+
+    @classmethod
+    def current(cls, slot: Map) -> Generation:
+        value = slot.lookup(_ZERO)
+        return cls(None if value is None else Map.by_id(_U32.unpack(value)[0]))
+
+    def __enter__(self) -> Generation:
+        return self
+
+    def __exit__(self, *dummy: object) -> None:
+        if self._pages is not None:
+            self._pages.close()
+
+    @property
+    def capacity(self) -> int:
+        return 0 if self._pages is None else self._pages.info.max_entries
+
+    @property
+    def header(self) -> dict[str, t.Any]:
+        """Fields of ``struct pw_header``; all zero if the slot is empty."""
+        if self._header is None:
+            self._header = _abi.HEADER.unpack(self._page(0) if self._pages else bytes(_abi.PAGE))
+        return self._header
+
+    @property
+    def digest(self) -> str:
+        return str(self.header["digest"].hex()) if self._pages else ""
+
+    def areas(self) -> Areas:
+        """The tables, copied out of the kernel."""
+        header = self.header
+        v4 = range(header["v4_page"], header["v6_page"])
+        v6 = range(header["v6_page"], header["pages"])
+        return Areas(
+            b"".join(self._page(i) for i in v4),
+            header["v4_shift"],
+            b"".join(self._page(i) for i in v6),
+            header["v6_root"],
+            header["lists"],
+            header["next_expiry"],
+        )
+
+    def _page(self, index: int) -> bytes:
+        page = self._pages.lookup(_U32.pack(index)) if self._pages else None
+        return page or bytes(_abi.PAGE)
+
+
+def _pages(capacity: int) -> Map:
+    return Map.create(ARRAY, "pages", 4, _abi.PAGE, capacity)
+
+
+def _features(areas: Areas, policies: t.Mapping[str, Policy]) -> int:
+    features = _abi.F_LISTS4 if areas.v4 else 0
+    features |= _abi.F_LISTS6 if areas.v6 else 0
+    if any(policy.ban_scope == "all" for policy in policies.values()):
+        features |= _abi.F_SCOPE_ALL
+    return features
+
+
+def _ban_rate(policies: t.Mapping[str, Policy]) -> dict[str, int]:
+    """A quarter of the ring at once, three quarters a ban_time: never more than the whole ring."""
+    longest = nanoseconds(max(policy.ban_time for policy in policies.values()))
+    ring = RING_CAPACITY - 1
+    interval = longest * 4 // (3 * ring) + 1
+    return {
+        "ban_interval_ns": interval,
+        "ban_burst_ns": interval * (ring // 4),
+        "ring_capacity": RING_CAPACITY,
+    }
+
+
+def _published(policy: Policy) -> list[int]:
+    words = [0] * 1024
+    for first, last in policy.published_ports:
+        for port in range(first, last + 1):
+            words[port >> 6] |= 1 << (port & 63)
+    return words
+
+
+def _policy_table(policies: t.Mapping[str, Policy], ifindexes: t.Mapping[str, int]) -> bytes:
+    """All slots; InvalidInput if too many interfaces' numbers fall into the same ones."""
+    slots: dict[int, bytes] = {0: _policy(policies[DEFAULT], 0)}
+    for name, ifindex in sorted(ifindexes.items()):
+        if name not in policies:
+            continue
+        places = [(ifindex + i) % _abi.POLICY_SLOTS for i in range(_abi.POLICY_PROBES)]
+        free = [place for place in places if place not in slots]
+        if not free:
+            raise InvalidInput(
+                f"no room for a policy of {name}: interfaces whose numbers end alike take its "
+                "slots; let it have the default policy"
+            )
+        slots[free[0]] = _policy(policies[name], ifindex)
+    empty = bytes(_abi.POLICY.size)
+    return b"".join(slots.get(i, empty) for i in range(_abi.POLICY_SLOTS))
+
+
+def _policy(policy: Policy, ifindex: int) -> bytes:
+    return _abi.POLICY.pack(
+        ifindex=ifindex,
+        action=_abi.ACTIONS.index(policy.action),
+        counts=_abi.COUNTS.index(policy.scan_counts),
+        scope=_abi.SCOPES.index(policy.ban_scope),
+        log=_abi.LOGS.index(policy.log_connections),
+        scan_ports=policy.scan_ports,
+        window_ns=nanoseconds(policy.scan_window),
+        grace_ns=nanoseconds(policy.scan_grace),
+        ban_ns=nanoseconds(policy.ban_time),
+    )

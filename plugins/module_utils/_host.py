@@ -1,0 +1,403 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is PRIVATE to the collection.
+
+"""A managed host: the façade that modules and one-shots call.
+
+Declared state is read, edited, planned and checked first; then, under the host's lock, the candidate
+is written, compiled tables go live, and the candidate becomes confirmed state. What fails before it
+is live leaves everything as it was.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tempfile
+import typing as t
+
+from . import _attach, _info, _protect
+from ._bans import Bans
+from ._compile import Compiler
+from ._describe import describe
+from ._errors import InvalidInput, LoadFailed, Unreadable
+from ._generation import build, capacity_for
+from ._lists import Lists, check_protected, compile_lists, digest_of, is_current
+from ._loaded import Loaded, check_memory
+from ._pins import Paths, Pins, check_bpffs
+from ._policy import resolve_policies
+from ._prog import attached
+from ._settings import read_settings
+from ._source import flatten
+from ._store import MODES, State, Store, check_interface
+
+if t.TYPE_CHECKING:
+    from ._bans import Ban
+    from ._compile import Bytecode
+    from ._edits import Edit
+    from ._generation import Areas, Image
+    from ._types import Run
+
+LOCK_WAIT = 60.0
+UNKNOWN = "unknown until attached"
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What a change of lists or policies does, or did; `live`: an interface is being filtered."""
+
+    changed: bool
+    digest_before: str
+    digest_after: str
+    counts: dict[str, int]
+    before: str
+    after: str
+    live: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Attachment:
+    """What became of an interface; mode: native, generic, none, or `UNKNOWN` in check mode."""
+
+    changed: bool
+    interface: str
+    mode: str
+    reason: str
+    program_id: int
+    before: str
+    after: str
+
+
+@dataclasses.dataclass(frozen=True)
+class BanChange:
+    """What became of a ban on `source`."""
+
+    changed: bool
+    source: str
+    before: str
+    after: str
+
+
+class _Draft(t.NamedTuple):
+    """A plan with what carrying it out needs."""
+
+    plan: Plan
+    state: State
+    areas: Areas | None
+    declared: bool
+    apply: bool
+
+
+class Host:
+    """The host that this process runs on, as root, in its network namespace."""
+
+    def __init__(self, run: Run, paths: Paths | None = None) -> None:
+        self.paths = paths or Paths()
+        self.store = Store(self.paths.state)
+        self.pins = Pins(self.paths.bpffs)
+        self._compiler = Compiler(run, self.paths.cache)
+
+    # Lists and policies
+
+    def plan(self, edit: Edit, *, force: bool = False, allow_empty: bool = False) -> Plan:
+        """What `apply` would do; it raises all that `apply` would raise before it changes anything.
+
+        allow_empty is the edit's own matter; it is taken here so that both have one signature.
+        """
+        with Loaded(self.pins) as loaded:
+            return self._draft(loaded, edit, force).plan
+
+    def apply(
+        self, edit: Edit | None = None, *, force: bool = False, allow_empty: bool = False
+    ) -> Plan:
+        """Make an edit live and confirm it; without one, make confirmed state live.
+
+        Confirmed state was checked when it was declared, so without an edit nothing is refused
+        for what is protected now.
+        """
+        with self.store.lock(LOCK_WAIT), Loaded(self.pins) as loaded:
+            draft = self._draft(loaded, edit or _unchanged, force or edit is None)
+            if draft.declared:
+                number = self.store.write_candidate(draft.state)
+            if loaded.active:
+                if draft.apply:
+                    self._go_live(loaded, draft)
+                self._write_protection()
+            if draft.declared:
+                self.store.confirm(number)
+                self.store.prune()
+            return draft.plan
+
+    def _draft(self, loaded: Loaded, edit: Edit, force: bool) -> _Draft:
+        dummy, before = self.store.read_current()
+        after = edit(before)
+        policies = resolve_policies(after.policy)
+        settings = read_settings(self.paths.settings)
+        with loaded.generation() as current:
+            digest_before = current.digest
+            code = current.header["bytecode"]
+            areas = current.areas() if loaded.active else None
+        lists: Lists | None = None
+        if areas is None or not is_current(areas, after):
+            lists = compile_lists(after)
+            areas = lists.areas
+            if not force:
+                check_protected(areas, self._protection())
+        image = build(areas, policies, loaded.ifindexes, code)
+        check_memory(capacity_for(image.pages), settings.list_memory)
+        apply = loaded.active and (image.digest != digest_before or not loaded.whole)
+        texts = describe(before, after)
+        plan = Plan(
+            changed=before != after or apply,
+            digest_before=digest_before,
+            digest_after=image.digest,
+            counts=lists.counts if lists else _info.count_lists(after),
+            before=texts[0],
+            after=texts[1],
+            live=loaded.active,
+        )
+        # Lists whose text changed but whose tables did not still need their digest renewed.
+        return _Draft(plan, after, areas, before != after, apply or lists is not None)
+
+    def _go_live(self, loaded: Loaded, draft: _Draft) -> None:
+        if draft.areas is None:
+            raise LoadFailed("a plan without tables cannot go live")
+        with loaded.generation() as current:
+            code = current.header["bytecode"]
+        policies = resolve_policies(draft.state.policy)
+        image = build(draft.areas, policies, loaded.ifindexes, code)
+        loaded.replace(image, self._saved_bytecode, self._limit())
+
+    # Interfaces
+
+    def attach(
+        self,
+        interface: str,
+        mode: str | None = None,
+        source: str | None = None,
+        *,
+        check: bool = False,
+    ) -> Attachment:
+        """Filter an interface, with its declared mode and the program in use unless told others.
+
+        In check mode nothing is compiled, so `auto` stays unknown where nothing is attached.
+        """
+        check_interface(interface)
+        if mode is not None and mode not in MODES:
+            raise InvalidInput(f"mode is {mode!r}: choose one of {', '.join(MODES)}")
+        ifindex = _attach.check_device(interface)
+        check_bpffs(self.paths.bpffs)
+        with Loaded(self.pins) as loaded:
+            _attach.check_free(interface, ifindex, loaded.program_ids)
+            if check:
+                dummy, state = self.store.read_current()
+                return self._foretell(loaded, state, interface, ifindex, mode, source)
+        with self.store.lock(LOCK_WAIT), Loaded(self.pins) as loaded:
+            return self._attach(loaded, interface, ifindex, mode, source)
+
+    def _attach(
+        self,
+        loaded: Loaded,
+        interface: str,
+        ifindex: int,
+        mode: str | None,
+        source: str | None,
+    ) -> Attachment:
+        dummy, state = self.store.read_current()
+        wanted = mode or state.interfaces.get(interface, "auto")
+        text = source or self._saved_source()
+        bytecode = self._compiler.get(text)
+        before = _line(interface, attached(ifindex).mode)
+        reason = ""
+        with loaded.generation() as current:
+            replaced = loaded.program is None or current.header["bytecode"] != bytecode.digest
+        held = loaded.links.get(interface)
+        fresh = held is None or held.ifindex != ifindex
+        moved = not fresh and wanted not in ("auto", attached(ifindex).mode)
+        first = loaded.program is None
+        if replaced or fresh or not loaded.whole:
+            ifindexes = loaded.ifindexes | {interface: ifindex}
+            image = self._image(loaded, state, ifindexes, bytecode.digest)
+            loaded.replace(image, lambda: bytecode, self._limit())
+            self._write_protection()
+        if fresh or moved:
+            try:
+                reason = loaded.attach(interface, ifindex, wanted).reason
+            except Exception:
+                if first:
+                    self.pins.remove()
+                elif moved:
+                    loaded.attach(interface, ifindex, "auto")
+                raise
+        self._save_source(text)
+        declared = dataclasses.replace(state, interfaces=state.interfaces | {interface: wanted})
+        if declared != state:
+            self.store.confirm(self.store.write_candidate(declared))
+            self.store.prune()
+        now = attached(ifindex)
+        changed = replaced or fresh or moved or declared != state
+        after = _line(interface, now.mode)
+        return Attachment(changed, interface, now.mode, reason, now.program_id, before, after)
+
+    def _foretell(
+        self,
+        loaded: Loaded,
+        state: State,
+        interface: str,
+        ifindex: int,
+        mode: str | None,
+        source: str | None,
+    ) -> Attachment:
+        """What `_attach` would do, without compiling."""
+        wanted = mode or state.interfaces.get(interface, "auto")
+        now = attached(ifindex)
+        held = loaded.links.get(interface)
+        fresh = held is None or held.ifindex != ifindex
+        cached = self._compiler.cached(source or self._saved_source())
+        with loaded.generation() as current:
+            replaced = cached is None or current.header["bytecode"] != cached.digest
+        moved = not fresh and wanted not in ("auto", now.mode)
+        foretold = now.mode if not fresh and not moved else wanted
+        if foretold == "auto":
+            foretold = UNKNOWN
+        changed = fresh or replaced or moved or state.interfaces.get(interface) != wanted
+        return Attachment(
+            changed,
+            interface,
+            foretold,
+            "",
+            now.program_id,
+            _line(interface, now.mode),
+            _line(interface, foretold),
+        )
+
+    def detach(self, interface: str, *, check: bool = False) -> Attachment:
+        """Stop filtering an interface; it need not exist any more. Foreign programs stay."""
+        check_interface(interface)
+        with self.store.lock(LOCK_WAIT), Loaded(self.pins) as loaded:
+            dummy, state = self.store.read_current()
+            held = loaded.links.get(interface)
+            changed = held is not None or interface in state.interfaces
+            mode = attached(held.ifindex).mode if held and held.ifindex else "none"
+            before, after = _line(interface, mode), _line(interface, "none")
+            if changed and not check:
+                left = {
+                    name: kind for name, kind in state.interfaces.items() if name != interface
+                }
+                if left != state.interfaces:
+                    number = self.store.write_candidate(
+                        dataclasses.replace(state, interfaces=left)
+                    )
+                    self.store.confirm(number)
+                    self.store.prune()
+                if held:
+                    loaded.detach(interface)
+            return Attachment(changed, interface, "none", "", 0, before, after)
+
+    def _image(
+        self, loaded: Loaded, state: State, ifindexes: t.Mapping[str, int], code: bytes
+    ) -> Image:
+        with loaded.generation() as current:
+            areas = current.areas()
+        if not is_current(areas, state):
+            areas = compile_lists(state).areas
+        return build(areas, resolve_policies(state.policy), ifindexes, code)
+
+    # Bans and information
+
+    def ban(
+        self, address: str, duration: float | None, reason: str, *, check: bool = False
+    ) -> BanChange:
+        """Ban a source by hand; InvalidInput if it is protected. Seconds, None: until lifted."""
+        bans = self._bans()
+        source = bans.source_of(address)
+        standing = bans.find(source, "bans")
+        before = _ban_line(standing)
+        if standing and standing.expires == 0 and duration is None:
+            return BanChange(False, source.text, before, before)
+        refusal = bans.protection_of(source)
+        if refusal:
+            raise InvalidInput(f"{refusal}, so it cannot be banned")
+        after = f"{source.text} banned {_length(duration)}\n"
+        if not check:
+            bans.add(address, duration)
+        return BanChange(True, source.text, before, after)
+
+    def unban(self, address: str, *, check: bool = False) -> BanChange:
+        """Lift all bans that cover a source."""
+        bans = self._bans()
+        found = bans.why(address).bans
+        source = bans.source_of(address).text
+        if found and not check:
+            bans.lift(address)
+        before = "".join(_ban_line(ban) for ban in found)
+        return BanChange(bool(found), source, before, "")
+
+    def info(self, subset: set[str]) -> dict[str, t.Any]:
+        """What the kernel does now and what is declared, by subset (see the module host_info)."""
+        dummy, state = self.store.read_current()
+        return _info.gather(subset, self.pins, state)
+
+    def _bans(self) -> Bans:
+        if not self.pins.loaded():
+            raise InvalidInput(
+                "nothing is loaded on this host, so there are no bans: attach the filter first"
+            )
+        return Bans(self.pins.open_run_maps(_info.BAN_MAPS))
+
+    # Helpers
+
+    def _limit(self) -> int:
+        return read_settings(self.paths.settings).list_memory
+
+    def _protection(self) -> _protect.Protection:
+        settings = read_settings(self.paths.settings)
+        network = _protect.read_network()
+        return _protect.compute(settings.protect, settings.protect_auto, network)
+
+    def _write_protection(self) -> None:
+        maps = self.pins.open_run_maps(("hosts", "nets", "local"))
+        _protect.write(self._protection(), maps)
+
+    def _saved_bytecode(self) -> Bytecode:
+        return self._compiler.get(self._saved_source())
+
+    def _saved_source(self) -> str:
+        """The program that was attached last; at first the one that the role installed."""
+        try:
+            with open(self.paths.program, encoding="utf-8") as file:
+                return file.read()
+        except FileNotFoundError:
+            return flatten(self.paths.source)
+        except (OSError, UnicodeDecodeError) as error:
+            raise Unreadable(f"{self.paths.program}: {error}") from error
+
+    def _save_source(self, text: str) -> None:
+        folder = os.path.dirname(self.paths.program)
+        os.makedirs(folder, exist_ok=True)
+        if os.path.exists(self.paths.program) and self._saved_source() == text:
+            return
+        file, draft = tempfile.mkstemp(dir=folder, prefix=".new-")
+        with os.fdopen(file, "w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.rename(draft, self.paths.program)
+
+
+def _unchanged(state: State) -> State:
+    return state
+
+
+def _line(interface: str, mode: str) -> str:
+    return f"{interface}: {mode}\n"
+
+
+def _ban_line(ban: Ban | None) -> str:
+    return f"{ban.source.text} banned ({ban.origin_name})\n" if ban else ""
+
+
+def _length(duration: float | None) -> str:
+    return "until lifted" if duration is None else f"for {duration:g} s"

@@ -1,0 +1,141 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is PRIVATE to the collection.
+
+"""What a host's filter is and does now, for whoever asks."""
+
+from __future__ import annotations
+
+import dataclasses
+import struct
+import time
+import typing as t
+
+from . import _abi, _protect
+from ._address import format_prefix, from_mapped
+from ._bans import Bans
+from ._describe import count_entries, list_entries
+from ._loaded import Loaded
+from ._policy import resolve_policies
+from ._prog import attached
+
+if t.TYPE_CHECKING:
+    from ._libbpf import Map
+    from ._pins import Pins
+    from ._store import State
+
+BAN_MAPS = ("bans", "scan_bans", "overflow", "hosts", "nets", "shared")
+
+_ZERO = bytes(4)
+_U32 = struct.Struct("=I")
+_SECOND = 1e9
+
+
+def gather(subset: set[str], pins: Pins, state: State) -> dict[str, t.Any]:
+    """The subsets asked for, by name; what is not loaded is empty."""
+    found: dict[str, t.Any] = {}
+    if "interfaces" in subset or "lists" in subset:
+        with Loaded(pins) as loaded:
+            found["interfaces"] = _interfaces(loaded, state)
+            found["lists"] = _lists(loaded, state)
+    if "policy" in subset:
+        policies = resolve_policies(state.policy)
+        found["policy"] = {name: dataclasses.asdict(item) for name, item in policies.items()}
+    if "entries" in subset:
+        found["entries"] = list_entries(state)
+    loaded_maps = pins.loaded()
+    if "counters" in subset:
+        maps = pins.open_run_maps(("counters",)) if loaded_maps else {}
+        found["counters"] = read_counters(maps["counters"]) if maps else {}
+    if "bans" in subset:
+        found["bans"] = _bans(Bans(pins.open_run_maps(BAN_MAPS))) if loaded_maps else []
+    if "protected" in subset:
+        found["protected"] = _protected(pins) if loaded_maps else {}
+    return {name: value for name, value in found.items() if name in subset}
+
+
+def count_lists(state: State) -> dict[str, int]:
+    """Numbers of declared entries."""
+    return {
+        "allow": sum(count_entries(text) for text in state.allow.values()),
+        "deny": sum(count_entries(text) for text in state.deny.values()),
+    }
+
+
+def read_counters(counters: Map) -> dict[str, t.Any]:
+    """Sums over all CPUs: packets by verdict, reason and family (zeros left out), and the rest."""
+    size = _abi.COUNTERS.size
+    raw = counters.lookup(_ZERO) or b""
+    sums: dict[str, t.Any] = {}
+    for at in range(0, len(raw), size):
+        for name, value in _abi.COUNTERS.unpack(raw, at).items():
+            if isinstance(value, tuple):
+                former = sums.get(name, (0,) * len(value))
+                sums[name] = tuple(a + b for a, b in zip(former, value))
+            else:
+                sums[name] = sums.get(name, 0) + value
+    packets: dict[str, dict[str, dict[str, int]]] = {"pass": {}, "drop": {}}
+    for i, value in enumerate(sums.pop("packets", ())):
+        verdict, reason = _abi.REASONS[i // len(_abi.FAMILIES)]
+        if value:
+            family = _abi.FAMILIES[i % len(_abi.FAMILIES)]
+            packets[verdict].setdefault(reason, {})[family] = value
+    connections = sums.pop("connections", ())
+    return {
+        "packets": packets,
+        "connections": dict(list(zip(_abi.FAMILIES, connections))[1:]),
+        **sums,
+    }
+
+
+def _interfaces(loaded: Loaded, state: State) -> dict[str, t.Any]:
+    result = {}
+    for name in sorted(set(state.interfaces) | set(loaded.links)):
+        held = loaded.links.get(name)
+        there = attached(held.ifindex) if held and held.ifindex else None
+        result[name] = {
+            "wanted": state.interfaces.get(name),
+            "mode": there.mode if there else "none",
+            "program_id": there.program_id if there else 0,
+        }
+    return result
+
+
+def _lists(loaded: Loaded, state: State) -> dict[str, t.Any]:
+    with loaded.generation() as current:
+        digest = current.digest
+    return {
+        "live": loaded.active,
+        "digest": digest,
+        "allow": {name: count_entries(text) for name, text in sorted(state.allow.items())},
+        "deny": {name: count_entries(text) for name, text in sorted(state.deny.items())},
+    }
+
+
+def _bans(bans: Bans) -> list[dict[str, t.Any]]:
+    now = time.monotonic_ns()
+    return [
+        {
+            "source": ban.source.text,
+            "origin": ban.origin_name,
+            "remaining": (ban.expires - now) / _SECOND if ban.expires else None,
+            "ports": ban.ports,
+            "dropped": ban.dropped,
+        }
+        for ban in sorted(bans.active(), key=lambda ban: ban.source)
+    ]
+
+
+def _protected(pins: Pins) -> dict[str, str]:
+    maps = pins.open_run_maps(("hosts", "nets"))
+    found = {}
+    for key, value in maps["hosts"].items():
+        origin = _protect.ORIGINS.get(_U32.unpack(value)[0], "unknown")
+        found[format_prefix(from_mapped(key, 128))] = origin
+    for key, value in maps["nets"].items():
+        if _U32.unpack(value)[0] & _abi.NET_PROTECTED:
+            parts = _abi.NET.unpack(key)
+            found[format_prefix(from_mapped(parts["addr"], parts["plen"]))] = "protected prefix"
+    return found

@@ -1,0 +1,52 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is PRIVATE to the collection.
+
+"""The XDP program's C source as one text: bcc rewrites table accesses only in its main file."""
+
+from __future__ import annotations
+
+import os
+import re
+
+from ._errors import InvalidInput
+
+BODY = "packetwatch.bpf.c"
+PREFACE = "maps_bcc.h"
+
+_INCLUDE = re.compile(r'#include "([A-Za-z0-9_./-]+)"\s*')
+
+
+def flatten(directory: str, body: str = BODY) -> str:
+    """The preface and ``body`` of ``directory`` with every ``#include "..."`` put in place, once.
+
+    Raises InvalidInput if a file is missing. A body that has its own maps includes none of ours;
+    it must define ``int packetwatch(struct xdp_md *)`` and use the maps of ``maps_bcc.h``.
+    """
+    seen: set[str] = set()
+    parts: list[str] = []
+    for name in (PREFACE, body):
+        _append(directory, name, seen, parts)
+    return "".join(parts)
+
+
+def _append(directory: str, name: str, seen: set[str], parts: list[str]) -> None:
+    if name in seen:
+        return
+    seen.add(name)
+    for line in _read(os.path.join(directory, name)):
+        match = _INCLUDE.fullmatch(line)
+        if match:
+            _append(directory, match.group(1), seen, parts)
+        else:
+            parts.append(line)
+
+
+def _read(path: str) -> list[str]:
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read().splitlines(keepends=True)
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"cannot read the C source {path}: {error}") from error

@@ -1,0 +1,278 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The agent as a process of its own: another user without capabilities, real maps, a real ring."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kernel.feeder import Feeder, connection
+
+from packetwatch_core import _abi
+from packetwatch_core._bans import Bans, Source
+from packetwatch_core._libbpf import Map
+from packetwatch_core._pins import Pins
+
+ROOT = Path(__file__).resolve().parents[2]
+NOBODY = 65534
+SECOND = 1_000_000_000
+LIMIT_KIB = 25 * 1024
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="makes maps")
+
+
+class Host:
+    """A folder with everything that an agent needs, and its process."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.state = folder / "state"
+        self.maps: dict[str, Map] = {}
+        self.process: subprocess.Popen[bytes] | None = None
+        self.log = folder / "log"
+        self.port = 0
+        for path in (folder, folder / "bpf", self.state):
+            path.mkdir(exist_ok=True)
+            path.chmod(0o755)
+        os.chown(self.state, NOBODY, NOBODY)
+        shutil.copytree(ROOT / "plugins/module_utils", folder / "lib/packetwatch_core")
+        agent = ROOT / "roles/packetwatch/files/agent/packetwatch_agent"
+        shutil.copytree(agent, folder / "lib/packetwatch_agent")
+
+    def make_maps(self) -> None:
+        """New ones, as after a boot, for a user who may enter only the folder of the agent."""
+        self.close_maps()
+        pins = Pins(str(self.folder / "bpf/packetwatch"))
+        pins.remove()
+        self.maps = pins.ensure()
+        for path in (pins.root, pins.own, pins.run):
+            os.chmod(path, 0o711)
+        for name in os.listdir(pins.run):
+            os.chown(pins.map(name), NOBODY, NOBODY)
+
+    def close_maps(self) -> None:
+        for bpf_map in self.maps.values():
+            bpf_map.close()
+        self.maps = {}
+
+    def start(self, **environment: str) -> None:
+        starts = self.said("started") if self.log.exists() else 0
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            self.port = server.getsockname()[1]
+        variables = {
+            "PYTHONPATH": str(self.folder / "lib"),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "PW_PINS": str(self.folder / "bpf/packetwatch"),
+            "PW_STATE_DIR": str(self.state),
+            "PW_CONFIG_DIR": str(self.folder / "config"),
+            "PW_METRICS_LISTEN": f"127.0.0.1:{self.port}",
+        }
+        python = "/usr/bin/python3" if Path("/usr/bin/python3").exists() else "python3"
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [python, "-Ps", "-m", "packetwatch_agent", "run"],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=variables | environment,
+                user=NOBODY,
+                group=NOBODY,
+                extra_groups=[],
+            )
+        self.wait(lambda: self.said("started") == starts + 1)
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        assert self.process is not None
+        self.process.send_signal(number)
+        status = self.process.wait(20)
+        self.process = None
+        return status
+
+    def wait(self, condition: Callable[[], Any], seconds: float = 20) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, self.log.read_text()[-2000:]
+            assert self.process is not None
+            assert self.process.poll() is None, self.log.read_text()[-2000:]
+            time.sleep(0.05)
+
+    def lines(self) -> list[dict[str, Any]]:
+        """What it has written, without a line that is still being written."""
+        whole = self.log.read_text().rpartition("\n")[0]
+        return [json.loads(line) for line in whole.splitlines()]
+
+    def said(self, text: str) -> int:
+        return sum(text in line.get("message", "") for line in self.lines())
+
+    def actions(self) -> Counter[str]:
+        return Counter(line["event.action"] for line in self.lines() if "event.action" in line)
+
+    def metrics(self) -> dict[str, float]:
+        url = f"http://127.0.0.1:{self.port}/metrics"
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            text = answer.read().decode()
+        pairs = (line.rsplit(" ", 1) for line in text.splitlines() if line[0] != "#")
+        return {name: float(value) for name, value in pairs}
+
+    def status(self, key: str) -> str:
+        assert self.process is not None
+        text = Path(f"/proc/{self.process.pid}/status").read_text()
+        return next(line.split()[1] for line in text.splitlines() if line.startswith(f"{key}:"))
+
+    def ban(self, number: int, seconds: float, table: str = "scan_bans") -> None:
+        now = time.monotonic_ns()
+        value = _abi.BAN.pack(
+            since=now, expires=now + int(seconds * SECOND), origin=_abi.ORIGIN_SCAN, ports=5
+        )
+        source = Source(128, bytes(10) + b"\xff\xff" + (0x0A000000 + number).to_bytes(4, "big"))
+        self.maps[table].update(source.key, value)
+
+
+@pytest.fixture
+def host() -> Iterator[Host]:
+    folder = Path(tempfile.mkdtemp(prefix="packetwatch-"))
+    (folder / "bpf").mkdir()
+    subprocess.run(["mount", "-t", "bpf", "bpf", str(folder / "bpf")], check=True)
+    found = Host(folder)
+    try:
+        found.make_maps()
+        yield found
+    finally:
+        if found.process is not None:
+            found.process.kill()
+            found.process.wait()
+        found.close_maps()
+        subprocess.run(["umount", str(folder / "bpf")], check=True)
+        shutil.rmtree(folder)
+
+
+def feed(host: Host, records: list[bytes]) -> None:
+    feeder = Feeder(host.maps["events"], len(records[0]))
+    feeder.feed(records)
+    feeder.close()
+
+
+def sequences(host: Host) -> list[int]:
+    return [line["event.sequence"] for line in host.lines() if "event.sequence" in line]
+
+
+def test_a_hundred_thousand_events_in_25_mib(host: Host) -> None:
+    count = 100_000
+    host.start()
+    assert host.status("CapEff") == "0" * 16
+    assert host.status("Uid") == str(NOBODY)
+    feed(host, [connection(i, (0x0A000000 + i).to_bytes(4, "big")) for i in range(1, count + 1)])
+    records = 'packetwatch_agent_records_total{type="connection"}'
+    host.wait(lambda: host.metrics()[records] == count)
+    assert int(host.status("VmHWM")) <= LIMIT_KIB
+    assert host.stop() == 0
+    assert sequences(host) == list(range(1, count + 1))
+
+
+def test_restart_loses_nothing(host: Host) -> None:
+    host.start()
+    feed(host, [connection(i) for i in range(1, 3001)])
+    assert host.stop() == 0
+    feed(host, [connection(i) for i in range(3001, 5001)])
+    host.start()
+    feed(host, [connection(i) for i in range(5001, 6001)])
+    host.wait(lambda: len(sequences(host)) >= 6000)
+    assert host.stop() == 0
+    assert sequences(host) == list(range(1, 6001))
+
+
+def test_foreign_records_are_counted_and_skipped(host: Host) -> None:
+    host.start()
+    feed(host, [b"\xff" * 72] * 20 + [connection(1)] + [bytes(72)] * 3)
+    feed(host, [b"\x01" * 16])
+    host.wait(lambda: sequences(host) == [1])
+    host.wait(lambda: host.metrics()['packetwatch_agent_records_total{type="unknown"}'] == 24)
+
+
+def test_a_ban_ends_at_its_time(host: Host) -> None:
+    host.start()
+    host.ban(1, 2)
+    host.ban(2, 600)
+    host.wait(lambda: host.actions()["expiry"] == 1, 30)
+    host.wait(lambda: host.metrics()['packetwatch_bans_active{origin="scan"}'] == 1)
+    assert len(host.maps["scan_bans"].keys()) == 1
+
+
+def test_bans_survive_a_reboot(host: Host) -> None:
+    for number in range(200):
+        host.ban(number, 600)
+    host.ban(999, 60, "overflow")
+    host.start()
+    Bans(host.maps).add("203.0.113.9", None)
+    host.wait(lambda: host.metrics()['packetwatch_bans_active{origin="manual"}'] == 1, 30)
+    assert host.stop() == 0
+
+    host.make_maps()
+    host.start()
+    bans = Bans(host.maps)
+    found = bans.active()
+    assert len(found) == 201
+    assert {ban.table for ban in found} == {"bans"}
+    assert _abi.SHARED.unpack(host.maps["shared"].lookup(bytes(4)) or b"")["has_bans"] == 1
+    (manual,) = (ban for ban in found if ban.origin_name == "manual")
+    assert (manual.source.text, manual.expires) == ("203.0.113.9", 0)
+    assert host.said("are restored")
+    assert host.actions()["ban"] == 1
+
+
+def test_bans_are_saved_while_it_runs(host: Host) -> None:
+    host.start()
+    host.ban(1, 600)
+    saved = host.state / "bans.jsonl"
+    host.wait(lambda: saved.exists() and "10.0.0.1" in saved.read_text(), 30)
+    assert host.stop(signal.SIGKILL) == -signal.SIGKILL
+
+
+def test_own_addresses_are_protected_and_local(host: Host) -> None:
+    loopback = bytes(10) + b"\xff\xff" + bytes((127, 0, 0, 1))
+    host.start(PW_PROTECT="198.51.100.0/24")
+    assert host.maps["local"].lookup(loopback) is not None
+    reason = Bans(host.maps).why("198.51.100.7").protected
+    assert "protected prefix" in reason
+    assert Bans(host.maps).why("127.0.0.5").protected
+
+
+def test_missing_pins_are_named(host: Host) -> None:
+    environment = {"PYTHONPATH": str(host.folder / "lib"), "PW_PINS": str(host.folder / "none")}
+    done = subprocess.run(
+        ["python3", "-Ps", "-m", "packetwatch_agent", "run"],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"packetwatch: {host.folder}/none/")
+    assert "is the filter loaded" in done.stderr
+
+
+def test_bad_setting_is_named(host: Host) -> None:
+    environment = {"PYTHONPATH": str(host.folder / "lib"), "PW_PROTECT_AUTO": "perhaps"}
+    done = subprocess.run(
+        ["python3", "-Ps", "-m", "packetwatch_agent", "run"],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr == "packetwatch: PW_PROTECT_AUTO is 'perhaps': write 1 or 0\n"
