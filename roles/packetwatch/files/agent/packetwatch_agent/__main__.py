@@ -15,6 +15,9 @@ from packetwatch_core._errors import InvalidInput, PacketwatchError
 
 from . import __version__, settings
 
+if t.TYPE_CHECKING:
+    from packetwatch_core._host import Host
+
 FAILED = 1
 USAGE = 2
 
@@ -42,15 +45,14 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     run = commands.add_parser("run", help="follow the program: log, metrics, bans")
     run.set_defaults(command=_run)
-    for name, help_text in (
-        ("attach", "load the program and attach it to an interface"),
-        ("detach", "take the program off an interface"),
-    ):
-        one_shot = commands.add_parser(name, help=help_text)
-        one_shot.add_argument("interface")
-        one_shot.set_defaults(command=_one_shot, name=name)
+    attach = commands.add_parser("attach", help="load the program, attach it to an interface")
+    attach.add_argument("interface")
+    attach.set_defaults(command=_attach)
+    detach = commands.add_parser("detach", help="take the program off an interface")
+    detach.add_argument("interface")
+    detach.set_defaults(command=_detach)
     apply = commands.add_parser("apply", help="compile confirmed state and let it go live")
-    apply.set_defaults(command=_one_shot, name="apply", interface=None)
+    apply.set_defaults(command=_apply)
     return parser
 
 
@@ -66,16 +68,35 @@ def _run(dummy: argparse.Namespace) -> None:
     service.Service(maps, values, Output()).run()
 
 
-def _one_shot(options: argparse.Namespace) -> None:
+def _attach(options: argparse.Namespace) -> None:
+    done = _host().attach(options.interface)
+    reason = f" ({done.reason})" if done.reason else ""
+    _say(f"{done.interface} is filtered, mode {done.mode}{reason}")
+
+
+def _detach(options: argparse.Namespace) -> None:
+    done = _host().detach(options.interface)
+    _say(f"{done.interface} is not filtered{'' if done.changed else ', and was not before'}")
+
+
+def _apply(dummy: argparse.Namespace) -> None:
+    plan = _host().apply()
+    if not plan.live:
+        _say("no interface is filtered: nothing to make live")
+    else:
+        _say(f"{'live now' if plan.changed else 'already live'}: {plan.digest_after}")
+
+
+def _host() -> Host:
     from packetwatch_core._host import Host
 
     from .run import run
 
-    host = Host(run)
-    if options.interface is None:
-        host.apply()
-    else:
-        getattr(host, options.name)(options.interface)
+    return Host(run)
+
+
+def _say(message: str) -> None:
+    sys.stdout.write(f"packetwatch: {message}\n")
 
 
 def _fail(status: int, message: str) -> int:
