@@ -45,9 +45,7 @@ def check_device(interface: str) -> int:
         ifindex = socket.if_nametoindex(interface)
     except OSError:
         present = ", ".join(sorted(name for dummy, name in socket.if_nameindex()))
-        raise InvalidInput(
-            f"there is no interface {interface!r}; there are: {present}"
-        ) from None
+        raise InvalidInput(f"there is no interface {interface!r}; there are: {present}") from None
     kind = struct.unpack_from("=H", _ioctl(interface, _SIOCGIFHWADDR))[0]
     if kind not in (_ETHERNET, _LOOPBACK):
         raise Unsupported(

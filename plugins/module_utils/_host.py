@@ -24,7 +24,7 @@ from ._compile import Compiler
 from ._describe import describe
 from ._errors import InvalidInput, LoadFailed, Unreadable
 from ._generation import build, capacity_for
-from ._lists import Lists, check_protected, compile_lists, digest_of, is_current
+from ._lists import Lists, check_protected, compile_lists, is_current
 from ._loaded import Loaded, check_memory
 from ._pins import Paths, Pins, check_bpffs
 from ._policy import resolve_policies
@@ -283,13 +283,9 @@ class Host:
             mode = attached(held.ifindex).mode if held and held.ifindex else "none"
             before, after = _line(interface, mode), _line(interface, "none")
             if changed and not check:
-                left = {
-                    name: kind for name, kind in state.interfaces.items() if name != interface
-                }
+                left = {name: kind for name, kind in state.interfaces.items() if name != interface}
                 if left != state.interfaces:
-                    number = self.store.write_candidate(
-                        dataclasses.replace(state, interfaces=left)
-                    )
+                    number = self.store.write_candidate(dataclasses.replace(state, interfaces=left))
                     self.store.confirm(number)
                     self.store.prune()
                 if held:

@@ -14,7 +14,7 @@ import math
 import time
 import typing as t
 
-from . import _protect
+from . import _abi, _protect
 from ._address import Prefix, format_prefix, from_mapped
 from ._bulk import read_prefixes
 from ._clock import clock_synchronised
@@ -102,7 +102,7 @@ def _verdict(tables: Tables, address: bytes) -> int:
 
 def _denied_nets(tables: Tables, protection: Protection) -> list[tuple[int, bytes]]:
     """Declared protected prefixes of which any part is denied."""
-    nets = [net for net, flags in protection.nets.items() if flags & _protect.NET_PROTECTED]
+    nets = [net for net, flags in protection.nets.items() if flags & _abi.NET_PROTECTED]
     if not nets:
         return []
     families = dict(zip((4, 6), read_ranges(tables)))

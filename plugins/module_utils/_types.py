@@ -11,4 +11,4 @@ from __future__ import annotations
 import typing as t
 
 # argv and standard input -> exit status, standard output, standard error.
-Run = t.Callable[[t.Sequence[str], t.Optional[str]], t.Tuple[int, str, str]]
+Run = t.Callable[[t.Sequence[str], t.Optional[str]], tuple[int, str, str]]

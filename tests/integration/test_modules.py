@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from packetwatch_core._source import flatten
-
 if TYPE_CHECKING:
     from tests.integration.conftest import ModuleHost
 
@@ -24,12 +22,12 @@ HOST6 = "2001:db8:1::1"
 
 
 def test_lists_before_anything_is_attached(host: ModuleHost) -> None:
-    foretold, done, again, dummy = host.four_times(
+    foretold, done, dummy, dummy = host.four_times(
         "access_lists", allow=[PEER], deny=["192.0.2.0/28", "198.51.100.0/24"], force=True
     )
     assert foretold["counts"] == done["counts"]
     assert foretold["digest_after"] == done["digest_after"]
-    assert again["digest_before"] == again["digest_after"] == done["digest_after"]
+    assert done["digest_before"] == ""
     assert done["live"] is False
     assert "198.51.100.0/24" in foretold["diff"]["after"]
     files = host.files()
@@ -102,24 +100,48 @@ def test_lists_and_policy_are_obeyed_live(host: ModuleHost) -> None:
 def test_a_changed_source_replaces_the_program(host: ModuleHost, text_file: Any) -> None:
     before = host.module("program", interface="pw0")
     host.module("access_lists", deny=[PEER], force=True)
-    own = flatten(str(SOURCES), "packetwatch.bpf.c")
-    changed = text_file("ours.bpf.c", f"{own}\n/* ours */\n#define OURS 1\n")
-    after = host.module("program", interface="pw0", src=changed)
-    assert after["changed"] is True
+    own = Path(host.source).read_text()
+    changed = text_file("ours.c", own.replace("return XDP_PASS;", "return XDP_PASS + 0 * 1;"))
+    after = host.four_times("program", interface="pw0", src=changed)[1]
     assert after["program_id"] != before["program_id"]
     assert not host.peer_reaches(HOST)
-    assert host.module("program", interface="pw0", src=changed)["changed"] is False
 
 
-def test_files_from_the_controller(host: ModuleHost, text_file: Any) -> None:
+def test_the_action_plugin_brings_the_collections_source(host: ModuleHost) -> None:
+    foretold = host.ansible("program", check=True, interface="pw0")
+    assert (foretold["changed"], foretold["mode"]) == (True, "unknown until attached")
+    attached = host.ansible("program", interface="pw0")
+    assert attached["changed"] is True
+    again = host.module("program", interface="pw0")
+    assert again["changed"] is False
+    assert again["program_id"] == attached["program_id"]
+
+
+def test_the_action_plugin_brings_a_users_source(host: ModuleHost, text_file: Any) -> None:
+    body = (SOURCES / "packetwatch.bpf.c").read_text()
+    ours = text_file("ours.bpf.c", body + "\n#define OURS 1\n")
+    host.module("program", interface="pw0")
+    assert host.ansible("program", interface="pw0", src=ours)["changed"] is True
+    assert host.ansible("program", check=True, interface="pw0", src=ours)["changed"] is False
+    bad = text_file("bad.bpf.c", '#include "no_such.h"\n')
+    result = host.ansible("program", interface="pw0", src=bad)
+    assert result["failed"] is True
+    assert "no_such.h" in result["msg"]
+
+
+def test_the_action_plugin_brings_lists(host: ModuleHost, text_file: Any) -> None:
     path = text_file("feed.list", "# theirs\n198.51.100.0/24\n203.0.113.9 # one\n")
-    host.four_times("access_lists", name="feed-theirs", deny_src=path)
-    assert host.files()["deny.d/feed-theirs.list"].startswith("# theirs\n")
+    options = {"name": "feed-theirs", "deny_src": path}
+    assert host.ansible("access_lists", check=True, **options)["changed"] is True
+    assert host.files() == {}
+    assert host.ansible("access_lists", **options)["changed"] is True
+    assert host.ansible("access_lists", check=True, **options)["changed"] is False
+    assert host.files()["deny.d/feed-theirs.list"] == Path(path).read_text()
     bad = text_file("bad.list", "198.51.100.0/24\n203.0.113.9/24\n")
-    result = host.module("access_lists", name="feed-theirs", deny_src=bad)
+    result = host.ansible("access_lists", name="feed-theirs", deny_src=bad)
     assert result["failed"] is True
     assert f"{bad}, line 2: '203.0.113.9/24' has bits set" in result["msg"]
-    assert host.files()["deny.d/feed-theirs.list"].startswith("# theirs\n")
+    assert host.files()["deny.d/feed-theirs.list"] == Path(path).read_text()
 
 
 def test_bans(host: ModuleHost) -> None:

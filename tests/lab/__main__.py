@@ -34,7 +34,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     up = commands.add_parser("up", help="build images, start machines, wait for ssh; they stay up")
-    up.add_argument("--topology", type=Path, default=_PAIR, help="TOML or JSON (default: %(default)s)")
+    up.add_argument(
+        "--topology", type=Path, default=_PAIR, help="TOML or JSON (default: %(default)s)"
+    )
     up.set_defaults(run=_up)
 
     down = commands.add_parser("down", help="take a lab down, whoever started it")
@@ -50,7 +52,10 @@ def _parser() -> argparse.ArgumentParser:
 
     for command in (up, down, inventory, shell):
         command.add_argument(
-            "--dir", type=Path, default=RUNS / "default", help="run directory (default: %(default)s)"
+            "--dir",
+            type=Path,
+            default=RUNS / "default",
+            help="run directory (default: %(default)s)",
         )
 
     commands.add_parser("list", help="list the labs of this machine").set_defaults(run=_list)

@@ -75,7 +75,9 @@ class Access:
         """
         return f"{name}.{self.lab_id}"
 
-    def create(self, plan: topology.Topology, controller: Namespace) -> dict[str, dict[str, tuple[str, int]]]:
+    def create(
+        self, plan: topology.Topology, controller: Namespace
+    ) -> dict[str, dict[str, tuple[str, int]]]:
         """Make keys, ssh configuration and inventory; return the machines' seeds by name.
 
         A seed maps a path below the guest's root to its text and mode.
@@ -107,7 +109,14 @@ class Access:
 
     def discard(self) -> None:
         """Delete what is worthless, or should not lie about, once the machines are gone."""
-        for pattern in ("key*", "host_key_*", "known_hosts", "ssh_config", "inventory.json", "dial.py"):
+        for pattern in (
+            "key*",
+            "host_key_*",
+            "known_hosts",
+            "ssh_config",
+            "inventory.json",
+            "dial.py",
+        ):
             for path in self.directory.glob(pattern):
                 path.unlink()
 
@@ -131,7 +140,9 @@ class Access:
         }
         groups = sorted({group for spec in plan.machines.values() for group in spec.groups})
         children = {
-            group: {"hosts": {spec.name: {} for spec in plan.machines.values() if group in spec.groups}}
+            group: {
+                "hosts": {spec.name: {} for spec in plan.machines.values() if group in spec.groups}
+            }
             for group in groups
         }
         return {"all": {"hosts": hosts, "children": children}}

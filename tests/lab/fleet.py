@@ -2,11 +2,11 @@
 # Copyright: (c) 2026, Packetwatch authors
 """A whole lab: bring it up, use it, and leave nothing of it behind.
 
-    with Fleet(Topology.load(path), run_dir) as fleet:
-        fleet.up()
-        fleet.wait_ssh()
-        fleet.host("debian12").ssh(["uname", "-r"])
-        fleet.run_in("client", ["ping", "-c1", "10.77.0.11"])
+with Fleet(Topology.load(path), run_dir) as fleet:
+    fleet.up()
+    fleet.wait_ssh()
+    fleet.host("debian12").ssh(["uname", "-r"])
+    fleet.run_in("client", ["ping", "-c1", "10.77.0.11"])
 """
 
 from __future__ import annotations
@@ -233,7 +233,10 @@ def _end_ssh(lab_id: str) -> None:
     """Close the shared connections of ssh, whose processes live outside the namespaces."""
     for socket in state.registered(lab_id).glob("*"):
         if socket.is_socket():
-            run(["ssh", "-F", "none", "-o", f"ControlPath={socket}", "-O", "exit", "lab"], check=False)
+            run(
+                ["ssh", "-F", "none", "-o", f"ControlPath={socket}", "-O", "exit", "lab"],
+                check=False,
+            )
 
 
 def _exit(number: int, frame: FrameType | None) -> None:

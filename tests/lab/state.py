@@ -48,7 +48,9 @@ class State:
         path = run_dir / _FILE
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
-            owner = None if data["owner"] is None else (int(data["owner"][0]), int(data["owner"][1]))
+            owner = (
+                None if data["owner"] is None else (int(data["owner"][0]), int(data["owner"][1]))
+            )
             lab_id = str(data["id"])
             topology = Topology.parse(data["topology"])
         except FileNotFoundError:
