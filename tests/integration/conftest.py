@@ -38,6 +38,16 @@ name = "ansible_collections.packetwatch.xdp.plugins.modules." + sys.argv[1]
 runpy.run_module(name, run_name="__main__", alter_sys=True)
 """
 
+CONNECT = """
+import socket, sys
+try:
+    socket.create_connection((sys.argv[1], 9), 0.5)
+except ConnectionRefusedError:
+    print("reached")
+except TimeoutError:
+    print("no answer")
+"""
+
 Result = dict[str, Any]
 
 SETUP = """
@@ -83,7 +93,9 @@ class ModuleHost:
         )
         return done.stdout
 
-    def module(self, name: str, check: bool = False, diff: bool = False, **options: Any) -> Result:
+    def module(
+        self, name: str, /, check: bool = False, diff: bool = False, **options: Any
+    ) -> Result:
         """The result of a module, run as a host runs it; what its action plug-in would bring is here.
 
         Ansible itself takes ten times as long.
@@ -105,7 +117,9 @@ class ModuleHost:
         result: Result = json.loads(done.stdout)
         return result
 
-    def ansible(self, name: str, check: bool = False, diff: bool = False, **options: Any) -> Result:
+    def ansible(
+        self, name: str, /, check: bool = False, diff: bool = False, **options: Any
+    ) -> Result:
         """The same through Ansible, with its action plug-in."""
         argv = ["ansible", "host", "-i", "host,", "-c", "local", "-m", f"packetwatch.xdp.{name}"]
         argv += ["-e", f"ansible_python_interpreter={PYTHON}", "-a", json.dumps(options)]
@@ -124,7 +138,7 @@ class ModuleHost:
         result: Result = json.loads(done.stdout[done.stdout.index("=> {", begin) + 3 :])
         return result
 
-    def four_times(self, name: str, **options: Any) -> list[Result]:
+    def four_times(self, name: str, /, **options: Any) -> list[Result]:
         """Check, apply, again, again in check; asserts what must hold of any module's change."""
         foretold, done, again, again_foretold = (
             self.module(name, check=check, diff=True, **options)
@@ -139,9 +153,9 @@ class ModuleHost:
         return [foretold, done, again, again_foretold]
 
     def peer_reaches(self, address: str) -> bool:
-        """Whether the peer gets an answer to a ping."""
-        argv = ["nsenter", "--net=/run/netns/peer", "--", "ping", "-n", "-q", "-c1", "-W1", address]
-        return ", 0% packet loss" in self.command(*argv, check=False)
+        """Whether the peer gets an answer, be it a refusal, when it opens a connection."""
+        argv = ["nsenter", "--net=/run/netns/peer", "--", PYTHON, "-c", CONNECT, address]
+        return self.command(*argv) == "reached\n"
 
     def files(self) -> dict[str, str]:
         """What is declared: path below the current state's directory to content."""

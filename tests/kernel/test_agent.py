@@ -251,6 +251,14 @@ def test_own_addresses_are_protected_and_local(host: Host) -> None:
     assert Bans(host.maps).why("127.0.0.5").protected
 
 
+def test_a_port_in_use_stops_only_the_metrics(host: Host) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        host.start(PW_METRICS_LISTEN=f"127.0.0.1:{server.getsockname()[1]}")
+        host.wait(lambda: host.said("PW_METRICS_LISTEN"))
+        feed(host, [connection(1)])
+        host.wait(lambda: sequences(host) == [1])
+
+
 def test_missing_pins_are_named(host: Host) -> None:
     environment = {"PYTHONPATH": str(host.folder / "lib"), "PW_PINS": str(host.folder / "none")}
     done = subprocess.run(

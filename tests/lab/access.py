@@ -139,12 +139,11 @@ class Access:
             for spec in plan.machines.values()
         }
         groups = sorted({group for spec in plan.machines.values() for group in spec.groups})
-        children = {
-            group: {
-                "hosts": {spec.name: {} for spec in plan.machines.values() if group in spec.groups}
-            }
+        members: dict[str, dict[str, dict[str, str]]] = {
+            group: {spec.name: {} for spec in plan.machines.values() if group in spec.groups}
             for group in groups
         }
+        children = {group: {"hosts": hosts_in} for group, hosts_in in members.items()}
         return {"all": {"hosts": hosts, "children": children}}
 
     def _seed(

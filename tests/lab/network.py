@@ -8,7 +8,6 @@ further namespace behind a veth pair. Nothing of this machine's own network is t
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -114,10 +113,3 @@ def _station_commands(number: int) -> list[str]:
         f"address add {topology.ipv4(number)}/24 dev eth0",
         f"address add {topology.ipv6(number)}/64 dev eth0 nodad",
     ]
-
-
-def run_in(
-    namespace: Namespace, argv: Sequence[str], *, check: bool = True, timeout: float = 60.0
-) -> subprocess.CompletedProcess[str]:
-    """Run a command in a namespace; raises LabError as `process.run` does."""
-    return run(namespace.inside(argv), check=check, timeout=timeout)

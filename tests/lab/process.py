@@ -45,7 +45,6 @@ def run(
     check: bool = True,
     timeout: float = 60.0,
     stdin: str | None = None,
-    env: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run a command to its end and return what it wrote.
 
@@ -53,21 +52,19 @@ def run(
     and, with `check`, when it exits with another status than 0.
     """
     try:
-        done = subprocess.run(
+        result = subprocess.run(
             argv,
             check=False,
             capture_output=True,
             text=True,
             timeout=timeout,
-            env=None if env is None else {**os.environ, **env},
             # Without input of its own a command must not eat the caller's.
-            **({"stdin": subprocess.DEVNULL} if stdin is None else {"input": stdin}),  # type: ignore[call-overload]
+            input=stdin or "",
         )
     except FileNotFoundError as error:
         raise LabError(f"no such command: {argv[0]}") from error
     except subprocess.TimeoutExpired as error:
         raise LabError(f"no end after {timeout:g} s: {' '.join(argv)}") from error
-    result: subprocess.CompletedProcess[str] = done
     if check and result.returncode != 0:
         tail = (result.stderr or result.stdout).strip()[-2000:]
         raise LabError(f"status {result.returncode}: {' '.join(argv)}\n{tail}")
@@ -105,7 +102,7 @@ def _still_running(handles: list[int], number: signal.Signals, wait: float) -> l
     deadline = time.monotonic() + wait
     while handles and (left := deadline - time.monotonic()) > 0:
         # A pidfd becomes readable when its process has ended.
-        gone, _, _ = select.select(handles, [], [], left)
+        gone, _writable, _broken = select.select(handles, [], [], left)
         for handle in gone:
             os.close(handle)
         handles = [handle for handle in handles if handle not in gone]

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 CONTROLLER = "controller"
 CONTROLLER_NUMBER = 1
+# What the lab itself calls an interface or a namespace.
+_RESERVED = {"br0", "lo", "switch"}
 # It becomes the name of an interface, of which the kernel takes 15 characters.
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,14}")
 
@@ -107,6 +109,8 @@ class Topology:
 
 
 def _check(machines: dict[str, MachineSpec], stations: dict[str, int]) -> None:
+    if _RESERVED & set(machines) | _RESERVED & set(stations):
+        raise LabError(f"topology: reserved names: {', '.join(sorted(_RESERVED))}")
     numbers = [*(spec.address for spec in machines.values()), *stations.values()]
     if twice := sorted(set(machines) & set(stations)):
         raise LabError(f"topology: both machine and station: {', '.join(twice)}")

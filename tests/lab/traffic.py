@@ -119,7 +119,7 @@ def _states(report: str) -> dict[int, str]:
     """Read nmap's line of ports, `22/open/tcp//ssh///, 23/closed/…`."""
     states = {}
     for row in report.splitlines():
-        _, found, rest = row.partition("Ports: ")
+        _before, found, rest = row.partition("Ports: ")
         if found:
             for item in rest.partition("\t")[0].split(", "):
                 port, word = item.split("/")[:2]

@@ -180,6 +180,7 @@ def test_repeaters_are_not_remembered_by_default(lab: Lab) -> None:
 
 def test_repeaters_double_up_to_the_maximum(tmp_path: Path) -> None:
     lab = Lab(tmp_path, "PW_BAN_TIME=100\nPW_BAN_TIME_MAX=300\n")
+    lab.look()
     lengths = []
     for dummy in range(4):
         event = lab.scan(1, 100)
@@ -188,6 +189,16 @@ def test_repeaters_double_up_to_the_maximum(tmp_path: Path) -> None:
     assert lengths == [100, 200, 300, 300]
     assert lab.expires(1, "bans") == noted.expires
     assert not lab.maps["scan_bans"].entries
+
+
+def test_prolonged_bans_leave_room_for_those_by_hand(tmp_path: Path) -> None:
+    lab = Lab(tmp_path, "PW_BAN_TIME=100\nPW_BAN_TIME_MAX=300\n")
+    lab.maps["bans"].info.max_entries = 4
+    lab.look()
+    for number in range(6):
+        for dummy in range(2):
+            lab.keeper.note(lab.scan(number, 100), "eth0")
+    assert len(lab.maps["bans"].entries) == 3
 
 
 def test_monitored_and_protected_sources_are_not_prolonged(tmp_path: Path) -> None:

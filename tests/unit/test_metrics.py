@@ -121,6 +121,19 @@ def test_a_request_without_an_end_is_refused(server: tuple[str, int]) -> None:
     assert ask(server, b"GET /metrics HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.1 200")
 
 
+def test_ipv6_and_an_address_that_comes_later() -> None:
+    for host in ("::1", "192.0.2.77", "2001:db8::77"):
+        loop = Loop(lambda: IDLE)
+        try:
+            server = scrape.Server(loop, (host, 0), str)
+        except OSError as error:
+            assert ":" in host
+            pytest.skip(f"no IPv6 here: {error}")
+        assert server.address[0] == host
+        server.close()
+        loop.close()
+
+
 def test_clients_that_go_away_keep_nobody_out(server: tuple[str, int]) -> None:
     gone = [socket.create_connection(server) for dummy in range(40)]
     for client in gone:

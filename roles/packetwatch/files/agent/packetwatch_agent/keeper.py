@@ -116,7 +116,7 @@ class Keeper:
         active = dict.fromkeys(_abi.ORIGINS.values(), 0)
         over: list[tuple[str, bytes]] = []
         others: set[bytes] = set()
-        count = total = 0
+        count = total = first = 0
         first_end = 1 << 63
         for table in MAPS:
             for key, since, expires, origin in self._bans.times(table):
@@ -128,6 +128,7 @@ class Keeper:
                 name = _abi.ORIGINS.get(origin, "scan")
                 active[name] += 1
                 first_end = min(first_end, expires or first_end)
+                first += table == "bans"
                 if table != "overflow":
                     count, total = count + 1, total + since + expires
                 if name != "scan" and len(others) < _FOLLOWED:
@@ -137,6 +138,7 @@ class Keeper:
         self._seen = started
         self.active = active
         self._fingerprint = (count, total)
+        self._offenders.room = self._bans.capacity * 3 // 4 - first
         return first_end
 
     def _end(self, over: list[tuple[str, bytes]]) -> None:

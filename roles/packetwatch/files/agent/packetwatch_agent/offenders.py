@@ -35,6 +35,8 @@ class Offenders:
         self._bans = bans
         self._confirmed = confirmed
         self._offences: dict[Source, _Offence] = {}
+        self.room = 0
+        """How many bans may be prolonged before the first map is too full for those by hand."""
 
     def judge(self, event: Event, interface: str) -> Event:
         """Prolong the ban if it is due; returns the event with the ban's end as it is now."""
@@ -55,6 +57,8 @@ class Offenders:
         return event
 
     def _prolong(self, source: Source, expires: int) -> bool:
+        if self.room <= 0:
+            return False
         for table in ("scan_bans", "overflow"):
             ban = self._bans.find(source, table)
             if ban is None:
@@ -62,8 +66,9 @@ class Offenders:
             try:
                 self._bans.prolong(ban, expires)
             except PacketwatchError:
-                # No room: the ban stays as long as the program made it.
+                # The ban stays as long as the program made it.
                 return False
+            self.room -= 1
             return True
         return False
 

@@ -14,7 +14,7 @@ import typing as t
 class Notifier:
     """Sends to the socket that systemd has named in the environment."""
 
-    def __init__(self, environment: t.Mapping[str, str] = os.environ) -> None:
+    def __init__(self, environment: t.Mapping[str, str]) -> None:
         self._address = environment.get("NOTIFY_SOCKET", "")
         self._interval = _watchdog(environment)
 

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 import typing as t
@@ -27,6 +28,7 @@ from .sdnotify import Notifier
 from .settings import Settings
 
 if t.TYPE_CHECKING:
+    from packetwatch_core._bans import Ban
     from packetwatch_core._libbpf import Map
 
 MAPS = (
@@ -43,6 +45,8 @@ MAPS = (
 _BATCH = 1024
 _LAST_BATCHES = 64
 _CONFIRMED_PERIOD = 5.0
+_LISTEN_AGAIN = 10.0
+_TROUBLES = 100
 _ZERO = (0).to_bytes(4, "little")
 
 
@@ -55,13 +59,13 @@ class Service:
         self._output = output
         self._started = time.time()
         self._records = {"connection": 0, "scan": 0, "unknown": 0}
-        self._trouble = ""
+        self._troubles: set[str] = set()
         self._ring = RingBuffer(maps["events"])
         self._loop = Loop(self._poll)
         self._changes = _netlink.Changes()
-        self._notifier = Notifier()
+        self._notifier = Notifier(os.environ)
         self._confirmed = Confirmed(settings.config_dir)
-        self._guard = Guard(maps, settings, output, lambda ban: self._keeper.lift(ban))
+        self._guard = Guard(maps, settings, output, self._on_lift)
         self._lines = Lines(output.host, self._guard.name)
         self._keeper = Keeper(Bans(maps), settings.state_dir, self._confirmed, self._lines, output)
         self._server: Server | None = None
@@ -71,7 +75,9 @@ class Service:
         self._loop.on_signal(signal.SIGTERM, self._loop.stop)
         self._loop.on_signal(signal.SIGINT, self._loop.stop)
         self._loop.on_signal(signal.SIGHUP, self._reload)
-        self._listen()
+        again = self._listen()
+        if again is not None:
+            self._loop.after(again, self._listen)
         self._read_confirmed()
         self._guard.refresh()
         self._keeper.restore()
@@ -129,9 +135,19 @@ class Service:
     def _scan(self, event: Event) -> str:
         return self._lines.scan(self._keeper.note(event, self._guard.name(event.ifindex)))
 
-    def _listen(self) -> None:
-        if self._settings.metrics_listen:
-            self._server = Server(self._loop, self._settings.metrics_listen, self.page)
+    def _listen(self) -> float | None:
+        """Open the metrics' port; logging does not depend on it, so it is tried again later."""
+        listen = self._settings.metrics_listen
+        if listen is None:
+            return None
+        try:
+            self._server = Server(self._loop, listen, self.page)
+        except OSError as error:
+            self._complain(
+                f"no metrics: PW_METRICS_LISTEN {listen[0]} {listen[1]}: {error.strerror}"
+            )
+            return _LISTEN_AGAIN
+        return None
 
     def _attached(self) -> list[metrics.Sample]:
         """Whether a program sits where confirmed state wants ours.
@@ -149,6 +165,9 @@ class Service:
             samples.append(({"interface": name, "mode": mode or "none"}, 1 if mode else 0))
         return samples
 
+    def _on_lift(self, ban: Ban) -> None:
+        self._keeper.lift(ban)
+
     def _on_change(self) -> None:
         if self._changes.drain():
             self._guard.changed()
@@ -156,7 +175,6 @@ class Service:
     def _read_confirmed(self, force: bool = False) -> float:
         try:
             self._confirmed.refresh(force)
-            self._trouble = ""
         except PacketwatchError as error:
             self._complain(f"confirmed state cannot be read: {error}")
         return _CONFIRMED_PERIOD
@@ -168,9 +186,10 @@ class Service:
         self._output.say("info", "reloaded")
 
     def _complain(self, trouble: str) -> None:
-        if trouble != self._trouble:
+        """Tell it once in the agent's life."""
+        if trouble not in self._troubles and len(self._troubles) < _TROUBLES:
+            self._troubles.add(trouble)
             self._output.say("warn", trouble)
-        self._trouble = trouble
 
     def _sign_of_life(self) -> float:
         self._notifier.send("WATCHDOG=1")

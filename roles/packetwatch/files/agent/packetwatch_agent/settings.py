@@ -20,7 +20,7 @@ DEFAULTS = {
     "PW_CONFIG_DIR": "/etc/packetwatch",
     "PW_PINS": "/sys/fs/bpf/packetwatch",
 }
-_SWITCH = {"1": True, "yes": True, "true": True, "0": False, "no": False, "false": False}
+_SWITCH = {"1": True, "0": False}
 
 
 class Settings(t.NamedTuple):
@@ -74,7 +74,7 @@ def _is_port(text: str) -> bool:
 
 def _switch(name: str, text: str) -> bool:
     try:
-        return _SWITCH[text.strip().lower()]
+        return _SWITCH[text.strip()]
     except KeyError:
         raise InvalidInput(f"{name} is {text!r}: write 1 or 0") from None
 
