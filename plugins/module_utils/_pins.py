@@ -139,7 +139,7 @@ class Pins:
                 _check(self.map(name), found[name], spec)
         for folder, mode in ((self.root, 0o700), (self.links, 0o700), (self.own, 0o700)):
             os.makedirs(folder, mode=mode, exist_ok=True)
-        os.makedirs(self.run, mode=0o700, exist_ok=True)
+        os.makedirs(self.run, mode=0o755, exist_ok=True)
         owner = _agent()
         for name, spec in wanted.items():
             if name not in found:
@@ -148,8 +148,6 @@ class Pins:
             os.chmod(self.map(name), 0o600)
             if name not in _PRIVATE and owner:
                 os.chown(self.map(name), *owner)
-        if owner:
-            os.chown(self.run, *owner)
         return found
 
     def remove(self) -> None:

@@ -135,8 +135,9 @@ class ModuleHost:
         )
         begin = done.stdout.rfind("host | ")
         assert begin >= 0, done.stdout
-        result: Result = json.loads(done.stdout[done.stdout.index("=> {", begin) + 3 :])
-        return result
+        status, text = done.stdout[begin:].split(" => ", 1)
+        result: Result = json.loads(text)
+        return result | ({"failed": True} if "FAILED" in status else {})
 
     def four_times(self, name: str, /, **options: Any) -> list[Result]:
         """Check, apply, again, again in check; asserts what must hold of any module's change."""

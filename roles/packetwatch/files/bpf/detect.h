@@ -75,11 +75,12 @@ static __always_inline struct pw_track *pw_track_of(struct pw_scratch *scratch,
 	struct pw_track *track = tracks_get(&scratch->source);
 	if (track)
 		return track;
-	if (tracks_add(&scratch->source, &scratch->empty))
-		counters->tracks_failed++;
-	else
+	if (!tracks_add(&scratch->source, &scratch->empty))
 		counters->tracks_inserted++;
-	return tracks_get(&scratch->source);
+	track = tracks_get(&scratch->source); /* ours, or that of a CPU that was faster */
+	if (!track)
+		counters->tracks_failed++;
+	return track;
 }
 
 /* Put the port into the window: into its own slot, else into one that is free or stale. */
@@ -136,8 +137,9 @@ static __always_inline __u64 pw_track_count(struct pw_track *track, struct pw_sc
 			scratch->distinct++;
 		}
 	}
+	/* By our list, not by the slots: another CPU may have changed those meanwhile. */
 	for (int i = 0; i < PW_TRACK_SLOTS; i++)
-		scratch->seen[pw_read(track->slot[i]) >> 6 & 1023] = 0;
+		scratch->seen[scratch->ports[i] >> 6] = 0;
 	return scratch->distinct;
 }
 

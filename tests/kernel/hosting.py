@@ -1,0 +1,295 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A host of the tests' own: network namespaces, a veth pair, and a `Host` on throw-away paths.
+
+The namespaces have no name: they live as long as this process, whatever it dies of. Pins carry its
+number, so that the next run can tell what a killed one has left behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import re
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from packetwatch_core._edits import set_lists, set_policy
+from packetwatch_core._host import Host, Plan
+from packetwatch_core._libbpf import Map
+from packetwatch_core._pins import Paths
+from packetwatch_core._prog import Program, attached
+from packetwatch_core._source import flatten
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCE = ROOT / "roles/packetwatch/files/bpf"
+FULL = bool(os.environ.get("PACKETWATCH_FULL"))
+BPFFS = Path("/sys/fs/bpf")
+PREFIX = "pwtest-"
+
+HOST_MAC = bytes.fromhex("020000000001")
+PEER_MAC = bytes.fromhex("020000000002")
+OWN = "192.0.2.1"
+DENIED = "198.51.100.7"
+STRANGER = "203.0.113.9"
+XDP_PASS, XDP_DROP = 2, 1
+
+
+class Namespace:
+    """A network namespace without a name."""
+
+    def __init__(self) -> None:
+        before = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+        try:
+            os.unshare(os.CLONE_NEWNET)
+            self._fd = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+        finally:
+            os.setns(before, os.CLONE_NEWNET)
+            os.close(before)
+
+    @property
+    def path(self) -> str:
+        return f"/proc/{os.getpid()}/fd/{self._fd}"
+
+    @contextlib.contextmanager
+    def entered(self) -> Iterator[None]:
+        """In this namespace: this thread, and the processes that it starts."""
+        before = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+        try:
+            os.setns(self._fd, os.CLONE_NEWNET)
+            yield
+        finally:
+            os.setns(before, os.CLONE_NEWNET)
+            os.close(before)
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+class Wire:
+    """The host's namespace, a peer's, and the veth pairs between them."""
+
+    def __init__(self) -> None:
+        self.host = Namespace()
+        self.peer = Namespace()
+        for namespace in (self.host, self.peer):
+            with namespace.entered():
+                # Without IPv6 the kernel sends nothing of its own accord: every packet is ours.
+                Path("/proc/sys/net/ipv6/conf/default/disable_ipv6").write_text("1")
+                ip("link set lo up")
+        self.add("pw0", OWN)
+
+    def add(self, name: str, address: str = "") -> None:
+        """A veth in the host's namespace; its end in the peer's is called peer-NAME."""
+        with self.host.entered():
+            ip(f"link add {name} type veth peer name peer-{name} netns {self.peer.path}")
+            ip(f"link set {name} address {HOST_MAC.hex(':')} arp off up")
+            if address:
+                ip(f"address add {address}/24 dev {name}")
+        with self.peer.entered():
+            ip(f"link set peer-{name} address {PEER_MAC.hex(':')} arp off up")
+
+    def close(self) -> None:
+        self.host.close()
+        self.peer.close()
+
+
+class Site:
+    """A `Host` in a namespace, with what tests ask of it and of the kernel."""
+
+    def __init__(self, wire: Wire, folder: Path, cache: Path, number: int) -> None:
+        self.wire = wire
+        self.paths = Paths(
+            bpffs=str(BPFFS / f"{PREFIX}{os.getpid()}-{number}"),
+            state=str(folder / "etc"),
+            cache=str(cache),
+            source=str(SOURCE),
+            program=str(folder / "program.c"),
+            settings=str(folder / "settings"),
+        )
+        self.host = Host(run, self.paths)
+
+    def settings(self, **values: str) -> None:
+        lines = (f'{key}="{value}"\n' for key, value in values.items())
+        Path(self.paths.settings).write_text("".join(lines))
+
+    def lists(
+        self, deny: str = "", allow: str = "", *, name: str = "ansible", force: bool = False
+    ) -> Plan:
+        """Declare both lists and make them live."""
+        edit = set_lists(name, {"allow": allow, "deny": deny}, True)
+        return self.host.apply(edit, force=force)
+
+    def policy(self, interface: str | None = None, **keys: str) -> Plan:
+        values = {f"PW_{key.upper()}": value for key, value in keys.items()}
+        return self.host.apply(set_policy(interface, values, False))
+
+    @property
+    def state(self) -> Path:
+        return Path(self.paths.state)
+
+    def program(self, interface: str = "pw0") -> Program:
+        """The program that packets of the interface meet."""
+        return Program.by_id(attached(socket.if_nametoindex(interface)).program_id)
+
+    def verdict(self, source: str, interface: str = "pw0") -> int:
+        """What the attached program says to a packet from a source (XDP_PASS, XDP_DROP)."""
+        with self.program(interface) as program:
+            return program.test_run(packet(source), socket.if_nametoindex(interface))[0]
+
+    def generation_id(self, interface: str = "pw0") -> int:
+        """The number of the live inner map."""
+        return next(self._objects(interface, "generation"))[1]
+
+    def objects(self, interface: str = "pw0") -> set[tuple[str, int]]:
+        """The program, its maps and the live generation: kind and number."""
+        with self.program(interface) as program:
+            found = {("program", program.info().id)}
+            found |= {("map", number) for number in program.info().map_ids}
+        return found | {("map", self.generation_id(interface))}
+
+    def _objects(self, interface: str, name: str) -> Iterator[tuple[int, int]]:
+        with self.program(interface) as program:
+            for number in program.info().map_ids:
+                with Map.by_id(number) as found:
+                    if found.info.name == name:
+                        value = found.lookup(bytes(4)) or bytes(4)
+                        yield number, int.from_bytes(value, "little")
+
+    def packets(self) -> dict[str, int]:
+        """Numbers of IPv4 packets by verdict and reason."""
+        found = self.host.info({"counters"})["counters"]["packets"]
+        return {
+            f"{verdict} {reason}": families["ipv4"]
+            for verdict, reasons in found.items()
+            for reason, families in reasons.items()
+            if "ipv4" in families
+        }
+
+    def snapshot(self) -> dict[str, object]:
+        """All that a refused or failed change must leave as it was."""
+        return {
+            "state": digest_of_tree(self.state),
+            "program": digest_of_file(Path(self.paths.program)),
+            "pins": sorted(str(path) for path in Path(self.paths.bpffs).rglob("*")),
+            "links": {name: attached(index) for index, name in socket.if_nameindex()},
+            "objects": {
+                name: self.objects(name)
+                for index, name in socket.if_nameindex()
+                if attached(index).program_id and self._is_ours(name)
+            },
+        }
+
+    def _is_ours(self, interface: str) -> bool:
+        return any(True for dummy in self._objects(interface, "generation"))
+
+    def close(self) -> None:
+        remove_pins(Path(self.paths.bpffs))
+
+
+def run(argv: Sequence[str], stdin: str | None) -> tuple[int, str, str]:
+    """How the library starts processes here."""
+    try:
+        done = subprocess.run(argv, input=stdin, capture_output=True, text=True, check=False)
+    except OSError as error:
+        return 127, "", f"{argv[0]}: {error.strerror}"
+    return done.returncode, done.stdout, done.stderr
+
+
+def ip(command: str) -> None:
+    subprocess.run(["ip", *command.split()], check=True, capture_output=True)
+
+
+def packet(source: str, destination: str = OWN, size: int = 60) -> bytes:
+    """A UDP packet over Ethernet: nothing that begins a connection."""
+    udp = bytes.fromhex("303900090008") + bytes(2)
+    header = bytes.fromhex("4500001c0000000040110000")
+    header += socket.inet_aton(source) + socket.inet_aton(destination)
+    total = sum(int.from_bytes(header[i : i + 2], "big") for i in range(0, 20, 2))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    header = header[:10] + (0xFFFF - total).to_bytes(2, "big") + header[12:]
+    return (HOST_MAC + PEER_MAC + b"\x08\x00" + header + udp).ljust(size, b"\0")
+
+
+def source_text(*changes: tuple[str, str]) -> str:
+    """The collection's own program with pieces of its text replaced, each of which must be there."""
+    text = flatten(str(SOURCE))
+    for old, new in changes:
+        assert old in text, old
+        text = text.replace(old, new)
+    return text
+
+
+def digest_of_tree(folder: Path) -> str:
+    """Of names, contents and links; the lock's file says only who wrote last."""
+    check = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.name == "lock":
+            continue
+        check.update(f"{path.relative_to(folder)} {path.lstat().st_mode}".encode())
+        if path.is_symlink():
+            check.update(os.readlink(path).encode())
+        elif path.is_file():
+            check.update(path.read_bytes())
+    return check.hexdigest()
+
+
+def digest_of_file(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else ""
+
+
+def exists(kind: str, number: int) -> bool:
+    """Whether the kernel still has a map or a program."""
+    opener = Map.by_id if kind == "map" else Program.by_id
+    try:
+        opener(number).close()
+    except OSError as error:
+        if error.errno == errno.ENOENT:
+            return False
+        raise
+    return True
+
+
+def wait_gone(objects: set[tuple[str, int]], seconds: float = 20) -> None:
+    """Wait until the kernel has freed all of them: it does so behind the scenes."""
+    wait(lambda: not [item for item in objects if exists(*item)], seconds)
+
+
+def wait(condition: Callable[[], bool], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)
+
+
+def open_bpf_descriptors() -> list[str]:
+    """BPF objects that this process holds open."""
+    found = []
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            target = os.readlink(f"/proc/self/fd/{name}")
+            if "bpf" in target:
+                found.append(target)
+    return found
+
+
+def remove_pins(folder: Path) -> None:
+    """Remove a folder under bpffs with all that is in it."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def sweep() -> None:
+    """Remove the pins of earlier runs that are no more."""
+    for path in BPFFS.glob(f"{PREFIX}*"):
+        match = re.fullmatch(rf"{PREFIX}([0-9]+)-[0-9]+", path.name)
+        if match and not Path(f"/proc/{match[1]}").exists():
+            remove_pins(path)

@@ -1,0 +1,52 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Fixtures around `kernel.hosting`: say ``pytest_plugins = ("kernel.site_fixtures",)``."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from kernel.hosting import DENIED, Site, Wire, sweep
+
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def bytecode_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One for all tests, so that every source is compiled once."""
+    return tmp_path_factory.mktemp("bytecode")
+
+
+@pytest.fixture
+def wire() -> Iterator[Wire]:
+    """Two namespaces and a veth pair; the test runs in the host's."""
+    found = Wire()
+    try:
+        with found.host.entered():
+            yield found
+    finally:
+        found.close()
+
+
+@pytest.fixture
+def site(wire: Wire, tmp_path: Path, bytecode_cache: Path) -> Iterator[Site]:
+    """A host on which nothing is attached or declared yet."""
+    sweep()
+    found = Site(wire, tmp_path, bytecode_cache, next(_numbers))
+    try:
+        yield found
+    finally:
+        found.close()
+
+
+@pytest.fixture
+def filtered(site: Site) -> Site:
+    """A host whose interface pw0 is filtered: `DENIED` is dropped."""
+    site.host.attach("pw0")
+    site.lists(deny=DENIED)
+    return site
