@@ -16,6 +16,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import tempfile
+import time
 import typing as t
 
 from . import _attach, _info, _protect
@@ -101,17 +102,12 @@ class Host:
 
     # Lists and policies
 
-    def plan(self, edit: Edit, *, force: bool = False, allow_empty: bool = False) -> Plan:
-        """What `apply` would do; it raises all that `apply` would raise before it changes anything.
-
-        allow_empty is the edit's own matter; it is taken here so that both have one signature.
-        """
+    def plan(self, edit: Edit, *, force: bool = False) -> Plan:
+        """What `apply` would do; raises all that `apply` raises before it changes anything."""
         with Loaded(self.pins) as loaded:
             return self._draft(loaded, edit, force).plan
 
-    def apply(
-        self, edit: Edit | None = None, *, force: bool = False, allow_empty: bool = False
-    ) -> Plan:
+    def apply(self, edit: Edit | None = None, *, force: bool = False) -> Plan:
         """Make an edit live and confirm it; without one, make confirmed state live.
 
         Confirmed state was checked when it was declared, so without an edit nothing is refused
@@ -231,13 +227,13 @@ class Host:
                 elif moved:
                     loaded.attach(interface, ifindex, "auto")
                 raise
-        self._save_source(text)
+        renewed = self._save_source(text)
         declared = dataclasses.replace(state, interfaces=state.interfaces | {interface: wanted})
         if declared != state:
             self.store.confirm(self.store.write_candidate(declared))
             self.store.prune()
         now = attached(ifindex)
-        changed = replaced or fresh or moved or declared != state
+        changed = replaced or renewed or fresh or moved or declared != state
         after = _line(interface, now.mode)
         return Attachment(changed, interface, now.mode, reason, now.program_id, before, after)
 
@@ -255,9 +251,7 @@ class Host:
         now = attached(ifindex)
         held = loaded.links.get(interface)
         fresh = held is None or held.ifindex != ifindex
-        cached = self._compiler.cached(source or self._saved_source())
-        with loaded.generation() as current:
-            replaced = cached is None or current.header["bytecode"] != cached.digest
+        replaced = loaded.program is None or (source is not None and source != self._saved_text())
         moved = not fresh and wanted not in ("auto", now.mode)
         foretold = now.mode if not fresh and not moved else wanted
         if foretold == "auto":
@@ -276,21 +270,30 @@ class Host:
     def detach(self, interface: str, *, check: bool = False) -> Attachment:
         """Stop filtering an interface; it need not exist any more. Foreign programs stay."""
         check_interface(interface)
+        if check:
+            with Loaded(self.pins) as loaded:
+                return self._detach(loaded, interface, check)
         with self.store.lock(LOCK_WAIT), Loaded(self.pins) as loaded:
-            dummy, state = self.store.read_current()
-            held = loaded.links.get(interface)
-            changed = held is not None or interface in state.interfaces
-            mode = attached(held.ifindex).mode if held and held.ifindex else "none"
-            before, after = _line(interface, mode), _line(interface, "none")
-            if changed and not check:
-                left = {name: kind for name, kind in state.interfaces.items() if name != interface}
-                if left != state.interfaces:
-                    number = self.store.write_candidate(dataclasses.replace(state, interfaces=left))
-                    self.store.confirm(number)
-                    self.store.prune()
-                if held:
-                    loaded.detach(interface)
-            return Attachment(changed, interface, "none", "", 0, before, after)
+            return self._detach(loaded, interface, check)
+
+    def _detach(self, loaded: Loaded, interface: str, check: bool) -> Attachment:
+        dummy, state = self.store.read_current()
+        held = loaded.links.get(interface)
+        left = dataclasses.replace(
+            state,
+            interfaces={key: mode for key, mode in state.interfaces.items() if key != interface},
+            policy={key: keys for key, keys in state.policy.items() if key != interface},
+        )
+        changed = held is not None or left != state
+        mode = attached(held.ifindex).mode if held and held.ifindex else "none"
+        before, after = _line(interface, mode), _line(interface, "none")
+        if changed and not check:
+            if left != state:
+                self.store.confirm(self.store.write_candidate(left))
+                self.store.prune()
+            if held:
+                loaded.detach(interface)
+        return Attachment(changed, interface, "none", "", 0, before, after)
 
     def _image(
         self, loaded: Loaded, state: State, ifindexes: t.Mapping[str, int], code: bytes
@@ -303,15 +306,16 @@ class Host:
 
     # Bans and information
 
-    def ban(
-        self, address: str, duration: float | None, reason: str, *, check: bool = False
-    ) -> BanChange:
-        """Ban a source by hand; InvalidInput if it is protected. Seconds, None: until lifted."""
+    def ban(self, address: str, duration: float | None, *, check: bool = False) -> BanChange:
+        """Ban a source by hand; InvalidInput if it is protected. Seconds, None: until lifted.
+
+        A standing ban of the same length is left as it is: another run of a play changes nothing.
+        """
         bans = self._bans()
         source = bans.source_of(address)
         standing = bans.find(source, "bans")
         before = _ban_line(standing)
-        if standing and standing.expires == 0 and duration is None:
+        if standing and _is_as_long(standing, duration):
             return BanChange(False, source.text, before, before)
         refusal = bans.protection_of(source)
         if refusal:
@@ -362,25 +366,31 @@ class Host:
 
     def _saved_source(self) -> str:
         """The program that was attached last; at first the one that the role installed."""
+        text = self._saved_text()
+        return flatten(self.paths.source) if text is None else text
+
+    def _saved_text(self) -> str | None:
         try:
             with open(self.paths.program, encoding="utf-8") as file:
                 return file.read()
         except FileNotFoundError:
-            return flatten(self.paths.source)
+            return None
         except (OSError, UnicodeDecodeError) as error:
             raise Unreadable(f"{self.paths.program}: {error}") from error
 
-    def _save_source(self, text: str) -> None:
+    def _save_source(self, text: str) -> bool:
+        """Keep the program for the next boot; False if it is what was kept."""
+        if self._saved_text() == text:
+            return False
         folder = os.path.dirname(self.paths.program)
         os.makedirs(folder, exist_ok=True)
-        if os.path.exists(self.paths.program) and self._saved_source() == text:
-            return
         file, draft = tempfile.mkstemp(dir=folder, prefix=".new-")
         with os.fdopen(file, "w", encoding="utf-8") as stream:
             stream.write(text)
             stream.flush()
             os.fsync(stream.fileno())
         os.rename(draft, self.paths.program)
+        return True
 
 
 def _unchanged(state: State) -> State:
@@ -393,6 +403,14 @@ def _line(interface: str, mode: str) -> str:
 
 def _ban_line(ban: Ban | None) -> str:
     return f"{ban.source.text} banned ({ban.origin_name})\n" if ban else ""
+
+
+def _is_as_long(ban: Ban, duration: float | None) -> bool:
+    if ban.is_over(time.monotonic_ns()):
+        return False
+    if duration is None or not ban.expires:
+        return duration is None and not ban.expires
+    return ban.expires - ban.since == round(duration * 1e9)
 
 
 def _length(duration: float | None) -> str:

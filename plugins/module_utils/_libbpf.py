@@ -7,18 +7,19 @@
 """The part of Debian's ``libbpf.so.1`` that is needed, by ctypes: calls, errors, maps.
 
 libbpf 1.x returns ``-errno`` (``libbpf_set_strict_mode`` is gone); every wrapper here turns that
-into ``OSError``. Option structs start with their own size, so newer libraries accept these
+into `KernelError`. Option structs start with their own size, so newer libraries accept these
 (libbpf.h, "extensible opts").
 """
 
 from __future__ import annotations
 
 import ctypes
+import errno
 import functools
 import os
 import typing as t
 
-from ._errors import Unsupported
+from ._errors import PacketwatchError, Unsupported
 
 HASH = 1
 ARRAY = 2
@@ -32,7 +33,22 @@ F_NO_PREALLOC = 1 << 0
 
 _ENOENT = 2
 _ENOSPC = 28
+CAPABILITIES = "CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
+_NOT_PERMITTED = (errno.EPERM, errno.EACCES)
 _BATCH = 4096
+
+
+class KernelError(PacketwatchError, OSError):
+    """The kernel refused a BPF call; errno as in any ``OSError``."""
+
+    def __init__(self, number: int, what: str) -> None:
+        super().__init__(number, os.strerror(number), what)
+
+    def __str__(self) -> str:
+        text = f"{self.filename}: {self.strerror}"
+        if self.errno in _NOT_PERMITTED:
+            return f"{text}; this needs root with {CAPABILITIES}"
+        return text
 
 
 class _BatchOpts(ctypes.Structure):
@@ -93,10 +109,10 @@ def library() -> ctypes.CDLL:
 
 
 def call(name: str, *arguments: t.Any, what: str = "") -> int:
-    """Call a function of libbpf that returns an int; negative becomes ``OSError``."""
+    """Call a function of libbpf that returns an int; negative becomes `KernelError`."""
     result: int = getattr(library(), name)(*arguments)
     if result < 0:
-        raise OSError(-result, f"{what or name}: {os.strerror(-result)}")
+        raise KernelError(-result, what or name)
     return result
 
 
@@ -212,7 +228,7 @@ class Map(Descriptor):
         if result == -_ENOENT:
             return None
         if result < 0:
-            raise OSError(-result, f"lookup in {self.info.name}: {os.strerror(-result)}")
+            raise KernelError(-result, f"lookup in {self.info.name}")
         return value.raw
 
     def update(self, key: bytes, value: bytes | bytearray, flags: int = 0) -> None:
@@ -233,7 +249,7 @@ class Map(Descriptor):
         if result == -_ENOENT:
             return False
         if result < 0:
-            raise OSError(-result, f"delete in {self.info.name}: {os.strerror(-result)}")
+            raise KernelError(-result, f"delete in {self.info.name}")
         return True
 
     def update_many(self, keys: bytes, values: bytes, count: int) -> None:
@@ -282,7 +298,7 @@ class Map(Descriptor):
                 self.fd, started, cursor, keys, values, ctypes.byref(count), ctypes.byref(opts)
             )
             if result < 0 and result != -_ENOENT:
-                raise OSError(-result, f"read {self.info.name}: {os.strerror(-result)}")
+                raise KernelError(-result, f"read {self.info.name}")
             raw_keys, raw_values = keys.raw, values.raw
             for i in range(count.value):
                 found.append(
@@ -304,7 +320,7 @@ class Map(Descriptor):
             if result == -_ENOENT:
                 return found
             if result < 0:
-                raise OSError(-result, f"read {self.info.name}: {os.strerror(-result)}")
+                raise KernelError(-result, f"read {self.info.name}")
             key = following.raw
             value = self.lookup(key)
             if value is not None:

@@ -27,7 +27,8 @@ options:
     required: true
   state:
     description:
-      - V(present) bans the source. If it is banned already until another time, the time is changed.
+      - V(present) bans the source. As long as a ban of the same O(duration) is in force, nothing changes. A ban of another
+        duration begins anew.
       - V(absent) lifts all bans that hit the source.
     type: str
     choices: [present, absent]
@@ -38,7 +39,7 @@ options:
       - If omitted, it is banned until the ban is lifted.
     type: float
   reason:
-    description: Why, for the log.
+    description: Why. Ansible writes it into the host's system log, as all options of a task.
     type: str
     default: ""
 seealso:
@@ -83,9 +84,7 @@ def apply(module: AnsibleModule, host: Host) -> Result:
     if params["state"] == "absent":
         change = host.unban(params["address"], check=module.check_mode)
     else:
-        change = host.ban(
-            params["address"], params["duration"], params["reason"], check=module.check_mode
-        )
+        change = host.ban(params["address"], params["duration"], check=module.check_mode)
     return {
         "changed": change.changed,
         "source": change.source,

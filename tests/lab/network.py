@@ -84,32 +84,32 @@ def _ip(namespace: Namespace, commands: Iterable[str]) -> None:
 
 def _bridge_commands() -> list[str]:
     return [
-        "link set lo up",
+        "link set dev lo up",
         # Snooping without a querier loses neighbour solicitations after some minutes.
-        f"link add {_BRIDGE} type bridge stp_state 0 forward_delay 0 mcast_snooping 0",
-        f"link set {_BRIDGE} addrgenmode none up",
+        f"link add name {_BRIDGE} type bridge stp_state 0 forward_delay 0 mcast_snooping 0",
+        f"link set dev {_BRIDGE} addrgenmode none up",
     ]
 
 
 def _tap_commands(spec: topology.MachineSpec) -> list[str]:
     several = " multi_queue" if spec.queues > 1 else ""
     return [
-        f"tuntap add {spec.name} mode tap vnet_hdr{several}",
-        f"link set {spec.name} addrgenmode none master {_BRIDGE} up",
+        f"tuntap add dev {spec.name} mode tap vnet_hdr{several}",
+        f"link set dev {spec.name} addrgenmode none master {_BRIDGE} up",
     ]
 
 
 def _veth_commands(name: str, station: Namespace) -> list[str]:
     return [
-        f"link add {name} type veth peer name eth0 netns {station.name}",
-        f"link set {name} addrgenmode none master {_BRIDGE} up",
+        f"link add name {name} type veth peer name eth0 netns {station.name}",
+        f"link set dev {name} addrgenmode none master {_BRIDGE} up",
     ]
 
 
 def _station_commands(number: int) -> list[str]:
     return [
-        "link set lo up",
-        "link set eth0 up",
+        "link set dev lo up",
+        "link set dev eth0 up",
         f"address add {topology.ipv4(number)}/24 dev eth0",
         f"address add {topology.ipv6(number)}/64 dev eth0 nodad",
     ]

@@ -66,10 +66,27 @@ static __always_inline struct pw_ban *pw_ban_of(struct pw_shared *shared, struct
 	return pw_ban_of_source(shared, &source, now);
 }
 
+/* Take the source that a ring entry holds out of scan_bans; false if its ban is not over. */
+static __always_inline int pw_ring_vacate(struct pw_source *entry, struct pw_ban *next)
+{
+	if (!entry->plen)
+		return 1;
+	struct pw_source former = *entry;
+	struct pw_ban *old = scan_bans_get(&former);
+	/* A source banned anew has a newer entry: that one is its owner. */
+	if (!old || old->slot != next->slot)
+		return 1;
+	if (pw_live(old, next->since))
+		return 0;
+	scan_bans_delete(&former);
+	return 1;
+}
+
 /*
  * Write a scan ban and return its flags. The ring of keys takes one ban an entry; the rate limit
  * is such that the key which the next entry holds has expired before it is overwritten, whether
- * user space lives or not. Above that rate bans are short and go to an LRU map of their own.
+ * user space lives or not. It has not where ban_time was shortened since. Such bans, and those above
+ * the rate, are short and go to an LRU map of their own.
  */
 static __always_inline __u32 pw_ban_write(struct pw_header *header, struct pw_shared *shared,
 					  struct pw_counters *counters, struct pw_source *source,
@@ -81,19 +98,10 @@ static __always_inline __u32 pw_ban_write(struct pw_header *header, struct pw_sh
 		__u64 turn = __sync_fetch_and_add(&shared->ring_head, 1);
 		ban->slot = turn % header->ring_capacity;
 		struct pw_source *entry = scan_ring_get(ban->slot);
-		if (entry) {
-			if (entry->plen) {
-				struct pw_source former = *entry;
-				struct pw_ban *old = scan_bans_get(&former);
-				/* A source banned anew has a newer entry: that one is its owner. */
-				if (old && old->slot == ban->slot)
-					scan_bans_delete(&former);
-			}
-			if (!scan_bans_set(source, ban)) {
-				*entry = *source;
-				counters->bans++;
-				return 0;
-			}
+		if (entry && pw_ring_vacate(entry, ban) && !scan_bans_set(source, ban)) {
+			*entry = *source;
+			counters->bans++;
+			return 0;
 		}
 	}
 	ban->flags = PW_BAN_OVERFLOW;

@@ -134,6 +134,17 @@ static __always_inline __u32 pw_decide(struct xdp_md *context, struct pw_header 
 	return pw_unlisted(context, header, policy, counters, scratch);
 }
 
+/* More tags than we read: what is behind them cannot be told, so it does not pass. */
+static __always_inline __u32 pw_overtagged(struct xdp_md *context, struct pw_header *header,
+					   struct pw_scratch *scratch)
+{
+	scratch->packet.ifindex = context->ingress_ifindex;
+	struct pw_policy *policy = pw_policy_of(header, scratch);
+	if (policy->action == PW_ACTION_OFF)
+		return PW_PASS_OFF;
+	return policy->action == PW_ACTION_MONITOR ? PW_PASS_MONITOR_DENY : PW_DROP_VLAN;
+}
+
 /* Parse into *packet and look the source up; false if the IP header is not whole. */
 static __always_inline int pw_ipv4(struct xdp_md *context, struct pw_cursor *cursor, void *tables,
 				   struct pw_header *header, struct pw_packet *packet,
@@ -200,7 +211,7 @@ int packetwatch(struct xdp_md *context)
 		break;
 	case PW_VLAN:
 	case PW_VLAN_S:
-		return pw_verdict(counters, PW_DROP_VLAN, PW_OTHER);
+		return pw_verdict(counters, pw_overtagged(context, header, scratch), PW_OTHER);
 	case 0:
 		return pw_verdict(counters, PW_PASS_MALFORMED, PW_OTHER);
 	default:

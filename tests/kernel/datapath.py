@@ -1,0 +1,284 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The real program in a network namespace, and what tests want to do with it."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from packetwatch_core import _abi, _edits
+from packetwatch_core._bans import Ban, Bans
+from packetwatch_core._host import Host
+from packetwatch_core._libbpf import Map, library
+from packetwatch_core._loaded import Loaded
+from packetwatch_core._pins import Paths, Pins, specs
+from packetwatch_core._policy import keys_from_options
+from packetwatch_core._prog import Program, XdpContext, _TestRunOpts
+from packetwatch_core._ring import RingBuffer
+
+ROOT = Path(__file__).resolve().parents[2]
+FULL = os.environ.get("PACKETWATCH_FULL") == "1"
+POLICY = {"scan_counts": "any", "scan_ports": 3}
+PASS, DROP = 2, 1
+CLEARED = ("bans", "scan_bans", "overflow", "hosts", "nets", "local", "tracks", "rates")
+
+_CLONE_NEWNET = 0x40000000
+_ZERO = bytes(4)
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def run_command(argv: Sequence[str], stdin: str | None = None) -> tuple[int, str, str]:
+    """What the library is handed in to start processes with."""
+    done = subprocess.run(argv, input=stdin, capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
+def command(line: str) -> None:
+    """A command that must succeed."""
+    subprocess.run(line.split(), check=True, stdin=subprocess.DEVNULL)
+
+
+class Namespace:
+    """A network namespace; `inside` moves the calling thread there."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        command(f"ip netns add {name}")
+        self._descriptor = os.open(f"/run/netns/{name}", os.O_RDONLY | os.O_CLOEXEC)
+        self.command("ip link set lo up")
+
+    def close(self) -> None:
+        """Remove the namespace; nobody may be left in it."""
+        left = run_command(["ip", "netns", "pids", self.name])[1]
+        os.close(self._descriptor)
+        command(f"ip netns delete {self.name}")
+        assert not left, f"processes were left behind in {self.name}: {left}"
+
+    def command(self, line: str) -> None:
+        """Run a command in the namespace; bpffs stays in its view, unlike with ip netns exec."""
+        command(f"nsenter --net=/run/netns/{self.name} {line}")
+
+    @contextlib.contextmanager
+    def inside(self) -> Iterator[None]:
+        with open("/proc/thread-self/ns/net", "rb") as before:
+            _enter(self._descriptor)
+            try:
+                yield
+            finally:
+                _enter(before.fileno())
+
+
+def _enter(descriptor: int) -> None:
+    if _libc.setns(descriptor, _CLONE_NEWNET):
+        raise OSError(ctypes.get_errno(), "setns")
+
+
+class Runner:
+    """BPF_PROG_TEST_RUN with as little around it as Python allows."""
+
+    def __init__(self, program: Program, ifindex: int) -> None:
+        self._context = XdpContext(ingress_ifindex=ifindex)
+        self._opts = _TestRunOpts(sz=ctypes.sizeof(_TestRunOpts), repeat=1)
+        self._opts.ctx_in = ctypes.addressof(self._context)
+        self._opts.ctx_size_in = ctypes.sizeof(self._context)
+        self._call = library().bpf_prog_test_run_opts
+        self._reference = ctypes.byref(self._opts)
+        self._fd = program.fd
+
+    def __call__(self, frame: bytes) -> int:
+        opts = self._opts
+        opts.data_in = frame
+        opts.data_size_in = self._context.data_end = len(frame)
+        error = self._call(self._fd, self._reference)
+        assert error == 0, os.strerror(-error)
+        return int(opts.retval)
+
+
+class Datapath:
+    """The loaded filter, its maps, and the namespaces at both ends of the cable."""
+
+    def __init__(self, host: Namespace, peer: Namespace, paths: Paths) -> None:
+        self.host_namespace = host
+        self.peer_namespace = peer
+        self.paths = paths
+        self.host = Host(run_command, paths)
+        self.host.attach("v0", "native")
+        self.pins = Pins(paths.bpffs)
+        self.maps: dict[str, Map] = {name: Map.open(self.pins.map(name)) for name in specs()}
+        self.ifindex = socket.if_nametoindex("v0")
+        self.bans = Bans(self.maps)
+        self._ring = RingBuffer(self.maps["events"])
+        self._program: Program | None = None
+        self._runner: Runner | None = None
+
+    def close(self) -> None:
+        self._forget()
+        self._ring.close()
+        for opened in self.maps.values():
+            opened.close()
+        self.host.detach("v0")
+
+    # Settings
+
+    def reset(self) -> None:
+        """Nothing declared, nothing remembered."""
+        Path(self.paths.settings).write_text("PW_PROTECT_AUTO=0\n")
+        self.lists()
+        self.policy()
+        for name in CLEARED:
+            for key, dummy in self.maps[name].items():
+                self.maps[name].delete(key)
+        self.maps["shared"].update(_ZERO, bytes(_abi.SHARED.size))
+        self.host.apply()
+        self.events()
+
+    def policy(self, **options: Any) -> None:
+        """Make `POLICY` with these options the default policy."""
+        keys = keys_from_options(POLICY | options)
+        self.host.apply(_edits.set_policy(None, keys, replace=True))
+        self._forget()
+
+    def lists(self, allow: Sequence[str] = (), deny: Sequence[str] = ()) -> None:
+        """Declare exactly these entries."""
+        texts = {"allow": "\n".join(allow), "deny": "\n".join(deny)}
+        self.host.apply(_edits.set_lists("test", texts, allow_empty=True), force=True)
+        self._forget()
+
+    def protect(self, *prefixes: str, auto: bool = False) -> None:
+        """Declare what is protected."""
+        text = f'PW_PROTECT_AUTO={int(auto)}\nPW_PROTECT="{" ".join(prefixes)}"\n'
+        Path(self.paths.settings).write_text(text)
+        self.host.apply()
+
+    def peer(self) -> contextlib.AbstractContextManager[None]:
+        """Be at the other end of the cable."""
+        return self.peer_namespace.inside()
+
+    # Packets
+
+    @property
+    def program(self) -> Program:
+        """The program that is attached now."""
+        if self._program is None:
+            with Loaded(self.pins) as loaded:
+                assert loaded.program is not None
+                self._program = Program.by_id(loaded.program.info().id)
+        return self._program
+
+    @property
+    def run(self) -> Callable[[bytes], int]:
+        """Run the program on a frame that comes in by v0, and return its verdict."""
+        if self._runner is None:
+            self._runner = Runner(self.program, self.ifindex)
+        return self._runner
+
+    def fate(self, frame: bytes) -> str:
+        """Run one frame: the one cell in which it counts, which its verdict must match."""
+        before = self.cells()
+        verdict = self.run(frame)
+        grown = difference(self.cells(), before)
+        assert list(grown.values()) == [1], grown
+        name = next(iter(grown))
+        assert verdict == (DROP if name.startswith("drop ") else PASS), (name, verdict)
+        return name
+
+    def fates(self, *frames: bytes) -> list[str]:
+        return [self.fate(frame) for frame in frames]
+
+    def _forget(self) -> None:
+        if self._program is not None:
+            self._program.close()
+        self._program = self._runner = None
+
+    # What it has done
+
+    def counters(self) -> dict[str, Any]:
+        """All counters, summed over the processors."""
+        raw = self.maps["counters"].lookup(_ZERO) or b""
+        rows = [
+            _abi.COUNTERS.unpack(raw, offset) for offset in range(0, len(raw), _abi.COUNTERS.size)
+        ]
+        return {
+            name: tuple(map(sum, zip(*(row[name] for row in rows), strict=True)))
+            if isinstance(rows[0][name], tuple)
+            else sum(row[name] for row in rows)
+            for name in rows[0]
+        }
+
+    def cells(self) -> dict[str, int]:
+        """Packets by "verdict reason family"."""
+        packets = self.counters()["packets"]
+        names = (
+            f"{verdict} {reason} {family}"
+            for verdict, reason in _abi.REASONS
+            for family in _abi.FAMILIES
+        )
+        return dict(zip(names, packets, strict=True))
+
+    def ban_of(self, address: str) -> Ban | None:
+        """The ban that hits an address."""
+        found = self.bans.why(address).bans
+        return found[0] if found else None
+
+    def banned(self) -> set[str]:
+        """Texts of all sources that are banned."""
+        return {ban.source.text for ban in self.bans.active()}
+
+    def events(self) -> list[dict[str, Any]]:
+        """Events since the last call, with the length of their records as "size"."""
+        found = []
+        while records := self._ring.drain(4096):
+            for record in records:
+                fields = _abi.EVENT.unpack(record.ljust(_abi.EVENT.size, b"\0"))
+                found.append(fields | {"size": len(record)})
+        return found
+
+    def age(self, seconds: float) -> None:
+        """Let time pass for all tracks: each port was hit so much earlier."""
+        back = round(seconds * 1e9) >> 10 << 16
+        for key, value in self.maps["tracks"].items():
+            slots = _abi.TRACK.unpack(value)["slot"]
+            older = [slot - back if slot else 0 for slot in slots]
+            self.maps["tracks"].update(key, _abi.TRACK.pack(slot=older))
+
+
+def difference(after: Mapping[str, int], before: Mapping[str, int]) -> dict[str, int]:
+    """What has grown."""
+    return {name: after[name] - before[name] for name in after if after[name] != before[name]}
+
+
+def on_cpus(*jobs: Callable[[], None], timeout: int = 120) -> None:
+    """Run each job in a process of its own, each on a processor of its own as far as there are."""
+    cpus = sorted(os.sched_getaffinity(0))
+    children = []
+    for number, job in enumerate(jobs):
+        child = os.fork()
+        if child == 0:
+            _be_child(job, cpus[number % len(cpus)], timeout)
+        children.append(child)
+    statuses = [os.waitpid(child, 0)[1] for child in children]
+    assert statuses == [0] * len(jobs), statuses
+
+
+def _be_child(job: Callable[[], None], cpu: int, timeout: int) -> NoReturn:
+    status = 1
+    try:
+        signal.alarm(timeout)
+        os.sched_setaffinity(0, {cpu})
+        job()
+        status = 0
+    except BaseException as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+    finally:
+        os._exit(status)
