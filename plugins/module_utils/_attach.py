@@ -85,8 +85,8 @@ def attach(program: Program, interface: str, ifindex: int, mode: str) -> Attache
 def _explain(interface: str, ifindex: int, error: OSError) -> str:
     """The driver's errno in words; Foreign if somebody else holds the place."""
     number = error.errno or 0
-    if number in _TAKEN:
-        found = attached(ifindex)
+    found = attached(ifindex)
+    if number in _TAKEN and found.program_id:
         raise _foreign(interface, found.program_id, found.mode) from error
     text = os.strerror(number)
     if number == errno.EOPNOTSUPP:

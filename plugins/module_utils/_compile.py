@@ -13,18 +13,16 @@ neither bcc nor kernel headers. Bytecode refers to maps by name; the loader puts
 from __future__ import annotations
 
 import base64
-import contextlib
-import hashlib
 import json
 import os
-import platform
 import re
 import struct
-import tempfile
 import typing as t
 
 from . import _abi
+from ._digest import sha256
 from ._errors import LoadFailed, Unreadable, Unsupported
+from ._files import replace_file
 
 if t.TYPE_CHECKING:
     from ._types import Run
@@ -97,9 +95,9 @@ class Compiler:
         try:
             with open(path, encoding="ascii") as file:
                 return _read(file.read())
-        except FileNotFoundError:
+        except (FileNotFoundError, UnicodeDecodeError):
             return None
-        except (OSError, UnicodeDecodeError) as error:
+        except OSError as error:
             raise Unreadable(f"{path}: {error}") from error
 
     def get(self, source: str) -> Bytecode:
@@ -115,8 +113,8 @@ class Compiler:
 
     def _path(self, source: str) -> str:
         # What includes only uapi headers, as our own source, is the same bytecode everywhere.
-        release = platform.release() if _KERNEL_INCLUDE.search(source) else ""
-        parts = (source, FUNCTION, *FLAGS, str(_abi.ABI), platform.machine(), release, _SCRIPT)
+        release = os.uname().release if _KERNEL_INCLUDE.search(source) else ""
+        parts = (source, FUNCTION, *FLAGS, str(_abi.ABI), os.uname().machine, release, _SCRIPT)
         return os.path.join(self._folder, _digest("\0".join(parts).encode()).hex() + ".json")
 
     def _compile(self, source: str) -> str:
@@ -128,22 +126,15 @@ class Compiler:
         return output
 
     def _store(self, path: str, text: str) -> None:
-        os.makedirs(self._folder, mode=0o700, exist_ok=True)
-        file, draft = tempfile.mkstemp(dir=self._folder, prefix=".new-")
         try:
-            with os.fdopen(file, "w", encoding="ascii") as stream:
-                stream.write(json.dumps(json.loads(text) | {"check": _check(text)}))
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.rename(draft, path)
-        except BaseException:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(draft)
-            raise
+            os.makedirs(self._folder, mode=0o700, exist_ok=True)
+            replace_file(path, json.dumps(json.loads(text) | {"check": _check(text)}))
+        except OSError as error:
+            raise LoadFailed(f"the bytecode cannot be kept: {error}") from error
 
 
 def _digest(data: bytes) -> bytes:
-    return hashlib.sha256(data).digest()
+    return sha256(data).digest()
 
 
 def _check(text: str) -> str:
@@ -169,7 +160,7 @@ def _read(text: str) -> Bytecode | None:
 
 def _failure(errors: str) -> Exception:
     """The error that says what the operator can do about bcc's message."""
-    release = platform.release()
+    release = os.uname().release
     if "No module named 'bcc'" in errors:
         return Unsupported("bcc is not installed: apt-get install python3-bpfcc")
     if f"{PYTHON}: " in errors:

@@ -12,13 +12,14 @@ inlines; another size needs the program to be loaded anew with another slot.
 
 from __future__ import annotations
 
-import hashlib
+import errno
 import struct
 import typing as t
 
 from . import _abi
+from ._digest import sha256
 from ._errors import InvalidInput
-from ._libbpf import ARRAY, ARRAY_OF_MAPS, Map
+from ._libbpf import ARRAY, ARRAY_OF_MAPS, KernelError, Map
 from ._pins import RING_CAPACITY
 from ._policy import DEFAULT, Policy, nanoseconds
 from ._tables import Tables
@@ -26,6 +27,7 @@ from ._tables import Tables
 _U32 = struct.Struct("=I")
 _ZERO = _U32.pack(0)
 _SECOND = 1_000_000_000
+_ATTEMPTS = 5
 # All sources together: 10,000 events/s with bursts of 20,000; each source: 100/s, bursts of 200.
 _EVENT_RATE = {"event_interval_ns": _SECOND // 10_000, "event_burst_ns": 2 * _SECOND}
 _SOURCE_RATE = {"source_interval_ns": _SECOND // 100, "source_burst_ns": 2 * _SECOND}
@@ -61,6 +63,17 @@ class Image(t.NamedTuple):
     def pages(self) -> int:
         return (len(self.first) + len(self.v4) + len(self.v6)) // _abi.PAGE
 
+    @property
+    def bytecode(self) -> bytes:
+        """Digest of the program that it is for."""
+        code: bytes = _abi.HEADER.unpack(self.first)["bytecode"]
+        return code
+
+    def made_for(self, code: bytes) -> Image:
+        """The same for the program whose bytecode has the digest `code`."""
+        header = _abi.HEADER.pack(**_abi.HEADER.unpack(self.first) | {"bytecode": code})
+        return self._replace(first=header + self.first[len(header) :])
+
 
 def build(
     areas: Areas, policies: t.Mapping[str, Policy], ifindexes: t.Mapping[str, int], code: bytes
@@ -85,7 +98,7 @@ def build(
         **_SOURCE_RATE,
     }
     table = _policy_table(policies, ifindexes)
-    check = hashlib.sha256(_abi.HEADER.pack(**values) + table)
+    check = sha256(_abi.HEADER.pack(**values) + table)
     check.update(areas.v4)
     check.update(areas.v6)
     header = _abi.HEADER.pack(
@@ -124,14 +137,13 @@ def go_live(slot: Map, image: Image, capacity: int) -> None:
 
     Returns when no packet reads the former generation any more (the kernel waits for readers).
     """
-    with Generation.current(slot) as dummy, _pages(capacity) as pages:
-        # The former map stays open until the slot has moved on (CVE-2023-52447).
+    with _pages(capacity) as pages:
         content = memoryview(image.first + image.v4 + image.v6)
         for index in range(image.pages):
             page = content[index * _abi.PAGE : (index + 1) * _abi.PAGE]
             pages.update(_U32.pack(index), bytes(page))
         pages.freeze()
-        slot.update(_ZERO, _U32.pack(pages.fd))
+        _point(slot, pages)
 
 
 class Generation:
@@ -143,8 +155,17 @@ class Generation:
 
     @classmethod
     def current(cls, slot: Map) -> Generation:
-        value = slot.lookup(_ZERO)
-        return cls(None if value is None else Map.by_id(_U32.unpack(value)[0]))
+        for attempt in range(_ATTEMPTS):
+            value = slot.lookup(_ZERO)
+            if value is None:
+                break
+            try:
+                return cls(Map.by_id(_U32.unpack(value)[0]))
+            except KernelError as error:
+                # Whoever only reads has no lock: the slot may have moved on since the lookup.
+                if error.errno != errno.ENOENT or attempt == _ATTEMPTS - 1:
+                    raise
+        return cls(None)
 
     def __enter__(self) -> Generation:
         return self
@@ -152,6 +173,11 @@ class Generation:
     def __exit__(self, *dummy: object) -> None:
         if self._pages is not None:
             self._pages.close()
+
+    def revive(self, slot: Map) -> None:
+        """Point the slot to this generation again."""
+        if self._pages:
+            _point(slot, self._pages)
 
     @property
     def capacity(self) -> int:
@@ -185,6 +211,12 @@ class Generation:
     def _page(self, index: int) -> bytes:
         page = self._pages.lookup(_U32.pack(index)) if self._pages else None
         return page or bytes(_abi.PAGE)
+
+
+def _point(slot: Map, pages: Map) -> None:
+    # The former map stays open until the slot has moved on (CVE-2023-52447).
+    with Generation.current(slot) as dummy:
+        slot.update(_ZERO, _U32.pack(pages.fd))
 
 
 def _pages(capacity: int) -> Map:

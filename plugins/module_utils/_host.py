@@ -13,9 +13,9 @@ is live leaves everything as it was.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
-import tempfile
 import time
 import typing as t
 
@@ -23,7 +23,8 @@ from . import _attach, _info, _protect
 from ._bans import Bans
 from ._compile import Compiler
 from ._describe import describe
-from ._errors import InvalidInput, LoadFailed, Unreadable
+from ._errors import InvalidInput, LoadFailed, PacketwatchError, Unreadable
+from ._files import replace_file
 from ._generation import build, capacity_for
 from ._lists import Lists, check_protected, compile_lists, is_current
 from ._loaded import Loaded, check_memory
@@ -38,7 +39,7 @@ if t.TYPE_CHECKING:
     from ._bans import Ban
     from ._compile import Bytecode
     from ._edits import Edit
-    from ._generation import Areas, Image
+    from ._generation import Image
     from ._types import Run
 
 LOCK_WAIT = 60.0
@@ -86,7 +87,7 @@ class _Draft(t.NamedTuple):
 
     plan: Plan
     state: State
-    areas: Areas | None
+    image: Image
     declared: bool
     apply: bool
 
@@ -115,16 +116,24 @@ class Host:
         """
         with self.store.lock(LOCK_WAIT), Loaded(self.pins) as loaded:
             draft = self._draft(loaded, edit or _unchanged, force or edit is None)
-            if draft.declared:
-                number = self.store.write_candidate(draft.state)
-            if loaded.active:
-                if draft.apply:
-                    self._go_live(loaded, draft)
-                self._write_protection()
-            if draft.declared:
-                self.store.confirm(number)
-                self.store.prune()
+            with contextlib.ExitStack() as undo:
+                if loaded.active:
+                    self._write_protection()
+                if loaded.active and draft.apply:
+                    saved = self._saved_bytecode
+                    undo.callback(loaded.replace(draft.image, saved, self._limit()))
+                if draft.declared:
+                    self._confirm(draft.state)
+                undo.pop_all()
             return draft.plan
+
+    def _confirm(self, state: State) -> None:
+        """Make a state the confirmed one; what is left of a failure is removed."""
+        try:
+            self.store.confirm(self.store.write_candidate(state))
+        finally:
+            with contextlib.suppress(PacketwatchError):
+                self.store.prune()
 
     def _draft(self, loaded: Loaded, edit: Edit, force: bool) -> _Draft:
         dummy, before = self.store.read_current()
@@ -134,19 +143,24 @@ class Host:
         with loaded.generation() as current:
             digest_before = current.digest
             code = current.header["bytecode"]
-            areas = current.areas() if loaded.active else None
+            live = current.areas() if loaded.active else None
         lists: Lists | None = None
+        areas = live
         if areas is None or not is_current(areas, after):
             lists = compile_lists(after)
             areas = lists.areas
-            if not force:
+            if not force and (after.allow, after.deny) != (before.allow, before.deny):
                 check_protected(areas, self._protection())
         image = build(areas, policies, loaded.ifindexes, code)
         check_memory(capacity_for(image.pages), settings.list_memory)
         apply = loaded.active and (image.digest != digest_before or not loaded.whole)
+        drifted = apply
+        if loaded.whole and live is not None and live.lists == areas.lists:
+            # That entries expire is no change.
+            drifted = build(live, policies, loaded.ifindexes, code).digest != digest_before
         texts = describe(before, after)
         plan = Plan(
-            changed=before != after or apply,
+            changed=before != after or drifted,
             digest_before=digest_before,
             digest_after=image.digest,
             counts=lists.counts if lists else _info.count_lists(after),
@@ -155,16 +169,7 @@ class Host:
             live=loaded.active,
         )
         # Lists whose text changed but whose tables did not still need their digest renewed.
-        return _Draft(plan, after, areas, before != after, apply or lists is not None)
-
-    def _go_live(self, loaded: Loaded, draft: _Draft) -> None:
-        if draft.areas is None:
-            raise LoadFailed("a plan without tables cannot go live")
-        with loaded.generation() as current:
-            code = current.header["bytecode"]
-        policies = resolve_policies(draft.state.policy)
-        image = build(draft.areas, policies, loaded.ifindexes, code)
-        loaded.replace(image, self._saved_bytecode, self._limit())
+        return _Draft(plan, after, image, before != after, apply or lists is not None)
 
     # Interfaces
 
@@ -205,36 +210,34 @@ class Host:
         wanted = mode or state.interfaces.get(interface, "auto")
         text = source or self._saved_source()
         bytecode = self._compiler.get(text)
-        before = _line(interface, attached(ifindex).mode)
-        reason = ""
+        former = attached(ifindex).mode
         with loaded.generation() as current:
             replaced = loaded.program is None or current.header["bytecode"] != bytecode.digest
+            digest_before = current.digest
         held = loaded.links.get(interface)
         fresh = held is None or held.ifindex != ifindex
-        moved = not fresh and wanted not in ("auto", attached(ifindex).mode)
-        first = loaded.program is None
-        if replaced or fresh or not loaded.whole:
-            ifindexes = loaded.ifindexes | {interface: ifindex}
-            image = self._image(loaded, state, ifindexes, bytecode.digest)
-            loaded.replace(image, lambda: bytecode, self._limit())
+        moved = not fresh and wanted not in ("auto", former)
+        image = self._image(loaded, state, loaded.ifindexes | {interface: ifindex}, bytecode.digest)
+        reason = ""
+        with contextlib.ExitStack() as undo:
+            if replaced or not loaded.whole or image.digest != digest_before:
+                undo.callback(loaded.replace(image, lambda: bytecode, self._limit()))
             self._write_protection()
-        if fresh or moved:
-            try:
+            if fresh or moved:
+                undo.callback(loaded.restore, interface, ifindex, former if moved else "none")
                 reason = loaded.attach(interface, ifindex, wanted).reason
-            except Exception:
-                if first:
-                    self.pins.remove()
-                elif moved:
-                    loaded.attach(interface, ifindex, "auto")
-                raise
-        renewed = self._save_source(text)
-        declared = dataclasses.replace(state, interfaces=state.interfaces | {interface: wanted})
-        if declared != state:
-            self.store.confirm(self.store.write_candidate(declared))
-            self.store.prune()
+            saved = self._saved_text()
+            renewed = saved != text
+            if renewed:
+                undo.callback(self._save_source, saved)
+                self._save_source(text)
+            declared = dataclasses.replace(state, interfaces=state.interfaces | {interface: wanted})
+            if declared != state:
+                self._confirm(declared)
+            undo.pop_all()
         now = attached(ifindex)
         changed = replaced or renewed or fresh or moved or declared != state
-        after = _line(interface, now.mode)
+        before, after = _line(interface, former), _line(interface, now.mode)
         return Attachment(changed, interface, now.mode, reason, now.program_id, before, after)
 
     def _foretell(
@@ -289,11 +292,20 @@ class Host:
         before, after = _line(interface, mode), _line(interface, "none")
         if changed and not check:
             if left != state:
-                self.store.confirm(self.store.write_candidate(left))
-                self.store.prune()
+                self._confirm(left)
             if held:
                 loaded.detach(interface)
+            if loaded.active:
+                self._forget(loaded, left)
         return Attachment(changed, interface, "none", "", 0, before, after)
+
+    def _forget(self, loaded: Loaded, state: State) -> None:
+        """Take what the live generation says of interfaces that are attached to no more out of it."""
+        with loaded.generation() as current:
+            code, digest = current.header["bytecode"], current.digest
+        image = self._image(loaded, state, loaded.ifindexes, code)
+        if image.digest != digest:
+            loaded.replace(image, self._saved_bytecode, self._limit())
 
     def _image(
         self, loaded: Loaded, state: State, ifindexes: t.Mapping[str, int], code: bytes
@@ -378,19 +390,16 @@ class Host:
         except (OSError, UnicodeDecodeError) as error:
             raise Unreadable(f"{self.paths.program}: {error}") from error
 
-    def _save_source(self, text: str) -> bool:
-        """Keep the program for the next boot; False if it is what was kept."""
-        if self._saved_text() == text:
-            return False
-        folder = os.path.dirname(self.paths.program)
-        os.makedirs(folder, exist_ok=True)
-        file, draft = tempfile.mkstemp(dir=folder, prefix=".new-")
-        with os.fdopen(file, "w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.rename(draft, self.paths.program)
-        return True
+    def _save_source(self, text: str | None) -> None:
+        """Keep the program for the next boot."""
+        try:
+            if text is None:
+                os.unlink(self.paths.program)
+            else:
+                os.makedirs(os.path.dirname(self.paths.program), exist_ok=True)
+                replace_file(self.paths.program, text)
+        except OSError as error:
+            raise LoadFailed(f"the program cannot be kept: {error}") from error
 
 
 def _unchanged(state: State) -> State:

@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import bisect
-import hashlib
 import math
 import time
 import typing as t
@@ -18,6 +17,7 @@ from . import _abi, _protect
 from ._address import Prefix, format_prefix, from_mapped
 from ._bulk import read_prefixes
 from ._clock import clock_synchronised
+from ._digest import sha256
 from ._errors import InvalidInput
 from ._generation import Areas
 from ._ranges import DENY, Prefixes
@@ -40,7 +40,7 @@ class Lists(t.NamedTuple):
 
 def digest_of(state: State) -> bytes:
     """SHA-256 of all drop-ins, with their names."""
-    check = hashlib.sha256()
+    check = sha256()
     for kind, lists in (("allow", state.allow), ("deny", state.deny)):
         for name, text in sorted(lists.items()):
             check.update(f"{kind} {name} {len(text)}\n{text}".encode())

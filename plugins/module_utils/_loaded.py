@@ -13,13 +13,14 @@ maps. The pin of the program only serves where every link was severed.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import typing as t
 
 from . import _abi, _attach
 from ._errors import LoadFailed, TooLarge, Unreadable
 from ._generation import Generation, capacity_for, fits, go_live, make_slot
-from ._libbpf import PERCPU_ARRAY, Map
+from ._libbpf import PERCPU_ARRAY, KernelError, Map
 from ._prog import Link, Program
 
 if t.TYPE_CHECKING:
@@ -28,6 +29,7 @@ if t.TYPE_CHECKING:
     from ._pins import Pins
 
 _MIB = 1 << 20
+_ATTEMPTS = 5
 
 
 class Held(t.NamedTuple):
@@ -47,13 +49,25 @@ class Loaded:
         self.links: dict[str, Held] = {}
         self.program: Program | None = None
         self.slot: Map | None = None
+        self.whole = True
+        """All links hold the one program, and so does its pin; not after a crash amid a change."""
 
     def __enter__(self) -> Loaded:
-        try:
-            self._read()
-        except BaseException:
-            self._open.close()
-            raise
+        for attempt in range(_ATTEMPTS):
+            try:
+                self._read()
+                break
+            except Unreadable:
+                self._open.close()
+                raise
+            except KernelError as error:
+                # Whoever only reads has no lock: what was there a moment ago may be replaced.
+                self._open.close()
+                if error.errno != errno.ENOENT or attempt == _ATTEMPTS - 1:
+                    raise
+            except BaseException:
+                self._open.close()
+                raise
         return self
 
     def __exit__(self, *dummy: object) -> None:
@@ -61,13 +75,8 @@ class Loaded:
 
     @property
     def program_ids(self) -> set[int]:
-        ids = {held.program_id for held in self.links.values()}
+        ids = {held.program_id for held in self.links.values() if held.ifindex}
         return ids | ({self.program.info().id} if self.program else set())
-
-    @property
-    def whole(self) -> bool:
-        """Whether all links hold the one program; not so after a crash amid a replacement."""
-        return len(self.program_ids) <= 1
 
     @property
     def ifindexes(self) -> dict[str, int]:
@@ -82,28 +91,44 @@ class Loaded:
         """The live generation; that of an empty slot if nothing is loaded."""
         return Generation.current(self.slot) if self.slot else Generation(None)
 
-    def replace(self, image: Image, bytecode: t.Callable[[], Bytecode], limit: int) -> None:
+    def replace(
+        self, image: Image, bytecode: t.Callable[[], Bytecode], limit: int
+    ) -> t.Callable[[], None]:
         """Make the image live: through the slot if it fits, else with the program loaded anew.
 
-        limit: MiB that a generation may take. Until the last step the old state is in force.
+        limit: MiB that a generation may take. If it fails, the old state is in force; what comes
+        back is how to return to it.
         """
-        with self.generation() as current:
-            capacity, made_for = current.capacity, current.header["bytecode"]
-        same = self.whole and made_for == _code_of(image)
-        if self.slot and same and fits(image.pages, capacity):
-            go_live(self.slot, image, capacity)
-            return
-        self._load(image, bytecode(), limit)
+        former = self._keep(self.generation())
+        same = self.whole and former.header["bytecode"] == image.bytecode
+        if self.slot and same and fits(image.pages, former.capacity):
+            slot = self.slot
+            go_live(slot, image, former.capacity)
+            return lambda: former.revive(slot)
+        first = self.program is None and not self.links
+        try:
+            return self._load(image, bytecode(), limit)
+        except BaseException:
+            if first:
+                self._pins.remove()
+            raise
 
     def attach(self, interface: str, ifindex: int, mode: str) -> _attach.Attached:
-        """Attach the loaded program by a pinned link; a former link of a device gone is dropped."""
+        """Attach the loaded program by a pinned link, in place of the one that there may be."""
         if self.program is None:
             raise LoadFailed("no program is loaded")
         self._drop(interface)
         done = _attach.attach(self.program, interface, ifindex, mode)
-        done.link.pin(self._pins.link(interface))
-        self.links[interface] = Held(done.link, self.program.info().id, ifindex)
+        link = self._keep(done.link)
+        link.pin(self._pins.link(interface))
+        self.links[interface] = Held(link, self.program.info().id, ifindex)
         return done
+
+    def restore(self, interface: str, ifindex: int, mode: str) -> None:
+        """Back to the mode that an interface had before; "none": it was not filtered."""
+        self._drop(interface)
+        if mode != "none":
+            self.attach(interface, ifindex, mode)
 
     def detach(self, interface: str) -> None:
         """Take the filter off an interface; with the last one goes everything that was loaded."""
@@ -117,38 +142,67 @@ class Loaded:
             os.unlink(self._pins.link(interface))
             held.link.close()
 
-    def _load(self, image: Image, bytecode: Bytecode, limit: int) -> None:
+    def _load(self, image: Image, bytecode: Bytecode, limit: int) -> t.Callable[[], None]:
         capacity = capacity_for(image.pages)
         check_memory(capacity, limit)
         maps = self._pins.ensure()
         slot = self._keep(make_slot(capacity))
-        go_live(slot, image, capacity)
+        go_live(slot, image.made_for(bytecode.digest), capacity)
         with Map.create(PERCPU_ARRAY, "scratch", 4, _abi.SCRATCH_SIZE, 1) as scratch:
             descriptors = {name: found.fd for name, found in maps.items()}
             descriptors |= {"generation": slot.fd, "scratch": scratch.fd}
             program = self._keep(Program.load(bytecode.resolved(descriptors), "packetwatch"))
+        former = self.program, self.slot
+        self._switch(program)
+        self.program, self.slot = program, slot
+        return lambda: self._return(*former)
+
+    def _switch(self, program: Program) -> None:
+        """Let all links and the pin hold the program; if one refuses, they hold the former one."""
         draft = self._pins.program + "_next"
         with contextlib.suppress(FileNotFoundError):
             os.unlink(draft)
         program.pin(draft)
-        number = program.info().id
-        for name, held in self.links.items():
-            if held.ifindex:
-                held.link.update(program)
-                self.links[name] = held._replace(program_id=number)
-        os.rename(draft, self._pins.program)
+        done: list[tuple[Link, Program]] = []
+        try:
+            for name, held in list(self.links.items()):
+                former = self._keep(Program.by_id(held.program_id))
+                if _update(held, program):
+                    done.append((held.link, former))
+                    self.links[name] = held._replace(program_id=program.info().id)
+                else:
+                    self._drop(name)
+            os.rename(draft, self._pins.program)
+        except BaseException:
+            for link, former in done:
+                link.update(former)
+            os.unlink(draft)
+            raise
+        self.whole = True
+
+    def _return(self, program: Program | None, slot: Map | None) -> None:
+        """Go back to what was loaded before."""
+        if program is None:
+            self._pins.remove()
+        else:
+            self._switch(program)
         self.program, self.slot = program, slot
 
     def _read(self) -> None:
+        self.links = {}
+        self.program = self.slot = None
         for name in self._pins.interfaces():
             link = self._keep(_opened(Link.open, self._pins.link(name)))
             number, ifindex = link.info()
             self.links[name] = Held(link, number, ifindex)
+        held = {item.program_id for item in self.links.values() if item.ifindex}
+        pinned = 0
         if os.path.exists(self._pins.program):
             self.program = self._keep(_opened(Program.open, self._pins.program))
-        held = [item.program_id for item in self.links.values() if item.ifindex]
-        if held and (self.program is None or self.program.info().id not in held):
-            self.program = self._keep(Program.by_id(held[0]))
+            pinned = self.program.info().id
+        self.whole = held <= {pinned} and not os.path.exists(self._pins.program + "_next")
+        if held and pinned not in held:
+            self.program = self._keep(Program.by_id(min(held)))
         if self.program:
             for number in self.program.info().map_ids:
                 found = self._keep(Map.by_id(number))
@@ -169,13 +223,22 @@ def check_memory(capacity: int, limit: int) -> None:
         )
 
 
-def _code_of(image: Image) -> bytes:
-    code: bytes = _abi.HEADER.unpack(image.first)["bytecode"]
-    return code
+def _update(held: Held, program: Program) -> bool:
+    """Replace a link's program; False if the link's device is gone."""
+    try:
+        if held.ifindex:
+            held.link.update(program)
+        return bool(held.ifindex)
+    except KernelError as error:
+        if error.errno != errno.ENOLINK:
+            raise
+        return False
 
 
 def _opened(opener: t.Callable[[str], t.Any], path: str) -> t.Any:
     try:
         return opener(path)
-    except OSError as error:
+    except KernelError as error:
+        if error.errno == errno.ENOENT:
+            raise
         raise Unreadable(f"{path}: {error.strerror}; are you root?") from error

@@ -9,11 +9,12 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import typing as t
 
 from ._errors import LoadFailed
-from ._libbpf import Descriptor, call, info_by_fd, library, obj_get
+from ._libbpf import Descriptor, KernelError, call, info_by_fd, library, obj_get
 
 XDP_GENERIC = 1 << 1
 XDP_NATIVE = 1 << 2
@@ -23,7 +24,8 @@ _ATTACH_XDP = 37
 _F_HAS_FRAGS = 1 << 5
 _F_REPLACE = 1 << 2
 _LICENSE = b"Dual BSD/GPL"
-_LOG_BYTES = 1 << 20
+# Where the log is cut, older kernels keep its beginning, and what counts is at its end.
+_LOG_BYTES = 1 << 24
 _MODES = {1: "native", 2: "generic", 3: "offloaded"}
 
 
@@ -171,6 +173,8 @@ class Program(Descriptor):
         if fd >= 0:
             return cls(fd)
         # The log costs time and memory: only asked for when there is something to read.
+        if -fd == errno.EPERM:
+            raise KernelError(-fd, "load the program")
         log = ctypes.create_string_buffer(_LOG_BYTES)
         opts.log_level, opts.log_size = 1, _LOG_BYTES
         opts.log_buf = ctypes.cast(log, ctypes.c_char_p)

@@ -14,6 +14,7 @@ description:
   - This module is B(private) to the role P(packetwatch.xdp.packetwatch#role); it may change or vanish in any release.
   - Unpacks the host library, the agent, the C source and the units into a folder named by version and digest,
     and makes it the current one by a rename. The folder before it is kept, older ones are removed.
+  - Makes the agent's user and the groups.
   - With O(state=absent) it takes everything of Packetwatch off the host, whatever part of it is there,
     which includes what is attached, lists, policy and bans.
 author:
@@ -70,8 +71,10 @@ lacks_archive:
 
 import dataclasses
 import glob
+import grp
 import hashlib
 import os
+import pwd
 import shutil
 import tarfile
 import tempfile
@@ -83,11 +86,16 @@ from ansible_collections.packetwatch.xdp.plugins.module_utils._store import Stor
 
 LIBRARY = "/usr/lib/packetwatch"
 UNITS = "/etc/systemd/system"
+# Where copies of files go, by their folder in the archive.
+COPIES = {"sysusers": "/etc/sysusers.d", "units": UNITS}
+USER = "packetwatch-agent"
+GROUPS = ("packetwatch", "packetwatch-admin")
 # systemd may be installed but not running, as in an image that is being built.
 BOOTED = "/run/systemd/system"
 # Links first: removing their pins is what detaches.
 PINS = ("/sys/fs/bpf/packetwatch/links", "/sys/fs/bpf/packetwatch")
 DATA = (
+    "/etc/sysusers.d/packetwatch.conf",
     "/etc/default/packetwatch",
     "/var/lib/packetwatch",
     "/run/packetwatch",
@@ -121,14 +129,15 @@ class Plan:
     previous: str = ""
     unpack: bool = False
     switch: bool = False
-    # Names of unit files.
-    write: list[str] = dataclasses.field(default_factory=list)
+    # Where to write copies, by path in the archive, and which of former versions to remove.
+    write: dict[str, str] = dataclasses.field(default_factory=dict)
     remove: list[str] = dataclasses.field(default_factory=list)
+    accounts: list[str] = dataclasses.field(default_factory=list)
 
     @property
     def changed(self) -> bool:
         """Whether anything is to be done."""
-        return self.unpack or self.switch or bool(self.write or self.remove)
+        return bool(self.unpack or self.switch or self.write or self.remove or self.accounts)
 
     @property
     def folder(self) -> str:
@@ -136,48 +145,65 @@ class Plan:
         return os.path.join(LIBRARY, self.name)
 
 
+def copy_of(path: str) -> str | None:
+    """Where a copy of a file in the archive belongs, if anywhere."""
+    folder, dummy, name = path.partition("/")
+    return os.path.join(COPIES[folder], name) if folder in COPIES else None
+
+
 def make_plan(name: str, manifest: dict[str, str]) -> Plan:
     """Compare what is on the host with what shall be."""
     plan = Plan(name, manifest)
-    try:
+    if os.path.lexists(os.path.join(LIBRARY, "current")):
         plan.previous = os.readlink(os.path.join(LIBRARY, "current"))
-    except FileNotFoundError:
-        pass
-    plan.unpack = any(
-        digest(os.path.join(plan.folder, path)) != wanted for path, wanted in manifest.items()
-    )
     plan.switch = plan.previous != name
-    units = {os.path.basename(path): path for path in manifest if path.startswith("units/")}
-    plan.write = [
-        unit
-        for unit, path in sorted(units.items())
-        if digest(os.path.join(UNITS, unit)) != manifest[path]
-    ]
-    plan.remove = [
-        unit
-        for unit in sorted(os.path.basename(path) for path in glob.glob(f"{LIBRARY}/*/units/*"))
-        if unit not in units and os.path.exists(os.path.join(UNITS, unit))
-    ]
+    for path, wanted in manifest.items():
+        plan.unpack |= digest(os.path.join(plan.folder, path)) != wanted
+        target = copy_of(path)
+        if target and digest(target) != wanted:
+            plan.write[path] = target
+    for folder, target in COPIES.items():
+        former = {os.path.basename(path) for path in glob.glob(f"{LIBRARY}/*/{folder}/*")}
+        plan.remove += [
+            os.path.join(target, name)
+            for name in sorted(former)
+            if f"{folder}/{name}" not in manifest and os.path.exists(os.path.join(target, name))
+        ]
+    plan.accounts = [f"group {name}" for name in GROUPS if not has_group(name)]
+    if not has_user(USER):
+        plan.accounts.append(f"user {USER}")
     return plan
+
+
+def has_group(name: str) -> bool:
+    """Whether a group exists."""
+    try:
+        return bool(grp.getgrnam(name))
+    except KeyError:
+        return False
+
+
+def has_user(name: str) -> bool:
+    """Whether a user exists."""
+    try:
+        return bool(pwd.getpwnam(name))
+    except KeyError:
+        return False
 
 
 def describe(plan: Plan) -> dict[str, str]:
     """The difference, a line for each file that has one."""
     before = [f"{LIBRARY}/current -> {plan.previous}"] if plan.previous else []
-    after = [f"{LIBRARY}/current -> {plan.name}"]
-    for path, wanted in plan.manifest.items():
-        found = digest(os.path.join(LIBRARY, plan.previous, path)) if plan.previous else None
+    after = [*plan.accounts, f"{LIBRARY}/current -> {plan.name}"]
+    files = {path: os.path.join(LIBRARY, plan.previous, path) for path in plan.manifest}
+    for path, place in (*files.items(), *plan.write.items()):
+        shown = path if place == files[path] else place
+        found = digest(place)
         if found:
-            before.append(f"{path} {found[:12]}")
-        after.append(f"{path} {wanted[:12]}")
-    for unit in (*plan.write, *plan.remove):
-        path = os.path.join(UNITS, unit)
-        found = digest(path)
-        if found:
-            before.append(f"{path} {found[:12]}")
-        if unit in plan.write:
-            after.append(f"{path} {plan.manifest[f'units/{unit}'][:12]}")
-    return {"before": "\n".join(before) + "\n", "after": "\n".join(after) + "\n"}
+            before.append(f"{shown} {found[:12]}")
+        after.append(f"{shown} {plan.manifest[path][:12]}")
+    before += [f"{place} {(digest(place) or '')[:12]}" for place in plan.remove]
+    return {"before": "".join(f"{x}\n" for x in before), "after": "".join(f"{x}\n" for x in after)}
 
 
 def write_file(path: str, data: bytes) -> None:
@@ -242,13 +268,16 @@ def prune(plan: Plan) -> None:
             shutil.rmtree(os.path.join(LIBRARY, entry))
 
 
-def install_units(plan: Plan) -> None:
-    """Copy units: systemd would follow a link to the folder that is current today, and keep that."""
-    for unit in plan.write:
-        with open(os.path.join(plan.folder, "units", unit), "rb") as file:
-            write_file(os.path.join(UNITS, unit), file.read())
-    for unit in plan.remove:
-        os.unlink(os.path.join(UNITS, unit))
+def install_copies(module: AnsibleModule, plan: Plan) -> None:
+    """Copy units and the like: systemd follows a link to today's folder, and keeps that."""
+    for path, target in plan.write.items():
+        os.makedirs(os.path.dirname(target), 0o755, exist_ok=True)
+        with open(os.path.join(plan.folder, path), "rb") as file:
+            write_file(target, file.read())
+    for path in plan.remove:
+        os.unlink(path)
+    if plan.accounts:
+        module.run_command(["systemd-sysusers", "packetwatch.conf"], check_rc=True)
 
 
 def reload_systemd(module: AnsibleModule) -> None:
@@ -269,8 +298,7 @@ def present(module: AnsibleModule) -> dict[str, t.Any]:
     difference = describe(plan)
     if plan.unpack and archive is not None:
         unpack(module, plan, archive)
-    if plan.write or plan.remove:
-        install_units(plan)
+    install_copies(module, plan)
     if plan.switch:
         switch(plan)
     prune(plan)
@@ -298,7 +326,9 @@ def absent(module: AnsibleModule) -> dict[str, t.Any]:
     """Remove everything, in the order in which a second attempt would find what is left."""
     files = unit_files()
     data = [path for path in (*PINS, *DATA) if os.path.lexists(path)]
-    found = files + data
+    accounts = [["userdel", USER]] if has_user(USER) else []
+    accounts += [["groupdel", name] for name in GROUPS if has_group(name)]
+    found = files + data + [f"{command[0][:-3]} {command[1]}" for command in accounts]
     result = {
         "changed": bool(found),
         "diff": {"before": "".join(f"{path}\n" for path in found), "after": ""},
@@ -314,6 +344,8 @@ def absent(module: AnsibleModule) -> dict[str, t.Any]:
                 shutil.rmtree(path)
             elif os.path.lexists(path):
                 os.unlink(path)
+    for command in accounts:
+        module.run_command(command, check_rc=True)
     if files:
         remove_empty_wants()
         reload_systemd(module)

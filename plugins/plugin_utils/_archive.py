@@ -24,6 +24,7 @@ _SOURCES = (
     ("packetwatch_core", "plugins/module_utils", ("_*.py",)),
     ("packetwatch_agent", "roles/packetwatch/files/agent/packetwatch_agent", ("**/*.py",)),
     ("bpf", "roles/packetwatch/files/bpf", ("*.c", "*.h")),
+    ("sysusers", "roles/packetwatch/files/sysusers", ("*.conf",)),
     ("units", "roles/packetwatch/files/units", ("*.service", "*.path", "*.timer")),
 )
 _VERSION_FILE = "packetwatch_agent/__init__.py"

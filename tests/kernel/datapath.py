@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -23,7 +24,7 @@ from packetwatch_core._host import Host
 from packetwatch_core._libbpf import Map, library
 from packetwatch_core._loaded import Loaded
 from packetwatch_core._pins import Paths, Pins, specs
-from packetwatch_core._policy import keys_from_options
+from packetwatch_core._policy import DEFAULT, keys_from_options
 from packetwatch_core._prog import Program, XdpContext, _TestRunOpts
 from packetwatch_core._ring import RingBuffer
 
@@ -100,6 +101,7 @@ class Runner:
         opts = self._opts
         opts.data_in = frame
         opts.data_size_in = self._context.data_end = len(frame)
+        opts.data_size_out = opts.ctx_size_out = 0  # libbpf leaves the last frame's there
         error = self._call(self._fd, self._reference)
         assert error == 0, os.strerror(-error)
         return int(opts.retval)
@@ -134,13 +136,13 @@ class Datapath:
     def reset(self) -> None:
         """Nothing declared, nothing remembered."""
         Path(self.paths.settings).write_text("PW_PROTECT_AUTO=0\n")
-        self.lists()
-        self.policy()
         for name in CLEARED:
             for key, dummy in self.maps[name].items():
                 self.maps[name].delete(key)
         self.maps["shared"].update(_ZERO, bytes(_abi.SHARED.size))
-        self.host.apply()
+        policy = {DEFAULT: keys_from_options(POLICY)}
+        self.host.apply(lambda state: replace(state, allow={}, deny={}, policy=policy))
+        self._forget()
         self.events()
 
     def policy(self, **options: Any) -> None:

@@ -208,6 +208,11 @@ def ip(command: str) -> None:
     subprocess.run(["ip", *command.split()], check=True, capture_output=True)
 
 
+def dummy_program() -> Program:
+    """Somebody else's program: it passes everything."""
+    return Program.load(bytes.fromhex("b7000000020000009500000000000000"), "dummy")
+
+
 def packet(source: str, destination: str = OWN, size: int = 60) -> bytes:
     """A UDP packet over Ethernet: nothing that begins a connection."""
     udp = bytes.fromhex("303900090008") + bytes(2)
@@ -227,6 +232,11 @@ def source_text(*changes: tuple[str, str]) -> str:
         assert old in text, old
         text = text.replace(old, new)
     return text
+
+
+def other_program() -> str:
+    """One that does the same in the tests, and is another one."""
+    return source_text(("#define PW_EXT_MAX 8\n", "#define PW_EXT_MAX 7\n"))
 
 
 def digest_of_tree(folder: Path) -> str:

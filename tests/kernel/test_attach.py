@@ -8,14 +8,51 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from kernel.hosting import DENIED, STRANGER, XDP_DROP, XDP_PASS, Site, Wire, ip, wait_gone
+from kernel.hosting import (
+    DENIED,
+    OWN,
+    STRANGER,
+    XDP_DROP,
+    XDP_PASS,
+    Site,
+    dummy_program,
+    ip,
+    open_bpf_descriptors,
+    other_program,
+    wait,
+    wait_gone,
+)
 
-from packetwatch_core._prog import attached
+from packetwatch_core._edits import set_policy
+from packetwatch_core._errors import Foreign, InvalidInput, LoadFailed, Unsupported
+from packetwatch_core._prog import XDP_GENERIC, XDP_NATIVE, Link, attached
 
 pytest_plugins = ("kernel.site_fixtures",)
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="loads programs")
+
+
+def mode_of(interface: str) -> str:
+    return attached(socket.if_nametoindex(interface)).mode
+
+
+def declared(site: Site) -> dict[str, str]:
+    return site.host.store.read_current()[1].interfaces
+
+
+@pytest.fixture(params=[XDP_NATIVE, XDP_GENERIC], ids=["native", "generic"])
+def foreign(site: Site, request: pytest.FixtureRequest) -> Iterator[int]:
+    """Somebody else's program on pw0; its number."""
+    with dummy_program() as program:
+        number = program.info().id
+        with Link.create(program, socket.if_nametoindex("pw0"), request.param):
+            yield number
+
+
+# Modes
 
 
 def test_veth_gets_native(site: Site) -> None:
@@ -24,7 +61,7 @@ def test_veth_gets_native(site: Site) -> None:
     assert (done.mode, done.reason) == ("native", "")
     assert done.program_id == attached(socket.if_nametoindex("pw0")).program_id
     assert (done.before, done.after) == ("pw0: none\n", "pw0: native\n")
-    assert site.host.store.read_current()[1].interfaces == {"pw0": "auto"}
+    assert declared(site) == {"pw0": "auto"}
 
 
 def test_lists_hold_from_the_first_packet(site: Site) -> None:
@@ -39,3 +76,230 @@ def test_second_attach_changes_nothing(filtered: Site) -> None:
     done = filtered.host.attach("pw0")
     assert not done.changed
     assert filtered.snapshot() == before
+
+
+def test_auto_falls_back_to_generic_and_says_why(site: Site) -> None:
+    done = site.host.attach("lo")
+    assert done.mode == "generic"
+    assert done.reason.startswith("native mode refused: Operation not supported")
+    assert declared(site) == {"lo": "auto"}
+    assert not site.host.attach("lo").changed
+
+
+def test_native_refused_is_an_error_with_its_remedy(site: Site) -> None:
+    before = site.snapshot()
+    with pytest.raises(LoadFailed, match=r"lo refuses native mode.*use mode auto or generic"):
+        site.host.attach("lo", "native")
+    assert site.snapshot() == before
+    assert not Path(site.paths.bpffs).exists()
+
+
+def test_native_refused_on_a_second_interface_leaves_the_first(filtered: Site) -> None:
+    filtered.host.apply(set_policy("lo", {"PW_ACTION": "monitor"}, False))
+    before = filtered.snapshot()
+    with pytest.raises(LoadFailed, match="lo refuses native mode"):
+        filtered.host.attach("lo", "native")
+    assert filtered.snapshot() == before
+    with pytest.raises(LoadFailed, match="lo refuses native mode"):
+        filtered.host.attach("lo", "native", other_program())
+    after = filtered.snapshot()
+    assert after["objects"] == before["objects"]
+    assert filtered.verdict(DENIED) == XDP_DROP
+
+
+def test_jumbo_frames_are_filtered_in_native_mode(site: Site) -> None:
+    ip("link set pw0 mtu 9000")
+    done = site.host.attach("pw0", "native")
+    assert done.mode == "native"
+
+
+def test_mode_change(filtered: Site) -> None:
+    assert filtered.host.attach("pw0", "generic").changed
+    assert (mode_of("pw0"), declared(filtered)) == ("generic", {"pw0": "generic"})
+    assert filtered.verdict(DENIED) == XDP_DROP
+    assert not filtered.host.attach("pw0").changed
+    assert filtered.host.attach("pw0", "native").mode == "native"
+    assert filtered.verdict(DENIED) == XDP_DROP
+
+
+def test_auto_keeps_the_mode_that_is_there(filtered: Site) -> None:
+    filtered.host.attach("pw0", "generic")
+    assert filtered.host.attach("pw0", "auto").mode == "generic"
+
+
+def test_failed_mode_change_returns_to_the_former_mode(site: Site) -> None:
+    site.lists(deny=DENIED, force=True)
+    site.host.attach("lo")
+    before = site.snapshot()
+    with pytest.raises(LoadFailed):
+        site.host.attach("lo", "native")
+    after = site.snapshot()
+    assert (after["links"], after["objects"]) == (before["links"], before["objects"])
+    assert after["state"] == before["state"]
+    assert site.verdict(DENIED, "lo") == XDP_DROP
+
+
+# What is refused
+
+
+def test_unknown_interface_lists_those_there(site: Site) -> None:
+    before = site.snapshot()
+    with pytest.raises(InvalidInput, match=r"no interface 'eth9'; there are: lo, pw0"):
+        site.host.attach("eth9")
+    assert site.snapshot() == before
+
+
+@pytest.mark.parametrize("kind", ["tun", "tap"])
+def test_only_devices_with_an_ethernet_header(site: Site, kind: str) -> None:
+    ip(f"tuntap add dev pwt0 mode {kind}")
+    ip("link set pwt0 up")
+    if kind == "tap":
+        assert site.host.attach("pwt0").mode in ("native", "generic")
+        return
+    before = site.snapshot()
+    with pytest.raises(Unsupported, match=r"pwt0 has no Ethernet header .*attach to the Ethernet"):
+        site.host.attach("pwt0")
+    assert site.snapshot() == before
+
+
+def test_bad_mode_names_the_choices(site: Site) -> None:
+    before = site.snapshot()
+    with pytest.raises(InvalidInput, match="mode is 'fast': choose one of auto, native, generic"):
+        site.host.attach("pw0", "fast")
+    assert site.snapshot() == before
+
+
+@pytest.mark.parametrize("mode", ["auto", "native", "generic"])
+def test_foreign_program_is_named_and_stays(site: Site, foreign: int, mode: str) -> None:
+    site.lists(deny=DENIED)
+    before = site.snapshot()
+    with pytest.raises(
+        Foreign, match=f"pw0 already has another XDP program: 'dummy', id {foreign}"
+    ):
+        site.host.attach("pw0", mode)
+    assert site.snapshot() == before
+    assert attached(socket.if_nametoindex("pw0")).program_id == foreign
+
+
+def test_detach_leaves_a_foreign_program(site: Site, foreign: int) -> None:
+    assert not site.host.detach("pw0").changed
+    assert attached(socket.if_nametoindex("pw0")).program_id == foreign
+
+
+# Several interfaces
+
+
+def test_second_interface_shares_program_and_lists(filtered: Site) -> None:
+    filtered.wire.add("pw1.7")
+    done = filtered.host.attach("pw1.7")
+    first, second = (attached(socket.if_nametoindex(name)) for name in ("pw0", "pw1.7"))
+    assert done.program_id == first.program_id == second.program_id
+    assert filtered.verdict(DENIED, "pw1.7") == XDP_DROP
+    filtered.lists(deny=STRANGER)
+    assert filtered.verdict(DENIED, "pw1.7") == XDP_PASS
+    assert filtered.verdict(STRANGER, "pw1.7") == filtered.verdict(STRANGER) == XDP_DROP
+
+
+def test_detach_one_keeps_the_other(filtered: Site) -> None:
+    filtered.wire.add("pw1")
+    filtered.host.attach("pw1")
+    filtered.policy("pw1", action="monitor")
+    done = filtered.host.detach("pw1")
+    assert done.changed
+    assert (done.before, done.after) == ("pw1: native\n", "pw1: none\n")
+    assert (mode_of("pw1"), mode_of("pw0")) == ("none", "native")
+    assert declared(filtered) == {"pw0": "auto"}
+    assert filtered.verdict(DENIED) == XDP_DROP
+    assert not filtered.lists(deny=DENIED).changed, "the policy of pw1 is still in the kernel"
+    assert not filtered.host.detach("pw1").changed
+
+
+def test_detach_last_leaves_nothing(filtered: Site) -> None:
+    filtered.wire.add("pw1")
+    filtered.host.attach("pw1")
+    objects = filtered.objects() | filtered.objects("pw1")
+    filtered.host.detach("pw0")
+    filtered.host.detach("pw1")
+    assert not Path(filtered.paths.bpffs).exists()
+    assert (mode_of("pw0"), mode_of("pw1")) == ("none", "none")
+    assert open_bpf_descriptors() == []
+    wait_gone(objects)
+
+
+def test_detach_under_check_changes_nothing(filtered: Site) -> None:
+    before = filtered.snapshot()
+    assert filtered.host.detach("pw0", check=True).changed
+    assert filtered.snapshot() == before
+
+
+def test_detach_where_nothing_ever_was(site: Site) -> None:
+    assert not site.host.detach("pw0").changed
+    assert not Path(site.paths.bpffs).exists()
+
+
+# Check mode
+
+
+def test_check_tells_what_attach_does(site: Site) -> None:
+    foretold = site.host.attach("pw0", check=True)
+    assert (foretold.changed, foretold.mode) == (True, "unknown until attached")
+    assert not Path(site.paths.bpffs).exists() and not site.state.exists()
+    site.host.attach("pw0")
+    foretold = site.host.attach("pw0", check=True)
+    assert (foretold.changed, foretold.mode) == (False, "native")
+    before = site.snapshot()
+    foretold = site.host.attach("pw0", "generic", check=True)
+    assert (foretold.changed, foretold.mode) == (True, "generic")
+    assert site.snapshot() == before
+
+
+# Devices come and go
+
+
+def test_device_that_comes_back_is_attached_again(filtered: Site) -> None:
+    filtered.policy("pw0", action="monitor")
+    ip("link delete pw0")
+    assert filtered.host.info({"interfaces"})["interfaces"]["pw0"]["mode"] == "none"
+    filtered.lists(deny=f"{DENIED}\n{STRANGER}")
+    filtered.wire.add("pw0", OWN)
+    assert filtered.host.attach("pw0").changed
+    assert filtered.verdict(STRANGER) == XDP_PASS, (
+        "monitor is the policy of pw0, whatever its index"
+    )
+    filtered.policy("pw0", action="enforce")
+    assert filtered.verdict(STRANGER) == XDP_DROP
+    assert not filtered.host.attach("pw0").changed
+
+
+def test_severed_link_holds_nothing_back(filtered: Site) -> None:
+    filtered.wire.add("pw1")
+    filtered.host.attach("pw1")
+    objects = filtered.objects()
+    ip("link delete pw1")
+    filtered.host.attach("pw0", source=other_program())
+    gone = objects - filtered.objects()
+    assert ("program", min(number for kind, number in objects if kind == "program")) in gone
+    wait_gone(gone)
+    assert not filtered.lists(deny=DENIED).changed, "every apply loads the program anew"
+
+
+def test_detach_of_a_device_that_is_gone(filtered: Site) -> None:
+    ip("link delete pw0")
+    assert filtered.host.detach("pw0").changed
+    assert not Path(filtered.paths.bpffs).exists()
+    assert declared(filtered) == {}
+
+
+def test_boot_restores_what_is_confirmed(filtered: Site, wire: object) -> None:
+    filtered.policy("pw0", action="enforce", scan_ports="9")
+    before = filtered.host.info({"lists"})["lists"]
+    objects = filtered.objects()
+    # As the kernel forgets everything at a reboot.
+    filtered.close()
+    wait(lambda: mode_of("pw0") == "none")
+    wait_gone(objects)
+    done = filtered.host.attach("pw0")
+    assert done.mode == "native"
+    assert filtered.host.info({"lists"})["lists"] == before
+    assert filtered.verdict(DENIED) == XDP_DROP
+    assert not filtered.lists(deny=DENIED).changed

@@ -147,7 +147,7 @@ def test_a_cut_short_ip_header_passes(datapath: Datapath) -> None:
     assert datapath.fate(syn6(SOURCE6, 1)[:53]) == SHORT6
 
 
-@pytest.mark.parametrize("words", range(0, 11))
+@pytest.mark.parametrize("words", range(11))
 def test_ipv4_options_do_not_hide_a_syn(datapath: Datapath, words: int) -> None:
     frames = [
         ethernet(IPV4, ipv4(SOURCE4, HOST4, tcp(40000, port), options=b"\x01" * 4 * words))
@@ -164,7 +164,7 @@ def test_total_length_below_the_header_is_cut_short(datapath: Datapath) -> None:
     assert datapath.fate(ethernet(IPV4, ipv4(SOURCE4, HOST4, tcp(1, 2), total=19))) == SHORT4
 
 
-@pytest.mark.parametrize("size", range(0, 14))
+@pytest.mark.parametrize("size", range(14))
 def test_a_whole_packet_with_a_cut_short_tcp_header_is_no_evidence(
     datapath: Datapath, size: int
 ) -> None:

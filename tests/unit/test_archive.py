@@ -90,6 +90,7 @@ def test_host_gets_neither_shebang_nor_execute_bit() -> None:
         "bpf",
         "packetwatch_agent",
         "packetwatch_core",
+        "sysusers",
         "units",
     }
     assert not [path for path, data in software.files.items() if data.startswith(b"#!")]

@@ -38,11 +38,23 @@ static __always_inline int pw_source_rate_allows(struct pw_header *header, struc
 	return 1;
 }
 
+static __always_inline __u64 pw_next_sequence(struct pw_shared *shared)
+{
+	return __sync_fetch_and_add(&shared->sequence, 1) + 1;
+}
+
+/* No room in the ring: the gap in the sequence tells the reader. */
+static __always_inline void pw_event_lost(struct pw_shared *shared, struct pw_counters *counters)
+{
+	pw_next_sequence(shared);
+	counters->events_lost++;
+}
+
 static __always_inline void pw_event_fill(struct pw_event *event, struct pw_shared *shared,
 					  struct pw_packet *packet, __u64 now, __u32 type)
 {
 	event->time = now;
-	event->sequence = __sync_fetch_and_add(&shared->sequence, 1) + 1;
+	event->sequence = pw_next_sequence(shared);
 	event->expires = 0;
 	event->ifindex = packet->ifindex;
 	event->type = type;
@@ -72,7 +84,7 @@ static __always_inline void pw_log_connection(struct pw_header *header, struct p
 	}
 	struct pw_event *event = events_reserve(PW_EVENT_SHORT);
 	if (!event) {
-		counters->events_lost++;
+		pw_event_lost(shared, counters);
 		return;
 	}
 	pw_event_fill(event, shared, packet, now, PW_EVENT_CONNECTION);
@@ -93,7 +105,7 @@ static __always_inline void pw_log_scan(struct pw_header *header, struct pw_shar
 	}
 	struct pw_event *event = events_reserve(sizeof(struct pw_event));
 	if (!event) {
-		counters->events_lost++;
+		pw_event_lost(shared, counters);
 		return;
 	}
 	pw_event_fill(event, shared, packet, now, PW_EVENT_BAN);

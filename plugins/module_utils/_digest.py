@@ -1,0 +1,24 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is PRIVATE to the collection.
+
+"""SHA-256 without OpenSSL, which ``hashlib`` loads: 4 MB, a quarter of what loading takes."""
+
+from __future__ import annotations
+
+import typing as t
+
+__all__ = ["sha256"]
+
+if t.TYPE_CHECKING:
+    from hashlib import sha256
+else:
+    try:
+        from _sha2 import sha256
+    except ImportError:
+        try:
+            from _sha256 import sha256
+        except ImportError:
+            from hashlib import sha256

@@ -1,0 +1,29 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is PRIVATE to the collection.
+
+"""Files that are either as before or as after, whatever a writer dies of."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+
+def replace_file(path: str, text: str) -> None:
+    """Write a file of root's: on disk as a draft beside it, then in place of it."""
+    folder, name = os.path.split(path)
+    draft = os.path.join(folder, f".new-{name}")
+    try:
+        with open(draft, "w", encoding="utf-8") as stream:
+            os.fchmod(stream.fileno(), 0o600)
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.rename(draft, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(draft)
+        raise

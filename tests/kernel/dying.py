@@ -1,0 +1,108 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Processes that are killed amid what they do: at a certain step, or after a certain time.
+
+A step is whatever changes something outside the process: a call of libbpf, or of the file system.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from typing import Any
+
+from packetwatch_core import _libbpf, _prog
+
+_NEVER = 1 << 30
+_FILE_CALLS = ("rename", "unlink", "symlink", "mkdir", "rmdir", "chmod", "fsync")
+
+
+class _Steps:
+    """Counts the steps of this process, and kills it before one of them."""
+
+    def __init__(self, fatal: int) -> None:
+        self.count = 0
+        self._fatal = fatal
+
+    def watched(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            self.count += 1
+            if self.count == self._fatal:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*arguments, **options)
+
+        return call
+
+
+class _Library:
+    """libbpf, with every call a step."""
+
+    def __init__(self, steps: _Steps) -> None:
+        self._steps = steps
+        self._library = _libbpf.library()
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        return self._steps.watched(getattr(self._library, name))
+
+
+def count_steps(action: Callable[[], object]) -> int:
+    """Do it in a child; returns how many steps it took."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        steps = _arm(_NEVER)
+        _finish(action, lambda: os.write(writer, str(steps.count).encode()))
+    os.close(writer)
+    assert os.waitpid(child, 0)[1] == 0
+    text = os.read(reader, 64)
+    os.close(reader)
+    return int(text)
+
+
+def killed_at(step: int, action: Callable[[], object]) -> bool:
+    """Do it in a child that dies before a step; False if it had finished before that."""
+    child = os.fork()
+    if not child:
+        _arm(step)
+        _finish(action)
+    return _was_killed(child)
+
+
+def killed_after(seconds: float, action: Callable[[], object]) -> bool:
+    """Do it in a child that is killed after some time; False if it had finished by then."""
+    child = os.fork()
+    if not child:
+        _finish(action)
+    time.sleep(seconds)
+    os.kill(child, signal.SIGKILL)
+    return _was_killed(child)
+
+
+def _was_killed(child: int) -> bool:
+    dummy, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status) or status == 0, "the child failed"
+    return os.WIFSIGNALED(status)
+
+
+def _arm(fatal: int) -> _Steps:
+    steps = _Steps(fatal)
+    library = _Library(steps)
+    for module in (_libbpf, _prog):
+        vars(module)["library"] = lambda: library
+    for name in _FILE_CALLS:
+        setattr(os, name, steps.watched(getattr(os, name)))
+    return steps
+
+
+def _finish(action: Callable[[], object], report: Callable[[], object] = lambda: None) -> None:
+    status = 1
+    try:
+        action()
+        report()
+        status = 0
+    finally:
+        os._exit(status)

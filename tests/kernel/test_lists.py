@@ -1,0 +1,307 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Allow and deny lists against brute force: the same question, answered by the real program.
+
+The program tells its answer by the cell in which a packet counts. Addresses are asked about in
+groups of one expected answer: all of a group must have counted in the same cell.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
+
+import pytest
+from kernel.datapath import FULL, Datapath, Runner, difference, run_command
+from kernel.packets import udp4, udp6
+
+from packetwatch_core import _abi, _generation
+from packetwatch_core._bulk import read_prefixes
+from packetwatch_core._compile import Compiler
+from packetwatch_core._libbpf import PERCPU_ARRAY, Map
+from packetwatch_core._policy import resolve_policies
+from packetwatch_core._prog import Program
+from packetwatch_core._source import flatten
+from packetwatch_core._tables import compile_tables
+
+BITS = {4: 32, 6: 128}
+FATES = {"none": "pass unlisted", "allow": "pass allow", "deny": "drop deny"}
+FAMILIES = {4: "ipv4", 6: "ipv6"}
+SETS = 600 if FULL else 150
+CAPACITY = 96
+
+Prefix = tuple[int, int]
+
+
+class Rules(NamedTuple):
+    """Prefixes (first address, length) of one family."""
+
+    family: int
+    allow: list[Prefix]
+    deny: list[Prefix]
+
+    def verdict(self, address: int) -> str:
+        """What the lists say, by looking at every entry."""
+        bits = BITS[self.family]
+        for name, prefixes in (("allow", self.allow), ("deny", self.deny)):
+            if any(
+                address >> bits - length == first >> bits - length for first, length in prefixes
+            ):
+                return name
+        return "none"
+
+    def boundaries(self) -> Iterator[int]:
+        """Every prefix's first and last address, and their neighbours outside."""
+        bits = BITS[self.family]
+        for first, length in (*self.allow, *self.deny):
+            last = first | (1 << bits - length) - 1
+            for address in (first - 1, first, last, last + 1):
+                yield address % (1 << bits)
+
+    def text(self, prefixes: Iterable[Prefix]) -> str:
+        return "".join(f"{spelt(self.family, first)}/{length}\n" for first, length in prefixes)
+
+
+def spelt(family: int, address: int) -> str:
+    if family == 4:
+        return ".".join(str(byte) for byte in address.to_bytes(4, "big"))
+    return ":".join(f"{address >> shift & 0xFFFF:x}" for shift in range(112, -1, -16))
+
+
+def masked(family: int, address: int, length: int) -> Prefix:
+    shift = BITS[family] - length
+    return address >> shift << shift, length
+
+
+class Prober:
+    """The program loaded once more, with a slot in which there is room for any test's tables."""
+
+    def __init__(self, datapath: Datapath) -> None:
+        bytecode = Compiler(run_command, datapath.paths.cache).get(flatten(datapath.paths.source))
+        self._code = bytecode.digest
+        self._datapath = datapath
+        self._slot = _generation.make_slot(CAPACITY)
+        self._policies = resolve_policies({})
+        with Map.create(PERCPU_ARRAY, "scratch", 4, _abi.SCRATCH_SIZE, 1) as scratch:
+            descriptors = {name: found.fd for name, found in datapath.maps.items()}
+            descriptors |= {"generation": self._slot.fd, "scratch": scratch.fd}
+            self._program = Program.load(bytecode.resolved(descriptors), "packetwatch")
+        self._run = Runner(self._program, 0)
+
+    def close(self) -> None:
+        self._program.close()
+        self._slot.close()
+
+    def declare(self, rules: Rules) -> None:
+        """Compile the rules and make them live."""
+        allow = read_prefixes(rules.text(rules.allow), "allow", 0, True, "allow")
+        deny = read_prefixes(rules.text(rules.deny), "deny", 0, True, "deny")
+        areas = _generation.Areas.of(compile_tables(allow, deny), bytes(32), 0)
+        image = _generation.build(areas, self._policies, {}, self._code)
+        assert image.pages <= CAPACITY, image.pages
+        _generation.go_live(self._slot, image, CAPACITY)
+
+    def mismatches(self, rules: Rules, addresses: Iterable[int]) -> list[str]:
+        """Addresses for which the program does not answer as brute force does."""
+        groups: dict[str, list[bytes]] = {}
+        frames = template(rules.family)
+        for address in addresses:
+            groups.setdefault(rules.verdict(address), []).append(frames(address))
+        wrong = []
+        for verdict, group in groups.items():
+            fate = f"{FATES[verdict]} {FAMILIES[rules.family]}"
+            grown = self._answers(group)
+            if grown != {fate: len(group)}:
+                wrong += [
+                    f"{frame.hex()}: {fate}"
+                    for frame in group
+                    if self._answers([frame]) != {fate: 1}
+                ]
+        return wrong
+
+    def _answers(self, frames: Iterable[bytes]) -> dict[str, int]:
+        before = self._datapath.cells()
+        for frame in frames:
+            self._run(frame)
+        return difference(self._datapath.cells(), before)
+
+
+def template(family: int) -> Callable[[int], bytes]:
+    """A function from a source address to a frame."""
+    frame = udp4("0.0.0.0") if family == 4 else udp6("::")
+    at, size = (26, 4) if family == 4 else (22, 16)
+    head, tail = frame[:at], frame[at + size :]
+    return lambda address: head + address.to_bytes(size, "big") + tail
+
+
+@pytest.fixture(scope="module")
+def prober(loaded_datapath: Datapath) -> Iterator[Prober]:
+    """One for all tests."""
+    found = Prober(loaded_datapath)
+    yield found
+    found.close()
+
+
+def nested(family: int, choice: random.Random) -> Rules:
+    """Prefixes of random lengths, most of them inside or around others."""
+    bits = BITS[family]
+    prefixes: list[Prefix] = []
+    for _dummy in range(choice.choice((1, 2, 5, 20, 60, 150))):
+        if prefixes and choice.random() < 0.75:
+            first, length = choice.choice(prefixes)
+            address = first | choice.getrandbits(bits) & (1 << bits - length) - 1
+        else:
+            address = choice.getrandbits(bits)
+        prefixes.append(masked(family, address, choice.randint(0, bits)))
+    allow = [prefix for prefix in prefixes if choice.random() < 0.4]
+    deny = [prefix for prefix in prefixes if prefix not in allow or choice.random() < 0.2]
+    return Rules(family, allow, deny)
+
+
+def addresses_for(rules: Rules, choice: random.Random, count: int) -> list[int]:
+    """Half of them boundaries, as far as there are, the rest within prefixes and anywhere."""
+    bits = BITS[rules.family]
+    found = list(rules.boundaries())
+    choice.shuffle(found)
+    del found[count // 2 :]
+    prefixes = [*rules.allow, *rules.deny]
+    while len(found) < count:
+        if prefixes and choice.random() < 0.7:
+            first, length = choice.choice(prefixes)
+            found.append(first | choice.getrandbits(bits) & (1 << bits - length) - 1)
+        else:
+            found.append(choice.getrandbits(bits))
+    return found
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_random_nestings_match_brute_force(prober: Prober, family: int) -> None:
+    """At least 105,000 pairs of a rule set and an address for each family."""
+    choice = random.Random(family)
+    for number in range(SETS):
+        rules = nested(family, choice)
+        prober.declare(rules)
+        wrong = prober.mismatches(rules, addresses_for(rules, choice, 700))
+        assert not wrong, (number, rules, wrong[:3])
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_every_prefix_length(prober: Prober, family: int) -> None:
+    choice = random.Random(family)
+    for length in range(BITS[family] + 1):
+        allow, deny = (
+            masked(family, choice.getrandbits(BITS[family]), length) for dummy in range(2)
+        )
+        rules = Rules(family, [allow], [deny])
+        prober.declare(rules)
+        wrong = prober.mismatches(rules, addresses_for(rules, choice, 40))
+        assert not wrong, (rules, wrong)
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_a_matryoshka_of_all_prefix_lengths(prober: Prober, family: int) -> None:
+    """Alternately allowed and denied around one address; allow wins at every depth."""
+    bits = BITS[family]
+    choice = random.Random(family)
+    address = choice.getrandbits(bits)
+    prefixes = [masked(family, address, length) for length in range(bits + 1)]
+    for shift in (0, 1):
+        for keep in range(1, bits + 1, 7):
+            allow = [prefix for prefix in prefixes[keep:] if prefix[1] % 2 == shift]
+            deny = [prefix for prefix in prefixes if prefix[1] % 2 != shift]
+            rules = Rules(family, allow, deny)
+            prober.declare(rules)
+            wrong = prober.mismatches(rules, [*rules.boundaries(), address])
+            assert not wrong, (shift, keep, wrong[:3])
+
+
+def dense(family: int, choice: random.Random) -> Rules:
+    """Most hosts of a small network, in no order that a prefix could stand for."""
+    bits = BITS[family]
+    base = choice.getrandbits(bits) >> 12 << 12
+    hosts = [(base | number, bits) for number in range(1 << 12)]
+    picked = [host for host in hosts if choice.random() < 0.6]
+    allow = [host for host in picked if choice.random() < 0.3]
+    return Rules(family, allow[:300], [host for host in picked if host not in set(allow)])
+
+
+def many_hosts(family: int, choice: random.Random) -> Rules:
+    hosts = [(choice.getrandbits(BITS[family]), BITS[family]) for dummy in range(3000)]
+    return Rules(family, hosts[:200], hosts[100:])
+
+
+def neighbours(family: int, choice: random.Random) -> Rules:
+    """Runs of hosts and prefixes that touch, at both ends of the address space too."""
+    bits = BITS[family]
+    top = (1 << bits) - 1
+    base = choice.getrandbits(bits) >> 16 << 16
+    deny = [(0, bits), (1, bits), (top, bits), (top - 1, bits), (0, 9), masked(family, top, 9)]
+    deny += [masked(family, base + (1 << 8) * number, bits - 8) for number in range(40)]
+    allow = [(base + (1 << 8) * number, bits) for number in range(0, 40, 3)]
+    allow += [masked(family, base + (1 << 8) * number, bits - 1) for number in range(1, 40, 5)]
+    return Rules(family, allow, deny)
+
+
+def one_slash_64(family: int, choice: random.Random) -> Rules:
+    """Everything in the lower half: hosts and prefixes longer than /64 in one network."""
+    bits = BITS[family]
+    half = bits // 2
+    base = choice.getrandbits(half) << half
+    lengths = range(half + 1, bits + 1)
+    prefixes = [
+        masked(family, base | choice.getrandbits(half), choice.choice(lengths))
+        for dummy in range(1500)
+    ]
+    return Rules(family, prefixes[:300], [*prefixes[200:], (base, half + 2)])
+
+
+def many_networks(family: int, choice: random.Random) -> Rules:
+    """Hosts spread over real-looking networks, with some of those networks listed whole."""
+    bits = BITS[family]
+    size = bits // 4
+    bases = [
+        (0x2001 << 112 if family == 6 else 0) | choice.getrandbits(size // 2) << bits - size
+        for dummy in range(60)
+    ]
+    hosts = [
+        (choice.choice(bases) | choice.getrandbits(bits - size), bits) for dummy in range(2500)
+    ]
+    nets = [masked(family, choice.choice(hosts)[0], choice.randint(size, bits)) for dummy in hosts]
+    return Rules(family, nets[:150], hosts + nets[150:600])
+
+
+@pytest.mark.parametrize("make", [dense, many_hosts, neighbours, one_slash_64, many_networks])
+@pytest.mark.parametrize("family", [4, 6])
+def test_adversarial_sets_match_brute_force(
+    prober: Prober, family: int, make: Callable[[int, random.Random], Rules]
+) -> None:
+    choice = random.Random(f"{family} {make.__name__}")
+    rules = make(family, choice)
+    prober.declare(rules)
+    wrong = prober.mismatches(rules, addresses_for(rules, choice, 1500))
+    assert not wrong, wrong[:3]
+
+
+def test_four_quarters_allowed_beat_a_half_denied(datapath: Datapath) -> None:
+    """Denies that lie inside the union of several allows, not inside one of them."""
+    quarters = [f"10.{start}.0.0/10" for start in (0, 64, 128, 192)]
+    datapath.lists(allow=quarters, deny=["10.0.0.0/9"])
+    for address in ("10.0.0.0", "10.63.255.255", "10.64.0.0", "10.127.255.255", "10.200.0.1"):
+        assert datapath.fate(udp4(address)) == "pass allow ipv4"
+
+
+def test_one_family_alone_leaves_the_other_unlisted(datapath: Datapath) -> None:
+    datapath.lists(deny=["0.0.0.0/0"])
+    assert datapath.fate(udp4("198.51.100.1")) == "drop deny ipv4"
+    assert datapath.fate(udp6("2001:db8::1")) == "pass unlisted ipv6"
+    datapath.lists(deny=["::/0"])
+    assert datapath.fate(udp4("198.51.100.1")) == "pass unlisted ipv4"
+    assert datapath.fate(udp6("2001:db8::1")) == "drop deny ipv6"
+
+
+def test_mapped_addresses_are_no_ipv4(datapath: Datapath) -> None:
+    datapath.lists(deny=["198.51.100.0/24"])
+    assert datapath.fate(udp6("::ffff:198.51.100.1")) == "pass unlisted ipv6"

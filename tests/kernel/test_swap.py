@@ -1,0 +1,370 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Whatever changes under a flood, and whatever a change dies of: no denied packet passes."""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from kernel.dying import count_steps, killed_after, killed_at
+from kernel.flood import Flood, Tap, flooded, send, tapped
+from kernel.hosting import (
+    DENIED,
+    FULL,
+    STRANGER,
+    XDP_DROP,
+    XDP_PASS,
+    Site,
+    other_program,
+    source_text,
+    wait_gone,
+)
+
+from packetwatch_core._edits import set_lists
+from packetwatch_core._errors import LoadFailed
+from packetwatch_core._generation import Image, build
+from packetwatch_core._lists import compile_lists
+from packetwatch_core._loaded import Loaded
+from packetwatch_core._policy import resolve_policies
+from packetwatch_core._prog import attached
+from packetwatch_core._store import State
+
+pytest_plugins = ("kernel.site_fixtures",)
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="loads programs")
+
+SWAPS = 100
+CHANGES = 100 if FULL else 20
+RELOADS = 100 if FULL else 6
+CRASHES = 9
+MANY = "".join(f"10.{i >> 8}.{i & 255}.{i * 7 & 255}\n" for i in range(60_000))
+SMALL_PAGES, LARGE_PAGES = 3, 16
+
+
+@pytest.fixture(params=["native", "generic"])
+def flood(filtered: Site, request: pytest.FixtureRequest) -> Iterator[Flood]:
+    """Packets of `DENIED` without end, of which none may pass while the test runs."""
+    if request.param != "native":
+        filtered.host.attach("pw0", request.param)
+    with tapped(DENIED) as tap:
+        with flooded(filtered, DENIED) as found:
+            yield found
+        assert tap.leaked() == 0
+    packets = filtered.packets()
+    assert set(packets) == {"drop deny"}
+    assert packets["drop deny"] >= found.seen()
+
+
+only_native = pytest.mark.parametrize("flood", ["native"], indirect=True)
+
+
+# Under a flood
+
+
+def test_lists(filtered: Site, flood: Flood) -> None:
+    texts = (DENIED, f"198.51.100.0/24\n{STRANGER}", f"198.0.0.0/8\n2001:db8::/32\n{DENIED}")
+    seen = set()
+    for number in range(SWAPS):
+        assert filtered.lists(texts[number % 3], allow=f"10.0.0.{number}").changed
+        seen.add(filtered.generation_id())
+    assert len(seen) == SWAPS
+
+
+@only_native
+def test_policies(filtered: Site, flood: Flood) -> None:
+    for number in range(CHANGES):
+        assert filtered.policy("pw0", scan_ports=str(number % 60 + 2)).changed
+
+
+@only_native
+def test_programs(filtered: Site, flood: Flood) -> None:
+    texts = (other_program(), source_text())
+    ids = set()
+    for number in range(RELOADS):
+        assert filtered.host.attach("pw0", source=texts[number % 2]).changed
+        ids.add(attached(socket.if_nametoindex("pw0")).program_id)
+    assert len(ids) == RELOADS
+
+
+@only_native
+def test_capacity(filtered: Site, flood: Flood) -> None:
+    for number in range(RELOADS):
+        assert filtered.lists(DENIED + ("\n" + MANY if number % 2 == 0 else "")).changed
+
+
+@only_native
+def test_second_interface_comes_and_goes(filtered: Site, flood: Flood) -> None:
+    filtered.wire.add("pw1")
+    for dummy in range(RELOADS // 2):
+        assert filtered.host.attach("pw1").changed
+        assert filtered.host.detach("pw1").changed
+
+
+def test_a_gap_would_be_seen(filtered: Site) -> None:
+    with tapped(DENIED) as tap, flooded(filtered, DENIED) as flood:
+        filtered.lists()
+        flood.wait_more(100)
+        filtered.lists(DENIED)
+        assert tap.leaked() > 0
+
+
+# A deliberately slowed program
+
+FIRST, SECOND = "192.0.2.100", "192.0.2.200"
+PROBE = """
+/* Exactly one of both addresses is denied in each generation. */
+static __always_inline void pw_probe(struct pw_counters *counters, void *tables,
+				     struct pw_header *header)
+{
+	volatile __u64 *lists = (void *)header->lists;
+	__u64 before = *lists;
+	__u32 first = pw_lists4(tables, header, 0xc0000264);
+	__u64 sum = 0;
+#pragma clang loop unroll(disable)
+	for (int i = 0; i < 1000; i++)
+		sum += bpf_ktime_get_ns();
+	void *again = AGAIN;
+	struct pw_header *later = again ? pw_page(again, 0) : 0;
+	if (!later)
+		return;
+	volatile __u64 *lists_later = (void *)later->lists;
+	if (before != *lists_later || first == pw_lists4(again, later, 0xc00002c8) || !sum)
+		__sync_fetch_and_add(&counters->tracks_failed, 1);
+	__sync_fetch_and_add(&counters->scans, 1);
+}
+
+PW_SECTION("xdp.frags")
+"""
+
+
+def slowed(again: str) -> str:
+    return source_text(
+        ('PW_SECTION("xdp.frags")\n', PROBE.replace("AGAIN", again)),
+        (
+            "\tstruct pw_cursor cursor = {\n",
+            "\tpw_probe(counters, tables, header);\n\tstruct pw_cursor cursor = {\n",
+        ),
+    )
+
+
+def swap_back_to_back(site: Site, swaps: int) -> tuple[int, int]:
+    """Under a flood; returns how many packets there were, and how many saw two generations."""
+    with Loaded(site.host.pins) as loaded:
+        with loaded.generation() as current:
+            code = current.header["bytecode"]
+        images = []
+        for address in (FIRST, SECOND):
+            state = State(deny={"ansible": f"{address}\n{DENIED}\n"})
+            policies = resolve_policies({})
+            images.append(build(compile_lists(state).areas, policies, loaded.ifindexes, code))
+        go_live(loaded, images[0])
+        before = site.host.info({"counters"})["counters"]
+        with flooded(site, DENIED):
+            for number in range(swaps):
+                go_live(loaded, images[1 - number % 2])
+        after = site.host.info({"counters"})["counters"]
+    scans, failed = (after[key] - before[key] for key in ("scans", "tracks_failed"))
+    return scans, failed
+
+
+def go_live(loaded: Loaded, image: Image) -> None:
+    def refuse() -> None:
+        pytest.fail("the program must not be loaded anew")
+
+    loaded.replace(image, refuse, 64)  # type: ignore[arg-type]
+
+
+def test_no_packet_sees_two_generations(filtered: Site) -> None:
+    filtered.host.attach("pw0", source=slowed("tables"))
+    packets, mixed = swap_back_to_back(filtered, 2000 if FULL else 200)
+    assert packets > 2000
+    assert mixed == 0
+
+
+def test_reading_the_slot_twice_would_mix_generations(filtered: Site) -> None:
+    filtered.host.attach("pw0", source=slowed("generation_get()"))
+    dummy, mixed = swap_back_to_back(filtered, 100)
+    assert mixed > 0
+
+
+# Replacing fails
+
+BROKEN = {
+    "syntax": (
+        (
+            "int packetwatch(struct xdp_md *context)\n{",
+            "int packetwatch(struct xdp_md *context)\n{{",
+        ),
+        r"does not compile: .*error: ",
+    ),
+    "name": (
+        ("scratch_get();\n\tif (!counters", "scratch_gone();\n\tif (!counters"),
+        r"does not compile: .*scratch_gone",
+    ),
+    "verifier": (
+        ("\tvoid *tables = generation_get();", "\tvoid *tables = *(void **)(long)context->data;"),
+        r"the kernel refused the program \(Permission denied\): .*invalid access to packet",
+    ),
+    "map": (
+        (
+            "BPF_RINGBUF_OUTPUT(events, 1);",
+            "BPF_RINGBUF_OUTPUT(events, 1);\nBPF_ARRAY(mine, u64, 1);",
+        ),
+        r"uses a map 'mine' that Packetwatch does not make; use the maps of maps_bcc.h",
+    ),
+}
+USE_OF_MINE = (
+    "\tstruct pw_counters *counters = counters_get();\n\tstruct pw_scratch",
+    "\tint key = 0;\n\tif (!mine.lookup(&key))\n\t\treturn XDP_DROP;\n"
+    "\tstruct pw_counters *counters = counters_get();\n\tstruct pw_scratch",
+)
+
+
+@pytest.mark.parametrize("fault", BROKEN)
+def test_broken_program_leaves_the_old_one(filtered: Site, fault: str) -> None:
+    change, message = BROKEN[fault]
+    text = source_text(change, USE_OF_MINE) if fault == "map" else source_text(change)
+    before = filtered.snapshot()
+    with pytest.raises(LoadFailed, match=f"(?s){message}"):
+        filtered.host.attach("pw0", source=text)
+    assert filtered.snapshot() == before
+    with tapped(DENIED) as tap:
+        send(filtered, DENIED, 10)
+        assert tap.leaked() == 0
+
+
+@pytest.mark.parametrize("fault", ["syntax", "verifier"])
+def test_broken_program_as_the_first_leaves_nothing(site: Site, fault: str) -> None:
+    before = site.snapshot()
+    with pytest.raises(LoadFailed):
+        site.host.attach("pw0", source=source_text(BROKEN[fault][0]))
+    assert site.snapshot() == before
+    assert not Path(site.paths.bpffs).exists()
+
+
+# Crashes
+
+
+class Crash:
+    """A change that a child process begins again and again, and what must hold wherever it dies."""
+
+    def __init__(self, site: Site, tap: Tap, attached_before: bool = True) -> None:
+        self.site = site
+        self.tap = tap
+        self._attached_before = attached_before
+        self._pins: set[str] = set()
+
+    def check(self, states: list[State], repair: Callable[[], object]) -> None:
+        """After the child's death: `DENIED` is still dropped, and a repair makes it all good."""
+        if self._attached_before or attached(socket.if_nametoindex("pw0")).program_id:
+            assert self.site.verdict(DENIED) == XDP_DROP
+            send(self.site, DENIED, 3)
+            assert self.tap.leaked(0.001) == 0
+        assert self.site.host.store.read_current()[1] in states
+        repair()
+        assert self.site.verdict(DENIED) == XDP_DROP
+        assert self.site.verdict("203.0.113.200") == XDP_PASS
+        assert not self.site.host.apply().changed
+        assert not self.site.host.attach("pw0").changed
+        pins = {str(path) for path in Path(self.site.paths.bpffs).rglob("*")}
+        self._pins = self._pins or pins
+        assert pins == self._pins
+        names = {path.name for path in self.site.state.iterdir()}
+        assert len(names) <= 4 and not [name for name in names if name.startswith(".")]
+
+
+def moments(steps: int, seed: int) -> list[int]:
+    """Steps at which to die: all, or some of them, drawn anew each day."""
+    if FULL:
+        return list(range(1, steps + 1))
+    return sorted(random.Random(seed).sample(range(1, steps + 1), min(CRASHES, steps)))
+
+
+def state_after(site: Site, **lists: str) -> State:
+    """The state that declaring lists would make of the current one."""
+    return set_lists("ansible", {"allow": "", "deny": lists["deny"]}, True)(
+        site.host.store.read_current()[1]
+    )
+
+
+@pytest.mark.parametrize("texts", [(DENIED, "198.51.100.0/24"), (DENIED, f"{DENIED}\n{MANY}")])
+def test_death_amid_apply(filtered: Site, texts: tuple[str, str]) -> None:
+    seed = int(time.time() / 86400)
+    states = [state_after(filtered, deny=text) for text in texts]
+
+    def declare(text: str) -> Callable[[], object]:
+        return lambda: filtered.lists(text)
+
+    with tapped(DENIED) as tap:
+        crash = Crash(filtered, tap)
+        steps = count_steps(declare(texts[1]))
+        for step in moments(steps, seed):
+            now = filtered.host.store.read_current()[1]
+            following = texts[1] if now == states[0] else texts[0]
+            killed_at(step, declare(following))
+            crash.check(states, filtered.host.apply)
+
+
+def test_death_amid_replace(filtered: Site) -> None:
+    seed = int(time.time() / 86400)
+    texts = [source_text(), other_program()]
+    for text in reversed(texts):
+        filtered.host.attach("pw0", source=text)
+    state = filtered.host.store.read_current()[1]
+
+    def replace(text: str) -> Callable[[], object]:
+        return lambda: filtered.host.attach("pw0", source=text)
+
+    with tapped(DENIED) as tap:
+        crash = Crash(filtered, tap)
+        for step in moments(count_steps(replace(texts[1])), seed):
+            now = Path(filtered.paths.program).read_text()
+            assert now in texts
+            killed_at(step, replace(texts[1] if now == texts[0] else texts[0]))
+            crash.check([state], lambda: filtered.host.attach("pw0"))
+
+
+def test_death_amid_the_first_attach(site: Site) -> None:
+    seed = int(time.time() / 86400)
+    site.lists(DENIED)
+    before = site.host.store.read_current()[1]
+    attach = lambda: site.host.attach("pw0")  # noqa: E731
+    attach()
+    after = site.host.store.read_current()[1]
+    site.host.detach("pw0")
+    with tapped(DENIED) as tap:
+        crash = Crash(site, tap, attached_before=False)
+        steps = count_steps(attach)
+        site.host.detach("pw0")
+        for step in moments(steps, seed):
+            killed_at(step, attach)
+            crash.check([before, after], attach)
+            objects = site.objects()
+            site.host.detach("pw0")
+            assert not Path(site.paths.bpffs).exists()
+            wait_gone(objects)
+
+
+@pytest.mark.skipif(not FULL, reason="takes a minute: PACKETWATCH_FULL=1")
+def test_death_at_any_time(filtered: Site) -> None:
+    texts = (DENIED, f"{DENIED}\n{MANY}")
+    states = [state_after(filtered, deny=text) for text in texts]
+    started = time.monotonic()
+    filtered.lists(texts[1])
+    duration = time.monotonic() - started
+    deaths = 0
+    with tapped(DENIED) as tap:
+        crash = Crash(filtered, tap)
+        for number in range(100):
+            text = texts[number % 2]
+            seconds = random.uniform(0, duration * 1.2)
+            deaths += killed_after(seconds, lambda text=text: filtered.lists(text))  # type: ignore
+            crash.check(states, filtered.host.apply)
+    assert deaths > 30
