@@ -4,8 +4,9 @@
 
 """A flood into a veth pair, from a process of its own, and who waits for what gets through.
 
-The packets are the frames of a BPF_PROG_TEST_RUN whose program sends them out of the peer's device:
-a million a second, which meet the filter as a driver's packets do.
+For a filter in native mode the packets are the frames of a BPF_PROG_TEST_RUN whose program sends
+them out of the peer's device: hundreds of thousands a second, which meet the filter as a driver's
+packets do. One in generic mode gets them from a packet socket.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ import signal
 import socket
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-from kernel.hosting import PEER_MAC, Site, packet, wait
+from kernel.hosting import Site, packet, wait
 
 from packetwatch_core._libbpf import call
-from packetwatch_core._prog import Program, XdpContext, _TestRunOpts
+from packetwatch_core._prog import Program, XdpContext, _TestRunOpts, attached
 
 _LIVE_FRAMES = 1 << 1
 _BATCH = 64
@@ -110,28 +111,49 @@ def tapped(source: str, interface: str = "pw0") -> Iterator[Tap]:
 def send(site: Site, source: str, count: int, interface: str = "pw0") -> None:
     """Send packets from the peer, and wait until the filter has seen them."""
     before = sum(site.packets().values())
-    with site.wire.peer.entered():
-        with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as device:
-            device.bind((f"peer-{interface}", _ETH_P_IP))
-            for dummy in range(count):
-                device.send(packet(source))
+    with site.wire.peer.entered(), socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as device:
+        device.bind((f"peer-{interface}", _ETH_P_IP))
+        for dummy in range(count):
+            device.send(packet(source))
     wait(lambda: sum(site.packets().values()) >= before + count)
 
 
 def _send(site: Site, source: str, device: str, seconds: float) -> None:
-    """In the child: let a program send frames out of a device of the peer's namespace."""
+    """In the child: packets out of a device of the peer's namespace."""
     end = time.monotonic() + seconds
-    frame = packet(source)
+    native = attached(socket.if_nametoindex(device.removeprefix("peer-"))).mode == "native"
     with site.wire.peer.entered():
-        index = socket.if_nametoindex(device)
-        with _redirect(index) as program:
-            context = XdpContext(data_end=len(frame))
-            opts = _TestRunOpts(sz=ctypes.sizeof(_TestRunOpts), repeat=_AT_ONCE)
-            opts.data_in, opts.data_size_in = frame, len(frame)
-            opts.ctx_in, opts.ctx_size_in = ctypes.addressof(context), ctypes.sizeof(context)
-            opts.flags, opts.batch_size = _LIVE_FRAMES, _BATCH
-            while time.monotonic() < end and os.getppid() != 1:
-                call("bpf_prog_test_run_opts", program.fd, ctypes.byref(opts), what="flood")
+        some = _frames(device, packet(source)) if native else _socket(device, packet(source))
+        while time.monotonic() < end and os.getppid() != 1:
+            some()
+
+
+def _socket(device: str, frame: bytes) -> Callable[[], None]:
+    sender = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+    sender.bind((device, _ETH_P_IP))
+
+    def some() -> None:
+        for dummy in range(_BATCH):
+            with contextlib.suppress(OSError):
+                sender.send(frame)
+
+    return some
+
+
+def _frames(device: str, frame: bytes) -> Callable[[], None]:
+    program = _redirect(socket.if_nametoindex(device))
+    context = XdpContext(data_end=len(frame))
+    opts = _TestRunOpts(sz=ctypes.sizeof(_TestRunOpts), repeat=_AT_ONCE)
+    opts.data_in, opts.data_size_in = frame, len(frame)
+    opts.ctx_in, opts.ctx_size_in = ctypes.addressof(context), ctypes.sizeof(context)
+    opts.flags, opts.batch_size = _LIVE_FRAMES, _BATCH
+
+    def some() -> None:
+        # The options refer to the frame and the context by address only.
+        dummy = frame, context
+        call("bpf_prog_test_run_opts", program.fd, ctypes.byref(opts), what="flood")
+
+    return some
 
 
 def _redirect(index: int) -> Program:

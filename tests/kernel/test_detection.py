@@ -9,6 +9,7 @@ from __future__ import annotations
 import mmap
 import os
 import random
+import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -283,7 +284,7 @@ def test_addresses_of_one_slash_64_are_one_source(datapath: Datapath) -> None:
 
 def test_addresses_of_a_single_net_are_banned_one_by_one(datapath: Datapath) -> None:
     net = _abi.NET.pack(plen=48, addr=bytes.fromhex("20010db80007") + bytes(10))
-    datapath.maps["nets"].update(net, _abi.NET_SINGLE.to_bytes(4, "little"))
+    datapath.maps["nets"].update(net, _abi.NET_SINGLE.to_bytes(4, sys.byteorder))
     frames = [syn6(f"2001:db8:7::{port}", port) for port in (1, 2, 3, 4)]
     assert datapath.fates(*frames) == [PASSES6] * 4
     assert scan(datapath, "2001:db8:7::9", (1, 2, 3, 4)) == [PASSES6, PASSES6, SCAN6, BAN6]

@@ -121,23 +121,23 @@ FIRST, SECOND = "192.0.2.100", "192.0.2.200"
 PROBE = """
 /* Exactly one of both addresses is denied in each generation. */
 static __always_inline void pw_probe(struct pw_counters *counters, void *tables,
-				     struct pw_header *header)
+        struct pw_header *header)
 {
-	volatile __u64 *lists = (void *)header->lists;
-	__u64 before = *lists;
-	__u32 first = pw_lists4(tables, header, 0xc0000264);
-	__u64 sum = 0;
+    volatile __u64 *lists = (void *)header->lists;
+    __u64 before = *lists;
+    __u32 first = pw_lists4(tables, header, 0xc0000264);
+    __u64 sum = 0;
 #pragma clang loop unroll(disable)
-	for (int i = 0; i < 1000; i++)
-		sum += bpf_ktime_get_ns();
-	void *again = AGAIN;
-	struct pw_header *later = again ? pw_page(again, 0) : 0;
-	if (!later)
-		return;
-	volatile __u64 *lists_later = (void *)later->lists;
-	if (before != *lists_later || first == pw_lists4(again, later, 0xc00002c8) || !sum)
-		__sync_fetch_and_add(&counters->tracks_failed, 1);
-	__sync_fetch_and_add(&counters->scans, 1);
+    for (int i = 0; i < 1000; i++)
+        sum += bpf_ktime_get_ns();
+    void *again = AGAIN;
+    struct pw_header *later = again ? pw_page(again, 0) : 0;
+    if (!later)
+        return;
+    volatile __u64 *lists_later = (void *)later->lists;
+    if (before != *lists_later || first == pw_lists4(again, later, 0xc00002c8) || !sum)
+        __sync_fetch_and_add(&counters->tracks_failed, 1);
+    __sync_fetch_and_add(&counters->scans, 1);
 }
 
 PW_SECTION("xdp.frags")

@@ -1,0 +1,251 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A host's life with the filter: under attack, changed, without its agent, over a reboot, removed.
+
+Each test goes on from where the one before it left the host.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from lab.fleet import Fleet
+from lab.topology import ipv4
+from lab.traffic import Answer, connect, scan
+from testinfra.utils.ansible_runner import AnsibleRunner
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from lab.machine import Machine
+
+INVENTORY = os.environ["MOLECULE_INVENTORY_FILE"]
+SCENARIO = Path(os.environ["MOLECULE_SCENARIO_DIRECTORY"])
+PLAYBOOKS = SCENARIO.parents[1] / "playbooks"
+SSH = 22
+CLOSED = range(2001, 2101)
+CLIENT, SCANNER, DENIED, ALLOWED = (ipv4(number) for number in (101, 102, 103, 104))
+LATE_DENY = "198.51.100.0/24"
+
+testinfra_hosts = AnsibleRunner(INVENTORY).get_hosts("packetwatch")
+
+
+@pytest.fixture(scope="module")
+def fleet() -> Fleet:
+    return Fleet.open(Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"]) / "lab")
+
+
+@pytest.fixture
+def machine(host: Any, fleet: Fleet) -> Machine:
+    return fleet.host(host.backend.host)
+
+
+def play(name: str, host: Any, *options: str) -> str:
+    """What a run of one of our playbooks on one host prints; it must succeed."""
+    limit = host.backend.host
+    argv = ["ansible-playbook", "-i", INVENTORY, str(PLAYBOOKS / name), "--limit", limit, *options]
+    done = subprocess.run(
+        argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=900
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def recap(output: str) -> dict[str, int]:
+    """The numbers of the last line of a play."""
+    line = [row for row in output.splitlines() if "unreachable=" in row][-1]
+    words = line.partition(":")[2].split()
+    return {key: int(value) for key, value in (word.split("=") for word in words)}
+
+
+def info(host: Any, *subset: str) -> dict[str, Any]:
+    return dict(
+        host.ansible("packetwatch.xdp.host_info", {"gather_subset": list(subset)}, check=False)
+    )
+
+
+def events(host: Any) -> list[dict[str, Any]]:
+    """What the agent has logged since boot."""
+    output = host.check_output("journalctl --boot --unit packetwatch.service --output cat")
+    return [json.loads(row) for row in output.splitlines() if row.startswith("{")]
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
+    """The first true result of the condition."""
+    end = time.monotonic() + seconds
+    while not (result := condition()) and time.monotonic() < end:
+        time.sleep(0.5)
+    assert result
+    return result
+
+
+def test_filter_and_agent_run(host: Any) -> None:
+    assert host.service("packetwatch.service").is_running
+    assert host.service("packetwatch.service").is_enabled
+    assert host.service("packetwatch-xdp@eth0.service").is_enabled
+    assert info(host, "interfaces")["interfaces"]["eth0"]["mode"] in ("native", "generic")
+
+
+def test_agent_has_no_privileges(host: Any) -> None:
+    pid = host.check_output("systemctl show --property MainPID --value packetwatch.service")
+    status = dict(
+        line.split(":\t", 1)
+        for line in host.file(f"/proc/{pid}/status").content_string.splitlines()
+    )
+    assert status["CapEff"].strip("0\n ") == ""
+    assert status["CapBnd"].strip("0\n ") == ""
+    assert "0" not in status["Uid"].split()
+    assert int(status["VmRSS"].split()[0]) <= 25_000
+
+
+def test_client_passes_and_is_logged(host: Any, fleet: Fleet, machine: Machine) -> None:
+    assert connect(fleet.station("client"), machine.ipv4, SSH) is Answer.OPEN
+
+    def logged() -> list[dict[str, Any]]:
+        mine = [event for event in events(host) if event.get("source.ip") == CLIENT]
+        return [event for event in mine if event["destination.port"] == SSH]
+
+    (event, *_more) = wait_for(logged)
+    assert event["event.action"] == "connection"
+    assert event["observer.ingress.interface.name"] == "eth0"
+
+
+def test_denied_source_never_gets_through(fleet: Fleet, machine: Machine) -> None:
+    assert connect(fleet.station("denied"), machine.ipv4, SSH) is Answer.NONE
+
+
+def test_scanner_is_banned_at_the_fifth_closed_port(
+    host: Any, fleet: Fleet, machine: Machine
+) -> None:
+    assert connect(fleet.station("scanner"), machine.ipv4, SSH) is Answer.OPEN
+    states = scan(fleet.station("scanner"), machine.ipv4, list(CLOSED))
+    answered = [port for port, state in states.items() if state == "closed"]
+    assert len(answered) <= 4, states
+    assert connect(fleet.station("scanner"), machine.ipv4, SSH) is Answer.NONE
+    (ban,) = [ban for ban in info(host, "bans")["bans"] if ban["source"] == SCANNER]
+    assert ban["origin"] == "scan"
+    assert ban["ports"] == 5
+    wait_for(
+        lambda: [
+            event
+            for event in events(host)
+            if event.get("source.ip") == SCANNER and event["event.action"] == "ban"
+        ]
+    )
+
+
+def test_allowed_source_may_scan(fleet: Fleet, machine: Machine) -> None:
+    states = scan(fleet.station("allowed"), machine.ipv4, list(CLOSED)[:20])
+    assert set(states.values()) == {"closed"}
+    assert connect(fleet.station("allowed"), machine.ipv4, SSH) is Answer.OPEN
+
+
+def test_metrics_count_the_drops(host: Any) -> None:
+    fetch = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:9477/metrics').read().decode())"
+    text = host.check_output(f'python3 -c "{fetch}"')
+    drops = [row for row in text.splitlines() if row.startswith("packetwatch_packets_total")]
+    (denied,) = [row for row in drops if 'reason="deny"' in row and 'family="ipv4"' in row]
+    assert float(denied.split()[-1]) > 0
+
+
+def test_check_foretells_what_the_run_does(host: Any) -> None:
+    lists = ["-e", json.dumps({"packetwatch_deny__late": [LATE_DENY]})]
+    before = info(host, "lists")["lists"]
+    foretold = play("site.yml", host, "--check", "--diff", *lists)
+    assert f"+deny ansible: {LATE_DENY}" in foretold
+    assert recap(foretold)["changed"] == 1
+    assert info(host, "lists")["lists"] == before
+    done = play("site.yml", host, "--diff", *lists)
+    assert f"+deny ansible: {LATE_DENY}" in done
+    assert recap(done)["changed"] == 1
+    assert info(host, "lists")["lists"]["deny"]["ansible"] == before["deny"]["ansible"] + 1
+    assert recap(play("site.yml", host, "--check", "--diff", *lists))["changed"] == 0
+
+
+def test_filter_goes_on_without_the_agent(host: Any, fleet: Fleet, machine: Machine) -> None:
+    host.check_output("systemctl kill --signal=KILL packetwatch.service")
+    host.check_output("systemctl stop packetwatch.service")
+    assert connect(fleet.station("denied"), machine.ipv4, SSH) is Answer.NONE
+    assert connect(fleet.station("scanner"), machine.ipv4, SSH) is Answer.NONE
+    assert connect(fleet.station("client"), machine.ipv4, SSH) is Answer.OPEN
+    host.check_output("systemctl start packetwatch.service")
+
+
+@pytest.fixture
+def answers_to_denied(fleet: Fleet, machine: Machine) -> Iterator[list[Answer]]:
+    """What the denied station meets while the test runs, asking all the time."""
+    found: list[Answer] = []
+    stop = threading.Event()
+
+    def ask() -> None:
+        while not stop.is_set():
+            found.append(connect(fleet.station("denied"), machine.ipv4, SSH, timeout=0.5))
+            time.sleep(0.05)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    try:
+        yield found
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_reboot_filters_before_sshd_answers(
+    host: Any, fleet: Fleet, machine: Machine, answers_to_denied: list[Answer]
+) -> None:
+    machine.reboot()
+    assert answers_to_denied
+    assert set(answers_to_denied) == {Answer.NONE}
+    filtering, listening = (
+        int(
+            machine.ssh(
+                [
+                    "systemctl",
+                    "show",
+                    "--property",
+                    "ActiveEnterTimestampMonotonic",
+                    "--value",
+                    unit,
+                ]
+            ).stdout
+        )
+        for unit in ("packetwatch-xdp@eth0.service", "ssh.service")
+    )
+    assert 0 < filtering < listening
+
+
+def test_bans_survive_the_reboot(fleet: Fleet, machine: Machine, host: Any) -> None:
+    wait_for(lambda: [ban for ban in info(host, "bans")["bans"] if ban["source"] == SCANNER])
+    assert connect(fleet.station("scanner"), machine.ipv4, SSH) is Answer.NONE
+
+
+def test_remove_leaves_nothing_behind(host: Any, fleet: Fleet, machine: Machine) -> None:
+    play("remove.yml", host)
+    assert " xdp" not in host.check_output("ip -o link show eth0")
+    for path in (
+        "/sys/fs/bpf/packetwatch",
+        "/etc/packetwatch",
+        "/etc/default/packetwatch",
+        "/usr/lib/packetwatch",
+        "/var/lib/packetwatch",
+        "/run/packetwatch",
+    ):
+        assert not host.file(path).exists, path
+    units = host.check_output("systemctl list-unit-files --no-legend 'packetwatch*'")
+    assert units == ""
+    assert (
+        host.check_output("find / -xdev -name '*packetwatch*' -not -path '/root/.ansible/*'") == ""
+    )
+    assert not host.user("packetwatch-agent").exists
+    assert connect(fleet.station("denied"), machine.ipv4, SSH) is Answer.OPEN
+    assert recap(play("remove.yml", host))["changed"] == 0
