@@ -12,8 +12,6 @@ neither bcc nor kernel headers. Bytecode refers to maps by name; the loader puts
 
 from __future__ import annotations
 
-import base64
-import json
 import os
 import re
 import struct
@@ -29,7 +27,12 @@ if t.TYPE_CHECKING:
 
 PYTHON = "/usr/bin/python3"
 FUNCTION = "packetwatch"
-FLAGS = ("-Wno-unused-function", "-Wno-macro-redefined")
+# A misspelt function would else become a call that only the verifier refuses, in its own words.
+FLAGS = (
+    "-Wno-unused-function",
+    "-Wno-macro-redefined",
+    "-Werror=implicit-function-declaration",
+)
 
 _INSTRUCTION = struct.Struct("=BBhi")
 _LOAD_64 = 0x18
@@ -37,12 +40,13 @@ _PSEUDO_MAP_FD = 1
 _SHOWN_LINES = 12
 _KERNEL_INCLUDE = re.compile(r"^\s*#\s*include\s*<(?!uapi/)", re.MULTILINE)
 
-# The child's whole program; it imports only bcc and the standard library.
+# The child's whole program; it imports only bcc and the standard library. It writes two lines: which
+# instruction loads which map's address, and all instructions.
 _SCRIPT = """
-import base64, ctypes, json, sys
+import ctypes, sys
 from bcc import BPF
 from bcc.libbcc import lib
-source, function, flags = json.loads(base64.b64decode("%s"))
+source, function, flags = %s
 module = BPF(text=source, cflags=flags)
 lib.bpf_num_tables.argtypes, lib.bpf_num_tables.restype = [ctypes.c_void_p], ctypes.c_size_t
 lib.bpf_table_name.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
@@ -53,9 +57,11 @@ code = bytearray(module.dump_func(function))
 maps = []
 for i in range(0, len(code), 8):
     if code[i] == 0x18 and code[i + 1] >> 4 == 1:
-        maps.append([i // 8, names[int.from_bytes(code[i + 4:i + 8], sys.byteorder)]])
+        name = names[int.from_bytes(code[i + 4:i + 8], sys.byteorder)]
+        maps.append(f"{i // 8}:{name}")
         code[i + 4:i + 8] = bytes(4)
-json.dump({"code": base64.b64encode(code).decode(), "maps": maps}, sys.stdout)
+print(" ".join(maps))
+print(code.hex())
 """
 
 
@@ -94,7 +100,7 @@ class Compiler:
         path = self._path(source)
         try:
             with open(path, encoding="ascii") as file:
-                return _read(file.read())
+                return _read_cache(file.read())
         except (FileNotFoundError, UnicodeDecodeError):
             return None
         except OSError as error:
@@ -115,11 +121,10 @@ class Compiler:
         # What includes only uapi headers, as our own source, is the same bytecode everywhere.
         release = os.uname().release if _KERNEL_INCLUDE.search(source) else ""
         parts = (source, FUNCTION, *FLAGS, str(_abi.ABI), os.uname().machine, release, _SCRIPT)
-        return os.path.join(self._folder, _digest("\0".join(parts).encode()).hex() + ".json")
+        return os.path.join(self._folder, _digest("\0".join(parts).encode()).hex())
 
     def _compile(self, source: str) -> str:
-        job = json.dumps([source, FUNCTION, FLAGS]).encode()
-        script = _SCRIPT % base64.b64encode(job).decode()
+        script = _SCRIPT % ascii((source, FUNCTION, FLAGS))
         status, output, errors = self._run([PYTHON, "-"], script)
         if status:
             raise _failure(errors or output)
@@ -128,7 +133,7 @@ class Compiler:
     def _store(self, path: str, text: str) -> None:
         try:
             os.makedirs(self._folder, mode=0o700, exist_ok=True)
-            replace_file(path, json.dumps(json.loads(text) | {"check": _check(text)}))
+            replace_file(path, text + _check(text))
         except OSError as error:
             raise LoadFailed(f"the bytecode cannot be kept: {error}") from error
 
@@ -138,30 +143,34 @@ def _digest(data: bytes) -> bytes:
 
 
 def _check(text: str) -> str:
-    """Guards a cache file against what a crash or a disk left of it."""
-    content = json.loads(text)
-    return _digest(json.dumps([content["code"], content["maps"]]).encode()).hex()
+    """A third line, which guards a cache file against what a crash or a disk left of it."""
+    return f"{_digest(text.encode()).hex()}\n"
+
+
+def _read_cache(text: str) -> Bytecode | None:
+    """Bytecode from a cache file; None if it is damaged."""
+    end = text.rstrip("\n").rfind("\n") + 1
+    return _read(text[:end]) if text[end:] == _check(text[:end]) else None
 
 
 def _read(text: str) -> Bytecode | None:
-    """Bytecode from the child's output or a cache file; None if it is damaged."""
+    """Bytecode from the child's output; None if it is none."""
     try:
-        content = json.loads(text)
-        if content.get("check", _check(text)) != _check(text):
-            return None
-        code = base64.b64decode(content["code"], validate=True)
-        maps = tuple((int(index), str(name)) for index, name in content["maps"])
-    except (ValueError, KeyError, TypeError, AttributeError):
+        loads, code = text.splitlines()
+        pairs = [item.split(":") for item in loads.split()]
+        maps = tuple((int(index), name) for index, name in pairs)
+        instructions = bytes.fromhex(code)
+    except ValueError:
         return None
-    if not code or len(code) % 8:
+    if not instructions or len(instructions) % 8:
         return None
-    return Bytecode(code, maps, _digest(code + repr(maps).encode()))
+    return Bytecode(instructions, maps, _digest(text.encode()))
 
 
 def _failure(errors: str) -> Exception:
     """The error that says what the operator can do about bcc's message."""
     release = os.uname().release
-    if "No module named 'bcc'" in errors:
+    if "No module named 'bcc'" in errors or "from 'bcc'" in errors:
         return Unsupported("bcc is not installed: apt-get install python3-bpfcc")
     if f"{PYTHON}: " in errors:
         return Unsupported(f"{PYTHON} cannot be run: {errors.strip()}")

@@ -31,6 +31,14 @@ def count_entries(text: str) -> int:
     return sum(1 for line in text.splitlines() if line.partition("#")[0].strip())
 
 
+def count_lists(state: State) -> dict[str, int]:
+    """Numbers of declared entries."""
+    return {
+        "allow": sum(count_entries(text) for text in state.allow.values()),
+        "deny": sum(count_entries(text) for text in state.deny.values()),
+    }
+
+
 def _declared(state: State) -> list[str]:
     lines = [f"interface {name}: {mode}" for name, mode in sorted(state.interfaces.items())]
     for name, keys in sorted(state.policy.items()):

@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import socket
 import typing as t
 
@@ -64,7 +63,7 @@ def set_lists(name: str, texts: t.Mapping[str, str], allow_empty: bool) -> Edit:
                     "if that is what you want, set allow_empty to true"
                 )
             lists[kind][name] = text
-        return dataclasses.replace(state, **lists)
+        return state._replace(**lists)
 
     return edit
 
@@ -76,7 +75,7 @@ def remove_lists(name: str) -> Edit:
     def edit(state: State) -> State:
         allow = {key: text for key, text in state.allow.items() if key != name}
         deny = {key: text for key, text in state.deny.items() if key != name}
-        return dataclasses.replace(state, allow=allow, deny=deny)
+        return state._replace(allow=allow, deny=deny)
 
     return edit
 
@@ -97,7 +96,7 @@ def set_policy(interface: str | None, keys: t.Mapping[str, str], replace: bool) 
             _check_known(interface, state)
             policy[name] = wanted
         resolve_policies(policy)
-        return dataclasses.replace(state, policy=policy)
+        return state._replace(policy=policy)
 
     return edit
 

@@ -15,12 +15,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ._address import Prefix, format_prefix, parse_prefix
 from ._errors import InvalidInput
+
+if TYPE_CHECKING:
+    # Where it is used it is imported late: a boot has no use for it, and little memory.
+    from datetime import datetime
 
 BYTE_ORDER_MARK = "\ufeff"
 """What some editors put before a text; it means nothing."""
@@ -35,8 +37,7 @@ _OPTIONS = ("address", "comment", "expires", "state")
 _STATES = ("present", "absent")
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One line of a list."""
 
     prefix: str
@@ -119,7 +120,7 @@ def merge_entries(named: Iterable[tuple[Entry, str]]) -> list[Entry]:
                 f"{_describe_expiry(former)}: keep one of the two"
             )
         if entry.comment and not former.comment:
-            merged[entry.prefix] = (replace(former, comment=entry.comment), former_origin)
+            merged[entry.prefix] = (former._replace(comment=entry.comment), former_origin)
     return [entry for entry, _origin in merged.values()]
 
 
@@ -189,6 +190,8 @@ def _canonical_prefix(text: str) -> str:
 
 def _input_comment(value: Any) -> str:
     """Return an item's comment as one line; numbers are taken for their text."""
+    from datetime import date
+
     if value is None:
         return ""
     if isinstance(value, bool) or not isinstance(value, (str, int, float, date)):
@@ -198,6 +201,8 @@ def _input_comment(value: Any) -> str:
 
 def _input_expiry(value: Any) -> str | None:
     """Return an item's expiry in canonical form."""
+    from datetime import date
+
     if value is None or value == "":
         return None
     if isinstance(value, date):
@@ -221,6 +226,8 @@ def _one_line(text: str) -> str:
 
 def _instant(text: str) -> datetime:
     """Return the moment that the text names; raises InvalidInput."""
+    from datetime import datetime
+
     if _TIME.fullmatch(text):
         try:
             return datetime.fromisoformat(text.upper())
@@ -234,6 +241,8 @@ def _instant(text: str) -> datetime:
 
 def _canonical_time(text: str) -> str:
     """Return the same moment in UTC; raises InvalidInput."""
+    from datetime import UTC
+
     try:
         moment = _instant(text).astimezone(UTC)
     except OverflowError:
@@ -254,6 +263,8 @@ def _describe_expiry(entry: Entry) -> str:
 
 def _describe_type(value: object) -> str:
     """Return what a person who writes YAML calls the value's type."""
+    from datetime import date, datetime
+
     if value is None:
         return "empty"
     names = {bool: "a truth value", int: "a number", float: "a number", str: "a text"}

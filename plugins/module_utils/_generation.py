@@ -138,10 +138,11 @@ def go_live(slot: Map, image: Image, capacity: int) -> None:
     Returns when no packet reads the former generation any more (the kernel waits for readers).
     """
     with _pages(capacity) as pages:
-        content = memoryview(image.first + image.v4 + image.v6)
-        for index in range(image.pages):
-            page = content[index * _abi.PAGE : (index + 1) * _abi.PAGE]
-            pages.update(_U32.pack(index), bytes(page))
+        index = 0
+        for part in (image.first, image.v4, image.v6):
+            for at in range(0, len(part), _abi.PAGE):
+                pages.update(_U32.pack(index), part[at : at + _abi.PAGE])
+                index += 1
         pages.freeze()
         _point(slot, pages)
 

@@ -14,15 +14,13 @@ is live leaves everything as it was.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import time
 import typing as t
 
-from . import _attach, _info, _protect
-from ._bans import Bans
+from . import _attach, _protect
 from ._compile import Compiler
-from ._describe import describe
+from ._describe import count_lists, describe
 from ._errors import InvalidInput, LoadFailed, PacketwatchError, Unreadable
 from ._files import replace_file
 from ._generation import build, capacity_for
@@ -36,7 +34,7 @@ from ._source import flatten
 from ._store import MODES, State, Store, check_interface
 
 if t.TYPE_CHECKING:
-    from ._bans import Ban
+    from ._bans import Ban, Bans
     from ._compile import Bytecode
     from ._edits import Edit
     from ._generation import Image
@@ -46,8 +44,7 @@ LOCK_WAIT = 60.0
 UNKNOWN = "unknown until attached"
 
 
-@dataclasses.dataclass(frozen=True)
-class Plan:
+class Plan(t.NamedTuple):
     """What a change of lists or policies does, or did; `live`: an interface is being filtered."""
 
     changed: bool
@@ -59,8 +56,7 @@ class Plan:
     live: bool
 
 
-@dataclasses.dataclass(frozen=True)
-class Attachment:
+class Attachment(t.NamedTuple):
     """What became of an interface; mode: native, generic, none, or `UNKNOWN` in check mode."""
 
     changed: bool
@@ -72,8 +68,7 @@ class Attachment:
     after: str
 
 
-@dataclasses.dataclass(frozen=True)
-class BanChange:
+class BanChange(t.NamedTuple):
     """What became of a ban on `source`."""
 
     changed: bool
@@ -163,7 +158,7 @@ class Host:
             changed=before != after or drifted,
             digest_before=digest_before,
             digest_after=image.digest,
-            counts=lists.counts if lists else _info.count_lists(after),
+            counts=lists.counts if lists else count_lists(after),
             before=texts[0],
             after=texts[1],
             live=loaded.active,
@@ -231,7 +226,7 @@ class Host:
             if renewed:
                 undo.callback(self._save_source, saved)
                 self._save_source(text)
-            declared = dataclasses.replace(state, interfaces=state.interfaces | {interface: wanted})
+            declared = state._replace(interfaces=state.interfaces | {interface: wanted})
             if declared != state:
                 self._confirm(declared)
             undo.pop_all()
@@ -282,8 +277,7 @@ class Host:
     def _detach(self, loaded: Loaded, interface: str, check: bool) -> Attachment:
         dummy, state = self.store.read_current()
         held = loaded.links.get(interface)
-        left = dataclasses.replace(
-            state,
+        left = state._replace(
             interfaces={key: mode for key, mode in state.interfaces.items() if key != interface},
             policy={key: keys for key, keys in state.policy.items() if key != interface},
         )
@@ -349,15 +343,21 @@ class Host:
 
     def info(self, subset: set[str]) -> dict[str, t.Any]:
         """What the kernel does now and what is declared, by subset (see the module host_info)."""
+        # Imported here: what a boot does not need would cost it memory.
+        from . import _info
+
         dummy, state = self.store.read_current()
         return _info.gather(subset, self.pins, state)
 
     def _bans(self) -> Bans:
+        from ._bans import Bans
+        from ._info import BAN_MAPS
+
         if not self.pins.loaded():
             raise InvalidInput(
                 "nothing is loaded on this host, so there are no bans: attach the filter first"
             )
-        return Bans(self.pins.open_run_maps(_info.BAN_MAPS))
+        return Bans(self.pins.open_run_maps(BAN_MAPS))
 
     # Helpers
 

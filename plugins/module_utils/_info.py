@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import struct
 import time
 import typing as t
@@ -42,7 +41,7 @@ def gather(subset: set[str], pins: Pins, state: State) -> dict[str, t.Any]:
             found["lists"] = _lists(loaded, state)
     if "policy" in subset:
         policies = resolve_policies(state.policy)
-        found["policy"] = {name: dataclasses.asdict(item) for name, item in policies.items()}
+        found["policy"] = {name: item._asdict() for name, item in policies.items()}
     if "entries" in subset:
         found["entries"] = list_entries(state)
     loaded_maps = pins.loaded()
@@ -54,14 +53,6 @@ def gather(subset: set[str], pins: Pins, state: State) -> dict[str, t.Any]:
     if "protected" in subset:
         found["protected"] = _protected(pins) if loaded_maps else {}
     return {name: value for name, value in found.items() if name in subset}
-
-
-def count_lists(state: State) -> dict[str, int]:
-    """Numbers of declared entries."""
-    return {
-        "allow": sum(count_entries(text) for text in state.allow.values()),
-        "deny": sum(count_entries(text) for text in state.deny.values()),
-    }
 
 
 def read_counters(counters: Map) -> dict[str, t.Any]:

@@ -8,9 +8,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
-import pwd
 import typing as t
 
 from . import _abi
@@ -31,12 +29,12 @@ BPFFS = "/sys/fs/bpf/packetwatch"
 AGENT = "packetwatch-agent"
 RING_CAPACITY = 16384
 
+_USERS = "/etc/passwd"
 _F_MMAPABLE = 1 << 10
 _SOURCES = 16384
 
 
-@dataclasses.dataclass(frozen=True)
-class Paths:
+class Paths(t.NamedTuple):
     """All places that the library touches; tests give their own."""
 
     bpffs: str = BPFFS
@@ -179,11 +177,13 @@ def check_bpffs(path: str) -> None:
 
 
 def _agent() -> tuple[int, int] | None:
+    """User and group of the agent, from the file alone: what else NSS may ask is not up at boot."""
     try:
-        entry = pwd.getpwnam(AGENT)
-    except KeyError:
-        return None
-    return entry.pw_uid, entry.pw_gid
+        with open(_USERS, encoding="utf-8", errors="replace") as file:
+            rows = [line.split(":") for line in file]
+    except OSError as error:
+        raise Unreadable(f"{_USERS}: {error.strerror}") from error
+    return next(((int(row[2]), int(row[3])) for row in rows if row[0] == AGENT), None)
 
 
 def _listed(folder: str) -> list[str]:

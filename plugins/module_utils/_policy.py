@@ -4,7 +4,7 @@
 
 # This code is PRIVATE to the collection.
 
-"""Policy: what is a scan, and what follows. ``PW_*`` keys in files, a dataclass in the program.
+"""Policy: what is a scan, and what follows. ``PW_*`` keys in files, a tuple in the program.
 
 Three forms of the same thing:
 
@@ -18,7 +18,6 @@ Everything raises `InvalidInput`, naming the file, the key, the value and the al
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import typing as t
 
@@ -34,8 +33,7 @@ _SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,6})?")
 _PORTS = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
 
 
-@dataclasses.dataclass(frozen=True)
-class Policy:
+class Policy(t.NamedTuple):
     """Detection and enforcement on one interface. All times are seconds.
 
     published_ports: ranges (first, last) that are served although no local socket listens.
@@ -59,8 +57,7 @@ class Policy:
         return self.ban_time if self.ban_time_max is None else self.ban_time_max
 
 
-@dataclasses.dataclass(frozen=True)
-class _Kind:
+class _Kind(t.NamedTuple):
     """How a key's text is read and written; read raises ValueError for what is not allowed."""
 
     allowed: str
@@ -218,7 +215,7 @@ def merge_policy(default: Fields, interface: Fields | None = None, source: str =
     own = interface or {}
     policy = Policy(**(default | own))
     if "ban_time" in own and "ban_time_max" not in own and policy.longest_ban < policy.ban_time:
-        policy = dataclasses.replace(policy, ban_time_max=None)
+        policy = policy._replace(ban_time_max=None)
     if policy.longest_ban < policy.ban_time:
         raise InvalidInput(
             f"{_prefix(source)}ban_time_max is {_write_seconds(policy.longest_ban)}, "

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Iterator, MutableSequence
-from dataclasses import dataclass, field
 from itertools import islice, pairwise
 from typing import NamedTuple
 
@@ -49,8 +48,7 @@ class Ranges(NamedTuple):
         return len(self.allow.starts) + len(self.deny.starts)
 
 
-@dataclass(slots=True)
-class Blocks:
+class Blocks(NamedTuple):
     """One family's prefixes as numbers, in any order, with repetitions and overlaps."""
 
     hosts: MutableSequence[int]
@@ -77,20 +75,20 @@ def _blocks6() -> Blocks:
     return Blocks([], [], [])
 
 
-@dataclass(slots=True)
 class Prefixes:
     """What the lists of one kind hold; several lists are united by adding one to the other."""
 
-    v4: Blocks = field(default_factory=_blocks4)
-    v6: Blocks = field(default_factory=_blocks6)
-    entries: int = 0
-    """Entries that hold now, with repetitions."""
-    expired: int = 0
-    """Entries that were left out for their expiry."""
-    unsettled: int = 0
-    """Entries whose expiry could not be judged, because the clock is not synchronised."""
-    next_expiry: float | None = None
-    """Unix time at which the next of the entries that hold now expires."""
+    def __init__(self) -> None:
+        self.v4 = _blocks4()
+        self.v6 = _blocks6()
+        self.entries = 0
+        """Entries that hold now, with repetitions."""
+        self.expired = 0
+        """Entries that were left out for their expiry."""
+        self.unsettled = 0
+        """Entries whose expiry could not be judged, because the clock is not synchronised."""
+        self.next_expiry: float | None = None
+        """Unix time at which the next of the entries that hold now expires."""
 
     def add(self, other: Prefixes) -> None:
         """Take over everything that the other has."""

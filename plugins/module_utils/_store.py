@@ -21,13 +21,9 @@ a writer died of. Names with a leading dot are drafts and rubbish, which the nex
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import datetime
 import fcntl
-import json
 import os
 import re
-import shutil
 import sys
 import time
 import typing as t
@@ -39,14 +35,14 @@ ROOT = "/etc/packetwatch"
 MODES = ("auto", "native", "generic")
 
 _LISTS = ("allow", "deny")
+_NOTHING: dict[str, t.Any] = {}  # all states share it: an edit changes none, it makes another
 _NAME = re.compile(r"[a-z0-9_-]{1,64}")
 _INTERFACE = re.compile(r"[^\s/:\x00]{1,15}")
 _ATTEMPTS = 20
 _LOCK_STEP = 0.05
 
 
-@dataclasses.dataclass(frozen=True)
-class State:
+class State(t.NamedTuple):
     """All that is declared on a host; an edit makes a new one.
 
     allow, deny: drop-in's name to the text of its file.
@@ -54,10 +50,10 @@ class State:
     interfaces: name to wanted mode, one of `MODES`.
     """
 
-    allow: dict[str, str] = dataclasses.field(default_factory=dict)
-    deny: dict[str, str] = dataclasses.field(default_factory=dict)
-    policy: dict[str, dict[str, str]] = dataclasses.field(default_factory=dict)
-    interfaces: dict[str, str] = dataclasses.field(default_factory=dict)
+    allow: dict[str, str] = _NOTHING
+    deny: dict[str, str] = _NOTHING
+    policy: dict[str, dict[str, str]] = _NOTHING
+    interfaces: dict[str, str] = _NOTHING
 
 
 def check_name(name: str) -> None:
@@ -205,7 +201,7 @@ class Store:
                 if os.path.islink(path):
                     os.unlink(path)
                 else:
-                    shutil.rmtree(path)
+                    _remove_tree(path)
 
     def _write_tree(self, number: int, files: dict[str, str]) -> None:
         draft = os.path.join(self.root, f"._new-{number}")
@@ -222,7 +218,7 @@ class Store:
     def _discard(self, number: int) -> None:
         rubbish = os.path.join(self.root, f"._old-{number}")
         os.rename(os.path.join(self.root, str(number)), rubbish)
-        shutil.rmtree(rubbish)
+        _remove_tree(rubbish)
 
     def _point(self, number: int) -> None:
         draft = os.path.join(self.root, f"._link-{number}")
@@ -291,7 +287,7 @@ def _read_policies(folder: str) -> dict[str, dict[str, str]]:
 
 
 def _read_interfaces(path: str) -> dict[str, str]:
-    interfaces: dict[str, str] = {}
+    interfaces: dict[str, str] = _NOTHING
     for number, line in enumerate(_read_file(path).splitlines(), 1):
         words = line.partition("#")[0].split()
         if not words:
@@ -357,6 +353,13 @@ def _write_file(path: str, text: str) -> None:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
+
+
+def _remove_tree(path: str) -> None:
+    # Imported here: it costs memory that a boot, which writes nothing, need not spend.
+    import shutil
+
+    shutil.rmtree(path)
 
 
 def _make_root(root: str) -> None:
@@ -430,16 +433,12 @@ def _same_file(file: int, path: str) -> bool:
 
 
 def _sign(file: int) -> None:
-    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    holder = {"pid": os.getpid(), "command": " ".join(sys.argv)[:200], "since": now}
+    since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    text = f"process {os.getpid()} ({' '.join(sys.argv)[:200]}) since {since}"
     os.ftruncate(file, 0)
-    os.pwrite(file, json.dumps(holder).encode(), 0)
+    os.pwrite(file, text.encode(), 0)
 
 
 def _holder(file: int) -> str:
-    try:
-        holder = json.loads(os.pread(file, 4096, 0))
-        return f"process {holder['pid']} ({holder['command']}) since {holder['since']}"
-    except (OSError, ValueError, KeyError, TypeError):
-        # It holds the lock a moment before it has written who it is.
-        return "another process"
+    # It holds the lock a moment before it has written who it is.
+    return os.pread(file, 4096, 0).decode(errors="replace") or "another process"

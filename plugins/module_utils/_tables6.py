@@ -12,7 +12,6 @@ A *mark* is `after << 2 | verdict`, as in the start words of _ranges.
 from __future__ import annotations
 
 from array import array
-from dataclasses import dataclass, field
 from itertools import pairwise
 
 from ._errors import TooLarge
@@ -42,23 +41,24 @@ def _numbers() -> array[int]:
     return array("Q")
 
 
-@dataclass(slots=True)
 class _Half:
     """Starts in one half of the address: its 64-bit keys, ascending, and their marks."""
 
-    keys: array[int] = field(default_factory=_numbers)
-    marks: bytearray = field(default_factory=bytearray)
+    def __init__(self) -> None:
+        self.keys = _numbers()
+        self.marks = bytearray()
 
 
-@dataclass(slots=True)
 class _Upper(_Half):
     """Starts by their upper half. A mark's verdict holds from the key's lower half 0 on."""
 
-    first: array[int] = field(default_factory=_numbers)
-    """For each key the index of its first start in the lower half; at the end, of the next one.
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = _numbers()
+        """For each key the index of its first start in the lower half; at the end, of the next one.
 
-    A key without any has that verdict for its whole /64.
-    """
+        A key without any has that verdict for its whole /64.
+        """
 
 
 def build6(words: list[int]) -> tuple[array[int], int]:

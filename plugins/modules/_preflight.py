@@ -89,6 +89,10 @@ installed:
   description: Whether the units are there.
   returned: success
   type: bool
+agent_outdated:
+  description: Whether the agent runs, but with settings or code of before.
+  returned: success
+  type: bool
 """
 
 import dataclasses
@@ -170,6 +174,23 @@ class Host:
 
 
 # The system
+
+
+def agent_is_outdated(host: Host) -> bool:
+    """Whether the agent runs, but started before its settings or its code were changed.
+
+    A run that failed in between has told nobody that a restart is due.
+    """
+    command = ["systemctl", "show", "packetwatch.service", "--property=ExecMainStartTimestamp"]
+    out = host.run([*command, "--value", "--timestamp=unix"])[1].strip()
+    if not out.startswith("@"):
+        return False
+    changed = (
+        path.lstat().st_mtime
+        for path in (host.path("etc/default/packetwatch"), host.path("usr/lib/packetwatch/current"))
+        if path.exists()
+    )
+    return any(moment > int(out[1:]) for moment in changed)
 
 
 def check_system(host: Host) -> t.Iterator[str]:
@@ -511,6 +532,7 @@ def main() -> None:
             if interface["name"] in state.policy or set(OVERRIDES) & set(interface)
         ],
         installed=host.path("etc/systemd/system/packetwatch.service").exists(),
+        agent_outdated=agent_is_outdated(host),
     )
 
 

@@ -11,86 +11,110 @@ namespace at the other end.
 
 from __future__ import annotations
 
-import contextlib
 import os
-import shutil
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
-from kernel.datapath import Datapath, Namespace, command
+from kernel.datapath import GRACE, PORTS, Datapath, join, reaches, wait_for
+from kernel.hosting import BPFFS, PREFIX, SOURCE, Namespace, ip, sweep
 
 from packetwatch_core._pins import Paths, Pins
 
-ROOT = Path(__file__).resolve().parents[2]
+NUMBER = 1_000_000  # of our folder of pins: sites count theirs from 0
+
+
+@pytest.fixture(scope="session")
+def bytecode_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One for all tests, so that every source is compiled once."""
+    return tmp_path_factory.mktemp("bytecode")
 
 
 @pytest.fixture(scope="session")
 def cable() -> Iterator[tuple[Namespace, Namespace]]:
-    """Namespaces "host" and "peer" with a cable of two queues between v0 and v1."""
+    """Namespaces "host" and "peer" with a cable of two queues between v0 and v1, not plugged in.
+
+    Systems that see each other greet by neighbour discovery: nothing that a test wants to count.
+    """
     if os.geteuid() != 0:
         pytest.skip("makes namespaces and loads programs")
-    former = signal.signal(signal.SIGTERM, _interrupt)
-    with contextlib.ExitStack() as stack:
-        stack.callback(signal.signal, signal.SIGTERM, former)
-        names = [f"pwtest-{os.getpid()}-{end}" for end in ("host", "peer")]
-        ends = []
-        for name in names:
-            ends.append(Namespace(name))
-            stack.callback(ends[-1].close)
-        host, peer = ends
-        queues = "numrxqueues 2 numtxqueues 2"
-        command(
-            f"ip -n {host.name} link add v0 {queues} type veth "
-            f"peer name v1 netns {peer.name} {queues}"
-        )
-        for end, device, ipv4, ipv6 in (
-            (host, "v0", "10.77.0.1/24", "fd77::1/64"),
-            (peer, "v1", "10.77.0.2/24", "fd77::2/64"),
-        ):
-            command(f"ip -n {end.name} address add {ipv4} dev {device}")
-            command(f"ip -n {end.name} address add {ipv6} dev {device} nodad")
-            command(f"ip -n {end.name} link set {device} up")
-        yield host, peer
+    host, peer = Namespace(), Namespace()
+    queues = "numrxqueues 2 numtxqueues 2"
+    with host.entered():
+        ip("link set lo up")
+        ip(f"link add v0 {queues} type veth peer name v1 netns {peer.path} {queues}")
+        join("v0", "10.77.0.1/24", "fd77::1/64")
+    yield host, peer
+    for namespace in (host, peer):
+        namespace.close()
 
 
 @pytest.fixture(scope="session")
 def loaded_datapath(
-    cable: tuple[Namespace, Namespace], tmp_path_factory: pytest.TempPathFactory
+    cable: tuple[Namespace, Namespace],
+    tmp_path_factory: pytest.TempPathFactory,
+    bytecode_cache: Path,
 ) -> Iterator[Datapath]:
     """The filter on v0, for all tests of the session."""
     host, peer = cable
-    folder = tmp_path_factory.mktemp("packetwatch")
+    folder = tmp_path_factory.mktemp("datapath")
+    sweep()
     paths = Paths(
-        bpffs=f"/sys/fs/bpf/pwtest-{os.getpid()}",
+        bpffs=str(BPFFS / f"{PREFIX}{os.getpid()}-{NUMBER}"),
         state=str(folder / "state"),
-        cache=str(folder / "cache"),
-        source=str(ROOT / "roles/packetwatch/files/bpf"),
+        cache=str(bytecode_cache),
+        source=str(SOURCE),
         program=str(folder / "program.c"),
         settings=str(folder / "settings"),
     )
     (folder / "settings").write_text("PW_PROTECT_AUTO=0\n")
+    former = signal.signal(signal.SIGTERM, _interrupt)
     try:
-        with host.inside():
+        with host.entered():
             datapath = Datapath(host, peer, paths)
         yield datapath
-        with host.inside():
+        with host.entered():
             datapath.close()
+        left = [str(path) for path in BPFFS.glob(f"{PREFIX}{os.getpid()}-*")]
+        assert not left, f"pins were left behind: {left}"
     finally:
-        left = os.path.exists(paths.bpffs)
-        shutil.rmtree(folder)
+        signal.signal(signal.SIGTERM, former)
         Pins(paths.bpffs).remove()
-    assert not left, f"{paths.bpffs} was left behind"
+
+
+@pytest.fixture(scope="module")
+def plugged_in(loaded_datapath: Datapath) -> Iterator[None]:
+    """Both ends of the cable are up and reach each other."""
+    with loaded_datapath.host_namespace.entered():
+        loaded_datapath.reset()
+    peer = loaded_datapath.peer_namespace
+    with peer.entered():
+        ip("link set lo up")
+        join("v1", "10.77.0.2/24", "fd77::2/64")
+        wait_for(lambda: reaches("10.77.0.1") and reaches("fd77::1"))
+    yield
+    with peer.entered():
+        ip("link set v1 down")
 
 
 @pytest.fixture
 def datapath(loaded_datapath: Datapath) -> Iterator[Datapath]:
     """The filter in its first state; the test runs in the host's namespace."""
-    with loaded_datapath.host_namespace.inside():
+    with loaded_datapath.host_namespace.entered():
         loaded_datapath.reset()
         yield loaded_datapath
+
+
+@pytest.fixture
+def closed(datapath: Datapath) -> Datapath:
+    """Five closed ports are a scan; no port was ever seen open."""
+    datapath.policy(scan_counts="closed", scan_ports=5, scan_grace=GRACE)
+    keys = b"".join(port.to_bytes(4, sys.byteorder) for port in range(PORTS))
+    datapath.maps["open_ports"].update_many(keys, bytes(8 * PORTS), PORTS)
+    return datapath
 
 
 def _interrupt(*dummy: object) -> NoReturn:

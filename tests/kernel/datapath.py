@@ -11,12 +11,13 @@ import ctypes
 import os
 import signal
 import socket
-import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
+
+from kernel.hosting import Namespace, ip, run
 
 from packetwatch_core import _abi, _edits
 from packetwatch_core._bans import Ban, Bans
@@ -27,62 +28,15 @@ from packetwatch_core._pins import Paths, Pins, specs
 from packetwatch_core._policy import DEFAULT, keys_from_options
 from packetwatch_core._prog import Program, XdpContext, _TestRunOpts
 from packetwatch_core._ring import RingBuffer
+from packetwatch_core._store import State
 
-ROOT = Path(__file__).resolve().parents[2]
-FULL = os.environ.get("PACKETWATCH_FULL") == "1"
 POLICY = {"scan_counts": "any", "scan_ports": 3}
 PASS, DROP = 2, 1
+GRACE = 30
+PORTS = 65536
 CLEARED = ("bans", "scan_bans", "overflow", "hosts", "nets", "local", "tracks", "rates")
 
-_CLONE_NEWNET = 0x40000000
 _ZERO = bytes(4)
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-def run_command(argv: Sequence[str], stdin: str | None = None) -> tuple[int, str, str]:
-    """What the library is handed in to start processes with."""
-    done = subprocess.run(argv, input=stdin, capture_output=True, text=True, check=False)
-    return done.returncode, done.stdout, done.stderr
-
-
-def command(line: str) -> None:
-    """A command that must succeed."""
-    subprocess.run(line.split(), check=True, stdin=subprocess.DEVNULL)
-
-
-class Namespace:
-    """A network namespace; `inside` moves the calling thread there."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        command(f"ip netns add {name}")
-        self._descriptor = os.open(f"/run/netns/{name}", os.O_RDONLY | os.O_CLOEXEC)
-        self.command("ip link set lo up")
-
-    def close(self) -> None:
-        """Remove the namespace; nobody may be left in it."""
-        left = run_command(["ip", "netns", "pids", self.name])[1]
-        os.close(self._descriptor)
-        command(f"ip netns delete {self.name}")
-        assert not left, f"processes were left behind in {self.name}: {left}"
-
-    def command(self, line: str) -> None:
-        """Run a command in the namespace; bpffs stays in its view, unlike with ip netns exec."""
-        command(f"nsenter --net=/run/netns/{self.name} {line}")
-
-    @contextlib.contextmanager
-    def inside(self) -> Iterator[None]:
-        with open("/proc/thread-self/ns/net", "rb") as before:
-            _enter(self._descriptor)
-            try:
-                yield
-            finally:
-                _enter(before.fileno())
-
-
-def _enter(descriptor: int) -> None:
-    if _libc.setns(descriptor, _CLONE_NEWNET):
-        raise OSError(ctypes.get_errno(), "setns")
 
 
 class Runner:
@@ -114,7 +68,7 @@ class Datapath:
         self.host_namespace = host
         self.peer_namespace = peer
         self.paths = paths
-        self.host = Host(run_command, paths)
+        self.host = Host(run, paths)
         self.host.attach("v0", "native")
         self.pins = Pins(paths.bpffs)
         self.maps: dict[str, Map] = {name: Map.open(self.pins.map(name)) for name in specs()}
@@ -141,7 +95,7 @@ class Datapath:
                 self.maps[name].delete(key)
         self.maps["shared"].update(_ZERO, bytes(_abi.SHARED.size))
         policy = {DEFAULT: keys_from_options(POLICY)}
-        self.host.apply(lambda state: replace(state, allow={}, deny={}, policy=policy))
+        self.host.apply(lambda state: State(policy=policy, interfaces=state.interfaces))
         self._forget()
         self.events()
 
@@ -165,7 +119,7 @@ class Datapath:
 
     def peer(self) -> contextlib.AbstractContextManager[None]:
         """Be at the other end of the cable."""
-        return self.peer_namespace.inside()
+        return self.peer_namespace.entered()
 
     # Packets
 
@@ -253,6 +207,42 @@ class Datapath:
             slots = _abi.TRACK.unpack(value)["slot"]
             older = [slot - back if slot else 0 for slot in slots]
             self.maps["tracks"].update(key, _abi.TRACK.pack(slot=older))
+
+
+def join(device: str, *addresses: str) -> None:
+    """Bring a device up with addresses."""
+    for address in addresses:
+        ip(f"address replace {address} dev {device}" + (" nodad" if ":" in address else ""))
+    ip(f"link set {device} up")
+
+
+@contextlib.contextmanager
+def listening(family: int, address: str, port: int, v6only: bool = False) -> Iterator[None]:
+    with socket.socket(family, socket.SOCK_STREAM) as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, v6only)
+        server.bind((address, port))
+        server.listen(64)
+        yield
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it does not come"
+        time.sleep(0.02)
+
+
+def reaches(address: str) -> bool:
+    """Whether the host at the address refuses a connection, as it does where nobody listens."""
+    try:
+        socket.create_connection((address, 9), 1).close()
+    except ConnectionRefusedError:
+        return True
+    except OSError:
+        return False
+    return True
 
 
 def difference(after: Mapping[str, int], before: Mapping[str, int]) -> dict[str, int]:

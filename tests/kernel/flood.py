@@ -41,11 +41,12 @@ class Flood:
     ) -> None:
         self._site = site
         self._start = sum(site.packets().values())
+        self.native = attached(socket.if_nametoindex(interface)).mode == "native"
         self._child = os.fork()
         if not self._child:
             status = 1
             with contextlib.suppress(BaseException):
-                _send(site, source, f"peer-{interface}", seconds)
+                self._send(source, f"peer-{interface}", seconds)
                 status = 0
             os._exit(status)
 
@@ -64,6 +65,14 @@ class Flood:
             dummy, status = os.waitpid(self._child, 0)
             self._child = 0
             assert os.WIFSIGNALED(status), "the flood ended by itself"
+
+    def _send(self, source: str, device: str, seconds: float) -> None:
+        """In the child: packets out of a device of the peer's namespace."""
+        end = time.monotonic() + seconds
+        with self._site.wire.peer.entered():
+            some = (_frames if self.native else _socket)(device, packet(source))
+            while time.monotonic() < end and os.getppid() != 1:
+                some()
 
 
 @contextlib.contextmanager
@@ -116,16 +125,6 @@ def send(site: Site, source: str, count: int, interface: str = "pw0") -> None:
         for dummy in range(count):
             device.send(packet(source))
     wait(lambda: sum(site.packets().values()) >= before + count)
-
-
-def _send(site: Site, source: str, device: str, seconds: float) -> None:
-    """In the child: packets out of a device of the peer's namespace."""
-    end = time.monotonic() + seconds
-    native = attached(socket.if_nametoindex(device.removeprefix("peer-"))).mode == "native"
-    with site.wire.peer.entered():
-        some = _frames(device, packet(source)) if native else _socket(device, packet(source))
-        while time.monotonic() < end and os.getppid() != 1:
-            some()
 
 
 def _socket(device: str, frame: bytes) -> Callable[[], None]:

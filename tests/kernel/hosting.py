@@ -22,9 +22,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from packetwatch_core._compile import Compiler
 from packetwatch_core._edits import set_lists, set_policy
 from packetwatch_core._host import Host, Plan
-from packetwatch_core._libbpf import Map
+from packetwatch_core._libbpf import ARRAY, Map
 from packetwatch_core._pins import Paths
 from packetwatch_core._prog import Program, attached
 from packetwatch_core._source import flatten
@@ -163,6 +164,27 @@ class Site:
                     if found.info.name == name:
                         value = found.lookup(bytes(4)) or bytes(4)
                         yield number, int.from_bytes(value, "little")
+
+    def pinned_maps(self) -> list[Path]:
+        """Those that outlive programs."""
+        return sorted(
+            path
+            for path in Path(self.host.pins.own).rglob("*")
+            if path.is_file() and path.name != "program"
+        )
+
+    def pin_odd_map(self, path: str) -> None:
+        """Pin a map as no version of ours makes one."""
+        with Map.create(ARRAY, "odd", 4, 12, 3) as odd:
+            odd.pin(path)
+
+    def warm_cache(self) -> None:
+        """Compile the collection's own program, if no test has yet."""
+        Compiler(run, self.paths.cache).get(source_text())
+
+    def paths_as_words(self, cache: str | None = None) -> dict[str, str]:
+        """The arguments of `Paths`, for another process."""
+        return self.paths._asdict() | ({"cache": cache} if cache else {})
 
     def packets(self) -> dict[str, int]:
         """Numbers of IPv4 packets by verdict and reason."""

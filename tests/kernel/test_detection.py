@@ -15,7 +15,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-from kernel.datapath import FULL, Datapath, Runner, difference, on_cpus
+from kernel.datapath import Datapath, Runner, difference, on_cpus
+from kernel.hosting import FULL
 from kernel.packets import (
     ACK,
     FIN,
@@ -256,19 +257,37 @@ def test_two_processors_with_the_same_ports_ban_nobody(datapath: Datapath) -> No
     assert datapath.counters()["tracks_failed"] == 0
 
 
-def test_memory_of_ports_is_clean_after_scans_on_two_processors(datapath: Datapath) -> None:
-    """A bit that a scan left behind on a processor would hide that port from the next one there."""
-    datapath.policy(scan_ports=8, log_connections="none")
-    in_step(ROUNDS, [sender(datapath, range(1, 12)), sender(datapath, range(8, 20))])
-    late = [sender(datapath, range(first, first + 8)) for first in (1, 12)]
-    for cpu, base in ((0, 1), (1, 3)):
-        numbers = [RING + base, RING + base + 1]
-        jobs: list[Callable[[], None]] = [lambda: None, lambda: None]
-        jobs[cpu] = lambda numbers=numbers: [
-            send(number) for send, number in zip(late, numbers, strict=True)
-        ]
-        on_cpus(*jobs)
-    assert sources(RING + 4) - sources(RING) <= scan_banned(datapath)
+def put_track(datapath: Datapath, hits: Sequence[tuple[int, float]]) -> None:
+    """What another processor may have written: ports, and how many seconds ago they were hit."""
+    now = time.monotonic_ns()
+    slots = [round(now - age * 1e9) >> 10 << 16 | port for port, age in hits]
+    key = datapath.bans.source_of(SOURCE4).key
+    datapath.maps["tracks"].update(key, _abi.TRACK.pack(slot=slots))
+
+
+def test_a_hit_that_another_processor_saw_later_is_no_old_one(datapath: Datapath) -> None:
+    put_track(datapath, [(1, -1), (2, -1)])
+    assert scan(datapath, SOURCE4, [3]) == [SCAN4]
+
+
+def test_a_later_hit_is_not_set_back(datapath: Datapath) -> None:
+    put_track(datapath, [(1, -20)])
+    assert scan(datapath, SOURCE4, [1, 2]) == [PASSES4] * 2
+    datapath.age(WINDOW + 10)
+    put_back = datapath.maps["tracks"].items()[0][1]
+    assert sum(slot != 0 for slot in _abi.TRACK.unpack(put_back)["slot"]) == 2
+    assert scan(datapath, SOURCE4, [3, 4]) == [PASSES4, SCAN4]
+
+
+def test_a_port_that_two_processors_put_down_counts_once(datapath: Datapath) -> None:
+    put_track(datapath, [(1, 5), (1, 4), (1, 3)])
+    assert scan(datapath, SOURCE4, [2, 1, 2]) == [PASSES4] * 3
+    assert scan(datapath, SOURCE4, [3]) == [SCAN4]
+
+
+def test_slots_that_are_over_make_room(datapath: Datapath) -> None:
+    put_track(datapath, [(port, WINDOW + 5) for port in range(1, 65)])
+    assert scan(datapath, SOURCE4, [100, 1, 101]) == [PASSES4, PASSES4, SCAN4]
 
 
 # IPv6

@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import pytest
-from kernel.datapath import FULL, Datapath, Runner, difference, run_command
+from kernel.datapath import Datapath, Runner, difference
+from kernel.hosting import FULL, run
 from kernel.packets import udp4, udp6
 
 from packetwatch_core import _abi, _generation
@@ -80,7 +81,7 @@ class Prober:
     """The program loaded once more, with a slot in which there is room for any test's tables."""
 
     def __init__(self, datapath: Datapath) -> None:
-        bytecode = Compiler(run_command, datapath.paths.cache).get(flatten(datapath.paths.source))
+        bytecode = Compiler(run, datapath.paths.cache).get(flatten(datapath.paths.source))
         self._code = bytecode.digest
         self._datapath = datapath
         self._slot = _generation.make_slot(CAPACITY)

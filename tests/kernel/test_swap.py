@@ -45,7 +45,6 @@ CHANGES = 100 if FULL else 20
 RELOADS = 100 if FULL else 6
 CRASHES = 9
 MANY = "".join(f"10.{i >> 8}.{i & 255}.{i * 7 & 255}\n" for i in range(60_000))
-SMALL_PAGES, LARGE_PAGES = 3, 16
 
 
 @pytest.fixture(params=["native", "generic"])
@@ -71,10 +70,11 @@ only_native = pytest.mark.parametrize("flood", ["native"], indirect=True)
 def test_lists(filtered: Site, flood: Flood) -> None:
     texts = (DENIED, f"198.51.100.0/24\n{STRANGER}", f"198.0.0.0/8\n2001:db8::/32\n{DENIED}")
     seen = set()
-    for number in range(SWAPS):
+    swaps = SWAPS if FULL or flood.native else CHANGES
+    for number in range(swaps):
         assert filtered.lists(texts[number % 3], allow=f"10.0.0.{number}").changed
         seen.add(filtered.generation_id())
-    assert len(seen) == SWAPS
+    assert len(seen) == swaps
 
 
 @only_native
@@ -95,8 +95,11 @@ def test_programs(filtered: Site, flood: Flood) -> None:
 
 @only_native
 def test_capacity(filtered: Site, flood: Flood) -> None:
+    programs = set()
     for number in range(RELOADS):
         assert filtered.lists(DENIED + ("\n" + MANY if number % 2 == 0 else "")).changed
+        programs.add(attached(socket.if_nametoindex("pw0")).program_id)
+    assert len(programs) == RELOADS
 
 
 @only_native
@@ -276,8 +279,6 @@ class Crash:
         pins = {str(path) for path in Path(self.site.paths.bpffs).rglob("*")}
         self._pins = self._pins or pins
         assert pins == self._pins
-        names = {path.name for path in self.site.state.iterdir()}
-        assert len(names) <= 4 and not [name for name in names if name.startswith(".")]
 
 
 def moments(steps: int, seed: int) -> list[int]:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -45,6 +46,7 @@ class Machine:
         self.archive: set[str] = {META, OWN}
         self.after_update: set[str] = set()
         self.meta_depends: set[str] = {OWN}
+        self.agent_started = ""
         self.commands: list[str] = []
         self.write("etc/os-release", 'PRETTY_NAME="Debian 12"\nID=debian\nVERSION_ID="12"\n')
         self.write("proc/mounts", "bpf /sys/fs/bpf bpf rw,nosuid 0 0\n")
@@ -75,6 +77,8 @@ class Machine:
             return 0, "".join([*lines, "other:\n  Candidate: (none)\n"]), ""
         if argv[:2] == ["apt-cache", "depends"]:
             return 0, "".join(f"  Depends: {name}\n" for name in self.meta_depends), ""
+        if argv[0] == "systemctl":
+            return 0, self.agent_started + "\n", ""
         assert argv[0] == "apt-get"
         self.archive |= self.after_update
         return 0, "", ""
@@ -150,6 +154,16 @@ def test_all_problems_at_once(machine: Machine) -> None:
     no_systemd(machine)
     machine.write("proc/mounts", "")
     assert len(system_problems(machine, "4.19.0-1-amd64")) == 3
+
+
+@pytest.mark.parametrize(
+    ("started", "outdated"), [("", False), ("n/a", False), ("@2000", False), ("@1999", True)]
+)
+def test_agent_that_missed_a_change(machine: Machine, started: str, outdated: bool) -> None:
+    machine.write("etc/default/packetwatch", "")
+    os.utime(machine.root / "etc/default/packetwatch", (2000, 2000))
+    machine.agent_started = started
+    assert preflight.agent_is_outdated(machine.host()) is outdated
 
 
 # Interfaces

@@ -169,7 +169,9 @@ def test_single_host_is_one_start() -> None:
 
 
 def test_prefixes_of_two_lists_add_up() -> None:
-    one, other = Prefixes(entries=1, next_expiry=7.0), Prefixes(entries=2, expired=3, unsettled=1)
+    one, other = Prefixes(), Prefixes()
+    one.entries, one.next_expiry = 1, 7.0
+    other.entries, other.expired, other.unsettled = 2, 3, 1
     one.v4.hosts.append(7)
     other.v4.hosts.append(8)
     other.v6.starts.append(0)

@@ -482,6 +482,7 @@ def test_the_same_ranges_always_have_the_same_tables() -> None:
 
 
 def test_blocks_in_arrays_and_lists_are_the_same() -> None:
-    plain = Prefixes(v4=Blocks([9, 7], [256], [511]))
+    plain = Prefixes()
+    plain.v4 = Blocks([9, 7], [256], [511])
     tables = compile_tables(Prefixes(), plain)
     assert tables == build([], [host(4, 7), host(4, 9), block(4, 256, 24)])._replace(deny_entries=0)

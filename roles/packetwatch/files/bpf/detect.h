@@ -83,36 +83,47 @@ static __always_inline struct pw_track *pw_track_of(struct pw_scratch *scratch,
 	return track;
 }
 
-/* Put the port into the window: into its own slot, else into one that is free or stale. */
+/* Put the port into the window: into its own slot, else into one that is free or stale. False if
+ * another CPU took the slot meanwhile. */
+static __always_inline int pw_track_try(struct pw_track *track, struct pw_scratch *scratch,
+					__u64 window)
+{
+	scratch->index = PW_TRACK_SLOTS;
+	for (int i = 0; i < PW_TRACK_SLOTS; i++) {
+		__u64 slot = pw_read(track->slot[i]);
+		if (slot && (slot & 0xffff) == scratch->port) {
+			scratch->index = i;
+			break;
+		}
+		if (scratch->index == PW_TRACK_SLOTS && !pw_fresh(slot, scratch->now, window))
+			scratch->index = i;
+	}
+	__u64 index = scratch->index;
+	if (index >= PW_TRACK_SLOTS)
+		return 1;
+	__u64 *place = &track->slot[index];
+	__u64 old = pw_read(*place);
+	__u64 now = scratch->now;
+	__u64 port = scratch->port;
+	__u64 stamp = (now >> 10) << 16 | port;
+	if ((old & 0xffff) == port && (__s64)(old - stamp) >= 0)
+		return 1; /* another CPU was later: its stamp is the newer one */
+	if ((old & 0xffff) != port && pw_fresh(old, now, window))
+		return 0;
+	return __sync_val_compare_and_swap(place, old, stamp) == old;
+}
+
+/* Not a loop: Linux 6.1 refuses one whose body falls through to its head, as this one's would. */
 static __always_inline void pw_track_port(struct pw_track *track, struct pw_scratch *scratch,
 					  __u64 window)
 {
-	for (int attempt = 0; attempt < 4; attempt++) {
-		scratch->index = PW_TRACK_SLOTS;
-		for (int i = 0; i < PW_TRACK_SLOTS; i++) {
-			__u64 slot = pw_read(track->slot[i]);
-			if (slot && (slot & 0xffff) == scratch->port) {
-				scratch->index = i;
-				break;
-			}
-			if (scratch->index == PW_TRACK_SLOTS && !pw_fresh(slot, scratch->now, window))
-				scratch->index = i;
-		}
-		__u64 index = scratch->index;
-		if (index >= PW_TRACK_SLOTS)
-			return;
-		__u64 *place = &track->slot[index];
-		__u64 old = pw_read(*place);
-		__u64 now = scratch->now;
-		__u64 port = scratch->port;
-		__u64 stamp = (now >> 10) << 16 | port;
-		if ((old & 0xffff) == port && (__s64)(old - stamp) >= 0)
-			return; /* another CPU was later: its stamp is the newer one */
-		if ((old & 0xffff) != port && pw_fresh(old, now, window))
-			continue; /* taken meanwhile */
-		if (__sync_val_compare_and_swap(place, old, stamp) == old)
-			return;
-	}
+	if (pw_track_try(track, scratch, window))
+		return;
+	if (pw_track_try(track, scratch, window))
+		return;
+	if (pw_track_try(track, scratch, window))
+		return;
+	pw_track_try(track, scratch, window);
 }
 
 /* How many distinct ports are in the window; two CPUs may have put one port into two slots. */

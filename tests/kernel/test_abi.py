@@ -1,0 +1,224 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""abi.h as clang sees it against its mirror in Python, and clang's program against bcc's."""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+import struct
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kernel.datapath import Datapath, Runner, difference
+from kernel.test_parser import corpus
+
+from packetwatch_core import _abi
+from packetwatch_core._libbpf import Map
+from packetwatch_core._pins import specs
+from packetwatch_core._prog import Program
+
+SOURCE = Path(__file__).resolve().parents[2] / "roles/packetwatch/files/bpf"
+STRUCTS = [layout.name for layout in _abi.LAYOUTS] + ["pw_scratch"]
+ENUMS = (
+    *("verdict", "feature", "action", "counts", "scope", "log", "origin", "ban_flag"),
+    *("net_flag", "event_type", "event_flag", "reason", "family"),
+)
+MACROS = {
+    "PW_ABI": _abi.ABI,
+    "PW_MAGIC": _abi.MAGIC,
+    "PW_PAGE_SIZE": _abi.PAGE,
+    "PW_POLICY_OFFSET": _abi.POLICY_OFFSET,
+    "PW_POLICY_SLOTS": _abi.POLICY_SLOTS,
+    "PW_POLICY_PROBES": _abi.POLICY_PROBES,
+    "PW_TRACK_SLOTS": _abi.TRACK_SLOTS,
+    "PW_EVENT_SHORT": _abi.EVENT_SHORT,
+}
+
+
+def clang(*arguments: str, text: str | None = None) -> str:
+    machine = platform.machine()
+    command = ["clang", "-O2", "-g", "-Wall", "-Werror", "-target", "bpf", f"-I{SOURCE}"]
+    command += [f"-I/usr/include/{machine}-linux-gnu", *arguments]
+    done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def dump_types(compiled: Path) -> list[dict[str, Any]]:
+    output = subprocess.check_output(["bpftool", "-j", "btf", "dump", "file", str(compiled)])
+    types: list[dict[str, Any]] = json.loads(output)["types"]
+    return types
+
+
+@pytest.fixture(scope="module")
+def types(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """BTF of everything in abi.h; the program's own has only what its maps are made of."""
+    uses = [f"struct {name} use_{name};" for name in STRUCTS]
+    uses += [f"enum pw_{name} use_{name};" for name in ENUMS]
+    text = "\n".join(['#include "maps_libbpf.h"', *uses, ""])
+    compiled = tmp_path_factory.mktemp("types") / "types.o"
+    clang("-Wno-unused-function", "-x", "c", "-c", "-o", str(compiled), "-", text=text)
+    return dump_types(compiled)
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The program as an object for libbpf."""
+    path = tmp_path_factory.mktemp("program") / "packetwatch.bpf.o"
+    preface, body = str(SOURCE / "maps_libbpf.h"), str(SOURCE / "packetwatch.bpf.c")
+    clang("-include", preface, "-c", "-o", str(path), body)
+    return path
+
+
+def struct_of(types: list[dict[str, Any]], name: str) -> dict[str, Any]:
+    (found,) = (item for item in types if item["kind"] == "STRUCT" and item["name"] == name)
+    return found
+
+
+def size_of(types: list[dict[str, Any]], number: int) -> int:
+    item = types[number - 1]
+    assert item["id"] == number
+    if item["kind"] == "ARRAY":
+        return int(item["nr_elems"]) * size_of(types, item["type_id"])
+    if "size" in item:
+        return int(item["size"])
+    return size_of(types, item["type_id"])
+
+
+@pytest.mark.parametrize("layout", _abi.LAYOUTS, ids=lambda layout: layout.name)
+def test_structs_have_the_same_fields(layout: _abi.Layout, types: list[dict[str, Any]]) -> None:
+    found = struct_of(types, layout.name)
+    theirs = [
+        (member["name"], member["bits_offset"] // 8, size_of(types, member["type_id"]))
+        for member in found["members"]
+    ]
+    ours, offset = [], 0
+    for name, code in layout.fields:
+        size = struct.calcsize("=" + code)
+        ours.append((name, offset, size))
+        offset += size
+    assert ours == theirs
+    assert layout.size == found["size"]
+
+
+def test_there_is_room_for_the_programs_memory(types: list[dict[str, Any]]) -> None:
+    assert struct_of(types, "pw_scratch")["size"] == _abi.SCRATCH_SIZE
+
+
+def test_a_short_event_ends_before_its_ports(types: list[dict[str, Any]]) -> None:
+    members = struct_of(types, "pw_event")["members"]
+    (ports,) = (member for member in members if member["name"] == "ports")
+    assert ports["bits_offset"] // 8 == _abi.EVENT_SHORT
+
+
+def enum_of(types: list[dict[str, Any]], name: str) -> dict[str, int]:
+    (found,) = (item for item in types if item["kind"] == "ENUM" and item["name"] == f"pw_{name}")
+    return {value["name"]: value["val"] for value in found["values"]}
+
+
+def test_enums_have_the_same_values(types: list[dict[str, Any]]) -> None:
+    def numbered(prefix: str, names: tuple[str, ...]) -> dict[str, int]:
+        return {f"{prefix}_{name.upper()}": number for number, name in enumerate(names)}
+
+    reasons = {
+        f"PW_{verdict}_{reason}".upper(): number
+        for number, (verdict, reason) in enumerate(_abi.REASONS)
+    }
+    families = numbered("PW", _abi.FAMILIES)
+    expected = {
+        "verdict": {"PW_NONE": 0, "PW_ALLOW": 1, "PW_DENY": 2},
+        "feature": {
+            "PW_F_LISTS4": _abi.F_LISTS4,
+            "PW_F_LISTS6": _abi.F_LISTS6,
+            "PW_F_SCOPE_ALL": _abi.F_SCOPE_ALL,
+        },
+        "action": numbered("PW_ACTION", _abi.ACTIONS),
+        "counts": numbered("PW_COUNTS", _abi.COUNTS),
+        "scope": numbered("PW_SCOPE", _abi.SCOPES),
+        "log": numbered("PW_LOG", _abi.LOGS),
+        "origin": {f"PW_ORIGIN_{name.upper()}": value for value, name in _abi.ORIGINS.items()},
+        "ban_flag": {"PW_BAN_OVERFLOW": _abi.BAN_OVERFLOW},
+        "net_flag": {
+            "PW_NET_PROTECTED": _abi.NET_PROTECTED,
+            "PW_NET_SINGLE": _abi.NET_SINGLE,
+        },
+        "event_type": {
+            "PW_EVENT_CONNECTION": _abi.EVENT_CONNECTION,
+            "PW_EVENT_BAN": _abi.EVENT_BAN,
+        },
+        "event_flag": {
+            "PW_EVENT_MONITOR": _abi.EVENT_MONITOR,
+            "PW_EVENT_PROTECTED": _abi.EVENT_PROTECTED,
+            "PW_EVENT_OVERFLOW": _abi.EVENT_IN_OVERFLOW,
+            "PW_EVENT_OPAQUE": _abi.EVENT_OPAQUE,
+        },
+        "reason": reasons | {"PW_REASONS": len(reasons)},
+        "family": families | {"PW_FAMILIES": len(families)},
+    }
+    assert {name: enum_of(types, name) for name in ENUMS} == expected
+
+
+def test_every_enum_of_the_header_is_compared() -> None:
+    text = (SOURCE / "abi.h").read_text()
+    assert set(re.findall(r"^enum pw_(\w+)", text, re.MULTILINE)) == set(ENUMS)
+    assert set(re.findall(r"^struct (\w+) \{", text, re.MULTILINE)) == {*STRUCTS} - {"pw_scratch"}
+
+
+def test_macros_have_the_same_values() -> None:
+    text = "".join(f"{name}_is {name}\n" for name in MACROS)
+    output = clang("-E", "-P", "-x", "c", "-", text=f'#include "maps_libbpf.h"\n{text}')
+    found = dict(re.findall(r"^(\w+)_is (\w+)$", output, re.MULTILINE))
+    assert {name: int(value.rstrip("U"), 0) for name, value in found.items()} == MACROS
+
+
+@pytest.fixture
+def other(datapath: Datapath, compiled: Path) -> Iterator[Program]:
+    """The program as clang compiled it, loaded by libbpf, with the maps of the one from bcc."""
+    pin = datapath.pins.root + "1"
+    command = ["bpftool", "prog", "load", str(compiled), pin, "type", "xdp"]
+    for number in datapath.program.info().map_ids:
+        with Map.by_id(number) as found:
+            if found.info.name != "scratch":
+                command += ["map", "name", found.info.name, "id", str(number)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    program = Program.open(pin)
+    Path(pin).unlink()
+    yield program
+    program.close()
+
+
+def test_both_compilers_programs_decide_alike(datapath: Datapath, other: Program) -> None:
+    """Each frame of the corpus four times, so that sources come to be banned."""
+    frames = [frame for dummy in range(4) for frame in corpus()]
+    results = []
+    for program in (datapath.program, other):
+        for name in ("tracks", "scan_bans", "overflow", "rates"):
+            for key, dummy in datapath.maps[name].items():
+                datapath.maps[name].delete(key)
+        datapath.maps["shared"].update(bytes(4), bytes(_abi.SHARED.size))
+        datapath.events()
+        before, run = datapath.cells(), Runner(program, datapath.ifindex)
+        verdicts = [run(frame) for frame in frames]
+        events = [
+            {name: event[name] for name in ("type", "family", "flags", "saddr", "dport", "count")}
+            for event in datapath.events()
+        ]
+        results.append((verdicts, difference(datapath.cells(), before), datapath.banned(), events))
+    assert results[0] == results[1]
+    assert len(results[0][2]) >= 3 and len(results[0][1]) >= 8
+
+
+def test_both_compilers_programs_use_maps_of_one_shape(compiled: Path) -> None:
+    """Names and sizes of keys and values; how many entries there are is up to the library."""
+    types = dump_types(compiled)
+    (section,) = (item for item in types if item["kind"] == "DATASEC" and item["name"] == ".maps")
+    names = {types[variable["type_id"] - 1]["name"] for variable in section["vars"]}
+    assert names == {*specs(), "generation", "scratch"}
