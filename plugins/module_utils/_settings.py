@@ -53,5 +53,8 @@ def _read(path: str) -> dict[str, str]:
     for line in lines:
         key, separator, value = line.strip().partition("=")
         if separator and not key.startswith("#"):
-            values[key] = "".join(shlex.split(value))
+            try:
+                values[key] = " ".join(shlex.split(value))
+            except ValueError as error:
+                raise InvalidInput(f"{path}: {key} is {value!r}: {error}") from None
     return values

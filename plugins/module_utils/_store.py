@@ -26,6 +26,7 @@ import os
 import re
 import sys
 import time
+import types
 import typing as t
 
 from ._errors import InvalidInput, Locked, PacketwatchError, Unreadable
@@ -35,7 +36,8 @@ ROOT = "/etc/packetwatch"
 MODES = ("auto", "native", "generic")
 
 _LISTS = ("allow", "deny")
-_NOTHING: dict[str, t.Any] = {}  # all states share it: an edit changes none, it makes another
+# All states share it, so nobody can change it.
+_NOTHING: t.Any = types.MappingProxyType({})
 _NAME = re.compile(r"[a-z0-9_-]{1,64}")
 _INTERFACE = re.compile(r"[^\s/:\x00]{1,15}")
 _ATTEMPTS = 20
@@ -287,7 +289,7 @@ def _read_policies(folder: str) -> dict[str, dict[str, str]]:
 
 
 def _read_interfaces(path: str) -> dict[str, str]:
-    interfaces: dict[str, str] = _NOTHING
+    interfaces: dict[str, str] = {}
     for number, line in enumerate(_read_file(path).splitlines(), 1):
         words = line.partition("#")[0].split()
         if not words:
@@ -436,7 +438,7 @@ def _sign(file: int) -> None:
     since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     text = f"process {os.getpid()} ({' '.join(sys.argv)[:200]}) since {since}"
     os.ftruncate(file, 0)
-    os.pwrite(file, text.encode(), 0)
+    os.pwrite(file, text.encode(errors="replace"), 0)
 
 
 def _holder(file: int) -> str:

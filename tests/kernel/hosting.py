@@ -182,6 +182,9 @@ class Site:
         """Compile the collection's own program, if no test has yet."""
         Compiler(run, self.paths.cache).get(source_text())
 
+    def with_cache(self, folder: Path) -> Host:
+        return Host(run, self.paths._replace(cache=str(folder)))
+
     def paths_as_words(self, cache: str | None = None) -> dict[str, str]:
         """The arguments of `Paths`, for another process."""
         return self.paths._asdict() | ({"cache": cache} if cache else {})

@@ -23,7 +23,6 @@ from kernel.hosting import (
     ip,
     open_bpf_descriptors,
     other_program,
-    wait,
     wait_gone,
 )
 
@@ -288,18 +287,3 @@ def test_detach_of_a_device_that_is_gone(filtered: Site) -> None:
     assert filtered.host.detach("pw0").changed
     assert not Path(filtered.paths.bpffs).exists()
     assert declared(filtered) == {}
-
-
-def test_boot_restores_what_is_confirmed(filtered: Site, wire: object) -> None:
-    filtered.policy("pw0", action="enforce", scan_ports="9")
-    before = filtered.host.info({"lists"})["lists"]
-    objects = filtered.objects()
-    # As the kernel forgets everything at a reboot.
-    filtered.close()
-    wait(lambda: mode_of("pw0") == "none")
-    wait_gone(objects)
-    done = filtered.host.attach("pw0")
-    assert done.mode == "native"
-    assert filtered.host.info({"lists"})["lists"] == before
-    assert filtered.verdict(DENIED) == XDP_DROP
-    assert not filtered.lists(deny=DENIED).changed

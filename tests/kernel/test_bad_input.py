@@ -87,13 +87,10 @@ WRONG: dict[str, tuple[Callable[[Host], object], str]] = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_wrong_value_is_named_and_nothing_changes(filtered: Site, case: str) -> None:
+def test_wrong_value_is_named_and_nothing_changes(untouched: Site, case: str) -> None:
     action, message = WRONG[case]
-    before = filtered.snapshot()
     with pytest.raises(InvalidInput, match=f"(?s){message}"):
-        action(filtered.host)
-    assert filtered.snapshot() == before
-    assert filtered.verdict(DENIED) == XDP_DROP
+        action(untouched.host)
 
 
 SETTINGS = {
@@ -104,37 +101,31 @@ SETTINGS = {
 
 
 @pytest.mark.parametrize("key", SETTINGS)
-def test_wrong_setting_is_named_and_nothing_changes(filtered: Site, key: str) -> None:
+def test_wrong_setting_is_named_and_nothing_changes(untouched: Site, key: str) -> None:
     value, message = SETTINGS[key]
-    before = filtered.snapshot()
-    filtered.settings(**{key: value})
+    untouched.settings(**{key: value})
     with pytest.raises(InvalidInput, match=message):
-        filtered.lists(STRANGER)
-    assert filtered.snapshot() == before
+        untouched.lists(STRANGER)
 
 
-def test_more_protected_than_there_is_room_for(filtered: Site) -> None:
-    before = filtered.snapshot()
-    filtered.settings(PW_PROTECT=" ".join(f"10.{i >> 8}.{i & 255}.1" for i in range(5000)))
+def test_more_protected_than_there_is_room_for(untouched: Site) -> None:
+    untouched.settings(PW_PROTECT=" ".join(f"10.{i >> 8}.{i & 255}.1" for i in range(5000)))
     with pytest.raises(PacketwatchError, match="do not fit into the map hosts, which takes 4096"):
-        filtered.lists(STRANGER)
-    assert filtered.snapshot() == before
+        untouched.lists(STRANGER)
 
 
 # Protected addresses
 
 
-def test_declared_protection_refuses_a_deny(filtered: Site) -> None:
-    filtered.settings(PW_PROTECT="203.0.113.0/28, 2001:db8::5")
-    before = filtered.snapshot()
+def test_declared_protection_refuses_a_deny(untouched: Site) -> None:
+    untouched.settings(PW_PROTECT="203.0.113.0/28, 2001:db8::5")
     for text, named in (
         ("203.0.113.9", r"203\.0\.113\.0/28"),
         ("203.0.0.0/16", r"203\.0\.113\.0/28"),
         ("2001:db8::/32", "2001:db8::5 .declared"),
     ):
         with pytest.raises(InvalidInput, match=f"would deny protected addresses: {named}"):
-            filtered.lists(text)
-        assert filtered.snapshot() == before
+            untouched.lists(text)
 
 
 def test_protected_may_be_denied_by_force_or_beside_an_allow(filtered: Site) -> None:
@@ -149,15 +140,15 @@ def test_protected_may_be_denied_by_force_or_beside_an_allow(filtered: Site) -> 
 # Damage
 
 
-def test_unreadable_state_is_not_taken_for_none(filtered: Site) -> None:
-    (filtered.state / "current").unlink()
-    before = filtered.snapshot()
+def test_unreadable_state_is_not_taken_for_none(untouched: Site) -> None:
+    current = untouched.state / "current"
+    target = os.readlink(current)
+    current.unlink()
     with pytest.raises(Unreadable, match=r"current is missing although .* make it again: ln -s"):
-        filtered.host.apply()
+        untouched.host.apply()
     with pytest.raises(Unreadable):
-        filtered.host.attach("pw0")
-    assert filtered.snapshot() == before
-    assert filtered.verdict(DENIED) == XDP_DROP
+        untouched.host.attach("pw0")
+    current.symlink_to(target)
 
 
 def test_pinned_map_of_another_version(filtered: Site) -> None:

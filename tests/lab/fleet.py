@@ -65,6 +65,7 @@ class Fleet:
     def _attach(self, facts: state.State, run_dir: Path, cache: Path) -> None:
         self._state = facts
         self._cache = cache
+        self.topology = facts.topology
         self.run_dir = run_dir.resolve()
         self.network = Network(facts.lab_id)
         self.access = Access(facts.lab_id, self.run_dir, state.registered(facts.lab_id))
@@ -93,7 +94,7 @@ class Fleet:
         suites = [machine.spec.suite for machine in self.hosts.values()]
         images = image.ensure(suites, self._cache)
         self._claim()
-        plan = self._state.topology
+        plan = self.topology
         seeds = self.access.create(plan, self.network.station(CONTROLLER))
         self.network.up(plan)
         for machine in self.hosts.values():
@@ -139,8 +140,8 @@ class Fleet:
 
     def station(self, name: str) -> Namespace:
         """A station by name; raises LabError if there is none."""
-        if name not in self._state.topology.stations:
-            known = ", ".join(self._state.topology.stations)
+        if name not in self.topology.stations:
+            known = ", ".join(self.topology.stations)
             raise LabError(f"no station {name}; there are {known}")
         return self.network.station(name)
 
@@ -163,7 +164,7 @@ class Fleet:
     def _claim(self) -> None:
         """Write down that this lab is here, before anything of it is."""
         if (self.run_dir / "lab.json").exists():
-            raise LabError(f"{self.run_dir} holds a lab already: take it down first")
+            raise LabError(f"a lab is up already, take it down: lab down --dir {self.run_dir}")
         machines = self.run_dir / "machines"
         if machines.exists():
             shutil.rmtree(machines)

@@ -112,6 +112,8 @@ def _check(machines: dict[str, MachineSpec], stations: dict[str, int]) -> None:
     if _RESERVED & set(machines) | _RESERVED & set(stations):
         raise LabError(f"topology: reserved names: {', '.join(sorted(_RESERVED))}")
     numbers = [*(spec.address for spec in machines.values()), *stations.values()]
+    if not machines:
+        raise LabError("topology: no machines")
     if twice := sorted(set(machines) & set(stations)):
         raise LabError(f"topology: both machine and station: {', '.join(twice)}")
     for name in (*machines, *stations):

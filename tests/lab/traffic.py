@@ -10,6 +10,7 @@ import threading
 from contextlib import contextmanager
 from enum import Enum
 from typing import TYPE_CHECKING
+from xml.etree import ElementTree
 
 from lab import dial
 from lab.errors import LabError
@@ -98,17 +99,17 @@ def _accept(listener: socket.socket, callers: list[str]) -> None:
 def scan(
     station: Namespace, address: str, ports: Sequence[int], *, timeout: float = 60.0
 ) -> dict[int, str]:
-    """Scan TCP ports with nmap's SYN scan; returns nmap's word for each port it names.
+    """Scan TCP ports with nmap's SYN scan; returns its word for each: open, closed or filtered.
 
-    `timeout` is in seconds, after which nmap gives the host up; ports it did not come to are
-    missing. Raises LabError when nmap is missing or fails, and for more than MOST_PORTS.
+    `timeout` is in seconds; nmap then gives the host up and tells of no port. Raises LabError when
+    nmap is missing or fails, and for more than MOST_PORTS.
     """
     require({"nmap": "nmap"})
     if len(ports) > MOST_PORTS:
         raise LabError(f"a scan of {len(ports)} ports; at most {MOST_PORTS}")
     family = ["-6"] if ":" in address else []
     command = [
-        *("nmap", *family, "-n", "-Pn", "-sS", "-T4", "--max-retries", "1", "-oG", "-"),
+        *("nmap", *family, "-n", "-Pn", "-sS", "-T4", "--max-retries", "1", "-oX", "-"),
         *("--host-timeout", f"{timeout:g}s", "-p", ",".join(str(port) for port in ports), address),
     ]
     report = run(station.inside(command), timeout=timeout + 15.0).stdout
@@ -116,12 +117,23 @@ def scan(
 
 
 def _states(report: str) -> dict[int, str]:
-    """Read nmap's line of ports, `22/open/tcp//ssh///, 23/closed/…`."""
+    """Read nmap's XML: single ports, and ranges where many share a state."""
     states = {}
-    for row in report.splitlines():
-        _before, found, rest = row.partition("Ports: ")
-        if found:
-            for item in rest.partition("\t")[0].split(", "):
-                port, word = item.split("/")[:2]
-                states[int(port)] = word
+    for host in ElementTree.fromstring(report).iter("host"):
+        for extra in host.iter("extraports"):
+            for reason in extra.iter("extrareasons"):
+                states.update(
+                    dict.fromkeys(_ports(reason.get("ports", "")), extra.get("state", ""))
+                )
+        for port in host.iter("port"):
+            found = port.find("state")
+            if found is not None:
+                states[int(port.get("portid", "0"))] = found.get("state", "")
     return states
+
+
+def _ports(ranges: str) -> Iterator[int]:
+    """The numbers that `1-21,23` stands for."""
+    for part in ranges.split(","):
+        first, _dash, last = part.partition("-")
+        yield from range(int(first), int(last or first) + 1)

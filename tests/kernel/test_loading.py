@@ -1,0 +1,261 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""From what is declared to what is live: boot, expiry, plans, and what `info` tells of it."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from pathlib import Path
+
+import pytest
+from kernel.flood import send
+from kernel.hosting import (
+    DENIED,
+    OWN,
+    STRANGER,
+    XDP_DROP,
+    XDP_PASS,
+    Site,
+    open_bpf_descriptors,
+    other_program,
+    source_text,
+    wait,
+    wait_gone,
+)
+
+from packetwatch_core import _abi, _host
+from packetwatch_core._edits import set_lists
+from packetwatch_core._errors import PacketwatchError
+from packetwatch_core._libbpf import Map
+from packetwatch_core._loaded import Loaded
+from packetwatch_core._prog import attached
+from packetwatch_core._store import State, Store
+
+pytest_plugins = ("kernel.site_fixtures",)
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="loads programs")
+
+ALL = {"interfaces", "lists", "policy", "entries", "counters", "bans", "protected"}
+
+
+def in_seconds(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + seconds))
+
+
+# Boot
+
+
+def test_boot_restores_what_is_confirmed(filtered: Site) -> None:
+    filtered.policy("pw0", action="enforce", scan_ports="9")
+    before = filtered.host.info({"lists"})["lists"]
+    objects = filtered.objects()
+    # As the kernel forgets everything at a reboot.
+    filtered.close()
+    wait(lambda: attached(socket.if_nametoindex("pw0")).mode == "none")
+    wait_gone(objects)
+    done = filtered.host.attach("pw0")
+    assert done.mode == "native"
+    assert filtered.host.info({"lists"})["lists"] == before
+    assert filtered.verdict(DENIED) == XDP_DROP
+    assert not filtered.lists(deny=DENIED).changed
+
+
+def test_boot_loads_the_program_that_was_attached_last(filtered: Site) -> None:
+    filtered.host.attach("pw0", source=other_program())
+    with filtered.program() as program:
+        tag = program.info().tag
+    filtered.close()
+    filtered.host.attach("pw0")
+    with filtered.program() as program:
+        assert program.info().tag == tag
+
+
+def test_boot_attaches_in_the_declared_mode(site: Site) -> None:
+    site.host.attach("pw0", "generic")
+    site.close()
+    assert site.host.attach("pw0").mode == "generic"
+
+
+def test_apply_before_anything_is_attached_only_declares(site: Site) -> None:
+    plan = site.lists(deny=DENIED)
+    assert (plan.changed, plan.live) == (True, False)
+    assert not Path(site.paths.bpffs).exists()
+    assert not site.lists(deny=DENIED).changed
+
+
+# Expiry
+
+
+def test_entries_expire_and_that_is_no_change(filtered: Site) -> None:
+    text = f"{DENIED} expires={in_seconds(2)}\n{STRANGER} expires={in_seconds(600)}"
+    filtered.lists(deny=text)
+    assert filtered.verdict(DENIED) == filtered.verdict(STRANGER) == XDP_DROP
+    wait(lambda: time.time() >= next_expiry(filtered))
+    plan = filtered.lists(deny=text)
+    assert not plan.changed
+    assert plan.digest_after != plan.digest_before
+    assert (filtered.verdict(DENIED), filtered.verdict(STRANGER)) == (XDP_PASS, XDP_DROP)
+    before = filtered.snapshot()
+    assert not filtered.host.apply().changed
+    assert filtered.snapshot() == before
+
+
+def test_expired_entries_stay_out(filtered: Site) -> None:
+    filtered.lists(deny=f"{STRANGER} expires=2020-01-01T00:00:00Z\n{DENIED}")
+    assert filtered.verdict(STRANGER) == XDP_PASS
+    assert next_expiry(filtered) == 0
+
+
+def next_expiry(site: Site) -> int:
+    with Map.by_id(site.generation_id()) as pages:
+        return int(_abi.HEADER.unpack(pages.lookup(bytes(4)) or b"")["next_expiry"])
+
+
+# Plans
+
+
+def test_a_plan_is_what_apply_does(filtered: Site) -> None:
+    edit = set_lists("ansible", {"deny": f"{DENIED}\n{STRANGER}"}, False)
+    before = filtered.snapshot()
+    plan = filtered.host.plan(edit)
+    assert filtered.snapshot() == before
+    assert filtered.host.apply(edit) == plan
+    assert (plan.before, plan.after.splitlines()[-1]) == (
+        plan.after.replace(f"deny ansible: {STRANGER}\n", ""),
+        f"deny ansible: {STRANGER}",
+    )
+    assert not filtered.host.plan(edit).changed
+
+
+def test_confirmed_state_wins_over_a_drift_in_the_kernel(filtered: Site) -> None:
+    number, state = filtered.host.store.read_current()
+    store = Store(filtered.paths.state)
+    with store.lock(1):
+        store.confirm(store.write_candidate(state._replace(deny={"ansible": STRANGER})))
+    assert filtered.verdict(STRANGER) == XDP_PASS
+    filtered.host.attach("pw0")
+    assert (filtered.verdict(STRANGER), filtered.verdict(DENIED)) == (XDP_DROP, XDP_PASS)
+    assert store.read_current()[0] == number + 1
+
+
+def test_a_failure_to_confirm_undoes_what_is_live(
+    filtered: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(store: Store, number: int) -> None:
+        raise PacketwatchError("no space left")
+
+    monkeypatch.setattr(Store, "confirm", fail)
+    before = filtered.snapshot()
+    large = "".join(f"10.{i >> 8}.{i & 255}.{i * 7 & 255}\n" for i in range(60_000))
+    for text in (STRANGER, large):
+        with pytest.raises(PacketwatchError, match="no space left"):
+            filtered.lists(deny=text)
+        assert filtered.snapshot() == before
+    with pytest.raises(PacketwatchError, match="no space left"):
+        filtered.host.attach("pw0", "generic", other_program())
+    after = filtered.snapshot()
+    assert {key: after[key] for key in after if key != "pins"} == {
+        key: before[key] for key in before if key != "pins"
+    }
+    assert filtered.verdict(DENIED) == XDP_DROP
+
+
+def test_writers_wait_for_each_other(filtered: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_host, "LOCK_WAIT", 0.1)
+    before = filtered.snapshot()
+    with Store(filtered.paths.state).lock(1):
+        for change in (filtered.lists, lambda: filtered.host.attach("pw0")):
+            with pytest.raises(PacketwatchError, match=rf"held by process {os.getpid()} "):
+                change()
+    assert filtered.snapshot() == before
+
+
+# What is told
+
+
+def test_info_tells_only_what_is_asked_for(filtered: Site) -> None:
+    for name in sorted(ALL):
+        assert set(filtered.host.info({name})) == {name}
+    assert set(filtered.host.info(ALL)) == ALL
+    assert filtered.host.info(set()) == {}
+    assert open_bpf_descriptors() == []
+
+
+def test_info_where_nothing_is_loaded(site: Site) -> None:
+    found = site.host.info(ALL)
+    assert found["interfaces"] == found["counters"] == found["protected"] == {}
+    assert found["lists"] == {"live": False, "digest": "", "allow": {}, "deny": {}}
+    assert found["bans"] == found["entries"] == []
+    assert not Path(site.paths.bpffs).exists()
+
+
+def test_info_of_a_filter_at_work(filtered: Site) -> None:
+    filtered.policy("pw0", scan_ports="7")
+    plan = filtered.lists(deny=f"{DENIED} # scanner\n198.51.100.0/28", allow="198.51.100.8")
+    send(filtered, DENIED, 5)
+    filtered.host.ban("203.0.113.77", 60)
+    found = filtered.host.info(ALL)
+    number = attached(socket.if_nametoindex("pw0")).program_id
+    assert found["interfaces"] == {
+        "pw0": {"wanted": "auto", "mode": "native", "program_id": number}
+    }
+    assert found["lists"] == {
+        "live": True,
+        "digest": plan.digest_after,
+        "allow": {"ansible": 1},
+        "deny": {"ansible": 2},
+    }
+    assert found["policy"]["pw0"]["scan_ports"] == 7
+    assert found["policy"]["default"]["scan_ports"] == 5
+    assert found["entries"][1] == {
+        "prefix": DENIED,
+        "kind": "deny",
+        "owner": "ansible",
+        "expires": None,
+        "comment": "scanner",
+    }
+    assert found["counters"]["packets"]["drop"]["deny"]["ipv4"] == 5
+    assert [ban["source"] for ban in found["bans"]] == ["203.0.113.77"]
+    assert found["protected"][OWN] == "own address"
+
+
+def test_whoever_only_reads_is_not_in_the_way(filtered: Site) -> None:
+    child = os.fork()
+    if not child:
+        try:
+            end = time.monotonic() + 2
+            while time.monotonic() < end:
+                filtered.host.info(ALL)
+                filtered.host.plan(lambda state: state)
+        except BaseException as error:
+            os.write(2, f"{type(error).__name__}: {error}\n".encode())
+            os._exit(1)
+        os._exit(0)
+    number = 0
+    ended = status = 0
+    while not ended:
+        number += 1
+        filtered.lists(f"{DENIED}\n10.0.0.{number % 256}")
+        if number % 10 == 0:
+            filtered.host.attach("pw0", source=other_program() if number % 20 else source_text())
+        ended, status = os.waitpid(child, os.WNOHANG)
+    assert status == 0
+
+
+def test_states_share_nothing_that_can_change() -> None:
+    with pytest.raises(TypeError):
+        State().deny["ansible"] = DENIED
+    assert State() == State(deny={})
+
+
+def test_links_are_the_truth(filtered: Site) -> None:
+    os.unlink(filtered.host.pins.program)
+    with Loaded(filtered.host.pins) as loaded:
+        assert loaded.active and not loaded.whole
+        assert loaded.program is not None
+    assert filtered.verdict(DENIED) == XDP_DROP
+    assert filtered.host.apply().changed
+    assert os.path.exists(filtered.host.pins.program)

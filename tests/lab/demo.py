@@ -1,0 +1,271 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: (c) 2026, Packetwatch authors
+"""A small fleet under attack: `make demo`, or `make demo KEEP=1` to look around afterwards.
+
+Two machines with Debian 12 and 13 get Packetwatch from the playbook and an inventory as a user has
+them. Then four stations talk to them: one that behaves, one that scans, one that is denied, and
+one that is allowed and scans all the same. What came of it is compared with what had to.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lab import telling
+from lab.errors import LabError
+from lab.fleet import Fleet
+from lab.paths import RUNS
+from lab.play import inventory, play, tool
+from lab.process import say
+from lab.topology import Topology, ipv4, ipv6
+from lab.traffic import Answer, connect, scan
+
+if TYPE_CHECKING:
+    from lab.machine import Machine
+
+_TOPOLOGY = Path(__file__).with_name("topologies") / "pair.toml"
+_SERVED = 80
+# Port 22 is left out, so that one port alone is served.
+_SCANNED = tuple(port for port in range(1, 102) if port != 22)
+_SCAN_SECONDS = 40.0
+_PLAY_SECONDS = 900.0
+_LOG_SECONDS = 20.0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that had to happen, and whether it did."""
+
+    text: str
+    expected: str
+    seen: str
+
+    @property
+    def good(self) -> bool:
+        """Whether what was seen is what was expected."""
+        return self.expected == self.seen
+
+
+class Demo:
+    """The scenes, on a fleet that is up."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+        self._old, self._new = fleet.host("debian12"), fleet.host("debian13")
+        self.findings: list[Finding] = []
+
+    def serve(self) -> None:
+        """Start a web server on each machine, for somebody to visit."""
+        server = ["python3", "-m", "http.server", "--bind", "::", "--directory", "/srv"]
+        command = ["systemd-run", "-q", "--unit=web", *server, str(_SERVED)]
+        for machine in self._machines():
+            machine.ssh(command)
+        for machine in self._machines():
+            _until_open(self._fleet, machine)
+
+    def act(self) -> None:
+        """Let everybody do what they do, and look."""
+        say("client visits both hosts")
+        for machine in self._machines():
+            self._visit("client", machine, machine.ipv4, Answer.OPEN)
+        say("denied tries the same")
+        for machine in self._machines():
+            self._visit("denied", machine, machine.ipv4, Answer.NONE)
+            self._visit("denied", machine, machine.ipv6, Answer.NONE)
+        say(
+            f"scanner visits, and scans debian12 by IPv4 and debian13 by IPv6, {len(_SCANNED)} ports each"
+        )
+        self._visit("scanner", self._old, self._old.ipv4, Answer.OPEN, " before its scan")
+        for machine, target, source in (
+            (self._old, self._old.ipv4, ipv4(self._number("scanner"))),
+            (self._new, self._new.ipv6, ipv6(self._number("scanner"))),
+        ):
+            closed = self._scan("scanner", machine, target)
+            # The fifth closed port in a minute is one too many, and gets no answer any more.
+            seen = "fewer than 5" if 0 < closed < 5 else str(closed)
+            self._find(f"{machine.name} answers for few of the ports scanned", "fewer than 5", seen)
+            self._visit("scanner", machine, target, Answer.NONE, " after its scan")
+            self._expect_ban(machine, source)
+        self._visit("scanner", self._new, self._new.ipv4, Answer.OPEN, ", which it did not scan")
+        say("allowed scans debian13")
+        closed = self._scan("allowed", self._new, self._new.ipv4)
+        # One of them, the web server's, is open.
+        self._find("debian13 answers for all others", str(len(_SCANNED) - 1), str(closed))
+        self._visit("allowed", self._new, self._new.ipv4, Answer.OPEN, " after its scan")
+        say("client visits again")
+        for machine in self._machines():
+            self._visit("client", machine, machine.ipv4, Answer.OPEN, " after all that")
+
+    def report(self) -> str:
+        """What happened, in the words of those it happened to."""
+        parts = ["What had to happen, and what did", *_table(self.findings)]
+        for machine in self._machines():
+            parts += ["", f"{machine.name}, from its log and its counters", *_account(machine)]
+        return "\n".join(parts)
+
+    def _machines(self) -> list[Machine]:
+        return [self._old, self._new]
+
+    def _number(self, station: str) -> int:
+        return self._fleet.topology.stations[station]
+
+    def _visit(
+        self, who: str, machine: Machine, address: str, expected: Answer, when: str = ""
+    ) -> None:
+        # What is dropped is tried again by the kernel after 1 s; 4 s are patient enough.
+        seen = connect(self._fleet.station(who), address, _SERVED, timeout=4.0)
+        family = "IPv6" if ":" in address else "IPv4"
+        text = f"{who} connects to {machine.name} port {_SERVED} by {family}{when}"
+        self._find(text, expected.value, seen.value)
+
+    def _find(self, text: str, expected: str, seen: str) -> None:
+        self.findings.append(Finding(text, expected, seen))
+
+    def _scan(self, who: str, machine: Machine, address: str) -> int:
+        """Scan with nmap; returns how many ports answered that nobody is there."""
+        states = scan(self._fleet.station(who), address, _SCANNED, timeout=_SCAN_SECONDS)
+        counts = {word: list(states.values()).count(word) for word in sorted(set(states.values()))}
+        told = ", ".join(f"{count} {word}" for word, count in counts.items())
+        say(f"    nmap, from {who}, of {machine.name}: {told or 'nothing'}")
+        return counts.get("closed", 0)
+
+    def _expect_ban(self, machine: Machine, source: str) -> None:
+        def wanted(event: telling.Event) -> bool:
+            return event.get("event.action") == "ban" and event.get("source.ip") == source
+
+        try:
+            telling.wait_for(machine, wanted, timeout=_LOG_SECONDS)
+            seen = "logged"
+        except LabError as error:
+            say(str(error))
+            seen = "not logged"
+        text = f"{machine.name} bans scanner ({source})"
+        self._find(text, "logged", seen)
+
+
+def _until_open(fleet: Fleet, machine: Machine) -> None:
+    """Wait until the web server, which an emulated machine starts in seconds, listens."""
+    deadline = time.monotonic() + 60.0
+    while connect(fleet.station("client"), machine.ipv4, _SERVED) is not Answer.OPEN:
+        if time.monotonic() > deadline:
+            raise LabError(f"{machine.name}: the web server did not come up")
+        time.sleep(0.5)
+
+
+def _table(findings: list[Finding]) -> list[str]:
+    width = max(len(finding.text) for finding in findings)
+    return [
+        f"  {'ok  ' if it.good else 'FAIL'}  {it.text:{width}}  {it.seen}"
+        + ("" if it.good else f", expected: {it.expected}")
+        for it in findings
+    ]
+
+
+def _account(machine: Machine) -> list[str]:
+    """A machine's bans, the number of its other log lines, and its counters."""
+    told = telling.events(machine)
+    rows = []
+    for event in told:
+        if event.get("event.action") == "ban":
+            ports = " ".join(str(port) for port in event.get("packetwatch.ports", []))
+            rows.append(
+                f"  {event['@timestamp']}  ban of {event.get('packetwatch.prefix')}"
+                f" after ports {ports}, until {event.get('packetwatch.expires')}"
+            )
+    actions = [str(event["event.action"]) for event in told if "event.action" in event]
+    counts = ", ".join(f"{actions.count(word)} {word}" for word in sorted(set(actions)))
+    samples = telling.metrics(machine)
+    packets = "packetwatch_packets_total"
+    dropped = ", ".join(
+        f"{telling.total(samples, packets, verdict='drop', reason=reason)} {reason}"
+        for reason in ("deny", "scan", "ban")
+    )
+    attached = ", ".join(
+        f"{sample.labels.get('interface')} ({sample.labels.get('mode')})"
+        for sample in samples
+        if sample.name == "packetwatch_attached" and sample.value == 1
+    )
+    rows += [
+        f"  log lines: {counts}",
+        f"  attached: {attached}",
+        f"  packets passed: {telling.total(samples, packets, verdict='pass')}",
+        f"  packets dropped: {dropped}",
+    ]
+    return rows
+
+
+def _how_to_look(fleet: Fleet, inventory_dir: Path) -> str:
+    """Commands for somebody who wants to see more of a fleet that was kept."""
+    run_dir = fleet.run_dir
+    ssh = shlex.join(["ssh", "-F", str(fleet.access.ssh_config), "debian12"])
+    python = f"PYTHONPATH={shlex.quote(str(Path(__file__).resolve().parents[1]))} {sys.executable}"
+    lab = f"{python} -m lab"
+    collections = os.environ.get("ANSIBLE_COLLECTIONS_PATH", "")
+    where = f"--dir {shlex.quote(str(run_dir))}"
+    playbook = shlex.join([tool("ansible-playbook"), "-i", str(inventory_dir)])
+    return "\n".join(
+        [
+            "The fleet is still up. To look around:",
+            f"  {ssh}",
+            f"  {ssh} journalctl -u packetwatch -o cat -f",
+            f"  {lab} shell {where} scanner nmap -n -Pn -p 1-20 10.77.0.12",
+            f"  ANSIBLE_COLLECTIONS_PATH={shlex.quote(collections)} {playbook}"
+            " packetwatch.xdp.site --check --diff",
+            "To take it down:",
+            f"  {lab} down {where}",
+        ]
+    )
+
+
+def _show(run_dir: Path, keep: bool) -> int:
+    if (run_dir / "lab.json").exists():
+        say("taking down the fleet of an earlier demo")
+        Fleet.open(run_dir).down()
+    with Fleet(Topology.load(_TOPOLOGY), run_dir) as fleet:
+        try:
+            return _run(fleet)
+        finally:
+            if keep and fleet.access.ssh_config.exists():
+                fleet.keep()
+                print(_how_to_look(fleet, fleet.run_dir / "inventory"), flush=True)
+
+
+def _run(fleet: Fleet) -> int:
+    fleet.up()
+    fleet.wait_ssh()
+    demo = Demo(fleet)
+    demo.serve()
+    say("installing Packetwatch: ansible-playbook packetwatch.xdp.site")
+    for row in play(fleet, "packetwatch.xdp.site", inventory(fleet), timeout=_PLAY_SECONDS):
+        say(f"    {row}")
+    demo.act()
+    print(f"\n{demo.report()}\n", flush=True)
+    if failed := [finding for finding in demo.findings if not finding.good]:
+        print(f"FAILED: {len(failed)} of {len(demo.findings)} did not happen as they had to")
+        return 1
+    print(f"All {len(demo.findings)} happened as they had to")
+    return 0
+
+
+def main() -> int:
+    """Run the demo; returns the process's exit status, 1 if anything was not as it had to be."""
+    parser = argparse.ArgumentParser(prog="lab.demo", description="A small fleet under attack.")
+    parser.add_argument("--keep", action="store_true", help="leave the fleet running (or KEEP=1)")
+    parser.add_argument("--dir", type=Path, default=RUNS / "demo", help="default: %(default)s")
+    arguments = parser.parse_args()
+    try:
+        return _show(arguments.dir, arguments.keep or os.environ.get("KEEP") not in (None, "", "0"))
+    except LabError as error:
+        print(f"demo: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: (c) 2026, Packetwatch authors
+"""Run the collection's playbooks against a lab, as a user does."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lab.errors import LabError
+from lab.process import say
+
+if TYPE_CHECKING:
+    from lab.fleet import Fleet
+
+EXAMPLE = Path(__file__).with_name("inventory")
+_TAIL = 60
+_TASK = re.compile(r"(?:TASK|PLAY|RUNNING HANDLER) \[(.+?)\] \*")
+
+
+def environment() -> dict[str, str]:
+    """What Ansible needs to find this collection, and to be patient with emulated hosts.
+
+    Raises LabError when this is no copy that Ansible could find by the collection's name.
+    """
+    here = Path(__file__).resolve()
+    for parent in here.parents:
+        if parent.name == "ansible_collections":
+            collections = str(parent.parent)
+            break
+    else:
+        raise LabError("this is not a copy below ansible_collections: use make demo")
+    return {
+        **os.environ,
+        "ANSIBLE_COLLECTIONS_PATH": collections,
+        "ANSIBLE_PIPELINING": "true",
+        "ANSIBLE_TIMEOUT": "60",
+        "ANSIBLE_FORCE_COLOR": "false",
+        "ANSIBLE_NOCOLOR": "true",
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def tool(name: str) -> str:
+    """The path of one of Ansible's commands, first of the environment that runs the lab."""
+    beside = Path(sys.executable).parent / name
+    found = str(beside) if beside.exists() else shutil.which(name)
+    if not found:
+        raise LabError(f"no {name}: use make demo, or install ansible-core")
+    return found
+
+
+def inventory(fleet: Fleet, example: Path = EXAMPLE) -> Path:
+    """Copy an inventory into the run directory, beside what says how to reach the machines."""
+    target = fleet.run_dir / "inventory"
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(example, target)
+    shutil.copyfile(fleet.access.inventory, target / "lab.json")
+    return target
+
+
+def play(fleet: Fleet, name: str, inventory_dir: Path, *, timeout: float) -> list[str]:
+    """Run a playbook of this collection; its tasks are told as progress, all else is in a log.
+
+    `timeout` is in seconds. Returns the rows of the recap. Raises LabError, with the end of the
+    log, when it fails or takes longer.
+    """
+    log = fleet.run_dir / f"{name.rpartition('.')[2]}.log"
+    command = [tool("ansible-playbook"), "-i", str(inventory_dir), name]
+    process = subprocess.Popen(
+        command,
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    )
+    clock = threading.Timer(timeout, process.kill)
+    clock.start()
+    try:
+        rows = _follow(process, log)
+    finally:
+        clock.cancel()
+        process.kill()
+        status = process.wait()
+    if status != 0:
+        why = f"status {status}" if status > 0 else f"no end after {timeout:g} s"
+        raise LabError(f"{name}: {why}, see {log}\n" + "\n".join(rows[-_TAIL:]))
+    start = next((at for at, row in enumerate(rows) if row.startswith("PLAY RECAP")), len(rows))
+    return [row for row in rows[start + 1 :] if row.strip()]
+
+
+def _follow(process: subprocess.Popen[str], log: Path) -> list[str]:
+    """Read a play's output to its end."""
+    rows: list[str] = []
+    with log.open("w", encoding="utf-8") as copy:
+        for line in process.stdout or ():
+            copy.write(line)
+            copy.flush()
+            rows.append(line.rstrip())
+            if found := _TASK.match(line):
+                say(f"    {found[1]}")
+    # Its output may end before it does, and only then is its status its own.
+    process.wait()
+    return rows
