@@ -29,6 +29,8 @@ if t.TYPE_CHECKING:
     from ._tables import Tables
 
 _SHOWN = 5
+# Seconds after which what the clock did not decide is to be decided anew.
+_UNSETTLED = 60.0
 
 
 class Lists(t.NamedTuple):
@@ -64,6 +66,8 @@ def compile_lists(state: State) -> Lists:
             union.add(read_prefixes(text, path, now, synchronised, t.cast(t.Any, kind)))
         found[kind] = union
     expiries = [union.next_expiry for union in found.values() if union.next_expiry is not None]
+    if any(union.unsettled for union in found.values()):
+        expiries.append(now + _UNSETTLED)
     tables = compile_tables(found["allow"], found["deny"])
     counts = {
         "allow": tables.allow_entries,

@@ -76,7 +76,7 @@ detach:
   type: list
   elements: dict
 packages:
-  description: The packages to install.
+  description: The packages to install. In check mode without those that the present lists of C(apt) do not have.
   returned: success
   type: list
   elements: str
@@ -85,6 +85,10 @@ policies:
   returned: success
   type: list
   elements: dict
+bare:
+  description: Whether the packages are missing without which nothing can be asked of the kernel.
+  returned: success
+  type: bool
 installed:
   description: Whether the units are there.
   returned: success
@@ -464,24 +468,17 @@ def explain_missing(host: Host, name: str) -> str:
     )
 
 
-def check_packages(
+def lost_packages(
     host: Host, packages: list[str], refresh: bool, warn: t.Callable[[str], None]
-) -> t.Iterator[str]:
-    """Whether what is missing can be had."""
-    if not packages:
-        return
-    lost = [name for name in packages if name not in available(host, packages)]
+) -> list[str]:
+    """Those packages that apt cannot get, if wanted after an update of its lists."""
+    lost = [name for name in packages if name not in available(host, packages)] if packages else []
     if lost and refresh:
         status, _out, error = host.run(["apt-get", "-q", "-o", "DPkg::Lock::Timeout=60", "update"])
         if status != 0:
             warn(f"apt-get update failed: {error.strip()}")
         lost = [name for name in packages if name not in available(host, packages)]
-    for name in lost:
-        problem = explain_missing(host, name)
-        if refresh:
-            yield problem
-        else:
-            warn(f"{problem} (apt's lists may be out of date; check mode leaves them so)")
+    return lost
 
 
 def main() -> None:
@@ -510,9 +507,20 @@ def main() -> None:
             module.params["protect"], module.params["list_memory"], module.params["metrics_listen"]
         )
         packages: list[str] = []
+        bare = False
         if not problems:
             packages = missing_packages(host, module.params["packages"])
-            problems += check_packages(host, packages, not module.check_mode, module.warn)
+            bare = not set(packages).isdisjoint(module.params["packages"])
+            lost = lost_packages(host, packages, not module.check_mode, module.warn)
+            reasons = [explain_missing(host, name) for name in lost]
+            if module.check_mode:
+                packages = [name for name in packages if name not in lost]
+                for reason in reasons:
+                    module.warn(
+                        f"{reason} (its lists may be out of date: check mode leaves them so)"
+                    )
+            else:
+                problems += reasons
     except (OSError, PacketwatchError) as error:
         module.fail_json(msg=str(error))
     if problems:
@@ -531,6 +539,7 @@ def main() -> None:
             for interface in interfaces
             if interface["name"] in state.policy or set(OVERRIDES) & set(interface)
         ],
+        bare=bare,
         installed=host.path("etc/systemd/system/packetwatch.service").exists(),
         agent_outdated=agent_is_outdated(host),
     )

@@ -100,12 +100,6 @@ def test_load_needs_neither_bcc_nor_headers_and_little_memory(
     assert int(peak) <= LIMIT_KIB
 
 
-def test_same_source_is_compiled_once(compiler: Compiler, counter: Counter) -> None:
-    first = compiler.get(CODE % "XDP_PASS")
-    assert compiler.get(CODE % "XDP_PASS") == compiler.cached(CODE % "XDP_PASS") == first
-    assert counter.runs == 1
-
-
 @pytest.mark.parametrize(
     "damage",
     [
@@ -118,27 +112,39 @@ def test_same_source_is_compiled_once(compiler: Compiler, counter: Counter) -> N
     ],
     ids=["empty", "cut", "one instruction", "not text", "no check", "zeros"],
 )
-def test_damaged_file_is_compiled_anew(
-    compiler: Compiler,
-    counter: Counter,
-    tmp_path: Path,
-    bytecode_cache: Path,
-    damage: Callable[[bytes], bytes],
+def test_damaged_file_is_as_good_as_none(
+    site: Site, tmp_path: Path, bytecode_cache: Path, damage: Callable[[bytes], bytes]
 ) -> None:
-    source = CODE % "XDP_PASS"
-    good = Compiler(run, str(bytecode_cache)).get(source)
+    site.warm_cache()
     shutil.copytree(bytecode_cache, tmp_path / "cache")
+    compiler = Compiler(run, str(tmp_path / "cache"))
+    assert compiler.cached(source_text()) is not None
     for path in entries(tmp_path):
         path.write_bytes(damage(path.read_bytes()))
-    assert compiler.cached(source) is None
-    assert (compiler.get(source), counter.runs) == (good, 1)
-    assert compiler.cached(source) == good
+    assert compiler.cached(source_text()) is None
 
 
-def test_other_source_has_another_key(compiler: Compiler, counter: Counter, tmp_path: Path) -> None:
-    one, other = compiler.get(CODE % "XDP_PASS"), compiler.get(CODE % "XDP_DROP")
+def test_damaged_file_is_compiled_anew(site: Site, tmp_path: Path, bytecode_cache: Path) -> None:
+    site.warm_cache()
+    shutil.copytree(bytecode_cache, tmp_path / "cache")
+    for path in entries(tmp_path):
+        path.write_bytes(b"\0")
+    host = site.with_cache(tmp_path / "cache")
+    assert host.attach("pw0").mode == "native"
+    host.detach("pw0")
+    compiler = Compiler(run, str(tmp_path / "cache"))
+    assert compiler.cached(source_text()) == Compiler(run, site.paths.cache).cached(source_text())
+
+
+def test_every_source_is_compiled_once_and_roots_alone(
+    compiler: Compiler, counter: Counter, tmp_path: Path
+) -> None:
+    one, other = (compiler.get(CODE % verdict) for verdict in ("XDP_PASS", "XDP_DROP"))
     assert one.digest != other.digest
+    assert compiler.get(CODE % "XDP_PASS") == compiler.cached(CODE % "XDP_PASS") == one
     assert len(entries(tmp_path)) == counter.runs == 2
+    modes = {path.stat().st_mode & 0o777 for path in [tmp_path / "cache", *entries(tmp_path)]}
+    assert modes == {0o700, 0o600}
 
 
 def test_only_kernel_headers_bind_to_the_running_kernel(
@@ -158,19 +164,3 @@ def test_what_does_not_compile_is_not_kept(compiler: Compiler, tmp_path: Path) -
     with pytest.raises(LoadFailed, match=r"(?s)does not compile: .*error: .*'nothing'"):
         compiler.get(CODE % "nothing")
     assert not (tmp_path / "cache").exists()
-
-
-def test_cache_is_roots_alone(compiler: Compiler, tmp_path: Path) -> None:
-    compiler.get(CODE % "XDP_PASS")
-    modes = {path.stat().st_mode & 0o777 for path in [tmp_path / "cache", *entries(tmp_path)]}
-    assert modes == {0o700, 0o600}
-
-
-def test_damaged_cache_does_not_stop_an_attach(
-    site: Site, tmp_path: Path, bytecode_cache: Path
-) -> None:
-    site.warm_cache()
-    shutil.copytree(bytecode_cache, tmp_path / "cache")
-    for path in entries(tmp_path):
-        path.write_bytes(b"\0")
-    assert site.with_cache(tmp_path / "cache").attach("pw0").mode == "native"

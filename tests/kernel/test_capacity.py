@@ -31,7 +31,7 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="loads programs")
 MILLION = 1_000_000
 LARGE = MILLION if FULL else 100_000
 CROSSING = 60_000
-CROSSINGS = 20 if FULL else 8
+CROSSINGS = 20 if FULL else 4
 
 
 def hosts(count: int, first: int = 0) -> str:

@@ -42,7 +42,7 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="loads programs")
 
 SWAPS = 100
 CHANGES = 100 if FULL else 20
-RELOADS = 100 if FULL else 6
+RELOADS = 100 if FULL else 4
 CRASHES = 9
 MANY = "".join(f"10.{i >> 8}.{i & 255}.{i * 7 & 255}\n" for i in range(60_000))
 
@@ -241,11 +241,10 @@ def test_broken_program_leaves_the_old_one(filtered: Site, fault: str) -> None:
         assert tap.leaked() == 0
 
 
-@pytest.mark.parametrize("fault", ["syntax", "verifier"])
-def test_broken_program_as_the_first_leaves_nothing(site: Site, fault: str) -> None:
+def test_broken_program_as_the_first_leaves_nothing(site: Site) -> None:
     before = site.snapshot()
     with pytest.raises(LoadFailed):
-        site.host.attach("pw0", source=source_text(BROKEN[fault][0]))
+        site.host.attach("pw0", source=source_text(BROKEN["verifier"][0]))
     assert site.snapshot() == before
     assert not Path(site.paths.bpffs).exists()
 

@@ -315,12 +315,14 @@ def packages(machine: Machine, release: str = RELEASE) -> list[str]:
     return preflight.missing_packages(machine.host(release), ["python3-bpfcc", "libbpf1"])
 
 
-def check(
+def lost(
     machine: Machine, missing: list[str], release: str = RELEASE, refresh: bool = True
-) -> tuple[list[str], list[str]]:
+) -> list[str]:
     warnings: list[str] = []
-    problems = preflight.check_packages(machine.host(release), missing, refresh, warnings.append)
-    return list(problems), warnings
+    host = machine.host(release)
+    names = preflight.lost_packages(host, missing, refresh, warnings.append)
+    assert warnings == []
+    return [preflight.explain_missing(host, name) for name in names]
 
 
 @pytest.mark.parametrize(
@@ -367,20 +369,18 @@ def test_own_kernel_with_headers_needs_no_package(machine: Machine) -> None:
 
 
 def test_available_packages_pass_without_an_update(machine: Machine) -> None:
-    assert check(machine, [META]) == ([], [])
+    assert lost(machine, [META]) == []
     assert not [command for command in machine.commands if command.startswith("apt-get")]
 
 
 def test_lists_are_updated_when_they_lack_a_package(machine: Machine) -> None:
     machine.archive, machine.after_update = set(), {META}
-    assert check(machine, [META]) == ([], [])
+    assert lost(machine, [META]) == []
 
 
-def test_check_mode_leaves_the_lists_alone_and_warns(machine: Machine) -> None:
+def test_check_mode_leaves_the_lists_alone(machine: Machine) -> None:
     machine.archive, machine.after_update = set(), {META}
-    problems, warnings = check(machine, [META], refresh=False)
-    assert problems == []
-    assert "may be out of date" in warnings[0]
+    assert len(lost(machine, [META], refresh=False)) == 1
     assert not [command for command in machine.commands if command.startswith("apt-get")]
 
 
@@ -388,27 +388,43 @@ def test_headers_gone_and_a_newer_kernel_installed(machine: Machine) -> None:
     machine.archive = {META}
     for release in ("6.1.0-9-amd64", "6.1.0-38-amd64", "6.1.0-39-cloud-amd64"):
         machine.add_headers(release)
-    (problem,) = check(machine, [OWN])[0]
+    (problem,) = lost(machine, [OWN])
     assert "the archive does not have them (any more): reboot into 6.1.0-38-amd64" in problem
 
 
 def test_headers_gone_and_no_newer_kernel(machine: Machine) -> None:
     machine.archive = {META}
-    (problem,) = check(machine, [OWN])[0]
+    (problem,) = lost(machine, [OWN])
     assert "apt install linux-image-amd64 linux-headers-amd64" in problem
 
 
 def test_own_kernel_without_headers(machine: Machine) -> None:
     release = "6.18.1-custom"
     machine.archive = set()
-    (problem,) = check(machine, [f"linux-headers-{release}"], release)[0]
+    (problem,) = lost(machine, [f"linux-headers-{release}"], release)
     assert "/lib/modules/6.18.1-custom/build" in problem
 
 
 def test_package_missing_from_all_sources(machine: Machine) -> None:
     machine.archive = set()
-    (problem,) = check(machine, ["python3-bpfcc"])[0]
+    (problem,) = lost(machine, ["python3-bpfcc"])
     assert problem == "the package python3-bpfcc is not in apt's lists: check the sources of apt"
+
+
+def test_nothing_to_get_asks_nobody(machine: Machine) -> None:
+    assert lost(machine, []) == []
+    assert machine.commands == []
+
+
+def test_failed_update_is_told(machine: Machine) -> None:
+    def run(argv: list[str]) -> tuple[int, str, str]:
+        return (100, "", "E: no network\n") if argv[0] == "apt-get" else machine.run(argv)
+
+    machine.archive = set()
+    warnings: list[str] = []
+    host = Host(run, machine.root, RELEASE)
+    assert preflight.lost_packages(host, [META], True, warnings.append) == [META]
+    assert warnings == ["apt-get update failed: E: no network"]
 
 
 # Variables

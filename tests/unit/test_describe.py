@@ -1,0 +1,61 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+from packetwatch_core._describe import count_entries, count_lists, describe, list_entries
+from packetwatch_core._store import State
+
+BEFORE = State(
+    allow={"ansible": "192.0.2.1\n"},
+    deny={"ansible": "# head\n\n198.51.100.7 # scanner\n203.0.113.0/24\n", "local": "10.0.0.1\n"},
+    policy={"default": {"PW_ACTION": "enforce"}},
+    interfaces={"eth0": "auto"},
+)
+
+
+def test_a_diff_shows_of_lists_only_what_differs() -> None:
+    after = BEFORE._replace(deny=BEFORE.deny | {"ansible": "203.0.113.0/24\n198.51.100.8\n"})
+    old, new = describe(BEFORE, after)
+    head = (
+        "interface eth0: auto\npolicy default: PW_ACTION=enforce\n"
+        "allow list ansible: present\ndeny list ansible: present\ndeny list local: present\n"
+    )
+    assert old == f"{head}deny ansible: 198.51.100.7\n"
+    assert new == f"{head}deny ansible: 198.51.100.8\n"
+
+
+def test_no_change_has_no_difference() -> None:
+    old, new = describe(BEFORE, BEFORE)
+    assert old == new
+
+
+def test_comments_alone_are_no_difference_of_entries() -> None:
+    after = BEFORE._replace(allow={"ansible": "192.0.2.1 # the office\n"})
+    old, new = describe(BEFORE, after)
+    assert old == new
+
+
+def test_a_long_diff_is_cut() -> None:
+    many = "".join(f"10.{i >> 8}.{i & 255}.1\n" for i in range(1000))
+    dummy, new = describe(State(), State(deny={"ansible": many}))
+    lines = new.splitlines()
+    assert len(lines) == 202
+    assert lines[-1] == "... and 800 more entries"
+
+
+def test_entries_are_counted_without_comments_and_blanks() -> None:
+    assert count_entries("# head\n\n  \n10.0.0.1 # one\n10.0.0.2") == 2
+    assert count_lists(BEFORE) == {"allow": 1, "deny": 3}
+
+
+def test_entries_are_listed_with_their_owners() -> None:
+    found = list_entries(BEFORE)
+    assert [(entry["kind"], entry["owner"], entry["prefix"]) for entry in found] == [
+        ("allow", "ansible", "192.0.2.1"),
+        ("deny", "ansible", "198.51.100.7"),
+        ("deny", "ansible", "203.0.113.0/24"),
+        ("deny", "local", "10.0.0.1"),
+    ]
+    assert found[1]["comment"] == "scanner"

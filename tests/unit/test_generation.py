@@ -1,0 +1,136 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+
+from packetwatch_core import _abi
+from packetwatch_core._digest import sha256
+from packetwatch_core._errors import InvalidInput, TooLarge
+from packetwatch_core._generation import Areas, Image, build, capacity_for, fits
+from packetwatch_core._loaded import check_memory
+from packetwatch_core._policy import resolve_policies
+
+CODE = b"c" * 32
+EMPTY = Areas(b"", 0, b"", 0, b"l" * 32, 0)
+PAGE = bytes(_abi.PAGE)
+
+
+def image(
+    areas: Areas = EMPTY,
+    policies: dict[str, dict[str, str]] | None = None,
+    **ifindexes: int,
+) -> Image:
+    return build(areas, resolve_policies(policies or {}), ifindexes, CODE)
+
+
+def policy(found: Image, ifindex: int) -> dict[str, int]:
+    """The policy of an interface, found as the program finds it."""
+    for probe in range(_abi.POLICY_PROBES):
+        place = (ifindex + probe) % _abi.POLICY_SLOTS
+        offset = _abi.POLICY_OFFSET + place * _abi.POLICY.size
+        values = _abi.POLICY.unpack(found.first, offset)
+        if values["ifindex"] == ifindex:
+            return values
+    return _abi.POLICY.unpack(found.first, _abi.POLICY_OFFSET)
+
+
+def test_there_is_always_room_and_never_too_much() -> None:
+    for pages in range(1, 3000):
+        capacity = capacity_for(pages)
+        assert pages < capacity
+        assert capacity <= max(pages + 2, pages * 5 / 4 + 16)
+        assert fits(pages, capacity)
+
+
+def test_a_little_more_or_less_fits_the_same_slot() -> None:
+    capacity = capacity_for(100)
+    assert all(fits(pages, capacity) for pages in range(capacity // 4, capacity + 1))
+    assert not fits(capacity + 1, capacity)
+    assert not fits(capacity // 4 - 1, capacity)
+
+
+def test_memory_needed_is_named() -> None:
+    check_memory(64 * 16, 64)
+    with pytest.raises(TooLarge, match=r"need 65 MiB .* allows 64: .*\(PW_LIST_MEMORY\) to 65"):
+        check_memory(64 * 16 + 1, 64)
+
+
+def test_areas_follow_the_header() -> None:
+    found = image(EMPTY._replace(v4=PAGE * 2, v4_shift=20, v6=PAGE * 3, v6_root=7))
+    header = _abi.HEADER.unpack(found.first)
+    assert found.pages == header["pages"] == 6
+    assert (header["v4_page"], header["v6_page"], header["v6_root"]) == (1, 3, 7)
+    assert header["features"] == _abi.F_LISTS4 | _abi.F_LISTS6
+    assert (header["lists"], header["bytecode"]) == (b"l" * 32, CODE)
+    assert header["digest"].hex() == found.digest
+
+
+def test_nothing_listed_takes_one_page() -> None:
+    found = image()
+    assert found.pages == 1
+    assert _abi.HEADER.unpack(found.first)["features"] == 0
+
+
+def test_digest_is_of_what_decides_verdicts() -> None:
+    one = image()
+    assert image(EMPTY._replace(lists=b"m" * 32, next_expiry=9)).digest == one.digest
+    assert one.made_for(b"d" * 32).digest == one.digest
+    assert image(EMPTY._replace(v4=PAGE)).digest != one.digest
+    assert image(policies={"default": {"PW_SCAN_PORTS": "9"}}).digest != one.digest
+    assert image(pw0=3).digest == one.digest
+
+
+def test_image_for_another_program_differs_in_that_alone() -> None:
+    one = image(EMPTY._replace(v4=PAGE), {"default": {"PW_PUBLISHED_PORTS": "80"}})
+    other = one.made_for(b"d" * 32)
+    assert other.bytecode == b"d" * 32
+    assert other.made_for(CODE) == one
+
+
+def test_interfaces_have_their_policy_or_the_default() -> None:
+    keys = {"default": {"PW_SCAN_PORTS": "9"}, "a": {"PW_ACTION": "off"}, "gone": {}}
+    found = image(policies=keys, a=3, b=4)
+    assert policy(found, 3)["action"] == _abi.ACTIONS.index("off")
+    assert policy(found, 3)["scan_ports"] == policy(found, 4)["scan_ports"] == 9
+    assert policy(found, 4)["ifindex"] == 0
+
+
+def test_policies_of_numbers_that_end_alike_find_room() -> None:
+    slots = _abi.POLICY_SLOTS
+    numbers = {"a": 5, "b": 5 + slots, "c": 5 + 2 * slots, "d": 6, "e": slots}
+    found = image(policies={name: {} for name in numbers}, **numbers)
+    assert [policy(found, number)["ifindex"] for number in numbers.values()] == [*numbers.values()]
+
+
+def test_policies_without_room_are_refused() -> None:
+    slots = _abi.POLICY_SLOTS
+    numbers = {f"v{i}": 5 + i * slots for i in range(_abi.POLICY_PROBES + 1)}
+    with pytest.raises(InvalidInput, match="no room for a policy of v4"):
+        image(policies={name: {} for name in numbers}, **numbers)
+
+
+def test_published_ports_are_bits() -> None:
+    found = image(policies={"default": {"PW_PUBLISHED_PORTS": "1,63-64,65535"}})
+    words = _abi.HEADER.unpack(found.first)["published"]
+    assert {i: word for i, word in enumerate(words) if word} == {
+        0: 2 | 1 << 63,
+        1: 1,
+        1023: 1 << 63,
+    }
+
+
+def test_ban_rate_never_takes_more_than_the_ring_within_a_ban_time() -> None:
+    for seconds in ("1", "600", "86400"):
+        header = _abi.HEADER.unpack(image(policies={"default": {"PW_BAN_TIME": seconds}}).first)
+        interval, burst = header["ban_interval_ns"], header["ban_burst_ns"]
+        bans = burst // interval + int(seconds) * 10**9 // interval + 1
+        assert bans <= header["ring_capacity"]
+
+
+def test_digests_are_sha256() -> None:
+    assert sha256(PAGE).digest() == hashlib.sha256(PAGE).digest()

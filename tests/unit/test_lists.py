@@ -1,0 +1,129 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from packetwatch_core import _lists
+from packetwatch_core._address import mapped, mapped_length, parse_prefix
+from packetwatch_core._errors import InvalidInput
+from packetwatch_core._lists import check_protected, compile_lists, digest_of, is_current
+from packetwatch_core._protect import DECLARED, NET_PROTECTED, OWN, Protection
+from packetwatch_core._store import State
+
+SOON = "2030-01-01T00:00:00Z"
+SOON_SECONDS = 1893456000
+
+
+def protection(*declared: str, own: tuple[str, ...] = ()) -> Protection:
+    found = Protection({}, {}, set(), [])
+    for text in declared:
+        prefix = parse_prefix(text)
+        if prefix.is_host:
+            found.hosts[mapped(prefix)] = DECLARED
+        else:
+            found.nets[mapped_length(prefix), mapped(prefix)] = NET_PROTECTED
+    for text in own:
+        found.hosts[mapped(parse_prefix(text))] = OWN
+    return found
+
+
+def state(deny: str, allow: str = "") -> State:
+    return State(allow={"ansible": allow}, deny={"ansible": deny})
+
+
+@pytest.mark.parametrize(
+    ("deny", "protected"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("192.0.2.0/24", "192.0.2.1"),
+        ("192.0.2.1", "192.0.2.0/24"),
+        ("192.0.2.255", "192.0.2.0/24"),
+        ("0.0.0.0/0", "192.0.2.0/24"),
+        ("192.0.2.0", "192.0.2.0/24"),
+        ("2001:db8::/32", "2001:db8::1"),
+        ("2001:db8::1", "2001:db8::/64"),
+        ("::/0", "2001:db8::/64"),
+        ("2001:db8:0:0:ffff:ffff:ffff:ffff", "2001:db8::/64"),
+    ],
+)
+def test_a_deny_of_what_is_protected_is_refused(deny: str, protected: str) -> None:
+    areas = compile_lists(state(deny)).areas
+    with pytest.raises(InvalidInput, match=f"would deny protected addresses: {protected}"):
+        check_protected(areas, protection(protected))
+    check_protected(compile_lists(state(deny, allow=protected)).areas, protection(protected))
+
+
+@pytest.mark.parametrize(
+    ("deny", "protected"),
+    [
+        ("192.0.3.0/24", "192.0.2.0/24"),
+        ("192.0.1.255", "192.0.2.0/24"),
+        ("2001:db8::/32", "192.0.2.0/24"),
+        ("0.0.0.0/0", "2001:db8::1"),
+        ("", "192.0.2.1"),
+    ],
+)
+def test_a_deny_beside_what_is_protected_is_not(deny: str, protected: str) -> None:
+    check_protected(compile_lists(state(deny)).areas, protection(protected))
+
+
+def test_a_long_list_of_protected_addresses_is_cut() -> None:
+    own = tuple(f"192.0.2.{i}" for i in range(8))
+    with pytest.raises(
+        InvalidInput, match=r"192\.0\.2\.0 \(own address\).* and 3 more; allow them"
+    ):
+        check_protected(compile_lists(state("192.0.2.0/24")).areas, protection(own=own))
+
+
+def test_wrong_line_is_named_with_its_drop_in() -> None:
+    with pytest.raises(InvalidInput, match=r"deny\.d/feed-x\.list, line 2"):
+        compile_lists(State(deny={"ansible": "10.0.0.1\n", "feed-x": "10.0.0.1\nnone\n"}))
+
+
+def test_digest_tells_lists_apart() -> None:
+    states = [
+        State(),
+        state(""),
+        state("10.0.0.1"),
+        state("", "10.0.0.1"),
+        State(deny={"a": "10.0.0.1"}),
+        State(deny={"a": "10.0.0.1\n"}),
+        State(deny={"a": "", "b": "10.0.0.1"}),
+    ]
+    assert len({digest_of(item) for item in states}) == len(states)
+    assert digest_of(State(deny={"a": "", "b": ""})) == digest_of(State(deny={"b": "", "a": ""}))
+
+
+def test_tables_are_current_until_an_entry_expires(monkeypatch: pytest.MonkeyPatch) -> None:
+    declared = state(f"10.0.0.1 expires={SOON}\n10.0.0.2 expires=2031-01-01T00:00:00Z")
+    clock = [SOON_SECONDS - 10.0]
+    monkeypatch.setattr(time, "time", lambda: clock[0])
+    monkeypatch.setattr(_lists, "clock_synchronised", lambda: True)
+    lists = compile_lists(declared)
+    assert lists.areas.next_expiry == SOON_SECONDS
+    assert is_current(lists.areas, declared)
+    assert not is_current(lists.areas, state("10.0.0.1"))
+    clock[0] = SOON_SECONDS
+    assert not is_current(lists.areas, declared)
+    later = compile_lists(declared)
+    assert later.counts["expired"] == 1
+    assert later.areas.v4 != lists.areas.v4
+
+
+def test_what_an_unsettled_clock_decided_is_decided_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    declared = state("10.0.0.1 expires=2001-01-01T00:00:00Z")
+    clock, settled = [SOON_SECONDS * 1.0], [False]
+    monkeypatch.setattr(time, "time", lambda: clock[0])
+    monkeypatch.setattr(_lists, "clock_synchronised", lambda: settled[0])
+    lists = compile_lists(declared)
+    assert lists.areas.v4, "an expired deny stays in until the clock can be believed"
+    assert is_current(lists.areas, declared)
+    clock[0] += 61
+    settled[0] = True
+    assert not is_current(lists.areas, declared)
+    assert not compile_lists(declared).areas.v4
