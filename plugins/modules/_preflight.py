@@ -138,6 +138,8 @@ TYPES = {
 FLAVOUR = re.compile(r"-((?:cloud-|rt-)?(?:amd64|arm64))$")
 ENDPOINT = re.compile(r"(?:(?P<v4>[0-9.]+)|\[(?P<v6>[0-9a-fA-F:.]+)\]):(?P<port>[0-9]{1,5})")
 MOST_MEMORY = 65536
+# Without the second one, lists that could not be had are no failure.
+APT_OPTIONS = ("DPkg::Lock::Timeout=60", "APT::Update::Error-Mode=any")
 UP = 0x1
 UP_GATEWAY = 0x3
 OVERRIDES = (
@@ -474,7 +476,9 @@ def lost_packages(
     """Those packages that apt cannot get, if wanted after an update of its lists."""
     lost = [name for name in packages if name not in available(host, packages)] if packages else []
     if lost and refresh:
-        status, _out, error = host.run(["apt-get", "-q", "-o", "DPkg::Lock::Timeout=60", "update"])
+        status, _out, error = host.run(
+            ["apt-get", "-q", *(f"-o{option}" for option in APT_OPTIONS), "update"]
+        )
         if status != 0:
             warn(f"apt-get update failed: {error.strip()}")
         lost = [name for name in packages if name not in available(host, packages)]
