@@ -37,7 +37,7 @@ class Flood:
     """Endless packets from one source, until `stop` or the time is over."""
 
     def __init__(
-        self, site: Site, source: str, interface: str = "pw0", seconds: float = 120
+        self, site: Site, source: str, interface: str = "pw0", seconds: float = 900
     ) -> None:
         self._site = site
         self._start = sum(site.packets().values())

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import subprocess
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +16,6 @@ from lab.errors import LabError
 from lab.process import end, run
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import Sequence
 
     from lab.accelerator import Accelerator
@@ -48,6 +48,8 @@ class Machine:
         self._disk = directory / "disk.qcow2"
         self._initrd = directory / "initrd"
         self._pid = directory / "pid"
+        self._log = directory / "qemu.log"
+        self._complaints = directory / "qemu.err"
         self._ssh_config = ssh_config
         self._switch = switch
 
@@ -71,9 +73,22 @@ class Machine:
     # Power
 
     def start(self, image: Image, accelerator: Accelerator) -> None:
-        """Switch it on; returns when QEMU runs, long before the guest answers."""
+        """Switch it on; returns when QEMU runs, long before the guest answers.
+
+        Raises LabError, with QEMU's own words, when it does not.
+        """
         command = [*accelerator.command, *self._devices(image, accelerator.console)]
-        run(self._switch.inside(command))
+        # With a log of its own QEMU leaves its stderr alone when it goes to the background.
+        with self._complaints.open("ab") as complaints:
+            done = subprocess.run(
+                self._switch.inside(command),
+                check=False,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=complaints,
+            )
+        if done.returncode != 0:
+            raise LabError(f"{self.name}: QEMU does not start\n{self._last_words()}")
 
     def kill(self) -> None:
         """Cut its power; nothing happens if it is off."""
@@ -117,7 +132,7 @@ class Machine:
             *("-name", f"packetwatch-lab-{spec.name}"),
             *("-smp", str(spec.cpus), "-m", str(spec.memory)),
             *("-nodefaults", "-no-user-config", "-display", "none", "-daemonize"),
-            *("-pidfile", str(self._pid)),
+            *("-pidfile", str(self._pid), "-D", str(self._log), "-d", "guest_errors"),
             *("-chardev", f"file,id=console,path={_escaped(self.console)},append=on"),
             *("-serial", "chardev:console"),
             *("-kernel", str(image.kernel), "-initrd", str(self._initrd)),
@@ -190,11 +205,15 @@ class Machine:
         run(["ssh", "-F", str(self._ssh_config), "-O", "exit", self.name], check=False)
 
     def _last_words(self) -> str:
-        try:
-            text = self.console.read_text(encoding="utf-8", errors="replace")
-        except OSError:
-            return ""
-        return "\n".join([f"{self.console}:", *text.splitlines()[-_CONSOLE_LINES:]])
+        """The ends of what QEMU and the guest's console said."""
+        rows = []
+        for path in (self._complaints, self.console):
+            try:
+                text = path.read_text(encoding="utf-8", errors="replace")
+            except OSError:
+                continue
+            rows += [f"{path}:", *text.splitlines()[-_CONSOLE_LINES:]]
+        return "\n".join(rows)
 
 
 def mac(number: int) -> str:
