@@ -19,6 +19,7 @@ import shutil
 import socket
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -117,6 +118,12 @@ class Site:
             settings=str(folder / "settings"),
         )
         self.host = Host(run, self.paths)
+        # The datapath's tests, in this process too, keep a filter open all the time.
+        self._open_before = Counter(open_bpf_descriptors())
+
+    def left_open(self) -> list[str]:
+        """BPF objects that the library has opened since and not closed."""
+        return sorted((Counter(open_bpf_descriptors()) - self._open_before).elements())
 
     def settings(self, **values: str) -> None:
         lines = (f'{key}="{value}"\n' for key, value in values.items())

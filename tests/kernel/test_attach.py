@@ -21,7 +21,6 @@ from kernel.hosting import (
     Site,
     dummy_program,
     ip,
-    open_bpf_descriptors,
     other_program,
     wait_gone,
 )
@@ -221,7 +220,7 @@ def test_detach_last_leaves_nothing(filtered: Site) -> None:
     filtered.host.detach("pw1")
     assert not Path(filtered.paths.bpffs).exists()
     assert (mode_of("pw0"), mode_of("pw1")) == ("none", "none")
-    assert open_bpf_descriptors() == []
+    assert filtered.left_open() == []
     wait_gone(objects)
 
 

@@ -18,7 +18,6 @@ from kernel.hosting import (
     XDP_DROP,
     XDP_PASS,
     Site,
-    open_bpf_descriptors,
     wait_gone,
 )
 
@@ -66,7 +65,7 @@ def test_ten_to_a_million_and_back(filtered: Site) -> None:
     assert capacity(filtered) < 16
     wait_gone(amid - after)
     assert len(after) == len(before)
-    assert open_bpf_descriptors() == []
+    assert filtered.left_open() == []
 
 
 def test_lasting_maps_last(filtered: Site) -> None:
@@ -110,7 +109,7 @@ def test_crossings_leave_nothing_over(filtered: Site) -> None:
         ever |= filtered.objects()
     assert len({item for item in ever if item[0] == "program"}) == CROSSINGS
     wait_gone(ever - filtered.objects())
-    assert open_bpf_descriptors() == []
+    assert filtered.left_open() == []
     filtered.host.detach("pw1")
     filtered.host.detach("pw0")
     wait_gone(ever)

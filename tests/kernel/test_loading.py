@@ -20,7 +20,6 @@ from kernel.hosting import (
     XDP_DROP,
     XDP_PASS,
     Site,
-    open_bpf_descriptors,
     other_program,
     source_text,
     wait,
@@ -181,7 +180,7 @@ def test_info_tells_only_what_is_asked_for(filtered: Site) -> None:
         assert set(filtered.host.info({name})) == {name}
     assert set(filtered.host.info(ALL)) == ALL
     assert filtered.host.info(set()) == {}
-    assert open_bpf_descriptors() == []
+    assert filtered.left_open() == []
 
 
 def test_info_where_nothing_is_loaded(site: Site) -> None:

@@ -333,7 +333,10 @@ def test_death_amid_the_first_attach(site: Site) -> None:
     seed = int(time.time() / 86400)
     site.lists(DENIED)
     before = site.host.store.read_current()[1]
-    attach = lambda: site.host.attach("pw0")  # noqa: E731
+
+    def attach() -> object:
+        return site.host.attach("pw0")
+
     attach()
     after = site.host.store.read_current()[1]
     site.host.detach("pw0")
