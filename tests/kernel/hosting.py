@@ -223,6 +223,12 @@ class Site:
     def _is_ours(self, interface: str) -> bool:
         return any(True for dummy in self._objects(interface, "generation"))
 
+    def power_off(self) -> None:
+        """Leave nothing of ours in the kernel, as a reboot does; what is on disk stays."""
+        objects = self.objects()
+        self.close()
+        wait_gone(objects)
+
     def close(self) -> None:
         remove_pins(Path(self.paths.bpffs))
 

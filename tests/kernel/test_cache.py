@@ -73,7 +73,7 @@ def test_load_needs_neither_bcc_nor_headers_and_little_memory(
     filtered: Site, tmp_path: Path
 ) -> None:
     # After a reboot: everything is declared, nothing is in the kernel.
-    filtered.close()
+    filtered.power_off()
     shutil.copytree(
         ROOT / "plugins/module_utils",
         tmp_path / "lib/packetwatch_core",

@@ -52,7 +52,7 @@ def test_boot_restores_what_is_confirmed(filtered: Site) -> None:
     before = filtered.host.info({"lists"})["lists"]
     objects = filtered.objects()
     # As the kernel forgets everything at a reboot.
-    filtered.close()
+    filtered.power_off()
     wait(lambda: attached(socket.if_nametoindex("pw0")).mode == "none")
     wait_gone(objects)
     done = filtered.host.attach("pw0")
@@ -66,7 +66,7 @@ def test_boot_loads_the_program_that_was_attached_last(filtered: Site) -> None:
     filtered.host.attach("pw0", source=other_program())
     with filtered.program() as program:
         tag = program.info().tag
-    filtered.close()
+    filtered.power_off()
     filtered.host.attach("pw0")
     with filtered.program() as program:
         assert program.info().tag == tag
@@ -74,7 +74,7 @@ def test_boot_loads_the_program_that_was_attached_last(filtered: Site) -> None:
 
 def test_boot_attaches_in_the_declared_mode(site: Site) -> None:
     site.host.attach("pw0", "generic")
-    site.close()
+    site.power_off()
     assert site.host.attach("pw0").mode == "generic"
 
 
