@@ -7,13 +7,27 @@
 from __future__ import annotations
 
 import itertools
+import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from kernel.hosting import DENIED, XDP_DROP, Site, Wire, sweep
 
 _numbers = itertools.count()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interruptible() -> Iterator[None]:
+    """Who is asked to end cleans up."""
+
+    def interrupt(*dummy: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    former = signal.signal(signal.SIGTERM, interrupt)
+    yield
+    signal.signal(signal.SIGTERM, former)
 
 
 @pytest.fixture(scope="session")

@@ -53,8 +53,15 @@ def play(name: str, host: Any, *options: str) -> str:
     """What a run of one of our playbooks on one host prints; it must succeed."""
     limit = host.backend.host
     argv = ["ansible-playbook", "-i", INVENTORY, str(PLAYBOOKS / name), "--limit", limit, *options]
+    # Molecule asks for colours, in which the recap is hard to read.
     done = subprocess.run(
-        argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=900
+        argv,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        timeout=900,
+        env=os.environ | {"ANSIBLE_FORCE_COLOR": "false", "ANSIBLE_NOCOLOR": "true"},
     )
     assert done.returncode == 0, done.stdout
     return done.stdout
