@@ -44,6 +44,7 @@ class Flood:
         self.native = attached(socket.if_nametoindex(interface)).mode == "native"
         self._child = os.fork()
         if not self._child:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
             status = 1
             with contextlib.suppress(BaseException):
                 self._send(source, f"peer-{interface}", seconds)

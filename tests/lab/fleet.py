@@ -15,6 +15,7 @@ import atexit
 import shutil
 import signal
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
@@ -105,12 +106,18 @@ class Fleet:
     def wait_ssh(self, timeout: float = BOOT_SECONDS) -> None:
         """Return once all machines answer by ssh; raises LabError after `timeout` seconds."""
         began = time.monotonic()
+        give_up = threading.Event()
 
         def wait(machine: Machine) -> None:
-            machine.wait_ssh(timeout)
-            say(f"{machine.name}: answers after {time.monotonic() - began:.0f} s")
+            try:
+                machine.wait_ssh(timeout, give_up=give_up)
+            except LabError:
+                give_up.set()
+                raise
+            if not give_up.is_set():
+                say(f"{machine.name}: answers after {time.monotonic() - began:.0f} s")
 
-        with ThreadPoolExecutor(max_workers=max(1, len(self.hosts))) as pool:
+        with ThreadPoolExecutor(max_workers=len(self.hosts)) as pool:
             list(pool.map(wait, self.hosts.values()))
 
     def down(self) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -165,8 +166,10 @@ class Machine:
         command = ["ssh", "-F", str(self._ssh_config), *options, self.name, shlex.join(argv)]
         return run(command, check=check, timeout=timeout, stdin=stdin)
 
-    def wait_ssh(self, timeout: float = BOOT_SECONDS) -> None:
-        """Return once the guest answers by ssh.
+    def wait_ssh(
+        self, timeout: float = BOOT_SECONDS, *, give_up: threading.Event | None = None
+    ) -> None:
+        """Return once the guest answers by ssh, or another thread sets `give_up`.
 
         Raises LabError, with the end of its console, after `timeout` seconds or when its QEMU
         process has ended.
@@ -177,6 +180,8 @@ class Machine:
                 raise LabError(f"{self.name}: QEMU ended\n{self._last_words()}")
             if time.monotonic() > deadline:
                 raise LabError(f"{self.name}: no ssh for {timeout:g} s\n{self._last_words()}")
+            if give_up and give_up.is_set():
+                return
             time.sleep(0.5)
 
     def reboot(self, timeout: float = BOOT_SECONDS) -> None:
