@@ -69,6 +69,11 @@ class Image(t.NamedTuple):
         code: bytes = _abi.HEADER.unpack(self.first)["bytecode"]
         return code
 
+    @property
+    def next_expiry(self) -> int:
+        """When the first of its entries expires, in seconds since 1970; 0: none does."""
+        return int(_abi.HEADER.unpack(self.first)["next_expiry"])
+
     def made_for(self, code: bytes) -> Image:
         """The same for the program whose bytecode has the digest `code`."""
         header = _abi.HEADER.pack(**_abi.HEADER.unpack(self.first) | {"bytecode": code})

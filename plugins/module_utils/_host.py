@@ -19,6 +19,7 @@ import time
 import typing as t
 
 from . import _attach, _protect
+from ._alarm import Alarm
 from ._compile import Compiler
 from ._describe import count_lists, describe
 from ._errors import InvalidInput, LoadFailed, PacketwatchError, Unreadable
@@ -88,13 +89,19 @@ class _Draft(t.NamedTuple):
 
 
 class Host:
-    """The host that this process runs on, as root, in its network namespace."""
+    """The host that this process runs on, as root, in its network namespace.
 
-    def __init__(self, run: Run, paths: Paths | None = None) -> None:
+    patience: seconds to wait for another writer before `Locked` is raised.
+    """
+
+    def __init__(self, run: Run, paths: Paths | None = None, patience: float = LOCK_WAIT) -> None:
         self.paths = paths or Paths()
+        self._run = run
+        self._patience = patience
         self.store = Store(self.paths.state)
         self.pins = Pins(self.paths.bpffs)
         self._compiler = Compiler(run, self.paths.cache)
+        self._alarm = Alarm(run, self.paths.runtime, self.paths.units)
 
     # Lists and policies
 
@@ -107,16 +114,17 @@ class Host:
         """Make an edit live and confirm it; without one, make confirmed state live.
 
         Confirmed state was checked when it was declared, so without an edit nothing is refused
-        for what is protected now.
+        for what is protected now, or for a bound that has been lowered since.
         """
-        with self.store.lock(LOCK_WAIT), Loaded(self.pins) as loaded:
-            draft = self._draft(loaded, edit or _unchanged, force or edit is None)
+        with self.store.lock(self._patience), Loaded(self.pins) as loaded:
+            draft = self._draft(loaded, edit, force)
             with contextlib.ExitStack() as undo:
                 if loaded.active:
                     self._write_protection()
                 if loaded.active and draft.apply:
-                    saved = self._saved_bytecode
-                    undo.callback(loaded.replace(draft.image, saved, self._limit()))
+                    undo.callback(loaded.replace(draft.image, self._saved_bytecode))
+                if loaded.active:
+                    self._alarm.set(draft.image.next_expiry)
                 if draft.declared:
                     self._confirm(draft.state)
                 undo.pop_all()
@@ -130,11 +138,10 @@ class Host:
             with contextlib.suppress(PacketwatchError):
                 self.store.prune()
 
-    def _draft(self, loaded: Loaded, edit: Edit, force: bool) -> _Draft:
+    def _draft(self, loaded: Loaded, edit: Edit | None, force: bool) -> _Draft:
         dummy, before = self.store.read_current()
-        after = edit(before)
+        after = edit(before) if edit else before
         policies = resolve_policies(after.policy)
-        settings = read_settings(self.paths.settings)
         with loaded.generation() as current:
             digest_before = current.digest
             code = current.header["bytecode"]
@@ -147,7 +154,8 @@ class Host:
             if not force and (after.allow, after.deny) != (before.allow, before.deny):
                 check_protected(areas, self._protection())
         image = build(areas, policies, loaded.ifindexes, code)
-        check_memory(capacity_for(image.pages), settings.list_memory)
+        if edit:
+            check_memory(capacity_for(image.pages), read_settings(self.paths.settings).list_memory)
         apply = loaded.active and (image.digest != digest_before or not loaded.whole)
         drifted = apply
         if loaded.whole and live is not None and live.lists == areas.lists:
@@ -176,7 +184,8 @@ class Host:
         *,
         check: bool = False,
     ) -> Attachment:
-        """Filter an interface, with its declared mode and the program in use unless told others.
+        """Declare an interface and filter it, by default in its declared mode and with the program
+        in use.
 
         In check mode nothing is compiled, so `auto` stays unknown where nothing is attached.
         """
@@ -190,8 +199,18 @@ class Host:
             if check:
                 dummy, state = self.store.read_current()
                 return self._foretell(loaded, state, interface, ifindex, mode, source)
-        with self.store.lock(LOCK_WAIT), Loaded(self.pins) as loaded:
+        with self.store.lock(self._patience), Loaded(self.pins) as loaded:
             return self._attach(loaded, interface, ifindex, mode, source)
+
+    def reattach(self, interface: str) -> Attachment:
+        """Filter an interface as confirmed state declares it; InvalidInput if it does not."""
+        dummy, state = self.store.read_current()
+        if interface not in state.interfaces:
+            raise InvalidInput(
+                f"{interface} is not declared: it is no longer to be filtered, or never was "
+                "(packetwatch_interfaces, or the module packetwatch.xdp.program, declare it)"
+            )
+        return self.attach(interface)
 
     def _attach(
         self,
@@ -206,6 +225,7 @@ class Host:
         text = source or self._saved_source()
         bytecode = self._compiler.get(text)
         former = attached(ifindex).mode
+        first = not self.pins.loaded()
         with loaded.generation() as current:
             replaced = loaded.program is None or current.header["bytecode"] != bytecode.digest
             digest_before = current.digest
@@ -216,11 +236,12 @@ class Host:
         reason = ""
         with contextlib.ExitStack() as undo:
             if replaced or not loaded.whole or image.digest != digest_before:
-                undo.callback(loaded.replace(image, lambda: bytecode, self._limit()))
+                undo.callback(loaded.replace(image, lambda: bytecode))
             self._write_protection()
             if fresh or moved:
                 undo.callback(loaded.restore, interface, ifindex, former if moved else "none")
                 reason = loaded.attach(interface, ifindex, wanted).reason
+            self._alarm.set(image.next_expiry)
             saved = self._saved_text()
             renewed = saved != text
             if renewed:
@@ -230,6 +251,8 @@ class Host:
             if declared != state:
                 self._confirm(declared)
             undo.pop_all()
+        if first:
+            self._renew_agent()
         now = attached(ifindex)
         changed = replaced or renewed or fresh or moved or declared != state
         before, after = _line(interface, former), _line(interface, now.mode)
@@ -271,7 +294,7 @@ class Host:
         if check:
             with Loaded(self.pins) as loaded:
                 return self._detach(loaded, interface, check)
-        with self.store.lock(LOCK_WAIT), Loaded(self.pins) as loaded:
+        with self.store.lock(self._patience), Loaded(self.pins) as loaded:
             return self._detach(loaded, interface, check)
 
     def _detach(self, loaded: Loaded, interface: str, check: bool) -> Attachment:
@@ -291,6 +314,8 @@ class Host:
                 loaded.detach(interface)
             if loaded.active:
                 self._forget(loaded, left)
+            else:
+                self._alarm.set(0)
         return Attachment(changed, interface, "none", "", 0, before, after)
 
     def _forget(self, loaded: Loaded, state: State) -> None:
@@ -299,7 +324,7 @@ class Host:
             code, digest = current.header["bytecode"], current.digest
         image = self._image(loaded, state, loaded.ifindexes, code)
         if image.digest != digest:
-            loaded.replace(image, self._saved_bytecode, self._limit())
+            loaded.replace(image, self._saved_bytecode)
 
     def _image(
         self, loaded: Loaded, state: State, ifindexes: t.Mapping[str, int], code: bytes
@@ -361,9 +386,6 @@ class Host:
 
     # Helpers
 
-    def _limit(self) -> int:
-        return read_settings(self.paths.settings).list_memory
-
     def _protection(self) -> _protect.Protection:
         settings = read_settings(self.paths.settings)
         network = _protect.read_network()
@@ -372,6 +394,12 @@ class Host:
     def _write_protection(self) -> None:
         maps = self.pins.open_run_maps(("hosts", "nets", "local"))
         _protect.write(self._protection(), maps)
+
+    def _renew_agent(self) -> None:
+        """Start a running agent anew: it sees the maps through a mount made when it started."""
+        if os.path.exists(os.path.join(self.paths.units, "packetwatch.service")):
+            # Whether that works or not, the filter does.
+            self._run(["systemctl", "--no-block", "try-restart", "packetwatch.service"], None)
 
     def _saved_bytecode(self) -> Bytecode:
         return self._compiler.get(self._saved_source())
@@ -400,10 +428,6 @@ class Host:
                 replace_file(self.paths.program, text)
         except OSError as error:
             raise LoadFailed(f"the program cannot be kept: {error}") from error
-
-
-def _unchanged(state: State) -> State:
-    return state
 
 
 def _line(interface: str, mode: str) -> str:

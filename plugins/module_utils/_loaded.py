@@ -91,13 +91,10 @@ class Loaded:
         """The live generation; that of an empty slot if nothing is loaded."""
         return Generation.current(self.slot) if self.slot else Generation(None)
 
-    def replace(
-        self, image: Image, bytecode: t.Callable[[], Bytecode], limit: int
-    ) -> t.Callable[[], None]:
+    def replace(self, image: Image, bytecode: t.Callable[[], Bytecode]) -> t.Callable[[], None]:
         """Make the image live: through the slot if it fits, else with the program loaded anew.
 
-        limit: MiB that a generation may take. If it fails, the old state is in force; what comes
-        back is how to return to it.
+        If it fails, the old state is in force; what comes back is how to return to it.
         """
         former = self._keep(self.generation())
         same = self.whole and former.header["bytecode"] == image.bytecode
@@ -107,7 +104,7 @@ class Loaded:
             return lambda: former.revive(slot)
         first = self.program is None and not self.links
         try:
-            return self._load(image, bytecode(), limit)
+            return self._load(image, bytecode())
         except BaseException:
             if first:
                 self._pins.remove()
@@ -120,6 +117,8 @@ class Loaded:
         self._drop(interface)
         done = _attach.attach(self.program, interface, ifindex, mode)
         link = self._keep(done.link)
+        # Whoever wanted to be rid of the filter at once may have removed the folder with all links.
+        os.makedirs(self._pins.links, mode=0o700, exist_ok=True)
         link.pin(self._pins.link(interface))
         self.links[interface] = Held(link, self.program.info().id, ifindex)
         return done
@@ -142,9 +141,8 @@ class Loaded:
             os.unlink(self._pins.link(interface))
             held.link.close()
 
-    def _load(self, image: Image, bytecode: Bytecode, limit: int) -> t.Callable[[], None]:
+    def _load(self, image: Image, bytecode: Bytecode) -> t.Callable[[], None]:
         capacity = capacity_for(image.pages)
-        check_memory(capacity, limit)
         maps = self._pins.ensure()
         slot = self._keep(make_slot(capacity))
         go_live(slot, image.made_for(bytecode.digest), capacity)

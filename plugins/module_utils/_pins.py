@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import typing as t
 
@@ -21,6 +22,7 @@ from ._libbpf import (
     LRU_HASH,
     PERCPU_ARRAY,
     RINGBUF,
+    KernelError,
     Map,
     possible_cpus,
 )
@@ -43,6 +45,8 @@ class Paths(t.NamedTuple):
     source: str = "/usr/lib/packetwatch/current/bpf"
     program: str = "/var/lib/packetwatch/program.c"
     settings: str = "/etc/default/packetwatch"
+    runtime: str = "/run/systemd"
+    units: str = "/etc/systemd/system"
 
 
 class Spec(t.NamedTuple):
@@ -118,6 +122,16 @@ class Pins:
                     "(systemctl status 'packetwatch-xdp@*')?"
                 ) from error
         return maps
+
+    def holds(self, name: str, found: Map) -> bool:
+        """Whether a map is the one that is pinned; Unreadable if that cannot be told."""
+        try:
+            with Map.open(self.map(name)) as pinned:
+                return pinned.info.id == found.info.id
+        except KernelError as error:
+            if error.errno == errno.ENOENT:
+                return False
+            raise Unreadable(f"{self.map(name)}: {error.strerror}") from error
 
     def loaded(self) -> bool:
         """Whether maps of this version are pinned."""

@@ -12,6 +12,7 @@ Addresses are 16 bytes, IPv4 as ::ffff:a.b.c.d; prefix lengths are over these 12
 
 from __future__ import annotations
 
+import itertools
 import struct
 import typing as t
 
@@ -62,6 +63,13 @@ class Protection(t.NamedTuple):
     nets: dict[Net, int]
     local: set[bytes]
     problems: list[str]
+
+
+class Written(t.NamedTuple):
+    """changes: entries written or deleted; left_out: learned ones that found no room."""
+
+    changes: int
+    left_out: int
 
 
 def read_network() -> Network:
@@ -124,51 +132,70 @@ def inherit(nets: dict[Net, int]) -> dict[Net, int]:
     return result
 
 
-def write(protection: Protection, maps: t.Mapping[str, Map]) -> int:
-    """Bring the maps in line, first adding, then deleting; returns the number of changes.
+def write(protection: Protection, maps: t.Mapping[str, Map]) -> Written:
+    """Bring the maps in line, first adding, then deleting.
 
-    Raises `TooLarge` before anything is changed. Nothing is deleted if there were problems.
+    What was learned and finds no room is left out, the least telling first; `TooLarge` is raised,
+    before anything is changed, if what is declared does not fit. Nothing is deleted, as far as there
+    is room for it, if there were problems.
     """
-    wanted = {
-        "hosts": {key: _U32.pack(origin) for key, origin in protection.hosts.items()},
-        "nets": {NET.struct.pack(*key): _U32.pack(flags) for key, flags in protection.nets.items()},
-        "local": {key: _U32.pack(_UNICAST) for key in protection.local},
-    }
-    for name, entries in wanted.items():
+    present = {name: dict(maps[name].items()) for name in ("hosts", "nets", "local")}
+    wanted: dict[str, dict[bytes, bytes]] = {}
+    left_out = 0
+    for name, entries in _entries(protection).items():
+        if protection.problems:
+            entries.update(
+                (key, value) for key, value in present[name].items() if key not in entries
+            )
         room = maps[name].info.max_entries
-        if len(entries) > room:
+        wanted[name] = dict(itertools.islice(entries.items(), room))
+        left_out += len(entries) - len(wanted[name])
+    for name, count in _declared(protection).items():
+        room = maps[name].info.max_entries
+        if count > room:
             raise TooLarge(
-                f"{len(entries)} entries do not fit into the map {name}, which takes {room}: "
+                f"{count} entries do not fit into the map {name}, which takes {room}: "
                 "declare fewer and shorter prefixes to protect"
             )
-    present = {name: dict(maps[name].items()) for name in wanted}
-    stale = [] if protection.problems else _stale(present, wanted)
     changes = 0
     for name, entries in wanted.items():
+        stale = present[name].keys() - entries.keys()
         # A full map takes nothing new before something goes: then, and only then, delete first.
-        if len(present[name].keys() | entries.keys()) > maps[name].info.max_entries:
-            changes += _delete(maps, [(where, key) for where, key in stale if where == name])
+        crowded = len(entries) + len(stale) > maps[name].info.max_entries
+        if crowded:
+            changes += sum(maps[name].delete(key) for key in stale)
         for key, value in entries.items():
             if present[name].get(key) != value:
                 maps[name].update(key, value)
                 changes += 1
-    return changes + _delete(maps, stale)
+        if not crowded:
+            changes += sum(maps[name].delete(key) for key in stale)
+    return Written(changes, left_out)
+
+
+def _entries(protection: Protection) -> dict[str, dict[bytes, bytes]]:
+    """What is to stand in the maps, that which matters most first."""
+    hosts = sorted(protection.hosts.items(), key=lambda item: item[1])
+    nets = sorted(protection.nets.items(), key=lambda item: item[1] == NET_SINGLE)
+    return {
+        "hosts": {key: _U32.pack(origin) for key, origin in hosts},
+        "nets": {NET.struct.pack(*key): _U32.pack(flags) for key, flags in nets},
+        "local": {key: _U32.pack(_UNICAST) for key in sorted(protection.local)},
+    }
+
+
+def _declared(protection: Protection) -> dict[str, int]:
+    """How many entries of a map must not be left out."""
+    return {
+        "hosts": list(protection.hosts.values()).count(DECLARED),
+        "nets": sum(flags != NET_SINGLE for flags in protection.nets.values()),
+    }
 
 
 def masked(address: bytes, length: int) -> bytes:
     """The address with all bits behind the length cleared."""
     shift = 128 - length
     return (int.from_bytes(address, "big") >> shift << shift).to_bytes(16, "big")
-
-
-def _stale(
-    present: dict[str, dict[bytes, bytes]], wanted: dict[str, dict[bytes, bytes]]
-) -> list[tuple[str, bytes]]:
-    return [(name, key) for name in wanted for key in present[name] if key not in wanted[name]]
-
-
-def _delete(maps: t.Mapping[str, Map], entries: list[tuple[str, bytes]]) -> int:
-    return sum(maps[name].delete(key) for name, key in entries)
 
 
 def _protect(result: Protection, prefix: Prefix) -> None:

@@ -44,9 +44,10 @@ class RingBuffer:
         self._consumer = memoryview(self._consumer_map)[:8].cast("Q")
         self._producer = memoryview(self._producer_map)[:8].cast("Q")
         self._data = memoryview(self._producer_map)[page:]
+        self._read_up_to = self._consumer[0]
 
-    def drain(self, limit: int) -> list[bytes]:
-        """Up to ``limit`` records in order; they are the kernel's to overwrite afterwards."""
+    def read(self, limit: int) -> list[bytes]:
+        """Up to ``limit`` records in order; `release` them once they are dealt with."""
         data, mask, length_of = self._data, self._mask, _LENGTH.unpack_from
         position, end = self._consumer[0], self._producer[0]
         found: list[bytes] = []
@@ -59,8 +60,12 @@ class RingBuffer:
             if not length & _DISCARDED:
                 found.append(bytes(data[at + _HEADER : at + _HEADER + size]))
             position += (size + _HEADER + 7) & ~7
-        self._consumer[0] = position
+        self._read_up_to = position
         return found
+
+    def release(self) -> None:
+        """Give what was read last back to the kernel; a reader that dies before it reads it again."""
+        self._consumer[0] = self._read_up_to
 
     def backlog(self) -> int:
         """Bytes that wait to be read."""

@@ -194,7 +194,8 @@ class Datapath:
     def events(self) -> list[dict[str, Any]]:
         """Events since the last call, with the length of their records as "size"."""
         found = []
-        while records := self._ring.drain(4096):
+        while records := self._ring.read(4096):
+            self._ring.release()
             for record in records:
                 fields = _abi.EVENT.unpack(record.ljust(_abi.EVENT.size, b"\0"))
                 found.append(fields | {"size": len(record)})

@@ -116,6 +116,8 @@ class Site:
             source=str(SOURCE),
             program=str(folder / "program.c"),
             settings=str(folder / "settings"),
+            runtime=str(folder / "systemd"),
+            units=str(folder / "units"),
         )
         self.host = Host(run, self.paths)
         # The datapath's tests, in this process too, keep a filter open all the time.

@@ -32,6 +32,8 @@ ROOT = Path(__file__).resolve().parents[2]
 NOBODY = 65534
 SECOND = 1_000_000_000
 LIMIT_KIB = 25 * 1024
+# Events that may be told twice.
+BATCH = 4096
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="makes maps")
 
@@ -46,6 +48,7 @@ class Host:
         self.process: subprocess.Popen[bytes] | None = None
         self.log = folder / "log"
         self.port = 0
+        self.pins = Pins(str(folder / "bpf/packetwatch"))
         for path in (folder, folder / "bpf", self.state):
             path.mkdir(exist_ok=True)
             path.chmod(0o755)
@@ -57,7 +60,7 @@ class Host:
     def make_maps(self) -> None:
         """New ones, as after a boot, for a user who may enter only the folder of the agent."""
         self.close_maps()
-        pins = Pins(str(self.folder / "bpf/packetwatch"))
+        pins = self.pins
         pins.remove()
         self.maps = pins.ensure()
         for path in (pins.root, pins.own, pins.run):
@@ -70,7 +73,7 @@ class Host:
             bpf_map.close()
         self.maps = {}
 
-    def start(self, **environment: str) -> None:
+    def start(self, wait: bool = True, **environment: str) -> None:
         starts = self.said("started") if self.log.exists() else 0
         with socket.create_server(("127.0.0.1", 0)) as server:
             self.port = server.getsockname()[1]
@@ -93,7 +96,7 @@ class Host:
                 group=NOBODY,
                 extra_groups=[],
             )
-        self.wait(lambda: self.said("started") == starts + 1)
+        self.wait(lambda: not wait or self.said("started") == starts + 1)
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         assert self.process is not None
@@ -259,18 +262,58 @@ def test_a_port_in_use_stops_only_the_metrics(host: Host) -> None:
         host.wait(lambda: sequences(host) == [1])
 
 
-def test_missing_pins_are_named(host: Host) -> None:
-    environment = {"PYTHONPATH": str(host.folder / "lib"), "PW_PINS": str(host.folder / "none")}
-    done = subprocess.run(
-        ["python3", "-Ps", "-m", "packetwatch_agent", "run"],
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 1
-    assert done.stderr.startswith(f"packetwatch: {host.folder}/none/")
-    assert "is the filter loaded" in done.stderr
+def test_without_a_filter_its_metrics_say_so(host: Host) -> None:
+    state = host.folder / "config/1"
+    (state / "policy.d").mkdir(parents=True)
+    (state / "interfaces").write_text("pw9 auto\n")
+    (host.folder / "config/current").symlink_to("1")
+    host.close_maps()
+    host.pins.remove()
+    host.start(wait=False)
+    host.wait(lambda: host.said("is the filter loaded"))
+    assert host.metrics()['packetwatch_attached{interface="pw9",mode="none"}'] == 0
+    host.make_maps()
+    host.wait(lambda: host.said("started"))
+    feed(host, [connection(1)])
+    host.wait(lambda: sequences(host) == [1])
+    assert host.stop() == 0
+
+
+def test_it_can_be_stopped_while_it_waits(host: Host) -> None:
+    host.pins.remove()
+    host.start(wait=False)
+    host.wait(lambda: host.said("is the filter loaded"))
+    assert host.stop() == 0
+
+
+def test_it_follows_the_maps_when_the_filter_is_loaded_anew(host: Host) -> None:
+    host.start()
+    feed(host, [connection(1)])
+    host.wait(lambda: sequences(host) == [1])
+    host.ban(1, 600)
+    host.make_maps()
+    host.wait(lambda: host.said("started") == 2)
+    feed(host, [connection(2)])
+    host.wait(lambda: sequences(host) == [1, 2])
+    assert [ban.source.text for ban in Bans(host.maps).active()] == ["10.0.0.1"]
+
+
+def test_killed_amid_a_batch_it_repeats_and_loses_none(host: Host) -> None:
+    count = 10_000
+    feed(host, [connection(i) for i in range(1, 5000)])
+    host.start(wait=False)
+    host.wait(lambda: len(sequences(host)) > 1000)
+    host.stop(signal.SIGKILL)
+    # What it was writing when it died may have no end.
+    with host.log.open("r+b") as log:
+        text = log.read()
+        log.truncate(text.rfind(b"\n") + 1)
+    feed(host, [connection(i) for i in range(5000, count + 1)])
+    host.start()
+    host.wait(lambda: sequences(host)[-1:] == [count], 30)
+    found = sequences(host)
+    assert set(found) == set(range(1, count + 1))
+    assert len(found) - count <= BATCH
 
 
 def test_bad_setting_is_named(host: Host) -> None:

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -135,6 +136,22 @@ def test_failed_mode_change_returns_to_the_former_mode(site: Site) -> None:
     assert (after["links"], after["objects"]) == (before["links"], before["objects"])
     assert after["state"] == before["state"]
     assert site.verdict(DENIED, "lo") == XDP_DROP
+
+
+def test_boot_attaches_only_to_what_is_declared(filtered: Site) -> None:
+    before = filtered.snapshot()
+    with pytest.raises(InvalidInput, match="lo is not declared"):
+        filtered.host.reattach("lo")
+    assert filtered.snapshot() == before
+    filtered.power_off()
+    assert filtered.host.reattach("pw0").mode == "native"
+
+
+def test_attaches_after_somebody_has_removed_all_links(filtered: Site) -> None:
+    shutil.rmtree(filtered.host.pins.links)
+    assert mode_of("pw0") == "none"
+    assert filtered.host.attach("pw0").mode == "native"
+    assert filtered.verdict(DENIED) == XDP_DROP
 
 
 # What is refused

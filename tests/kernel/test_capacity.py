@@ -134,3 +134,15 @@ def test_too_large_is_foretold(site: Site) -> None:
     with pytest.raises(TooLarge):
         site.lists(hosts(100_000))
     assert site.host.store.read_current()[0] == 0
+
+
+def test_a_bound_lowered_later_holds_up_no_boot(filtered: Site) -> None:
+    filtered.lists(f"{hosts(100_000)}{DENIED}\n")
+    filtered.settings(PW_LIST_MEMORY="1")
+    assert not filtered.host.apply().changed
+    filtered.power_off()
+    filtered.host.attach("pw0")
+    assert filtered.verdict(DENIED) == XDP_DROP
+    # Who declares something is told.
+    with pytest.raises(TooLarge):
+        filtered.lists(hosts(100_001))

@@ -193,7 +193,7 @@ def go_live(loaded: Loaded, image: Image) -> None:
     def refuse() -> None:
         pytest.fail("the program must not be loaded anew")
 
-    loaded.replace(image, refuse, 64)  # type: ignore[arg-type]
+    loaded.replace(image, refuse)  # type: ignore[arg-type]
 
 
 # Replacing fails

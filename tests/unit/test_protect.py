@@ -155,11 +155,11 @@ def test_longest_match_answers_for_all_that_cover() -> None:
 def test_write_by_difference_adding_first() -> None:
     maps = run_maps()
     first = _protect.Protection({mapped("192.0.2.1"): 3}, {}, {mapped("192.0.2.10")}, [])
-    assert _protect.write(first, maps) == 2
-    assert _protect.write(first, maps) == 0
+    assert _protect.write(first, maps) == (2, 0)
+    assert _protect.write(first, maps) == (0, 0)
     second = _protect.Protection({mapped("192.0.2.2"): 3}, {}, {mapped("192.0.2.10")}, [])
     maps["hosts"].log.clear()
-    assert _protect.write(second, maps) == 2
+    assert _protect.write(second, maps) == (2, 0)
     assert maps["hosts"].log == [
         ("update", mapped("192.0.2.2")),
         ("delete", mapped("192.0.2.1")),
@@ -186,6 +186,26 @@ def test_too_many_are_refused_before_anything_changes() -> None:
     with pytest.raises(TooLarge, match="hosts, which takes 1"):
         _protect.write(_protect.Protection(many, {}, {mapped("192.0.2.9")}, []), maps)
     assert not maps["local"].entries
+
+
+def test_too_many_learned_ones_leave_the_least_telling_out() -> None:
+    maps = run_maps(hosts=3)
+    many = {mapped(f"192.0.2.{number}"): 6 for number in range(9)}
+    many |= {mapped("198.51.100.1"): 3, mapped("203.0.113.1"): 1}
+    done = _protect.write(_protect.Protection(many, {}, set(), []), maps)
+    assert done == (3, 8)
+    assert mapped("203.0.113.1") in maps["hosts"].entries
+    assert mapped("198.51.100.1") in maps["hosts"].entries
+
+
+def test_what_is_there_makes_room_for_what_is_declared() -> None:
+    maps = run_maps(hosts=2)
+    there = {mapped(f"192.0.2.{number}"): 6 for number in range(2)}
+    _protect.write(_protect.Protection(there, {}, set(), []), maps)
+    declared = _protect.Protection({mapped("203.0.113.1"): 1}, {}, set(), ["unreadable"])
+    assert _protect.write(declared, maps).left_out == 1
+    assert mapped("203.0.113.1") in maps["hosts"].entries
+    assert len(maps["hosts"].entries) == 2
 
 
 def test_resolvers(tmp_path: Path) -> None:

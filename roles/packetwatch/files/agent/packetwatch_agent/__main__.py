@@ -20,6 +20,8 @@ if t.TYPE_CHECKING:
 
 FAILED = 1
 USAGE = 2
+# Another one-shot may be compiling, which takes a slow machine a minute.
+_PATIENCE = 240.0
 
 
 def main(arguments: t.Sequence[str] | None = None) -> int:
@@ -45,7 +47,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     run = commands.add_parser("run", help="follow the program: log, metrics, bans")
     run.set_defaults(command=_run)
-    attach = commands.add_parser("attach", help="load the program, attach it to an interface")
+    attach = commands.add_parser(
+        "attach", help="load the program, attach it to a declared interface"
+    )
     attach.add_argument("interface")
     attach.set_defaults(command=_attach)
     detach = commands.add_parser("detach", help="take the program off an interface")
@@ -63,13 +67,17 @@ def _run(dummy: argparse.Namespace) -> None:
 
     from . import service
     from .output import Output
+    from .waiting import Waiting
 
-    maps = Pins(values.pins).open_run_maps(service.MAPS)
-    service.Service(maps, values, Output()).run()
+    pins, output = Pins(values.pins), Output()
+    stopping = False
+    while not stopping:
+        maps = Waiting(pins, service.MAPS, values, output).run()
+        stopping = maps is None or service.Service(pins, maps, values, output).run()
 
 
 def _attach(options: argparse.Namespace) -> None:
-    done = _host().attach(options.interface)
+    done = _host().reattach(options.interface)
     reason = f" ({done.reason})" if done.reason else ""
     _say(f"{done.interface} is filtered, mode {done.mode}{reason}")
 
@@ -92,7 +100,7 @@ def _host() -> Host:
 
     from .run import run
 
-    return Host(run)
+    return Host(run, patience=_PATIENCE)
 
 
 def _say(message: str) -> None:

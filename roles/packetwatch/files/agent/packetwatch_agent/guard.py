@@ -73,9 +73,12 @@ class Guard:
             self.protection = _protect.compute(
                 settings.protect, settings.protect_auto, _protect.read_network()
             )
-            _protect.write(self.protection, self._maps)
+            left_out = _protect.write(self.protection, self._maps).left_out
             self._spare(former)
-            trouble = "; ".join(self.protection.problems)
+            problems = list(self.protection.problems)
+            if left_out:
+                problems.append("the maps have no room for all that was learned")
+            trouble = "; ".join(problems)
         except (PacketwatchError, OSError) as error:
             trouble = str(error)
         if trouble and trouble != self._trouble:

@@ -89,6 +89,8 @@ class Loop:
     def close(self) -> None:
         if self._handlers:
             signal.set_wakeup_fd(-1)
+        for number in self._handlers:
+            signal.signal(number, signal.SIG_DFL)
         self._selector.close()
         self._signals.close()
         self._wakeup.close()

@@ -16,6 +16,8 @@ import typing as t
 
 from packetwatch_core import _abi
 
+from . import __version__
+
 Labels = dict[str, str]
 Sample = tuple[Labels, float]
 Values = dict[str, list[Sample]]
@@ -107,6 +109,11 @@ def of_counters(value: bytes) -> Values:
     )
     values["packetwatch_bans_total"] = [({"origin": "scan"}, counters["bans"])]
     return values
+
+
+def of_build() -> Values:
+    """Which agent this is."""
+    return {"packetwatch_build_info": [({"version": __version__, "abi": str(_abi.ABI)}, 1)]}
 
 
 def of_process(started: float) -> Values:

@@ -23,6 +23,11 @@ class Notifier:
         """Seconds between two signs of life, half of what systemd waits; 0: none are wanted."""
         return self._interval
 
+    @property
+    def is_heard(self) -> bool:
+        """Whether systemd listens."""
+        return bool(self._address)
+
     def send(self, *states: str) -> None:
         """Send ``READY=1``, ``WATCHDOG=1``, ``STOPPING=1``, ``STATUS=...``; never fails."""
         if not self._address:

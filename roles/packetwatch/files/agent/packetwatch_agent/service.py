@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 import typing as t
@@ -23,13 +22,13 @@ from .guard import Guard
 from .keeper import Keeper
 from .loop import BUSY, IDLE, MORE, Loop
 from .output import Output
-from .scrape import Server
-from .sdnotify import Notifier
+from .presence import Presence
 from .settings import Settings
 
 if t.TYPE_CHECKING:
     from packetwatch_core._bans import Ban
     from packetwatch_core._libbpf import Map
+    from packetwatch_core._pins import Pins
 
 MAPS = (
     "bans",
@@ -45,7 +44,7 @@ MAPS = (
 _BATCH = 1024
 _LAST_BATCHES = 64
 _CONFIRMED_PERIOD = 5.0
-_LISTEN_AGAIN = 10.0
+_PINS_PERIOD = 2.0
 _TROUBLES = 100
 _ZERO = (0).to_bytes(4, "little")
 
@@ -53,7 +52,10 @@ _ZERO = (0).to_bytes(4, "little")
 class Service:
     """Everything that runs in the agent's loop, on the maps of `MAPS` by name."""
 
-    def __init__(self, maps: t.Mapping[str, Map], settings: Settings, output: Output) -> None:
+    def __init__(
+        self, pins: Pins, maps: t.Mapping[str, Map], settings: Settings, output: Output
+    ) -> None:
+        self._pins = pins
         self._maps = maps
         self._settings = settings
         self._output = output
@@ -63,21 +65,19 @@ class Service:
         self._ring = RingBuffer(maps["events"])
         self._loop = Loop(self._poll)
         self._changes = _netlink.Changes()
-        self._notifier = Notifier(os.environ)
+        self._presence = Presence(self._loop, settings, output, self.page)
         self._confirmed = Confirmed(settings.config_dir)
         self._guard = Guard(maps, settings, output, self._on_lift)
         self._lines = Lines(output.host, self._guard.name)
         self._keeper = Keeper(Bans(maps), settings.state_dir, self._confirmed, self._lines, output)
-        self._server: Server | None = None
 
-    def run(self) -> None:
-        """Serve until SIGTERM; what is in the ring then is still written, and bans are saved."""
-        self._loop.on_signal(signal.SIGTERM, self._loop.stop)
-        self._loop.on_signal(signal.SIGINT, self._loop.stop)
+    def run(self) -> bool:
+        """Serve until SIGTERM or until the filter is unloaded; returns whether the agent is to end.
+
+        What is in the ring then is still written, and bans are saved.
+        """
+        self._presence.begin()
         self._loop.on_signal(signal.SIGHUP, self._reload)
-        again = self._listen()
-        if again is not None:
-            self._loop.after(again, self._listen)
         self._read_confirmed()
         self._guard.refresh()
         self._keeper.restore()
@@ -85,21 +85,20 @@ class Service:
         self._loop.after(0, self._guard.tick)
         self._loop.after(0, self._keeper.tick)
         self._loop.after(_CONFIRMED_PERIOD, self._read_confirmed)
-        if self._notifier.interval:
-            self._loop.after(0, self._sign_of_life)
+        self._loop.after(_PINS_PERIOD, self._check_pins)
         self._output.say("info", f"started, version {__version__}")
-        self._notifier.send("READY=1", "STATUS=following the program")
+        self._presence.ready("following the program")
         self._loop.run()
         self._stop()
+        return self._presence.stopping
 
     def page(self) -> str:
         """The metrics as text."""
         values = metrics.of_counters(self._maps["counters"].lookup(_ZERO) or b"")
         keeper = self._keeper
         values["packetwatch_bans_total"] += metrics.by_label("origin", keeper.made)
-        values |= metrics.of_process(self._started)
+        values |= metrics.of_build() | metrics.of_process(self._started)
         values |= {
-            "packetwatch_build_info": [({"version": __version__, "abi": str(_abi.ABI)}, 1)],
             "packetwatch_attached": self._attached(),
             "packetwatch_bans_active": metrics.by_label("origin", keeper.active),
             "packetwatch_bans_expired_total": [({}, keeper.expired)],
@@ -113,11 +112,13 @@ class Service:
 
     def _poll(self) -> int:
         """Read a batch of the ring and write its lines."""
-        records = self._ring.drain(_BATCH)
+        records = self._ring.read(_BATCH)
         if not records:
+            self._ring.release()
             return IDLE
         self._lines.set_clock()
         self._output.write([line for line in map(self._line, records) if line])
+        self._ring.release()
         return MORE if len(records) == _BATCH else BUSY
 
     def _line(self, record: bytes) -> str:
@@ -134,20 +135,6 @@ class Service:
 
     def _scan(self, event: Event) -> str:
         return self._lines.scan(self._keeper.note(event, self._guard.name(event.ifindex)))
-
-    def _listen(self) -> float | None:
-        """Open the metrics' port; logging does not depend on it, so it is tried again later."""
-        listen = self._settings.metrics_listen
-        if listen is None:
-            return None
-        try:
-            self._server = Server(self._loop, listen, self.page)
-        except OSError as error:
-            self._complain(
-                f"no metrics: PW_METRICS_LISTEN {listen[0]} {listen[1]}: {error.strerror}"
-            )
-            return _LISTEN_AGAIN
-        return None
 
     def _attached(self) -> list[metrics.Sample]:
         """Whether a program sits where confirmed state wants ours.
@@ -172,6 +159,15 @@ class Service:
         if self._changes.drain():
             self._guard.changed()
 
+    def _check_pins(self) -> float:
+        """End when the maps are no longer those that are pinned: no program writes to them."""
+        try:
+            if not self._pins.holds("shared", self._maps["shared"]):
+                self._loop.stop()
+        except PacketwatchError as error:
+            self._complain(str(error))
+        return _PINS_PERIOD
+
     def _read_confirmed(self, force: bool = False) -> float:
         try:
             self._confirmed.refresh(force)
@@ -191,20 +187,16 @@ class Service:
             self._troubles.add(trouble)
             self._output.say("warn", trouble)
 
-    def _sign_of_life(self) -> float:
-        self._notifier.send("WATCHDOG=1")
-        return self._notifier.interval
-
     def _stop(self) -> None:
-        self._notifier.send("STOPPING=1")
         # What is left after these stays in the ring, for the next start.
         for dummy in range(_LAST_BATCHES):
             if self._poll() == IDLE:
                 break
         self._keeper.save()
-        if self._server:
-            self._server.close()
+        self._presence.end()
         self._changes.close()
         self._ring.close()
         self._loop.close()
-        self._output.say("info", "stopped")
+        for bpf_map in self._maps.values():
+            bpf_map.close()
+        self._output.say("info", "stopped" if self._presence.stopping else "the filter is unloaded")

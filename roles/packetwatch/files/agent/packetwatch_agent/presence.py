@@ -1,0 +1,87 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The agent as systemd and Prometheus see it: ready, alive, answering, told to stop."""
+
+from __future__ import annotations
+
+import os
+import signal
+import typing as t
+
+from .loop import Loop
+from .output import Output
+from .scrape import Server
+from .sdnotify import Notifier
+from .settings import Settings
+
+_LISTEN_AGAIN = 10.0
+
+
+class Presence:
+    """Puts signals, watchdog and metrics into a loop; `page` returns the metrics as text."""
+
+    def __init__(
+        self, loop: Loop, settings: Settings, output: Output, page: t.Callable[[], str]
+    ) -> None:
+        self._loop = loop
+        self._settings = settings
+        self._output = output
+        self._page = page
+        self._notifier = Notifier(os.environ)
+        self._server: Server | None = None
+        self._told = False
+        self.stopping = False
+        """Whether somebody has asked the agent to end."""
+
+    @property
+    def is_unit(self) -> bool:
+        """Whether systemd waits for word of the agent, and starts it anew when it ends."""
+        return self._notifier.is_heard
+
+    def begin(self) -> None:
+        """Take signals, and open the metrics' port if that can be done now."""
+        self._loop.on_signal(signal.SIGTERM, self._on_stop)
+        self._loop.on_signal(signal.SIGINT, self._on_stop)
+        again = self._listen()
+        if again is not None:
+            self._loop.after(again, self._listen)
+
+    def ready(self, status: str) -> None:
+        """Tell systemd so, and from now on that the agent is alive."""
+        if self._notifier.interval:
+            self._loop.after(0, self._sign_of_life)
+        self._notifier.send("READY=1", f"STATUS={status}")
+
+    def end(self) -> None:
+        """Let go of what `begin` took."""
+        if self.stopping:
+            self._notifier.send("STOPPING=1")
+        if self._server:
+            self._server.close()
+
+    def _on_stop(self) -> None:
+        self.stopping = True
+        self._loop.stop()
+
+    def _listen(self) -> float | None:
+        """Open the metrics' port; logging does not depend on it, so it is tried again later."""
+        listen = self._settings.metrics_listen
+        if listen is None:
+            return None
+        try:
+            self._server = Server(self._loop, listen, self._page)
+        except OSError as error:
+            if not self._told:
+                self._told = True
+                self._output.say(
+                    "warn",
+                    f"no metrics: PW_METRICS_LISTEN {listen[0]} {listen[1]}: {error.strerror}",
+                )
+            return _LISTEN_AGAIN
+        return None
+
+    def _sign_of_life(self) -> float:
+        self._notifier.send("WATCHDOG=1")
+        return self._notifier.interval

@@ -1,0 +1,106 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The agent while no filter is loaded: its metrics say so, until the maps are there."""
+
+from __future__ import annotations
+
+import time
+import typing as t
+
+from packetwatch_core import _netlink
+from packetwatch_core._errors import PacketwatchError
+
+from . import metrics
+from .confirmed import Confirmed
+from .loop import IDLE, Loop
+from .output import Output
+from .presence import Presence
+from .settings import Settings
+
+if t.TYPE_CHECKING:
+    from packetwatch_core._libbpf import Map
+    from packetwatch_core._pins import Pins
+
+_PERIOD = 2.0
+_BLIND = 60.0
+
+
+class Waiting:
+    """Waits for the maps of `names`."""
+
+    def __init__(
+        self, pins: Pins, names: t.Sequence[str], settings: Settings, output: Output
+    ) -> None:
+        self._pins = pins
+        self._names = names
+        self._output = output
+        self._started = time.time()
+        self._patience = time.monotonic() + _BLIND
+        self._told: set[str] = set()
+        self._confirmed = Confirmed(settings.config_dir)
+        self._loop = Loop(lambda: IDLE)
+        self._presence = Presence(self._loop, settings, output, self.page)
+        self._maps: dict[str, Map] | None = None
+
+    def run(self) -> dict[str, Map] | None:
+        """The maps by name as soon as all are there; None: the agent is to end."""
+        if self._open() is not None:
+            self._presence.begin()
+            self._loop.after(_PERIOD, self._open)
+            self._presence.ready("no filter is loaded")
+            self._loop.run()
+            self._presence.end()
+        self._loop.close()
+        return self._maps
+
+    def page(self) -> str:
+        """The metrics as text."""
+        absent = [({"interface": name, "mode": "none"}, 0.0) for name in self._interfaces()]
+        return metrics.render(
+            metrics.of_build()
+            | metrics.of_process(self._started)
+            | {"packetwatch_attached": absent}
+        )
+
+    def _open(self) -> float | None:
+        try:
+            self._maps = self._pins.open_run_maps(self._names)
+        except PacketwatchError as error:
+            self._tell(str(error))
+            if self._presence.is_unit and self._is_blind():
+                self._output.say("info", "a filter is there, but not its maps: starting anew")
+                self._loop.stop()
+                return None
+            return _PERIOD
+        self._loop.stop()
+        return None
+
+    def _is_blind(self) -> bool:
+        """Whether something filters, and has for a while, that this process cannot see.
+
+        It sees the maps through a mount that was made when it started. Who makes them starts it
+        anew, but may have died before it came to that.
+        """
+        if time.monotonic() < self._patience:
+            return False
+        try:
+            modes = {link.name: link.xdp_mode for link in _netlink.links()}
+        except PacketwatchError as error:
+            self._tell(str(error))
+            return False
+        return any(modes.get(name) for name in self._interfaces())
+
+    def _interfaces(self) -> list[str]:
+        try:
+            self._confirmed.refresh()
+        except PacketwatchError as error:
+            self._tell(str(error))
+        return self._confirmed.interfaces
+
+    def _tell(self, trouble: str) -> None:
+        """Each trouble once."""
+        if trouble not in self._told:
+            self._told.add(trouble)
+            self._output.say("warn", trouble)
