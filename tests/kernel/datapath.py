@@ -202,11 +202,11 @@ class Datapath:
         return found
 
     def age(self, seconds: float) -> None:
-        """Let time pass for all tracks: each port was hit so much earlier."""
+        """Let time pass for all tracks: each port was hit so much earlier, at boot at the earliest."""
         back = round(seconds * 1e9) >> 10 << 16
         for key, value in self.maps["tracks"].items():
             slots = _abi.TRACK.unpack(value)["slot"]
-            older = [slot - back if slot else 0 for slot in slots]
+            older = [max(slot - back, slot & 0xFFFF) for slot in slots]
             self.maps["tracks"].update(key, _abi.TRACK.pack(slot=older))
 
 

@@ -308,8 +308,8 @@ def test_killed_amid_a_batch_it_repeats_and_loses_none(host: Host) -> None:
     with host.log.open("r+b") as log:
         text = log.read()
         log.truncate(text.rfind(b"\n") + 1)
-    feed(host, [connection(i) for i in range(5000, count + 1)])
     host.start()
+    feed(host, [connection(i) for i in range(5000, count + 1)])
     host.wait(lambda: sequences(host)[-1:] == [count], 30)
     found = sequences(host)
     assert set(found) == set(range(1, count + 1))

@@ -177,6 +177,19 @@ def test_check_foretells_what_the_run_does(host: Any) -> None:
     assert recap(play("site.yml", host, "--check", "--diff", *lists))["changed"] == 0
 
 
+def test_an_entry_ends_at_its_time(host: Any, fleet: Fleet, machine: Machine) -> None:
+    # Long enough for the module to begin with it, on a slow machine.
+    end = time.gmtime(time.time() + 40)
+    entry = {"address": CLIENT, "expires": time.strftime("%Y-%m-%dT%H:%M:%SZ", end)}
+    options = {"name": "temporary", "deny": [entry]}
+    module = "packetwatch.xdp.access_lists"
+    assert host.ansible(module, json.dumps(options), check=False)["changed"]
+    assert connect(fleet.station("client"), machine.ipv4, SSH, timeout=4.0) is Answer.NONE
+    wait_for(lambda: connect(fleet.station("client"), machine.ipv4, SSH) is Answer.OPEN, 90)
+    options = {"name": "temporary", "state": "absent"}
+    assert host.ansible(module, json.dumps(options), check=False)["changed"]
+
+
 def test_filter_goes_on_without_the_agent(host: Any, fleet: Fleet, machine: Machine) -> None:
     host.check_output("systemctl kill --signal=KILL packetwatch.service")
     host.check_output("systemctl stop packetwatch.service")
