@@ -90,15 +90,16 @@ def host_reaches(datapath: Datapath, target: str, patience: float = 2) -> bool:
 
 
 @contextlib.contextmanager
-def resolver(address: str, folder: Path) -> Iterator[None]:
-    """The host's only name server: a resolv.conf that only this process sees."""
-    (folder / "resolv.conf").write_text(f"nameserver {address}\n")
+def replaced(path: str, text: str, folder: Path) -> Iterator[None]:
+    """A file of the system's with another text, that only this process sees."""
+    (folder / "text").write_text(text)
     before = os.open("/proc/self/ns/mnt", os.O_RDONLY)
     here = Path.cwd()
     try:
         os.unshare(os.CLONE_NEWNS)
         mount("--make-rprivate", "/")
-        mount("--bind", str(folder / "resolv.conf"), "/etc/resolv.conf")
+        if Path(path).exists():
+            mount("--bind", str(folder / "text"), path)
         yield
     finally:
         os.setns(before, os.CLONE_NEWNS)
@@ -112,7 +113,7 @@ def mount(*arguments: str) -> None:
 
 @contextlib.contextmanager
 def protected_resolver(datapath: Datapath, folder: Path, address: str) -> Iterator[None]:
-    with resolver(address, folder):
+    with replaced("/etc/resolv.conf", f"nameserver {address}\n", folder):
         datapath.protect(auto=True)
     yield
 
@@ -134,7 +135,9 @@ def protected_controller(datapath: Datapath, folder: Path, address: str) -> Iter
         with datapath.peer():
             session = socket.create_connection((HOST4, SSH), 5, source_address=(address, 0))
         with session:
-            datapath.protect(auto=True)
+            # As where logins are not told to logind: this one has not really logged in.
+            with replaced("/etc/pam.d/common-session", "", folder):
+                datapath.protect(auto=True)
             yield
 
 

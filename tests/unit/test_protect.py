@@ -285,12 +285,31 @@ def test_ssh_clients(tmp_path: Path) -> None:
     }
 
 
-def test_a_live_connection_is_seen() -> None:
+def test_who_has_not_logged_in_is_no_ssh_client(tmp_path: Path) -> None:
+    own = socket.inet_aton("192.0.2.10")
+    remotes = [socket.inet_aton(f"203.0.113.{number}") for number in (5, 6)]
+    lines = [proc_line(own, 22, remote, 40000, "01") for remote in remotes]
+    write(tmp_path, "proc/self/net/tcp", "".join(lines))
+    everybody = {mapped("203.0.113.5"), mapped("203.0.113.6")}
+    assert _peers.ssh_clients({22}, str(tmp_path)) == everybody
+    write(tmp_path, "etc/pam.d/common-session", "session optional pam_systemd.so\n")
+    assert _peers.ssh_clients({22}, str(tmp_path)) == set()
+    session = "# private\nUID=0\nREMOTE=1\nREMOTE_HOST={}\nSERVICE=sshd\n"
+    write(tmp_path, "run/systemd/sessions/1", session.format("203.0.113.5"))
+    write(tmp_path, "run/systemd/sessions/2", "UID=0\nREMOTE=0\nSERVICE=login\n")
+    assert _peers.ssh_clients({22}, str(tmp_path)) == {mapped("203.0.113.5")}
+    # With UseDNS sshd tells a name, which is not looked up.
+    write(tmp_path, "run/systemd/sessions/3", session.format("admin.example.net"))
+    assert _peers.ssh_clients({22}, str(tmp_path)) == everybody
+
+
+def test_a_live_connection_is_seen(tmp_path: Path) -> None:
+    (tmp_path / "proc").symlink_to("/proc")
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         with socket.create_connection(("127.0.0.1", port)):
-            assert _peers.ssh_clients({port}) == {mapped("127.0.0.1")}
-            assert _peers.ssh_clients({1}) == set()
+            assert _peers.ssh_clients({port}, str(tmp_path)) == {mapped("127.0.0.1")}
+            assert _peers.ssh_clients({1}, str(tmp_path)) == set()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs another user")
