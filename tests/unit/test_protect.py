@@ -11,6 +11,7 @@ import random
 import socket
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -164,6 +165,36 @@ def test_write_by_difference_adding_first() -> None:
         ("update", mapped("192.0.2.2")),
         ("delete", mapped("192.0.2.1")),
     ]
+
+
+def test_ssh_clients_stay_until_their_end() -> None:
+    maps = run_maps()
+    seen = _protect.Protection({mapped("192.0.2.1"): _protect.SSH_CLIENT}, {}, set(), [])
+    gone = _protect.Protection({}, {}, set(), [])
+    assert _protect.write(seen, maps) == (1, 0)
+    assert _protect.write(seen, maps) == (0, 0)
+    assert _protect.write(gone, maps) == (0, 0)
+    (value,) = maps["hosts"].entries.values()
+    left = _abi.HOST.unpack(value)["expires"] - time.monotonic_ns()
+    assert 590 * 10**9 < left <= 600 * 10**9
+    # Who is still there when half of it is over gets a new end.
+    maps["hosts"].entries[mapped("192.0.2.1")] = _abi.HOST.pack(
+        origin=_protect.SSH_CLIENT, expires=time.monotonic_ns() + 200 * 10**9
+    )
+    assert _protect.write(seen, maps) == (1, 0)
+    maps["hosts"].entries[mapped("192.0.2.1")] = _abi.HOST.pack(
+        origin=_protect.SSH_CLIENT, expires=time.monotonic_ns() - 1
+    )
+    assert _protect.write(gone, maps) == (1, 0)
+    assert not maps["hosts"].entries
+
+
+def test_an_ssh_client_may_become_something_else() -> None:
+    maps = run_maps()
+    for origin in (_protect.SSH_CLIENT, _protect.DECLARED):
+        _protect.write(_protect.Protection({mapped("192.0.2.1"): origin}, {}, set(), []), maps)
+    (value,) = maps["hosts"].entries.values()
+    assert _abi.HOST.unpack(value) == {"expires": 0, "origin": _protect.DECLARED, "reserved": 0}
 
 
 def test_write_into_a_full_map() -> None:
