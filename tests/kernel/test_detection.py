@@ -9,8 +9,8 @@ from __future__ import annotations
 import mmap
 import os
 import random
-import sys
 import socket
+import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
