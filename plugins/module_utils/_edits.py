@@ -63,7 +63,9 @@ def set_lists(name: str, texts: t.Mapping[str, str], allow_empty: bool) -> Edit:
                     "if that is what you want, set allow_empty to true"
                 )
             lists[kind][name] = text
-        return state._replace(**lists)
+        return state._replace(
+            allow=lists.get("allow", state.allow), deny=lists.get("deny", state.deny)
+        )
 
     return edit
 

@@ -39,3 +39,11 @@ class LoadFailed(PacketwatchError):
 
 class Locked(PacketwatchError):
     """Another writer holds the lock on this host's state."""
+
+
+class Pending(PacketwatchError):
+    """A change that somebody made is not confirmed yet, so there can be no other one."""
+
+
+class Returned(PacketwatchError):
+    """The change is no more: the host has gone back to what was confirmed before it."""

@@ -180,10 +180,20 @@ class Generation:
         if self._pages is not None:
             self._pages.close()
 
+    def pin(self, path: str) -> None:
+        """Keep it, whatever the slot points to later."""
+        if self._pages:
+            self._pages.pin(path)
+
     def revive(self, slot: Map) -> None:
         """Point the slot to this generation again."""
         if self._pages:
             _point(slot, self._pages)
+
+    @property
+    def number(self) -> int:
+        """The kernel's number of the map; 0 if the slot is empty."""
+        return self._pages.info.id if self._pages else 0
 
     @property
     def capacity(self) -> int:

@@ -6,9 +6,10 @@
 
 """A managed host: the façade that modules and one-shots call.
 
-Declared state is read, edited, planned and checked first; then, under the host's lock, the candidate
-is written, compiled tables go live, and the candidate becomes confirmed state. What fails before it
-is live leaves everything as it was.
+Declared state is read, edited, planned and checked first, under the host's lock. A change that is
+confirmed at once goes live, and then becomes confirmed state. One that waits to be confirmed is
+written as a candidate, the timer that would undo it is set, what it replaces is pinned, and only then
+does it go live. What fails before it is live leaves everything as it was.
 """
 
 from __future__ import annotations
@@ -18,15 +19,16 @@ import os
 import time
 import typing as t
 
-from . import _attach, _protect
+from . import _attach, _former, _pending, _protect
 from ._alarm import Alarm
 from ._compile import Compiler
+from ._deadline import Deadline
 from ._describe import count_lists, describe
-from ._errors import InvalidInput, LoadFailed, PacketwatchError, Unreadable
-from ._files import replace_file
+from ._errors import InvalidInput, PacketwatchError, Pending, Returned
 from ._generation import build, capacity_for
 from ._lists import Lists, check_protected, compile_lists, is_current
 from ._loaded import Loaded, check_memory
+from ._pending import AT_ONCE, Change, Record, Terms
 from ._pins import Paths, Pins, check_bpffs
 from ._policy import resolve_policies
 from ._prog import attached
@@ -46,7 +48,10 @@ UNKNOWN = "unknown until attached"
 
 
 class Plan(t.NamedTuple):
-    """What a change of lists or policies does, or did; `live`: an interface is being filtered."""
+    """What a change of lists or policies does, or did; `live`: an interface is being filtered.
+
+    pending: the change that it began, if it waits to be confirmed. paused: why nothing was done.
+    """
 
     changed: bool
     digest_before: str
@@ -55,10 +60,15 @@ class Plan(t.NamedTuple):
     before: str
     after: str
     live: bool
+    pending: t.Optional[Change] = None
+    paused: str = ""
 
 
 class Attachment(t.NamedTuple):
-    """What became of an interface; mode: native, generic, none, or `UNKNOWN` in check mode."""
+    """What became of an interface; mode: native, generic, none, or `UNKNOWN` in check mode.
+
+    pending: the change that it began, if it waits to be confirmed.
+    """
 
     changed: bool
     interface: str
@@ -67,6 +77,14 @@ class Attachment(t.NamedTuple):
     program_id: int
     before: str
     after: str
+    pending: t.Optional[Change] = None
+
+
+class Outcome(t.NamedTuple):
+    """What became of the change that was pending; None: there was none."""
+
+    changed: bool
+    change: t.Optional[Change]
 
 
 class BanChange(t.NamedTuple):
@@ -79,13 +97,14 @@ class BanChange(t.NamedTuple):
 
 
 class _Draft(t.NamedTuple):
-    """A plan with what carrying it out needs."""
+    """A plan with what carrying it out needs; met: packets meet something else than before."""
 
     plan: Plan
     state: State
     image: Image
     declared: bool
     apply: bool
+    met: bool
 
 
 class Host:
@@ -102,35 +121,58 @@ class Host:
         self.pins = Pins(self.paths.bpffs)
         self._compiler = Compiler(run, self.paths.cache)
         self._alarm = Alarm(run, self.paths.runtime, self.paths.units)
+        self._deadline = Deadline(run, self.paths.runtime, self.paths.units)
+        self._record = Record(self.paths.pending)
 
     # Lists and policies
 
-    def plan(self, edit: Edit, *, force: bool = False) -> Plan:
+    def plan(self, edit: Edit, *, force: bool = False, terms: Terms = AT_ONCE) -> Plan:
         """What `apply` would do; raises all that `apply` raises before it changes anything."""
+        self._check_terms(terms)
+        self._refuse_second(self.pending())
         with Loaded(self.pins) as loaded:
             return self._draft(loaded, edit, force).plan
 
-    def apply(self, edit: Edit | None = None, *, force: bool = False) -> Plan:
-        """Make an edit live and confirm it; without one, make confirmed state live.
+    def apply(
+        self, edit: Edit | None = None, *, force: bool = False, terms: Terms = AT_ONCE
+    ) -> Plan:
+        """Make an edit live and confirm it, now or as `terms` say; without one, make confirmed
+        state live.
 
         Confirmed state was checked when it was declared, so without an edit nothing is refused
-        for what is protected now, or for a bound that has been lowered since.
+        for what is protected now, or for a bound that has been lowered since. While a change is
+        pending, another one is refused, and confirmed state is left to wait.
         """
-        with self.store.lock(self._patience), Loaded(self.pins) as loaded:
-            draft = self._draft(loaded, edit, force)
-            with contextlib.ExitStack() as undo:
-                if loaded.active:
-                    self._write_protection()
-                if loaded.active and draft.apply:
-                    undo.callback(loaded.replace(draft.image, self._saved_bytecode))
-                if loaded.active:
-                    self._alarm.set(draft.image.next_expiry)
-                if draft.declared:
-                    self._confirm(draft.state)
-                undo.pop_all()
-            return draft.plan
+        self._check_terms(terms)
+        with self.store.lock(self._patience):
+            pending = self._settle()
+            if edit:
+                self._refuse_second(pending)
+            with Loaded(self.pins) as loaded:
+                if pending:
+                    return self._paused(loaded, pending)
+                return self._apply(loaded, self._draft(loaded, edit, force), terms)
 
-    def _confirm(self, state: State) -> None:
+    def _apply(self, loaded: Loaded, draft: _Draft, terms: Terms) -> Plan:
+        declared = draft.state if draft.declared else None
+        with self._changing(loaded, declared, terms, draft.met) as (undo, change):
+            if loaded.active:
+                self._write_protection()
+            if loaded.active and draft.apply:
+                bytecode = self._bytecode_of(draft.state)
+                undo.callback(loaded.replace(draft.image, bytecode))
+            if loaded.active:
+                self._alarm.set(draft.image.next_expiry)
+        return draft.plan._replace(pending=change)
+
+    def _paused(self, loaded: Loaded, pending: Change) -> Plan:
+        with loaded.generation() as current:
+            digest = current.digest
+        counts = count_lists(self.store.read_current()[1])
+        paused = f"nothing done: {pending.describe()}"
+        return Plan(False, digest, digest, counts, "", "", loaded.active, paused=paused)
+
+    def _declare(self, state: State) -> None:
         """Make a state the confirmed one; what is left of a failure is removed."""
         try:
             self.store.confirm(self.store.write_candidate(state))
@@ -172,7 +214,8 @@ class Host:
             live=loaded.active,
         )
         # Lists whose text changed but whose tables did not still need their digest renewed.
-        return _Draft(plan, after, image, before != after, apply or lists is not None)
+        renew = apply or lists is not None
+        return _Draft(plan, after, image, before != after, renew, apply)
 
     # Interfaces
 
@@ -183,6 +226,7 @@ class Host:
         source: str | None = None,
         *,
         check: bool = False,
+        terms: Terms = AT_ONCE,
     ) -> Attachment:
         """Declare an interface and filter it, by default in its declared mode and with the program
         in use.
@@ -190,39 +234,61 @@ class Host:
         In check mode nothing is compiled, so `auto` stays unknown where nothing is attached.
         """
         check_interface(interface)
+        self._check_terms(terms)
         if mode is not None and mode not in MODES:
             raise InvalidInput(f"mode is {mode!r}: choose one of {', '.join(MODES)}")
+        ifindex = self._check_device(interface)
+        if check:
+            self._refuse_second(self.pending())
+            dummy, state = self.store.read_current()
+            with Loaded(self.pins) as loaded:
+                return self._foretell(loaded, state, interface, ifindex, mode, source)
+        with self.store.lock(self._patience):
+            self._refuse_second(self._settle())
+            dummy, state = self.store.read_current()
+            with Loaded(self.pins) as loaded:
+                return self._attach(loaded, state, interface, ifindex, mode, source, terms)
+
+    def reattach(self, interface: str) -> Attachment:
+        """Filter an interface as confirmed state declares it; InvalidInput if it does not.
+
+        While a change is pending, a device that comes back meets what the others meet.
+        """
+        check_interface(interface)
+        with self.store.lock(self._patience):
+            pending = self._settle()
+            dummy, state = self.store.read_current()
+            if pending:
+                state = self.store.read(pending.number)
+            if interface not in state.interfaces:
+                raise InvalidInput(
+                    f"{interface} is not declared: it is no longer to be filtered, or never was "
+                    "(packetwatch_interfaces, or the module packetwatch.xdp.program, declare it)"
+                )
+            ifindex = self._check_device(interface)
+            with Loaded(self.pins) as loaded:
+                return self._attach(loaded, state, interface, ifindex, None, None, AT_ONCE)
+
+    def _check_device(self, interface: str) -> int:
+        """The interface's index, once it is known that it can be filtered and is not taken."""
         ifindex = _attach.check_device(interface)
         check_bpffs(self.paths.bpffs)
         with Loaded(self.pins) as loaded:
             _attach.check_free(interface, ifindex, loaded.program_ids)
-            if check:
-                dummy, state = self.store.read_current()
-                return self._foretell(loaded, state, interface, ifindex, mode, source)
-        with self.store.lock(self._patience), Loaded(self.pins) as loaded:
-            return self._attach(loaded, interface, ifindex, mode, source)
-
-    def reattach(self, interface: str) -> Attachment:
-        """Filter an interface as confirmed state declares it; InvalidInput if it does not."""
-        dummy, state = self.store.read_current()
-        if interface not in state.interfaces:
-            raise InvalidInput(
-                f"{interface} is not declared: it is no longer to be filtered, or never was "
-                "(packetwatch_interfaces, or the module packetwatch.xdp.program, declare it)"
-            )
-        return self.attach(interface)
+        return ifindex
 
     def _attach(
         self,
         loaded: Loaded,
+        state: State,
         interface: str,
         ifindex: int,
         mode: str | None,
         source: str | None,
+        terms: Terms,
     ) -> Attachment:
-        dummy, state = self.store.read_current()
         wanted = mode or state.interfaces.get(interface, "auto")
-        text = source or self._saved_source()
+        text = source or self._source_of(state)
         bytecode = self._compiler.get(text)
         former = attached(ifindex).mode
         first = not self.pins.loaded()
@@ -233,30 +299,26 @@ class Host:
         fresh = held is None or held.ifindex != ifindex
         moved = not fresh and wanted not in ("auto", former)
         image = self._image(loaded, state, loaded.ifindexes | {interface: ifindex}, bytecode.digest)
+        reload = replaced or not loaded.whole or image.digest != digest_before
+        declared = state._replace(interfaces=state.interfaces | {interface: wanted}, program=text)
+        wish = declared if declared != state else None
         reason = ""
-        with contextlib.ExitStack() as undo:
-            if replaced or not loaded.whole or image.digest != digest_before:
+        with self._changing(loaded, wish, terms, reload or fresh or moved) as (undo, change):
+            if reload:
                 undo.callback(loaded.replace(image, lambda: bytecode))
             self._write_protection()
             if fresh or moved:
                 undo.callback(loaded.restore, interface, ifindex, former if moved else "none")
                 reason = loaded.attach(interface, ifindex, wanted).reason
             self._alarm.set(image.next_expiry)
-            saved = self._saved_text()
-            renewed = saved != text
-            if renewed:
-                undo.callback(self._save_source, saved)
-                self._save_source(text)
-            declared = state._replace(interfaces=state.interfaces | {interface: wanted})
-            if declared != state:
-                self._confirm(declared)
-            undo.pop_all()
         if first:
             self._renew_agent()
         now = attached(ifindex)
-        changed = replaced or renewed or fresh or moved or declared != state
+        changed = replaced or fresh or moved or declared != state
         before, after = _line(interface, former), _line(interface, now.mode)
-        return Attachment(changed, interface, now.mode, reason, now.program_id, before, after)
+        return Attachment(
+            changed, interface, now.mode, reason, now.program_id, before, after, change
+        )
 
     def _foretell(
         self,
@@ -272,7 +334,7 @@ class Host:
         now = attached(ifindex)
         held = loaded.links.get(interface)
         fresh = held is None or held.ifindex != ifindex
-        replaced = loaded.program is None or (source is not None and source != self._saved_text())
+        replaced = loaded.program is None or (source is not None and source != state.program)
         moved = not fresh and wanted not in ("auto", now.mode)
         foretold = now.mode if not fresh and not moved else wanted
         if foretold == "auto":
@@ -288,16 +350,20 @@ class Host:
             _line(interface, foretold),
         )
 
-    def detach(self, interface: str, *, check: bool = False) -> Attachment:
+    def detach(self, interface: str, *, check: bool = False, terms: Terms = AT_ONCE) -> Attachment:
         """Stop filtering an interface; it need not exist any more. Foreign programs stay."""
         check_interface(interface)
+        self._check_terms(terms)
         if check:
+            self._refuse_second(self.pending())
             with Loaded(self.pins) as loaded:
-                return self._detach(loaded, interface, check)
-        with self.store.lock(self._patience), Loaded(self.pins) as loaded:
-            return self._detach(loaded, interface, check)
+                return self._detach(loaded, interface, check, terms)
+        with self.store.lock(self._patience):
+            self._refuse_second(self._settle())
+            with Loaded(self.pins) as loaded:
+                return self._detach(loaded, interface, check, terms)
 
-    def _detach(self, loaded: Loaded, interface: str, check: bool) -> Attachment:
+    def _detach(self, loaded: Loaded, interface: str, check: bool, terms: Terms) -> Attachment:
         dummy, state = self.store.read_current()
         held = loaded.links.get(interface)
         left = state._replace(
@@ -307,24 +373,46 @@ class Host:
         changed = held is not None or left != state
         mode = attached(held.ifindex).mode if held and held.ifindex else "none"
         before, after = _line(interface, mode), _line(interface, "none")
+        change = None
         if changed and not check:
-            if left != state:
-                self._confirm(left)
-            if held:
-                loaded.detach(interface)
+            if held and held.ifindex and left != state and terms.seconds:
+                change = self._detach_for_now(loaded, left, interface, mode, terms)
+            else:
+                self._detach_for_good(loaded, left if left != state else None, interface)
+        return Attachment(changed, interface, "none", "", 0, before, after, change)
+
+    def _detach_for_now(
+        self, loaded: Loaded, left: State, interface: str, mode: str, terms: Terms
+    ) -> Change | None:
+        """Detach; with the last interface, what is loaded stays until the change is confirmed."""
+        ifindex = loaded.links[interface].ifindex
+        with self._changing(loaded, left, terms, True) as (undo, change):
+            undo.callback(loaded.restore, interface, ifindex, mode)
+            loaded.drop(interface)
             if loaded.active:
-                self._forget(loaded, left)
+                undo.callback(self._forget(loaded, left))
             else:
                 self._alarm.set(0)
-        return Attachment(changed, interface, "none", "", 0, before, after)
+        return change
 
-    def _forget(self, loaded: Loaded, state: State) -> None:
+    def _detach_for_good(self, loaded: Loaded, left: State | None, interface: str) -> None:
+        if left:
+            self._declare(left)
+        if interface in loaded.links:
+            loaded.detach(interface)
+        if loaded.active:
+            self._forget(loaded, left or self.store.read_current()[1])
+        else:
+            self._alarm.set(0)
+
+    def _forget(self, loaded: Loaded, state: State) -> t.Callable[[], None]:
         """Take what the live generation says of interfaces that are attached to no more out of it."""
         with loaded.generation() as current:
             code, digest = current.header["bytecode"], current.digest
         image = self._image(loaded, state, loaded.ifindexes, code)
         if image.digest != digest:
-            loaded.replace(image, self._saved_bytecode)
+            return loaded.replace(image, self._bytecode_of(state))
+        return lambda: None
 
     def _image(
         self, loaded: Loaded, state: State, ifindexes: t.Mapping[str, int], code: bytes
@@ -334,6 +422,169 @@ class Host:
         if not is_current(areas, state):
             areas = compile_lists(state).areas
         return build(areas, resolve_policies(state.policy), ifindexes, code)
+
+    # Changes that wait to be confirmed
+
+    def pending(self) -> Change | None:
+        """The change that is pending, for whoever only looks."""
+        change = self._record.read()
+        if change is None or change.status != _pending.PENDING or change.left <= 0:
+            return None
+        return None if change.number == self.store.number() else change
+
+    def confirm(self, token: str = "") -> Outcome:
+        """Make the pending change what boot reads; without a token, whosever it is.
+
+        Confirming twice is no error. Raises `Returned` if the host has gone back meanwhile.
+        """
+        with self.store.lock(self._patience):
+            pending = self._settle()
+            change = self._find(pending, token)
+            if change is None:
+                raise Returned(_unknown(token))
+            if change.status == _pending.RETURNED:
+                raise Returned(
+                    f"the change of {change.owner} was not confirmed in time: the host has "
+                    f"returned to what was confirmed before, at {_pending.moment(change.ended)}"
+                )
+            if change.status == _pending.CONFIRMED:
+                return Outcome(False, change)
+            self.store.confirm(change.number)
+            return Outcome(True, self._end(change, _pending.CONFIRMED))
+
+    def roll_back(self, token: str = "", *, due: bool = False) -> Outcome:
+        """Return to what was confirmed before the pending change; due: only if its time is up."""
+        with self.store.lock(self._patience):
+            before = self._record.read()
+            pending = self._settle()
+            change = self._find(pending, token)
+            if due or change is None or change.status == _pending.RETURNED:
+                # The timer of a change that has ended must not end the one after it.
+                now = self._record.read()
+                return Outcome(now != before, now if before else None)
+            if change.status == _pending.CONFIRMED:
+                if not token:
+                    return Outcome(False, None)
+                raise InvalidInput(
+                    f"the change of {change.owner} was confirmed at "
+                    f"{_pending.moment(change.ended)}, so it cannot be taken back any more"
+                )
+            return Outcome(True, self._return(change))
+
+    def _find(self, pending: Change | None, token: str) -> Change | None:
+        """The change meant by a token, by none the last one; Pending if that is another's."""
+        last = pending or self._record.read()
+        if last is None or not token or last.token == token:
+            return last
+        self._refuse_second(pending)
+        return None
+
+    def _check_terms(self, terms: Terms) -> None:
+        _pending.check_terms(terms)
+        if terms.seconds:
+            self._deadline.check()
+
+    def _refuse_second(self, pending: Change | None) -> None:
+        if pending:
+            raise Pending(f"{pending.describe()} (nothing was changed)")
+
+    def _settle(self) -> Change | None:
+        """The pending change; one whose time is up, or whose confirmer died, is ended first."""
+        change = self._record.read()
+        if change is None or change.status != _pending.PENDING:
+            self.pins.remove_former()
+            return None
+        if change.number == self.store.number():
+            self._end(change, _pending.CONFIRMED)
+        elif change.left <= 0:
+            self._return(change)
+        else:
+            return change
+        return None
+
+    @contextlib.contextmanager
+    def _changing(
+        self, loaded: Loaded, after: State | None, terms: Terms, met: bool
+    ) -> t.Iterator[tuple[contextlib.ExitStack, Change | None]]:
+        """Around going live: what comes before it and after it, and all of it undone if it fails.
+
+        after: what is declared, if that changes. met: packets will meet something else.
+        """
+        with contextlib.ExitStack() as undo:
+            change = None
+            if after is not None and met and terms.seconds:
+                undo.callback(self._abandon)
+                change = self._begin(loaded, after, terms)
+            yield undo, change
+            if after is not None and change is None:
+                self._declare(after)
+            undo.pop_all()
+
+    def _begin(self, loaded: Loaded, after: State, terms: Terms) -> Change:
+        """Write the candidate, set the timer, record the change, keep what it replaces."""
+        number = self.store.write_candidate(after)
+        change = _pending.begin(terms, number, _former.modes(loaded), loaded.program is not None)
+        self._deadline.arm(terms.seconds)
+        self._record.write(change)
+        _former.keep(loaded, self.pins)
+        return change
+
+    def _abandon(self) -> None:
+        """Forget a change that has failed."""
+        with contextlib.suppress(PacketwatchError, OSError):
+            self._record.remove()
+            self._tidy()
+
+    def _tidy(self) -> None:
+        self.pins.remove_former()
+        with contextlib.suppress(PacketwatchError):
+            self._deadline.disarm()
+        with contextlib.suppress(PacketwatchError):
+            self.store.prune()
+
+    def _end(self, change: Change, status: str) -> Change:
+        """Say what has become of a change, and clear up after it; whoever died here is followed."""
+        with Loaded(self.pins) as loaded:
+            if not loaded.links:
+                self.pins.remove()
+        ended = change.end(status)
+        self._record.write(ended)
+        self._tidy()
+        self._catch_up()
+        return ended
+
+    def _return(self, change: Change) -> Change:
+        """Let what is confirmed be in force again: from what is kept, at once, or by compiling."""
+        dummy, state = self.store.read_current()
+        done = False
+        with contextlib.suppress(PacketwatchError, OSError), Loaded(self.pins) as loaded:
+            done = _former.bring_back(loaded, self.pins, change, state.interfaces)
+        if not done:
+            with Loaded(self.pins) as loaded:
+                self._rebuild(loaded, state, change)
+        return self._end(change, _pending.RETURNED)
+
+    def _rebuild(self, loaded: Loaded, state: State, change: Change) -> None:
+        bytecode = self._bytecode_of(state)()
+        image = self._image(loaded, state, loaded.ifindexes, bytecode.digest)
+        with loaded.generation() as current:
+            same = current.digest == image.digest and current.header["bytecode"] == bytecode.digest
+        if not (same and loaded.whole):
+            loaded.replace(image, lambda: bytecode)
+        _former.bring_back_interfaces(loaded, change, state.interfaces)
+
+    def _catch_up(self) -> None:
+        """Do what had to wait while a change was pending: entries may have expired."""
+        with Loaded(self.pins) as loaded:
+            if not loaded.active:
+                return
+            with loaded.generation() as current:
+                expiry = current.header["next_expiry"]
+            with contextlib.suppress(PacketwatchError):
+                if 0 < expiry <= time.time():
+                    self._apply(loaded, self._draft(loaded, None, False), AT_ONCE)
+                else:
+                    self._alarm.set(expiry)
 
     # Bans and information
 
@@ -401,33 +652,21 @@ class Host:
             # Whether that works or not, the filter does.
             self._run(["systemctl", "--no-block", "try-restart", "packetwatch.service"], None)
 
-    def _saved_bytecode(self) -> Bytecode:
-        return self._compiler.get(self._saved_source())
+    def _bytecode_of(self, state: State) -> t.Callable[[], Bytecode]:
+        return lambda: self._compiler.get(self._source_of(state))
 
-    def _saved_source(self) -> str:
-        """The program that was attached last; at first the one that the role installed."""
-        text = self._saved_text()
-        return flatten(self.paths.source) if text is None else text
+    def _source_of(self, state: State) -> str:
+        """The program of a state; at first the one that the role installed."""
+        return state.program or flatten(self.paths.source)
 
-    def _saved_text(self) -> str | None:
-        try:
-            with open(self.paths.program, encoding="utf-8") as file:
-                return file.read()
-        except FileNotFoundError:
-            return None
-        except (OSError, UnicodeDecodeError) as error:
-            raise Unreadable(f"{self.paths.program}: {error}") from error
 
-    def _save_source(self, text: str | None) -> None:
-        """Keep the program for the next boot."""
-        try:
-            if text is None:
-                os.unlink(self.paths.program)
-            else:
-                os.makedirs(os.path.dirname(self.paths.program), exist_ok=True)
-                replace_file(self.paths.program, text)
-        except OSError as error:
-            raise LoadFailed(f"the program cannot be kept: {error}") from error
+def _unknown(token: str) -> str:
+    if not token:
+        return "no change is pending, and none was since the host was booted"
+    return (
+        "nothing is known of a change with this token: it never went live, or the host has been "
+        "booted since; what was confirmed before is in force"
+    )
 
 
 def _line(interface: str, mode: str) -> str:

@@ -114,7 +114,7 @@ class Loaded:
         """Attach the loaded program by a pinned link, in place of the one that there may be."""
         if self.program is None:
             raise LoadFailed("no program is loaded")
-        self._drop(interface)
+        self.drop(interface)
         done = _attach.attach(self.program, interface, ifindex, mode)
         link = self._keep(done.link)
         # Whoever wanted to be rid of the filter at once may have removed the folder with all links.
@@ -125,17 +125,32 @@ class Loaded:
 
     def restore(self, interface: str, ifindex: int, mode: str) -> None:
         """Back to the mode that an interface had before; "none": it was not filtered."""
-        self._drop(interface)
+        self.drop(interface)
         if mode != "none":
             self.attach(interface, ifindex, mode)
 
+    def return_to(self, program: Program, pages: Map) -> None:
+        """Let all links hold a program that was in use before, with the generation of that time."""
+        self._keep(program)
+        self._keep(pages)
+        slot = self._slot_of(program)
+        if slot is None:
+            raise LoadFailed("the former program has no tables")
+        with Generation.current(slot) as current:
+            if current.number != pages.info.id:
+                Generation(pages).revive(slot)
+        if not self.whole or self.program_ids != {program.info().id}:
+            self._switch(program)
+        self.program, self.slot = program, slot
+
     def detach(self, interface: str) -> None:
         """Take the filter off an interface; with the last one goes everything that was loaded."""
-        self._drop(interface)
+        self.drop(interface)
         if not self.links:
             self._pins.remove()
 
-    def _drop(self, interface: str) -> None:
+    def drop(self, interface: str) -> None:
+        """Take the filter off an interface; what is loaded stays."""
         held = self.links.pop(interface, None)
         if held:
             os.unlink(self._pins.link(interface))
@@ -169,7 +184,7 @@ class Loaded:
                     done.append((held.link, former))
                     self.links[name] = held._replace(program_id=program.info().id)
                 else:
-                    self._drop(name)
+                    self.drop(name)
             os.rename(draft, self._pins.program)
         except BaseException:
             for link, former in done:
@@ -202,10 +217,15 @@ class Loaded:
         if held and pinned not in held:
             self.program = self._keep(Program.by_id(min(held)))
         if self.program:
-            for number in self.program.info().map_ids:
-                found = self._keep(Map.by_id(number))
-                if found.info.name == "generation":
-                    self.slot = found
+            self.slot = self._slot_of(self.program)
+
+    def _slot_of(self, program: Program) -> Map | None:
+        slot = None
+        for number in program.info().map_ids:
+            found = self._keep(Map.by_id(number))
+            if found.info.name == "generation":
+                slot = found
+        return slot
 
     def _keep(self, item: t.Any) -> t.Any:
         return self._open.enter_context(item)

@@ -43,10 +43,10 @@ class Paths(t.NamedTuple):
     state: str = "/etc/packetwatch"
     cache: str = "/var/lib/packetwatch/cache"
     source: str = "/usr/lib/packetwatch/current/bpf"
-    program: str = "/var/lib/packetwatch/program.c"
     settings: str = "/etc/default/packetwatch"
     runtime: str = "/run/systemd"
     units: str = "/etc/systemd/system"
+    pending: str = "/run/packetwatch-host"
 
 
 class Spec(t.NamedTuple):
@@ -98,6 +98,8 @@ class Pins:
         self.own = os.path.join(root, f"v{_abi.ABI}")
         self.run = os.path.join(self.own, "run")
         self.program = os.path.join(self.own, "program")
+        # While a change is pending: what it has replaced.
+        self.former = os.path.join(self.own, "former")
 
     def link(self, interface: str) -> str:
         return os.path.join(self.links, interface.replace("%", "%25").replace(".", "%2e"))
@@ -164,10 +166,11 @@ class Pins:
 
     def remove(self) -> None:
         """Remove every pin and folder of ours, links first; the filter ends with the last link."""
-        for folder, dummy, names in list(os.walk(self.root, topdown=False)):
-            for name in names:
-                os.unlink(os.path.join(folder, name))
-            os.rmdir(folder)
+        _remove(self.root)
+
+    def remove_former(self) -> None:
+        """Remove the pins of what a change has replaced."""
+        _remove(self.former)
 
 
 def check_bpffs(path: str) -> None:
@@ -198,6 +201,13 @@ def _agent() -> tuple[int, int] | None:
     except OSError as error:
         raise Unreadable(f"{_USERS}: {error.strerror}") from error
     return next(((int(row[2]), int(row[3])) for row in rows if row[0] == AGENT), None)
+
+
+def _remove(root: str) -> None:
+    for folder, dummy, names in list(os.walk(root, topdown=False)):
+        for name in names:
+            os.unlink(os.path.join(folder, name))
+        os.rmdir(folder)
 
 
 def _listed(folder: str) -> list[str]:

@@ -10,6 +10,7 @@
 
     /etc/packetwatch/current -> 7
     /etc/packetwatch/7/{allow.d,deny.d}/NAME.list  policy.d/{default,IFACE}.conf  interfaces
+    /etc/packetwatch/7/program.c                   if one was ever attached
     /etc/packetwatch/6/...                         the one before, for a rollback
     /etc/packetwatch/lock                          flock of whoever writes
 
@@ -36,6 +37,7 @@ ROOT = "/etc/packetwatch"
 MODES = ("auto", "native", "generic")
 
 _LISTS = ("allow", "deny")
+_PROGRAM = "program.c"
 # All states share it, so nobody can change it.
 _NOTHING: t.Any = types.MappingProxyType({})
 _NAME = re.compile(r"[a-z0-9_-]{1,64}")
@@ -50,12 +52,14 @@ class State(t.NamedTuple):
     allow, deny: drop-in's name to the text of its file.
     policy: `DEFAULT` or an interface's name to its ``PW_*`` keys.
     interfaces: name to wanted mode, one of `MODES`.
+    program: C source that boot attaches; empty: none was ever attached.
     """
 
     allow: dict[str, str] = _NOTHING
     deny: dict[str, str] = _NOTHING
     policy: dict[str, dict[str, str]] = _NOTHING
     interfaces: dict[str, str] = _NOTHING
+    program: str = ""
 
 
 def check_name(name: str) -> None:
@@ -112,7 +116,12 @@ class Store:
             deny=_read_lists(os.path.join(path, "deny.d")),
             policy=_read_policies(os.path.join(path, "policy.d")),
             interfaces=_read_interfaces(os.path.join(path, "interfaces")),
+            program=_read_program(os.path.join(path, _PROGRAM)),
         )
+
+    def number(self) -> int:
+        """Return the number that ``current`` names; 0 if nothing was ever confirmed."""
+        return self._current() or 0
 
     def _current(self) -> int | None:
         """Return the number that ``current`` names; None if nothing was ever written."""
@@ -266,7 +275,10 @@ def _files(state: State) -> dict[str, str]:
         check_interface(name)
         _check_mode(mode, "interfaces")
     lines = (f"{name} {mode}\n" for name, mode in sorted(state.interfaces.items()))
-    return files | {"interfaces": "".join(lines)}
+    files["interfaces"] = "".join(lines)
+    if state.program:
+        files[_PROGRAM] = state.program
+    return files
 
 
 def _read_lists(folder: str) -> dict[str, str]:
@@ -286,6 +298,10 @@ def _read_policies(folder: str) -> dict[str, dict[str, str]]:
                 check_interface(name)
         policies[name] = read_policy(_read_file(path), path)
     return policies
+
+
+def _read_program(path: str) -> str:
+    return _read_file(path) if os.path.lexists(path) else ""
 
 
 def _read_interfaces(path: str) -> dict[str, str]:

@@ -67,8 +67,8 @@ def loaded_datapath(
         state=str(folder / "state"),
         cache=str(bytecode_cache),
         source=str(SOURCE),
-        program=str(folder / "program.c"),
         settings=str(folder / "settings"),
+        pending=str(folder / "pending"),
     )
     (folder / "settings").write_text("PW_PROTECT_AUTO=0\n")
     former = signal.signal(signal.SIGTERM, _interrupt)

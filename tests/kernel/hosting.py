@@ -99,6 +99,10 @@ class Wire:
         with self.peer.entered():
             ip(f"link set peer-{name} address {PEER_MAC.hex(':')} arp off up")
 
+    def remove(self, name: str) -> None:
+        with self.host.entered():
+            ip(f"link delete {name}")
+
     def close(self) -> None:
         self.host.close()
         self.peer.close()
@@ -114,10 +118,10 @@ class Site:
             state=str(folder / "etc"),
             cache=str(cache),
             source=str(SOURCE),
-            program=str(folder / "program.c"),
             settings=str(folder / "settings"),
             runtime=str(folder / "systemd"),
             units=str(folder / "units"),
+            pending=str(folder / "pending"),
         )
         self.host = Host(run, self.paths)
         # The datapath's tests, in this process too, keep a filter open all the time.
@@ -212,7 +216,6 @@ class Site:
         """All that a refused or failed change must leave as it was."""
         return {
             "state": digest_of_tree(self.state),
-            "program": digest_of_file(Path(self.paths.program)),
             "pins": sorted(str(path) for path in Path(self.paths.bpffs).rglob("*")),
             "links": {name: attached(index) for index, name in socket.if_nameindex()},
             "objects": {
@@ -291,10 +294,6 @@ def digest_of_tree(folder: Path) -> str:
         elif path.is_file():
             check.update(path.read_bytes())
     return check.hexdigest()
-
-
-def digest_of_file(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else ""
 
 
 def exists(kind: str, number: int) -> bool:

@@ -322,7 +322,7 @@ def test_death_amid_replace(filtered: Site) -> None:
     with tapped(DENIED) as tap:
         crash = Crash(filtered, tap)
         for step in moments(count_steps(replace(texts[1])), seed):
-            now = Path(filtered.paths.program).read_text()
+            now = filtered.host.store.read_current()[1].program
             assert now in texts
             killed_at(step, replace(texts[1] if now == texts[0] else texts[0]))
             crash.check([state], lambda: filtered.host.attach("pw0"))
