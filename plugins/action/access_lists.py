@@ -2,22 +2,20 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Bring the files of lists."""
+"""Bring the files of lists, and confirm the change."""
 
 from __future__ import annotations
 
 import typing as t
 
-from ansible_collections.packetwatch.xdp.plugins.plugin_utils._transfer import (
-    Brought,
-    TransferAction,
-)
+from ansible_collections.packetwatch.xdp.plugins.plugin_utils._confirm import ChangeAction
+from ansible_collections.packetwatch.xdp.plugins.plugin_utils._transfer import Brought
 
 if t.TYPE_CHECKING:
     from ansible_collections.packetwatch.xdp.plugins.plugin_utils._transfer import Arguments
 
 
-class ActionModule(TransferAction):
+class ActionModule(ChangeAction):
     """Sends the files that the options allow_src and deny_src name."""
 
     module_name = "packetwatch.xdp.access_lists"

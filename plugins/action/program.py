@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Bring the XDP program's source: the collection's own, or the user's."""
+"""Bring the XDP program's source: the collection's own, or the user's; confirm."""
 
 from __future__ import annotations
 
@@ -10,10 +10,8 @@ import os
 import typing as t
 
 from ansible_collections.packetwatch.xdp.plugins.module_utils._source import BODY, PREFACE, flatten
-from ansible_collections.packetwatch.xdp.plugins.plugin_utils._transfer import (
-    Brought,
-    TransferAction,
-)
+from ansible_collections.packetwatch.xdp.plugins.plugin_utils._confirm import ChangeAction
+from ansible_collections.packetwatch.xdp.plugins.plugin_utils._transfer import Brought
 
 if t.TYPE_CHECKING:
     from ansible_collections.packetwatch.xdp.plugins.plugin_utils._transfer import Arguments
@@ -22,7 +20,7 @@ COLLECTION = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__
 OWN = os.path.join(COLLECTION, "roles", "packetwatch", "files", "bpf")
 
 
-class ActionModule(TransferAction):
+class ActionModule(ChangeAction):
     """Sends the source as one text, so that what is loaded is what the controller has."""
 
     module_name = "packetwatch.xdp.program"

@@ -471,6 +471,27 @@ class Host:
                 )
             return Outcome(True, self._return(change))
 
+    def self_test(self) -> None:
+        """Ask the loaded program whether protected addresses still reach the SSH server.
+
+        For where no fresh connection could tell. LoadFailed, with the change that is pending
+        rolled back, if one does not, or if it cannot be told.
+        """
+        # Imported here: what a boot does not need would cost it memory.
+        from . import _peers, _reach
+
+        try:
+            network = _protect.read_network()
+            with Loaded(self.pins) as loaded:
+                _reach.check(
+                    _reach.unreached(
+                        loaded.ifindexes, self._protection(), network, _peers.ssh_ports()
+                    )
+                )
+        except BaseException:
+            self.roll_back()
+            raise
+
     def _find(self, pending: Change | None, token: str) -> Change | None:
         """The change meant by a token, by none the last one; Pending if that is another's."""
         last = pending or self._record.read()

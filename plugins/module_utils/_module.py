@@ -10,17 +10,31 @@ from __future__ import annotations
 
 import typing as t
 
+from . import _pending
 from ._errors import PacketwatchError
 from ._host import Host
+from ._pending import Terms
 
 if t.TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
 
     from ._edits import Edit
     from ._host import Plan
+    from ._pending import Change
     from ._types import Run
 
 Result = dict[str, t.Any]
+
+CONFIRMATION: t.Final[dict[str, t.Any]] = {
+    "confirm_timeout": {"type": "float", "default": 60},
+    "confirm_by": {
+        "type": "str",
+        "choices": ["connection", "self_test"],
+        "default": "connection",
+    },
+    # Only who is root here could make use of it.
+    "confirm_token": {"type": "str", "default": "", "no_log": False},
+}
 
 
 def run_module(module: AnsibleModule, call: t.Callable[[Host], Result]) -> None:
@@ -37,7 +51,31 @@ def run_module(module: AnsibleModule, call: t.Callable[[Host], Result]) -> None:
 def change(module: AnsibleModule, host: Host, edit: Edit, force: bool = False) -> Result:
     """Apply an edit, or only plan it in check mode."""
     act = host.plan if module.check_mode else host.apply
-    return plan_result(act(edit, force=force))
+    plan = act(edit, force=force, terms=read_terms(module))
+    return plan_result(plan) | confirmation(module, host, plan.pending)
+
+
+def read_terms(module: AnsibleModule) -> Terms:
+    """What the options of `CONFIRMATION` say."""
+    params = module.params
+    return Terms(params["confirm_timeout"], params["confirm_token"], _pending.caller(module._name))
+
+
+def confirmation(module: AnsibleModule, host: Host, pending: Change | None) -> Result:
+    """Results that say whether a change waits to be confirmed, after the self-test if that decides."""
+    if module.check_mode:
+        return {}
+    if pending and module.params["confirm_by"] == "self_test":
+        host.self_test()
+        host.confirm(pending.token)
+        pending = None
+    if pending is None:
+        return {"confirmed": True}
+    return {
+        "confirmed": False,
+        "token": pending.token,
+        "returns_at": _pending.moment(pending.ends),
+    }
 
 
 def plan_result(plan: Plan) -> Result:

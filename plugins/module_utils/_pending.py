@@ -108,11 +108,10 @@ def moment(seconds: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
-def caller() -> str:
+def caller(name: str = "") -> str:
     """Who runs this process, and what it is."""
     uid = os.environ.get("SUDO_UID", str(os.getuid()))
-    name = os.path.basename(sys.argv[0] if sys.argv else "").removesuffix(".py")
-    return f"{name.removeprefix('AnsiballZ_') or 'python3'} (user {_user(uid)})"
+    return f"{name or os.path.basename(sys.argv[0]) or 'python3'} (user {_user(uid)})"
 
 
 class Record:

@@ -20,6 +20,7 @@ description:
 extends_documentation_fragment:
   - packetwatch.xdp._attributes
   - packetwatch.xdp._attributes.action
+  - packetwatch.xdp._confirmation
 options:
   name:
     description:
@@ -69,10 +70,11 @@ options:
     description:
       - Whether to deny addresses that the host needs, such as its own, its gateways, resolvers and the clients of its SSH
         sessions. Without it a list that covers one of them, and does not allow it, is refused.
-      - This can cut you off.
+      - This can cut you off. If it does, the host returns by itself, see O(confirm_timeout).
     type: bool
     default: false
 seealso:
+  - module: packetwatch.xdp.change
   - module: packetwatch.xdp.ban
   - module: packetwatch.xdp.program
 """
@@ -140,6 +142,13 @@ live:
   returned: success
   type: bool
   sample: true
+confirmed:
+  description:
+    - Whether what is declared is what boot reads. Always V(true) for a task that has succeeded.
+    - Not returned in check mode.
+  returned: success
+  type: bool
+  sample: true
 """
 
 import time
@@ -153,7 +162,11 @@ from ansible_collections.packetwatch.xdp.plugins.module_utils._edits import (
     set_lists,
 )
 from ansible_collections.packetwatch.xdp.plugins.module_utils._errors import InvalidInput
-from ansible_collections.packetwatch.xdp.plugins.module_utils._module import change, run_module
+from ansible_collections.packetwatch.xdp.plugins.module_utils._module import (
+    CONFIRMATION,
+    change,
+    run_module,
+)
 
 if t.TYPE_CHECKING:
     from ansible_collections.packetwatch.xdp.plugins.module_utils._host import Host
@@ -209,6 +222,7 @@ def main() -> None:
             "remote_src": {"type": "bool", "default": False},
             "allow_empty": {"type": "bool", "default": False},
             "force": {"type": "bool", "default": False},
+            **CONFIRMATION,
         },
         mutually_exclusive=[("allow", "allow_src"), ("deny", "deny_src")],
         required_if=[("state", "present", ("allow", "deny", "allow_src", "deny_src"), True)],

@@ -19,6 +19,8 @@ description:
   - Bans that are in force keep the duration that they were given.
 extends_documentation_fragment:
   - packetwatch.xdp._attributes
+  - packetwatch.xdp._attributes.action
+  - packetwatch.xdp._confirmation
 options:
   interface:
     description:
@@ -85,6 +87,7 @@ options:
     type: str
     choices: [all, sampled, none]
 seealso:
+  - module: packetwatch.xdp.change
   - module: packetwatch.xdp.access_lists
   - module: packetwatch.xdp.program
 """
@@ -145,13 +148,24 @@ live:
   returned: success
   type: bool
   sample: true
+confirmed:
+  description:
+    - Whether what is declared is what boot reads. Always V(true) for a task that has succeeded.
+    - Not returned in check mode.
+  returned: success
+  type: bool
+  sample: true
 """
 
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.packetwatch.xdp.plugins.module_utils._edits import set_policy
-from ansible_collections.packetwatch.xdp.plugins.module_utils._module import change, run_module
+from ansible_collections.packetwatch.xdp.plugins.module_utils._module import (
+    CONFIRMATION,
+    change,
+    run_module,
+)
 from ansible_collections.packetwatch.xdp.plugins.module_utils._policy import keys_from_options
 
 if t.TYPE_CHECKING:
@@ -181,6 +195,7 @@ def main() -> None:
             "ban_time_max": {"type": "float"},
             "ban_scope": {"type": "str", "choices": ["connections", "all"]},
             "log_connections": {"type": "str", "choices": ["all", "sampled", "none"]},
+            **CONFIRMATION,
         },
         supports_check_mode=True,
     )

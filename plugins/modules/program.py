@@ -20,6 +20,7 @@ description:
 extends_documentation_fragment:
   - packetwatch.xdp._attributes
   - packetwatch.xdp._attributes.action
+  - packetwatch.xdp._confirmation
 requirements:
   - the Debian packages C(python3-bpfcc) and the headers of the running kernel on the managed host, unless the bytecode of this
     very source is in the cache there
@@ -59,6 +60,7 @@ options:
     type: bool
     default: false
 seealso:
+  - module: packetwatch.xdp.change
   - module: packetwatch.xdp.access_lists
   - module: packetwatch.xdp.policy
   - module: packetwatch.xdp.host_info
@@ -111,13 +113,25 @@ program_id:
   returned: success
   type: int
   sample: 42
+confirmed:
+  description:
+    - Whether what is declared is what boot reads. Always V(true) for a task that has succeeded.
+    - Not returned in check mode.
+  returned: success
+  type: bool
+  sample: true
 """
 
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.packetwatch.xdp.plugins.module_utils._errors import InvalidInput
-from ansible_collections.packetwatch.xdp.plugins.module_utils._module import run_module
+from ansible_collections.packetwatch.xdp.plugins.module_utils._module import (
+    CONFIRMATION,
+    confirmation,
+    read_terms,
+    run_module,
+)
 
 if t.TYPE_CHECKING:
     from ansible_collections.packetwatch.xdp.plugins.module_utils._host import Host
@@ -127,13 +141,14 @@ if t.TYPE_CHECKING:
 def apply(module: AnsibleModule, host: Host) -> Result:
     """Attach or detach as the options say."""
     interface = module.params["interface"]
+    terms = read_terms(module)
     if module.params["state"] == "detached":
-        attachment = host.detach(interface, check=module.check_mode)
+        attachment = host.detach(interface, check=module.check_mode, terms=terms)
     else:
         source = read_source(module.params["src"])
         mode = module.params["mode"]
-        attachment = host.attach(interface, mode, source, check=module.check_mode)
-    return {
+        attachment = host.attach(interface, mode, source, check=module.check_mode, terms=terms)
+    result = {
         "changed": attachment.changed,
         "interface": attachment.interface,
         "mode": attachment.mode,
@@ -141,6 +156,7 @@ def apply(module: AnsibleModule, host: Host) -> Result:
         "program_id": attachment.program_id,
         "diff": {"before": attachment.before, "after": attachment.after},
     }
+    return result | confirmation(module, host, attachment.pending)
 
 
 def read_source(path: str | None) -> str | None:
@@ -162,6 +178,7 @@ def main() -> None:
             "mode": {"type": "str", "choices": ["auto", "native", "generic"], "default": "auto"},
             "src": {"type": "path"},
             "remote_src": {"type": "bool", "default": False},
+            **CONFIRMATION,
         },
         supports_check_mode=True,
     )

@@ -43,14 +43,17 @@ class TransferAction(ActionBase):
             for option, brought in self._gather(arguments).items():
                 arguments[option] = self._send(option, brought)
                 names[arguments[option]] = brought.name
-            result.update(
-                self._execute_module(
-                    module_name=self.module_name, module_args=arguments, task_vars=task_vars
-                )
-            )
+            result.update(self.execute(arguments, task_vars))
         finally:
             self._remove_tmp_path(self._connection._shell.tmpdir)
         return _with_names(result, names)
+
+    def execute(self, arguments: Arguments, task_vars: dict[str, t.Any] | None) -> Result:
+        """Run the module, with what has been brought."""
+        result: Result = self._execute_module(
+            module_name=self.module_name, module_args=arguments, task_vars=task_vars
+        )
+        return result
 
     def files(self, arguments: Arguments) -> dict[str, Brought]:
         """What is to be brought, by the option that shall name the copy."""

@@ -50,6 +50,9 @@ except TimeoutError:
 
 Result = dict[str, Any]
 
+# Without systemd nothing could wait to be confirmed.
+CHANGING = ("access_lists", "policy", "program")
+
 SETUP = """
 mount -t tmpfs tmpfs /mnt
 for path in /etc /var/lib; do
@@ -78,6 +81,9 @@ class ModuleHost:
     """Runs commands and modules in the namespaces."""
 
     def __init__(self, pid: int, folder: Path) -> None:
+        # How Ansible connects, and what else it is told.
+        self.connection = "local"
+        self.environment: dict[str, str] = {}
         self.source = str(folder / "own.c")
         Path(self.source).write_text(flatten(str(SOURCES)))
         # What a module carries of Ansible, without the rest of the controller's environment.
@@ -102,6 +108,8 @@ class ModuleHost:
         """
         if name == "program" and options.get("state") != "detached":
             options.setdefault("src", self.source)
+        if name in CHANGING:
+            options.setdefault("confirm_timeout", 0)
         arguments = options | {"_ansible_check_mode": check, "_ansible_diff": diff}
         done = subprocess.run(
             [*self._enter, PYTHON, "-c", RUN_MODULE, name, str(self._library), str(COLLECTIONS)],
@@ -121,7 +129,10 @@ class ModuleHost:
         self, name: str, /, check: bool = False, diff: bool = False, **options: Any
     ) -> Result:
         """The same through Ansible, with its action plug-in."""
-        argv = ["ansible", "host", "-i", "host,", "-c", "local", "-m", f"packetwatch.xdp.{name}"]
+        if name in CHANGING:
+            options.setdefault("confirm_timeout", 0)
+        argv = ["ansible", "host", "-i", "host,", "-c", self.connection]
+        argv += ["-m", f"packetwatch.xdp.{name}"]
         argv += ["-e", f"ansible_python_interpreter={PYTHON}", "-a", json.dumps(options)]
         argv += ["--check"] * check + ["--diff"] * diff
         done = subprocess.run(
@@ -129,7 +140,7 @@ class ModuleHost:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env=os.environ | {"ANSIBLE_COLLECTIONS_PATH": str(COLLECTIONS)},
+            env=os.environ | {"ANSIBLE_COLLECTIONS_PATH": str(COLLECTIONS)} | self.environment,
             check=False,
             timeout=300,
         )

@@ -28,14 +28,17 @@ class FakeHost:
         self.edited: State | None = None
         self.calls: list[tuple[Any, ...]] = []
         self.answers: dict[str, Any] = {}
+        self.terms: Any = None
+        self.pending: Any = None
 
-    def plan(self, edit: Callable[[State], State], **options: bool) -> Any:
+    def plan(self, edit: Callable[[State], State], **options: Any) -> Any:
         return self._edit("plan", edit, options)
 
-    def apply(self, edit: Callable[[State], State], **options: bool) -> Any:
+    def apply(self, edit: Callable[[State], State], **options: Any) -> Any:
         return self._edit("apply", edit, options)
 
-    def _edit(self, name: str, edit: Callable[[State], State], options: dict[str, bool]) -> Any:
+    def _edit(self, name: str, edit: Callable[[State], State], options: dict[str, Any]) -> Any:
+        self.terms = options.pop("terms")
         self.edited = edit(self.state)
         self.calls.append((name, options))
         return types.SimpleNamespace(
@@ -46,10 +49,12 @@ class FakeHost:
             before="old\n",
             after="new\n",
             live=True,
+            pending=self.pending,
         )
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         def call(*arguments: Any, **options: Any) -> Any:
+            self.terms = options.pop("terms", self.terms)
             self.calls.append((name, *arguments, options))
             answer = self.answers[name]
             if isinstance(answer, Exception):

@@ -23,6 +23,7 @@ ATTACHED = types.SimpleNamespace(
     program_id=42,
     before="none\n",
     after="generic\n",
+    pending=None,
 )
 
 
@@ -37,6 +38,7 @@ def test_attach_without_a_source(run: Any, host: Any) -> None:
         "mode": "generic",
         "reason": "no native XDP",
         "program_id": 42,
+        "confirmed": True,
         "diff": {"before": "none\n", "after": "generic\n"},
     }
 

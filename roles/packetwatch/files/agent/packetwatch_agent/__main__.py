@@ -57,6 +57,15 @@ def _parser() -> argparse.ArgumentParser:
     detach.set_defaults(command=_detach)
     apply = commands.add_parser("apply", help="compile confirmed state and let it go live")
     apply.set_defaults(command=_apply)
+    confirm = commands.add_parser("confirm", help="let the change that is pending stay")
+    confirm.add_argument("token", nargs="?", default="")
+    confirm.set_defaults(command=_confirm)
+    rollback = commands.add_parser(
+        "rollback", help="return to what was confirmed before the change that is pending"
+    )
+    rollback.add_argument("--due", action="store_true", help="only if its time is up")
+    rollback.add_argument("token", nargs="?", default="")
+    rollback.set_defaults(command=_rollback)
     return parser
 
 
@@ -89,10 +98,28 @@ def _detach(options: argparse.Namespace) -> None:
 
 def _apply(dummy: argparse.Namespace) -> None:
     plan = _host().apply()
-    if not plan.live:
+    if plan.paused:
+        _say(plan.paused)
+    elif not plan.live:
         _say("no interface is filtered: nothing to make live")
     else:
         _say(f"{'live now' if plan.changed else 'already live'}: {plan.digest_after}")
+
+
+def _confirm(options: argparse.Namespace) -> None:
+    done, change = _host().confirm(options.token)
+    owner = change.owner if change else "nobody"
+    _say(f"the change of {owner} {'is' if done else 'was already'} confirmed")
+
+
+def _rollback(options: argparse.Namespace) -> None:
+    done, change = _host().roll_back(options.token, due=options.due)
+    if not done or change is None:
+        _say("no change is to be taken back")
+    elif change.status == "confirmed":
+        _say(f"the change of {change.owner} was confirmed")
+    else:
+        _say(f"the change of {change.owner} was taken back: what was confirmed before is in force")
 
 
 def _host() -> Host:

@@ -1,0 +1,146 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is PRIVATE to the collection.
+
+"""What the action plug-ins share whose modules change what packets meet: nobody is locked out.
+
+The module lets the change go live and answers; the connection is given up; over a fresh one, that
+had to pass the filter as it is now, the change is confirmed. Where no fresh one comes through, the host
+returns by itself. A lost connection is a failure, not an unreachable host: Ansible goes on with the
+next batch of hosts after those.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+import typing as t
+
+from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure, AnsibleError
+from ansible_collections.packetwatch.xdp.plugins.plugin_utils._transfer import TransferAction
+
+if t.TYPE_CHECKING:
+    from ansible_collections.packetwatch.xdp.plugins.plugin_utils._transfer import (
+        Arguments,
+        Result,
+    )
+
+MODULE = "packetwatch.xdp.change"
+DEFAULT = 60.0
+# Whose reset makes the next command come in over the network once more.
+RENEWED = ("ssh", "paramiko", "paramiko_ssh", "libssh")
+# How long to wait, when the time is up, for the host to say itself that it has returned.
+GRACE = 45.0
+PAUSE = 1.0
+
+
+class ChangeAction(TransferAction):
+    """Runs the module of the same name, and confirms what it has changed."""
+
+    def execute(self, arguments: Arguments, task_vars: dict[str, t.Any] | None) -> Result:
+        seconds = _seconds(arguments)
+        if not seconds or self._task.check_mode:
+            return super().execute(arguments, task_vars)
+        token = secrets.token_hex(16)
+        arguments = arguments | {"confirm_token": token}
+        arguments.setdefault("confirm_by", "connection" if self._is_renewed() else "self_test")
+        try:
+            result = super().execute(arguments, task_vars)
+        except AnsibleConnectionFailure as error:
+            return self._lost(str(error), token, seconds, task_vars)
+        if result.get("unreachable"):
+            return self._lost(str(result.get("msg", "")), token, seconds, task_vars)
+        if result.get("failed") or not result.pop("token", ""):
+            return result
+        return self._confirm(result, token, seconds, task_vars)
+
+    def _confirm(
+        self, result: Result, token: str, seconds: float, task_vars: dict[str, t.Any] | None
+    ) -> Result:
+        returns = result.pop("returns_at", "")
+        answer, problem = self._insist("confirmed", token, seconds, task_vars)
+        if answer.get("status") == "confirmed":
+            return result | {"confirmed": True}
+        if answer:
+            told = f"{answer.get('msg') or 'the change was not confirmed'}"
+            return _failure(f"{told}{_because(problem)}")
+        return _failure(
+            f"the change was made, but within {seconds + GRACE:g} s no fresh connection came "
+            "through to confirm it: the host returns by itself to what was confirmed before, at "
+            f"{returns} by its clock{_because(problem)}"
+        )
+
+    def _lost(
+        self, problem: str, token: str, seconds: float, task_vars: dict[str, t.Any] | None
+    ) -> Result:
+        """Find out what has become of a change whose answer never came, and take it back."""
+        answer, dummy = self._insist("rolled_back", token, seconds, task_vars)
+        told = {
+            "rolled_back": "the host has returned to what was confirmed before",
+            "none": "the change had not gone live",
+        }.get(answer.get("status", ""), answer.get("msg", ""))
+        if not told:
+            told = (
+                "and the host could not be asked since: if the change has gone live, the host "
+                f"returns by itself to what was confirmed before, within {seconds:g} s"
+            )
+        return _failure(
+            f"the connection was lost while the change was made; {told}{_because(problem)}"
+        )
+
+    def _insist(
+        self, state: str, token: str, seconds: float, task_vars: dict[str, t.Any] | None
+    ) -> tuple[Result, str]:
+        """Ask over fresh connections until the host answers; else what the last one died of."""
+        end = time.monotonic() + seconds + GRACE
+        last = ""
+        while True:
+            answer, problem = self._ask(state, token, task_vars)
+            last = problem or last
+            if "status" in answer:
+                return answer, last
+            if time.monotonic() >= end:
+                return {}, last
+            time.sleep(PAUSE)
+
+    def _ask(
+        self, state: str, token: str, task_vars: dict[str, t.Any] | None
+    ) -> tuple[Result, str]:
+        try:
+            self._connection.reset()
+            answer = self._execute_module(
+                module_name=MODULE,
+                module_args={"state": state, "token": token},
+                task_vars=task_vars,
+            )
+        except AnsibleError as error:
+            return {}, str(error)
+        return answer, "" if "status" in answer else str(answer.get("msg", ""))
+
+    def _is_renewed(self) -> bool:
+        return str(self._connection.transport).rpartition(".")[2] in RENEWED
+
+    def _remove_tmp_path(self, tmp_path: str | None, force: bool = False) -> None:
+        """As ever, but a host that cannot be reached is no news here."""
+        try:
+            super()._remove_tmp_path(tmp_path, force)
+        except AnsibleConnectionFailure:
+            self._connection._shell.tmpdir = None
+
+
+def _seconds(arguments: Arguments) -> float:
+    value = arguments.get("confirm_timeout")
+    try:
+        return DEFAULT if value is None else float(value)
+    except (TypeError, ValueError) as error:
+        raise AnsibleActionFail(f"confirm_timeout: {value!r} is no number of seconds") from error
+
+
+def _because(problem: str) -> str:
+    return f" (last problem of the connection: {' '.join(problem.split())})" if problem else ""
+
+
+def _failure(message: str) -> Result:
+    return {"failed": True, "changed": False, "msg": message}
