@@ -133,10 +133,18 @@ class Record:
 
     def write(self, change: Change) -> None:
         try:
-            os.makedirs(self.folder, mode=0o700, exist_ok=True)
+            self._make_folder()
             replace_file(self._path, json.dumps(change._asdict()))
         except OSError as error:
             raise LoadFailed(f"the change cannot be recorded: {error}") from error
+
+    def _make_folder(self) -> None:
+        """Root's alone, in one that others may enter, whatever the umask."""
+        parent = os.path.dirname(self.folder)
+        if not os.path.isdir(parent):
+            os.makedirs(parent)
+            os.chmod(parent, 0o755)
+        os.makedirs(self.folder, mode=0o700, exist_ok=True)
 
     def remove(self) -> None:
         try:

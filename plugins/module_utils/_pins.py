@@ -46,7 +46,7 @@ class Paths(t.NamedTuple):
     settings: str = "/etc/default/packetwatch"
     runtime: str = "/run/systemd"
     units: str = "/etc/systemd/system"
-    pending: str = "/run/packetwatch-host"
+    pending: str = "/run/packetwatch-host/change"
 
 
 class Spec(t.NamedTuple):

@@ -52,6 +52,10 @@ options:
     description: The bound of the lists' memory in MiB.
     type: int
     default: 64
+  confirm_timeout:
+    description: Seconds for which a change waits to be confirmed.
+    type: float
+    default: 60
   metrics_listen:
     description: Address and port of the metrics, or nothing.
     type: str
@@ -138,6 +142,7 @@ TYPES = {
 FLAVOUR = re.compile(r"-((?:cloud-|rt-)?(?:amd64|arm64))$")
 ENDPOINT = re.compile(r"(?:(?P<v4>[0-9.]+)|\[(?P<v6>[0-9a-fA-F:.]+)\]):(?P<port>[0-9]{1,5})")
 MOST_MEMORY = 65536
+LEAST_TIMEOUT, MOST_TIMEOUT = 10, 3600
 # Without the second one, lists that could not be had are no failure.
 APT_OPTIONS = ("DPkg::Lock::Timeout=60", "APT::Update::Error-Mode=any")
 UP = 0x1
@@ -367,6 +372,15 @@ def check_settings(protect: list[str], list_memory: int, listen: str) -> t.Itera
         )
 
 
+def check_timeout(seconds: float) -> t.Iterator[str]:
+    """What is wrong with the time for which changes wait; a slow host needs some to answer."""
+    if seconds and not LEAST_TIMEOUT <= seconds <= MOST_TIMEOUT:
+        yield (
+            f"packetwatch_confirm_timeout is {seconds:g}; allowed: seconds from {LEAST_TIMEOUT} to "
+            f"{MOST_TIMEOUT}, or 0 to confirm everything at once"
+        )
+
+
 def is_endpoint(text: str) -> bool:
     """Whether a text is an address, in brackets if it is IPv6's, and a port."""
     match = ENDPOINT.fullmatch(text)
@@ -494,6 +508,7 @@ def main() -> None:
             "policy": {"type": "dict", "default": {}},
             "protect": {"type": "list", "elements": "str", "default": []},
             "list_memory": {"type": "int", "default": 64},
+            "confirm_timeout": {"type": "float", "default": 60},
             "metrics_listen": {"type": "str", "default": ""},
         },
         supports_check_mode=True,
@@ -510,6 +525,7 @@ def main() -> None:
         problems += check_settings(
             module.params["protect"], module.params["list_memory"], module.params["metrics_listen"]
         )
+        problems += check_timeout(module.params["confirm_timeout"])
         packages: list[str] = []
         bare = False
         if not problems:

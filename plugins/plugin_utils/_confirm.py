@@ -31,8 +31,9 @@ MODULE = "packetwatch.xdp.change"
 DEFAULT = 60.0
 # Whose reset makes the next command come in over the network once more.
 RENEWED = ("ssh", "paramiko", "paramiko_ssh", "libssh")
-# How long to wait, when the time is up, for the host to say itself that it has returned.
-GRACE = 45.0
+# How long to wait, when the time is up, for the host to say itself that it has returned: an attempt to
+# connect that began before takes as long as it takes.
+LEAST_GRACE, MOST_GRACE = 15.0, 45.0
 PAUSE = 1.0
 
 
@@ -67,7 +68,7 @@ class ChangeAction(TransferAction):
             told = f"{answer.get('msg') or 'the change was not confirmed'}"
             return _failure(f"{told}{_because(problem)}")
         return _failure(
-            f"the change was made, but within {seconds + GRACE:g} s no fresh connection came "
+            f"the change was made, but within {seconds + _grace(seconds):g} s no fresh connection came "
             "through to confirm it: the host returns by itself to what was confirmed before, at "
             f"{returns} by its clock{_because(problem)}"
         )
@@ -94,7 +95,7 @@ class ChangeAction(TransferAction):
         self, state: str, token: str, seconds: float, task_vars: dict[str, t.Any] | None
     ) -> tuple[Result, str]:
         """Ask over fresh connections until the host answers; else what the last one died of."""
-        end = time.monotonic() + seconds + GRACE
+        end = time.monotonic() + seconds + _grace(seconds)
         last = ""
         while True:
             answer, problem = self._ask(state, token, task_vars)
@@ -136,6 +137,10 @@ def _seconds(arguments: Arguments) -> float:
         return DEFAULT if value is None else float(value)
     except (TypeError, ValueError) as error:
         raise AnsibleActionFail(f"confirm_timeout: {value!r} is no number of seconds") from error
+
+
+def _grace(seconds: float) -> float:
+    return max(LEAST_GRACE, min(seconds, MOST_GRACE))
 
 
 def _because(problem: str) -> str:

@@ -308,6 +308,17 @@ def test_bad_setting(protect: list[str], memory: int, listen: str, words: str) -
     assert problem.startswith(words)
 
 
+@pytest.mark.parametrize("seconds", [-1, 0.5, 9, 3601, float("nan")])
+def test_bad_timeout(seconds: float) -> None:
+    (problem,) = preflight.check_timeout(seconds)
+    assert problem.startswith("packetwatch_confirm_timeout is ")
+
+
+@pytest.mark.parametrize("seconds", [0, 10, 60, 3600])
+def test_good_timeout(seconds: float) -> None:
+    assert not list(preflight.check_timeout(seconds))
+
+
 # Packages
 
 

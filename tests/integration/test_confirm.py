@@ -1,0 +1,205 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Changes through Ansible on the running kernel, over a connection that the real filter lets in or not.
+
+A stand-in for systemd keeps the timers and starts the real rollback.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.integration.conftest import ModuleHost
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+PEER = "192.0.2.7"
+HOST = "192.0.2.1"
+
+# Both know only what the library asks of them.
+RUN = """#!/bin/sh
+for word; do case "$word" in --on-active=*) seconds=${word#--on-active=} ;; esac; done
+touch /run/systemd/transient/packetwatch-rollback.timer
+(
+    sleep "${seconds%%s}"
+    PYTHONPATH=%s /usr/bin/python3 -Ps -m packetwatch_agent rollback --due
+    rm -f /run/systemd/transient/packetwatch-rollback.timer
+) >/run/rollback.log 2>&1 </dev/null &
+echo $! >/run/timer.pid
+"""
+CONTROL = """#!/bin/sh
+case "$*" in
+    "stop packetwatch-rollback.timer")
+        rm -f /run/systemd/transient/packetwatch-rollback.timer ;;
+esac
+"""
+
+
+class Controller:
+    """A host with timers, and Ansible behind the filter."""
+
+    def __init__(self, host: ModuleHost, folder: Path) -> None:
+        self.host = host
+        self._log = folder / "connections"
+        tools = folder / "tools"
+        tools.mkdir()
+        library = folder / "software"
+        library.mkdir()
+        (library / "packetwatch_core").symlink_to(ROOT / "plugins" / "module_utils")
+        (library / "packetwatch_agent").symlink_to(
+            ROOT / "roles" / "packetwatch" / "files" / "agent" / "packetwatch_agent"
+        )
+        for name, text in (("systemd-run", RUN % library), ("systemctl", CONTROL)):
+            (tools / name).write_text(text)
+            (tools / name).chmod(0o755)
+        plugins = folder / "connections.d"
+        plugins.mkdir()
+        (plugins / "gated.py").write_text((HERE / "gated.py").read_text())
+        host.command("mkdir", "-p", "/run/systemd/system", "/run/systemd/transient")
+        host.command("touch", "/etc/systemd/system/packetwatch-rollback.service")
+        host.connection = "gated"
+        host.environment = {
+            "PATH": f"{tools}:{os.environ['PATH']}",
+            "ANSIBLE_CONNECTION_PLUGINS": str(plugins),
+            "GATED_OPEN": str(folder / "open"),
+            "GATED_LOG": str(self._log),
+        }
+
+    def opened(self) -> list[str]:
+        """How the connections went since this was asked last."""
+        found = self._log.read_text().split() if self._log.exists() else []
+        self._log.write_text("")
+        return found
+
+    def status(self) -> str:
+        return str(self.host.module("change", check=True, state="confirmed")["status"])
+
+
+@pytest.fixture
+def controller(host: ModuleHost, tmp_path: Path) -> Controller:
+    """One that reaches a host on which pw0 is filtered."""
+    found = Controller(host, tmp_path)
+    host.module("program", interface="pw0")
+    return found
+
+
+@pytest.mark.parametrize("pipelining", ["true", "false"])
+def test_a_change_is_confirmed_over_a_fresh_connection(
+    controller: Controller, pipelining: str
+) -> None:
+    host = controller.host
+    host.environment["ANSIBLE_PIPELINING"] = pipelining
+    options: dict[str, Any] = {"deny": ["198.51.100.7"], "confirm_timeout": 60}
+    done = host.ansible("access_lists", **options)
+    assert (done["changed"], done["confirmed"]) == (True, True), done
+    assert "token" not in done and "returns_at" not in done
+    assert controller.opened() == ["opened", "opened"]
+    assert host.files()["deny.d/ansible.list"] == "198.51.100.7\n"
+    assert controller.status() == "none"
+    # Nothing to confirm, no further connection.
+    assert host.ansible("access_lists", **options)["changed"] is False
+    assert host.ansible("access_lists", check=True, **options | {"deny": [PEER], "force": True})
+    assert controller.opened() == []
+
+
+def test_policy_and_program_too(controller: Controller) -> None:
+    host = controller.host
+    done = host.ansible("policy", scan_ports=7, confirm_timeout=60)
+    assert (done["changed"], done["confirmed"]) == (True, True), done
+    detached = host.ansible("program", interface="pw0", state="detached", confirm_timeout=60)
+    assert (detached["changed"], detached["confirmed"]) == (True, True), detached
+    assert host.mode("pw0") == ""
+    attached = host.ansible("program", interface="pw0", confirm_timeout=60)
+    assert (attached["changed"], attached["confirmed"]) == (True, True), attached
+    assert controller.opened() == ["opened"] * 4
+
+
+def test_who_locks_himself_out_is_let_in_again(controller: Controller) -> None:
+    host = controller.host
+    before = host.files()
+    started = time.monotonic()
+    done = host.ansible("access_lists", deny=[PEER], force=True, confirm_timeout=5)
+    took = time.monotonic() - started
+    assert done["failed"] is True
+    assert done.get("unreachable", False) is False
+    assert "was not confirmed in time: the host has returned" in done["msg"]
+    assert "Connection timed out" in done["msg"]
+    assert "refused" in controller.opened()
+    assert host.peer_reaches(HOST)
+    assert host.files() == before
+    assert 5 <= took < 25
+    assert host.module("change", state="rolled_back")["changed"] is False
+
+
+def test_an_answer_that_is_lost(controller: Controller) -> None:
+    host = controller.host
+    before = host.files()
+    host.environment |= {"GATED_LOSE": "1", "ANSIBLE_PIPELINING": "true"}
+    done = host.ansible("access_lists", deny=["198.51.100.7"], confirm_timeout=60)
+    assert done["failed"] is True
+    assert "connection was lost while the change was made; the host has returned" in done["msg"]
+    assert host.files() == before
+    assert controller.status() == "none"
+
+
+def test_a_host_that_is_down_already(controller: Controller) -> None:
+    host = controller.host
+    host.module("access_lists", deny=[PEER], force=True)
+    done = host.ansible("access_lists", deny=[], allow_empty=True, confirm_timeout=1)
+    assert done["failed"] is True
+    assert "could not be asked since" in done["msg"]
+    assert host.files()["deny.d/ansible.list"] == f"{PEER}\n"
+
+
+def test_somebody_elses_change(controller: Controller) -> None:
+    host = controller.host
+    host.environment["PATH"], path = host.environment["PATH"], os.environ["PATH"]
+    os.environ["PATH"] = host.environment["PATH"]
+    try:
+        theirs = host.module(
+            "access_lists", name="theirs", deny=["203.0.113.9"], confirm_timeout=90
+        )
+    finally:
+        os.environ["PATH"] = path
+    assert theirs["confirmed"] is False
+    done = host.ansible("access_lists", deny=["198.51.100.7"], confirm_timeout=60)
+    assert done["failed"] is True
+    assert "is not confirmed yet: it is confirmed or undone within" in done["msg"]
+    assert controller.status() == "pending"
+    assert host.module("change", state="confirmed", token="0" * 32)["status"] == "pending"
+    assert host.module("change", state="confirmed", token=theirs["token"])["changed"] is True
+    assert host.files()["deny.d/theirs.list"] == "203.0.113.9\n"
+
+
+def test_the_self_test_where_no_connection_tells(controller: Controller) -> None:
+    host = controller.host
+    host.connection = "local"
+    done = host.ansible("access_lists", deny=["198.51.100.7"], confirm_timeout=60)
+    assert (done["changed"], done["confirmed"]) == (True, True), done
+    before = host.files()
+    host.command("sh", "-c", f"echo PW_PROTECT={PEER} >/etc/default/packetwatch")
+    done = host.ansible("access_lists", deny=["192.0.2.0/28"], force=True, confirm_timeout=60)
+    assert done["failed"] is True
+    assert f"{PEER} on pw0" in done["msg"]
+    assert host.files() == before
+    assert host.peer_reaches(HOST)
+    assert controller.status() == "none"
+
+
+def test_without_systemd_only_no_timer_is_accepted(controller: Controller) -> None:
+    host = controller.host
+    host.command("rmdir", "/run/systemd/system")
+    for check in (True, False):
+        done = host.ansible("policy", check=check, scan_ports=7, confirm_timeout=60)
+        assert done["failed"] is True
+        assert "only confirm_timeout 0 is possible" in done["msg"]
+    done = host.ansible("policy", scan_ports=7, confirm_timeout=0)
+    assert (done["changed"], done["confirmed"]) == (True, True)
