@@ -6,12 +6,17 @@
 
 """The end of a pending change, kept by a transient timer of systemd: the host then returns by itself.
 
-The timer is monotonic, so that setting the clock neither hastens nor delays it.
+The timer is monotonic, so that setting the clock neither hastens nor delays it. It starts the unit that
+the role installs. On a host without the role it starts a copy of this very library, which whoever makes
+the change leaves under /run.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import pkgutil
+import sys
 import typing as t
 
 from ._errors import LoadFailed, Unsupported
@@ -20,12 +25,27 @@ if t.TYPE_CHECKING:
     from ._types import Run
 
 _UNIT = "packetwatch-rollback"
+_COPY = "packetwatch_core"
+_RETURN = f"""
+import subprocess
+from {_COPY}._host import Host
+
+def run(argv, stdin):
+    try:
+        done = subprocess.run(argv, input=stdin, capture_output=True, text=True)
+    except OSError as error:
+        return 127, "", str(error)
+    return done.returncode, done.stdout, done.stderr
+
+Host(run, patience=240.0).roll_back(due=True)
+"""
 
 
 class Deadline:
-    """The one timer; `runtime` and `units`: systemd's folders."""
+    """The one timer; `runtime` and `units`: systemd's folders; `folder`: where a copy may lie."""
 
-    def __init__(self, run: Run, runtime: str, units: str) -> None:
+    def __init__(self, run: Run, runtime: str, units: str, folder: str) -> None:
+        self._folder = folder
         self._run = run
         self._runtime = runtime
         self._units = units
@@ -40,12 +60,8 @@ class Deadline:
 
     def arm(self, seconds: float) -> None:
         """Start the rollback after that time; raises `LoadFailed` if systemd refuses."""
-        if not os.path.exists(os.path.join(self._units, f"{_UNIT}.service")):
-            raise Unsupported(
-                f"{_UNIT}.service is not installed, so that nothing would undo a change that is "
-                "not confirmed: run the role packetwatch.xdp.packetwatch first, or set "
-                "confirm_timeout to 0, which confirms it at once"
-            )
+        installed = os.path.exists(os.path.join(self._units, f"{_UNIT}.service"))
+        command = [] if installed else self._bring_library()
         self.disarm()
         self._call(
             "systemd-run",
@@ -54,6 +70,7 @@ class Deadline:
             "--description=Packetwatch returns unless the change is confirmed",
             f"--on-active={seconds:.3f}s",
             "--timer-property=AccuracySec=100ms",
+            *command,
         )
 
     def disarm(self) -> None:
@@ -61,7 +78,40 @@ class Deadline:
         if os.path.exists(os.path.join(self._runtime, "transient", f"{_UNIT}.timer")):
             self._call("systemctl", "stop", f"{_UNIT}.timer")
 
+    def _bring_library(self) -> list[str]:
+        """Copy this library; what starts its rollback, until that succeeds."""
+        folder = os.path.join(self._folder, _COPY)
+        try:
+            os.makedirs(folder, mode=0o700, exist_ok=True)
+            for name, text in _own_sources():
+                with open(os.path.join(folder, f"{name}.py"), "w", encoding="utf-8") as file:
+                    file.write(text)
+        except OSError as error:
+            raise LoadFailed(f"the rollback cannot be prepared: {error}") from error
+        return [
+            "--collect",
+            "--property=Restart=on-failure",
+            "--property=RestartSec=5",
+            f"--setenv=PYTHONPATH={self._folder}",
+            "--setenv=PYTHONDONTWRITEBYTECODE=1",
+            "/usr/bin/python3",
+            "-Ps",
+            "-c",
+            _RETURN,
+        ]
+
     def _call(self, *argv: str) -> None:
         status, dummy, errors = self._run(argv, None)
         if status:
             raise LoadFailed(f"the timer for changes that are not confirmed: {errors.strip()}")
+
+
+def _own_sources() -> t.Iterator[tuple[str, str]]:
+    """The files of this library by name, be it a folder or the archive that a module comes in."""
+    package = sys.modules[__package__ or ""]
+    for found in pkgutil.iter_modules(package.__path__):
+        name = f"{package.__name__}.{found.name}"
+        spec = importlib.util.find_spec(name)
+        source = spec.loader.get_source(name) if spec and spec.loader else None  # type: ignore
+        if source is not None:
+            yield found.name, source

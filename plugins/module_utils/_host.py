@@ -121,7 +121,7 @@ class Host:
         self.pins = Pins(self.paths.bpffs)
         self._compiler = Compiler(run, self.paths.cache)
         self._alarm = Alarm(run, self.paths.runtime, self.paths.units)
-        self._deadline = Deadline(run, self.paths.runtime, self.paths.units)
+        self._deadline = Deadline(run, self.paths.runtime, self.paths.units, self.paths.pending)
         self._record = Record(self.paths.pending)
 
     # Lists and policies
@@ -545,6 +545,7 @@ class Host:
         """Write the candidate, set the timer, record the change, keep what it replaces."""
         number = self.store.write_candidate(after)
         change = _pending.begin(terms, number, _former.modes(loaded), loaded.program is not None)
+        self._record.make_folder()
         self._deadline.arm(terms.seconds)
         self._record.write(change)
         _former.keep(loaded, self.pins)

@@ -132,19 +132,22 @@ class Record:
             raise Unreadable(f"{self._path}: {error}; remove it to have it forgotten") from error
 
     def write(self, change: Change) -> None:
+        self.make_folder()
         try:
-            self._make_folder()
             replace_file(self._path, json.dumps(change._asdict()))
         except OSError as error:
             raise LoadFailed(f"the change cannot be recorded: {error}") from error
 
-    def _make_folder(self) -> None:
+    def make_folder(self) -> None:
         """Root's alone, in one that others may enter, whatever the umask."""
         parent = os.path.dirname(self.folder)
-        if not os.path.isdir(parent):
-            os.makedirs(parent)
-            os.chmod(parent, 0o755)
-        os.makedirs(self.folder, mode=0o700, exist_ok=True)
+        try:
+            if not os.path.isdir(parent):
+                os.makedirs(parent)
+                os.chmod(parent, 0o755)
+            os.makedirs(self.folder, mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise LoadFailed(f"the change cannot be recorded: {error}") from error
 
     def remove(self) -> None:
         try:

@@ -26,14 +26,25 @@ HOST = "192.0.2.1"
 
 # Both know only what the library asks of them.
 RUN = """#!/bin/sh
-for word; do case "$word" in --on-active=*) seconds=${word#--on-active=} ;; esac; done
+while [ $# -gt 0 ]; do
+    case "$1" in
+        --on-active=*) seconds=${1#--on-active=} ;;
+        --setenv=*) export "${1#--setenv=}" ;;
+        --*) ;;
+        *) break ;;
+    esac
+    shift
+done
+[ $# -gt 0 ] || {
+    export PYTHONPATH=%s
+    set -- /usr/bin/python3 -Ps -m packetwatch_agent rollback --due
+}
 touch /run/systemd/transient/packetwatch-rollback.timer
 (
     sleep "${seconds%%s}"
-    PYTHONPATH=%s /usr/bin/python3 -Ps -m packetwatch_agent rollback --due
+    "$@"
     rm -f /run/systemd/transient/packetwatch-rollback.timer
 ) >/run/rollback.log 2>&1 </dev/null &
-echo $! >/run/timer.pid
 """
 CONTROL = """#!/bin/sh
 case "$*" in
@@ -137,6 +148,16 @@ def test_who_locks_himself_out_is_let_in_again(controller: Controller) -> None:
     assert host.files() == before
     assert 5 <= took < 25
     assert host.module("change", state="rolled_back")["changed"] is False
+
+
+def test_without_the_role_the_module_brings_the_way_back(controller: Controller) -> None:
+    host = controller.host
+    host.command("rm", "/etc/systemd/system/packetwatch-rollback.service")
+    done = host.ansible("access_lists", deny=[PEER], force=True, confirm_timeout=4)
+    assert "was not confirmed in time: the host has returned" in done["msg"], done
+    # It was the timer, from whose process nothing was heard, and not the confirmation that was late.
+    assert host.peer_reaches(HOST), host.command("cat", "/run/rollback.log")
+    assert host.command("cat", "/run/rollback.log") == ""
 
 
 def test_an_answer_that_is_lost(controller: Controller) -> None:

@@ -305,14 +305,6 @@ def test_a_timer_that_systemd_refuses(filtered: Site, confirming: Timers) -> Non
     assert confirming.host.pending() is None
 
 
-def test_the_rollback_is_not_installed(filtered: Site, confirming: Timers) -> None:
-    before = filtered.snapshot()
-    (Path(filtered.paths.units) / "packetwatch-rollback.service").unlink()
-    with pytest.raises(Unsupported, match=r"packetwatch-rollback\.service is not installed"):
-        deny(confirming, STRANGER)
-    assert filtered.snapshot() == before
-
-
 # All kinds of changes
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from packetwatch_core import _deadline
 from packetwatch_core._deadline import Deadline
 from packetwatch_core._errors import InvalidInput, LoadFailed, Unreadable, Unsupported
 from packetwatch_core._pending import AT_ONCE, Record, Terms, begin, check_terms
@@ -25,7 +26,7 @@ class Systemd:
         self.timer = root / "run/transient/packetwatch-rollback.timer"
         self.asked: list[Sequence[str]] = []
         self.status = 0
-        self.deadline = Deadline(self.run, str(root / "run"), str(root / "units"))
+        self.deadline = Deadline(self.run, str(root / "run"), str(root / "units"), str(root))
 
     def boot(self) -> None:
         (self.root / "run/system").mkdir(parents=True)
@@ -57,6 +58,21 @@ def test_arm_and_disarm(systemd: Systemd) -> None:
     systemd.timer.touch()
     systemd.deadline.disarm()
     assert systemd.asked[1:] == [("systemctl", "stop", "packetwatch-rollback.timer")]
+
+
+def test_where_the_role_is_not_installed_the_library_is_left_for_the_timer(
+    systemd: Systemd,
+) -> None:
+    systemd.boot()
+    systemd.deadline.arm(1)
+    (argv,) = systemd.asked
+    assert "/usr/bin/python3" in argv
+    compile(argv[-1], "rollback", "exec")
+    assert f"--setenv=PYTHONPATH={systemd.root}" in argv
+    copied = {path.name for path in (systemd.root / "packetwatch_core").iterdir()}
+    assert {"_host.py", "_former.py", "_store.py"} <= copied
+    own = Path(_deadline.__file__)
+    assert (systemd.root / "packetwatch_core/_deadline.py").read_text() == own.read_text()
 
 
 def test_a_timer_that_is_left_makes_room(systemd: Systemd) -> None:
