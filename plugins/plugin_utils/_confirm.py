@@ -80,7 +80,7 @@ class ChangeAction(TransferAction):
         answer, dummy = self._insist("rolled_back", token, seconds, task_vars)
         told = {
             "rolled_back": "the host has returned to what was confirmed before",
-            "none": "the change had not gone live",
+            "none": "the change had not gone live (if it still does, the host returns by itself)",
         }.get(answer.get("status", ""), answer.get("msg", ""))
         if not told:
             told = (
