@@ -13,9 +13,7 @@ the change leaves under /run.
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import pkgutil
 import sys
 import typing as t
 
@@ -108,6 +106,10 @@ class Deadline:
 
 def _own_sources() -> t.Iterator[tuple[str, str]]:
     """The files of this library by name, be it a folder or the archive that a module comes in."""
+    # Imported here: what a boot does not need would cost it memory.
+    import importlib.util
+    import pkgutil
+
     package = sys.modules[__package__ or ""]
     for found in pkgutil.iter_modules(package.__path__):
         name = f"{package.__name__}.{found.name}"

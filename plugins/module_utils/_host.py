@@ -471,11 +471,11 @@ class Host:
                 )
             return Outcome(True, self._return(change))
 
-    def self_test(self) -> None:
+    def self_test(self, token: str = "") -> None:
         """Ask the loaded program whether protected addresses still reach the SSH server.
 
-        For where no fresh connection could tell. LoadFailed, with the change that is pending
-        rolled back, if one does not, or if it cannot be told.
+        For where no fresh connection could tell. LoadFailed, with the pending change of that
+        token rolled back, if one does not, or if it cannot be told.
         """
         # Imported here: what a boot does not need would cost it memory.
         from . import _peers, _reach
@@ -489,7 +489,7 @@ class Host:
                     )
                 )
         except BaseException:
-            self.roll_back()
+            self.roll_back(token)
             raise
 
     def _find(self, pending: Change | None, token: str) -> Change | None:

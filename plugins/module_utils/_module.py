@@ -66,7 +66,7 @@ def confirmation(module: AnsibleModule, host: Host, pending: Change | None) -> R
     if module.check_mode:
         return {}
     if pending and module.params["confirm_by"] == "self_test":
-        host.self_test()
+        host.self_test(pending.token)
         host.confirm(pending.token)
         pending = None
     if pending is None:

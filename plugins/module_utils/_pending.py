@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import sys
 import time
 import typing as t
@@ -85,7 +84,7 @@ def begin(terms: Terms, number: int, interfaces: dict[str, str], loaded: bool) -
     return Change(
         status=PENDING,
         number=number,
-        token=terms.token or secrets.token_hex(16),
+        token=terms.token or os.urandom(16).hex(),
         owner=terms.owner or caller(),
         interfaces=interfaces,
         loaded=loaded,

@@ -142,7 +142,8 @@ TYPES = {
 FLAVOUR = re.compile(r"-((?:cloud-|rt-)?(?:amd64|arm64))$")
 ENDPOINT = re.compile(r"(?:(?P<v4>[0-9.]+)|\[(?P<v6>[0-9a-fA-F:.]+)\]):(?P<port>[0-9]{1,5})")
 MOST_MEMORY = 65536
-LEAST_TIMEOUT, MOST_TIMEOUT = 10, 3600
+LEAST_TIMEOUT = 10
+MOST_TIMEOUT = 3600
 # Without the second one, lists that could not be had are no failure.
 APT_OPTIONS = ("DPkg::Lock::Timeout=60", "APT::Update::Error-Mode=any")
 UP = 0x1

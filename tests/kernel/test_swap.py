@@ -315,6 +315,7 @@ def test_death_amid_replace(filtered: Site) -> None:
     for text in reversed(texts):
         filtered.host.attach("pw0", source=text)
     state = filtered.host.store.read_current()[1]
+    states = [state._replace(program=text) for text in texts]
 
     def replace(text: str) -> Callable[[], object]:
         return lambda: filtered.host.attach("pw0", source=text)
@@ -325,7 +326,7 @@ def test_death_amid_replace(filtered: Site) -> None:
             now = filtered.host.store.read_current()[1].program
             assert now in texts
             killed_at(step, replace(texts[1] if now == texts[0] else texts[0]))
-            crash.check([state], lambda: filtered.host.attach("pw0"))
+            crash.check(states, lambda: filtered.host.attach("pw0"))
 
 
 def test_death_amid_the_first_attach(site: Site) -> None:
