@@ -19,6 +19,7 @@ import time
 import typing as t
 
 from . import _attach, _protect
+from ._address import format_prefix, parse_prefix
 from ._alarm import Alarm
 from ._compile import Compiler
 from ._describe import count_lists, describe
@@ -39,10 +40,12 @@ if t.TYPE_CHECKING:
     from ._compile import Bytecode
     from ._edits import Edit
     from ._generation import Image
+    from ._libbpf import Map
     from ._types import Run
 
 LOCK_WAIT = 60.0
 UNKNOWN = "unknown until attached"
+_MILLISECOND = 1_000_000
 
 
 class Plan(t.NamedTuple):
@@ -108,6 +111,8 @@ class Host:
     def plan(self, edit: Edit, *, force: bool = False) -> Plan:
         """What `apply` would do; raises all that `apply` raises before it changes anything."""
         with Loaded(self.pins) as loaded:
+            if loaded.active:
+                _protect.check_room(self._protection(), self._protection_maps())
             return self._draft(loaded, edit, force).plan
 
     def apply(self, edit: Edit | None = None, *, force: bool = False) -> Plan:
@@ -123,11 +128,11 @@ class Host:
                     self._write_protection()
                 if loaded.active and draft.apply:
                     undo.callback(loaded.replace(draft.image, self._saved_bytecode))
-                if loaded.active:
-                    self._alarm.set(draft.image.next_expiry)
                 if draft.declared:
                     self._confirm(draft.state)
                 undo.pop_all()
+            if loaded.active:
+                self._alarm.set(draft.image.next_expiry)
             return draft.plan
 
     def _confirm(self, state: State) -> None:
@@ -152,9 +157,13 @@ class Host:
             lists = compile_lists(after)
             areas = lists.areas
             if not force and (after.allow, after.deny) != (before.allow, before.deny):
-                check_protected(areas, self._protection())
+                lasting = areas
+                if any("expires=" in text for text in after.allow.values()):
+                    lasting = compile_lists(after, for_good=True).areas
+                check_protected(lasting, self._protection())
         image = build(areas, policies, loaded.ifindexes, code)
         if edit:
+            _attach.check_listeners(policies, loaded.ifindexes)
             check_memory(capacity_for(image.pages), read_settings(self.paths.settings).list_memory)
         apply = loaded.active and (image.digest != digest_before or not loaded.whole)
         drifted = apply
@@ -189,18 +198,7 @@ class Host:
 
         In check mode nothing is compiled, so `auto` stays unknown where nothing is attached.
         """
-        check_interface(interface)
-        if mode is not None and mode not in MODES:
-            raise InvalidInput(f"mode is {mode!r}: choose one of {', '.join(MODES)}")
-        ifindex = _attach.check_device(interface)
-        check_bpffs(self.paths.bpffs)
-        with Loaded(self.pins) as loaded:
-            _attach.check_free(interface, ifindex, loaded.program_ids)
-            if check:
-                dummy, state = self.store.read_current()
-                return self._foretell(loaded, state, interface, ifindex, mode, source)
-        with self.store.lock(self._patience), Loaded(self.pins) as loaded:
-            return self._attach(loaded, interface, ifindex, mode, source)
+        return self._attach_to(interface, mode, source, check=check)
 
     def reattach(self, interface: str) -> Attachment:
         """Filter an interface as confirmed state declares it; InvalidInput if it does not."""
@@ -210,17 +208,44 @@ class Host:
                 f"{interface} is not declared: it is no longer to be filtered, or never was "
                 "(packetwatch_interfaces, or the module packetwatch.xdp.program, declare it)"
             )
-        return self.attach(interface)
+        return self._attach_to(interface, boot=True)
+
+    def _attach_to(
+        self,
+        interface: str,
+        mode: str | None = None,
+        source: str | None = None,
+        *,
+        check: bool = False,
+        boot: bool = False,
+    ) -> Attachment:
+        """At boot, what was declared is not judged again."""
+        check_interface(interface)
+        if mode is not None and mode not in MODES:
+            raise InvalidInput(f"mode is {mode!r}: choose one of {', '.join(MODES)}")
+        ifindex = _attach.check_device(interface)
+        check_bpffs(self.paths.bpffs)
+        lock = contextlib.nullcontext() if check else self.store.lock(self._patience)
+        with lock, Loaded(self.pins) as loaded:
+            _attach.check_free(interface, ifindex, loaded.program_ids)
+            dummy, state = self.store.read_current()
+            state = _renamed(state, loaded.held_on(ifindex)[0], interface)
+            if not boot:
+                _attach.check_listeners(resolve_policies(state.policy), [interface])
+            if check:
+                return self._foretell(loaded, state, interface, ifindex, mode, source)
+            return self._attach(loaded, state, interface, ifindex, mode, source)
 
     def _attach(
         self,
         loaded: Loaded,
+        state: State,
         interface: str,
         ifindex: int,
         mode: str | None,
         source: str | None,
     ) -> Attachment:
-        dummy, state = self.store.read_current()
+        dummy, confirmed = self.store.read_current()
         wanted = mode or state.interfaces.get(interface, "auto")
         text = source or self._saved_source()
         bytecode = self._compiler.get(text)
@@ -229,32 +254,35 @@ class Host:
         with loaded.generation() as current:
             replaced = loaded.program is None or current.header["bytecode"] != bytecode.digest
             digest_before = current.digest
-        held = loaded.links.get(interface)
-        fresh = held is None or held.ifindex != ifindex
-        moved = not fresh and wanted not in ("auto", former)
-        image = self._image(loaded, state, loaded.ifindexes | {interface: ifindex}, bytecode.digest)
+        name, held = loaded.held_on(ifindex)
+        moved = held is not None and wanted not in ("auto", former)
         reason = ""
         with contextlib.ExitStack() as undo:
+            if held and name != interface:
+                undo.callback(loaded.rename, interface, name)
+                loaded.rename(name, interface)
+            ifindexes = loaded.ifindexes | {interface: ifindex}
+            image = self._image(loaded, state, ifindexes, bytecode.digest)
             if replaced or not loaded.whole or image.digest != digest_before:
                 undo.callback(loaded.replace(image, lambda: bytecode))
             self._write_protection()
-            if fresh or moved:
+            if held is None or moved:
                 undo.callback(loaded.restore, interface, ifindex, former if moved else "none")
                 reason = loaded.attach(interface, ifindex, wanted).reason
-            self._alarm.set(image.next_expiry)
             saved = self._saved_text()
             renewed = saved != text
             if renewed:
                 undo.callback(self._save_source, saved)
                 self._save_source(text)
             declared = state._replace(interfaces=state.interfaces | {interface: wanted})
-            if declared != state:
+            if declared != confirmed:
                 self._confirm(declared)
             undo.pop_all()
+        self._alarm.set(image.next_expiry)
         if first:
             self._renew_agent()
         now = attached(ifindex)
-        changed = replaced or renewed or fresh or moved or declared != state
+        changed = replaced or renewed or held is None or moved or declared != confirmed
         before, after = _line(interface, former), _line(interface, now.mode)
         return Attachment(changed, interface, now.mode, reason, now.program_id, before, after)
 
@@ -270,14 +298,15 @@ class Host:
         """What `_attach` would do, without compiling."""
         wanted = mode or state.interfaces.get(interface, "auto")
         now = attached(ifindex)
-        held = loaded.links.get(interface)
-        fresh = held is None or held.ifindex != ifindex
+        name, held = loaded.held_on(ifindex)
+        fresh = held is None
         replaced = loaded.program is None or (source is not None and source != self._saved_text())
         moved = not fresh and wanted not in ("auto", now.mode)
         foretold = now.mode if not fresh and not moved else wanted
         if foretold == "auto":
             foretold = UNKNOWN
-        changed = fresh or replaced or moved or state.interfaces.get(interface) != wanted
+        declared = state.interfaces.get(interface) == wanted and name in ("", interface)
+        changed = fresh or replaced or moved or not declared
         return Attachment(
             changed,
             interface,
@@ -357,7 +386,9 @@ class Host:
         return BanChange(True, source.text, before, after)
 
     def unban(self, address: str, *, check: bool = False) -> BanChange:
-        """Lift all bans that cover a source."""
+        """Lift all bans that cover a source; where nothing is loaded there are none."""
+        if not self.pins.loaded():
+            return BanChange(False, format_prefix(parse_prefix(address)), "", "")
         bans = self._bans()
         found = bans.why(address).bans
         source = bans.source_of(address).text
@@ -392,8 +423,10 @@ class Host:
         return _protect.compute(settings.protect, settings.protect_auto, network)
 
     def _write_protection(self) -> None:
-        maps = self.pins.open_run_maps(("hosts", "nets", "local"))
-        _protect.write(self._protection(), maps)
+        _protect.write(self._protection(), self._protection_maps())
+
+    def _protection_maps(self) -> dict[str, Map]:
+        return self.pins.open_run_maps(("hosts", "nets", "local"))
 
     def _renew_agent(self) -> None:
         """Start a running agent anew: it sees the maps through a mount made when it started."""
@@ -430,6 +463,17 @@ class Host:
             raise LoadFailed(f"the program cannot be kept: {error}") from error
 
 
+def _renamed(state: State, former: str, interface: str) -> State:
+    """What was declared of an interface's former name holds for its new one."""
+    if not former or former == interface:
+        return state
+    interfaces, policy = dict(state.interfaces), dict(state.policy)
+    for declared in (interfaces, policy):
+        if former in declared:
+            declared.setdefault(interface, declared.pop(former))
+    return state._replace(interfaces=interfaces, policy=policy)
+
+
 def _line(interface: str, mode: str) -> str:
     return f"{interface}: {mode}\n"
 
@@ -443,7 +487,11 @@ def _is_as_long(ban: Ban, duration: float | None) -> bool:
         return False
     if duration is None or not ban.expires:
         return duration is None and not ban.expires
-    return ban.expires - ban.since == round(duration * 1e9)
+    if not ban.since:
+        # It began before this boot: how long it was is not known any more.
+        return ban.expires - time.monotonic_ns() <= duration * 1e9
+    # Over a boot it is carried in fractions of a second.
+    return abs(ban.expires - ban.since - duration * 1e9) < _MILLISECOND
 
 
 def _length(duration: float | None) -> str:
