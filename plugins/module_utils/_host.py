@@ -468,9 +468,10 @@ def _renamed(state: State, former: str, interface: str) -> State:
     if not former or former == interface:
         return state
     interfaces, policy = dict(state.interfaces), dict(state.policy)
-    for declared in (interfaces, policy):
-        if former in declared:
-            declared.setdefault(interface, declared.pop(former))
+    if former in interfaces:
+        interfaces.setdefault(interface, interfaces.pop(former))
+    if former in policy:
+        policy.setdefault(interface, policy.pop(former))
     return state._replace(interfaces=interfaces, policy=policy)
 
 

@@ -358,7 +358,7 @@ def check_masters(
     """What counts closed ports where nobody listens: on ports of bridges, bonds and VRFs."""
     for interface in interfaces:
         master = host.path(f"sys/class/net/{interface['name']}/master")
-        if master.is_symlink() and (policy | interface).get("scan_counts") == "closed":
+        if master.is_symlink() and {**policy, **interface}.get("scan_counts") == "closed":
             name = os.path.basename(os.readlink(master))
             yield (
                 f"{interface['name']} is a port of {name}, where services listen, so all their "
