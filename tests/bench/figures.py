@@ -28,8 +28,9 @@ class Value:
             return list(raw[self.case])
         return [value - base for value, base in zip(raw[self.case], raw[self.base], strict=True)]
 
-    def __str__(self) -> str:
-        return f"{self.case} - {self.base}" if self.base else self.case
+    def cases(self) -> set[str]:
+        """The cases that it is made of."""
+        return {self.case, self.base} - {""}
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,11 @@ class Row:
     goal: float | None
     sense: Sense = "max"
     unit: str = "ns"
+
+    def cases(self) -> set[str]:
+        """The cases that it needs."""
+        reference = self.reference.cases() if isinstance(self.reference, Value) else set()
+        return self.ours.cases() | reference
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,7 @@ class Outcome:
 
     @property
     def verdict(self) -> str:
-        """"ok", "within spread" (missed, but by less than the noise), "MISSED" or "stated"."""
+        """ "ok", "within spread" (missed, but by less than the noise), "MISSED" or "stated"."""
         row = self.row
         if row.goal is None:
             return "stated"

@@ -2,18 +2,20 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The cost of one packet in the kernel: lists, bans, detection, beside xdp-filter and hashes."""
+"""The cost of one packet in the kernel: lists and bans, beside xdp-filter and hashes."""
 
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+import struct
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from bench import addresses
-from bench.addresses import IPV4, IPV6, IPV6_CLUSTERED
+from bench.addresses import IPV4, IPV6_CLUSTERED
 from bench.objects import Object
 from bench.place import Place
-from bench.rivals import XdpFilter, hash_of
+from bench.rivals import XdpFilter
 from bench.rounds import Case
 from bench.runs import Run, Varied
 from kernel import packets
@@ -21,22 +23,34 @@ from kernel.hosting import OWN, Namespace, Site
 
 from packetwatch_core._bans import Bans
 from packetwatch_core._info import BAN_MAPS
-from packetwatch_core._libbpf import Map
+from packetwatch_core._loaded import Loaded
 from packetwatch_core._prog import Program
 
 MILLION = 1_000_000
 PREFIXES, ALLOWED, BANS = 10_000, 1_000, 10_000
-UNLISTED = (1 << 31, (1 << 31) - 1)  # numbers of which none is on a list
+# First number and count. Lists begin with 1, as 0 is 0.0.0.0, which ipset refuses.
+LISTED = (1, MILLION)
+UNLISTED = (1 << 31, (1 << 31) - 1)
 REPEAT = 200_000
 PASS, DROP = 2, 1
-ACK4 = packets.syn4("198.51.100.200", 443, OWN, packets.ACK)
 
 
-def frame4(number: int, flags: int = packets.ACK) -> bytes:
-    return packets.syn4(addresses.text4(addresses.address4(number)), 443, OWN, flags)
+def frame4(source: str, flags: int = packets.ACK, port: int = 443) -> bytes:
+    return packets.syn4(source, port, OWN, flags)
 
 
-FRAME6 = packets.syn6("2001:db8::1", 443, "2001:db8::2", packets.ACK)
+ACK4 = frame4("198.51.100.200")
+ACK6 = packets.syn6("2001:db8::1", 443, "2001:db8::2", packets.ACK)
+DENIED4 = frame4(addresses.hosts4([77])[0])
+
+
+class Target(NamedTuple):
+    """A program under test, where its packets come in, and what can vary their sources."""
+
+    program: Program
+    ifindex: int
+    home: Namespace
+    varied: Varied
 
 
 class Lookups:
@@ -45,118 +59,131 @@ class Lookups:
     def __init__(self, place: Place) -> None:
         self.place = place
         self.cases: dict[str, Case] = {}
-        self._plain = Object(place.programs, False, hash4=MILLION, hash6=MILLION, array=256)
-        self._frags = Object(place.programs, True)
-        for opened in (self._plain, self._frags):
-            place.open.callback(opened.close)
-        self._vary = Varied(self._plain)
-        self._vary_frags = Varied(self._frags)
         self._home = place.wire().host
+        self._objects = self._object(frags=True)
+        self._varied = Varied(self._objects)
 
-    def site(self, deny: list[str], allow: list[str] | None = None, lists: int = 1) -> Site:
+    def _object(self, frags: bool = False, **sizes: int) -> Object:
+        found = Object(self.place.programs, frags, **sizes)
+        self.place.open.callback(found.close)
+        return found
+
+    # Targets
+
+    def site(self, deny: Sequence[str], allow: Sequence[str] = (), lists: int = 1) -> Site:
         """Our filter with these lists, dealt out to so many names."""
         site = self.place.site()
         with site.wire.host.entered():
             for number in range(lists):
-                text = "\n".join(deny[number::lists])
-                site.lists(text, "\n".join(allow or ()) if not number else "", name=f"list{number}", force=True)
+                texts = "\n".join(deny[number::lists]), "\n".join(allow[number::lists])
+                site.lists(*texts, name=f"list{number}", force=True)
         return site
 
-    # One source, again and again
+    def ours(self, site: Site, interface: str = "pw0") -> Target:
+        with site.wire.host.entered():
+            ifindex = socket.if_nametoindex(interface)
+            return Target(site.program(interface), ifindex, site.wire.host, self._varied)
 
-    def same(self, name: str, site: Site | None, frame: bytes, expected: int) -> None:
-        """A case of our program, or of the bare one with the same verdict."""
-        program, ifindex, home = self._under_test(site, expected)
-        self._add(name, Run(program, frame, ifindex, home), expected)
+    def bare(self, verdict: int) -> Target:
+        """The floor: a program that does nothing but return this."""
+        program = self._objects.program("drop" if verdict == DROP else "pass")
+        return Target(program, 0, self._home, self._varied)
 
-    def same_of(self, name: str, rival: XdpFilter, frame: bytes, expected: int) -> None:
-        run = Run(rival.program, frame, rival.ifindex, rival.wire.host)
-        self._add(name, run, expected)
+    def xdp_filter(self) -> Target:
+        rival = XdpFilter(self.place.wire())
+        return Target(rival.program, rival.ifindex, rival.wire.host, self._varied)
 
-    # Random sources
+    def hash(self, program: str, name: str, keys: bytes, size: int) -> Target:
+        """A bare lookup in a hash with these keys."""
+        count = len(keys) // size
+        objects = self._object(**{name: count})
+        objects.map(name).update_many(keys, struct.pack("=I", 1) * count, count)
+        return Target(objects.program(program), 0, self._home, Varied(objects))
+
+    def array(self, pages: int) -> Target:
+        """A bare read at random in an array of so many pages of 64 KiB."""
+        objects = self._object(array=pages)
+        varied = Varied(objects, pages=pages)
+        return Target(objects.program("read_array"), 0, self._home, varied)
+
+    # Cases
+
+    def same(self, name: str, target: Target, frame: bytes, verdict: int) -> None:
+        """One source again and again."""
+        run = Run(target.program, frame, target.ifindex, target.home)
+        self._add(name, run, verdict, lambda: None)
 
     def random(
-        self, name: str, site: Site | None, numbers: tuple[int, int], expected: int, layout: int = IPV4
+        self, name: str, target: Target, numbers: tuple[int, int], verdict: int, layout: int = IPV4
     ) -> None:
-        """A case of our program, or of the bare one behind the same generator."""
-        program, ifindex, home = self._under_test(site, expected)
-        frame = ACK4 if layout == IPV4 else FRAME6
-        run, prepare = self._vary_frags.run(program, frame, ifindex, home, numbers, layout=layout)
-        self._add(name, run, expected, prepare)
+        """Another source for each packet."""
+        frame = ACK4 if layout == IPV4 else ACK6
+        prepare = target.varied.prepare(target.program, numbers, layout)
+        run = Run(target.varied.program, frame, target.ifindex, target.home)
+        self._add(name, run, verdict, prepare)
 
-    def random_plain(
-        self, name: str, program: str, numbers: tuple[int, int], expected: int, layout: int = IPV4,
-        **settings: int,
-    ) -> None:
-        """A case of one of the bench's own programs."""
-        frame = ACK4 if layout == IPV4 else FRAME6
-        run, prepare = self._vary.run(
-            self._plain.program(program), frame, 0, self._home, numbers, layout=layout, **settings
-        )
-        self._add(name, run, expected, prepare)
-
-    def map(self, name: str) -> Map:
-        return self._plain.map(name)
-
-    def _under_test(self, site: Site | None, expected: int) -> tuple[Program, int, Namespace]:
-        if site is None:
-            return self._frags.program("drop" if expected == DROP else "pass"), 0, self._home
-        with site.wire.host.entered():
-            return site.program(), socket.if_nametoindex("pw0"), site.wire.host
-
-    def _add(
-        self, name: str, run: Run, expected: int, prepare: Callable[[], None] | None = None
-    ) -> None:
-        if prepare:
-            prepare()
-        verdict = run.verdict()
-        if verdict != expected:
-            raise AssertionError(f"{name}: verdict {verdict}, expected {expected}")
+    def _add(self, name: str, run: Run, verdict: int, prepare: Callable[[], None]) -> None:
+        prepare()
+        found = run.verdict()
+        if found != verdict:
+            raise AssertionError(f"{name}: verdict {found}, expected {verdict}")
 
         def case() -> float:
-            if prepare:
-                prepare()
+            prepare()
             return run.cost(REPEAT)
 
         self.cases[name] = case
 
 
+def add_ipv4(lookups: Lookups) -> None:
+    """xdp-filter's ten thousand hosts, then a million with everything on."""
+    rival = lookups.xdp_filter()
+    ten = lookups.ours(lookups.site(addresses.hosts4(range(1, XdpFilter.ENTRIES + 1))))
+    lookups.same("bare drop", lookups.bare(DROP), ACK4, DROP)
+    lookups.same("bare pass", lookups.bare(PASS), ACK4, PASS)
+    lookups.same("denied, 10k list", ten, DENIED4, DROP)
+    lookups.same("denied, xdp-filter 10k", rival, DENIED4, DROP)
+    lookups.same("established, xdp-filter 10k", rival, ACK4, PASS)
+
+    deny = addresses.hosts4(range(1, MILLION + 1)) + addresses.prefixes4(PREFIXES)
+    allow = addresses.hosts4(range(UNLISTED[0] - ALLOWED, UNLISTED[0]))
+    site = lookups.site(deny, allow)
+    ban_some(site, BANS)
+    full = lookups.ours(site)
+    lookups.same("established, everything on", full, ACK4, PASS)
+    sixteen = lookups.ours(lookups.site(deny, allow, lists=16))
+    keys = b"".join(addresses.address4(n).to_bytes(4, "big") for n in range(1, MILLION + 1))
+    table = lookups.hash("lookup4", "hash4", keys, 4)
+    for kind, sources, verdict in (("denied", LISTED, DROP), ("unlisted", UNLISTED, PASS)):
+        lookups.random(f"random {kind}", full, sources, verdict)
+        lookups.random(f"random {kind}, 16 lists", sixteen, sources, verdict)
+        lookups.random(f"random {kind}, floor", lookups.bare(verdict), sources, verdict)
+        lookups.random(f"random {kind}, hash", table, sources, verdict)
+    array = lookups.array(area_pages(site))
+    lookups.random("random array read", array, UNLISTED, PASS)
+
+
+def add_ipv6(lookups: Lookups, layout: int) -> None:
+    """A million hosts, uniform or in clusters."""
+    name = "IPv6 clustered" if layout == IPV6_CLUSTERED else "IPv6 uniform"
+    numbers = range(1, MILLION + 1)
+    ours = lookups.ours(lookups.site(addresses.hosts6(numbers, layout)))
+    keys = b"".join(addresses.address6(n, layout).to_bytes(16, "big") for n in numbers)
+    table = lookups.hash("lookup6", "hash6", keys, 16)
+    for kind, sources, verdict in (("denied", LISTED, DROP), ("unlisted", UNLISTED, PASS)):
+        lookups.random(f"{name}, {kind}", ours, sources, verdict, layout)
+        lookups.random(f"{name}, {kind}, floor", lookups.bare(verdict), sources, verdict, layout)
+        lookups.random(f"{name}, {kind}, hash", table, sources, verdict, layout)
+
+
 def ban_some(site: Site, count: int) -> None:
-    """Ban sources by hand that nobody else uses."""
+    """Ban sources by hand that nobody here uses."""
     bans = Bans(site.host.pins.open_run_maps(BAN_MAPS))
     for number in range(count):
-        bans.add(f"172.{16 + (number >> 16)}.{number >> 8 & 255}.{number & 255}", 86400)
+        bans.add(f"172.16.{number >> 8 & 255}.{number & 255}", 86400)
 
 
-def fill4(lookups: Lookups) -> None:
-    """IPv4: xdp-filter's ten thousand, then a million."""
-    ten = lookups.site(addresses.hosts4(range(XdpFilter.ENTRIES)))
-    rival = XdpFilter(lookups.place.wire())
-    lookups.same("bare drop", None, ACK4, DROP)
-    lookups.same("bare pass", None, ACK4, PASS)
-    lookups.same("denied, 10k list", ten, frame4(77), DROP)
-    lookups.same_of("denied, xdp-filter 10k", rival, frame4(77), DROP)
-    lookups.same_of("established, xdp-filter 10k", rival, ACK4, PASS)
-
-    hosts = addresses.hosts4(range(MILLION))
-    deny = hosts + addresses.prefixes4(PREFIXES)
-    allow = addresses.hosts4(range(UNLISTED[0] - ALLOWED, UNLISTED[0]))
-    full = lookups.site(deny, allow)
-    sixteen = lookups.site(deny, allow, lists=16)
-    with full.wire.host.entered():
-        ban_some(full, BANS)
-    lookups.same("established, everything on", full, ACK4, PASS)
-    denied = (0, MILLION)
-    for name, site in (("", full), (", 16 lists", sixteen)):
-        lookups.random(f"random denied{name}", site, denied, DROP)
-        lookups.random(f"random unlisted{name}", site, UNLISTED, PASS)
-    lookups.random("floor of random denied", None, denied, DROP)
-    lookups.random("floor of random unlisted", None, UNLISTED, PASS)
-
-    numbers = range(MILLION)
-    keys = b"".join(addresses.address4(number).to_bytes(4, "big") for number in numbers)
-    hash_of(lookups.map("hash4"), keys, 4)
-    pages = len(full.host.info({"lists"})) and 140
-    lookups.random_plain("hash, random denied", "lookup4", denied, DROP)
-    lookups.random_plain("hash, random unlisted", "lookup4", UNLISTED, PASS)
-    lookups.random_plain("array, one random read", "read_array", UNLISTED, PASS, pages=pages)
+def area_pages(site: Site) -> int:
+    """Pages of the compiled IPv4 lists."""
+    with site.wire.host.entered(), Loaded(site.host.pins) as loaded, loaded.generation() as current:
+        return int(current.header["v6_page"] - current.header["v4_page"])

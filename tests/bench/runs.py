@@ -60,35 +60,24 @@ class Run:
 class Varied:
     """A program that gives every packet another source and hands it to the one under test."""
 
-    def __init__(self, programs: Object) -> None:
-        self.objects = programs
-        self._vary = programs.program("vary")
+    def __init__(self, programs: Object, pages: int = 0) -> None:
+        self.program = programs.program("vary")
         self._targets = programs.map("targets")
         self._settings = Settings(programs.map("settings"), addresses.TOPS)
+        self._pages = pages
         self._used = 0
 
-    def run(
-        self,
-        program: Program,
-        frame: bytes,
-        ifindex: int,
-        home: Namespace,
-        numbers: tuple[int, int],
-        **settings: int,
-    ) -> tuple[Run, Callable[[], None]]:
-        """A run with sources of these numbers (first, count), and what prepares it."""
+    def prepare(self, target: Program, numbers: tuple[int, int], layout: int) -> Callable[[], None]:
+        """What lets sources of these numbers (first, count) meet the target."""
         slot = self._used
         self._used += 1
-        self._targets.update(slot.to_bytes(4, "little"), program.fd.to_bytes(4, "little"))
+        self._targets.update(slot.to_bytes(4, "little"), target.fd.to_bytes(4, "little"))
         first, count = numbers
-
-        def prepare() -> None:
-            self._settings.set(
-                first=first,
-                count=count,
-                target=slot,
-                clusters=addresses.CLUSTERS,
-                **settings,
-            )
-
-        return Run(self._vary, frame, ifindex, home), prepare
+        return lambda: self._settings.set(
+            first=first,
+            count=count,
+            layout=layout,
+            target=slot,
+            clusters=addresses.CLUSTERS,
+            pages=self._pages,
+        )
