@@ -19,7 +19,7 @@ import typing as t
 from . import _abi
 from ._digest import sha256
 from ._errors import InvalidInput
-from ._libbpf import ARRAY, ARRAY_OF_MAPS, KernelError, Map
+from ._libbpf import ARRAY, ARRAY_OF_MAPS, F_MMAPABLE, KernelError, Map
 from ._pins import RING_CAPACITY
 from ._policy import DEFAULT, Policy, nanoseconds
 from ._tables import Tables
@@ -221,7 +221,9 @@ def _point(slot: Map, pages: Map) -> None:
 
 
 def _pages(capacity: int) -> Map:
-    return Map.create(ARRAY, "pages", 4, _abi.PAGE, capacity)
+    # The kernel gives an array that may be mapped whole pages of memory; any other begins amid one,
+    # and then every line of the tables lies across two of what the processor fetches at once.
+    return Map.create(ARRAY, "pages", 4, _abi.PAGE, capacity, F_MMAPABLE)
 
 
 def _features(areas: Areas, policies: t.Mapping[str, Policy]) -> int:
@@ -253,19 +255,23 @@ def _published(policy: Policy) -> list[int]:
 
 
 def _policy_table(policies: t.Mapping[str, Policy], ifindexes: t.Mapping[str, int]) -> bytes:
-    """All slots; InvalidInput if too many interfaces' numbers fall into the same ones."""
+    """All slots; InvalidInput if too many interfaces' numbers fall into the same ones.
+
+    Those with a policy of their own come first. The others get a slot too, so that it is found at
+    once, or none, where the default policy is what is found in the end.
+    """
     slots: dict[int, bytes] = {0: _policy(policies[DEFAULT], 0)}
-    for name, ifindex in sorted(ifindexes.items()):
-        if name not in policies:
-            continue
+    for name, ifindex in sorted(ifindexes.items(), key=lambda item: (item[0] not in policies, item)):
         places = [(ifindex + i) % _abi.POLICY_SLOTS for i in range(_abi.POLICY_PROBES)]
         free = [place for place in places if place not in slots]
+        if not free and name not in policies:
+            continue
         if not free:
             raise InvalidInput(
                 f"no room for a policy of {name}: interfaces whose numbers end alike take its "
                 "slots; let it have the default policy"
             )
-        slots[free[0]] = _policy(policies[name], ifindex)
+        slots[free[0]] = _policy(policies.get(name, policies[DEFAULT]), ifindex)
     empty = bytes(_abi.POLICY.size)
     return b"".join(slots.get(i, empty) for i in range(_abi.POLICY_SLOTS))
 

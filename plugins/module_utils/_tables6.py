@@ -4,9 +4,10 @@
 
 # This code is PRIVATE to the collection.
 
-"""The IPv6 area of docs/tables.md: tries of tables with leaves, over both halves of an address.
+"""The IPv6 area of docs/tables.md: a walk for the next 26 bits, and more where they do not decide.
 
-A *mark* is `after << 2 | verdict`, as in the start words of _ranges.
+A *block* is all addresses that a walk cannot tell from each other: those that are equal up to the end
+of its chunk.
 """
 
 from __future__ import annotations
@@ -15,256 +16,142 @@ from array import array
 from itertools import pairwise
 
 from ._errors import TooLarge
+from ._lines import CHUNK, LEAST_TOP, Lines, cuts_at, table_width
 
-PAGE_WORDS = 1 << 13
-"""64-bit words in a page of 64 KiB."""
+BITS = 128
+BRANCH = 1
+PRESENT = 1 << 7
+STEPS = 48
+"""Lines that a lookup visits at most."""
 
-LOWER = (1 << 64) - 1
-"""Mask of an address's lower half."""
-TABLE = 1 << 2
-OFFSET = 26
-PLACE = (1 << 32) - 1
-"""Mask of a descriptor's offset, once it is shifted down."""
-AFTER = 62
-_LEVELS = 4
-_MAX_WIDTH = 20
-_MAX_LEAF = 4096
-_MAX_WORDS = 1 << 32
-_SMALL = 8  # keys of a leaf that needs no table above it
-_CLUSTER = 512  # words up to which a leaf and those below it share a page at all costs
-_ROOT_WIDTH = 12  # the root may always be that wide: half a page
-
-_INFO = [mark & 3 | mark >> 2 << AFTER for mark in range(16)]
-
-
-def _numbers() -> array[int]:
-    return array("Q")
-
-
-class _Half:
-    """Starts in one half of the address: its 64-bit keys, ascending, and their marks."""
-
-    def __init__(self) -> None:
-        self.keys = _numbers()
-        self.marks = bytearray()
-
-
-class _Upper(_Half):
-    """Starts by their upper half. A mark's verdict holds from the key's lower half 0 on."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first = _numbers()
-        """For each key the index of its first start in the lower half; at the end, of the next one.
-
-        A key without any has that verdict for its whole /64.
-        """
+_LONG = (1 << 64) - 1
+_CHUNK_MASK = (1 << CHUNK) - 1
+_TABLES = 5  # at most below each other in one walk, as each decides 5 of 26 bits
+_PLAIN = (0, 5, 10)  # marks of starts behind which the same holds as at them
+_FLAGS = [
+    PRESENT | before << 1 | (mark & 3) << 3 | mark >> 2 << 5
+    for mark in range(16)
+    for before in range(4)
+]
+"""Low bits of a record for one start, by `mark << 2 | before`."""
 
 
 def build6(words: list[int]) -> tuple[array[int], int]:
-    """Return the area (unpadded) and the root descriptor for start words, as _ranges has them.
+    """Return the area (unpadded) and the top table's width for start words, as _ranges has them."""
+    width = _top_width(words)
+    lines = Lines()
+    first = lines.reserve(1 << width)
+    blocks = _Blocks(lines, words, 0, width, 0)
+    cuts = cuts_at(blocks.firsts, 0, len(blocks.firsts), BITS - width + 4)
+    buckets = [blocks.firsts[cut] >> BITS - width + 4 for cut in cuts[:-1]]
+    lines.table(first, blocks.keys, cuts, buckets, width, CHUNK, blocks.records)
+    return lines.area, width
 
-    Raises TooLarge when offsets do not fit into their field of 32 bits.
+
+def _top_width(words: list[int]) -> int:
+    """The width that suits the words, unless its chunk ends amid crowds.
+
+    Blocks should have one start or many, as each that has two costs as much as one with many. Crowds
+    lie under prefixes of 32 bits, as registries hand them out: there the chunk of the narrowest table
+    ends.
     """
-    upper, lower = _split(words)
-    builder = _Builder(upper, lower)
-    root = builder.node(upper, 0, len(upper.keys), 0, 0, _LEVELS)
-    if len(builder.area) > _MAX_WORDS:
-        raise TooLarge(
-            "the IPv6 lists need more than 32 GiB of tables: use shorter lists or larger prefixes"
+    width = table_width(words, 0, len(words), BITS, LEAST_TOP)[0]
+    blocks = _count_blocks(words, width + CHUNK)
+    if blocks * 10 < len(words) * 9 and _count_blocks(words, LEAST_TOP + CHUNK) * 8 <= blocks:
+        return LEAST_TOP
+    return width
+
+
+def _count_blocks(words: list[int], bits: int) -> int:
+    return len(cuts_at(words, 0, len(words), BITS - bits + 4)) - 1
+
+
+class _Blocks:
+    """Start words by their blocks: a key and a record each; walks below where one has several."""
+
+    def __init__(
+        self, lines: Lines, words: list[int], state: int, consumed: int, depth: int
+    ) -> None:
+        shift = BITS - consumed - CHUNK + 4  # of words
+        if shift <= 4:
+            self.firsts = words
+            up = 4 - shift
+            self.keys = array(
+                "I", [(word >> 4 << up & _CHUNK_MASK) << 4 | word & 15 for word in words]
+            )
+            self.records = b""
+            return
+        cuts = cuts_at(words, 0, len(words), shift)
+        single = len(cuts) > len(words)
+        self.firsts = words if single else [words[cut] for cut in cuts[:-1]]
+        marks = [word & 15 for word in words]
+        befores = [state, *[mark >> 2 for mark in marks]]
+        records = array("Q", bytes(16 * len(self.firsts)))
+        if not single:
+            befores = [befores[cut] for cut in cuts[:-1]]
+            marks = [marks[cut - 1] for cut in cuts[1:]]
+        self.keys = array(
+            "I",
+            [
+                (word >> shift & _CHUNK_MASK) << 4 | mark
+                for word, mark in zip(self.firsts, marks)
+            ],
         )
-    return builder.area, root
+        _write_records(records, self.firsts, marks, befores, BITS - consumed - CHUNK)
+        depth += _lines_of(len(self.firsts))
+        if not single:
+            for number, (begin, end) in enumerate(pairwise(cuts)):
+                if end - begin > 1:
+                    below = lines.reserve(1)
+                    _write_walk(
+                        lines, below, words[begin:end], befores[number], consumed + CHUNK, depth
+                    )
+                    records[2 * number] = below
+                    records[2 * number + 1] = BRANCH
+        self.records = records.tobytes()
 
 
-def _split(words: list[int]) -> tuple[_Upper, _Half]:
-    """Return the starts by their upper halves, and all starts in lower halves one after another."""
-    upper = _Upper()
-    lower = _Half()
-    keys, marks, first = upper.keys, upper.marks, upper.first
-    low_keys, low_marks = lower.keys, lower.marks
-    state = 0
-    key = -1
-    for word in words:
-        mark = word & 15
-        if word >> 68 != key:
-            if keys and first[-1] == len(low_keys):
-                _merge_last(upper)
-            key = word >> 68
-            keys.append(key)
-            first.append(len(low_keys))
-            low = word >> 4 & LOWER
-            if low or mark & 3 != mark >> 2:
-                low_keys.append(low)
-                low_marks.append(mark)
-                marks.append(mark & 12 | state)
-            else:
-                marks.append(mark)
-        else:
-            low_keys.append(word >> 4 & LOWER)
-            low_marks.append(mark)
-            marks[-1] = marks[-1] & 3 | mark & 12
-        state = mark >> 2
-    if first[-1] == len(low_keys):
-        _merge_last(upper)
-    first.append(len(low_keys))
-    return upper, lower
+def _write_walk(
+    lines: Lines, line: int, words: list[int], state: int, consumed: int, depth: int
+) -> None:
+    """Let a line lead to words whose first bits are equal."""
+    if depth + _lines_of(len(words)) > STEPS:
+        raise TooLarge("the IPv6 lists nest too deeply for the tables: use shorter lists")
+    blocks = _Blocks(lines, words, state, consumed, depth)
+    lines.walk(line, blocks.keys, state, CHUNK, blocks.records)
 
 
-def _merge_last(upper: _Upper) -> None:
-    """Let the last key but one tell what holds from the last one on, if that follows at once."""
-    if len(upper.keys) > 1 and upper.keys[-1] - upper.keys[-2] == 1:
-        upper.marks[-2] = upper.marks[-2] & 3 | upper.marks[-1] & 12
-        upper.keys.pop()
-        upper.marks.pop()
-        upper.first.pop()
+def _lines_of(keys: int) -> int:
+    """How many lines a walk to so many keys visits at most."""
+    found = 1
+    reach = 15
+    while reach < keys:
+        found, reach = found + 1, reach * 16
+    return found + (_TABLES if keys > 128 else 0)
 
 
-def _width(keys: array[int], begin: int, end: int, rest: int, levels: int, generous: bool) -> int:
-    """Return the width of the table for these keys; 0: a leaf suits them better.
+def _write_records(
+    records: array[int], words: list[int], marks: list[int], befores: list[int], left: int
+) -> None:
+    """Write records for blocks of one start each; none where its key says it all.
 
-    Rest is how many bits the tables above have left, levels how many tables may still come. A table
-    has about as many words as keys below it, or up to four times as many if generous.
+    left: how many bits of the address a record holds, leftmost in its 128.
     """
-    count = end - begin
-    split = (count - 1).bit_length()
-    common = rest - (keys[begin] ^ keys[end - 1]).bit_length()
-    needed = min(common + split - 1, rest)  # two keys a bucket
-    limit = min(max(split + 2, _ROOT_WIDTH) if generous else split, _MAX_WIDTH)
-    if common + split // 2 <= limit:
-        width = min(needed, limit)
-    else:  # tables that split nothing yet lead to where the keys differ
-        tables = -(-needed // limit)
-        if tables > levels and count <= _MAX_LEAF:
-            return 0
-        width = min(-(-needed // min(tables, levels)), limit)
-    if count <= _MAX_LEAF:
-        return width
-    # What tables of 16 bits below cannot reach, this one must. Then a leaf never has more than
-    # 4,096 keys (12 bits), however the keys lie.
-    return max(width, rest - 12 - 16 * (levels - 1))
+    high_mask = _LONG & ~((1 << max(64 - left, 0)) - 1)
+    low_mask = _LONG & ~((1 << min(128 - left, 64)) - 1)
+    records[0::2] = array("Q", _moved(words, 60 - left, high_mask))
+    rests = _moved(words, 124 - left, low_mask)
+    records[1::2] = array(
+        "Q",
+        [rest | _FLAGS[mark << 2 | before] for rest, mark, before in zip(rests, marks, befores)],
+    )
+    for number, mark in enumerate(marks):
+        if mark in _PLAIN and not records[2 * number] and not rests[number]:
+            records[2 * number + 1] = 0
 
 
-class _Builder:
-    """Writes tables and leaves, in the order of their keys, into the area."""
-
-    def __init__(self, upper: _Upper, lower: _Half) -> None:
-        self.area = array("Q")
-        self._upper = upper
-        self._lower = lower
-
-    def node(
-        self, half: _Half, begin: int, end: int, state: int, consumed: int, levels: int
-    ) -> int:
-        """Write what half.keys[begin:end] need; state holds before them. Return the descriptor."""
-        width = 0
-        if end - begin > _SMALL and levels:
-            generous = half is self._upper and not consumed
-            width = _width(half.keys, begin, end, 64 - consumed, levels, generous)
-        if width:
-            return self._table(half, begin, end, state, consumed, levels, width)
-        if half is self._lower:
-            return self._lower_leaf(begin, end) | state
-        return self._upper_leaf(begin, end) | state
-
-    def _table(
-        self, half: _Half, begin: int, end: int, state: int, consumed: int, levels: int, width: int
-    ) -> int:
-        """Write a table and everything below it."""
-        area, keys, marks = self.area, half.keys, half.marks
-        base = len(area)
-        size = 1 << width
-        area.frombytes(bytes(8 * size))
-        shift = 64 - consumed - width
-        descriptor = base << OFFSET | width << 4 | TABLE | state
-        cuts = [
-            index
-            for index, (former, key) in enumerate(pairwise(keys[begin:end]), begin + 1)
-            if (former ^ key) >> shift
-        ]
-        filled = 0  # the first bucket whose descriptor is not written
-        for cut in (*cuts, end):
-            key = keys[begin]
-            bucket = key >> shift & (size - 1)
-            if state and filled < bucket:
-                self._fill(base + filled, base + bucket, state)
-            filled = bucket + 1
-            if not key & ((1 << shift) - 1) and self._is_plain(half, begin):
-                state = marks[begin] & 3  # the descriptor's verdict says it already
-                begin += 1
-            if begin < cut:
-                below = self.node(half, begin, cut, state, consumed + width, levels - 1)
-                area[base + bucket] = below
-                state = marks[cut - 1] >> 2
-                begin = cut
-            else:
-                area[base + bucket] = state
-        if state:
-            self._fill(base + filled, base + size, state)
-        return descriptor
-
-    def _fill(self, begin: int, end: int, state: int) -> None:
-        self.area[begin:end] = array("Q", (state,)) * (end - begin)
-
-    def _is_plain(self, half: _Half, index: int) -> bool:
-        """Return whether a key's verdict holds on behind it, its lower half having no starts."""
-        if half.marks[index] & 3 != half.marks[index] >> 2:
-            return False
-        first = self._upper.first
-        return half is self._lower or first[index] == first[index + 1]
-
-    def _reserve(self, words: int) -> int:
-        """Return the place for that many words on one page, which is the area's end."""
-        place = len(self.area)
-        free = -place % PAGE_WORDS
-        if 0 < free < words:
-            self.area.frombytes(bytes(8 * free))
-            place += free
-        return place
-
-    def _lower_leaf(self, begin: int, end: int) -> int:
-        """Write a leaf of starts in the lower half; return its descriptor with verdict 0."""
-        place = self._reserve(2 * (end - begin))
-        self.area.extend(self._lower.keys[begin:end])
-        self.area.extend([_INFO[mark] for mark in self._lower.marks[begin:end]])
-        return place << OFFSET | end - begin << 10
-
-    def _upper_leaf(self, begin: int, end: int) -> int:
-        """Write a leaf of starts in the upper half, and behind it what its keys lead to."""
-        area, first, marks = self.area, self._upper.first, self._upper.marks
-        count = end - begin
-        cluster = 2 * (count + first[end] - first[begin])
-        if cluster <= _CLUSTER:
-            return self._cluster(begin, end, self._reserve(cluster))
-        place = self._reserve(2 * count)
-        area.extend(self._upper.keys[begin:end])
-        area.extend([_INFO[mark] for mark in marks[begin:end]])
-        for index, info in enumerate(range(place + count, place + 2 * count), begin):
-            low, high = first[index], first[index + 1]
-            if low < high:
-                area[info] |= self.node(self._lower, low, high, marks[index] & 3, 0, _LEVELS)
-        return place << OFFSET | count << 10
-
-    def _cluster(self, begin: int, end: int, place: int) -> int:
-        """Write a leaf of the upper half and, right behind it, one for each key that needs it."""
-        first, marks = self._upper.first, self._upper.marks
-        keys, low_marks = self._lower.keys, self._lower.marks
-        infos: list[int] = []
-        below: list[int] = []
-        free = place + 2 * (end - begin)
-        low = first[begin]
-        for index in range(begin, end):
-            high = first[index + 1]
-            info = _INFO[marks[index]]
-            if high - low == 1:
-                info |= free << OFFSET | 1 << 10
-                below += keys[low], _INFO[low_marks[low]]
-                free += 2
-            elif low < high:
-                info |= free << OFFSET | high - low << 10
-                below += keys[low:high]
-                below += [_INFO[mark] for mark in low_marks[low:high]]
-                free += 2 * (high - low)
-            infos.append(info)
-            low = high
-        self.area.fromlist([*self._upper.keys[begin:end], *infos, *below])
-        return place << OFFSET | end - begin << 10
+def _moved(words: list[int], up: int, mask: int) -> list[int]:
+    """Words shifted up, or down if that is negative, and masked."""
+    if up < 0:
+        return [word >> -up & mask for word in words]
+    return [word << up & mask for word in words]

@@ -104,6 +104,7 @@ static __always_inline void pw_parse_tcp(struct xdp_md *context, struct pw_curso
 static __always_inline void pw_parse_upper4(struct xdp_md *context, struct pw_cursor *cursor,
 					    struct iphdr *ip, struct pw_packet *packet)
 {
+	packet->ports_known = packet->sport = packet->dport = 0;
 	packet->upper = PW_UPPER_OTHER;
 	if (ip->protocol != IPPROTO_TCP)
 		return;
@@ -138,6 +139,7 @@ static __always_inline void pw_parse_upper6(struct xdp_md *context, struct pw_cu
 	cursor->remaining = pw_be16(ip->payload_len);
 	if (!cursor->remaining) /* a jumbogram (RFC 2675): its length is in an option */
 		cursor->remaining = 0xffff;
+	packet->ports_known = packet->sport = packet->dport = 0;
 	packet->upper = PW_UPPER_OTHER;
 	for (int i = 0; i <= PW_EXT_MAX; i++) {
 		if (next == IPPROTO_TCP) {

@@ -1,0 +1,207 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is PRIVATE to the collection.
+
+"""The lines of docs/tables.md: nodes of 64 bytes, as large as what a processor fetches at once.
+
+A *key* is `low << 4 | after << 2 | verdict`, as the start words of _ranges are, with at most `CHUNK`
+bits in low.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from itertools import pairwise
+
+from ._errors import TooLarge
+
+PAGE_LINES = 1 << 10
+"""Lines in a page of 64 KiB."""
+WORDS = 16
+"""Words of 32 bits in a line."""
+KEYS = WORDS - 1
+CHUNK = 26
+"""Bits of an address that one walk from line to line decides."""
+LEAST_TOP = 32 - CHUNK
+"""Width of the narrowest top table: what is left of an IPv4 address is a chunk."""
+INNER = 3
+TABLE = 7
+RECORD = 16
+"""Bytes of a record."""
+MAX_LINES = 1 << 27
+
+_PAD = (1 << 31) - 1  # above all keys
+_EMPTY = array("I", [0, *[_PAD] * KEYS])
+_FAN = 16
+_CROWD = 9  # keys a line on average, at most
+_LEAST_WIDTH = 5  # a narrower table does no more than an inner line
+_MOST_WIDTH = 22
+_CHEAP = 128  # a table that much smaller than what lies below it may be as empty as it likes
+
+
+class Lines:
+    """An area that is being written."""
+
+    def __init__(self) -> None:
+        self.area = array("I")
+
+    def reserve(self, count: int) -> int:
+        """Append so many lines without keys; return the first one's number."""
+        first = len(self.area) // WORDS
+        if first + count > MAX_LINES:
+            raise TooLarge(
+                f"the lists need more than {MAX_LINES >> 14} MiB of tables: "
+                "use shorter lists or larger prefixes"
+            )
+        self.area += _EMPTY * count
+        return first
+
+    def walk(
+        self, line: int, keys: array[int], state: int, bits: int, records: bytes = b""
+    ) -> None:
+        """Let a line lead to all keys; their low bits are so many, and state holds before them."""
+        _Walk(self, keys, state, records).fill(line, 0, len(keys), bits)
+
+    def table(
+        self,
+        first: int,
+        keys: array[int],
+        cuts: list[int],
+        buckets: Sequence[int],
+        width: int,
+        bits: int,
+        records: bytes = b"",
+    ) -> None:
+        """Fill the top table that begins there, whose buckets begin with keys[cut].
+
+        bits: how many are left in the keys.
+        """
+        _Walk(self, keys, 0, records).spread(first, cuts, buckets, width, bits)
+
+
+class _Walk:
+    """Writes what leads to some keys."""
+
+    def __init__(self, lines: Lines, keys: array[int], state: int, records: bytes) -> None:
+        self._lines = lines
+        self._area = lines.area
+        self._keys = keys
+        self._state = state
+        self._records = records
+
+    def fill(self, line: int, begin: int, end: int, bits: int) -> None:
+        """Let a line lead to keys[begin:end], which differ in their lowest bits only."""
+        if end - begin <= KEYS:
+            self._leaf(line, begin, end)
+            return
+        width, cuts = table_width(self._keys, begin, end, bits)
+        if not width:
+            self._inner(line, begin, end, reach_of(end - begin))
+            return
+        first = self._lines.reserve(1 << width)
+        below = bits - width
+        self._area[line * WORDS] = first << 4 | TABLE
+        self._area[line * WORDS + 1] = (1 << width) - 1 << 8 | below
+        mask = (1 << width) - 1
+        buckets = [self._keys[cut] >> below + 4 & mask for cut in cuts[:-1]]
+        self.spread(first, cuts, buckets, width, below)
+
+    def spread(
+        self, first: int, cuts: list[int], buckets: Sequence[int], width: int, bits: int
+    ) -> None:
+        """Fill the lines of a table; keys[cut] is the first one of its bucket."""
+        area, keys, plain = self._area, self._keys, not self._records
+        filled = 0  # the first line that is not written
+        state = self._before(cuts[0])
+        for bucket, (begin, end) in zip(buckets, pairwise(cuts)):
+            if state and filled < bucket:
+                self._say(first + filled, first + bucket, state)
+            filled = bucket + 1
+            if plain and end - begin <= KEYS:
+                place = (first + bucket) * WORDS
+                area[place] = state * 5
+                area[place + 1 : place + 1 + end - begin] = keys[begin:end]
+            else:
+                self.fill(first + bucket, begin, end, bits)
+            state = keys[end - 1] >> 2 & 3
+        if state:
+            self._say(first + filled, first + (1 << width), state)
+
+    def _before(self, begin: int) -> int:
+        """What holds before keys[begin]."""
+        return self._keys[begin - 1] >> 2 & 3 if begin else self._state
+
+    def _leaf(self, line: int, begin: int, end: int) -> None:
+        place = line * WORDS
+        head = self._before(begin) * 5
+        own = self._records[RECORD * begin : RECORD * end]
+        if own.count(0) != len(own):
+            head |= len(self._area) // WORDS << 4
+            self._area.frombytes(own)
+            self._area.frombytes(bytes(-len(own) % (4 * WORDS)))
+        self._area[place] = head
+        self._area[place + 1 : place + 1 + end - begin] = self._keys[begin:end]
+
+    def _inner(self, line: int, begin: int, end: int, reach: int) -> None:
+        """A line that leads to up to 16 others; each but the last one to so many keys."""
+        begins = range(begin, end, reach)
+        first = self._lines.reserve(len(begins))
+        place = line * WORDS
+        self._area[place] = first << 4 | INNER
+        for number, start in enumerate(begins):
+            if number:
+                self._area[place + number] = self._keys[start] & ~15
+            stop = min(start + reach, end)
+            if reach == KEYS:
+                self._leaf(first + number, start, stop)
+            else:
+                self._inner(first + number, start, stop, reach // _FAN)
+
+    def _say(self, begin: int, end: int, state: int) -> None:
+        """Let the verdict hold in all of these lines."""
+        self._area[begin * WORDS : end * WORDS : WORDS] = array("I", [state * 5]) * (end - begin)
+
+
+def reach_of(count: int) -> int:
+    """Keys that each line below an inner line must lead to, so that it leads to so many."""
+    reach = KEYS
+    while reach * _FAN < count:
+        reach *= _FAN
+    return reach
+
+
+def cuts_at(words: Sequence[int], begin: int, end: int, shift: int) -> list[int]:
+    """Return where in words[begin:end] another bucket begins, and at last the end."""
+    part = words if end - begin == len(words) else words[begin:end]
+    cuts = [
+        index
+        for index, (former, word) in enumerate(pairwise(part), begin + 1)
+        if (former ^ word) >> shift
+    ]
+    return [begin, *cuts, end]
+
+
+def table_width(
+    words: Sequence[int], begin: int, end: int, bits: int, least: int = 0
+) -> tuple[int, list[int]]:
+    """Return the width of a table that suits words[begin:end], and where its buckets begin.
+
+    A third of its lines is used, or it is small beside what lies below it. Width 0: none suits; not if
+    there is a least width.
+    """
+    count = end - begin
+    width = max(min((count // _CROWD).bit_length(), bits, _MOST_WIDTH), least)
+    if width < _LEAST_WIDTH:
+        return 0, []
+    cuts = cuts_at(words, begin, end, bits - width + 4)
+    while width > least and len(cuts) * 3 < 1 << width and _CHEAP << width > count:
+        width -= 1
+        shift = bits - width + 4
+        inner = [cut for cut in cuts[1:-1] if (words[cut - 1] ^ words[cut]) >> shift]
+        cuts = [begin, *inner, end]
+        if width < _LEAST_WIDTH and not least:
+            return 0, []
+    return width, cuts
