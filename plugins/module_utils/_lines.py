@@ -29,8 +29,6 @@ LEAST_TOP = 32 - CHUNK
 """Width of the narrowest top table: what is left of an IPv4 address is a chunk."""
 INNER = 3
 TABLE = 7
-RECORD = 16
-"""Bytes of a record."""
 MAX_LINES = 1 << 27
 
 _PAD = (1 << 31) - 1  # above all keys
@@ -59,53 +57,37 @@ class Lines:
         self.area += _EMPTY * count
         return first
 
-    def walk(
-        self, line: int, keys: array[int], state: int, bits: int, records: bytes = b""
-    ) -> None:
-        """Let a line lead to all keys; their low bits are so many, and state holds before them."""
-        _Walk(self, keys, state, records).fill(line, 0, len(keys), bits)
+    def say(self, begin: int, end: int, state: int) -> None:
+        """Let a verdict hold wherever these lines are reached."""
+        heads = array("I", [state * 5]) * (end - begin)
+        self.area[begin * WORDS : end * WORDS : WORDS] = heads
 
     def table(
-        self,
-        first: int,
-        keys: array[int],
-        cuts: list[int],
-        buckets: Sequence[int],
-        width: int,
-        bits: int,
-        records: bytes = b"",
+        self, keys: array[int], cuts: list[int], buckets: Sequence[int], width: int, bits: int
     ) -> None:
-        """Fill the top table that begins there, whose buckets begin with keys[cut].
-
-        bits: how many are left in the keys.
-        """
-        _Walk(self, keys, 0, records).spread(first, cuts, buckets, width, bits)
+        """Append a top table, whose buckets begin with keys[cut]; bits: how many the keys have."""
+        _Keys(self, keys).spread(self.reserve(1 << width), cuts, buckets, width, bits)
 
 
-class _Walk:
-    """Writes what leads to some keys."""
+class _Keys:
+    """Writes what leads to keys."""
 
-    def __init__(self, lines: Lines, keys: array[int], state: int, records: bytes) -> None:
+    def __init__(self, lines: Lines, keys: array[int]) -> None:
         self._lines = lines
         self._area = lines.area
         self._keys = keys
-        self._state = state
-        self._records = records
 
     def fill(self, line: int, begin: int, end: int, bits: int) -> None:
         """Let a line lead to keys[begin:end], which differ in their lowest bits only."""
-        if end - begin <= KEYS:
-            self._leaf(line, begin, end)
-            return
         width, cuts = table_width(self._keys, begin, end, bits)
         if not width:
             self._inner(line, begin, end, reach_of(end - begin))
             return
         first = self._lines.reserve(1 << width)
         below = bits - width
-        self._area[line * WORDS] = first << 4 | TABLE
-        self._area[line * WORDS + 1] = (1 << width) - 1 << 8 | below
         mask = (1 << width) - 1
+        self._area[line * WORDS] = first << 4 | TABLE
+        self._area[line * WORDS + 1] = mask << 8 | below
         buckets = [self._keys[cut] >> below + 4 & mask for cut in cuts[:-1]]
         self.spread(first, cuts, buckets, width, below)
 
@@ -113,14 +95,14 @@ class _Walk:
         self, first: int, cuts: list[int], buckets: Sequence[int], width: int, bits: int
     ) -> None:
         """Fill the lines of a table; keys[cut] is the first one of its bucket."""
-        area, keys, plain = self._area, self._keys, not self._records
+        area, keys = self._area, self._keys
         filled = 0  # the first line that is not written
         state = self._before(cuts[0])
         for bucket, (begin, end) in zip(buckets, pairwise(cuts)):
             if state and filled < bucket:
-                self._say(first + filled, first + bucket, state)
+                self._lines.say(first + filled, first + bucket, state)
             filled = bucket + 1
-            if plain and end - begin <= KEYS:
+            if end - begin <= KEYS:
                 place = (first + bucket) * WORDS
                 area[place] = state * 5
                 area[place + 1 : place + 1 + end - begin] = keys[begin:end]
@@ -128,21 +110,15 @@ class _Walk:
                 self.fill(first + bucket, begin, end, bits)
             state = keys[end - 1] >> 2 & 3
         if state:
-            self._say(first + filled, first + (1 << width), state)
+            self._lines.say(first + filled, first + (1 << width), state)
 
     def _before(self, begin: int) -> int:
         """What holds before keys[begin]."""
-        return self._keys[begin - 1] >> 2 & 3 if begin else self._state
+        return self._keys[begin - 1] >> 2 & 3 if begin else 0
 
     def _leaf(self, line: int, begin: int, end: int) -> None:
         place = line * WORDS
-        head = self._before(begin) * 5
-        own = self._records[RECORD * begin : RECORD * end]
-        if own.count(0) != len(own):
-            head |= len(self._area) // WORDS << 4
-            self._area.frombytes(own)
-            self._area.frombytes(bytes(-len(own) % (4 * WORDS)))
-        self._area[place] = head
+        self._area[place] = self._before(begin) * 5
         self._area[place + 1 : place + 1 + end - begin] = self._keys[begin:end]
 
     def _inner(self, line: int, begin: int, end: int, reach: int) -> None:
@@ -159,10 +135,6 @@ class _Walk:
                 self._leaf(first + number, start, stop)
             else:
                 self._inner(first + number, start, stop, reach // _FAN)
-
-    def _say(self, begin: int, end: int, state: int) -> None:
-        """Let the verdict hold in all of these lines."""
-        self._area[begin * WORDS : end * WORDS : WORDS] = array("I", [state * 5]) * (end - begin)
 
 
 def reach_of(count: int) -> int:
@@ -185,23 +157,29 @@ def cuts_at(words: Sequence[int], begin: int, end: int, shift: int) -> list[int]
 
 
 def table_width(
-    words: Sequence[int], begin: int, end: int, bits: int, least: int = 0
+    words: Sequence[int],
+    begin: int,
+    end: int,
+    bits: int,
+    least: int = 0,
+    crowd: int = _CROWD,
+    cheap: int = _CHEAP,
 ) -> tuple[int, list[int]]:
     """Return the width of a table that suits words[begin:end], and where its buckets begin.
 
-    A third of its lines is used, or it is small beside what lies below it. Width 0: none suits; not if
-    there is a least width.
+    A third of its lines is used, or it is cheap: so many times smaller than what lies below it. Width 0:
+    none suits; not if there is a least width. crowd: words a line on average, at most.
     """
     count = end - begin
-    width = max(min((count // _CROWD).bit_length(), bits, _MOST_WIDTH), least)
-    if width < _LEAST_WIDTH:
+    width = max(min((count // crowd).bit_length(), bits, _MOST_WIDTH), least)
+    if width < _LEAST_WIDTH and not least:
         return 0, []
     cuts = cuts_at(words, begin, end, bits - width + 4)
-    while width > least and len(cuts) * 3 < 1 << width and _CHEAP << width > count:
+    while width > least and len(cuts) * 3 < 1 << width and cheap << width > count:
         width -= 1
+        if width < _LEAST_WIDTH and not least:
+            return 0, []
         shift = bits - width + 4
         inner = [cut for cut in cuts[1:-1] if (words[cut - 1] ^ words[cut]) >> shift]
         cuts = [begin, *inner, end]
-        if width < _LEAST_WIDTH and not least:
-            return 0, []
     return width, cuts

@@ -21,5 +21,5 @@ def build4(words: list[int]) -> tuple[array[int], int]:
     keys = array("I", [word & mask for word in words])
     buckets = [words[cut] >> bits + 4 for cut in cuts[:-1]]
     lines = Lines()
-    lines.table(lines.reserve(1 << width), keys, cuts, buckets, width, bits)
+    lines.table(keys, cuts, buckets, width, bits)
     return lines.area, bits

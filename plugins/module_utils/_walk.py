@@ -9,81 +9,131 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
-from ._lines import CHUNK, INNER, TABLE, WORDS
-from ._tables6 import BITS, BRANCH, PRESENT
+from ._lines import INNER, TABLE, WORDS
+from ._tables6 import BITS, FLAG_BITS, LOW_BITS, TOP, WIDE
 
-_LONG = (1 << 64) - 1
-_REST = _LONG << 8 & _LONG  # bits of a record's second half that are an address's
+
+class _Table(NamedTuple):
+    """A line that leads to a table, by bits behind those that it skips, which must be a prefix's."""
+
+    first: int
+    width: int
+    skipped: int
+    prefix: int
+    before: int
+    after: int
+
+
+class _Record(NamedTuple):
+    """One start: an address without its first bits; what holds before, at and behind it."""
+
+    rest: int
+    before: int
+    verdict: int
+    after: int
 
 
 def lookup4(words: memoryview, shift: int, address: int) -> int:
     """Return an address's verdict; words are the area's, of 32 bits."""
     low = address & (1 << shift) - 1
-    line, rank = _find(words, address >> shift, low)
-    return _say(words[line * WORDS + rank], low)
+    line = address >> shift
+    while True:
+        place = line * WORDS
+        head = words[place]
+        if head & 7 == TABLE:
+            shape = words[place + 1]
+            line = (head >> 4) + (low >> (shape & 31) & shape >> 8)
+            continue
+        rank = _rank(words, place, low)
+        if head & 7 != INNER:
+            return _say(words[place + rank], low)
+        line = (head >> 4) + rank
 
 
 def lookup6(words: memoryview, width: int, address: int) -> int:
     """Return an address's verdict; words are the area's, of 32 bits."""
     line = address >> BITS - width
-    consumed = width
+    at = width
     while True:
-        rest = address << consumed & (1 << BITS) - 1
-        low = rest >> BITS - CHUNK
-        line, rank = _find(words, line, low)
-        key = words[line * WORDS + rank]
-        place = words[line * WORDS] >> 4
-        if not (rank and place and key >> 4 == low):
-            return _say(key, low)
-        consumed += CHUNK
-        high, below = _record(words, place, rank)
-        if not below:
-            return key & 3
-        if not below & BRANCH:
-            return _compare(rest << CHUNK & (1 << BITS) - 1, high, below)
-        line = high
+        head = words[line * WORDS]
+        if head & 7 == WIDE:
+            return _among(words, line, address)
+        if head & 7 != TABLE:
+            return head & 3
+        table = _table6(words, line)
+        at += table.skipped
+        prefix = address >> BITS - at & (1 << table.skipped) - 1
+        if prefix != table.prefix:
+            return table.before if prefix < table.prefix else table.after
+        at += table.width
+        line = table.first + (address >> BITS - at & (1 << table.width) - 1)
 
 
-def _find(words: memoryview, line: int, low: int) -> tuple[int, int]:
-    """Walk on to the leaf; return its number and how many of its keys are not above low."""
-    while True:
-        place = line * WORDS
-        head = words[place]
-        if head & 15 == TABLE:
-            shape = words[place + 1]
-            line = (head >> 4) + (low >> (shape & 31) & shape >> 8)
-            continue
-        bound = low + 1 << 4
-        rank = sum(key < bound for key in words[place + 1 : place + WORDS])
-        if head & 15 != INNER:
-            return line, rank
-        line = (head >> 4) + rank
+def _rank(words: memoryview, place: int, low: int) -> int:
+    """How many of a line's keys are not above low."""
+    bound = low + 1 << 4
+    return sum(key < bound for key in words[place + 1 : place + WORDS])
 
 
 def _say(key: int, low: int) -> int:
     return key & 3 if key >> 4 == low else key >> 2 & 3
 
 
-def _record(words: memoryview, place: int, rank: int) -> tuple[int, int]:
-    """Both halves of the record of a leaf's key."""
-    at = place * WORDS + (rank - 1) * 4
-    return words[at] | words[at + 1] << 32, words[at + 2] | words[at + 3] << 32
+def _table6(words: memoryview, line: int) -> _Table:
+    head, shape, low, high = words[line * WORDS : line * WORDS + 4]
+    return _Table(
+        head >> 4, shape & 255, shape >> 8 & 255, high << 32 | low, shape >> 16 & 3, shape >> 18
+    )
 
 
-def _compare(rest: int, high: int, below: int) -> int:
-    """What holds at an address beside the one start that a record has."""
-    start = high << 64 | below & _REST
-    if rest == start:
-        return below >> 3 & 3
-    return below >> 5 & 3 if rest > start else below >> 1 & 3
+def _records(words: memoryview, line: int) -> list[_Record]:
+    """A line's records; the last one may be there several times."""
+    found = []
+    for at in range(line * WORDS, (line + 1) * WORDS, 4):
+        one, two, three, four = words[at : at + 4]
+        low, high = one | two << 32, three | four << 32
+        rest = high << LOW_BITS | low >> FLAG_BITS
+        found.append(_Record(rest, low >> 3 & 3, low >> 5 & 3, low >> 7 & 3))
+    return found
+
+
+def _among(words: memoryview, line: int, address: int) -> int:
+    """What holds at an address according to a line's records."""
+    rest = address & (1 << BITS - TOP) - 1
+    records = _records(words, line)
+    below = [record for record in records if record.rest <= rest]
+    if not below:
+        return records[0].before
+    return below[-1].verdict if below[-1].rest == rest else below[-1].after
 
 
 def walk4(words: memoryview, shift: int) -> Iterator[int]:
     """Yield the area's start words with whole addresses, as start_words gives them."""
     for bucket in range(1 << 32 - shift):
-        for _line, _rank, key in _keys(words, bucket):
+        for key in _keys4(words, bucket):
             yield bucket << shift + 4 | key
+
+
+def _keys4(words: memoryview, line: int) -> Iterator[int]:
+    """Yield all keys below a line."""
+    place = line * WORDS
+    head = words[place]
+    if head & 7 == TABLE:
+        below = range((words[place + 1] >> 8) + 1)
+    elif head & 7 == INNER:
+        below = range(len(_keys(words, place)) + 1)
+    else:
+        yield from _keys(words, place)
+        return
+    for number in below:
+        yield from _keys4(words, (head >> 4) + number)
+
+
+def _keys(words: memoryview, place: int) -> list[int]:
+    """A line's keys, without what fills it up."""
+    return [key for key in words[place + 1 : place + WORDS] if not key >> 30]
 
 
 def walk6(words: memoryview, width: int) -> Iterator[int]:
@@ -92,36 +142,19 @@ def walk6(words: memoryview, width: int) -> Iterator[int]:
         yield from _walk6(words, bucket, bucket, width)
 
 
-def _walk6(words: memoryview, line: int, prefix: int, consumed: int) -> Iterator[int]:
-    """Yield what a walk leads to; all of it begins with that prefix."""
-    left = BITS - consumed - CHUNK
-    for leaf, rank, key in _keys(words, line):
-        block = prefix << CHUNK | key >> 4
-        place = words[leaf * WORDS] >> 4
-        high, below = _record(words, place, rank) if place else (0, 0)
-        if below & BRANCH:
-            yield from _walk6(words, high, block, consumed + CHUNK)
-        elif below & PRESENT:
-            rest = (high << 64 | below & _REST) >> BITS - left
-            yield (block << left | rest) << 4 | (below >> 5 & 3) << 2 | below >> 3 & 3
-        else:
-            address = block << left if left > 0 else block >> -left
-            yield address << 4 | key & 15
-
-
-def _keys(words: memoryview, line: int) -> Iterator[tuple[int, int, int]]:
-    """Yield (leaf, rank, key) of all keys below a line, in order."""
-    place = line * WORDS
-    head = words[place]
-    if head & 15 == TABLE:
-        shape = words[place + 1]
-        for number in range((shape >> 8) + 1):
-            yield from _keys(words, (head >> 4) + number)
-        return
-    keys = [key for key in words[place + 1 : place + WORDS] if key >> 30 == 0]
-    if head & 15 == INNER:
-        for number in range(len(keys) + 1):
-            yield from _keys(words, (head >> 4) + number)
-        return
-    for rank, key in enumerate(keys, 1):
-        yield line, rank, key
+def _walk6(words: memoryview, line: int, prefix: int, at: int) -> Iterator[int]:
+    """Yield all starts below a line that addresses with a prefix of so many bits reach."""
+    head = words[line * WORDS]
+    if head & 7 == WIDE:
+        top = prefix << BITS - at >> BITS - TOP << BITS - TOP
+        former = -1
+        for record in _records(words, line):
+            if record.rest != former:
+                yield (top | record.rest) << 4 | record.after << 2 | record.verdict
+            former = record.rest
+    elif head & 7 == TABLE:
+        table = _table6(words, line)
+        prefix = prefix << table.skipped | table.prefix
+        at += table.skipped + table.width
+        for number in range(1 << table.width):
+            yield from _walk6(words, table.first + number, prefix << table.width | number, at)

@@ -8,17 +8,19 @@
 #define PACKETWATCH_LISTS_H
 
 #define PW_LINES 1024U /* lines in a page */
-#define PW_CHUNK 26    /* bits of an address that a walk decides */
 #define PW_STEPS4 14   /* lines that a lookup visits at most */
-#define PW_STEPS6 48
+#define PW_STEPS6 41
+#define PW_WIDE 1 /* kinds of lines, by their lowest three bits; others are leaves */
 #define PW_INNER 3
 #define PW_TABLE 7
-#define PW_BRANCH 1
 
+/* One start: an address without its first ten bits. The lowest bits say what holds before it, at it,
+ * and behind it. */
 struct pw_record {
-	__u64 high;
 	__u64 low;
+	__u64 high;
 };
+#define PW_FLAG_BITS 9
 
 /* As large as what a processor fetches at once. */
 struct pw_line {
@@ -65,22 +67,6 @@ static __always_inline __u32 pw_rank(struct pw_line *line, __u32 low)
 	return 15 - (__u32)(above + (above >> 32));
 }
 
-/* The next line on the way to an address, or a leaf: then `key` is the last that is not above it. */
-static __always_inline int pw_step(struct pw_line *at, __u32 low, __u32 *line, __u32 *rank)
-{
-	__u32 head = at->word[0];
-	if ((head & 15) == PW_TABLE) {
-		__u32 shape = at->word[1];
-		*line = (head >> 4) + (low >> (shape & 31) & shape >> 8);
-		return 1;
-	}
-	*rank = pw_rank(at, low);
-	if ((head & 15) != PW_INNER)
-		return 0;
-	*line = (head >> 4) + *rank;
-	return 1;
-}
-
 static __always_inline __u32 pw_lists4(void *tables, struct pw_header *header, __u32 address)
 {
 	__u32 shift = header->v4_shift & 31;
@@ -90,62 +76,80 @@ static __always_inline __u32 pw_lists4(void *tables, struct pw_header *header, _
 		struct pw_line *at = pw_line_of(tables, header->v4_page, line);
 		if (!at)
 			return PW_NONE;
-		__u32 rank;
-		if (pw_step(at, low, &line, &rank))
+		__u32 head = at->word[0];
+		if ((head & 7) == PW_TABLE) {
+			__u32 shape = at->word[1];
+			line = (head >> 4) + (low >> (shape & 31) & shape >> 8);
 			continue;
+		}
+		__u32 rank = pw_rank(at, low);
+		if ((head & 7) == PW_INNER) {
+			line = (head >> 4) + rank;
+			continue;
+		}
 		__u32 key = at->word[rank & 15];
 		return key >> 4 == low ? key & 3 : key >> 2 & 3;
 	}
 	return PW_NONE;
 }
 
-/* What holds at an address beside the one start that a record has; both without their first bits. */
-static __always_inline __u32 pw_beside(struct pw_record *record, __u64 high, __u64 low)
+/* What holds at an address according to a line's records. */
+static __always_inline __u32 pw_among(struct pw_line *line, __u64 high, __u64 low)
 {
-	__u64 start = record->low >> 8;
-	low >>= 8;
-	if (high == record->high && low == start)
-		return record->low >> 3 & 3;
-	if (high > record->high || (high == record->high && low > start))
+	/* Both are below 2^63: the difference's highest bit tells which is larger. */
+	__u64 above = (high - line->record[0].high) >> 63;
+	above += (high - line->record[1].high) >> 63;
+	above += (high - line->record[2].high) >> 63;
+	above += (high - line->record[3].high) >> 63;
+	struct pw_record *record = &line->record[0];
+#pragma unroll
+	for (int i = 0; i < 5; i++) { /* rarely more than once: few have that much in common */
+		if (above > 3)
+			return line->record[0].low >> 3 & 3;
+		record = &line->record[3 - above & 3];
+		if (record->high != high || record->low >> PW_FLAG_BITS <= low >> PW_FLAG_BITS)
+			break;
+		above++;
+	}
+	if (record->high == high && record->low >> PW_FLAG_BITS == low >> PW_FLAG_BITS)
 		return record->low >> 5 & 3;
-	return record->low >> 1 & 3;
+	return record->low >> 7 & 3;
 }
 
-static __always_inline __u32 pw_lists6(void *tables, struct pw_header *header, struct pw_addr *address)
+/* The next 64 bits of an address, from one on; zeros behind it. */
+static __always_inline __u64 pw_bits(__u64 high, __u64 low, __u32 from)
 {
+	return from < 64 ? high << (from & 63) | low >> 1 >> (63 - (from & 63)) : low << (from & 63);
+}
+
+static __always_inline __u32 pw_lists6(void *tables, struct pw_header *header,
+				       struct pw_scratch *scratch)
+{
+	struct pw_addr *address = &scratch->packet.saddr;
 	__u64 high = (__u64)pw_be32(address->word[0]) << 32 | pw_be32(address->word[1]);
 	__u64 low = (__u64)pw_be32(address->word[2]) << 32 | pw_be32(address->word[3]);
-	__u32 width = header->v6_root & 31; /* never 0 */
-	__u32 line = high >> (64 - width);
-	high = high << width | low >> (64 - width);
-	low <<= width;
+	/* As records have it. */
+	__u64 rest_high = (high << PW_FLAG_BITS | low >> (64 - PW_FLAG_BITS)) & ~(1ULL << 63);
+	__u64 rest_low = low << PW_FLAG_BITS;
+	__u32 width = header->v6_root & 63; /* never 0 */
+	__u32 line = high >> (64 - width & 63);
+	scratch->index = width; /* how many bits the lines so far have decided */
 	for (int i = 0; i < PW_STEPS6; i++) {
 		struct pw_line *at = pw_line_of(tables, header->v6_page, line);
 		if (!at)
 			return PW_NONE;
-		__u32 chunk = high >> (64 - PW_CHUNK);
-		__u32 rank;
-		if (pw_step(at, chunk, &line, &rank))
-			continue;
-		__u32 key = at->word[rank & 15];
-		if (key >> 4 != chunk)
-			return key >> 2 & 3;
-		__u32 records = at->word[0] >> 4;
-		if (!rank || !records)
-			return key & 3;
-		/* Others begin alike: what is left of the address decides. */
-		at = pw_line_of(tables, header->v6_page, records + (rank - 1) / 4);
-		if (!at)
-			return PW_NONE;
-		struct pw_record *record = &at->record[(rank - 1) % 4];
-		high = high << PW_CHUNK | low >> (64 - PW_CHUNK);
-		low <<= PW_CHUNK;
-		if (!record->low)
-			return key & 3;
-		if (record->low & PW_BRANCH)
-			line = record->high;
-		else
-			return pw_beside(record, high, low);
+		__u32 head = at->word[0];
+		if ((head & 7) == PW_WIDE)
+			return pw_among(at, rest_high, rest_low);
+		if ((head & 7) != PW_TABLE)
+			return head & 3;
+		__u32 shape = at->word[1];
+		__u32 skipped = shape >> 8 & 63;
+		__u64 prefix = pw_bits(high, low, scratch->index) >> 1 >> (63 - skipped);
+		if (prefix != at->pair[1])
+			return (prefix < at->pair[1] ? shape >> 16 : shape >> 18) & 3;
+		line = (head >> 4) + (__u32)(pw_bits(high, low, scratch->index + skipped) >> (64 - shape & 63));
+		scratch->index += skipped + (shape & 63);
 	}
 	return PW_NONE;
 }

@@ -179,7 +179,7 @@ static __always_inline __u32 pw_ipv6(struct xdp_md *context, struct pw_cursor *c
 		return PW_PASS_MALFORMED;
 	__builtin_memcpy(&packet->saddr, &ip->saddr, sizeof(packet->saddr));
 	if (header->features & PW_F_LISTS6) {
-		__u32 listed = pw_lists6(tables, header, &packet->saddr);
+		__u32 listed = pw_lists6(tables, header, scratch);
 		if (listed == PW_ALLOW)
 			return PW_PASS_ALLOW;
 		if (listed)
