@@ -17,7 +17,7 @@ import struct
 import typing as t
 
 from . import _abi
-from ._digest import sha256
+from ._digest import sha256_for
 from ._errors import InvalidInput
 from ._libbpf import ARRAY, ARRAY_OF_MAPS, F_MMAPABLE, KernelError, Map
 from ._pins import RING_CAPACITY
@@ -98,7 +98,8 @@ def build(
         **_SOURCE_RATE,
     }
     table = _policy_table(policies, ifindexes)
-    check = sha256(_abi.HEADER.pack(**values) + table)
+    check = sha256_for(len(areas.v4) + len(areas.v6))
+    check.update(_abi.HEADER.pack(**values) + table)
     check.update(areas.v4)
     check.update(areas.v6)
     header = _abi.HEADER.pack(

@@ -13,6 +13,7 @@ bits in low.
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_left
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -34,6 +35,7 @@ MAX_LINES = 1 << 27
 _PAD = (1 << 31) - 1  # above all keys
 _EMPTY = array("I", [0, *[_PAD] * KEYS])
 _FAN = 16
+_DENSE = 5  # words a bucket from which on searching is faster than looking at each
 _CROWD = 9  # keys a line on average, at most
 _LEAST_WIDTH = 5  # a narrower table does no more than an inner line
 _MOST_WIDTH = 22
@@ -147,6 +149,16 @@ def reach_of(count: int) -> int:
 
 def cuts_at(words: Sequence[int], begin: int, end: int, shift: int) -> list[int]:
     """Return where in words[begin:end] another bucket begins, and at last the end."""
+    first = (words[begin] >> shift) + 1
+    buckets = (words[end - 1] >> shift) + 1 - first
+    if buckets * _DENSE < end - begin:
+        cuts = [begin]
+        for bucket in range(first, first + buckets):
+            cut = bisect_left(words, bucket << shift, cuts[-1], end)
+            if cut > cuts[-1]:
+                cuts.append(cut)
+        cuts.append(end)
+        return cuts
     part = words if end - begin == len(words) else words[begin:end]
     cuts = [
         index

@@ -101,18 +101,23 @@ static __always_inline __u32 pw_among(struct pw_line *line, __u64 high, __u64 lo
 	above += (high - line->record[1].high) >> 63;
 	above += (high - line->record[2].high) >> 63;
 	above += (high - line->record[3].high) >> 63;
-	struct pw_record *record = &line->record[0];
-#pragma unroll
-	for (int i = 0; i < 5; i++) { /* rarely more than once: few have that much in common */
-		if (above > 3)
+	/* With 4 above, the first record says what holds before it; else one says what holds behind it. */
+	struct pw_record *record = &line->record[3 - above + (above >> 2) & 3];
+	if (record->high != high)
+		return record->low >> (7 - (above & 4)) & 3;
+	/* An exact match, or more in common than most have. */
+	low >>= PW_FLAG_BITS;
+	for (int i = 0; i < 4; i++) {
+		if (record->low >> PW_FLAG_BITS == low)
+			return record->low >> 5 & 3;
+		if (record->low >> PW_FLAG_BITS < low)
+			break;
+		if (++above > 3)
 			return line->record[0].low >> 3 & 3;
 		record = &line->record[3 - above & 3];
-		if (record->high != high || record->low >> PW_FLAG_BITS <= low >> PW_FLAG_BITS)
+		if (record->high != high)
 			break;
-		above++;
 	}
-	if (record->high == high && record->low >> PW_FLAG_BITS == low >> PW_FLAG_BITS)
-		return record->low >> 5 & 3;
 	return record->low >> 7 & 3;
 }
 
@@ -162,9 +167,12 @@ static __always_inline struct pw_policy *pw_policy_of(struct xdp_md *context,
 {
 	struct pw_policy *slots = (void *)header + PW_POLICY_OFFSET;
 	__u32 ifindex = context->ingress_ifindex;
+	struct pw_policy *likely = &slots[ifindex % PW_POLICY_SLOTS];
 	scratch->packet.ifindex = ifindex;
+	if (likely->ifindex == ifindex)
+		return likely;
 	scratch->index = 0;
-	for (int i = 0; i < PW_POLICY_PROBES; i++) {
+	for (int i = 1; i < PW_POLICY_PROBES; i++) {
 		__u32 index = (ifindex + i) % PW_POLICY_SLOTS;
 		if (slots[index].ifindex == ifindex) {
 			scratch->index = index;

@@ -157,6 +157,8 @@ static __always_inline __u32 pw_ipv4(struct xdp_md *context, struct pw_cursor *c
 		if (listed)
 			return pw_denied(context, header, scratch, PW_DROP_DENY);
 	}
+	if (pw_is_plain4(cursor, ip) && !(header->features & PW_F_SCOPE_ALL))
+		return PW_PASS_UNLISTED;
 	pw_parse_upper4(context, cursor, ip, packet);
 	if (!packet->upper && !(header->features & PW_F_SCOPE_ALL))
 		return PW_PASS_UNLISTED;
