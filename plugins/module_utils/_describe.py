@@ -17,7 +17,21 @@ if t.TYPE_CHECKING:
 
 _LINES = 200
 # What may make a line that holds no entry, or end a line.
-_ODD = ("#", " ", "\n\n", "\t", "\r", "\v", "\f", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2029")
+_ODD = (
+    "#",
+    " ",
+    "\n\n",
+    "\t",
+    "\r",
+    "\v",
+    "\f",
+    "\x1c",
+    "\x1d",
+    "\x1e",
+    "\x85",
+    "\u2028",
+    "\u2029",
+)
 
 
 def describe(before: State, after: State) -> tuple[str, str]:

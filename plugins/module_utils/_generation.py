@@ -39,16 +39,15 @@ class Areas(t.NamedTuple):
     v4: bytes
     v4_shift: int
     v6: bytes
-    v6_root: int
     lists: bytes
     next_expiry: int
 
     @classmethod
     def of(cls, tables: Tables, lists: bytes, next_expiry: int) -> Areas:
-        return cls(tables.v4, tables.v4_shift, tables.v6, tables.v6_root, lists, next_expiry)
+        return cls(tables.v4, tables.v4_shift, tables.v6, lists, next_expiry)
 
     def tables(self) -> Tables:
-        return Tables(self.v4, self.v4_shift, self.v6, self.v6_root)
+        return Tables(self.v4, self.v4_shift, self.v6)
 
 
 class Image(t.NamedTuple):
@@ -91,7 +90,6 @@ def build(
         "v4_shift": areas.v4_shift,
         "v4_page": 1,
         "v6_page": 1 + v4_pages,
-        "v6_root": areas.v6_root,
         "published": _published(policies[DEFAULT]),
         **_ban_rate(policies),
         **_EVENT_RATE,
@@ -205,7 +203,6 @@ class Generation:
             b"".join(self._page(i) for i in v4),
             header["v4_shift"],
             b"".join(self._page(i) for i in v6),
-            header["v6_root"],
             header["lists"],
             header["next_expiry"],
         )
@@ -256,23 +253,19 @@ def _published(policy: Policy) -> list[int]:
 
 
 def _policy_table(policies: t.Mapping[str, Policy], ifindexes: t.Mapping[str, int]) -> bytes:
-    """All slots; InvalidInput if too many interfaces' numbers fall into the same ones.
-
-    Those with a policy of their own come first. The others get a slot too, so that it is found at
-    once, or none, where the default policy is what is found in the end.
-    """
+    """All slots; InvalidInput if too many interfaces' numbers fall into the same ones."""
     slots: dict[int, bytes] = {0: _policy(policies[DEFAULT], 0)}
-    for name, ifindex in sorted(ifindexes.items(), key=lambda item: (item[0] not in policies, item)):
+    for name, ifindex in sorted(ifindexes.items()):
+        if name not in policies:
+            continue
         places = [(ifindex + i) % _abi.POLICY_SLOTS for i in range(_abi.POLICY_PROBES)]
         free = [place for place in places if place not in slots]
-        if not free and name not in policies:
-            continue
         if not free:
             raise InvalidInput(
                 f"no room for a policy of {name}: interfaces whose numbers end alike take its "
                 "slots; let it have the default policy"
             )
-        slots[free[0]] = _policy(policies.get(name, policies[DEFAULT]), ifindex)
+        slots[free[0]] = _policy(policies[name], ifindex)
     empty = bytes(_abi.POLICY.size)
     return b"".join(slots.get(i, empty) for i in range(_abi.POLICY_SLOTS))
 

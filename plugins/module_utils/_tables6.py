@@ -15,7 +15,7 @@ from ._lines import TABLE, WORDS, Lines, table_width
 
 BITS = 128
 TOP = 10
-"""Width of the narrowest top table: these bits of an address are in no record."""
+"""Bits of an address that are in no record, as the first table has decided them."""
 WIDE = 1
 """Lowest bits of a record, by which its line is known."""
 LOW_BITS = 55
@@ -38,12 +38,11 @@ _FLAGS = [
 """Low bits of a record, by `mark << 2 | before`."""
 
 
-def build6(words: list[int]) -> tuple[array[int], int]:
-    """Return the area (unpadded) and the top table's width for start words, as _ranges has them."""
-    width, cuts = table_width(words, 0, len(words), BITS, TOP, _CROWD, _CHEAP)
+def build6(words: list[int]) -> array[int]:
+    """Return the area (unpadded) for start words, as _ranges has them. Lookups begin with line 0."""
     builder = _Builder(words)
-    builder.table(builder.lines.reserve(1 << width), cuts, 0, 0, width)
-    return builder.lines.area, width
+    builder.below(builder.lines.reserve(1), 0, len(words), 0, 0)
+    return builder.lines.area
 
 
 class _Builder:
@@ -77,18 +76,18 @@ class _Builder:
                 place = (first + bucket) * WORDS
                 area[place : place + WORDS] = own
             else:
-                self._below(first + bucket, begin, end, state, at + width)
+                self.below(first + bucket, begin, end, state, at + width)
             state = words[end - 1] >> 2 & 3
         if state:
             self.lines.say(first + filled, first + (1 << width), state)
 
-    def _below(self, line: int, begin: int, end: int, state: int, at: int) -> None:
+    def below(self, line: int, begin: int, end: int, state: int, at: int) -> None:
         """Let a line lead to a table of words[begin:end], whose first bits (at) are equal."""
         words = self._words
         one, other = words[begin], words[end - 1]
         skipped = min(BITS + 4 - at - (one ^ other).bit_length(), _MOST_SKIPPED)
         left = BITS - at - skipped
-        least = min(_NARROWEST, left)
+        least = min(max(_NARROWEST, TOP - at - skipped), left)
         width, cuts = table_width(words, begin, end, left, least, _CROWD, _CHEAP)
         first = self.lines.reserve(1 << width)
         area = self.lines.area

@@ -52,10 +52,9 @@ def lookup4(words: memoryview, shift: int, address: int) -> int:
         line = (head >> 4) + rank
 
 
-def lookup6(words: memoryview, width: int, address: int) -> int:
+def lookup6(words: memoryview, address: int) -> int:
     """Return an address's verdict; words are the area's, of 32 bits."""
-    line = address >> BITS - width
-    at = width
+    line = at = 0
     while True:
         head = words[line * WORDS]
         if head & 7 == WIDE:
@@ -136,10 +135,9 @@ def _keys(words: memoryview, place: int) -> list[int]:
     return [key for key in words[place + 1 : place + WORDS] if not key >> 30]
 
 
-def walk6(words: memoryview, width: int) -> Iterator[int]:
+def walk6(words: memoryview) -> Iterator[int]:
     """Yield the area's start words with whole addresses, as start_words gives them."""
-    for bucket in range(1 << width):
-        yield from _walk6(words, bucket, bucket, width)
+    return _walk6(words, 0, 0, 0)
 
 
 def _walk6(words: memoryview, line: int, prefix: int, at: int) -> Iterator[int]:

@@ -24,7 +24,6 @@ from bench.plot import svg
 from bench.report import document, table
 from bench.rounds import Case, interleaved
 from bench.rows import ROWS
-
 from packetwatch_core._libbpf import info_by_fd
 from packetwatch_core._prog import _ProgInfo
 

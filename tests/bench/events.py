@@ -6,14 +6,14 @@
 
 from __future__ import annotations
 
+from kernel import packets
+from kernel.hosting import Site
+
 from bench.lookups import ACK4, PASS, Lookups, Target, ban_some, frame4
 from bench.place import processors
 from bench.rivals import Detector
 from bench.rounds import Case
 from bench.runs import Run
-from kernel import packets
-from kernel.hosting import Site
-
 from packetwatch_core import _abi
 from packetwatch_core._generation import build
 from packetwatch_core._libbpf import Map

@@ -17,13 +17,13 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from kernel.hosting import ROOT, Site, Wire
+
 from bench import addresses
 from bench.addresses import IPV6
 from bench.place import Place
 from bench.rivals import command, ipset_text, nft_text
 from bench.rounds import Case
-from kernel.hosting import ROOT, Site, Wire
-
 from packetwatch_core._bulk import read_prefixes
 from packetwatch_core._compile import PYTHON
 from packetwatch_core._generation import Areas, build, capacity_for, go_live, make_slot

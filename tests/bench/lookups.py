@@ -11,6 +11,9 @@ import struct
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from kernel import packets
+from kernel.hosting import OWN, Namespace, Site
+
 from bench import addresses
 from bench.addresses import IPV4, IPV6_CLUSTERED
 from bench.objects import Object
@@ -18,9 +21,6 @@ from bench.place import Place
 from bench.rivals import XdpFilter
 from bench.rounds import Case
 from bench.runs import Run, Varied
-from kernel import packets
-from kernel.hosting import OWN, Namespace, Site
-
 from packetwatch_core._bans import Bans
 from packetwatch_core._info import BAN_MAPS
 from packetwatch_core._loaded import Loaded

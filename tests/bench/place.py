@@ -13,9 +13,9 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench import objects
 from kernel.hosting import Site, Wire, run
 
+from bench import objects
 from packetwatch_core._compile import Compiler
 from packetwatch_core._source import flatten
 

@@ -10,9 +10,9 @@ import socket
 import subprocess
 from pathlib import Path
 
-from bench import addresses
 from kernel.hosting import Wire
 
+from bench import addresses
 from packetwatch_core._compile import PYTHON
 from packetwatch_core._libbpf import Map, possible_cpus
 from packetwatch_core._prog import Program, attached

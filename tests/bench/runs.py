@@ -11,10 +11,10 @@ import os
 import time
 from collections.abc import Callable
 
-from bench import addresses
-from bench.objects import Object, Settings
 from kernel.hosting import Namespace
 
+from bench import addresses
+from bench.objects import Object, Settings
 from packetwatch_core._libbpf import library
 from packetwatch_core._prog import Program, XdpContext, _TestRunOpts
 

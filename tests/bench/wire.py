@@ -20,14 +20,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from kernel import packets
+from kernel.hosting import HOST_MAC, OWN, PEER_MAC, Site, Wire
+
 from bench import addresses
 from bench.objects import Object, Settings
 from bench.place import Place, processors
 from bench.rivals import Detector, Recipe, XdpFilter, ipset_denies, nft_denies
 from bench.rounds import Case
-from kernel import packets
-from kernel.hosting import HOST_MAC, OWN, PEER_MAC, Site, Wire
-
 from packetwatch_core._libbpf import call
 from packetwatch_core._prog import XDP_NATIVE, Link, XdpContext, _TestRunOpts
 from packetwatch_core._ring import RingBuffer

@@ -136,9 +136,8 @@ static __always_inline __u32 pw_lists6(void *tables, struct pw_header *header,
 	/* As records have it. */
 	__u64 rest_high = (high << PW_FLAG_BITS | low >> (64 - PW_FLAG_BITS)) & ~(1ULL << 63);
 	__u64 rest_low = low << PW_FLAG_BITS;
-	__u32 width = header->v6_root & 63; /* never 0 */
-	__u32 line = high >> (64 - width & 63);
-	scratch->index = width; /* how many bits the lines so far have decided */
+	__u32 line = 0;
+	scratch->index = 0; /* how many bits the lines so far have decided */
 	for (int i = 0; i < PW_STEPS6; i++) {
 		struct pw_line *at = pw_line_of(tables, header->v6_page, line);
 		if (!at)
@@ -171,6 +170,8 @@ static __always_inline struct pw_policy *pw_policy_of(struct xdp_md *context,
 	scratch->packet.ifindex = ifindex;
 	if (likely->ifindex == ifindex)
 		return likely;
+	if (!likely->ifindex && ifindex % PW_POLICY_SLOTS)
+		return slots; /* free, so it has no policy of its own */
 	scratch->index = 0;
 	for (int i = 1; i < PW_POLICY_PROBES; i++) {
 		__u32 index = (ifindex + i) % PW_POLICY_SLOTS;

@@ -69,10 +69,12 @@ static __always_inline __u32 pw_connection(struct xdp_md *context, struct pw_hea
 		return packet->passed;
 
 	pw_source_of(packet, &scratch->source);
-	struct pw_track *track = pw_track_of(scratch, counters);
+	scratch->port = packet->ports_known ? packet->dport : pw_some_port();
+	struct pw_track *track = tracks_get(&scratch->source);
+	if (!track)
+		track = pw_track_begin(scratch, policy, counters);
 	if (!track)
 		return packet->passed;
-	scratch->port = packet->ports_known ? packet->dport : pw_some_port();
 	pw_track_port(track, scratch, policy->window_ns);
 	if (pw_track_count(track, scratch, policy->window_ns, policy->scan_ports) <
 	    policy->scan_ports)
