@@ -6,8 +6,8 @@
 
 """The lines of docs/tables.md: nodes of 64 bytes, as large as what a processor fetches at once.
 
-A *key* is `low << 4 | after << 2 | verdict`, as the start words of _ranges are, with at most `CHUNK`
-bits in low.
+A *key* is `low << 4 | after << 2 | verdict`, as the start words of _ranges are, with at most `LOW` bits
+in low.
 """
 
 from __future__ import annotations
@@ -24,16 +24,17 @@ PAGE_LINES = 1 << 10
 WORDS = 16
 """Words of 32 bits in a line."""
 KEYS = WORDS - 1
-CHUNK = 26
-"""Bits of an address that one walk from line to line decides."""
-LEAST_TOP = 32 - CHUNK
-"""Width of the narrowest top table: what is left of an IPv4 address is a chunk."""
+LOW = 24
+"""Bits of an address that a key can hold."""
+LEAST_TOP = 32 - LOW
+"""Width of the narrowest top table, which leaves that much of an IPv4 address."""
+NO_KEY = 1 << LOW + 4
+"""What stands where there is no key: above all of them."""
 INNER = 3
 TABLE = 7
 MAX_LINES = 1 << 27
 
-_PAD = (1 << 31) - 1  # above all keys
-_EMPTY = array("I", [0, *[_PAD] * KEYS])
+_EMPTY = array("I", [0, *[NO_KEY] * KEYS])
 _FAN = 16
 _DENSE = 5  # words a bucket from which on searching is faster than looking at each
 _CROWD = 9  # keys a line on average, at most

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from ._lines import INNER, TABLE, WORDS
+from ._lines import INNER, NO_KEY, TABLE, WORDS
 from ._tables6 import BITS, FLAG_BITS, LOW_BITS, TOP, WIDE
 
 
@@ -132,7 +132,7 @@ def _keys4(words: memoryview, line: int) -> Iterator[int]:
 
 def _keys(words: memoryview, place: int) -> list[int]:
     """A line's keys, without what fills it up."""
-    return [key for key in words[place + 1 : place + WORDS] if not key >> 30]
+    return [key for key in words[place + 1 : place + WORDS] if key < NO_KEY]
 
 
 def walk6(words: memoryview) -> Iterator[int]:

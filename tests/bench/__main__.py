@@ -67,7 +67,7 @@ def lists(place: Place, rounds: int) -> Raw:
 GROUPS: dict[str, tuple[Callable[[Place, int], Raw], int]] = {
     "packets": (packet_costs, 21),
     "wires": (wires, 11),
-    "lists": (lists, 7),
+    "lists": (lists, 5),
 }
 
 

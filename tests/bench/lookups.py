@@ -60,10 +60,10 @@ class Lookups:
         self.place = place
         self.cases: dict[str, Case] = {}
         self._home = place.wire().host
-        self._objects = self._object(frags=True)
+        self._objects = self._object(True)
         self._varied = Varied(self._objects)
 
-    def _object(self, frags: bool = False, **sizes: int) -> Object:
+    def _object(self, frags: bool, **sizes: int) -> Object:
         found = Object(self.place.programs, frags, **sizes)
         self.place.open.callback(found.close)
         return found
@@ -96,13 +96,13 @@ class Lookups:
     def hash(self, program: str, name: str, keys: bytes, size: int) -> Target:
         """A bare lookup in a hash with these keys."""
         count = len(keys) // size
-        objects = self._object(**{name: count})
+        objects = self._object(False, **{name: count})
         objects.map(name).update_many(keys, struct.pack("=I", 1) * count, count)
         return Target(objects.program(program), 0, self._home, Varied(objects))
 
     def array(self, pages: int) -> Target:
         """A bare read at random in an array of so many pages of 64 KiB."""
-        objects = self._object(array=pages)
+        objects = self._object(False, array=pages)
         varied = Varied(objects, pages=pages)
         return Target(objects.program("read_array"), 0, self._home, varied)
 

@@ -280,8 +280,8 @@ class Shape4(Shape):
         if head & 7 == 7:
             return range(head >> 4, (head >> 4) + (shape >> 8) + 1)
         assert keys == sorted(keys)
-        real = [key for key in keys if not key >> 30]
-        assert set(keys[len(real) :]) <= {(1 << 31) - 1}
+        real = [key for key in keys if key < _lines.NO_KEY]
+        assert set(keys[len(real) :]) <= {_lines.NO_KEY}
         if head & 7 == 3:
             return range(head >> 4, (head >> 4) + len(real) + 1)
         assert head in (0, 5, 10)

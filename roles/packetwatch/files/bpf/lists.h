@@ -48,23 +48,23 @@ static __always_inline struct pw_line *pw_line_of(void *tables, __u32 first, __u
 
 /*
  * How many of a line's 15 keys are not above `low`. All are compared, two at a time and without a
- * branch, which would often be mispredicted: the highest bit of a half of a pair becomes 1 exactly if
- * its key is above. Keys and heads are below 2^31, so nothing is carried into the other half.
+ * branch, which would often be mispredicted: bit 28 of a half of a pair becomes 1 exactly if its key is
+ * above. Keys are 2^28 at most and heads below 2^31, so nothing is carried into the other half.
  */
 static __always_inline __u32 pw_rank(struct pw_line *line, __u32 low)
 {
-	__u64 bound = 0x80000000U - ((low + 1) << 4);
+	__u64 bound = (1U << 28) - ((low + 1) << 4);
 	bound |= bound << 32;
-	__u64 above = 0;
+	__u64 both = 1ULL << 60 | 1ULL << 28;
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+	__u64 above = (line->pair[0] + bound) & 1ULL << 60; /* the other half is the head */
+#else
+	__u64 above = (line->pair[0] + bound) & 1ULL << 28;
+#endif
 #pragma unroll
 	for (int i = 1; i < 8; i++)
-		above += (line->pair[i] + bound) >> 31 & 0x100000001ULL;
-#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-	above += (line->pair[0] + bound) >> 63; /* the other half is the head */
-#else
-	above += (line->pair[0] + bound) >> 31 & 1;
-#endif
-	return 15 - (__u32)(above + (above >> 32));
+		above += (line->pair[i] + bound) & both;
+	return 15 - (__u32)((above >> 60) + (above >> 28 & 15));
 }
 
 static __always_inline __u32 pw_lists4(void *tables, struct pw_header *header, __u32 address)
@@ -158,22 +158,30 @@ static __always_inline __u32 pw_lists6(void *tables, struct pw_header *header,
 	return PW_NONE;
 }
 
-/* The policy of the interface that the packet came in by. Its index goes by the scratch memory, so
- * that the verifier sees one pointer and not one for each probe. */
+/* The policy of the interface that the packet came in by, if one look tells; else NULL. */
+static __always_inline struct pw_policy *pw_policy_likely(struct xdp_md *context,
+							  struct pw_header *header)
+{
+	struct pw_policy *slots = (void *)header + PW_POLICY_OFFSET;
+	__u32 ifindex = context->ingress_ifindex;
+	struct pw_policy *likely = &slots[ifindex % PW_POLICY_SLOTS];
+	if (likely->ifindex == ifindex)
+		return likely;
+	if (!likely->ifindex && ifindex % PW_POLICY_SLOTS)
+		return slots; /* free, so the interface has none of its own */
+	return 0;
+}
+
+/* The same by looking at all places. Its index goes by the scratch memory, so that the verifier sees
+ * one pointer and not one for each probe. */
 static __always_inline struct pw_policy *pw_policy_of(struct xdp_md *context,
 						      struct pw_header *header,
 						      struct pw_scratch *scratch)
 {
 	struct pw_policy *slots = (void *)header + PW_POLICY_OFFSET;
 	__u32 ifindex = context->ingress_ifindex;
-	struct pw_policy *likely = &slots[ifindex % PW_POLICY_SLOTS];
-	scratch->packet.ifindex = ifindex;
-	if (likely->ifindex == ifindex)
-		return likely;
-	if (!likely->ifindex && ifindex % PW_POLICY_SLOTS)
-		return slots; /* free, so it has no policy of its own */
 	scratch->index = 0;
-	for (int i = 1; i < PW_POLICY_PROBES; i++) {
+	for (int i = 0; i < PW_POLICY_PROBES; i++) {
 		__u32 index = (ifindex + i) % PW_POLICY_SLOTS;
 		if (slots[index].ifindex == ifindex) {
 			scratch->index = index;

@@ -123,6 +123,7 @@ static __always_inline __u32 pw_decide(struct xdp_md *context, struct pw_header 
 	struct pw_policy *policy = pw_policy_of(context, header, scratch);
 	if (policy->action == PW_ACTION_OFF)
 		return PW_PASS_OFF;
+	packet->ifindex = context->ingress_ifindex;
 	packet->flags = 0;
 	packet->passed = PW_PASS_UNLISTED;
 	if (packet->upper == PW_UPPER_OPAQUE)
@@ -134,9 +135,15 @@ static __always_inline __u32 pw_decide(struct xdp_md *context, struct pw_header 
 
 /* What must not pass: as the policy has it. */
 static __always_inline __u32 pw_denied(struct xdp_md *context, struct pw_header *header,
-				       struct pw_scratch *scratch, __u32 reason)
+				       __u32 reason)
 {
-	struct pw_policy *policy = pw_policy_of(context, header, scratch);
+	struct pw_policy *policy = pw_policy_likely(context, header);
+	if (!policy) {
+		struct pw_scratch *scratch = scratch_get();
+		if (!scratch)
+			return reason;
+		policy = pw_policy_of(context, header, scratch);
+	}
 	if (policy->action == PW_ACTION_ENFORCE)
 		return reason;
 	return policy->action == PW_ACTION_OFF ? PW_PASS_OFF : PW_PASS_MONITOR_DENY;
@@ -145,10 +152,8 @@ static __always_inline __u32 pw_denied(struct xdp_md *context, struct pw_header 
 /* Most packets are decided by the lists, or pass because they begin nothing: they cost no more than
  * what that takes. */
 static __always_inline __u32 pw_ipv4(struct xdp_md *context, struct pw_cursor *cursor, void *tables,
-				     struct pw_header *header, struct pw_counters *counters,
-				     struct pw_scratch *scratch)
+				     struct pw_header *header, struct pw_counters *counters)
 {
-	struct pw_packet *packet = &scratch->packet;
 	struct iphdr *ip = cursor->at;
 	if ((void *)(ip + 1) > cursor->end || ip->version != 4 || ip->ihl < 5)
 		return PW_PASS_MALFORMED;
@@ -157,10 +162,14 @@ static __always_inline __u32 pw_ipv4(struct xdp_md *context, struct pw_cursor *c
 		if (listed == PW_ALLOW)
 			return PW_PASS_ALLOW;
 		if (listed)
-			return pw_denied(context, header, scratch, PW_DROP_DENY);
+			return pw_denied(context, header, PW_DROP_DENY);
 	}
 	if (pw_is_plain4(cursor, ip) && !(header->features & PW_F_SCOPE_ALL))
 		return PW_PASS_UNLISTED;
+	struct pw_scratch *scratch = scratch_get();
+	if (!scratch)
+		return PW_PASS_NO_TABLES;
+	struct pw_packet *packet = &scratch->packet;
 	pw_parse_upper4(context, cursor, ip, packet);
 	if (!packet->upper && !(header->features & PW_F_SCOPE_ALL))
 		return PW_PASS_UNLISTED;
@@ -174,9 +183,11 @@ static __always_inline __u32 pw_ipv4(struct xdp_md *context, struct pw_cursor *c
 }
 
 static __always_inline __u32 pw_ipv6(struct xdp_md *context, struct pw_cursor *cursor, void *tables,
-				     struct pw_header *header, struct pw_counters *counters,
-				     struct pw_scratch *scratch)
+				     struct pw_header *header, struct pw_counters *counters)
 {
+	struct pw_scratch *scratch = scratch_get();
+	if (!scratch)
+		return PW_PASS_NO_TABLES;
 	struct pw_packet *packet = &scratch->packet;
 	struct ipv6hdr *ip = cursor->at;
 	if ((void *)(ip + 1) > cursor->end || ip->version != 6)
@@ -187,7 +198,7 @@ static __always_inline __u32 pw_ipv6(struct xdp_md *context, struct pw_cursor *c
 		if (listed == PW_ALLOW)
 			return PW_PASS_ALLOW;
 		if (listed)
-			return pw_denied(context, header, scratch, PW_DROP_DENY);
+			return pw_denied(context, header, PW_DROP_DENY);
 	}
 	pw_parse_upper6(context, cursor, ip, packet);
 	if (!packet->upper && !(header->features & PW_F_SCOPE_ALL))
@@ -201,8 +212,7 @@ PW_SECTION("xdp.frags")
 int packetwatch(struct xdp_md *context)
 {
 	struct pw_counters *counters = counters_get();
-	struct pw_scratch *scratch = scratch_get();
-	if (!counters || !scratch)
+	if (!counters)
 		return XDP_PASS;
 	void *tables = generation_get();
 	struct pw_header *header = tables ? pw_page(tables, 0) : 0;
@@ -218,16 +228,16 @@ int packetwatch(struct xdp_md *context)
 	switch (pw_parse_ethernet(&cursor)) {
 	case ETH_P_IP:
 		family = PW_IPV4;
-		reason = pw_ipv4(context, &cursor, tables, header, counters, scratch);
+		reason = pw_ipv4(context, &cursor, tables, header, counters);
 		break;
 	case ETH_P_IPV6:
 		family = PW_IPV6;
-		reason = pw_ipv6(context, &cursor, tables, header, counters, scratch);
+		reason = pw_ipv6(context, &cursor, tables, header, counters);
 		break;
 	case PW_VLAN:
 	case PW_VLAN_S:
 		/* More tags than we read: what is behind them cannot be told, so it does not pass. */
-		reason = pw_denied(context, header, scratch, PW_DROP_VLAN);
+		reason = pw_denied(context, header, PW_DROP_VLAN);
 		break;
 	case 0:
 		reason = PW_PASS_MALFORMED;
