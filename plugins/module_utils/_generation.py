@@ -17,9 +17,9 @@ import struct
 import typing as t
 
 from . import _abi
-from ._digest import sha256
+from ._digest import sha256_for
 from ._errors import InvalidInput
-from ._libbpf import ARRAY, ARRAY_OF_MAPS, KernelError, Map
+from ._libbpf import ARRAY, ARRAY_OF_MAPS, F_MMAPABLE, KernelError, Map
 from ._pins import RING_CAPACITY
 from ._policy import DEFAULT, Policy, nanoseconds
 from ._tables import Tables
@@ -39,16 +39,15 @@ class Areas(t.NamedTuple):
     v4: bytes
     v4_shift: int
     v6: bytes
-    v6_root: int
     lists: bytes
     next_expiry: int
 
     @classmethod
     def of(cls, tables: Tables, lists: bytes, next_expiry: int) -> Areas:
-        return cls(tables.v4, tables.v4_shift, tables.v6, tables.v6_root, lists, next_expiry)
+        return cls(tables.v4, tables.v4_shift, tables.v6, lists, next_expiry)
 
     def tables(self) -> Tables:
-        return Tables(self.v4, self.v4_shift, self.v6, self.v6_root)
+        return Tables(self.v4, self.v4_shift, self.v6)
 
 
 class Image(t.NamedTuple):
@@ -96,14 +95,14 @@ def build(
         "v4_shift": areas.v4_shift,
         "v4_page": 1,
         "v6_page": 1 + v4_pages,
-        "v6_root": areas.v6_root,
         "published": _published(policies[DEFAULT]),
         **_ban_rate(policies),
         **_EVENT_RATE,
         **_SOURCE_RATE,
     }
     table = _policy_table(policies, ifindexes)
-    check = sha256(_abi.HEADER.pack(**values) + table)
+    check = sha256_for(len(areas.v4) + len(areas.v6))
+    check.update(_abi.HEADER.pack(**values) + table)
     check.update(areas.v4)
     check.update(areas.v6)
     header = _abi.HEADER.pack(
@@ -209,7 +208,6 @@ class Generation:
             b"".join(self._page(i) for i in v4),
             header["v4_shift"],
             b"".join(self._page(i) for i in v6),
-            header["v6_root"],
             header["lists"],
             header["next_expiry"],
         )
@@ -226,7 +224,9 @@ def _point(slot: Map, pages: Map) -> None:
 
 
 def _pages(capacity: int) -> Map:
-    return Map.create(ARRAY, "pages", 4, _abi.PAGE, capacity)
+    # The kernel gives an array that may be mapped whole pages of memory; any other begins amid one,
+    # and then every line of the tables lies across two of what the processor fetches at once.
+    return Map.create(ARRAY, "pages", 4, _abi.PAGE, capacity, F_MMAPABLE)
 
 
 def _features(areas: Areas, policies: t.Mapping[str, Policy]) -> int:

@@ -21,6 +21,12 @@ static __always_inline int pw_rate_allows(__u64 *tat, __u64 now, __u64 interval,
 	return 0;
 }
 
+/* Whether that would be false, without moving on. */
+static __always_inline int pw_rate_is_full(__u64 *tat, __u64 now, __u64 burst)
+{
+	return (__s64)(pw_read(*tat) - now) > (__s64)burst;
+}
+
 static __always_inline int pw_source_rate_allows(struct pw_header *header, struct pw_policy *policy,
 						 struct pw_packet *packet, __u64 now)
 {
@@ -76,7 +82,9 @@ static __always_inline void pw_log_connection(struct pw_header *header, struct p
 {
 	if (policy->log == PW_LOG_NONE)
 		return;
-	if (!pw_source_rate_allows(header, policy, packet, now) ||
+	/* In a flood nearly all events end here: their sources need not be looked up, let alone kept. */
+	if (pw_rate_is_full(&shared->event_tat, now, header->event_burst_ns) ||
+	    !pw_source_rate_allows(header, policy, packet, now) ||
 	    !pw_rate_allows(&shared->event_tat, now, header->event_interval_ns,
 			    header->event_burst_ns)) {
 		counters->events_suppressed++;
