@@ -105,12 +105,29 @@ static __always_inline __u32 pw_unlisted(struct xdp_md *context, struct pw_heade
 			packet->passed = PW_PASS_PROTECTED;
 		} else if (ban) {
 			__sync_fetch_and_add(&ban->dropped, 1);
-			return policy->action == PW_ACTION_MONITOR ? PW_PASS_MONITOR_BAN : PW_DROP_BAN;
+			if (policy->action != PW_ACTION_MONITOR)
+				return PW_DROP_BAN;
+			pw_log_would_drop(header, shared, counters, packet, scratch->now,
+					  PW_PASS_MONITOR_BAN);
+			return PW_PASS_MONITOR_BAN;
 		}
 	}
 	if (!begins)
 		return packet->passed;
 	return pw_connection(context, header, policy, shared, counters, scratch);
+}
+
+/* A denied source: dropped, or only told about. */
+static __always_inline __u32 pw_denied(struct pw_header *header, struct pw_policy *policy,
+				       struct pw_counters *counters, struct pw_packet *packet)
+{
+	if (policy->action != PW_ACTION_MONITOR)
+		return PW_DROP_DENY;
+	struct pw_shared *shared = shared_get();
+	if (shared)
+		pw_log_would_drop(header, shared, counters, packet, bpf_ktime_get_coarse_ns(),
+				  PW_PASS_MONITOR_DENY);
+	return PW_PASS_MONITOR_DENY;
 }
 
 /* Everything behind the lists' verdict that is not plain. */
@@ -124,7 +141,7 @@ static __always_inline __u32 pw_decide(struct xdp_md *context, struct pw_header 
 	if (policy->action == PW_ACTION_OFF)
 		return PW_PASS_OFF;
 	if (listed == PW_DENY)
-		return policy->action == PW_ACTION_MONITOR ? PW_PASS_MONITOR_DENY : PW_DROP_DENY;
+		return pw_denied(header, policy, counters, packet);
 	packet->flags = 0;
 	packet->passed = PW_PASS_UNLISTED;
 	if (packet->upper == PW_UPPER_OPAQUE)
