@@ -226,7 +226,7 @@ def test_more_sources_than_are_remembered(lines: Lines) -> None:
         source = mapped("10.0.0.0")[:12] + (0x0A000000 + number).to_bytes(4, "big")
         text = connection(lines, record(saddr=source))["source.ip"]
         assert text == socket.inet_ntoa(source[12:])
-    assert len(lines._texts) <= 4096
+    assert all(len(texts.known) <= 4097 for texts in lines._texts.values())
 
 
 def test_every_field_is_documented(lines: Lines) -> None:

@@ -14,6 +14,7 @@ from packetwatch_core._protect import parse_declared
 
 DEFAULTS = {
     "PW_METRICS_LISTEN": "127.0.0.1:9477",
+    "PW_COMMUNITY_ID": "0",
     "PW_PROTECT": "",
     "PW_PROTECT_AUTO": "1",
     "PW_STATE_DIR": "/var/lib/packetwatch/bans",
@@ -28,6 +29,8 @@ class Settings(t.NamedTuple):
 
     metrics_listen: tuple[str, int] | None
     """Address and port, None: no metrics."""
+    community_id: bool
+    """Whether connections and scans carry network.community_id."""
     protect: list[Prefix]
     protect_auto: bool
     state_dir: str
@@ -43,6 +46,7 @@ def read(environment: t.Mapping[str, str]) -> Settings:
     values = {name: environment.get(name, default) for name, default in DEFAULTS.items()}
     return Settings(
         _listen(values["PW_METRICS_LISTEN"].strip()),
+        _switch("PW_COMMUNITY_ID", values["PW_COMMUNITY_ID"]),
         parse_declared(values["PW_PROTECT"]),
         _switch("PW_PROTECT_AUTO", values["PW_PROTECT_AUTO"]),
         _folder("PW_STATE_DIR", values["PW_STATE_DIR"]),
