@@ -69,6 +69,7 @@ def loaded_datapath(
         source=str(SOURCE),
         program=str(folder / "program.c"),
         settings=str(folder / "settings"),
+        status=str(folder / "run/status.json"),
     )
     (folder / "settings").write_text("PW_PROTECT_AUTO=0\n")
     former = signal.signal(signal.SIGTERM, _interrupt)
