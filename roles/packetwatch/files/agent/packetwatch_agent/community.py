@@ -8,9 +8,16 @@ from __future__ import annotations
 
 import binascii
 import struct
+import typing as t
 
-# hashlib would bring OpenSSL, and megabytes with it.
-from _sha1 import sha1
+if t.TYPE_CHECKING:
+    from hashlib import sha1
+else:
+    # hashlib would bring OpenSSL, and megabytes with it.
+    try:
+        from _sha1 import sha1
+    except ImportError:
+        from hashlib import sha1
 
 TCP = 6
 SEED = 0

@@ -22,6 +22,9 @@ from .events import Event, Lines
 from .guard import Guard
 from .keeper import Keeper
 from .loop import IDLE, Loop
+from .losses import PERIOD as LOSSES_PERIOD
+from .losses import Losses
+from .outlook import Outlook
 from .output import Output
 from .presence import Presence
 from .settings import Settings
@@ -66,8 +69,10 @@ class Service:
         self._ring = RingBuffer(maps["events"])
         self._loop = Loop(self._poll)
         self._changes = _netlink.Changes()
-        self._presence = Presence(self._loop, settings, output, self.page)
+        self._presence = Presence(self._loop, settings, output, self.page, self._problems)
         self._confirmed = Confirmed(settings.config_dir)
+        self._outlook = Outlook(settings, self._confirmed, self._complain)
+        self._losses = Losses(maps["counters"], output)
         self._guard = Guard(maps, settings, output, self._on_lift)
         self._lines = Lines(output.host, self._guard.name, settings.community_id)
         self._keeper = Keeper(Bans(maps), settings.state_dir, self._confirmed, self._lines, output)
@@ -92,6 +97,7 @@ class Service:
         self._loop.after(_CONFIRMED_PERIOD, self._read_confirmed)
         self._loop.after(_PINS_PERIOD, self._check_pins)
         self._loop.after(_EPISODES_PERIOD, self._end_episodes)
+        self._loop.after(LOSSES_PERIOD, self._losses.tick)
         self._output.say("info", f"started, version {__version__}")
         self._presence.ready("following the program")
         self._loop.run()
@@ -104,17 +110,28 @@ class Service:
         keeper = self._keeper
         values["packetwatch_bans_total"] += metrics.by_label("origin", keeper.made)
         values |= metrics.of_build() | metrics.of_process(self._started)
+        values |= self._outlook.values() | self._presence.values() | self._fill(values)
         values |= {
-            "packetwatch_attached": self._attached(),
             "packetwatch_bans_active": metrics.by_label("origin", keeper.active),
             "packetwatch_bans_expired_total": [({}, keeper.expired)],
             "packetwatch_bans_lifted_total": [({}, keeper.lifted)],
             "packetwatch_protected_addresses": metrics.by_label("origin", self._guard.counts()),
+            "packetwatch_episodes_total": metrics.by_label("kind", self._episodes.begun),
             "packetwatch_ring_backlog_bytes": [({}, self._ring.backlog())],
             "packetwatch_agent_records_total": metrics.by_label("type", self._stream.records),
             "packetwatch_agent_last_save_timestamp_seconds": [({}, keeper.saved_at)],
         }
         return metrics.render(values)
+
+    def _fill(self, values: metrics.Values) -> metrics.Values:
+        """How full the maps are, and how many tracks may have been pushed out of theirs."""
+        entries = self._keeper.entries | {
+            "hosts": len(self._guard.protection.hosts),
+            "nets": len(self._guard.protection.nets),
+            "local": len(self._guard.protection.local),
+        }
+        capacity = {name: self._maps[name].info.max_entries for name in entries}
+        return metrics.of_maps(entries, capacity, self._outlook.tracks(), values)
 
     def _poll(self) -> int:
         return self._stream.poll()
@@ -130,21 +147,12 @@ class Service:
         self._output.write(self._episodes.end(time.monotonic_ns()))
         return _EPISODES_PERIOD
 
-    def _attached(self) -> list[metrics.Sample]:
-        """Whether a program sits where confirmed state wants ours.
-
-        The agent may not ask the kernel whose it is; but beside our link there can be no other.
-        """
-        try:
-            links = {link.name: link for link in _netlink.links()}
-        except PacketwatchError as error:
-            self._complain(f"what is attached cannot be read: {error}")
-            return []
-        samples: list[metrics.Sample] = []
-        for name in self._confirmed.interfaces:
-            mode = links[name].xdp_mode if name in links else ""
-            samples.append(({"interface": name, "mode": mode or "none"}, 1 if mode else 0))
-        return samples
+    def _problems(self) -> list[str]:
+        """For the heartbeat: why the host is not well."""
+        found = self._outlook.problems()
+        if self._losses.grown():
+            found.append("events are lost")
+        return found
 
     def _on_lift(self, ban: Ban) -> None:
         self._keeper.lift(ban)
@@ -187,6 +195,7 @@ class Service:
             if self._poll() == IDLE:
                 break
         self._output.write(self._episodes.end(None))
+        self._losses.tick()
         self._keeper.save()
         self._presence.end()
         self._changes.close()
