@@ -141,9 +141,16 @@ class Host:
 
     def verify(self) -> list[str]:
         """Compare what is in the kernel with confirmed state, compiled anew; what is wrong, if anything."""
-        with self.store.lock(self._patience), Loaded(self.pins) as loaded:
+        while True:
+            # This takes long, at the lowest priority: nobody shall wait for it.
             number, state = self.store.read_current()
             lists = compile_lists(state)
+            with self.store.lock(self._patience):
+                if self.store.read_current()[0] == number:
+                    return self._verify(number, state, lists)
+
+    def _verify(self, number: int, state: State, lists: Lists) -> list[str]:
+        with Loaded(self.pins) as loaded:
             with loaded.generation() as current:
                 code = current.header["bytecode"]
             image = build(lists.areas, resolve_policies(state.policy), loaded.ifindexes, code)

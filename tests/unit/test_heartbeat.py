@@ -20,10 +20,12 @@ from typing import Any
 
 import pytest
 
-from packetwatch_agent import heartbeat, settings
+from packetwatch_agent import beat, heartbeat, settings
 from packetwatch_agent.loop import IDLE, Loop
 from packetwatch_agent.output import Output
 from packetwatch_core._errors import InvalidInput
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def url(text: str) -> settings.Url:
@@ -159,14 +161,22 @@ def test_https_needs_a_certificate_that_can_be_believed(
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
     receiver = Receiver(b"HTTP/1.1 200 OK\r\n\r\n", context)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "roles/packetwatch/files/agent"))
     target = url(f"https://127.0.0.1:{receiver.port}/")
     request = heartbeat.message(target, "host", [])
-    with pytest.raises(OSError, match="certificate"):
-        heartbeat.send(target, request)
+    with pytest.raises(ValueError, match="certificate"):
+        beat.send_by_tls(target.host, target.port, request)
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
-    heartbeat.send(target, request)
-    assert len(receiver.requests) == 1
+    beat.send_by_tls(target.host, target.port, request)
+    assert receiver.requests == [request]
+    receiver.answer = b"HTTP/1.1 503 Busy\r\n\r\n"
+    with pytest.raises(ValueError, match="answered 503"):
+        beat.send_by_tls(target.host, target.port, request)
     receiver.close()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    with pytest.raises(ValueError, match="refused"):
+        beat.send_by_tls("127.0.0.1", port, request)
 
 
 @pytest.mark.parametrize(

@@ -73,8 +73,7 @@ class Episodes:
             lines += self._end(next(iter(self._open)))
         policy = self._confirmed.policy(self._names(event.ifindex))
         window = nanoseconds(policy.scan_window)
-        self._open[key] = episode = Episode(event, event.time, window, 0, 0, array.array("H"))
-        episode.add(event)
+        self._open[key] = episode = _begin(event, window)
         is_scan = event.type == _abi.EVENT_BAN
         self.begun["scan" if is_scan else "would_drop"] += 1
         return [*lines, self._lines.scan(event) if is_scan else self._lines.would_drop(event)]
@@ -87,6 +86,14 @@ class Episodes:
     def _end(self, key: _Key) -> list[str]:
         episode = self._open.pop(key)
         return [self._lines.episode(episode)] if episode.events > 1 else []
+
+
+def _begin(event: Event, window: int) -> Episode:
+    # Its ports as a tuple of objects would take kilobytes.
+    first = event._replace(ports=())
+    episode = Episode(first, event.time, window, 0, 0, array.array("H"))
+    episode.add(event)
+    return episode
 
 
 def is_over(episode: Episode, now: int) -> bool:

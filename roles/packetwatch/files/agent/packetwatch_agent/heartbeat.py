@@ -11,19 +11,16 @@ message; the loop never does.
 from __future__ import annotations
 
 import json
-import socket
 import threading
 import time
 import typing as t
 
-from . import __version__
+from . import __version__, beat
 from .loop import Loop
 from .metrics import Values
 from .output import Output
 from .settings import Url
 
-_TIMEOUT = 10.0
-_ANSWER = 4096
 _PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~")
 
 
@@ -71,7 +68,8 @@ class Heartbeat:
 
     def _send(self, request: bytes) -> None:
         try:
-            send(self._url, request)
+            by = beat.send_by_tls if self._url.is_secure else beat.send
+            by(self._url.host, self._url.port, request)
         except (OSError, ValueError) as error:
             self._failures += 1
             self._error = str(error) or type(error).__name__
@@ -93,35 +91,6 @@ def message(url: Url, host: str, problems: t.Sequence[str]) -> bytes:
         f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
     )
     return head.encode("ascii") + body
-
-
-def send(url: Url, request: bytes) -> None:
-    """Send it and wait for the answer's first line; raises `OSError` unless that is a success."""
-    with socket.create_connection((url.host, url.port), _TIMEOUT) as plain:
-        if url.is_secure:
-            # Imported here: it takes megabytes.
-            import ssl
-
-            context = ssl.create_default_context()
-            with context.wrap_socket(plain, server_hostname=url.host) as secure:
-                _exchange(secure, request)
-        else:
-            _exchange(plain, request)
-
-
-def _exchange(connection: socket.socket, request: bytes) -> None:
-    connection.sendall(request)
-    answer = b""
-    while b"\r\n" not in answer and len(answer) < _ANSWER:
-        data = connection.recv(_ANSWER)
-        if not data:
-            break
-        answer += data
-    words = answer.split(b"\r\n", 1)[0].split(b" ", 2)
-    if len(words) < 2 or not words[0].startswith(b"HTTP/1.") or not words[1].isdigit():
-        raise ValueError("the answer is not HTTP")
-    if not words[1].startswith(b"2"):
-        raise ValueError(f"answered {words[1].decode()}")
 
 
 def _quoted(text: str) -> str:

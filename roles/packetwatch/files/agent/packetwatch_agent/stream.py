@@ -21,6 +21,8 @@ if t.TYPE_CHECKING:
     from packetwatch_core._ring import RingBuffer
 
 BATCH = 1024
+# Scans are told with all their ports: fewer lines at a time, for the memory they take.
+_LONG_LINES = 128
 
 
 class Stream:
@@ -45,21 +47,21 @@ class Stream:
         self._episodes = episodes
         self._on_ban = on_ban
         self._wanted = wanted
+        self._written: list[str] = []
         self.records = {"connection": 0, "scan": 0, "would_drop": 0, "unknown": 0}
 
     def poll(self) -> int:
         """Read a batch, write its lines, then give the records back."""
         count = 0
-        lines: list[str] = []
         for size, length, run in self._ring.runs(BATCH):
             if not count:
                 self._lines.set_clock()
             count += length
             if size == _abi.EVENT_SHORT:
-                lines += self._short(run)
+                self._write(self._short(run))
             else:
-                lines += self._one_by_one(run, size, len(run) // length)
-        self._output.write(lines)
+                self._one_by_one(run, size, len(run) // length)
+        self._flush()
         self._ring.release()
         return IDLE if not count else MORE if count >= BATCH else BUSY
 
@@ -69,13 +71,13 @@ class Stream:
         forms: dict[int, Form | None] = {}
         for kind, (number, dummy) in kinds.items():
             if kind.type != _abi.EVENT_CONNECTION or kind.flags or kind.family not in (4, 6):
-                return self._one_by_one(run, _abi.EVENT_SHORT, HEADER + _abi.EVENT_SHORT)
+                self._one_by_one(run, _abi.EVENT_SHORT, HEADER + _abi.EVENT_SHORT)
+                return []
             forms[number] = self._lines.form(kind) if self._wanted(kind.ifindex) else None
         self.records["connection"] += sum(count for dummy, count in kinds.values())
         return self._lines.connections(run, forms) if any(forms.values()) else []
 
-    def _one_by_one(self, run: memoryview, size: int, stride: int) -> list[str]:
-        lines: list[str] = []
+    def _one_by_one(self, run: memoryview, size: int, stride: int) -> None:
         for at in range(HEADER, len(run), stride):
             event = decode(bytes(run[at : at + size]))
             if event is None:
@@ -83,14 +85,23 @@ class Stream:
                 self.records["unknown"] += 1
             elif event.type == _abi.EVENT_CONNECTION:
                 self.records["connection"] += 1
-                lines += [self._lines.connection(event)] if self._wanted(event.ifindex) else []
+                if self._wanted(event.ifindex):
+                    self._write([self._lines.connection(event)])
             elif event.type == _abi.EVENT_BAN:
                 self.records["scan"] += 1
-                lines += self._scan(event)
+                self._write(self._scan(event))
             else:
                 self.records["would_drop"] += 1
-                lines += self._episodes.note(event)
-        return lines
+                self._write(self._episodes.note(event))
+            if len(self._written) >= _LONG_LINES:
+                self._flush()
+
+    def _write(self, lines: list[str]) -> None:
+        self._written += lines
+
+    def _flush(self) -> None:
+        lines, self._written = self._written, []
+        self._output.write(lines)
 
     def _scan(self, event: Event) -> list[str]:
         if event.banned:
