@@ -172,6 +172,7 @@ BAN = Layout(
     ("origin", "B"),
     ("flags", "B"),
 )
+HOST = Layout("pw_host", ("expires", "Q"), ("origin", "I"), ("reserved", "I"))
 TRACK = Layout("pw_track", ("slot", "64Q"))
 SHARED = Layout(
     "pw_shared",
@@ -217,4 +218,4 @@ COUNTERS = Layout(
 )
 # struct pw_scratch is the program's own; user space only makes room for it.
 SCRATCH_SIZE = 8960
-LAYOUTS = (HEADER, POLICY, ADDR, SOURCE, NET, BAN, TRACK, SHARED, EVENT, COUNTERS)
+LAYOUTS = (HEADER, POLICY, ADDR, SOURCE, NET, BAN, HOST, TRACK, SHARED, EVENT, COUNTERS)

@@ -228,9 +228,10 @@ class Bans:
 
     def protection_of(self, source: Source) -> str:
         """Why the source must not be banned; empty if it may be."""
-        origin = self._maps["hosts"].lookup(source.address) if source.plen == 128 else None
-        if origin is not None:
-            name = PROTECTION_ORIGINS.get(_U32.unpack(origin)[0], "for an unknown reason")
+        value = self._maps["hosts"].lookup(source.address) if source.plen == 128 else None
+        host = _abi.HOST.unpack(value) if value else None
+        if host and not 0 < host["expires"] <= time.monotonic_ns():
+            name = PROTECTION_ORIGINS.get(host["origin"], "for an unknown reason")
             return f"{source.text} is protected ({name})"
         flags = self._net_flags(source.address)
         if flags & _abi.NET_PROTECTED:

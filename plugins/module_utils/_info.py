@@ -123,8 +123,10 @@ def _protected(pins: Pins) -> dict[str, str]:
     maps = pins.open_run_maps(("hosts", "nets"))
     found = {}
     for key, value in maps["hosts"].items():
-        origin = _protect.ORIGINS.get(_U32.unpack(value)[0], "unknown")
-        found[format_prefix(from_mapped(key, 128))] = origin
+        host = _abi.HOST.unpack(value)
+        if not 0 < host["expires"] <= time.monotonic_ns():
+            origin = _protect.ORIGINS.get(host["origin"], "unknown")
+            found[format_prefix(from_mapped(key, 128))] = origin
     for key, value in maps["nets"].items():
         if _U32.unpack(value)[0] & _abi.NET_PROTECTED:
             parts = _abi.NET.unpack(key)

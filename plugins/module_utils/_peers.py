@@ -41,6 +41,9 @@ _CHRONY = (
     "etc/ntpsec/ntp.conf",
 )
 _SSHD = ("etc/ssh/sshd_config", "etc/ssh/sshd_config.d/*.conf")
+# Debian's way to tell logind of every login (pam_systemd(8)), and what logind knows of them.
+_PAM = ("etc/pam.d/common-session",)
+_SESSIONS = ("run/systemd/sessions/*",)
 _TIME_KEYS = frozenset({"NTP", "FallbackNTP"})
 _CHRONY_KEYS = frozenset({"server", "peer", "pool"})
 _ESTABLISHED = b"01"
@@ -82,7 +85,10 @@ def ssh_ports(root: str = "/") -> set[int]:
 
 
 def ssh_clients(ports: t.Collection[int], root: str = "/") -> set[bytes]:
-    """Remote addresses of established TCP connections to one of the local `ports`."""
+    """Remote addresses of established TCP connections to one of the local `ports`.
+
+    Where it can be told, only of those that have logged in: a connection is free to anybody.
+    """
     found: set[bytes] = set()
     marks = [b":%04X " % port for port in ports]
     for name in ("tcp", "tcp6"):
@@ -91,7 +97,17 @@ def ssh_clients(ports: t.Collection[int], root: str = "/") -> set[bytes]:
                 # A busy server has 100,000 lines: look closely only at those that may matter.
                 if any(mark in line for mark in marks):
                     found.update(_ssh_client(line, ports))
-    return found
+    inside = _logged_in(root) if found else None
+    return found if inside is None else found & inside
+
+
+def _logged_in(root: str) -> set[bytes] | None:
+    """Where logind's sessions come from; None if it is not told of all, or knows one by name only."""
+    if not any("pam_systemd.so" in words for words in _lines(root, _PAM)):
+        return None
+    hosts = [words[1] for words in _lines(root, _SESSIONS) if words[0] == "REMOTE_HOST"]
+    found = {to_bytes(host) for host in hosts}
+    return None if None in found else _known(found)
 
 
 def to_bytes(text: str) -> bytes | None:

@@ -74,7 +74,7 @@ def specs() -> dict[str, Spec]:
         "scan_bans": Spec(HASH, source, ban, RING_CAPACITY + spare),
         "scan_ring": Spec(ARRAY, 4, source, RING_CAPACITY),
         "overflow": Spec(LRU_HASH, source, ban, lru),
-        "hosts": Spec(HASH, _abi.ADDR.size, 4, 4096),
+        "hosts": Spec(HASH, _abi.ADDR.size, _abi.HOST.size, 4096),
         "nets": Spec(LPM_TRIE, _abi.NET.size, 4, 4096, F_NO_PREALLOC),
         "local": Spec(HASH, _abi.ADDR.size, 4, 4096),
         "open_ports": Spec(ARRAY, 4, 8, 65536),

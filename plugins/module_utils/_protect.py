@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import itertools
 import struct
+import time
 import typing as t
 
 from . import _netlink, _peers
-from ._abi import NET, NET_PROTECTED, NET_SINGLE
+from ._abi import HOST, NET, NET_PROTECTED, NET_SINGLE
 from ._address import Prefix, mapped, mapped_length, parse_prefix
 from ._errors import InvalidInput, TooLarge, Unreadable
 
@@ -42,6 +43,8 @@ _LINK_LOCAL: Net = (10, b"\xfe\x80" + b"\0" * 14)
 _LOOPBACK_4: Net = (104, _MAPPED + b"\x7f\0\0\0")
 _LOOPBACK_6 = b"\0" * 15 + b"\x01"
 _UNICAST = 1
+# Between two tasks of a play there may be no connection.
+_LINGER = 600 * 1_000_000_000
 _U32 = struct.Struct("=I")
 
 
@@ -136,18 +139,17 @@ def write(protection: Protection, maps: t.Mapping[str, Map]) -> Written:
     """Bring the maps in line, first adding, then deleting.
 
     What was learned and finds no room is left out, the least telling first; `TooLarge` is raised,
-    before anything is changed, if what is declared does not fit. Nothing is deleted, as far as there
-    is room for it, if there were problems.
+    before anything is changed, if what is declared does not fit. SSH clients stay for ten minutes
+    after they were last seen. Nothing is deleted, as far as there is room for it, if there were
+    problems.
     """
+    now = time.monotonic_ns()
     present = {name: dict(maps[name].items()) for name in ("hosts", "nets", "local")}
     wanted: dict[str, dict[bytes, bytes]] = {}
     left_out = 0
-    for name, entries in _entries(protection).items():
-        if protection.problems:
-            entries.update(
-                (key, value) for key, value in present[name].items() if key not in entries
-            )
+    for name, entries in _entries(protection, now).items():
         room = maps[name].info.max_entries
+        entries |= _kept(present[name], entries, now if name == "hosts" else None, protection)
         wanted[name] = dict(itertools.islice(entries.items(), room))
         left_out += len(entries) - len(wanted[name])
     for name, count in _declared(protection).items():
@@ -157,28 +159,59 @@ def write(protection: Protection, maps: t.Mapping[str, Map]) -> Written:
                 f"{count} entries do not fit into the map {name}, which takes {room}: "
                 "declare fewer and shorter prefixes to protect"
             )
-    changes = 0
-    for name, entries in wanted.items():
-        stale = present[name].keys() - entries.keys()
-        # A full map takes nothing new before something goes: then, and only then, delete first.
-        crowded = len(entries) + len(stale) > maps[name].info.max_entries
-        if crowded:
-            changes += sum(maps[name].delete(key) for key in stale)
-        for key, value in entries.items():
-            if present[name].get(key) != value:
-                maps[name].update(key, value)
-                changes += 1
-        if not crowded:
-            changes += sum(maps[name].delete(key) for key in stale)
-    return Written(changes, left_out)
+    return Written(
+        sum(_update(maps[name], present[name], wanted[name]) for name in wanted), left_out
+    )
 
 
-def _entries(protection: Protection) -> dict[str, dict[bytes, bytes]]:
+def _kept(
+    present: dict[bytes, bytes],
+    wanted: dict[bytes, bytes],
+    now: int | None,
+    protection: Protection,
+) -> dict[bytes, bytes]:
+    """Entries that stay as they are, though nobody asks for them or only for another end.
+
+    now: if the entries have an end.
+    """
+    kept = {}
+    for key, value in present.items():
+        if key not in wanted and protection.problems:
+            kept[key] = value
+        elif now is not None and HOST.unpack(value)["origin"] == SSH_CLIENT:
+            least = now + _LINGER // 2 if key in wanted else now
+            if HOST.unpack(value)["expires"] > least and _origin(wanted.get(key)) == SSH_CLIENT:
+                kept[key] = value
+    return kept
+
+
+def _origin(value: bytes | None) -> int:
+    """Of an entry that is wanted; what is wanted no more was an SSH client."""
+    return int(HOST.unpack(value)["origin"]) if value else SSH_CLIENT
+
+
+def _update(bpf_map: Map, present: dict[bytes, bytes], wanted: dict[bytes, bytes]) -> int:
+    """Write the difference; returns the number of entries written or deleted."""
+    stale = present.keys() - wanted.keys()
+    # A full map takes nothing new before something goes: then, and only then, delete first.
+    crowded = len(wanted) + len(stale) > bpf_map.info.max_entries
+    changes = sum(bpf_map.delete(key) for key in stale) if crowded else 0
+    for key, value in wanted.items():
+        if present.get(key) != value:
+            bpf_map.update(key, value)
+            changes += 1
+    return changes + (0 if crowded else sum(bpf_map.delete(key) for key in stale))
+
+
+def _entries(protection: Protection, now: int) -> dict[str, dict[bytes, bytes]]:
     """What is to stand in the maps, that which matters most first."""
+    ends = {SSH_CLIENT: now + _LINGER}
     hosts = sorted(protection.hosts.items(), key=lambda item: item[1])
     nets = sorted(protection.nets.items(), key=lambda item: item[1] == NET_SINGLE)
     return {
-        "hosts": {key: _U32.pack(origin) for key, origin in hosts},
+        "hosts": {
+            key: HOST.pack(expires=ends.get(origin, 0), origin=origin) for key, origin in hosts
+        },
         "nets": {NET.struct.pack(*key): _U32.pack(flags) for key, flags in nets},
         "local": {key: _U32.pack(_UNICAST) for key in sorted(protection.local)},
     }

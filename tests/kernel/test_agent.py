@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -14,13 +13,11 @@ import socket
 import subprocess
 import tempfile
 import time
-import urllib.request
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+from kernel.agent_process import AgentProcess
 from kernel.feeder import Feeder, connection
 
 from packetwatch_core import _abi
@@ -38,103 +35,28 @@ BATCH = 4096
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="makes maps")
 
 
-class Host:
-    """A folder with everything that an agent needs, and its process."""
+class Host(AgentProcess):
+    """A folder with everything that an agent needs, maps of its own among them."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.state = folder / "state"
+        super().__init__(folder, str(folder / "bpf/packetwatch"), NOBODY)
+        self.pins = Pins(self.pins_folder)
         self.maps: dict[str, Map] = {}
-        self.process: subprocess.Popen[bytes] | None = None
-        self.log = folder / "log"
-        self.port = 0
-        self.pins = Pins(str(folder / "bpf/packetwatch"))
-        for path in (folder, folder / "bpf", self.state):
-            path.mkdir(exist_ok=True)
-            path.chmod(0o755)
-        os.chown(self.state, NOBODY, NOBODY)
-        shutil.copytree(ROOT / "plugins/module_utils", folder / "lib/packetwatch_core")
-        agent = ROOT / "roles/packetwatch/files/agent/packetwatch_agent"
-        shutil.copytree(agent, folder / "lib/packetwatch_agent")
 
     def make_maps(self) -> None:
         """New ones, as after a boot, for a user who may enter only the folder of the agent."""
         self.close_maps()
-        pins = self.pins
-        pins.remove()
-        self.maps = pins.ensure()
-        for path in (pins.root, pins.own, pins.run):
+        self.pins.remove()
+        self.maps = self.pins.ensure()
+        for path in (self.pins.root, self.pins.own, self.pins.run):
             os.chmod(path, 0o711)
-        for name in os.listdir(pins.run):
-            os.chown(pins.map(name), NOBODY, NOBODY)
+        for name in os.listdir(self.pins.run):
+            os.chown(self.pins.map(name), NOBODY, NOBODY)
 
     def close_maps(self) -> None:
         for bpf_map in self.maps.values():
             bpf_map.close()
         self.maps = {}
-
-    def start(self, wait: bool = True, **environment: str) -> None:
-        starts = self.said("started") if self.log.exists() else 0
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            self.port = server.getsockname()[1]
-        variables = {
-            "PYTHONPATH": str(self.folder / "lib"),
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "PW_PINS": str(self.folder / "bpf/packetwatch"),
-            "PW_STATE_DIR": str(self.state),
-            "PW_CONFIG_DIR": str(self.folder / "config"),
-            "PW_METRICS_LISTEN": f"127.0.0.1:{self.port}",
-        }
-        python = "/usr/bin/python3" if Path("/usr/bin/python3").exists() else "python3"
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [python, "-Ps", "-m", "packetwatch_agent", "run"],
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=variables | environment,
-                user=NOBODY,
-                group=NOBODY,
-                extra_groups=[],
-            )
-        self.wait(lambda: not wait or self.said("started") == starts + 1)
-
-    def stop(self, number: int = signal.SIGTERM) -> int:
-        assert self.process is not None
-        self.process.send_signal(number)
-        status = self.process.wait(20)
-        self.process = None
-        return status
-
-    def wait(self, condition: Callable[[], Any], seconds: float = 20) -> None:
-        deadline = time.monotonic() + seconds
-        while not condition():
-            assert time.monotonic() < deadline, self.log.read_text()[-2000:]
-            assert self.process is not None
-            assert self.process.poll() is None, self.log.read_text()[-2000:]
-            time.sleep(0.05)
-
-    def lines(self) -> list[dict[str, Any]]:
-        """What it has written, without a line that is still being written."""
-        whole = self.log.read_text().rpartition("\n")[0]
-        return [json.loads(line) for line in whole.splitlines()]
-
-    def said(self, text: str) -> int:
-        return sum(text in line.get("message", "") for line in self.lines())
-
-    def actions(self) -> Counter[str]:
-        return Counter(line["event.action"] for line in self.lines() if "event.action" in line)
-
-    def metrics(self) -> dict[str, float]:
-        url = f"http://127.0.0.1:{self.port}/metrics"
-        with urllib.request.urlopen(url, timeout=10) as answer:
-            text = answer.read().decode()
-        pairs = (line.rsplit(" ", 1) for line in text.splitlines() if line[0] != "#")
-        return {name: float(value) for name, value in pairs}
-
-    def status(self, key: str) -> str:
-        assert self.process is not None
-        text = Path(f"/proc/{self.process.pid}/status").read_text()
-        return next(line.split()[1] for line in text.splitlines() if line.startswith(f"{key}:"))
 
     def ban(self, number: int, seconds: float, table: str = "scan_bans") -> None:
         now = time.monotonic_ns()
@@ -155,9 +77,7 @@ def host() -> Iterator[Host]:
         found.make_maps()
         yield found
     finally:
-        if found.process is not None:
-            found.process.kill()
-            found.process.wait()
+        found.close()
         found.close_maps()
         subprocess.run(["umount", str(folder / "bpf")], check=True)
         shutil.rmtree(folder)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import mmap
 import os
 import random
+import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -397,6 +398,14 @@ def test_a_protected_source_is_detected_but_never_banned(
     assert not datapath.banned()
     scans = [event for event in datapath.events() if event["type"] == _abi.EVENT_BAN]
     assert [event["flags"] for event in scans] == [_abi.EVENT_PROTECTED] * 2
+
+
+def test_protection_that_has_ended_protects_no_more(datapath: Datapath) -> None:
+    key = bytes(10) + b"\xff\xff" + socket.inet_aton(SOURCE4)
+    now = time.monotonic_ns()
+    for expires, last in ((now + 60 * 10**9, "pass protected ipv4"), (now - 10**9, SCAN4)):
+        datapath.maps["hosts"].update(key, _abi.HOST.pack(expires=expires, origin=6))
+        assert scan(datapath, SOURCE4)[2] == last
 
 
 def test_protection_that_comes_after_the_ban_suspends_it(datapath: Datapath) -> None:

@@ -100,4 +100,5 @@ def test_agent_sees_the_pins_of_this_abi() -> None:
     abi = re.search(r"#define PW_ABI (\d+)", (ROOT / PARTS[1] / "bpf/abi.h").read_text())
     assert abi
     unit = (ROOT / PARTS[1] / "units/packetwatch.service").read_text()
-    assert f"BindPaths=-/sys/fs/bpf/packetwatch/v{abi[1]}/run\n" in unit
+    assert f"-/sys/fs/bpf/packetwatch/v{abi[1]}/run:/run/packetwatch/pins/v{abi[1]}/run\n" in unit
+    assert "Environment=PW_PINS=/run/packetwatch/pins\n" in unit

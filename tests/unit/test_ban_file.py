@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from unit.fake_maps import mapped, run_maps, u32
+from unit.fake_maps import mapped, run_maps
 
 from packetwatch_core import _abi, _ban_file
 from packetwatch_core._bans import Bans, Source
@@ -105,7 +105,7 @@ def test_what_is_protected_by_now_is_refused(path: str) -> None:
     scan(maps, 1, 600)
     _ban_file.save(Bans(maps), path)
     maps, bans = after_boot()
-    maps["hosts"].update(mapped("203.0.113.1"), u32(1))
+    maps["hosts"].update(mapped("203.0.113.1"), _abi.HOST.pack(origin=1))
     assert _ban_file.restore(bans, path) == _ban_file.Restored(refused=1)
 
 

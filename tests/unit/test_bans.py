@@ -100,7 +100,7 @@ def test_networks_are_refused(bans: Bans, address: str) -> None:
 
 
 def test_protected_address_is_refused_with_its_reason(maps: dict[str, Any], bans: Bans) -> None:
-    maps["hosts"].update(mapped("192.0.2.1"), u32(_protect.GATEWAY))
+    maps["hosts"].update(mapped("192.0.2.1"), _abi.HOST.pack(origin=_protect.GATEWAY))
     with pytest.raises(InvalidInput, match=r"192\.0\.2\.1 is protected \(gateway\)"):
         bans.add("192.0.2.1", 60)
     assert not maps["bans"].entries
@@ -139,7 +139,7 @@ def test_lift_takes_a_source_out_of_all_maps(maps: dict[str, Any], bans: Bans) -
 def test_why_names_protection_and_bans(maps: dict[str, Any], bans: Bans) -> None:
     scan(maps, Source(128, mapped("203.0.113.7")), NOW + SECOND)
     scan(maps, Source(128, mapped("203.0.113.7")), NOW - SECOND, "overflow")
-    maps["hosts"].update(mapped("203.0.113.7"), u32(_protect.SSH_CLIENT))
+    maps["hosts"].update(mapped("203.0.113.7"), _abi.HOST.pack(origin=_protect.SSH_CLIENT))
     why = bans.why("203.0.113.7")
     assert why.protected == "203.0.113.7 is protected (SSH client)"
     assert [ban.table for ban in why.bans] == ["scan_bans"]

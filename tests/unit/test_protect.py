@@ -11,6 +11,7 @@ import random
 import socket
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -166,6 +167,36 @@ def test_write_by_difference_adding_first() -> None:
     ]
 
 
+def test_ssh_clients_stay_until_their_end() -> None:
+    maps = run_maps()
+    seen = _protect.Protection({mapped("192.0.2.1"): _protect.SSH_CLIENT}, {}, set(), [])
+    gone = _protect.Protection({}, {}, set(), [])
+    assert _protect.write(seen, maps) == (1, 0)
+    assert _protect.write(seen, maps) == (0, 0)
+    assert _protect.write(gone, maps) == (0, 0)
+    (value,) = maps["hosts"].entries.values()
+    left = _abi.HOST.unpack(value)["expires"] - time.monotonic_ns()
+    assert 590 * 10**9 < left <= 600 * 10**9
+    # Who is still there when half of it is over gets a new end.
+    maps["hosts"].entries[mapped("192.0.2.1")] = _abi.HOST.pack(
+        origin=_protect.SSH_CLIENT, expires=time.monotonic_ns() + 200 * 10**9
+    )
+    assert _protect.write(seen, maps) == (1, 0)
+    maps["hosts"].entries[mapped("192.0.2.1")] = _abi.HOST.pack(
+        origin=_protect.SSH_CLIENT, expires=time.monotonic_ns() - 1
+    )
+    assert _protect.write(gone, maps) == (1, 0)
+    assert not maps["hosts"].entries
+
+
+def test_an_ssh_client_may_become_something_else() -> None:
+    maps = run_maps()
+    for origin in (_protect.SSH_CLIENT, _protect.DECLARED):
+        _protect.write(_protect.Protection({mapped("192.0.2.1"): origin}, {}, set(), []), maps)
+    (value,) = maps["hosts"].entries.values()
+    assert _abi.HOST.unpack(value) == {"expires": 0, "origin": _protect.DECLARED, "reserved": 0}
+
+
 def test_write_into_a_full_map() -> None:
     maps = run_maps(hosts=1)
     _protect.write(_protect.Protection({mapped("192.0.2.1"): 3}, {}, set(), []), maps)
@@ -285,12 +316,31 @@ def test_ssh_clients(tmp_path: Path) -> None:
     }
 
 
-def test_a_live_connection_is_seen() -> None:
+def test_who_has_not_logged_in_is_no_ssh_client(tmp_path: Path) -> None:
+    own = socket.inet_aton("192.0.2.10")
+    remotes = [socket.inet_aton(f"203.0.113.{number}") for number in (5, 6)]
+    lines = [proc_line(own, 22, remote, 40000, "01") for remote in remotes]
+    write(tmp_path, "proc/self/net/tcp", "".join(lines))
+    everybody = {mapped("203.0.113.5"), mapped("203.0.113.6")}
+    assert _peers.ssh_clients({22}, str(tmp_path)) == everybody
+    write(tmp_path, "etc/pam.d/common-session", "session optional pam_systemd.so\n")
+    assert _peers.ssh_clients({22}, str(tmp_path)) == set()
+    session = "# private\nUID=0\nREMOTE=1\nREMOTE_HOST={}\nSERVICE=sshd\n"
+    write(tmp_path, "run/systemd/sessions/1", session.format("203.0.113.5"))
+    write(tmp_path, "run/systemd/sessions/2", "UID=0\nREMOTE=0\nSERVICE=login\n")
+    assert _peers.ssh_clients({22}, str(tmp_path)) == {mapped("203.0.113.5")}
+    # With UseDNS sshd tells a name, which is not looked up.
+    write(tmp_path, "run/systemd/sessions/3", session.format("admin.example.net"))
+    assert _peers.ssh_clients({22}, str(tmp_path)) == everybody
+
+
+def test_a_live_connection_is_seen(tmp_path: Path) -> None:
+    (tmp_path / "proc").symlink_to("/proc")
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         with socket.create_connection(("127.0.0.1", port)):
-            assert _peers.ssh_clients({port}) == {mapped("127.0.0.1")}
-            assert _peers.ssh_clients({1}) == set()
+            assert _peers.ssh_clients({port}, str(tmp_path)) == {mapped("127.0.0.1")}
+            assert _peers.ssh_clients({1}, str(tmp_path)) == set()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs another user")

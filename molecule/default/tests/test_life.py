@@ -113,6 +113,13 @@ def test_agent_has_no_privileges(host: Any) -> None:
     assert int(status["VmRSS"].split()[0]) <= 25_000
 
 
+def test_agent_unit_is_hardened(host: Any) -> None:
+    report = host.check_output("systemd-analyze security --no-pager packetwatch.service")
+    last = report.splitlines()[-1]
+    # "Overall exposure level for packetwatch.service: 1.4 OK :-)"
+    assert float(last.split(": ")[1].split()[0]) <= 1.5, report
+
+
 def test_client_passes_and_is_logged(host: Any, fleet: Fleet, machine: Machine) -> None:
     assert connect(fleet.station("client"), machine.ipv4, SSH) is Answer.OPEN
 
@@ -175,6 +182,27 @@ def test_check_foretells_what_the_run_does(host: Any) -> None:
     assert recap(done)["changed"] == 1
     assert info(host, "lists")["lists"]["deny"]["ansible"] == before["deny"]["ansible"] + 1
     assert recap(play("site.yml", host, "--check", "--diff", *lists))["changed"] == 0
+
+
+def test_an_interface_that_comes_back_is_filtered_again(host: Any) -> None:
+    add = "ip link add pw8 type veth peer name pw9 && ip link set pw8 up && ip link set pw9 up"
+
+    def mode() -> str:
+        return str(info(host, "interfaces")["interfaces"].get("pw8", {}).get("mode"))
+
+    host.check_output(add)
+    program = "packetwatch.xdp.program"
+    assert host.ansible(program, json.dumps({"interface": "pw8"}), check=False)["changed"]
+    host.check_output("systemctl enable --now packetwatch-xdp@pw8.service")
+    assert mode() == "native"
+    host.check_output("ip link delete pw8")
+    wait_for(lambda: mode() != "native")
+    host.check_output(add)
+    wait_for(lambda: mode() == "native")
+    host.check_output("systemctl disable --now packetwatch-xdp@pw8.service")
+    options = json.dumps({"interface": "pw8", "state": "detached"})
+    assert host.ansible(program, options, check=False)["changed"]
+    host.check_output("ip link delete pw8")
 
 
 def test_an_entry_ends_at_its_time(host: Any, fleet: Fleet, machine: Machine) -> None:

@@ -133,6 +133,13 @@ struct pw_track {
 	__u64 slot[PW_TRACK_SLOTS]; /* (ns >> 10) << 16 | port; 0: free */
 };
 
+/* A single protected address, in the map "hosts"; expires as in struct pw_ban. */
+struct pw_host {
+	__u64 expires;
+	__u32 origin; /* why it is protected: for user space */
+	__u32 reserved;
+};
+
 enum pw_net_flag {
 	PW_NET_PROTECTED = 1 << 0, /* sources in it are never banned */
 	PW_NET_SINGLE = 1 << 1,    /* IPv6 sources in it are banned by /128, not by /64 */

@@ -13,9 +13,12 @@ static __always_inline __u32 pw_net_flags(struct pw_addr *address)
 	return flags ? *flags : 0;
 }
 
-static __always_inline int pw_is_protected(struct pw_addr *address)
+static __always_inline int pw_is_protected(struct pw_addr *address, __u64 now)
 {
-	return hosts_get(address) || (pw_net_flags(address) & PW_NET_PROTECTED);
+	struct pw_host *host = hosts_get(address);
+	if (host && (!host->expires || host->expires > now))
+		return 1;
+	return pw_net_flags(address) & PW_NET_PROTECTED;
 }
 
 /* The source that a packet is tracked and banned as: IPv4 by address, IPv6 by /64 unless that

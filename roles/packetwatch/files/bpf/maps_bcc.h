@@ -25,7 +25,7 @@ BPF_TABLE("hash", struct pw_source, struct pw_ban, bans, 1);
 BPF_TABLE("hash", struct pw_source, struct pw_ban, scan_bans, 1);
 BPF_TABLE("lru_hash", struct pw_source, struct pw_ban, overflow, 1);
 BPF_TABLE("array", __u32, struct pw_source, scan_ring, 1);
-BPF_TABLE("hash", struct pw_addr, __u32, hosts, 1);
+BPF_TABLE("hash", struct pw_addr, struct pw_host, hosts, 1);
 BPF_F_TABLE("lpm_trie", struct pw_net, __u32, nets, 1, BPF_F_NO_PREALLOC);
 BPF_TABLE("hash", struct pw_addr, __u32, local, 1);
 BPF_TABLE("array", __u32, __u64, open_ports, 1);
@@ -95,7 +95,7 @@ static __always_inline struct pw_source *scan_ring_get(__u32 slot)
 	return scan_ring.lookup(&slot);
 }
 
-static __always_inline __u32 *hosts_get(struct pw_addr *address)
+static __always_inline struct pw_host *hosts_get(struct pw_addr *address)
 {
 	return hosts.lookup(address);
 }

@@ -65,7 +65,7 @@ struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 1024);
 	__type(key, struct pw_addr);
-	__type(value, __u32);
+	__type(value, struct pw_host);
 } hosts SEC(".maps");
 
 struct {
@@ -189,7 +189,7 @@ static __always_inline struct pw_source *scan_ring_get(__u32 slot)
 	return bpf_map_lookup_elem(&scan_ring, &slot);
 }
 
-static __always_inline __u32 *hosts_get(struct pw_addr *address)
+static __always_inline struct pw_host *hosts_get(struct pw_addr *address)
 {
 	return bpf_map_lookup_elem(&hosts, address);
 }

@@ -36,7 +36,7 @@ static __always_inline __u32 pw_scan(struct pw_header *header, struct pw_policy 
 
 	counters->scans++;
 	packet->passed = PW_DROP_SCAN;
-	if (pw_is_protected(&packet->saddr)) {
+	if (pw_is_protected(&packet->saddr, now)) {
 		packet->passed = PW_PASS_PROTECTED;
 		packet->flags = PW_EVENT_PROTECTED;
 		ban.expires = 0;
@@ -101,7 +101,7 @@ static __always_inline __u32 pw_unlisted(struct xdp_md *context, struct pw_heade
 	int begins = packet->upper == PW_UPPER_SYN || packet->upper == PW_UPPER_OPAQUE;
 	if ((begins || policy->scope == PW_SCOPE_ALL) && !pw_is_discovery(packet)) {
 		struct pw_ban *ban = pw_ban_of(shared, packet, scratch->now);
-		if (ban && pw_is_protected(&packet->saddr)) {
+		if (ban && pw_is_protected(&packet->saddr, scratch->now)) {
 			packet->passed = PW_PASS_PROTECTED;
 		} else if (ban) {
 			__sync_fetch_and_add(&ban->dropped, 1);
