@@ -78,6 +78,7 @@ class Status:
         """Nothing is filtered."""
         with contextlib.suppress(OSError):
             os.unlink(self._path)
+            os.rmdir(os.path.dirname(self._path))
 
     def failed(self) -> None:
         """Confirmed state could not be made live."""

@@ -11,7 +11,6 @@ have been dropped. Where no ban follows (monitor mode, protected sources), that 
 from __future__ import annotations
 
 import array
-import dataclasses
 import typing as t
 
 from packetwatch_core import _abi
@@ -29,16 +28,20 @@ _LONGEST = 3600 * 1_000_000_000
 _Key = tuple[int, str, Source]
 
 
-@dataclasses.dataclass(slots=True)
 class Episode:
-    """What is known of one: its first event, and what came since."""
+    """What is known of one: its first event, and what came since. There may be a thousand."""
 
-    first: Event
-    last: int
-    window: int
-    events: int
-    ports_count: int
-    ports: array.array[int]
+    __slots__ = ("events", "first", "last", "ports", "ports_count", "window")
+
+    def __init__(self, first: Event, window: int) -> None:
+        # Its ports as a tuple of objects would take kilobytes.
+        self.first = first._replace(ports=())
+        self.window = window
+        self.last = first.time
+        self.events = 0
+        self.ports_count = 0
+        self.ports: array.array[int] = array.array("H")
+        self.add(first)
 
     def add(self, event: Event) -> None:
         self.last = max(self.last, event.time)
@@ -73,7 +76,7 @@ class Episodes:
             lines += self._end(next(iter(self._open)))
         policy = self._confirmed.policy(self._names(event.ifindex))
         window = nanoseconds(policy.scan_window)
-        self._open[key] = episode = _begin(event, window)
+        self._open[key] = Episode(event, window)
         is_scan = event.type == _abi.EVENT_BAN
         self.begun["scan" if is_scan else "would_drop"] += 1
         return [*lines, self._lines.scan(event) if is_scan else self._lines.would_drop(event)]
@@ -86,14 +89,6 @@ class Episodes:
     def _end(self, key: _Key) -> list[str]:
         episode = self._open.pop(key)
         return [self._lines.episode(episode)] if episode.events > 1 else []
-
-
-def _begin(event: Event, window: int) -> Episode:
-    # Its ports as a tuple of objects would take kilobytes.
-    first = event._replace(ports=())
-    episode = Episode(first, event.time, window, 0, 0, array.array("H"))
-    episode.add(event)
-    return episode
 
 
 def is_over(episode: Episode, now: int) -> bool:
