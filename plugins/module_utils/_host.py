@@ -15,11 +15,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import time
 import typing as t
 
 from . import _attach, _protect
+from ._address import format_prefix, parse_prefix
 from ._alarm import Alarm
 from ._compile import Compiler
 from ._describe import count_lists, describe
@@ -41,10 +41,12 @@ if t.TYPE_CHECKING:
     from ._compile import Bytecode
     from ._edits import Edit
     from ._generation import Image
+    from ._libbpf import Map
     from ._types import Run
 
 LOCK_WAIT = 60.0
 UNKNOWN = "unknown until attached"
+_MILLISECOND = 1_000_000
 
 
 class Plan(t.NamedTuple):
@@ -112,6 +114,8 @@ class Host:
     def plan(self, edit: Edit, *, force: bool = False) -> Plan:
         """What `apply` would do; raises all that `apply` raises before it changes anything."""
         with Loaded(self.pins) as loaded:
+            if loaded.active:
+                _protect.check_room(self._protection(), self._protection_maps())
             return self._draft(loaded, edit, force).plan
 
     def apply(self, edit: Edit | None = None, *, force: bool = False) -> Plan:
@@ -131,39 +135,19 @@ class Host:
                     self._write_protection()
                 if loaded.active and draft.apply:
                     undo.callback(loaded.replace(draft.image, self._saved_bytecode))
-                if loaded.active:
-                    self._alarm.set(draft.image.next_expiry)
                 if draft.declared:
                     self._confirm(draft.state)
                 undo.pop_all()
             self._note(loaded, draft.image, draft.lists)
+            if loaded.active:
+                self._alarm.set(draft.image.next_expiry)
             return draft.plan
 
     def verify(self) -> list[str]:
-        """Compare what is in the kernel with confirmed state, compiled anew; what is wrong, if anything."""
-        while True:
-            # This takes long, at the lowest priority: nobody shall wait for it.
-            number, state = self.store.read_current()
-            lists = compile_lists(state)
-            with self.store.lock(self._patience):
-                if self.store.read_current()[0] == number:
-                    return self._verify(number, state, lists)
+        """Compare what is in the kernel with confirmed state; returns what is wrong, if anything."""
+        from ._verify import verify
 
-    def _verify(self, number: int, state: State, lists: Lists) -> list[str]:
-        with Loaded(self.pins) as loaded:
-            with loaded.generation() as current:
-                code = current.header["bytecode"]
-            image = build(lists.areas, resolve_policies(state.policy), loaded.ifindexes, code)
-            problems = self._status.verified(loaded, number, image, lists, self._count_tracks())
-            there = {name for dummy, name in socket.if_nameindex()}
-            missing = sorted((set(state.interfaces) & there) - set(loaded.ifindexes))
-        return [f"{name} is not filtered" for name in missing] + problems
-
-    def _count_tracks(self) -> int:
-        if not self.pins.loaded():
-            return 0
-        with self.pins.open_run_maps(("tracks",))["tracks"] as tracks:
-            return len(tracks.keys())
+        return verify(self.store, self.pins, self._status, self._patience)
 
     @contextlib.contextmanager
     def _noted(self, concerned: bool) -> t.Iterator[None]:
@@ -203,9 +187,13 @@ class Host:
             lists = compile_lists(after)
             areas = lists.areas
             if not force and (after.allow, after.deny) != (before.allow, before.deny):
-                check_protected(areas, self._protection())
+                lasting = areas
+                if any("expires=" in text for text in after.allow.values()):
+                    lasting = compile_lists(after, for_good=True).areas
+                check_protected(lasting, self._protection())
         image = build(areas, policies, loaded.ifindexes, code)
         if edit:
+            _attach.check_listeners(policies, loaded.ifindexes)
             check_memory(capacity_for(image.pages), read_settings(self.paths.settings).list_memory)
         apply = loaded.active and (image.digest != digest_before or not loaded.whole)
         drifted = apply
@@ -240,18 +228,7 @@ class Host:
 
         In check mode nothing is compiled, so `auto` stays unknown where nothing is attached.
         """
-        check_interface(interface)
-        if mode is not None and mode not in MODES:
-            raise InvalidInput(f"mode is {mode!r}: choose one of {', '.join(MODES)}")
-        ifindex = _attach.check_device(interface)
-        check_bpffs(self.paths.bpffs)
-        with Loaded(self.pins) as loaded:
-            _attach.check_free(interface, ifindex, loaded.program_ids)
-            if check:
-                dummy, state = self.store.read_current()
-                return self._foretell(loaded, state, interface, ifindex, mode, source)
-        with self.store.lock(self._patience), Loaded(self.pins) as loaded:
-            return self._attach(loaded, interface, ifindex, mode, source)
+        return self._attach_to(interface, mode, source, check=check)
 
     def reattach(self, interface: str) -> Attachment:
         """Filter an interface as confirmed state declares it; InvalidInput if it does not."""
@@ -262,17 +239,44 @@ class Host:
                 "(packetwatch_interfaces, or the module packetwatch.xdp.program, declare it)"
             )
         with self._noted(True):
-            return self.attach(interface)
+            return self._attach_to(interface, boot=True)
+
+    def _attach_to(
+        self,
+        interface: str,
+        mode: str | None = None,
+        source: str | None = None,
+        *,
+        check: bool = False,
+        boot: bool = False,
+    ) -> Attachment:
+        """At boot, what was declared is not judged again."""
+        check_interface(interface)
+        if mode is not None and mode not in MODES:
+            raise InvalidInput(f"mode is {mode!r}: choose one of {', '.join(MODES)}")
+        ifindex = _attach.check_device(interface)
+        check_bpffs(self.paths.bpffs)
+        lock = contextlib.nullcontext() if check else self.store.lock(self._patience)
+        with lock, Loaded(self.pins) as loaded:
+            _attach.check_free(interface, ifindex, loaded.program_ids)
+            dummy, state = self.store.read_current()
+            state = _renamed(state, loaded.held_on(ifindex)[0], interface)
+            if not boot:
+                _attach.check_listeners(resolve_policies(state.policy), [interface])
+            if check:
+                return self._foretell(loaded, state, interface, ifindex, mode, source)
+            return self._attach(loaded, state, interface, ifindex, mode, source)
 
     def _attach(
         self,
         loaded: Loaded,
+        state: State,
         interface: str,
         ifindex: int,
         mode: str | None,
         source: str | None,
     ) -> Attachment:
-        dummy, state = self.store.read_current()
+        dummy, confirmed = self.store.read_current()
         wanted = mode or state.interfaces.get(interface, "auto")
         text = source or self._saved_source()
         bytecode = self._compiler.get(text)
@@ -281,34 +285,36 @@ class Host:
         with loaded.generation() as current:
             replaced = loaded.program is None or current.header["bytecode"] != bytecode.digest
             digest_before = current.digest
-        held = loaded.links.get(interface)
-        fresh = held is None or held.ifindex != ifindex
-        moved = not fresh and wanted not in ("auto", former)
-        ifindexes = loaded.ifindexes | {interface: ifindex}
-        image, lists = self._image(loaded, state, ifindexes, bytecode.digest)
+        name, held = loaded.held_on(ifindex)
+        moved = held is not None and wanted not in ("auto", former)
         reason = ""
         with contextlib.ExitStack() as undo:
+            if held and name != interface:
+                undo.callback(loaded.rename, interface, name)
+                loaded.rename(name, interface)
+            ifindexes = loaded.ifindexes | {interface: ifindex}
+            image, lists = self._image(loaded, state, ifindexes, bytecode.digest)
             if replaced or not loaded.whole or image.digest != digest_before:
                 undo.callback(loaded.replace(image, lambda: bytecode))
             self._write_protection()
-            if fresh or moved:
+            if held is None or moved:
                 undo.callback(loaded.restore, interface, ifindex, former if moved else "none")
                 reason = loaded.attach(interface, ifindex, wanted).reason
-            self._alarm.set(image.next_expiry)
             saved = self._saved_text()
             renewed = saved != text
             if renewed:
                 undo.callback(self._save_source, saved)
                 self._save_source(text)
             declared = state._replace(interfaces=state.interfaces | {interface: wanted})
-            if declared != state:
+            if declared != confirmed:
                 self._confirm(declared)
             undo.pop_all()
         self._note(loaded, image, lists)
+        self._alarm.set(image.next_expiry)
         if first:
             self._renew_agent()
         now = attached(ifindex)
-        changed = replaced or renewed or fresh or moved or declared != state
+        changed = replaced or renewed or held is None or moved or declared != confirmed
         before, after = _line(interface, former), _line(interface, now.mode)
         return Attachment(changed, interface, now.mode, reason, now.program_id, before, after)
 
@@ -324,14 +330,15 @@ class Host:
         """What `_attach` would do, without compiling."""
         wanted = mode or state.interfaces.get(interface, "auto")
         now = attached(ifindex)
-        held = loaded.links.get(interface)
-        fresh = held is None or held.ifindex != ifindex
+        name, held = loaded.held_on(ifindex)
+        fresh = held is None
         replaced = loaded.program is None or (source is not None and source != self._saved_text())
         moved = not fresh and wanted not in ("auto", now.mode)
         foretold = now.mode if not fresh and not moved else wanted
         if foretold == "auto":
             foretold = UNKNOWN
-        changed = fresh or replaced or moved or state.interfaces.get(interface) != wanted
+        declared = state.interfaces.get(interface) == wanted and name in ("", interface)
+        changed = fresh or replaced or moved or not declared
         return Attachment(
             changed,
             interface,
@@ -416,7 +423,9 @@ class Host:
         return BanChange(True, source.text, before, after)
 
     def unban(self, address: str, *, check: bool = False) -> BanChange:
-        """Lift all bans that cover a source."""
+        """Lift all bans that cover a source; where nothing is loaded there are none."""
+        if not self.pins.loaded():
+            return BanChange(False, format_prefix(parse_prefix(address)), "", "")
         bans = self._bans()
         found = bans.why(address).bans
         source = bans.source_of(address).text
@@ -451,8 +460,10 @@ class Host:
         return _protect.compute(settings.protect, settings.protect_auto, network)
 
     def _write_protection(self) -> None:
-        maps = self.pins.open_run_maps(("hosts", "nets", "local"))
-        _protect.write(self._protection(), maps)
+        _protect.write(self._protection(), self._protection_maps())
+
+    def _protection_maps(self) -> dict[str, Map]:
+        return self.pins.open_run_maps(("hosts", "nets", "local"))
 
     def _renew_agent(self) -> None:
         """Start a running agent anew: it sees the maps through a mount made when it started."""
@@ -489,6 +500,18 @@ class Host:
             raise LoadFailed(f"the program cannot be kept: {error}") from error
 
 
+def _renamed(state: State, former: str, interface: str) -> State:
+    """What was declared of an interface's former name holds for its new one."""
+    if not former or former == interface:
+        return state
+    interfaces, policy = dict(state.interfaces), dict(state.policy)
+    if former in interfaces:
+        interfaces.setdefault(interface, interfaces.pop(former))
+    if former in policy:
+        policy.setdefault(interface, policy.pop(former))
+    return state._replace(interfaces=interfaces, policy=policy)
+
+
 def _line(interface: str, mode: str) -> str:
     return f"{interface}: {mode}\n"
 
@@ -502,7 +525,11 @@ def _is_as_long(ban: Ban, duration: float | None) -> bool:
         return False
     if duration is None or not ban.expires:
         return duration is None and not ban.expires
-    return ban.expires - ban.since == round(duration * 1e9)
+    if not ban.since:
+        # It began before this boot: how long it was is not known any more.
+        return ban.expires - time.monotonic_ns() <= duration * 1e9
+    # Over a boot it is carried in fractions of a second.
+    return abs(ban.expires - ban.since - duration * 1e9) < _MILLISECOND
 
 
 def _length(duration: float | None) -> str:

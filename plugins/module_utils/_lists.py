@@ -55,15 +55,19 @@ def is_current(areas: Areas, state: State) -> bool:
     return areas.lists == digest_of(state) and (not due or time.time() < due)
 
 
-def compile_lists(state: State) -> Lists:
-    """Tables of all lists; InvalidInput names file and line of what is wrong."""
+def compile_lists(state: State, *, for_good: bool = False) -> Lists:
+    """Tables of all lists; InvalidInput names file and line of what is wrong.
+
+    for_good: without the allow entries that expire.
+    """
     now, synchronised = time.time(), clock_synchronised()
     found = {}
     for kind, lists in (("allow", state.allow), ("deny", state.deny)):
         union = Prefixes()
         for name, text in sorted(lists.items()):
             path = f"{kind}.d/{name}.list"
-            union.add(read_prefixes(text, path, now, synchronised, t.cast(t.Any, kind)))
+            at = math.inf if for_good and kind == "allow" else now
+            union.add(read_prefixes(text, path, at, synchronised, t.cast(t.Any, kind)))
         found[kind] = union
     expiries = [union.next_expiry for union in found.values() if union.next_expiry is not None]
     if any(union.unsettled for union in found.values()):
@@ -94,7 +98,7 @@ def check_protected(areas: Areas, protection: Protection) -> None:
         more = f" and {len(hit) - _SHOWN} more" if len(hit) > _SHOWN else ""
         raise InvalidInput(
             f"the lists would deny protected addresses: {', '.join(hit[:_SHOWN])}{more}; "
-            "allow them, take the deny away, or use force if you mean it"
+            "allow them for good, take the deny away, or use force if you mean it"
         )
 
 

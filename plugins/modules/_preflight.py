@@ -151,6 +151,7 @@ URL = re.compile(
 )
 INTERVALS = range(10, 86401)
 MOST_MEMORY = 65536
+MOST_PROTECTED = 4096
 # Without the second one, lists that could not be had are no failure.
 APT_OPTIONS = ("DPkg::Lock::Timeout=60", "APT::Update::Error-Mode=any")
 UP = 0x1
@@ -364,8 +365,25 @@ def check_policies(
             yield f"packetwatch_interfaces: {interface['name']}: {error}"
 
 
+def check_masters(
+    host: Host, policy: t.Mapping[str, t.Any], interfaces: t.Iterable[Interface]
+) -> t.Iterator[str]:
+    """What counts closed ports where nobody listens: on ports of bridges, bonds and VRFs."""
+    for interface in interfaces:
+        master = host.path(f"sys/class/net/{interface['name']}/master")
+        if master.is_symlink() and {**policy, **interface}.get("scan_counts") == "closed":
+            name = os.path.basename(os.readlink(master))
+            yield (
+                f"{interface['name']} is a port of {name}, where services listen, so all their "
+                f"ports would look closed: name {name} in packetwatch_interfaces, or give "
+                f"{interface['name']} scan_counts: any there"
+            )
+
+
 def check_settings(protect: list[str], list_memory: int, listen: str) -> t.Iterator[str]:
     """What is wrong with the settings that are not policy."""
+    if len(protect) > MOST_PROTECTED:
+        yield f"packetwatch_protect has {len(protect)} entries; allowed: up to {MOST_PROTECTED}"
     for index, text in enumerate(protect):
         try:
             parse_prefix(text)
@@ -534,6 +552,7 @@ def main() -> None:
             host, module.params["interfaces"], state.interfaces, problems
         )
         problems += check_policies(module.params["policy"], interfaces)
+        problems += check_masters(host, module.params["policy"], interfaces)
         problems += check_settings(
             module.params["protect"], module.params["list_memory"], module.params["metrics_listen"]
         )

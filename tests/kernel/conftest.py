@@ -69,6 +69,8 @@ def loaded_datapath(
         source=str(SOURCE),
         program=str(folder / "program.c"),
         settings=str(folder / "settings"),
+        runtime=str(folder / "systemd"),
+        units=str(folder / "units"),
         status=str(folder / "run/status.json"),
     )
     (folder / "settings").write_text("PW_PROTECT_AUTO=0\n")

@@ -495,3 +495,15 @@ def test_variables_are_documented_once() -> None:
     assert set(options) - set(defaults) == {"packetwatch_interfaces"}
     readme = (ROLE.parents[1] / "README.md").read_text()
     assert set(re.findall(r"^\| `(packetwatch_[a-z_]+)`", readme, re.MULTILINE)) == set(options)
+
+
+def test_closed_ports_on_a_port_of_a_bridge(machine: Machine) -> None:
+    (machine.root / "sys/class/net/eth0/master").symlink_to("../br0")
+    closed: dict[str, object] = {"scan_counts": "closed"}
+    eth0: list[dict[str, object]] = [{"name": "eth0"}]
+    (problem,) = preflight.check_masters(machine.host(), closed, eth0)
+    assert "eth0 is a port of br0" in problem
+    assert "name br0 in packetwatch_interfaces" in problem
+    assert not list(preflight.check_masters(machine.host(), closed, [{"name": "eth1"}]))
+    eth0[0]["scan_counts"] = "any"
+    assert not list(preflight.check_masters(machine.host(), closed, eth0))

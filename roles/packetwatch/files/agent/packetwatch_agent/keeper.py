@@ -169,8 +169,11 @@ class Keeper:
         """Tell bans that others have made or lifted since the last look."""
         lines: list[str] = []
         for key in self._followed.keys() - others:
-            self.lifted += 1
-            lines.append(self._lines.lift(self._followed.pop(key), "removed"))
+            former = self._followed.pop(key)
+            # One that is still there is only one of more than are followed.
+            if self._bans.read(key, "bans") is None:
+                self.lifted += 1
+                lines.append(self._lines.lift(former, "removed"))
         for key in others:
             ban = self._bans.read(key, "bans")
             if ban is None:
