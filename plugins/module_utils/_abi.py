@@ -45,6 +45,7 @@ NET_SINGLE = 1 << 1
 
 EVENT_CONNECTION = 1
 EVENT_BAN = 2
+EVENT_WOULD_DROP = 3
 
 EVENT_MONITOR = 1 << 0
 EVENT_PROTECTED = 1 << 1
@@ -69,6 +70,8 @@ REASONS = (
     ("drop", "scan"),
     ("drop", "vlan"),
 )
+# What EVENT_WOULD_DROP has in `count`.
+WOULD_DENY = REASONS.index(("pass", "monitor_deny"))
 FAMILIES = ("other", "ipv4", "ipv6")
 
 

@@ -28,6 +28,7 @@ _U32 = struct.Struct("=I")
 _ZERO = _U32.pack(0)
 _SECOND = 1_000_000_000
 _ATTEMPTS = 5
+_UNDIGESTED = ("digest", "lists", "bytecode", "next_expiry")
 # All sources together: 10,000 events/s with bursts of 20,000; each source: 100/s, bursts of 200.
 _EVENT_RATE = {"event_interval_ns": _SECOND // 10_000, "event_burst_ns": 2 * _SECOND}
 _SOURCE_RATE = {"source_interval_ns": _SECOND // 100, "source_burst_ns": 2 * _SECOND}
@@ -101,13 +102,10 @@ def build(
         **_SOURCE_RATE,
     }
     table = _policy_table(policies, ifindexes)
-    check = sha256_for(len(areas.v4) + len(areas.v6))
-    check.update(_abi.HEADER.pack(**values) + table)
-    check.update(areas.v4)
-    check.update(areas.v6)
+    digest = _digest(values, table, areas.v4, areas.v6)
     header = _abi.HEADER.pack(
         **values,
-        digest=check.digest(),
+        digest=bytes.fromhex(digest),
         lists=areas.lists,
         bytecode=code,
         next_expiry=areas.next_expiry,
@@ -115,7 +113,7 @@ def build(
     first = bytearray(_abi.PAGE)
     first[: len(header)] = header
     first[_abi.POLICY_OFFSET : _abi.POLICY_OFFSET + len(table)] = table
-    return Image(bytes(first), areas.v4, areas.v6, check.hexdigest())
+    return Image(bytes(first), areas.v4, areas.v6, digest)
 
 
 def capacity_for(pages: int) -> int:
@@ -199,6 +197,13 @@ class Generation:
     def digest(self) -> str:
         return str(self.header["digest"].hex()) if self._pages else ""
 
+    def check_digest(self) -> str:
+        """The digest of what is in the kernel, computed anew: not what the header says it is."""
+        first, header, areas = self._page(0), self.header, self.areas()
+        end = _abi.POLICY_OFFSET + _abi.POLICY_SLOTS * _abi.POLICY.size
+        values = {name: value for name, value in header.items() if name not in _UNDIGESTED}
+        return _digest(values, first[_abi.POLICY_OFFSET : end], areas.v4, areas.v6)
+
     def areas(self) -> Areas:
         """The tables, copied out of the kernel."""
         header = self.header
@@ -227,6 +232,15 @@ def _pages(capacity: int) -> Map:
     # The kernel gives an array that may be mapped whole pages of memory; any other begins amid one,
     # and then every line of the tables lies across two of what the processor fetches at once.
     return Map.create(ARRAY, "pages", 4, _abi.PAGE, capacity, F_MMAPABLE)
+
+
+def _digest(values: t.Mapping[str, t.Any], table: bytes, v4: bytes, v6: bytes) -> str:
+    """Of all that decides a verdict: the header but for `_UNDIGESTED`, policies, tables."""
+    check = sha256_for(len(v4) + len(v6))
+    check.update(_abi.HEADER.pack(**values) + table)
+    check.update(v4)
+    check.update(v6)
+    return check.hexdigest()
 
 
 def _features(areas: Areas, policies: t.Mapping[str, Policy]) -> int:

@@ -33,6 +33,7 @@ from ._policy import resolve_policies
 from ._prog import attached
 from ._settings import read_settings
 from ._source import flatten
+from ._status import Status
 from ._store import MODES, State, Store, check_interface
 
 if t.TYPE_CHECKING:
@@ -90,6 +91,7 @@ class _Draft(t.NamedTuple):
     plan: Plan
     state: State
     image: Image
+    lists: Lists | None
     declared: bool
     apply: bool
 
@@ -108,6 +110,7 @@ class Host:
         self.pins = Pins(self.paths.bpffs)
         self._compiler = Compiler(run, self.paths.cache)
         self._alarm = Alarm(run, self.paths.runtime, self.paths.units)
+        self._status = Status(self.paths.status)
 
     # Lists and policies
 
@@ -124,7 +127,11 @@ class Host:
         Confirmed state was checked when it was declared, so without an edit nothing is refused
         for what is protected now, or for a bound that has been lowered since.
         """
-        with self.store.lock(self._patience), Loaded(self.pins) as loaded:
+        with (
+            self._noted(edit is None),
+            self.store.lock(self._patience),
+            Loaded(self.pins) as loaded,
+        ):
             draft = self._draft(loaded, edit, force)
             with contextlib.ExitStack() as undo:
                 if loaded.active:
@@ -134,9 +141,32 @@ class Host:
                 if draft.declared:
                     self._confirm(draft.state)
                 undo.pop_all()
+            self._note(loaded, draft.image, draft.lists)
             if loaded.active:
                 self._alarm.set(draft.image.next_expiry)
             return draft.plan
+
+    def verify(self) -> list[str]:
+        """Compare what is in the kernel with confirmed state; returns what is wrong, if anything."""
+        from ._verify import verify
+
+        return verify(self.store, self.pins, self._status, self._patience)
+
+    @contextlib.contextmanager
+    def _noted(self, concerned: bool) -> t.Iterator[None]:
+        """Let the agent know if confirmed state cannot be made live."""
+        try:
+            yield
+        except (PacketwatchError, OSError):
+            if concerned:
+                self._status.failed()
+            raise
+
+    def _note(self, loaded: Loaded, image: Image, lists: Lists | None) -> None:
+        """Let the agent know what is live now. A change is no failure since that is one."""
+        with contextlib.suppress(PacketwatchError, OSError):
+            number, dummy = self.store.read_current()
+            self._status.applied(loaded, number, image, lists)
 
     def _confirm(self, state: State) -> None:
         """Make a state the confirmed one; what is left of a failure is removed."""
@@ -182,7 +212,7 @@ class Host:
             live=loaded.active,
         )
         # Lists whose text changed but whose tables did not still need their digest renewed.
-        return _Draft(plan, after, image, before != after, apply or lists is not None)
+        return _Draft(plan, after, image, lists, before != after, apply or lists is not None)
 
     # Interfaces
 
@@ -209,7 +239,8 @@ class Host:
                 f"{interface} is not declared: it is no longer to be filtered, or never was "
                 "(packetwatch_interfaces, or the module packetwatch.xdp.program, declare it)"
             )
-        return self._attach_to(interface, boot=True)
+        with self._noted(True):
+            return self._attach_to(interface, boot=True)
 
     def _attach_to(
         self,
@@ -263,7 +294,7 @@ class Host:
                 undo.callback(loaded.rename, interface, name)
                 loaded.rename(name, interface)
             ifindexes = loaded.ifindexes | {interface: ifindex}
-            image = self._image(loaded, state, ifindexes, bytecode.digest)
+            image, lists = self._image(loaded, state, ifindexes, bytecode.digest)
             if replaced or not loaded.whole or image.digest != digest_before:
                 undo.callback(loaded.replace(image, lambda: bytecode))
             self._write_protection()
@@ -279,6 +310,7 @@ class Host:
             if declared != confirmed:
                 self._confirm(declared)
             undo.pop_all()
+        self._note(loaded, image, lists)
         self._alarm.set(image.next_expiry)
         if first:
             self._renew_agent()
@@ -346,24 +378,29 @@ class Host:
                 self._forget(loaded, left)
             else:
                 self._alarm.set(0)
+                self._status.clear()
         return Attachment(changed, interface, "none", "", 0, before, after)
 
     def _forget(self, loaded: Loaded, state: State) -> None:
         """Take what the live generation says of interfaces that are attached to no more out of it."""
         with loaded.generation() as current:
             code, digest = current.header["bytecode"], current.digest
-        image = self._image(loaded, state, loaded.ifindexes, code)
+        image, lists = self._image(loaded, state, loaded.ifindexes, code)
         if image.digest != digest:
             loaded.replace(image, self._saved_bytecode)
+        self._note(loaded, image, lists)
 
     def _image(
         self, loaded: Loaded, state: State, ifindexes: t.Mapping[str, int], code: bytes
-    ) -> Image:
+    ) -> tuple[Image, Lists | None]:
+        """The image, and the lists if those had to be compiled."""
         with loaded.generation() as current:
             areas = current.areas()
+        lists = None
         if not is_current(areas, state):
-            areas = compile_lists(state).areas
-        return build(areas, resolve_policies(state.policy), ifindexes, code)
+            lists = compile_lists(state)
+            areas = lists.areas
+        return build(areas, resolve_policies(state.policy), ifindexes, code), lists
 
     # Bans and information
 

@@ -47,6 +47,7 @@ class Paths(t.NamedTuple):
     settings: str = "/etc/default/packetwatch"
     runtime: str = "/run/systemd"
     units: str = "/etc/systemd/system"
+    status: str = "/run/packetwatch-host/status.json"
 
 
 class Spec(t.NamedTuple):

@@ -56,6 +56,14 @@ options:
     description: Address and port of the metrics, or nothing.
     type: str
     default: ""
+  heartbeat_url:
+    description: Where to send heartbeats, or nothing.
+    type: str
+    default: ""
+  heartbeat_interval:
+    description: Seconds between two of them.
+    type: int
+    default: 60
 """
 
 EXAMPLES = r"""
@@ -137,6 +145,11 @@ TYPES = {
 }
 FLAVOUR = re.compile(r"-((?:cloud-|rt-)?(?:amd64|arm64))$")
 ENDPOINT = re.compile(r"(?:(?P<v4>[0-9.]+)|\[(?P<v6>[0-9a-fA-F:.]+)\]):(?P<port>[0-9]{1,5})")
+# As in the agent's settings: what it would refuse.
+URL = re.compile(
+    r"https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{1,5}))?([/?][!#-\[\]-~]*)?"
+)
+INTERVALS = range(10, 86401)
 MOST_MEMORY = 65536
 MOST_PROTECTED = 4096
 # Without the second one, lists that could not be had are no failure.
@@ -385,6 +398,18 @@ def check_settings(protect: list[str], list_memory: int, listen: str) -> t.Itera
         )
 
 
+def check_heartbeat(url: str, interval: int) -> t.Iterator[str]:
+    """What is wrong with where and how often to send heartbeats."""
+    match = URL.fullmatch(url)
+    if url and (match is None or (match["port"] and not 1 <= int(match["port"]) <= 65535)):
+        yield (
+            f"packetwatch_heartbeat_url is {url!r}; allowed: http://HOST/PATH or https://HOST/PATH "
+            "without user and password, or nothing"
+        )
+    if interval not in INTERVALS:
+        yield f"packetwatch_heartbeat_interval is {interval}; allowed: seconds from 10 to 86400"
+
+
 def is_endpoint(text: str) -> bool:
     """Whether a text is an address, in brackets if it is IPv6's, and a port."""
     match = ENDPOINT.fullmatch(text)
@@ -513,6 +538,8 @@ def main() -> None:
             "protect": {"type": "list", "elements": "str", "default": []},
             "list_memory": {"type": "int", "default": 64},
             "metrics_listen": {"type": "str", "default": ""},
+            "heartbeat_url": {"type": "str", "default": ""},
+            "heartbeat_interval": {"type": "int", "default": 60},
         },
         supports_check_mode=True,
     )
@@ -528,6 +555,9 @@ def main() -> None:
         problems += check_masters(host, module.params["policy"], interfaces)
         problems += check_settings(
             module.params["protect"], module.params["list_memory"], module.params["metrics_listen"]
+        )
+        problems += check_heartbeat(
+            module.params["heartbeat_url"], module.params["heartbeat_interval"]
         )
         packages: list[str] = []
         bare = False

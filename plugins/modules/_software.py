@@ -99,6 +99,7 @@ DATA = (
     "/etc/default/packetwatch",
     "/var/lib/packetwatch",
     "/run/packetwatch",
+    "/run/packetwatch-host",
     LIBRARY,
     "/etc/packetwatch",
 )

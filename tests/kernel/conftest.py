@@ -71,6 +71,7 @@ def loaded_datapath(
         settings=str(folder / "settings"),
         runtime=str(folder / "systemd"),
         units=str(folder / "units"),
+        status=str(folder / "run/status.json"),
     )
     (folder / "settings").write_text("PW_PROTECT_AUTO=0\n")
     former = signal.signal(signal.SIGTERM, _interrupt)

@@ -118,6 +118,7 @@ class Site:
             settings=str(folder / "settings"),
             runtime=str(folder / "systemd"),
             units=str(folder / "units"),
+            status=str(folder / "run/status.json"),
         )
         self.host = Host(run, self.paths)
         # The datapath's tests, in this process too, keep a filter open all the time.

@@ -19,6 +19,9 @@ from ansible_collections.packetwatch.xdp.plugins.action._preflight import (
 from ansible_collections.packetwatch.xdp.plugins.modules import _preflight as preflight
 from ansible_collections.packetwatch.xdp.plugins.modules._preflight import Host
 
+from packetwatch_agent import settings
+from packetwatch_core._errors import InvalidInput
+
 ROLE = Path(__file__).resolve().parents[2] / "roles" / "packetwatch"
 RELEASE = "6.1.0-37-amd64"
 OWN = f"linux-headers-{RELEASE}"
@@ -428,6 +431,31 @@ def test_failed_update_is_told(machine: Machine) -> None:
 
 
 # Variables
+
+
+@pytest.mark.parametrize(
+    ("url", "interval", "words"),
+    [
+        ("https://hb.example.net/ping/up?x={status}", 60, ""),
+        ("http://[2001:db8::1]:8080", 10, ""),
+        ("", 86400, ""),
+        ("hb.example.net", 60, "packetwatch_heartbeat_url"),
+        ("https://user:secret@hb.example.net/", 60, "packetwatch_heartbeat_url"),
+        ("http://hb.example.net:99999/", 60, "packetwatch_heartbeat_url"),
+        ('http://hb.example.net/"', 60, "packetwatch_heartbeat_url"),
+        ("", 9, "packetwatch_heartbeat_interval is 9"),
+    ],
+)
+def test_heartbeat(url: str, interval: int, words: str) -> None:
+    problems = list(preflight.check_heartbeat(url, interval))
+    assert len(problems) == bool(words)
+    assert not words or words in problems[0]
+    values = {"PW_HEARTBEAT_URL": url, "PW_HEARTBEAT_INTERVAL": str(interval)}
+    if words:
+        with pytest.raises(InvalidInput):
+            settings.read(values)
+    else:
+        settings.read(values)
 
 
 @pytest.mark.parametrize(

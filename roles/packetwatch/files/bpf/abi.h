@@ -164,6 +164,7 @@ struct pw_shared {
 enum pw_event_type {
 	PW_EVENT_CONNECTION = 1,
 	PW_EVENT_BAN = 2,
+	PW_EVENT_WOULD_DROP = 3, /* monitor: this packet passed; count is its pw_reason */
 };
 
 enum pw_event_flag {

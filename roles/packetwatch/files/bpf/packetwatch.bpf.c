@@ -107,7 +107,11 @@ static __always_inline __u32 pw_unlisted(struct xdp_md *context, struct pw_heade
 			packet->passed = PW_PASS_PROTECTED;
 		} else if (ban) {
 			__sync_fetch_and_add(&ban->dropped, 1);
-			return policy->action == PW_ACTION_MONITOR ? PW_PASS_MONITOR_BAN : PW_DROP_BAN;
+			if (policy->action != PW_ACTION_MONITOR)
+				return PW_DROP_BAN;
+			pw_log_would_drop(header, shared, counters, packet, scratch->now,
+					  PW_PASS_MONITOR_BAN);
+			return PW_PASS_MONITOR_BAN;
 		}
 	}
 	if (!begins)
@@ -115,15 +119,29 @@ static __always_inline __u32 pw_unlisted(struct xdp_md *context, struct pw_heade
 	return pw_connection(context, header, policy, shared, counters, scratch);
 }
 
-/* Behind the lists, whatever is not plain. */
+/* A denied source that passes only because we monitor. */
+static __always_inline __u32 pw_would_deny(struct pw_header *header, struct pw_counters *counters,
+					   struct pw_packet *packet)
+{
+	struct pw_shared *shared = shared_get();
+	if (shared)
+		pw_log_would_drop(header, shared, counters, packet, bpf_ktime_get_coarse_ns(),
+				  PW_PASS_MONITOR_DENY);
+	return PW_PASS_MONITOR_DENY;
+}
+
+/* Behind the lists, whatever is not plain; denied: the lists would drop it. */
 static __always_inline __u32 pw_decide(struct xdp_md *context, struct pw_header *header,
-				       struct pw_counters *counters, struct pw_scratch *scratch)
+				       struct pw_counters *counters, struct pw_scratch *scratch,
+				       __u32 denied)
 {
 	struct pw_packet *packet = &scratch->packet;
 	struct pw_policy *policy = pw_policy_of(context, header, scratch);
 	if (policy->action == PW_ACTION_OFF)
 		return PW_PASS_OFF;
 	packet->ifindex = context->ingress_ifindex;
+	if (denied)
+		return pw_would_deny(header, counters, packet);
 	packet->flags = 0;
 	packet->passed = PW_PASS_UNLISTED;
 	if (packet->upper == PW_UPPER_OPAQUE)
@@ -133,7 +151,7 @@ static __always_inline __u32 pw_decide(struct xdp_md *context, struct pw_header 
 	return pw_unlisted(context, header, policy, counters, scratch);
 }
 
-/* What must not pass: as the policy has it. */
+/* What must not pass, as the policy has it: the reason to drop it, or what lets it pass. */
 static __always_inline __u32 pw_denied(struct xdp_md *context, struct pw_header *header,
 				       __u32 reason)
 {
@@ -155,6 +173,7 @@ static __always_inline __u32 pw_ipv4(struct xdp_md *context, struct pw_cursor *c
 				     struct pw_header *header, struct pw_counters *counters)
 {
 	struct iphdr *ip = cursor->at;
+	__u32 denied = 0;
 	if ((void *)(ip + 1) > cursor->end || ip->version != 4 || ip->ihl < 5)
 		return PW_PASS_MALFORMED;
 	if (header->features & PW_F_LISTS4) {
@@ -162,16 +181,19 @@ static __always_inline __u32 pw_ipv4(struct xdp_md *context, struct pw_cursor *c
 		if (listed == PW_ALLOW)
 			return PW_PASS_ALLOW;
 		if (listed)
-			return pw_denied(context, header, PW_DROP_DENY);
+			denied = pw_denied(context, header, PW_DROP_DENY);
+		if (denied && denied != PW_PASS_MONITOR_DENY)
+			return denied;
 	}
-	if (pw_is_plain4(cursor, ip) && !(header->features & PW_F_SCOPE_ALL))
+	int decided = !denied && !(header->features & PW_F_SCOPE_ALL);
+	if (decided && pw_is_plain4(cursor, ip))
 		return PW_PASS_UNLISTED;
 	struct pw_scratch *scratch = scratch_get();
 	if (!scratch)
 		return PW_PASS_NO_TABLES;
 	struct pw_packet *packet = &scratch->packet;
 	pw_parse_upper4(context, cursor, ip, packet);
-	if (!packet->upper && !(header->features & PW_F_SCOPE_ALL))
+	if (decided && !packet->upper)
 		return PW_PASS_UNLISTED;
 	packet->family = PW_IPV4;
 	packet->saddr.word[0] = packet->saddr.word[1] = 0;
@@ -179,7 +201,7 @@ static __always_inline __u32 pw_ipv4(struct xdp_md *context, struct pw_cursor *c
 	packet->saddr.word[2] = packet->daddr.word[2] = bpf_htonl(0xffff);
 	packet->saddr.word[3] = ip->saddr;
 	packet->daddr.word[3] = ip->daddr;
-	return pw_decide(context, header, counters, scratch);
+	return pw_decide(context, header, counters, scratch, denied);
 }
 
 static __always_inline __u32 pw_ipv6(struct xdp_md *context, struct pw_cursor *cursor, void *tables,
@@ -190,6 +212,7 @@ static __always_inline __u32 pw_ipv6(struct xdp_md *context, struct pw_cursor *c
 		return PW_PASS_NO_TABLES;
 	struct pw_packet *packet = &scratch->packet;
 	struct ipv6hdr *ip = cursor->at;
+	__u32 denied = 0;
 	if ((void *)(ip + 1) > cursor->end || ip->version != 6)
 		return PW_PASS_MALFORMED;
 	__builtin_memcpy(&packet->saddr, &ip->saddr, sizeof(packet->saddr));
@@ -198,14 +221,16 @@ static __always_inline __u32 pw_ipv6(struct xdp_md *context, struct pw_cursor *c
 		if (listed == PW_ALLOW)
 			return PW_PASS_ALLOW;
 		if (listed)
-			return pw_denied(context, header, PW_DROP_DENY);
+			denied = pw_denied(context, header, PW_DROP_DENY);
+		if (denied && denied != PW_PASS_MONITOR_DENY)
+			return denied;
 	}
 	pw_parse_upper6(context, cursor, ip, packet);
-	if (!packet->upper && !(header->features & PW_F_SCOPE_ALL))
+	if (!denied && !packet->upper && !(header->features & PW_F_SCOPE_ALL))
 		return PW_PASS_UNLISTED;
 	packet->family = PW_IPV6;
 	__builtin_memcpy(&packet->daddr, &ip->daddr, sizeof(packet->daddr));
-	return pw_decide(context, header, counters, scratch);
+	return pw_decide(context, header, counters, scratch, denied);
 }
 
 PW_SECTION("xdp.frags")

@@ -57,6 +57,8 @@ def _parser() -> argparse.ArgumentParser:
     detach.set_defaults(command=_detach)
     apply = commands.add_parser("apply", help="compile confirmed state and let it go live")
     apply.set_defaults(command=_apply)
+    verify = commands.add_parser("verify", help="compare the kernel with confirmed state")
+    verify.set_defaults(command=_verify)
     return parser
 
 
@@ -93,6 +95,13 @@ def _apply(dummy: argparse.Namespace) -> None:
         _say("no interface is filtered: nothing to make live")
     else:
         _say(f"{'live now' if plan.changed else 'already live'}: {plan.digest_after}")
+
+
+def _verify(dummy: argparse.Namespace) -> None:
+    problems = _host().verify()
+    if problems:
+        raise PacketwatchError("; ".join(problems))
+    _say("what is in the kernel is what is confirmed")
 
 
 def _host() -> Host:
