@@ -45,6 +45,7 @@ NET_SINGLE = 1 << 1
 
 EVENT_CONNECTION = 1
 EVENT_BAN = 2
+EVENT_WOULD_DROP = 3
 
 EVENT_MONITOR = 1 << 0
 EVENT_PROTECTED = 1 << 1
@@ -69,6 +70,8 @@ REASONS = (
     ("drop", "scan"),
     ("drop", "vlan"),
 )
+# What EVENT_WOULD_DROP has in `count`.
+WOULD_DENY = REASONS.index(("pass", "monitor_deny"))
 FAMILIES = ("other", "ipv4", "ipv6")
 
 
@@ -128,7 +131,6 @@ HEADER = Layout(
     ("v4_page", "I"),
     ("v6_page", "I"),
     ("reserved", "I"),
-    ("v6_root", "Q"),
     ("ban_interval_ns", "Q"),
     ("ban_burst_ns", "Q"),
     ("ring_capacity", "Q"),

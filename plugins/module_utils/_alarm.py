@@ -51,6 +51,9 @@ class Alarm:
                 f"--description={note}",
                 f"--on-calendar=@{moment}",
                 "--timer-property=AccuracySec=1s",
+                # By default it would wait for sysinit.target, for which this very run, at boot,
+                # may be waited for.
+                "--timer-property=DefaultDependencies=no",
             )
 
     def _is_possible(self) -> bool:
@@ -68,4 +71,7 @@ class Alarm:
     def _call(self, *argv: str) -> None:
         status, dummy, errors = self._run(argv, None)
         if status:
-            raise LoadFailed(f"the timer for entries that expire: {errors.strip()}")
+            raise LoadFailed(
+                "all is live and confirmed, but entries will not end by themselves, as their timer "
+                f"cannot be set: {errors.strip()}"
+            )

@@ -16,7 +16,12 @@ import struct
 import typing as t
 
 from ._errors import Foreign, InvalidInput, LoadFailed, Unsupported
+from ._netlink import links
+from ._policy import DEFAULT
 from ._prog import XDP_GENERIC, XDP_NATIVE, Link, Program, attached
+
+if t.TYPE_CHECKING:
+    from ._policy import Policy
 
 _SIOCGIFHWADDR = 0x8927
 _SIOCGIFMTU = 0x8921
@@ -53,6 +58,23 @@ def check_device(interface: str) -> int:
             "nothing of what it carries; attach to the Ethernet device below it"
         )
     return ifindex
+
+
+def check_listeners(policies: t.Mapping[str, Policy], interfaces: t.Iterable[str]) -> None:
+    """Refuse to count closed ports on a port of a bridge, bond or VRF.
+
+    Services listen on the master, so every port of theirs would look closed
+    (`bpf_skc_lookup_tcp` looks for listeners of the packet's own device).
+    """
+    names = {link.ifindex: link.name for link in links()}
+    masters = {link.name: names.get(link.master, "?") for link in links() if link.master}
+    for name in interfaces:
+        policy = policies.get(name, policies[DEFAULT])
+        if name in masters and (policy.scan_counts, policy.action != "off") == ("closed", True):
+            raise Unsupported(
+                f"{name} is a port of {masters[name]}, where services listen: all their ports would "
+                f"look closed; attach to {masters[name]}, or set scan_counts of {name} to any"
+            )
 
 
 def check_free(interface: str, ifindex: int, ours: t.Container[int]) -> None:

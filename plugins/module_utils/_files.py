@@ -12,13 +12,13 @@ import contextlib
 import os
 
 
-def replace_file(path: str, text: str) -> None:
+def replace_file(path: str, text: str, mode: int = 0o600) -> None:
     """Write a file of root's: on disk as a draft beside it, then in place of it."""
     folder, name = os.path.split(path)
     draft = os.path.join(folder, f".new-{name}")
     try:
         with open(draft, "w", encoding="utf-8") as stream:
-            os.fchmod(stream.fileno(), 0o600)
+            os.fchmod(stream.fileno(), mode)
             stream.write(text)
             stream.flush()
             os.fsync(stream.fileno())

@@ -17,9 +17,9 @@ import struct
 import typing as t
 
 from . import _abi
-from ._digest import sha256
+from ._digest import sha256_for
 from ._errors import InvalidInput
-from ._libbpf import ARRAY, ARRAY_OF_MAPS, KernelError, Map
+from ._libbpf import ARRAY, ARRAY_OF_MAPS, F_MMAPABLE, KernelError, Map
 from ._pins import RING_CAPACITY
 from ._policy import DEFAULT, Policy, nanoseconds
 from ._tables import Tables
@@ -28,6 +28,7 @@ _U32 = struct.Struct("=I")
 _ZERO = _U32.pack(0)
 _SECOND = 1_000_000_000
 _ATTEMPTS = 5
+_UNDIGESTED = ("digest", "lists", "bytecode", "next_expiry")
 # All sources together: 10,000 events/s with bursts of 20,000; each source: 100/s, bursts of 200.
 _EVENT_RATE = {"event_interval_ns": _SECOND // 10_000, "event_burst_ns": 2 * _SECOND}
 _SOURCE_RATE = {"source_interval_ns": _SECOND // 100, "source_burst_ns": 2 * _SECOND}
@@ -39,16 +40,15 @@ class Areas(t.NamedTuple):
     v4: bytes
     v4_shift: int
     v6: bytes
-    v6_root: int
     lists: bytes
     next_expiry: int
 
     @classmethod
     def of(cls, tables: Tables, lists: bytes, next_expiry: int) -> Areas:
-        return cls(tables.v4, tables.v4_shift, tables.v6, tables.v6_root, lists, next_expiry)
+        return cls(tables.v4, tables.v4_shift, tables.v6, lists, next_expiry)
 
     def tables(self) -> Tables:
-        return Tables(self.v4, self.v4_shift, self.v6, self.v6_root)
+        return Tables(self.v4, self.v4_shift, self.v6)
 
 
 class Image(t.NamedTuple):
@@ -96,19 +96,16 @@ def build(
         "v4_shift": areas.v4_shift,
         "v4_page": 1,
         "v6_page": 1 + v4_pages,
-        "v6_root": areas.v6_root,
         "published": _published(policies[DEFAULT]),
         **_ban_rate(policies),
         **_EVENT_RATE,
         **_SOURCE_RATE,
     }
     table = _policy_table(policies, ifindexes)
-    check = sha256(_abi.HEADER.pack(**values) + table)
-    check.update(areas.v4)
-    check.update(areas.v6)
+    digest = _digest(values, table, areas.v4, areas.v6)
     header = _abi.HEADER.pack(
         **values,
-        digest=check.digest(),
+        digest=bytes.fromhex(digest),
         lists=areas.lists,
         bytecode=code,
         next_expiry=areas.next_expiry,
@@ -116,7 +113,7 @@ def build(
     first = bytearray(_abi.PAGE)
     first[: len(header)] = header
     first[_abi.POLICY_OFFSET : _abi.POLICY_OFFSET + len(table)] = table
-    return Image(bytes(first), areas.v4, areas.v6, check.hexdigest())
+    return Image(bytes(first), areas.v4, areas.v6, digest)
 
 
 def capacity_for(pages: int) -> int:
@@ -210,6 +207,13 @@ class Generation:
     def digest(self) -> str:
         return str(self.header["digest"].hex()) if self._pages else ""
 
+    def check_digest(self) -> str:
+        """The digest of what is in the kernel, computed anew: not what the header says it is."""
+        first, header, areas = self._page(0), self.header, self.areas()
+        end = _abi.POLICY_OFFSET + _abi.POLICY_SLOTS * _abi.POLICY.size
+        values = {name: value for name, value in header.items() if name not in _UNDIGESTED}
+        return _digest(values, first[_abi.POLICY_OFFSET : end], areas.v4, areas.v6)
+
     def areas(self) -> Areas:
         """The tables, copied out of the kernel."""
         header = self.header
@@ -219,7 +223,6 @@ class Generation:
             b"".join(self._page(i) for i in v4),
             header["v4_shift"],
             b"".join(self._page(i) for i in v6),
-            header["v6_root"],
             header["lists"],
             header["next_expiry"],
         )
@@ -236,7 +239,18 @@ def _point(slot: Map, pages: Map) -> None:
 
 
 def _pages(capacity: int) -> Map:
-    return Map.create(ARRAY, "pages", 4, _abi.PAGE, capacity)
+    # The kernel gives an array that may be mapped whole pages of memory; any other begins amid one,
+    # and then every line of the tables lies across two of what the processor fetches at once.
+    return Map.create(ARRAY, "pages", 4, _abi.PAGE, capacity, F_MMAPABLE)
+
+
+def _digest(values: t.Mapping[str, t.Any], table: bytes, v4: bytes, v6: bytes) -> str:
+    """Of all that decides a verdict: the header but for `_UNDIGESTED`, policies, tables."""
+    check = sha256_for(len(v4) + len(v6))
+    check.update(_abi.HEADER.pack(**values) + table)
+    check.update(v4)
+    check.update(v6)
+    return check.hexdigest()
 
 
 def _features(areas: Areas, policies: t.Mapping[str, Policy]) -> int:

@@ -20,6 +20,7 @@ import time
 import typing as t
 
 from . import _attach, _former, _pending, _protect
+from ._address import format_prefix, parse_prefix
 from ._alarm import Alarm
 from ._compile import Compiler
 from ._deadline import Deadline
@@ -34,6 +35,7 @@ from ._policy import resolve_policies
 from ._prog import attached
 from ._settings import read_settings
 from ._source import flatten
+from ._status import Status
 from ._store import MODES, State, Store, check_interface
 
 if t.TYPE_CHECKING:
@@ -41,10 +43,12 @@ if t.TYPE_CHECKING:
     from ._compile import Bytecode
     from ._edits import Edit
     from ._generation import Image
+    from ._libbpf import Map
     from ._types import Run
 
 LOCK_WAIT = 60.0
 UNKNOWN = "unknown until attached"
+_MILLISECOND = 1_000_000
 
 
 class Plan(t.NamedTuple):
@@ -57,11 +61,14 @@ class Plan(t.NamedTuple):
     digest_before: str
     digest_after: str
     counts: dict[str, int]
-    before: str
-    after: str
+    states: tuple[State, State]
     live: bool
     pending: t.Optional[Change] = None
     paused: str = ""
+
+    def texts(self) -> tuple[str, str]:
+        """Before and after, for a diff: only made when asked for, as long lists take a second."""
+        return describe(*self.states)
 
 
 class Attachment(t.NamedTuple):
@@ -102,6 +109,7 @@ class _Draft(t.NamedTuple):
     plan: Plan
     state: State
     image: Image
+    lists: Lists | None
     declared: bool
     apply: bool
     met: bool
@@ -123,6 +131,7 @@ class Host:
         self._alarm = Alarm(run, self.paths.runtime, self.paths.units)
         self._deadline = Deadline(run, self.paths.runtime, self.paths.units, self.paths.pending)
         self._record = Record(self.paths.pending)
+        self._status = Status(self.paths.status)
 
     # Lists and policies
 
@@ -131,6 +140,8 @@ class Host:
         self._check_terms(terms)
         self._refuse_second(self.pending())
         with Loaded(self.pins) as loaded:
+            if loaded.active:
+                _protect.check_room(self._protection(), self._protection_maps())
             return self._draft(loaded, edit, force).plan
 
     def apply(
@@ -144,7 +155,7 @@ class Host:
         pending, another one is refused, and confirmed state is left to wait.
         """
         self._check_terms(terms)
-        with self.store.lock(self._patience):
+        with self._noted(edit is None), self.store.lock(self._patience):
             pending = self._settle()
             if edit:
                 self._refuse_second(pending)
@@ -161,16 +172,56 @@ class Host:
             if loaded.active and draft.apply:
                 bytecode = self._bytecode_of(draft.state)
                 undo.callback(loaded.replace(draft.image, bytecode))
-            if loaded.active:
-                self._alarm.set(draft.image.next_expiry)
+        self._note(loaded, draft.image, draft.lists, change)
+        if loaded.active:
+            self._wake_at(draft.image.next_expiry, change)
         return draft.plan._replace(pending=change)
+
+    def _wake_at(self, moment: int, change: Change | None) -> None:
+        """Set the timer for the next entry that expires; a change that waits is taken back without it."""
+        try:
+            self._alarm.set(moment)
+        except PacketwatchError:
+            if change:
+                self._return(change)
+            raise
 
     def _paused(self, loaded: Loaded, pending: Change) -> Plan:
         with loaded.generation() as current:
             digest = current.digest
-        counts = count_lists(self.store.read_current()[1])
+        dummy, state = self.store.read_current()
         paused = f"nothing done: {pending.describe()}"
-        return Plan(False, digest, digest, counts, "", "", loaded.active, paused=paused)
+        states = (state, state)
+        return Plan(False, digest, digest, count_lists(state), states, loaded.active, paused=paused)
+
+    def verify(self) -> list[str]:
+        """Compare what is in the kernel with confirmed state; returns what is wrong, if anything.
+
+        While a change is pending, something else is in force, and nothing is wrong with that.
+        """
+        from ._verify import verify
+
+        if self.pending():
+            return []
+        return verify(self.store, self.pins, self._status, self._patience)
+
+    @contextlib.contextmanager
+    def _noted(self, concerned: bool) -> t.Iterator[None]:
+        """Let the agent know if confirmed state cannot be made live."""
+        try:
+            yield
+        except (PacketwatchError, OSError):
+            if concerned:
+                self._status.failed()
+            raise
+
+    def _note(
+        self, loaded: Loaded, image: Image, lists: Lists | None, change: Change | None = None
+    ) -> None:
+        """Let the agent know what is live now. A change is no failure since that is one."""
+        with contextlib.suppress(PacketwatchError, OSError):
+            number = change.number if change else self.store.number()
+            self._status.applied(loaded, number, image, lists)
 
     def _declare(self, state: State) -> None:
         """Make a state the confirmed one; what is left of a failure is removed."""
@@ -194,28 +245,30 @@ class Host:
             lists = compile_lists(after)
             areas = lists.areas
             if not force and (after.allow, after.deny) != (before.allow, before.deny):
-                check_protected(areas, self._protection())
+                lasting = areas
+                if any("expires=" in text for text in after.allow.values()):
+                    lasting = compile_lists(after, for_good=True).areas
+                check_protected(lasting, self._protection())
         image = build(areas, policies, loaded.ifindexes, code)
         if edit:
+            _attach.check_listeners(policies, loaded.ifindexes)
             check_memory(capacity_for(image.pages), read_settings(self.paths.settings).list_memory)
         apply = loaded.active and (image.digest != digest_before or not loaded.whole)
         drifted = apply
         if loaded.whole and live is not None and live.lists == areas.lists:
             # That entries expire is no change.
             drifted = build(live, policies, loaded.ifindexes, code).digest != digest_before
-        texts = describe(before, after)
         plan = Plan(
             changed=before != after or drifted,
             digest_before=digest_before,
             digest_after=image.digest,
             counts=lists.counts if lists else count_lists(after),
-            before=texts[0],
-            after=texts[1],
+            states=(before, after),
             live=loaded.active,
         )
         # Lists whose text changed but whose tables did not still need their digest renewed.
         renew = apply or lists is not None
-        return _Draft(plan, after, image, before != after, renew, apply)
+        return _Draft(plan, after, image, lists, before != after, renew, apply)
 
     # Interfaces
 
@@ -233,53 +286,66 @@ class Host:
 
         In check mode nothing is compiled, so `auto` stays unknown where nothing is attached.
         """
-        check_interface(interface)
-        self._check_terms(terms)
-        if mode is not None and mode not in MODES:
-            raise InvalidInput(f"mode is {mode!r}: choose one of {', '.join(MODES)}")
-        ifindex = self._check_device(interface)
-        if check:
-            self._refuse_second(self.pending())
-            dummy, state = self.store.read_current()
-            with Loaded(self.pins) as loaded:
-                return self._foretell(loaded, state, interface, ifindex, mode, source)
-        with self.store.lock(self._patience):
-            self._refuse_second(self._settle())
-            dummy, state = self.store.read_current()
-            with Loaded(self.pins) as loaded:
-                return self._attach(loaded, state, interface, ifindex, mode, source, terms)
+        return self._attach_to(interface, mode, source, check=check, terms=terms)
 
     def reattach(self, interface: str) -> Attachment:
         """Filter an interface as confirmed state declares it; InvalidInput if it does not.
 
         While a change is pending, a device that comes back meets what the others meet.
         """
-        check_interface(interface)
-        with self.store.lock(self._patience):
-            pending = self._settle()
-            dummy, state = self.store.read_current()
-            if pending:
-                state = self.store.read(pending.number)
-            if interface not in state.interfaces:
-                raise InvalidInput(
-                    f"{interface} is not declared: it is no longer to be filtered, or never was "
-                    "(packetwatch_interfaces, or the module packetwatch.xdp.program, declare it)"
-                )
-            ifindex = self._check_device(interface)
-            with Loaded(self.pins) as loaded:
-                return self._attach(loaded, state, interface, ifindex, None, None, AT_ONCE)
+        pending = self.pending()
+        state = self.store.read(pending.number) if pending else self.store.read_current()[1]
+        if interface not in state.interfaces:
+            raise InvalidInput(
+                f"{interface} is not declared: it is no longer to be filtered, or never was "
+                "(packetwatch_interfaces, or the module packetwatch.xdp.program, declare it)"
+            )
+        with self._noted(True):
+            return self._attach_to(interface, boot=True)
 
-    def _check_device(self, interface: str) -> int:
-        """The interface's index, once it is known that it can be filtered and is not taken."""
+    def _attach_to(
+        self,
+        interface: str,
+        mode: str | None = None,
+        source: str | None = None,
+        *,
+        check: bool = False,
+        boot: bool = False,
+        terms: Terms = AT_ONCE,
+    ) -> Attachment:
+        """At boot, what was declared is not judged again."""
+        check_interface(interface)
+        self._check_terms(terms)
+        if mode is not None and mode not in MODES:
+            raise InvalidInput(f"mode is {mode!r}: choose one of {', '.join(MODES)}")
         ifindex = _attach.check_device(interface)
         check_bpffs(self.paths.bpffs)
-        with Loaded(self.pins) as loaded:
-            _attach.check_free(interface, ifindex, loaded.program_ids)
-        return ifindex
+        lock = contextlib.nullcontext() if check else self.store.lock(self._patience)
+        with lock:
+            pending = self.pending() if check else self._settle()
+            if not boot:
+                self._refuse_second(pending)
+            with Loaded(self.pins) as loaded:
+                _attach.check_free(interface, ifindex, loaded.program_ids)
+                confirmed: State | None
+                if pending:
+                    # Nothing is declared by it.
+                    confirmed, state = None, self.store.read(pending.number)
+                else:
+                    dummy, confirmed = self.store.read_current()
+                    state = _renamed(confirmed, loaded.held_on(ifindex)[0], interface)
+                if not boot:
+                    _attach.check_listeners(resolve_policies(state.policy), [interface])
+                if check:
+                    return self._foretell(loaded, state, interface, ifindex, mode, source)
+                return self._attach(
+                    loaded, confirmed, state, interface, ifindex, mode, source, terms
+                )
 
     def _attach(
         self,
         loaded: Loaded,
+        confirmed: State | None,
         state: State,
         interface: str,
         ifindex: int,
@@ -287,6 +353,7 @@ class Host:
         source: str | None,
         terms: Terms,
     ) -> Attachment:
+        """confirmed: what `state` was made of; None: nothing shall be declared."""
         wanted = mode or state.interfaces.get(interface, "auto")
         text = source or self._source_of(state)
         bytecode = self._compiler.get(text)
@@ -295,26 +362,34 @@ class Host:
         with loaded.generation() as current:
             replaced = loaded.program is None or current.header["bytecode"] != bytecode.digest
             digest_before = current.digest
-        held = loaded.links.get(interface)
-        fresh = held is None or held.ifindex != ifindex
-        moved = not fresh and wanted not in ("auto", former)
-        image = self._image(loaded, state, loaded.ifindexes | {interface: ifindex}, bytecode.digest)
+        name, held = loaded.held_on(ifindex)
+        moved = held is not None and wanted not in ("auto", former)
+        ifindexes = {key: value for key, value in loaded.ifindexes.items() if value != ifindex}
+        image, lists = self._image(loaded, state, ifindexes | {interface: ifindex}, bytecode.digest)
         reload = replaced or not loaded.whole or image.digest != digest_before
         declared = state._replace(interfaces=state.interfaces | {interface: wanted}, program=text)
-        wish = declared if declared != state else None
+        wish = declared if confirmed and declared != confirmed else None
+        met = reload or held is None or moved
         reason = ""
-        with self._changing(loaded, wish, terms, reload or fresh or moved) as (undo, change):
-            if reload:
-                undo.callback(loaded.replace(image, lambda: bytecode))
-            self._write_protection()
-            if fresh or moved:
-                undo.callback(loaded.restore, interface, ifindex, former if moved else "none")
-                reason = loaded.attach(interface, ifindex, wanted).reason
-            self._alarm.set(image.next_expiry)
+        with contextlib.ExitStack() as renamed:
+            # Before the change begins: if it is taken back, the device keeps its name.
+            if held and name != interface:
+                renamed.callback(loaded.rename, interface, name)
+                loaded.rename(name, interface)
+            with self._changing(loaded, wish, terms, met) as (undo, change):
+                if reload:
+                    undo.callback(loaded.replace(image, lambda: bytecode))
+                self._write_protection()
+                if held is None or moved:
+                    undo.callback(loaded.restore, interface, ifindex, former if moved else "none")
+                    reason = loaded.attach(interface, ifindex, wanted).reason
+            renamed.pop_all()
+        self._note(loaded, image, lists, change)
+        self._wake_at(image.next_expiry, change)
         if first:
             self._renew_agent()
         now = attached(ifindex)
-        changed = replaced or fresh or moved or declared != state
+        changed = replaced or held is None or moved or wish is not None
         before, after = _line(interface, former), _line(interface, now.mode)
         return Attachment(
             changed, interface, now.mode, reason, now.program_id, before, after, change
@@ -332,14 +407,15 @@ class Host:
         """What `_attach` would do, without compiling."""
         wanted = mode or state.interfaces.get(interface, "auto")
         now = attached(ifindex)
-        held = loaded.links.get(interface)
-        fresh = held is None or held.ifindex != ifindex
+        name, held = loaded.held_on(ifindex)
+        fresh = held is None
         replaced = loaded.program is None or (source is not None and source != state.program)
         moved = not fresh and wanted not in ("auto", now.mode)
         foretold = now.mode if not fresh and not moved else wanted
         if foretold == "auto":
             foretold = UNKNOWN
-        changed = fresh or replaced or moved or state.interfaces.get(interface) != wanted
+        declared = state.interfaces.get(interface) == wanted and name in ("", interface)
+        changed = fresh or replaced or moved or not declared
         return Attachment(
             changed,
             interface,
@@ -390,9 +466,10 @@ class Host:
             undo.callback(loaded.restore, interface, ifindex, mode)
             loaded.drop(interface)
             if loaded.active:
-                undo.callback(self._forget(loaded, left))
+                undo.callback(self._forget(loaded, left, change))
             else:
                 self._alarm.set(0)
+                self._status.clear()
         return change
 
     def _detach_for_good(self, loaded: Loaded, left: State | None, interface: str) -> None:
@@ -404,24 +481,32 @@ class Host:
             self._forget(loaded, left or self.store.read_current()[1])
         else:
             self._alarm.set(0)
+            self._status.clear()
 
-    def _forget(self, loaded: Loaded, state: State) -> t.Callable[[], None]:
+    def _forget(
+        self, loaded: Loaded, state: State, change: Change | None = None
+    ) -> t.Callable[[], None]:
         """Take what the live generation says of interfaces that are attached to no more out of it."""
         with loaded.generation() as current:
             code, digest = current.header["bytecode"], current.digest
-        image = self._image(loaded, state, loaded.ifindexes, code)
+        image, lists = self._image(loaded, state, loaded.ifindexes, code)
+        undo = contextlib.ExitStack()
         if image.digest != digest:
-            return loaded.replace(image, self._bytecode_of(state))
-        return lambda: None
+            undo.callback(loaded.replace(image, self._bytecode_of(state)))
+        self._note(loaded, image, lists, change)
+        return undo.close
 
     def _image(
         self, loaded: Loaded, state: State, ifindexes: t.Mapping[str, int], code: bytes
-    ) -> Image:
+    ) -> tuple[Image, Lists | None]:
+        """The image, and the lists if those had to be compiled."""
         with loaded.generation() as current:
             areas = current.areas()
+        lists = None
         if not is_current(areas, state):
-            areas = compile_lists(state).areas
-        return build(areas, resolve_policies(state.policy), ifindexes, code)
+            lists = compile_lists(state)
+            areas = lists.areas
+        return build(areas, resolve_policies(state.policy), ifindexes, code), lists
 
     # Changes that wait to be confirmed
 
@@ -588,7 +673,7 @@ class Host:
 
     def _rebuild(self, loaded: Loaded, state: State, change: Change) -> None:
         bytecode = self._bytecode_of(state)()
-        image = self._image(loaded, state, loaded.ifindexes, bytecode.digest)
+        image, dummy = self._image(loaded, state, loaded.ifindexes, bytecode.digest)
         with loaded.generation() as current:
             same = current.digest == image.digest and current.header["bytecode"] == bytecode.digest
         if not (same and loaded.whole):
@@ -597,16 +682,11 @@ class Host:
 
     def _catch_up(self) -> None:
         """Do what had to wait while a change was pending: entries may have expired."""
-        with Loaded(self.pins) as loaded:
-            if not loaded.active:
-                return
-            with loaded.generation() as current:
-                expiry = current.header["next_expiry"]
-            with contextlib.suppress(PacketwatchError):
-                if 0 < expiry <= time.time():
-                    self._apply(loaded, self._draft(loaded, None, False), AT_ONCE)
-                else:
-                    self._alarm.set(expiry)
+        with contextlib.suppress(PacketwatchError, OSError), Loaded(self.pins) as loaded:
+            if loaded.active:
+                self._apply(loaded, self._draft(loaded, None, False), AT_ONCE)
+            else:
+                self._status.clear()
 
     # Bans and information
 
@@ -630,7 +710,9 @@ class Host:
         return BanChange(True, source.text, before, after)
 
     def unban(self, address: str, *, check: bool = False) -> BanChange:
-        """Lift all bans that cover a source."""
+        """Lift all bans that cover a source; where nothing is loaded there are none."""
+        if not self.pins.loaded():
+            return BanChange(False, format_prefix(parse_prefix(address)), "", "")
         bans = self._bans()
         found = bans.why(address).bans
         source = bans.source_of(address).text
@@ -665,8 +747,10 @@ class Host:
         return _protect.compute(settings.protect, settings.protect_auto, network)
 
     def _write_protection(self) -> None:
-        maps = self.pins.open_run_maps(("hosts", "nets", "local"))
-        _protect.write(self._protection(), maps)
+        _protect.write(self._protection(), self._protection_maps())
+
+    def _protection_maps(self) -> dict[str, Map]:
+        return self.pins.open_run_maps(("hosts", "nets", "local"))
 
     def _renew_agent(self) -> None:
         """Start a running agent anew: it sees the maps through a mount made when it started."""
@@ -691,6 +775,18 @@ def _unknown(token: str) -> str:
     )
 
 
+def _renamed(state: State, former: str, interface: str) -> State:
+    """What was declared of an interface's former name holds for its new one."""
+    if not former or former == interface:
+        return state
+    interfaces, policy = dict(state.interfaces), dict(state.policy)
+    if former in interfaces:
+        interfaces.setdefault(interface, interfaces.pop(former))
+    if former in policy:
+        policy.setdefault(interface, policy.pop(former))
+    return state._replace(interfaces=interfaces, policy=policy)
+
+
 def _line(interface: str, mode: str) -> str:
     return f"{interface}: {mode}\n"
 
@@ -704,7 +800,11 @@ def _is_as_long(ban: Ban, duration: float | None) -> bool:
         return False
     if duration is None or not ban.expires:
         return duration is None and not ban.expires
-    return ban.expires - ban.since == round(duration * 1e9)
+    if not ban.since:
+        # It began before this boot: how long it was is not known any more.
+        return ban.expires - time.monotonic_ns() <= duration * 1e9
+    # Over a boot it is carried in fractions of a second.
+    return abs(ban.expires - ban.since - duration * 1e9) < _MILLISECOND
 
 
 def _length(duration: float | None) -> str:

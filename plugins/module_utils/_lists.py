@@ -17,11 +17,11 @@ from . import _abi, _protect
 from ._address import Prefix, format_prefix, from_mapped
 from ._bulk import read_prefixes
 from ._clock import clock_synchronised
-from ._digest import sha256
+from ._digest import sha256_for
 from ._errors import InvalidInput
 from ._generation import Areas
 from ._ranges import DENY, Prefixes
-from ._tables import compile_tables, lookup4, lookup6, read_ranges
+from ._tables import FORMAT, compile_tables, lookup4, lookup6, read_ranges
 
 if t.TYPE_CHECKING:
     from ._protect import Protection
@@ -41,12 +41,15 @@ class Lists(t.NamedTuple):
 
 
 def digest_of(state: State) -> bytes:
-    """SHA-256 of all drop-ins, with their names."""
-    check = sha256()
+    """SHA-256 of all drop-ins, with their names, and of the format that their tables have."""
+    check = sha256_for(
+        sum(len(text) for lists in (state.allow, state.deny) for text in lists.values())
+    )
+    check.update(f"tables {FORMAT}\n".encode())
     for kind, lists in (("allow", state.allow), ("deny", state.deny)):
         for name, text in sorted(lists.items()):
             check.update(f"{kind} {name} {len(text)}\n{text}".encode())
-    return check.digest()
+    return bytes(check.digest())
 
 
 def is_current(areas: Areas, state: State) -> bool:
@@ -55,15 +58,19 @@ def is_current(areas: Areas, state: State) -> bool:
     return areas.lists == digest_of(state) and (not due or time.time() < due)
 
 
-def compile_lists(state: State) -> Lists:
-    """Tables of all lists; InvalidInput names file and line of what is wrong."""
+def compile_lists(state: State, *, for_good: bool = False) -> Lists:
+    """Tables of all lists; InvalidInput names file and line of what is wrong.
+
+    for_good: without the allow entries that expire.
+    """
     now, synchronised = time.time(), clock_synchronised()
     found = {}
     for kind, lists in (("allow", state.allow), ("deny", state.deny)):
         union = Prefixes()
         for name, text in sorted(lists.items()):
             path = f"{kind}.d/{name}.list"
-            union.add(read_prefixes(text, path, now, synchronised, t.cast(t.Any, kind)))
+            at = math.inf if for_good and kind == "allow" else now
+            union.add(read_prefixes(text, path, at, synchronised, t.cast(t.Any, kind)))
         found[kind] = union
     expiries = [union.next_expiry for union in found.values() if union.next_expiry is not None]
     if any(union.unsettled for union in found.values()):
@@ -94,7 +101,7 @@ def check_protected(areas: Areas, protection: Protection) -> None:
         more = f" and {len(hit) - _SHOWN} more" if len(hit) > _SHOWN else ""
         raise InvalidInput(
             f"the lists would deny protected addresses: {', '.join(hit[:_SHOWN])}{more}; "
-            "allow them, take the deny away, or use force if you mean it"
+            "allow them for good, take the deny away, or use force if you mean it"
         )
 
 

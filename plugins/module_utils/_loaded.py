@@ -123,6 +123,18 @@ class Loaded:
         self.links[interface] = Held(link, self.program.info().id, ifindex)
         return done
 
+    def held_on(self, ifindex: int) -> tuple[str, Held] | tuple[str, None]:
+        """Our link on a device and the name that it had when it was attached to."""
+        for name, held in self.links.items():
+            if held.ifindex == ifindex:
+                return name, held
+        return "", None
+
+    def rename(self, former: str, interface: str) -> None:
+        """A device has another name now."""
+        os.rename(self._pins.link(former), self._pins.link(interface))
+        self.links[interface] = self.links.pop(former)
+
     def restore(self, interface: str, ifindex: int, mode: str) -> None:
         """Back to the mode that an interface had before; "none": it was not filtered."""
         self.drop(interface)

@@ -52,7 +52,7 @@ def change(module: AnsibleModule, host: Host, edit: Edit, force: bool = False) -
     """Apply an edit, or only plan it in check mode."""
     act = host.plan if module.check_mode else host.apply
     plan = act(edit, force=force, terms=read_terms(module))
-    return plan_result(plan) | confirmation(module, host, plan.pending)
+    return plan_result(plan, module._diff) | confirmation(module, host, plan.pending)
 
 
 def read_terms(module: AnsibleModule) -> Terms:
@@ -78,16 +78,21 @@ def confirmation(module: AnsibleModule, host: Host, pending: Change | None) -> R
     }
 
 
-def plan_result(plan: Plan) -> Result:
-    """Results of a module that changed what is declared: digests and counts, never the lists."""
-    return {
+def plan_result(plan: Plan, diff: bool) -> Result:
+    """Results of a module that changed what is declared: digests and counts, never the lists.
+
+    diff: whether to tell the difference too.
+    """
+    result = {
         "changed": plan.changed,
         "digest_before": plan.digest_before,
         "digest_after": plan.digest_after,
         "counts": plan.counts,
         "live": plan.live,
-        "diff": {"before": plan.before, "after": plan.after},
     }
+    if diff:
+        result["diff"] = dict(zip(("before", "after"), plan.texts()))
+    return result
 
 
 def make_run(module: AnsibleModule) -> Run:

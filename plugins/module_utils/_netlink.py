@@ -55,7 +55,7 @@ class Kind(t.NamedTuple):
 
 
 # ifinfomsg: family, type, index, flags, change
-LINK = Kind(18, 16, struct.Struct("=BxHiII"), {3: "name", 43: "xdp"})
+LINK = Kind(18, 16, struct.Struct("=BxHiII"), {3: "name", 10: "master", 43: "xdp"})
 # ifaddrmsg: family, prefixlen, flags, scope, index
 ADDRESS = Kind(22, 20, struct.Struct("=BBBBI"), {1: "address", 2: "local", 8: "flags"})
 # rtmsg: family, dst_len, src_len, tos, table, protocol, scope, type, flags
@@ -85,7 +85,10 @@ class Address(t.NamedTuple):
 
 
 class Link(t.NamedTuple):
-    """An interface. `type` is its ARPHRD number; `xdp_mode` is empty where no program sits."""
+    """An interface. `type` is its ARPHRD number; `xdp_mode` is empty where no program sits.
+
+    master: index of the bridge, bond or VRF that it is a port of, 0 if of none.
+    """
 
     ifindex: int
     name: str
@@ -93,6 +96,7 @@ class Link(t.NamedTuple):
     flags: int
     xdp_mode: str
     xdp_program: int
+    master: int = 0
 
 
 class Route(t.NamedTuple):
@@ -245,7 +249,9 @@ def _link(header: tuple[int, ...], attributes: Attributes) -> Link:
     name = bytes(attributes.get("name", b"")).rstrip(b"\0").decode(errors="replace")
     xdp = attributes_of(attributes["xdp"], _XDP) if "xdp" in attributes else {}
     mode = XDP_MODES.get(_number(xdp, "mode"), "")
-    return Link(index, name, kind, flags, mode, _number(xdp, "program"))
+    return Link(
+        index, name, kind, flags, mode, _number(xdp, "program"), _number(attributes, "master")
+    )
 
 
 def _address(header: tuple[int, ...], attributes: Attributes) -> Address:

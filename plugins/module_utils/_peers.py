@@ -102,8 +102,13 @@ def ssh_clients(ports: t.Collection[int], root: str = "/") -> set[bytes]:
 
 
 def _logged_in(root: str) -> set[bytes] | None:
-    """Where logind's sessions come from; None if it is not told of all, or knows one by name only."""
-    if not any("pam_systemd.so" in words for words in _lines(root, _PAM)):
+    """Where logind's sessions come from; None if it is not told of all, or knows one by name only.
+
+    Debian's sshd_config says that it uses PAM. Without that line, or with another server, it is not
+    known whether logins are told to anybody.
+    """
+    uses_pam = [words[1:] for words in _lines(root, _SSHD) if words[0].lower() == "usepam"]
+    if uses_pam[:1] != [["yes"]] or not any("pam_systemd.so" in w for w in _lines(root, _PAM)):
         return None
     hosts = [words[1] for words in _lines(root, _SESSIONS) if words[0] == "REMOTE_HOST"]
     found = {to_bytes(host) for host in hosts}

@@ -210,12 +210,16 @@ def keys_from_options(options: t.Mapping[str, t.Any]) -> Keys:
 def merge_policy(default: Fields, interface: Fields | None = None, source: str = "") -> Policy:
     """Complete what an interface's policy leaves open from the default, that from `Policy`.
 
-    An inherited ban_time_max never stands against an interface's own, longer ban_time.
+    What is inherited never stands against what is an interface's own: a ban_time_max gives way to a
+    longer ban_time, and a ban_time to a shorter ban_time_max.
     """
     own = interface or {}
     policy = Policy(**(default | own))
-    if "ban_time" in own and "ban_time_max" not in own and policy.longest_ban < policy.ban_time:
-        policy = policy._replace(ban_time_max=None)
+    if policy.longest_ban < policy.ban_time:
+        if "ban_time" in own and "ban_time_max" not in own:
+            policy = policy._replace(ban_time_max=None)
+        elif "ban_time_max" in own and "ban_time" not in own:
+            policy = policy._replace(ban_time=policy.longest_ban)
     if policy.longest_ban < policy.ban_time:
         raise InvalidInput(
             f"{_prefix(source)}ban_time_max is {_write_seconds(policy.longest_ban)}, "
@@ -244,6 +248,9 @@ def resolve_policies(policies: t.Mapping[str, t.Mapping[str, str]]) -> dict[str,
 
 def _text(value: t.Any) -> str:
     """Text of an option's value as it would stand in a file."""
+    if value is False:
+        # What YAML makes of an action that is off.
+        return "off"
     if isinstance(value, (list, tuple)):
         return ",".join(_text(item) for item in value)
     if isinstance(value, float):

@@ -135,6 +135,17 @@ def inherit(nets: dict[Net, int]) -> dict[Net, int]:
     return result
 
 
+def check_room(protection: Protection, maps: t.Mapping[str, Map]) -> None:
+    """`TooLarge` if what is declared does not fit into the maps."""
+    for name, count in _declared(protection).items():
+        room = maps[name].info.max_entries
+        if count > room:
+            raise TooLarge(
+                f"{count} entries do not fit into the map {name}, which takes {room}: "
+                "declare fewer and shorter prefixes to protect"
+            )
+
+
 def write(protection: Protection, maps: t.Mapping[str, Map]) -> Written:
     """Bring the maps in line, first adding, then deleting.
 
@@ -143,6 +154,7 @@ def write(protection: Protection, maps: t.Mapping[str, Map]) -> Written:
     after they were last seen. Nothing is deleted, as far as there is room for it, if there were
     problems.
     """
+    check_room(protection, maps)
     now = time.monotonic_ns()
     present = {name: dict(maps[name].items()) for name in ("hosts", "nets", "local")}
     wanted: dict[str, dict[bytes, bytes]] = {}
@@ -152,13 +164,6 @@ def write(protection: Protection, maps: t.Mapping[str, Map]) -> Written:
         entries |= _kept(present[name], entries, now if name == "hosts" else None, protection)
         wanted[name] = dict(itertools.islice(entries.items(), room))
         left_out += len(entries) - len(wanted[name])
-    for name, count in _declared(protection).items():
-        room = maps[name].info.max_entries
-        if count > room:
-            raise TooLarge(
-                f"{count} entries do not fit into the map {name}, which takes {room}: "
-                "declare fewer and shorter prefixes to protect"
-            )
     return Written(
         sum(_update(maps[name], present[name], wanted[name]) for name in wanted), left_out
     )

@@ -19,10 +19,12 @@ import typing as t
 if t.TYPE_CHECKING:
     from ._libbpf import Map
 
+HEADER = 8
 _BUSY = 1 << 31
 _DISCARDED = 1 << 30
-_HEADER = 8
 _LENGTH = struct.Struct("=I")
+# How many records are looked at first for being alike; then twice as many each time.
+_FIRST_LOOK = 8
 
 
 class RingBuffer:
@@ -44,23 +46,39 @@ class RingBuffer:
         self._consumer = memoryview(self._consumer_map)[:8].cast("Q")
         self._producer = memoryview(self._producer_map)[:8].cast("Q")
         self._data = memoryview(self._producer_map)[page:]
+        self._words = self._data.cast("I")
         self._read_up_to = self._consumer[0]
 
-    def read(self, limit: int) -> list[bytes]:
-        """Up to ``limit`` records in order; `release` them once they are dealt with."""
-        data, mask, length_of = self._data, self._mask, _LENGTH.unpack_from
+    def runs(self, limit: int) -> t.Iterator[tuple[int, int, memoryview]]:
+        """Up to ``limit`` records in order, as runs of records of one size.
+
+        A run is that size, how many they are, and their memory: `HEADER` bytes and the record,
+        padded to 8 bytes, each. It is gone with the next run; `release` them all at the end.
+        """
         position, end = self._consumer[0], self._producer[0]
-        found: list[bytes] = []
-        while position < end and len(found) < limit:
-            at = position & mask
-            (length,) = length_of(data, at)
+        while position < end and limit:
+            at = position & self._mask
+            (length,) = _LENGTH.unpack_from(self._data, at)
             if length & _BUSY:
                 break
             size = length & ~_DISCARDED
-            if not length & _DISCARDED:
-                found.append(bytes(data[at + _HEADER : at + _HEADER + size]))
-            position += (size + _HEADER + 7) & ~7
-        self._read_up_to = position
+            stride = (size + HEADER + 7) & ~7
+            if length & _DISCARDED:
+                position = self._read_up_to = position + stride
+                continue
+            count = self._alike(at, length, stride, min(limit, (end - position) // stride))
+            limit -= count
+            with self._data[at : at + count * stride] as run:
+                yield size, count, run
+            position += count * stride
+            self._read_up_to = position
+
+    def read(self, limit: int) -> list[bytes]:
+        """Up to ``limit`` records in order; `release` them once they are dealt with."""
+        found: list[bytes] = []
+        for size, count, run in self.runs(limit):
+            stride = len(run) // count
+            found += [bytes(run[at : at + size]) for at in range(HEADER, len(run), stride)]
         return found
 
     def release(self) -> None:
@@ -72,7 +90,20 @@ class RingBuffer:
         return self._producer[0] - self._consumer[0]
 
     def close(self) -> None:
-        for view in (self._consumer, self._producer, self._data):
+        for view in (self._consumer, self._producer, self._words, self._data):
             view.release()
         self._consumer_map.close()
         self._producer_map.close()
+
+    def _alike(self, at: int, length: int, stride: int, limit: int) -> int:
+        """How many records from ``at`` on, one at least, are complete and as long as the first."""
+        count, look = 1, _FIRST_LOOK
+        while count < limit:
+            look = min(look, limit - count)
+            first = (at + count * stride) // 4
+            lengths = self._words[first : first + look * stride // 4 : stride // 4].tolist()
+            if lengths.count(length) < look:
+                return count + next(i for i, found in enumerate(lengths) if found != length)
+            count += look
+            look *= 2
+        return count

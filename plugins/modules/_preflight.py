@@ -60,6 +60,14 @@ options:
     description: Address and port of the metrics, or nothing.
     type: str
     default: ""
+  heartbeat_url:
+    description: Where to send heartbeats, or nothing.
+    type: str
+    default: ""
+  heartbeat_interval:
+    description: Seconds between two of them.
+    type: int
+    default: 60
 """
 
 EXAMPLES = r"""
@@ -141,9 +149,15 @@ TYPES = {
 }
 FLAVOUR = re.compile(r"-((?:cloud-|rt-)?(?:amd64|arm64))$")
 ENDPOINT = re.compile(r"(?:(?P<v4>[0-9.]+)|\[(?P<v6>[0-9a-fA-F:.]+)\]):(?P<port>[0-9]{1,5})")
+# As in the agent's settings: what it would refuse.
+URL = re.compile(
+    r"https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{1,5}))?([/?][!#-\[\]-~]*)?"
+)
+INTERVALS = range(10, 86401)
 MOST_MEMORY = 65536
 LEAST_TIMEOUT = 10
 MOST_TIMEOUT = 3600
+MOST_PROTECTED = 4096
 # Without the second one, lists that could not be had are no failure.
 APT_OPTIONS = ("DPkg::Lock::Timeout=60", "APT::Update::Error-Mode=any")
 UP = 0x1
@@ -357,8 +371,25 @@ def check_policies(
             yield f"packetwatch_interfaces: {interface['name']}: {error}"
 
 
+def check_masters(
+    host: Host, policy: t.Mapping[str, t.Any], interfaces: t.Iterable[Interface]
+) -> t.Iterator[str]:
+    """What counts closed ports where nobody listens: on ports of bridges, bonds and VRFs."""
+    for interface in interfaces:
+        master = host.path(f"sys/class/net/{interface['name']}/master")
+        if master.is_symlink() and {**policy, **interface}.get("scan_counts") == "closed":
+            name = os.path.basename(os.readlink(master))
+            yield (
+                f"{interface['name']} is a port of {name}, where services listen, so all their "
+                f"ports would look closed: name {name} in packetwatch_interfaces, or give "
+                f"{interface['name']} scan_counts: any there"
+            )
+
+
 def check_settings(protect: list[str], list_memory: int, listen: str) -> t.Iterator[str]:
     """What is wrong with the settings that are not policy."""
+    if len(protect) > MOST_PROTECTED:
+        yield f"packetwatch_protect has {len(protect)} entries; allowed: up to {MOST_PROTECTED}"
     for index, text in enumerate(protect):
         try:
             parse_prefix(text)
@@ -380,6 +411,18 @@ def check_timeout(seconds: float) -> t.Iterator[str]:
             f"packetwatch_confirm_timeout is {seconds:g}; allowed: seconds from {LEAST_TIMEOUT} to "
             f"{MOST_TIMEOUT}, or 0 to confirm everything at once"
         )
+
+
+def check_heartbeat(url: str, interval: int) -> t.Iterator[str]:
+    """What is wrong with where and how often to send heartbeats."""
+    match = URL.fullmatch(url)
+    if url and (match is None or (match["port"] and not 1 <= int(match["port"]) <= 65535)):
+        yield (
+            f"packetwatch_heartbeat_url is {url!r}; allowed: http://HOST/PATH or https://HOST/PATH "
+            "without user and password, or nothing"
+        )
+    if interval not in INTERVALS:
+        yield f"packetwatch_heartbeat_interval is {interval}; allowed: seconds from 10 to 86400"
 
 
 def is_endpoint(text: str) -> bool:
@@ -511,6 +554,8 @@ def main() -> None:
             "list_memory": {"type": "int", "default": 64},
             "confirm_timeout": {"type": "float", "default": 60},
             "metrics_listen": {"type": "str", "default": ""},
+            "heartbeat_url": {"type": "str", "default": ""},
+            "heartbeat_interval": {"type": "int", "default": 60},
         },
         supports_check_mode=True,
     )
@@ -523,10 +568,14 @@ def main() -> None:
             host, module.params["interfaces"], state.interfaces, problems
         )
         problems += check_policies(module.params["policy"], interfaces)
+        problems += check_masters(host, module.params["policy"], interfaces)
         problems += check_settings(
             module.params["protect"], module.params["list_memory"], module.params["metrics_listen"]
         )
         problems += check_timeout(module.params["confirm_timeout"])
+        problems += check_heartbeat(
+            module.params["heartbeat_url"], module.params["heartbeat_interval"]
+        )
         packages: list[str] = []
         bare = False
         if not problems:

@@ -52,6 +52,7 @@ class AgentProcess:
             "PW_PINS": self.pins_folder,
             "PW_STATE_DIR": str(self.state),
             "PW_CONFIG_DIR": str(self.folder / "config"),
+            "PW_STATUS_FILE": str(self.folder / "status.json"),
             "PW_METRICS_LISTEN": f"127.0.0.1:{self.port}",
         }
         python = "/usr/bin/python3" if Path("/usr/bin/python3").exists() else "python3"

@@ -69,6 +69,9 @@ def loaded_datapath(
         source=str(SOURCE),
         settings=str(folder / "settings"),
         pending=str(folder / "pending"),
+        runtime=str(folder / "systemd"),
+        units=str(folder / "units"),
+        status=str(folder / "run/status.json"),
     )
     (folder / "settings").write_text("PW_PROTECT_AUTO=0\n")
     former = signal.signal(signal.SIGTERM, _interrupt)

@@ -122,6 +122,7 @@ class Site:
             runtime=str(folder / "systemd"),
             units=str(folder / "units"),
             pending=str(folder / "pending"),
+            status=str(folder / "run/status.json"),
         )
         self.host = Host(run, self.paths)
         # The datapath's tests, in this process too, keep a filter open all the time.

@@ -152,6 +152,7 @@ def test_enums_have_the_same_values(types: list[dict[str, Any]]) -> None:
         "event_type": {
             "PW_EVENT_CONNECTION": _abi.EVENT_CONNECTION,
             "PW_EVENT_BAN": _abi.EVENT_BAN,
+            "PW_EVENT_WOULD_DROP": _abi.EVENT_WOULD_DROP,
         },
         "event_flag": {
             "PW_EVENT_MONITOR": _abi.EVENT_MONITOR,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -23,11 +23,13 @@ from kernel.hosting import (
     dummy_program,
     ip,
     other_program,
+    run,
     wait_gone,
 )
 
 from packetwatch_core._edits import set_policy
 from packetwatch_core._errors import Foreign, InvalidInput, LoadFailed, Unsupported
+from packetwatch_core._host import Host
 from packetwatch_core._prog import XDP_GENERIC, XDP_NATIVE, Link, attached
 
 pytest_plugins = ("kernel.site_fixtures",)
@@ -136,6 +138,71 @@ def test_failed_mode_change_returns_to_the_former_mode(site: Site) -> None:
     assert (after["links"], after["objects"]) == (before["links"], before["objects"])
     assert after["state"] == before["state"]
     assert site.verdict(DENIED, "lo") == XDP_DROP
+
+
+def test_a_renamed_device_keeps_its_filter(filtered: Site) -> None:
+    filtered.policy("pw0", scan_ports="9")
+    before = filtered.generation_id()
+    ip("link set pw0 down")
+    ip("link set pw0 name lan0")
+    ip("link set lan0 up")
+    assert filtered.host.attach("lan0", check=True).changed
+    done = filtered.host.attach("lan0")
+    assert (done.changed, done.mode) == (True, "native")
+    assert filtered.host.pins.interfaces() == ["lan0"]
+    state = filtered.host.store.read_current()[1]
+    assert (list(state.interfaces), state.policy["lan0"]) == (["lan0"], {"PW_SCAN_PORTS": "9"})
+    assert filtered.generation_id("lan0") == before
+    assert filtered.verdict(DENIED, "lan0") == XDP_DROP
+    assert not filtered.host.attach("lan0").changed
+
+
+@pytest.fixture
+def bridged(site: Site) -> Iterator[Site]:
+    """pw0 is a port of the bridge br0."""
+    ip("link add br0 type bridge")
+    ip("link set pw0 master br0")
+    yield site
+    ip("link delete br0")
+
+
+def test_closed_ports_are_not_counted_on_a_bridge_port(bridged: Site) -> None:
+    before = bridged.snapshot()
+    with pytest.raises(Unsupported, match=r"pw0 is a port of br0.*attach to br0.*any"):
+        bridged.host.attach("pw0")
+    assert bridged.snapshot() == before
+    bridged.policy("pw0", scan_counts="any")
+    assert bridged.host.attach("pw0").mode == "native"
+    before = bridged.snapshot()
+    with pytest.raises(Unsupported, match="pw0 is a port of br0"):
+        bridged.policy("pw0", scan_counts="closed")
+    assert bridged.snapshot() == before
+
+
+def test_what_became_a_bridge_port_is_filtered_at_boot(bridged: Site) -> None:
+    ip("link set pw0 nomaster")
+    bridged.host.attach("pw0")
+    bridged.power_off()
+    ip("link set pw0 master br0")
+    assert bridged.host.reattach("pw0").mode == "native"
+
+
+def test_a_timer_that_cannot_be_set_takes_no_filter_off(site: Site) -> None:
+    Path(site.paths.runtime, "system").mkdir(parents=True)
+    Path(site.paths.units).mkdir()
+    Path(site.paths.units, "packetwatch-apply.service").touch()
+    text = f"{DENIED} expires=2099-01-01T00:00:00Z\n"
+    site.lists(deny=text)
+    site.host = Host(refuse_timers, site.paths)
+    with pytest.raises(LoadFailed, match=r"will not end by themselves.*no timers today"):
+        site.host.attach("pw0")
+    assert mode_of("pw0") == "native"
+    assert declared(site) == {"pw0": "auto"}
+    assert site.verdict(DENIED) == XDP_DROP
+
+
+def refuse_timers(argv: Sequence[str], stdin: str | None) -> tuple[int, str, str]:
+    return (1, "", "no timers today\n") if argv[0] == "systemd-run" else run(argv, stdin)
 
 
 def test_boot_attaches_only_to_what_is_declared(filtered: Site) -> None:

@@ -110,8 +110,12 @@ def test_wrong_setting_is_named_and_nothing_changes(untouched: Site, key: str) -
 
 def test_more_protected_than_there_is_room_for(untouched: Site) -> None:
     untouched.settings(PW_PROTECT=" ".join(f"10.{i >> 8}.{i & 255}.1" for i in range(5000)))
-    with pytest.raises(PacketwatchError, match="do not fit into the map hosts, which takes 4096"):
-        untouched.lists(STRANGER)
+    edit = set_lists("ansible", {"deny": STRANGER}, True)
+    for act in (untouched.host.plan, untouched.host.apply):
+        with pytest.raises(
+            PacketwatchError, match="do not fit into the map hosts, which takes 409"
+        ):
+            act(edit)
 
 
 # Protected addresses

@@ -31,7 +31,7 @@ def agent(closed: Datapath, tmp_path: Path) -> Iterator[AgentProcess]:
     try:
         found.start(PW_PROTECT_AUTO="0")
         # It knows the host's own addresses.
-        found.wait(lambda: closed.maps["local"].items())
+        found.wait(closed.maps["local"].items)
         yield found
     finally:
         found.close()

@@ -14,7 +14,7 @@ import pytest
 from kernel.datapath import Datapath
 from kernel.packets import HOST4, HOST6, ethernet, ipv4, syn4, syn6
 
-from packetwatch_core import _abi
+from packetwatch_core import _abi, _edits
 
 SOURCE4, SOURCE6 = "198.51.100.7", "2001:db8:7::7"
 SECOND = 10**9
@@ -159,3 +159,65 @@ def test_events_that_find_no_room_are_counted_and_leave_a_gap(datapath: Datapath
     run(syn4(SOURCE4, 443))
     (event,) = datapath.events()
     assert event["sequence"] == grown["events"] + grown["events_lost"] + 1
+
+
+def test_scans_are_told_when_connections_have_used_up_the_limit(datapath: Datapath) -> None:
+    """Half of the burst is theirs alone."""
+    burst = 2 * SECOND
+    spent = _abi.SHARED.pack(event_tat=time.monotonic_ns() + burst + SECOND)
+    datapath.maps["shared"].update(bytes(4), spent)
+    datapath.fates(*(syn4(SOURCE4, port) for port in (1, 2, 3)))
+    assert [event["type"] for event in datapath.events()] == [_abi.EVENT_BAN]
+
+
+def test_what_monitoring_lets_pass_is_told_once_a_second(datapath: Datapath) -> None:
+    """Not only new connections: a denied source's every packet would have been dropped."""
+    datapath.policy(action="monitor", log_connections="none")
+    datapath.lists(deny=[SOURCE4, SOURCE6])
+    before, begun = datapath.counters(), time.monotonic()
+    datagram = ethernet(0x0800, ipv4(SOURCE4, HOST4, bytes(8), protocol=17))
+    assert datapath.fate(datagram) == "pass monitor_deny ipv4"
+    hammer(datapath, 300)
+    assert datapath.fate(syn6(SOURCE6, 22)) == "pass monitor_deny ipv6"
+    first, *more, last = datapath.events()
+    assert len(more) <= 1 + time.monotonic() - begun
+    assert {event["type"] for event in (first, *more, last)} == {_abi.EVENT_WOULD_DROP}
+    assert (first["count"], first["flags"]) == (_abi.WOULD_DENY, _abi.EVENT_MONITOR)
+    assert (text_of(first["saddr"]), first["sport"], first["dport"]) == (SOURCE4, 0, 0)
+    assert (text_of(last["saddr"]), last["sport"], last["dport"]) == (SOURCE6, 40000, 22)
+    assert counted(datapath, before)["events_suppressed"] == 0
+
+
+def test_bans_that_monitoring_lets_pass_are_told(datapath: Datapath) -> None:
+    datapath.policy(action="monitor")
+    datapath.bans.add(SOURCE4, 60)
+    assert datapath.fate(syn4(SOURCE4, 22)) == "pass monitor_ban ipv4"
+    (event,) = datapath.events()
+    assert (event["type"], event["dport"]) == (_abi.EVENT_WOULD_DROP, 22)
+    assert _abi.REASONS[event["count"]] == ("pass", "monitor_ban")
+
+
+def test_enforcing_tells_no_such_thing(datapath: Datapath) -> None:
+    datapath.lists(deny=[SOURCE4])
+    datapath.fates(syn4(SOURCE4, 22), syn4(SOURCE4, 23))
+    assert datapath.events() == []
+
+
+@pytest.mark.parametrize("log", _abi.LOGS)
+def test_metrics_do_not_depend_on_what_is_logged(datapath: Datapath, log: str) -> None:
+    datapath.policy(log_connections=log)
+    before = datapath.counters()
+    hammer(datapath, 50)
+    datapath.fates(*(syn4("198.51.100.9", port) for port in (1, 2, 3)))
+    after = datapath.counters()
+    assert after["connections"][1] - before["connections"][1] == 53
+    assert after["scans"] - before["scans"] == after["bans"] - before["bans"] == 1
+
+
+def test_each_interface_has_its_own_log(datapath: Datapath) -> None:
+    """v0 tells all, others nothing."""
+    datapath.policy(log_connections="none")
+    datapath.host.apply(_edits.set_policy("v0", {"PW_LOG_CONNECTIONS": "all"}, replace=True))
+    datapath._forget()
+    hammer(datapath, 5)
+    assert len(datapath.events()) == 5

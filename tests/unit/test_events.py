@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from unit.fake_maps import mapped
 
+from packetwatch_agent.episodes import Episode
 from packetwatch_agent.events import Lines, decode
 from packetwatch_core import _abi
 from packetwatch_core._bans import Ban, Source
@@ -226,16 +227,28 @@ def test_more_sources_than_are_remembered(lines: Lines) -> None:
         source = mapped("10.0.0.0")[:12] + (0x0A000000 + number).to_bytes(4, "big")
         text = connection(lines, record(saddr=source))["source.ip"]
         assert text == socket.inet_ntoa(source[12:])
-    assert len(lines._texts) <= 4096
+    assert all(len(texts.known) <= 4097 for texts in lines._texts.values())
+
+
+def episode_of(data: bytes) -> Episode:
+    event = decode(data)
+    assert event is not None
+    return Episode(event, 60)
 
 
 def test_every_field_is_documented(lines: Lines) -> None:
-    documented = set(re.findall(r"^\| `([^`]+)`", (ROOT / "docs/events.md").read_text(), re.M))
+    text = (ROOT / "docs/events.md").read_text()
+    sections = dict(section.split("\n", 1) for section in text.split("\n## "))
+    tables = sections["Fields"] + sections["The agent's own words"]
+    documented = set(re.findall(r"^\| `([^`]+)`", tables, re.M))
     opaque = _abi.EVENT_OPAQUE | _abi.EVENT_IN_OVERFLOW
     written = (
         set(connection(lines, record(flags=_abi.EVENT_OPAQUE)))
         | set(scan(lines, scan_record(flags=opaque)))
         | set(read(lines.expiry(ban_of(ports=3))))
+        | set(scan(Lines("host", str, with_community_id=True), scan_record()))
+        | set(read(lines.episode(episode_of(scan_record()))))
+        | set(read(lines.episode(episode_of(record(type=_abi.EVENT_WOULD_DROP)))))
     )
     assert written <= documented
     from_agent = {"log.level", "log.logger", "message"}

@@ -127,3 +127,11 @@ def test_what_an_unsettled_clock_decided_is_decided_anew(monkeypatch: pytest.Mon
     settled[0] = True
     assert not is_current(lists.areas, declared)
     assert not compile_lists(declared).areas.v4
+
+
+def test_for_good_leaves_out_what_is_allowed_for_a_while() -> None:
+    allow = "192.0.2.1 expires=2099-01-01T00:00:00Z\n192.0.2.2\n"
+    areas = compile_lists(state("192.0.2.0/24", allow=allow), for_good=True).areas
+    check_protected(areas, protection("192.0.2.2"))
+    with pytest.raises(InvalidInput, match=r"192\.0\.2\.1"):
+        check_protected(areas, protection("192.0.2.1"))

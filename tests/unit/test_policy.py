@@ -10,6 +10,7 @@ import pytest
 
 from packetwatch_core._errors import InvalidInput
 from packetwatch_core._policy import (
+    DEFAULT,
     KEYS,
     Policy,
     canonical_policy,
@@ -138,7 +139,7 @@ def test_ban_time_max_below_ban_time_is_refused_after_merging() -> None:
     with pytest.raises(InvalidInput, match="ban_time_max is 60, less than ban_time, which is 600"):
         resolve_policies({"default": {"PW_BAN_TIME_MAX": "60"}})
     with pytest.raises(InvalidInput, match=r"^eth0\.conf: ban_time_max is 300, less than ban_time"):
-        resolve_policies({"eth0": {"PW_BAN_TIME_MAX": "300"}})
+        resolve_policies({"eth0": {"PW_BAN_TIME_MAX": "300", "PW_BAN_TIME": "301"}})
     assert merge_policy({"ban_time": 60.0, "ban_time_max": 120.0}).longest_ban == 120
 
 
@@ -187,3 +188,16 @@ def test_nanoseconds_are_exact() -> None:
     assert nanoseconds(0.000001) == 1_000
     assert nanoseconds(0.1) == 100_000_000
     assert nanoseconds(31_536_000.000001) == 31_536_000_000_001_000
+
+
+def test_off_as_yaml_reads_it() -> None:
+    assert keys_from_options({"action": False}) == {"PW_ACTION": "off"}
+    with pytest.raises(InvalidInput, match="action is 'True'"):
+        keys_from_options({"action": True})
+
+
+def test_an_inherited_ban_time_gives_way_to_a_shorter_maximum() -> None:
+    resolved = resolve_policies(
+        {DEFAULT: {"PW_BAN_TIME": "600"}, "eth0": {"PW_BAN_TIME_MAX": "100"}}
+    )
+    assert resolved["eth0"].ban_time == resolved["eth0"].longest_ban == 100

@@ -19,6 +19,9 @@ from ansible_collections.packetwatch.xdp.plugins.action._preflight import (
 from ansible_collections.packetwatch.xdp.plugins.modules import _preflight as preflight
 from ansible_collections.packetwatch.xdp.plugins.modules._preflight import Host
 
+from packetwatch_agent import settings
+from packetwatch_core._errors import InvalidInput
+
 ROLE = Path(__file__).resolve().parents[2] / "roles" / "packetwatch"
 RELEASE = "6.1.0-37-amd64"
 OWN = f"linux-headers-{RELEASE}"
@@ -442,6 +445,31 @@ def test_failed_update_is_told(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize(
+    ("url", "interval", "words"),
+    [
+        ("https://hb.example.net/ping/up?x={status}", 60, ""),
+        ("http://[2001:db8::1]:8080", 10, ""),
+        ("", 86400, ""),
+        ("hb.example.net", 60, "packetwatch_heartbeat_url"),
+        ("https://user:secret@hb.example.net/", 60, "packetwatch_heartbeat_url"),
+        ("http://hb.example.net:99999/", 60, "packetwatch_heartbeat_url"),
+        ('http://hb.example.net/"', 60, "packetwatch_heartbeat_url"),
+        ("", 9, "packetwatch_heartbeat_interval is 9"),
+    ],
+)
+def test_heartbeat(url: str, interval: int, words: str) -> None:
+    problems = list(preflight.check_heartbeat(url, interval))
+    assert len(problems) == bool(words)
+    assert not words or words in problems[0]
+    values = {"PW_HEARTBEAT_URL": url, "PW_HEARTBEAT_INTERVAL": str(interval)}
+    if words:
+        with pytest.raises(InvalidInput):
+            settings.read(values)
+    else:
+        settings.read(values)
+
+
+@pytest.mark.parametrize(
     ("name", "words"),
     [
         ("packetwatch_dney", "did you mean packetwatch_deny?"),
@@ -478,3 +506,15 @@ def test_variables_are_documented_once() -> None:
     assert set(options) - set(defaults) == {"packetwatch_interfaces"}
     readme = (ROLE.parents[1] / "README.md").read_text()
     assert set(re.findall(r"^\| `(packetwatch_[a-z_]+)`", readme, re.MULTILINE)) == set(options)
+
+
+def test_closed_ports_on_a_port_of_a_bridge(machine: Machine) -> None:
+    (machine.root / "sys/class/net/eth0/master").symlink_to("../br0")
+    closed: dict[str, object] = {"scan_counts": "closed"}
+    eth0: list[dict[str, object]] = [{"name": "eth0"}]
+    (problem,) = preflight.check_masters(machine.host(), closed, eth0)
+    assert "eth0 is a port of br0" in problem
+    assert "name br0 in packetwatch_interfaces" in problem
+    assert not list(preflight.check_masters(machine.host(), closed, [{"name": "eth1"}]))
+    eth0[0]["scan_counts"] = "any"
+    assert not list(preflight.check_masters(machine.host(), closed, eth0))

@@ -324,6 +324,10 @@ def test_who_has_not_logged_in_is_no_ssh_client(tmp_path: Path) -> None:
     everybody = {mapped("203.0.113.5"), mapped("203.0.113.6")}
     assert _peers.ssh_clients({22}, str(tmp_path)) == everybody
     write(tmp_path, "etc/pam.d/common-session", "session optional pam_systemd.so\n")
+    for config in ("Port 22\n", "UsePAM no\n"):
+        write(tmp_path, "etc/ssh/sshd_config", config)
+        assert _peers.ssh_clients({22}, str(tmp_path)) == everybody
+    write(tmp_path, "etc/ssh/sshd_config", "Port 22\nUsePAM yes\n")
     assert _peers.ssh_clients({22}, str(tmp_path)) == set()
     session = "# private\nUID=0\nREMOTE=1\nREMOTE_HOST={}\nSERVICE=sshd\n"
     write(tmp_path, "run/systemd/sessions/1", session.format("203.0.113.5"))

@@ -30,7 +30,8 @@ def test_defaults() -> None:
 
 def test_defaults_are_where_the_library_puts_things() -> None:
     found, paths = settings.read({}), Paths()
-    assert (found.pins, found.config_dir) == (paths.bpffs, paths.state)
+    places = (found.pins, found.config_dir, found.status_file)
+    assert places == (paths.bpffs, paths.state, paths.status)
 
 
 def test_values() -> None:
@@ -67,6 +68,8 @@ def test_metrics_off() -> None:
         ("PW_PROTECT", "192.0.2.1/24"),
         ("PW_PROTECT", "resolver"),
         ("PW_PROTECT_AUTO", "perhaps"),
+        ("PW_COMMUNITY_ID", "yes"),
+        ("PW_STATUS_FILE", "status.json"),
         ("PW_STATE_DIR", "bans"),
         ("PW_STATE_DIR", ""),
     ],

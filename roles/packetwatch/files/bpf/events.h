@@ -4,6 +4,9 @@
 #ifndef PACKETWATCH_EVENTS_H
 #define PACKETWATCH_EVENTS_H
 
+/* Sampled: one event of a source in so long. */
+#define PW_SAMPLE_NS 1000000000ULL
+
 /*
  * Generic cell rate algorithm (ITU-T I.371): *tat is when the next one would be due at the exact
  * rate. True, and *tat moved on by `interval`, if that is not further ahead than `burst`.
@@ -21,12 +24,16 @@ static __always_inline int pw_rate_allows(__u64 *tat, __u64 now, __u64 interval,
 	return 0;
 }
 
-static __always_inline int pw_source_rate_allows(struct pw_header *header, struct pw_policy *policy,
-						 struct pw_packet *packet, __u64 now)
+/* Whether that would be false, without moving on. */
+static __always_inline int pw_rate_is_full(__u64 *tat, __u64 now, __u64 burst)
 {
-	int sampled = policy->log == PW_LOG_SAMPLED;
-	__u64 interval = sampled ? 1000000000ULL : header->source_interval_ns;
-	__u64 burst = sampled ? 0 : header->source_burst_ns;
+	return (__s64)(pw_read(*tat) - now) > (__s64)burst;
+}
+
+/* The limit of one source, an IPv6 /64 as a whole. */
+static __always_inline int pw_source_rate_allows(struct pw_packet *packet, __u64 now,
+						 __u64 interval, __u64 burst)
+{
 	struct pw_addr key = packet->saddr;
 	if (packet->family == PW_IPV6)
 		key.word[2] = key.word[3] = 0;
@@ -76,7 +83,12 @@ static __always_inline void pw_log_connection(struct pw_header *header, struct p
 {
 	if (policy->log == PW_LOG_NONE)
 		return;
-	if (!pw_source_rate_allows(header, policy, packet, now) ||
+	int sampled = policy->log == PW_LOG_SAMPLED;
+	__u64 interval = sampled ? PW_SAMPLE_NS : header->source_interval_ns;
+	__u64 burst = sampled ? 0 : header->source_burst_ns;
+	/* In a flood nearly all events end here: their sources need not be looked up, let alone kept. */
+	if (pw_rate_is_full(&shared->event_tat, now, header->event_burst_ns) ||
+	    !pw_source_rate_allows(packet, now, interval, burst) ||
 	    !pw_rate_allows(&shared->event_tat, now, header->event_interval_ns,
 			    header->event_burst_ns)) {
 		counters->events_suppressed++;
@@ -92,14 +104,37 @@ static __always_inline void pw_log_connection(struct pw_header *header, struct p
 	events_submit(event);
 }
 
+/* A packet that passes only because we monitor, `reason` says what would have hit it. Always a sample,
+ * whose rest does not count as suppressed: the packets' counters have them all. */
+static __always_inline void pw_log_would_drop(struct pw_header *header, struct pw_shared *shared,
+					      struct pw_counters *counters,
+					      struct pw_packet *packet, __u64 now, __u32 reason)
+{
+	if (!pw_source_rate_allows(packet, now, PW_SAMPLE_NS, 0) ||
+	    !pw_rate_allows(&shared->event_tat, now, header->event_interval_ns,
+			    header->event_burst_ns))
+		return;
+	struct pw_event *event = events_reserve(PW_EVENT_SHORT);
+	if (!event) {
+		pw_event_lost(shared, counters);
+		return;
+	}
+	pw_event_fill(event, shared, packet, now, PW_EVENT_WOULD_DROP);
+	event->flags = PW_EVENT_MONITOR;
+	event->count = reason;
+	counters->events++;
+	events_submit(event);
+}
+
 /* One event for a scan, with the ports that were counted. */
 static __always_inline void pw_log_scan(struct pw_header *header, struct pw_shared *shared,
 					struct pw_counters *counters, struct pw_scratch *scratch,
 					struct pw_source *source, __u64 now, __u64 expires)
 {
 	struct pw_packet *packet = &scratch->packet;
+	/* Twice the burst: connections leave room for what matters more. */
 	if (!pw_rate_allows(&shared->event_tat, now, header->event_interval_ns,
-			    header->event_burst_ns)) {
+			    2 * header->event_burst_ns)) {
 		counters->events_suppressed++;
 		return;
 	}

@@ -66,6 +66,8 @@ def _parser() -> argparse.ArgumentParser:
     rollback.add_argument("--due", action="store_true", help="only if its time is up")
     rollback.add_argument("token", nargs="?", default="")
     rollback.set_defaults(command=_rollback)
+    verify = commands.add_parser("verify", help="compare the kernel with confirmed state")
+    verify.set_defaults(command=_verify)
     return parser
 
 
@@ -120,6 +122,13 @@ def _rollback(options: argparse.Namespace) -> None:
         _say(f"the change of {change.owner} was confirmed")
     else:
         _say(f"the change of {change.owner} was taken back: what was confirmed before is in force")
+
+
+def _verify(dummy: argparse.Namespace) -> None:
+    problems = _host().verify()
+    if problems:
+        raise PacketwatchError("; ".join(problems))
+    _say("what is in the kernel is what is confirmed")
 
 
 def _host() -> Host:

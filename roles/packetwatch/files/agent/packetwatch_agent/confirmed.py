@@ -21,6 +21,7 @@ class Confirmed:
     """Reads ``current`` below the configuration folder again when that link has moved."""
 
     def __init__(self, folder: str) -> None:
+        self._folder = folder
         self._current = os.path.join(folder, "current")
         self._number = ""
         self._policies: dict[str, Policy] = {DEFAULT: Policy()}
@@ -34,6 +35,19 @@ class Confirmed:
         policies = _policies(os.path.join(self._current, "policy.d"))
         interfaces = _interfaces(os.path.join(self._current, "interfaces"))
         self._policies, self.interfaces, self._number = policies, interfaces, number
+
+    @property
+    def number(self) -> int:
+        """Of the state that was read last, 0 if there is none."""
+        return int(self._number) if self._number.isdigit() else 0
+
+    def is_change_pending(self) -> bool:
+        """Whether a state that is not confirmed lies beside the one that is."""
+        try:
+            names = os.listdir(self._folder)
+        except OSError:
+            return False
+        return any(name.isdigit() and int(name) > self.number for name in names)
 
     def policy(self, interface: str) -> Policy:
         """The policy of an interface."""

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import struct
 import time
 import typing as t
@@ -15,10 +14,14 @@ import typing as t
 from packetwatch_core import _abi
 from packetwatch_core._bans import Ban, Source
 
+from . import connections
+from .community import community_id
 from .output import ECS_VERSION, Value, encode, timestamp
 
+if t.TYPE_CHECKING:
+    from .episodes import Episode
+
 _SHORT = struct.Struct("=QQQIBBBB16s16sHHHH")
-_SOURCES = 4096
 _UNBANNED = _abi.EVENT_MONITOR | _abi.EVENT_PROTECTED
 
 
@@ -46,6 +49,16 @@ class Event(t.NamedTuple):
         return Source(64, self.saddr[:8] + bytes(8)) if self.plen == 64 else Source(128, self.saddr)
 
     @property
+    def reason(self) -> str:
+        """Why it was told: of a scan that led to no ban, why not; of a packet that passed, why it
+        would not have."""
+        if self.type == _abi.EVENT_WOULD_DROP:
+            return "deny" if self.distinct == _abi.WOULD_DENY else "ban"
+        if self.flags & _abi.EVENT_PROTECTED:
+            return "protected"
+        return "monitor" if self.flags & _abi.EVENT_MONITOR else "scan"
+
+    @property
     def banned(self) -> bool:
         """Whether the scan led to a ban."""
         return not self.flags & _UNBANNED
@@ -59,7 +72,7 @@ def decode(record: bytes) -> Event | None:
     event, listed = Event(*fields[:-1]), fields[-1]
     if event.family not in (4, 6):
         return None
-    if event.type == _abi.EVENT_CONNECTION:
+    if event.type in (_abi.EVENT_CONNECTION, _abi.EVENT_WOULD_DROP):
         return event
     if event.type != _abi.EVENT_BAN or event.plen not in (32, 64, 128):
         return None
@@ -71,11 +84,13 @@ def decode(record: bytes) -> Event | None:
 class Lines:
     """Writes events as lines. `names` maps an ifindex to the interface's name."""
 
-    def __init__(self, host: str, names: t.Callable[[int], str]) -> None:
+    def __init__(
+        self, host: str, names: t.Callable[[int], str], with_community_id: bool = False
+    ) -> None:
         self._host = host
         self._names = names
-        self._texts: dict[bytes, str] = {}
-        self._tail = f',"network.transport":"tcp","host.name":{json.dumps(host)}'
+        self._with_id = with_community_id
+        self._texts = {family: connections.Texts(family) for family in (4, 6)}
         self._offset = 0
         self.set_clock()
 
@@ -83,42 +98,79 @@ class Lines:
         """Look at both clocks anew: wall-clock time may have been set."""
         self._offset = time.time_ns() - time.monotonic_ns()
 
-    def connection(self, event: Event) -> str:
-        """A new connection: by hand, since this is written a million times."""
-        name = self._names(event.ifindex)
+    def form(self, kind: connections.Kind) -> connections.Form:
+        """How `connections` shall write a kind of them."""
+        name = self._names(kind.ifindex)
         ingress = f',"observer.ingress.interface.name":{json.dumps(name)}' if name else ""
-        source = self._address(event.saddr, event.family)
-        destination = self._address(event.daddr, event.family)
-        ports = ("", "")
-        if event.sport or event.dport:
-            ports = (f',"source.port":{event.sport}', f',"destination.port":{event.dport}')
-        opaque = ',"packetwatch.opaque":true' if event.flags & _abi.EVENT_OPAQUE else ""
-        return (
-            f'{{"@timestamp":"{timestamp(event.time + self._offset)}","ecs.version":"{ECS_VERSION}"'
-            ',"event.action":"connection","event.kind":"event","event.category":["network"]'
-            f',"event.type":["connection","start"],"event.sequence":{event.sequence}'
-            f',"source.ip":"{source}"{ports[0]},"destination.ip":"{destination}"{ports[1]}'
-            f',"network.type":"ipv{event.family}"{self._tail}{ingress}{opaque}}}'
+        tail = (
+            f',"network.type":"ipv{kind.family}","network.transport":"tcp"'
+            f',"host.name":{json.dumps(self._host)}{ingress}}}'
         )
+        texts = self._texts[kind.family]
+        texts.trim()
+        return connections.Form(texts.known, texts.convert, texts.skipped, tail)
+
+    def connections(
+        self, run: memoryview, forms: t.Mapping[int, connections.Form | None]
+    ) -> list[str]:
+        """New connections, from the ring's memory; those without a form are left out."""
+        return connections.write(run, forms, self._offset, self._with_id)
+
+    def connection(self, event: Event) -> str:
+        """A new connection that is unlike the rest."""
+        fields: dict[str, Value] = {
+            "event.sequence": event.sequence,
+            **self._flow(event),
+            "packetwatch.opaque": bool(event.flags & _abi.EVENT_OPAQUE) or None,
+        }
+        return self._line("connection", event, fields, ["connection", "start"])
+
+    def would_drop(self, event: Event) -> str:
+        """A packet that passed only since the policy monitors: the first of an episode."""
+        fields: dict[str, Value] = {
+            "event.sequence": event.sequence,
+            **self._flow(event),
+            "packetwatch.reason": event.reason,
+        }
+        return self._line("would_drop", event, fields, ["allowed"])
+
+    def episode(self, episode: Episode) -> str:
+        """The end of an episode of which more than the first event was seen."""
+        first = episode.first
+        is_scan = first.type == _abi.EVENT_BAN
+        fields: dict[str, Value] = {
+            "event.start": timestamp(first.time + self._offset),
+            "event.end": timestamp(episode.last + self._offset),
+            "event.duration": episode.last - first.time,
+            "source.ip": self._texts[first.family][first.saddr],
+            "network.type": f"ipv{first.family}",
+            "packetwatch.reason": first.reason,
+            "packetwatch.events": episode.events,
+        }
+        if is_scan:
+            fields |= {
+                "packetwatch.prefix": _prefix_text(first.source),
+                "packetwatch.origin": "scan",
+                "packetwatch.ports": sorted(episode.ports),
+                "packetwatch.ports_count": episode.ports_count,
+            }
+        head = self._head(
+            "scan_end" if is_scan else "would_drop_end",
+            time.time_ns(),
+            kind="event",
+            category="intrusion_detection" if is_scan else "network",
+            types=["info"],
+        )
+        return encode(head | fields | self._ingress(first.ifindex))
 
     def scan(self, event: Event) -> str:
         """A scan: with the ban that it led to, or with why there is none."""
-        reason = "scan"
-        if event.flags & _abi.EVENT_PROTECTED:
-            reason = "protected"
-        elif event.flags & _abi.EVENT_MONITOR:
-            reason = "monitor"
         fields: dict[str, Value] = {
             "event.sequence": event.sequence,
-            "source.ip": self._address(event.saddr, event.family),
-            "source.port": event.sport or None,
-            "destination.ip": self._address(event.daddr, event.family),
-            "destination.port": event.dport or None,
-            "network.type": f"ipv{event.family}",
-            "network.transport": "tcp",
+            **self._flow(event),
             "packetwatch.prefix": _prefix_text(event.source),
             "packetwatch.origin": "scan",
-            "packetwatch.reason": reason,
+            "packetwatch.reason": event.reason,
             "packetwatch.ports": sorted(set(event.ports)),
             "packetwatch.ports_count": event.distinct,
             "packetwatch.opaque": bool(event.flags & _abi.EVENT_OPAQUE) or None,
@@ -162,6 +214,11 @@ class Lines:
         head = self._head(action, wall, kind="event", category="network", types=types)
         return encode(head | fields | self._ingress(ban.ifindex))
 
+    def _line(self, action: str, event: Event, fields: dict[str, Value], types: list[str]) -> str:
+        wall = event.time + self._offset
+        head = self._head(action, wall, kind="event", category="network", types=types)
+        return encode(head | fields | self._ingress(event.ifindex))
+
     def _head(
         self, action: str, wall: int, kind: str, category: str, types: list[str]
     ) -> dict[str, Value]:
@@ -183,17 +240,22 @@ class Lines:
         """When a ban ends; None: never."""
         return timestamp(monotonic + self._offset) if monotonic else None
 
-    def _address(self, address: bytes, family: int) -> str:
-        text = self._texts.get(address)
-        if text is None:
-            if len(self._texts) >= _SOURCES:
-                self._texts.clear()
-            if family == 4:
-                text = socket.inet_ntop(socket.AF_INET, address[12:])
-            else:
-                text = socket.inet_ntop(socket.AF_INET6, address)
-            self._texts[address] = text
-        return text
+    def _flow(self, event: Event) -> dict[str, Value]:
+        """Who and where to; what the packet hid is left out."""
+        texts = self._texts[event.family]
+        source, destination = event.saddr[texts.skipped :], event.daddr[texts.skipped :]
+        is_tcp = event.type != _abi.EVENT_WOULD_DROP or event.sport + event.dport > 0
+        return {
+            "source.ip": texts[event.saddr],
+            "source.port": event.sport or None,
+            "destination.ip": texts[event.daddr],
+            "destination.port": event.dport or None,
+            "network.type": f"ipv{event.family}",
+            "network.transport": "tcp" if is_tcp else None,
+            "network.community_id": community_id(source, destination, event.sport, event.dport)
+            if self._with_id and is_tcp and not event.flags & _abi.EVENT_OPAQUE
+            else None,
+        }
 
 
 def _prefix_text(source: Source) -> str:

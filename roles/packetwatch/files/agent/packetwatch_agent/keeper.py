@@ -52,6 +52,7 @@ class Keeper:
         self._saved_fingerprint: tuple[int, ...] = ()
         self._trouble = ""
         self.active = dict.fromkeys(_abi.ORIGINS.values(), 0)
+        self.entries = dict.fromkeys(MAPS, 0)
         self.made = {"manual": 0, "fleet": 0}
         self.expired = 0
         self.lifted = 0
@@ -114,12 +115,14 @@ class Keeper:
         """One look at all bans; returns when the next one ends, as CLOCK_MONOTONIC ns, 0 if some have."""
         started = time.monotonic_ns()
         active = dict.fromkeys(_abi.ORIGINS.values(), 0)
+        entries = dict.fromkeys(MAPS, 0)
         over: list[tuple[str, bytes]] = []
         others: set[bytes] = set()
         count = total = first = 0
         first_end = 1 << 63
         for table in MAPS:
             for key, since, expires, origin in self._bans.times(table):
+                entries[table] += 1
                 if 0 < expires <= started:
                     first_end = 0
                     if len(over) < _ENDED:
@@ -136,7 +139,7 @@ class Keeper:
         self._end(over)
         self._follow(others)
         self._seen = started
-        self.active = active
+        self.active, self.entries = active, entries
         self._fingerprint = (count, total)
         self._offenders.room = self._bans.capacity * 3 // 4 - first
         return first_end
@@ -166,8 +169,11 @@ class Keeper:
         """Tell bans that others have made or lifted since the last look."""
         lines: list[str] = []
         for key in self._followed.keys() - others:
-            self.lifted += 1
-            lines.append(self._lines.lift(self._followed.pop(key), "removed"))
+            former = self._followed.pop(key)
+            # One that is still there is only one of more than are followed.
+            if self._bans.read(key, "bans") is None:
+                self.lifted += 1
+                lines.append(self._lines.lift(former, "removed"))
         for key in others:
             ban = self._bans.read(key, "bans")
             if ban is None:

@@ -15,6 +15,7 @@ import time
 import typing as t
 
 from packetwatch_core import _abi
+from packetwatch_core._pins import specs
 
 from . import __version__
 
@@ -29,7 +30,31 @@ CATALOGUE = {
     "packetwatch_build_info": (GAUGE, "Version of the agent and number of its ABI, always 1."),
     "packetwatch_attached": (
         GAUGE,
-        "1 if an XDP program sits on the interface, in the mode that the kernel tells, else 0.",
+        "1 if our program sits on the interface, in the mode that the kernel tells, else 0.",
+    ),
+    "packetwatch_lists_in_kernel": (
+        GAUGE,
+        "1 if the tables read back from the kernel are those compiled from confirmed state.",
+    ),
+    "packetwatch_lists_verified_timestamp_seconds": (
+        GAUGE,
+        "When confirmed state was last compiled and compared with the kernel.",
+    ),
+    "packetwatch_entries_declared": (GAUGE, "Entries of the declared lists that count now."),
+    "packetwatch_ranges_in_kernel": (GAUGE, "Address ranges in the compiled tables, by family."),
+    "packetwatch_tables_used_bytes": (GAUGE, "Kernel memory that the live tables need."),
+    "packetwatch_tables_capacity_bytes": (
+        GAUGE,
+        "Kernel memory that is set aside for them: larger tables need the program loaded anew.",
+    ),
+    "packetwatch_generation_info": (GAUGE, "Digest of all that decides a verdict, always 1."),
+    "packetwatch_confirmed_state": (GAUGE, "Number of the confirmed state."),
+    "packetwatch_change_pending": (GAUGE, "1 while a change is live that is not confirmed."),
+    "packetwatch_apply_timestamp_seconds": (GAUGE, "When tables last went live, or failed to."),
+    "packetwatch_apply_success": (GAUGE, "1 if the last apply of confirmed state succeeded."),
+    "packetwatch_interface_receive_discards_total": (
+        COUNTER,
+        "Packets that the card or the kernel discarded and that no filter has seen, as a rule.",
     ),
     "packetwatch_packets_total": (COUNTER, "Packets by verdict, reason and family."),
     "packetwatch_connections_total": (
@@ -50,6 +75,12 @@ CATALOGUE = {
     "packetwatch_bans_expired_total": (COUNTER, "Bans that ended at their time."),
     "packetwatch_bans_lifted_total": (COUNTER, "Bans that ended before their time."),
     "packetwatch_protected_addresses": (GAUGE, "Addresses that are never banned, by origin."),
+    "packetwatch_map_entries": (GAUGE, "Entries of a map when somebody looked last."),
+    "packetwatch_map_capacity_entries": (GAUGE, "Entries that a map has room for."),
+    "packetwatch_tracks_evicted_estimate": (
+        GAUGE,
+        "Sources that may have been forgotten for want of room, an estimate.",
+    ),
     "packetwatch_tracks_inserted_total": (COUNTER, "Sources whose ports began to be counted."),
     "packetwatch_tracks_failed_total": (COUNTER, "Sources that could not be counted."),
     "packetwatch_events_total": (COUNTER, "Events written to the ring."),
@@ -60,6 +91,15 @@ CATALOGUE = {
         COUNTER,
         "Records read from the ring since the agent's start, by type.",
     ),
+    "packetwatch_episodes_total": (
+        COUNTER,
+        "Episodes that the agent has told: of scans without a ban, of what monitoring let pass.",
+    ),
+    "packetwatch_heartbeat_last_success_timestamp_seconds": (
+        GAUGE,
+        "When a heartbeat was last received, 0 if none was since the agent's start.",
+    ),
+    "packetwatch_heartbeat_failures_total": (COUNTER, "Heartbeats that could not be sent."),
     "packetwatch_agent_last_save_timestamp_seconds": (
         GAUGE,
         "When the bans were last written to disk, 0 if not since the agent's start.",
@@ -109,6 +149,27 @@ def of_counters(value: bytes) -> Values:
     )
     values["packetwatch_bans_total"] = [({"origin": "scan"}, counters["bans"])]
     return values
+
+
+def of_maps(
+    entries: t.Mapping[str, int],
+    capacity: t.Mapping[str, int],
+    tracks: float | None,
+    values: Values,
+) -> Values:
+    """How full the maps are. The table of tracks tells no evictions: what was inserted, without
+    those that a scan took out, and has no room, must have been pushed out."""
+    room = specs()["tracks"].max_entries
+    found = dict(entries) | ({} if tracks is None else {"tracks": tracks})
+    inserted, scans = (
+        values[name][0][1]
+        for name in ("packetwatch_tracks_inserted_total", "packetwatch_scans_total")
+    )
+    return {
+        "packetwatch_map_entries": by_label("map", found),
+        "packetwatch_map_capacity_entries": by_label("map", {**capacity, "tracks": room}),
+        "packetwatch_tracks_evicted_estimate": [({}, max(inserted - scans - room, 0))],
+    }
 
 
 def of_build() -> Values:

@@ -2,7 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The agent as systemd and Prometheus see it: ready, alive, answering, told to stop."""
+"""The agent as others see it, systemd, Prometheus, a heartbeat's receiver: ready, alive, answering, told to
+stop."""
 
 from __future__ import annotations
 
@@ -11,24 +12,38 @@ import signal
 import typing as t
 
 from .loop import Loop
+from .metrics import Values
 from .output import Output
 from .scrape import Server
 from .sdnotify import Notifier
 from .settings import Settings
 
+if t.TYPE_CHECKING:
+    from .heartbeat import Heartbeat
+
 _LISTEN_AGAIN = 10.0
 
 
 class Presence:
-    """Puts signals, watchdog and metrics into a loop; `page` returns the metrics as text."""
+    """Puts signals, watchdog and metrics into a loop.
+
+    page: returns the metrics as text; problems: why the host is not well, in words.
+    """
 
     def __init__(
-        self, loop: Loop, settings: Settings, output: Output, page: t.Callable[[], str]
+        self,
+        loop: Loop,
+        settings: Settings,
+        output: Output,
+        page: t.Callable[[], str],
+        problems: t.Callable[[], list[str]],
     ) -> None:
         self._loop = loop
         self._settings = settings
         self._output = output
         self._page = page
+        self._problems = problems
+        self._heartbeat: Heartbeat | None = None
         self._notifier = Notifier(os.environ)
         self._server: Server | None = None
         self._told = False
@@ -44,6 +59,7 @@ class Presence:
         """Take signals, and open the metrics' port if that can be done now."""
         self._loop.on_signal(signal.SIGTERM, self._on_stop)
         self._loop.on_signal(signal.SIGINT, self._on_stop)
+        self._begin_heartbeat()
         again = self._listen()
         if again is not None:
             self._loop.after(again, self._listen)
@@ -60,6 +76,21 @@ class Presence:
             self._notifier.send("STOPPING=1")
         if self._server:
             self._server.close()
+
+    def values(self) -> Values:
+        """Metrics of the heartbeat, if there is one."""
+        return self._heartbeat.values() if self._heartbeat else {}
+
+    def _begin_heartbeat(self) -> None:
+        url = self._settings.heartbeat_url
+        if url is None:
+            return
+        # Imported here: most have none, and it costs memory.
+        from .heartbeat import Heartbeat
+
+        interval = self._settings.heartbeat_interval
+        self._heartbeat = Heartbeat(url, interval, self._output, self._problems)
+        self._heartbeat.begin(self._loop)
 
     def _on_stop(self) -> None:
         self.stopping = True

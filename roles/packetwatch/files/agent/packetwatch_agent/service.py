@@ -10,20 +10,25 @@ import signal
 import time
 import typing as t
 
-from packetwatch_core import _abi, _netlink
+from packetwatch_core import _netlink
 from packetwatch_core._bans import Bans
 from packetwatch_core._errors import PacketwatchError
 from packetwatch_core._ring import RingBuffer
 
 from . import __version__, metrics
 from .confirmed import Confirmed
-from .events import Event, Lines, decode
+from .episodes import Episodes
+from .events import Event, Lines
 from .guard import Guard
 from .keeper import Keeper
-from .loop import BUSY, IDLE, MORE, Loop
+from .loop import IDLE, Loop
+from .losses import PERIOD as LOSSES_PERIOD
+from .losses import Losses
+from .outlook import Outlook
 from .output import Output
 from .presence import Presence
 from .settings import Settings
+from .stream import Stream
 
 if t.TYPE_CHECKING:
     from packetwatch_core._bans import Ban
@@ -41,10 +46,10 @@ MAPS = (
     "counters",
     "shared",
 )
-_BATCH = 1024
 _LAST_BATCHES = 64
 _CONFIRMED_PERIOD = 5.0
 _PINS_PERIOD = 2.0
+_EPISODES_PERIOD = 5.0
 _TROUBLES = 100
 _ZERO = (0).to_bytes(4, "little")
 
@@ -60,16 +65,21 @@ class Service:
         self._settings = settings
         self._output = output
         self._started = time.time()
-        self._records = {"connection": 0, "scan": 0, "unknown": 0}
         self._troubles: set[str] = set()
         self._ring = RingBuffer(maps["events"])
         self._loop = Loop(self._poll)
         self._changes = _netlink.Changes()
-        self._presence = Presence(self._loop, settings, output, self.page)
+        self._presence = Presence(self._loop, settings, output, self.page, self._problems)
         self._confirmed = Confirmed(settings.config_dir)
+        self._outlook = Outlook(settings, self._confirmed, self._complain)
+        self._losses = Losses(maps["counters"], output)
         self._guard = Guard(maps, settings, output, self._on_lift)
-        self._lines = Lines(output.host, self._guard.name)
+        self._lines = Lines(output.host, self._guard.name, settings.community_id)
         self._keeper = Keeper(Bans(maps), settings.state_dir, self._confirmed, self._lines, output)
+        self._episodes = Episodes(self._lines, self._confirmed, self._guard.name)
+        self._stream = Stream(
+            self._ring, self._lines, output, self._episodes, self._on_ban, self._is_logged
+        )
 
     def run(self) -> bool:
         """Serve until SIGTERM or until the filter is unloaded; returns whether the agent is to end.
@@ -86,6 +96,8 @@ class Service:
         self._loop.after(0, self._keeper.tick)
         self._loop.after(_CONFIRMED_PERIOD, self._read_confirmed)
         self._loop.after(_PINS_PERIOD, self._check_pins)
+        self._loop.after(_EPISODES_PERIOD, self._end_episodes)
+        self._loop.after(LOSSES_PERIOD, self._losses.tick)
         self._output.say("info", f"started, version {__version__}")
         self._presence.ready("following the program")
         self._loop.run()
@@ -98,59 +110,49 @@ class Service:
         keeper = self._keeper
         values["packetwatch_bans_total"] += metrics.by_label("origin", keeper.made)
         values |= metrics.of_build() | metrics.of_process(self._started)
+        values |= self._outlook.values() | self._presence.values() | self._fill(values)
         values |= {
-            "packetwatch_attached": self._attached(),
             "packetwatch_bans_active": metrics.by_label("origin", keeper.active),
             "packetwatch_bans_expired_total": [({}, keeper.expired)],
             "packetwatch_bans_lifted_total": [({}, keeper.lifted)],
             "packetwatch_protected_addresses": metrics.by_label("origin", self._guard.counts()),
+            "packetwatch_episodes_total": metrics.by_label("kind", self._episodes.begun),
             "packetwatch_ring_backlog_bytes": [({}, self._ring.backlog())],
-            "packetwatch_agent_records_total": metrics.by_label("type", self._records),
+            "packetwatch_agent_records_total": metrics.by_label("type", self._stream.records),
             "packetwatch_agent_last_save_timestamp_seconds": [({}, keeper.saved_at)],
         }
         return metrics.render(values)
 
+    def _fill(self, values: metrics.Values) -> metrics.Values:
+        """How full the maps are, and how many tracks may have been pushed out of theirs."""
+        entries = self._keeper.entries | {
+            "hosts": len(self._guard.protection.hosts),
+            "nets": len(self._guard.protection.nets),
+            "local": len(self._guard.protection.local),
+        }
+        capacity = {name: self._maps[name].info.max_entries for name in entries}
+        return metrics.of_maps(entries, capacity, self._outlook.tracks(), values)
+
     def _poll(self) -> int:
-        """Read a batch of the ring and write its lines."""
-        records = self._ring.read(_BATCH)
-        if not records:
-            self._ring.release()
-            return IDLE
-        self._lines.set_clock()
-        self._output.write([line for line in map(self._line, records) if line])
-        self._ring.release()
-        return MORE if len(records) == _BATCH else BUSY
+        return self._stream.poll()
 
-    def _line(self, record: bytes) -> str:
-        """The line of a record; empty for one that a newer program may have written."""
-        event = decode(record)
-        if event is None:
-            self._records["unknown"] += 1
-            return ""
-        if event.type == _abi.EVENT_CONNECTION:
-            self._records["connection"] += 1
-            return self._lines.connection(event)
-        self._records["scan"] += 1
-        return self._scan(event)
+    def _on_ban(self, event: Event) -> Event:
+        return self._keeper.note(event, self._guard.name(event.ifindex))
 
-    def _scan(self, event: Event) -> str:
-        return self._lines.scan(self._keeper.note(event, self._guard.name(event.ifindex)))
+    def _is_logged(self, ifindex: int) -> bool:
+        policy = self._confirmed.policy(self._guard.name(ifindex))
+        return policy.log_connections != "none"
 
-    def _attached(self) -> list[metrics.Sample]:
-        """Whether a program sits where confirmed state wants ours.
+    def _end_episodes(self) -> float:
+        self._output.write(self._episodes.end(time.monotonic_ns()))
+        return _EPISODES_PERIOD
 
-        The agent may not ask the kernel whose it is; but beside our link there can be no other.
-        """
-        try:
-            links = {link.name: link for link in _netlink.links()}
-        except PacketwatchError as error:
-            self._complain(f"what is attached cannot be read: {error}")
-            return []
-        samples: list[metrics.Sample] = []
-        for name in self._confirmed.interfaces:
-            mode = links[name].xdp_mode if name in links else ""
-            samples.append(({"interface": name, "mode": mode or "none"}, 1 if mode else 0))
-        return samples
+    def _problems(self) -> list[str]:
+        """For the heartbeat: why the host is not well."""
+        found = self._outlook.problems()
+        if self._losses.grown():
+            found.append("events are lost")
+        return found
 
     def _on_lift(self, ban: Ban) -> None:
         self._keeper.lift(ban)
@@ -192,6 +194,8 @@ class Service:
         for dummy in range(_LAST_BATCHES):
             if self._poll() == IDLE:
                 break
+        self._output.write(self._episodes.end(None))
+        self._losses.tick()
         self._keeper.save()
         self._presence.end()
         self._changes.close()

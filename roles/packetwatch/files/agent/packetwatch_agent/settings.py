@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import re
 import typing as t
 
 from packetwatch_core._address import Prefix, parse_address
@@ -14,13 +15,34 @@ from packetwatch_core._protect import parse_declared
 
 DEFAULTS = {
     "PW_METRICS_LISTEN": "127.0.0.1:9477",
+    "PW_HEARTBEAT_URL": "",
+    "PW_HEARTBEAT_INTERVAL": "60",
+    "PW_COMMUNITY_ID": "0",
     "PW_PROTECT": "",
     "PW_PROTECT_AUTO": "1",
     "PW_STATE_DIR": "/var/lib/packetwatch/bans",
     "PW_CONFIG_DIR": "/etc/packetwatch",
     "PW_PINS": "/sys/fs/bpf/packetwatch",
+    "PW_STATUS_FILE": "/run/packetwatch-host/status.json",
 }
+# The path goes into a request's first line as it is, and stands in quotes in an environment file.
+_URL = re.compile(
+    r"(?P<scheme>https?)://(?P<authority>(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])"
+    r"(?::(?P<port>[0-9]{1,5}))?)(?P<path>[/?][!#-\[\]-~]*)?"
+)
+_PORTS = {"http": 80, "https": 443}
+_INTERVALS = range(10, 86401)
 _SWITCH = {"1": True, "0": False}
+
+
+class Url(t.NamedTuple):
+    """Where to send a heartbeat."""
+
+    is_secure: bool
+    host: str
+    port: int
+    authority: str
+    path: str
 
 
 class Settings(t.NamedTuple):
@@ -28,6 +50,11 @@ class Settings(t.NamedTuple):
 
     metrics_listen: tuple[str, int] | None
     """Address and port, None: no metrics."""
+    heartbeat_url: Url | None
+    """Where to tell that the host is well; None: nowhere."""
+    heartbeat_interval: int
+    community_id: bool
+    """Whether connections and scans carry network.community_id."""
     protect: list[Prefix]
     protect_auto: bool
     state_dir: str
@@ -36,6 +63,8 @@ class Settings(t.NamedTuple):
     """Confirmed state; read only."""
     pins: str
     """Folder under bpffs, of which the agent sees only its own part."""
+    status_file: str
+    """What root notes for the agent."""
 
 
 def read(environment: t.Mapping[str, str]) -> Settings:
@@ -43,11 +72,15 @@ def read(environment: t.Mapping[str, str]) -> Settings:
     values = {name: environment.get(name, default) for name, default in DEFAULTS.items()}
     return Settings(
         _listen(values["PW_METRICS_LISTEN"].strip()),
+        _url("PW_HEARTBEAT_URL", values["PW_HEARTBEAT_URL"].strip()),
+        _seconds("PW_HEARTBEAT_INTERVAL", values["PW_HEARTBEAT_INTERVAL"].strip()),
+        _switch("PW_COMMUNITY_ID", values["PW_COMMUNITY_ID"]),
         parse_declared(values["PW_PROTECT"]),
         _switch("PW_PROTECT_AUTO", values["PW_PROTECT_AUTO"]),
         _folder("PW_STATE_DIR", values["PW_STATE_DIR"]),
         _folder("PW_CONFIG_DIR", values["PW_CONFIG_DIR"]),
         _folder("PW_PINS", values["PW_PINS"]),
+        _folder("PW_STATUS_FILE", values["PW_STATUS_FILE"]),
     )
 
 
@@ -70,6 +103,31 @@ def _listen(text: str) -> tuple[str, int] | None:
 
 def _is_port(text: str) -> bool:
     return text.isascii() and text.isdigit() and 1 <= int(text) <= 65535
+
+
+def _url(name: str, text: str) -> Url | None:
+    if not text:
+        return None
+    match = _URL.fullmatch(text)
+    if not match or (match["port"] and not _is_port(match["port"])):
+        raise InvalidInput(
+            f"{name} is {text!r}: write http://HOST/PATH or https://HOST/PATH without user and "
+            "password, or leave it empty for no heartbeat"
+        )
+    path = match["path"] or "/"
+    return Url(
+        match["scheme"] == "https",
+        match["host"].strip("[]"),
+        int(match["port"] or _PORTS[match["scheme"]]),
+        match["authority"],
+        path if path.startswith("/") else f"/{path}",
+    )
+
+
+def _seconds(name: str, text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) in _INTERVALS):
+        raise InvalidInput(f"{name} is {text!r}: write whole seconds from 10 to 86400")
+    return int(text)
 
 
 def _switch(name: str, text: str) -> bool:

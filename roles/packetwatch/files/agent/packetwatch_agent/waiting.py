@@ -15,6 +15,7 @@ from packetwatch_core._errors import PacketwatchError
 from . import metrics
 from .confirmed import Confirmed
 from .loop import IDLE, Loop
+from .outlook import Outlook
 from .output import Output
 from .presence import Presence
 from .settings import Settings
@@ -41,7 +42,8 @@ class Waiting:
         self._told: set[str] = set()
         self._confirmed = Confirmed(settings.config_dir)
         self._loop = Loop(lambda: IDLE)
-        self._presence = Presence(self._loop, settings, output, self.page)
+        self._outlook = Outlook(settings, self._confirmed, self._tell)
+        self._presence = Presence(self._loop, settings, output, self.page, self._problems)
         self._maps: dict[str, Map] | None = None
 
     def run(self) -> dict[str, Map] | None:
@@ -61,8 +63,13 @@ class Waiting:
         return metrics.render(
             metrics.of_build()
             | metrics.of_process(self._started)
+            | self._outlook.values()
             | {"packetwatch_attached": absent}
+            | self._presence.values()
         )
+
+    def _problems(self) -> list[str]:
+        return ["no filter is loaded"]
 
     def _open(self) -> float | None:
         try:

@@ -1,0 +1,135 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is PRIVATE to the collection.
+
+"""What root has found and done, noted in a file for the agent, which may not look into the tables.
+
+It lies under /run: after a boot nothing is known until something was attached.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+import typing as t
+
+from . import _abi
+from ._files import replace_file
+from ._prog import attached
+
+if t.TYPE_CHECKING:
+    from ._generation import Image
+    from ._lists import Lists
+    from ._loaded import Loaded
+
+_COUNTED = ("allow", "deny", "ranges_ipv4", "ranges_ipv6")
+
+
+class Status:
+    """The file. Trouble with it is nobody's: what it tells about has happened all the same."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def read(self) -> dict[str, t.Any]:
+        """What was noted last; empty if nothing was."""
+        try:
+            with open(self._path, encoding="utf-8") as file:
+                found = json.load(file)
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def applied(self, loaded: Loaded, number: int, image: Image, lists: Lists | None) -> None:
+        """What is live came to be so, as state `number` wants it.
+
+        lists: as they were compiled for that; None if the tables of before still hold.
+        """
+        if not loaded.active:
+            self.clear()
+            return
+        former = self.read()
+        note = self._survey(loaded, number, image)
+        if lists:
+            note |= _counts(lists) | {"verified": time.time()}
+        elif former.get("lists") == note["lists"]:
+            note |= {key: former[key] for key in ("counts", "verified") if key in former}
+            # Nothing was compiled, so the image is what the tables are, right or wrong.
+            note["matches"] = note["matches"] and former.get("matches", True)
+        self._write(note | {"apply": {"time": time.time(), "success": True}})
+
+    def verified(
+        self, loaded: Loaded, number: int, image: Image, lists: Lists, tracks: int
+    ) -> list[str]:
+        """What is live was compared with what was compiled anew; returns what is wrong with it."""
+        former = self.read()
+        note = self._survey(loaded, number, image) | _counts(lists)
+        note |= {"verified": time.time(), "tracks": tracks}
+        if "apply" in former:
+            note["apply"] = former["apply"]
+        self._write(note)
+        return _problems(note)
+
+    def clear(self) -> None:
+        """Nothing is filtered."""
+        with contextlib.suppress(OSError):
+            os.unlink(self._path)
+            os.rmdir(os.path.dirname(self._path))
+
+    def failed(self) -> None:
+        """Confirmed state could not be made live."""
+        former = self.read()
+        self._write(former | {"apply": {"time": time.time(), "success": False}})
+
+    def _survey(self, loaded: Loaded, number: int, image: Image) -> dict[str, t.Any]:
+        interfaces = {}
+        for name, held in loaded.links.items():
+            if held.ifindex:
+                there = attached(held.ifindex)
+                interfaces[name] = {
+                    "program": held.program_id,
+                    "mode": there.mode,
+                    "attached": there.program_id == held.program_id,
+                }
+        note: dict[str, t.Any] = {"number": number, "interfaces": interfaces}
+        if loaded.active:
+            with loaded.generation() as current:
+                digest = current.check_digest()
+                note |= {
+                    "digest": digest,
+                    "lists": current.header["lists"].hex(),
+                    "matches": loaded.whole and digest == image.digest,
+                    "whole": loaded.whole,
+                    "bytes": current.header["pages"] * _abi.PAGE,
+                    "capacity": current.capacity * _abi.PAGE,
+                }
+        return note
+
+    def _write(self, note: dict[str, t.Any]) -> None:
+        with contextlib.suppress(OSError):
+            folder = os.path.dirname(self._path)
+            if not os.path.isdir(folder):
+                os.makedirs(folder, exist_ok=True)
+                os.chmod(folder, 0o755)
+            replace_file(self._path, json.dumps(note) + "\n", 0o644)
+
+
+def _counts(lists: Lists) -> dict[str, t.Any]:
+    return {"counts": {name: lists.counts[name] for name in _COUNTED}}
+
+
+def _problems(note: dict[str, t.Any]) -> list[str]:
+    found = [
+        f"{name} is not filtered by the program that its link holds"
+        for name, there in note["interfaces"].items()
+        if not there["attached"]
+    ]
+    if not note.get("whole", True):
+        found.append("a change was cut short: interfaces hold different programs")
+    elif not note.get("matches", True):
+        found.append("the tables in the kernel are not those of confirmed state")
+    return found

@@ -1,0 +1,97 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Tells a URL now and then that all is well, or that it is not: silence is then a sign too.
+
+Imported only where it is wanted. What waits for the network is a thread that lives as long as one
+message; the loop never does.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+import typing as t
+
+from . import __version__, beat
+from .loop import Loop
+from .metrics import Values
+from .output import Output
+from .settings import Url
+
+_PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~")
+
+
+class Heartbeat:
+    """Sends what `problems` finds to `url`; up if that is nothing."""
+
+    def __init__(
+        self, url: Url, interval: float, output: Output, problems: t.Callable[[], list[str]]
+    ) -> None:
+        self._url = url
+        self._interval = interval
+        self._output = output
+        self._problems = problems
+        self._thread: threading.Thread | None = None
+        self._error: str | None = None
+        """Of the last one: empty if it was received, None if that is not known or was told."""
+        self._told = ""
+        self._succeeded = 0.0
+        self._failures = 0
+
+    def begin(self, loop: Loop) -> None:
+        loop.after(0, self._beat)
+
+    def values(self) -> Values:
+        """Metrics of it."""
+        return {
+            "packetwatch_heartbeat_last_success_timestamp_seconds": [({}, self._succeeded)],
+            "packetwatch_heartbeat_failures_total": [({}, self._failures)],
+        }
+
+    def _beat(self) -> float:
+        if self._thread and self._thread.is_alive():
+            self._error = "it takes longer than the interval"
+        else:
+            request = message(self._url, self._output.host, self._problems())
+            self._thread = threading.Thread(target=self._send, args=(request,), daemon=True)
+            self._thread.start()
+        # Of the one before: the thread itself writes no line amid those of the loop.
+        error, self._error = self._error, None
+        if error and error != self._told:
+            self._output.say("warn", f"no heartbeat to {self._url.host}: {error}")
+        if error is not None:
+            self._told = error
+        return self._interval
+
+    def _send(self, request: bytes) -> None:
+        try:
+            by = beat.send_by_tls if self._url.is_secure else beat.send
+            by(self._url.host, self._url.port, request)
+        except (OSError, ValueError) as error:
+            self._failures += 1
+            self._error = str(error) or type(error).__name__
+        else:
+            self._error = ""
+            self._succeeded = time.time()
+
+
+def message(url: Url, host: str, problems: t.Sequence[str]) -> bytes:
+    """The request; ``{status}`` and ``{problems}`` in the URL's path are filled in."""
+    status = "down" if problems else "up"
+    body = json.dumps(
+        {"host": host, "status": status, "problems": list(problems), "version": __version__}
+    ).encode()
+    path = url.path.replace("{status}", status)
+    path = path.replace("{problems}", _quoted("; ".join(problems) or "none"))
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: {url.authority}\r\nUser-Agent: packetwatch/{__version__}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    )
+    return head.encode("ascii") + body
+
+
+def _quoted(text: str) -> str:
+    return "".join(chr(byte) if byte in _PLAIN else f"%{byte:02X}" for byte in text.encode())

@@ -1,0 +1,61 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What was not told: events held back by the limits and events lost, as a count in the log."""
+
+from __future__ import annotations
+
+import typing as t
+
+from packetwatch_core import _abi
+
+from .output import Output
+
+if t.TYPE_CHECKING:
+    from packetwatch_core._libbpf import Map
+
+PERIOD = 60.0
+_ZERO = bytes(4)
+
+
+class _Counts(t.NamedTuple):
+    suppressed: int
+    lost: int
+
+
+class Losses:
+    """Looks at the program's counters once a minute, and tells what has grown."""
+
+    def __init__(self, counters: Map, output: Output) -> None:
+        self._counters = counters
+        self._output = output
+        self._told = self._seen = self._read()
+
+    def tick(self) -> float:
+        """Tell what was not told since the last time."""
+        now = self._read()
+        suppressed, lost = (new - old for new, old in zip(now, self._told))
+        self._told = now
+        if suppressed or lost:
+            self._output.say(
+                "warn" if lost else "info",
+                "events were held back by the limits, or lost",
+                packetwatch__suppressed=suppressed,
+                packetwatch__lost=lost,
+            )
+        return PERIOD
+
+    def grown(self) -> bool:
+        """Whether events were lost since the last call."""
+        former, self._seen = self._seen, self._read()
+        return self._seen.lost > former.lost
+
+    def _read(self) -> _Counts:
+        raw = self._counters.lookup(_ZERO) or b""
+        size = _abi.COUNTERS.size
+        blocks = [_abi.COUNTERS.unpack(raw, at) for at in range(0, len(raw) - size + 1, size)]
+        return _Counts(
+            sum(block["events_suppressed"] for block in blocks),
+            sum(block["events_lost"] for block in blocks),
+        )

@@ -1,0 +1,348 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""How fast events leave the ring: the agent beside a callback by bcc and a callback by libbpf.
+
+All drain the same records, on the system's Python, which is the agent's and the only one that has
+bcc, in one process and in changing order; counting is by type. What counts is the CPU time of the draining thread. Lines
+go to /dev/null. ``python tests/bench/drain.py [ROUNDS]`` prints the rows.
+"""
+
+from __future__ import annotations
+
+import collections
+import ctypes
+import json
+import os
+import random
+import socket
+import statistics
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+PYTHON = "/usr/bin/python3"
+RECORDS = 12_800  # of 80 bytes in a ring of 1 MiB
+RING = 1 << 20
+BATCH = 1024
+HOST = "web1.example.net"
+SOURCES = {"1,000 sources": 1000, "a source each": RECORDS}
+GOAL_COUNTED, GOAL_WRITTEN = 1_000_000, 600_000
+
+TYPE = 28  # where a record has its type
+SHORT = struct.Struct("=QQQIBBBB16s16sHHHH")
+PROGRAM = """
+struct event {
+    u64 time, sequence, expires;
+    u32 ifindex;
+    u8 type, family, flags, plen;
+    u8 saddr[16], daddr[16];
+    u16 sport, dport, count, listed;
+};
+BPF_RINGBUF_OUTPUT(events, 256);
+int never(void *context) {
+    struct event event = {};
+    events.ringbuf_output(&event, sizeof(event), 0);
+    return 0;
+}
+"""
+
+Row = dict[str, Any]
+
+
+def measure(rounds: int) -> list[Row]:
+    """Rows: name, ratio, goal, sense, spread (of the rounds' ratios), n, raw (events/s by consumer)."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "packetwatch_core").symlink_to(ROOT / "plugins/module_utils")
+        parts = (folder, str(ROOT / "roles/packetwatch/files/agent"), str(ROOT / "tests"))
+        done = subprocess.run(
+            [PYTHON, "-s", __file__, "--rates", str(rounds)],
+            env=os.environ | {"PYTHONPATH": ":".join(parts), "PYTHONDONTWRITEBYTECODE": "1"},
+            stdout=subprocess.PIPE,
+            check=True,
+        )
+    rates: dict[str, list[float]] = json.loads(done.stdout)
+    return list(_rows(rates))
+
+
+def _rows(rates: dict[str, list[float]]) -> Iterator[Row]:
+    """The agent beside each rival, and beside what is demanded of it."""
+    for name, goal in (
+        ("counted", GOAL_COUNTED),
+        *((f"written, {n}", GOAL_WRITTEN) for n in SOURCES),
+    ):
+        ours = rates[f"agent, {name}"]
+        yield _row(f"events {name}, beside {goal:,} a second", ours, [goal] * len(ours), 1.0)
+        for rival in ("bcc callback", "libbpf callback"):
+            yield _row(f"events {name}, beside a {rival}", ours, rates[f"{rival}, {name}"], 1.0)
+
+
+def _row(name: str, ours: list[float], theirs: list[float], goal: float) -> Row:
+    ratios = [own / other for own, other in zip(ours, theirs, strict=True)]
+    return {
+        "name": name,
+        "ratio": statistics.median(ratios),
+        "goal": goal,
+        "sense": ">=",
+        "spread": (min(ratios), max(ratios)),
+        "n": len(ratios),
+        "raw": {"ours": statistics.median(ours), "theirs": statistics.median(theirs)},
+    }
+
+
+# In the child
+
+
+class Sink:
+    """Lines to /dev/null, a batch at a time."""
+
+    def __init__(self) -> None:
+        self._fd = os.open("/dev/null", os.O_WRONLY)
+        self.lines: list[str] = []
+
+    def flush(self) -> None:
+        os.write(self._fd, ("\n".join(self.lines) + "\n").encode())
+        self.lines = []
+
+
+class Writer:
+    """A connection's line as a callback would write it: one record, addresses remembered."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self._texts: dict[bytes, str] = {}
+        self._offset = time.time_ns() - time.monotonic_ns()
+        self._second = 0
+        self._text = ""
+
+    def write(
+        self, moment: int, sequence: int, saddr: bytes, daddr: bytes, sport: int, dport: int
+    ) -> None:
+        second, rest = divmod(moment + self._offset, 1_000_000_000)
+        if second != self._second:
+            self._second = second
+            self._text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+        self._sink.lines.append(
+            f'{{"@timestamp":"{self._text}.{rest // 1000:06d}Z","ecs.version":"8.17.0"'
+            ',"event.action":"connection","event.kind":"event","event.category":["network"]'
+            f',"event.type":["connection","start"],"event.sequence":{sequence}'
+            f',"source.ip":"{self._address(saddr)}","source.port":{sport}'
+            f',"destination.ip":"{self._address(daddr)}","destination.port":{dport}'
+            f',"network.type":"ipv4","network.transport":"tcp","host.name":"{HOST}"'
+            ',"observer.ingress.interface.name":"eth0"}'
+        )
+        if len(self._sink.lines) >= BATCH:
+            self._sink.flush()
+
+    def _address(self, address: bytes) -> str:
+        text = self._texts.get(address)
+        if text is None:
+            if len(self._texts) >= 4096:
+                self._texts.clear()
+            text = self._texts[address] = socket.inet_ntoa(address[12:])
+        return text
+
+
+class Ring:
+    """A ring, what fills it, and what drains it."""
+
+    def __init__(self, ring_map: Any, drain: Callable[[], int], callback: Any = None) -> None:
+        from kernel.feeder import Feeder
+
+        self.callback = callback  # C holds no reference
+
+        self._feeder = Feeder(ring_map, SHORT.size)
+        self._drain = drain
+
+    def rate(self, records: list[bytes]) -> float:
+        """Events drained a second of CPU time."""
+        for at in range(0, len(records), 16):
+            self._feeder._run(self._feeder._many, b"".join(records[at : at + 16]))
+        began = time.thread_time_ns()
+        count = self._drain()
+        spent = time.thread_time_ns() - began
+        assert count == len(records), (count, len(records))
+        return count / spent * 1e9
+
+
+def agent(written: bool) -> Ring:
+    """The agent's own code."""
+    from packetwatch_agent.confirmed import Confirmed
+    from packetwatch_agent.episodes import Episodes
+    from packetwatch_agent.events import Lines
+    from packetwatch_agent.loop import IDLE
+    from packetwatch_agent.output import Output
+    from packetwatch_agent.stream import Stream
+    from packetwatch_core._libbpf import RINGBUF, Map
+    from packetwatch_core._ring import RingBuffer
+
+    ring_map = Map.create(RINGBUF, "events", 0, 0, RING)
+    lines = Lines(HOST, {1: "eth0"}.__getitem__)
+    stream = Stream(
+        RingBuffer(ring_map),
+        lines,
+        Output(os.open("/dev/null", os.O_WRONLY), HOST),
+        Episodes(lines, Confirmed("/nowhere"), str),
+        lambda event: event,
+        lambda ifindex: written,
+    )
+
+    def drain() -> int:
+        before = stream.records["connection"]
+        while stream.poll() != IDLE:
+            pass
+        return stream.records["connection"] - before
+
+    return Ring(ring_map, drain)
+
+
+def libbpf_callback(written: bool) -> Ring:
+    """ring_buffer__consume with a callback in Python."""
+    from packetwatch_core._libbpf import RINGBUF, Map, library
+
+    sink = Sink()
+    write = Writer(sink).write
+    count = 0
+    types = collections.Counter[bytes]()
+    kind = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
+
+    def counted(context: int, data: int, size: int) -> int:
+        nonlocal count
+        count += 1
+        types[ctypes.string_at(data + TYPE, 1)] += 1
+        return 0
+
+    def told(context: int, data: int, size: int) -> int:
+        nonlocal count
+        count += 1
+        fields = SHORT.unpack(ctypes.string_at(data, SHORT.size))
+        write(fields[0], fields[1], fields[8], fields[9], fields[10], fields[11])
+        return 0
+
+    callback = kind(told if written else counted)
+    ring_map = Map.create(RINGBUF, "events", 0, 0, RING)
+    libbpf = library()
+    libbpf.ring_buffer__new.restype = ctypes.c_void_p
+    libbpf.ring_buffer__consume.argtypes = [ctypes.c_void_p]
+    manager = libbpf.ring_buffer__new(ring_map.fd, callback, None, None)
+
+    def drain() -> int:
+        nonlocal count
+        count = 0
+        libbpf.ring_buffer__consume(manager)
+        if sink.lines:
+            sink.flush()
+        return count
+
+    return Ring(ring_map, drain, callback)
+
+
+def bcc_callback(written: bool) -> Ring:
+    """open_ring_buffer of bcc with a callback in Python."""
+    from bcc import BPF
+
+    from packetwatch_core._libbpf import Map
+
+    sink = Sink()
+    write = Writer(sink).write
+    count = 0
+    types = collections.Counter[int]()
+    program = BPF(text=PROGRAM)
+    table = program["events"]
+
+    def counted(context: Any, data: Any, size: int) -> None:
+        nonlocal count
+        count += 1
+        types[table.event(data).type] += 1
+
+    def told(context: Any, data: Any, size: int) -> None:
+        nonlocal count
+        count += 1
+        event = table.event(data)
+        write(
+            event.time,
+            event.sequence,
+            bytes(event.saddr),
+            bytes(event.daddr),
+            event.sport,
+            event.dport,
+        )
+
+    table.open_ring_buffer(told if written else counted)
+
+    def drain() -> int:
+        nonlocal count
+        count = 0
+        program.ring_buffer_consume()
+        if sink.lines:
+            sink.flush()
+        return count
+
+    return Ring(Map(os.dup(table.map_fd)), drain)
+
+
+def _records(sources: int) -> list[bytes]:
+    order = random.Random(1)
+    begin = time.monotonic_ns()
+    prefix = bytes(10) + b"\xff\xff"
+    own = prefix + bytes((192, 0, 2, 1))
+    addresses = [prefix + order.randbytes(4) for dummy in range(sources)]
+    return [
+        SHORT.pack(
+            begin + number * 1000,
+            number + 1,
+            0,
+            1,
+            1,
+            4,
+            0,
+            0,
+            addresses[number % sources],
+            own,
+            order.randrange(1024, 65536),
+            order.choice((22, 80, 443)),
+            0,
+            0,
+        )
+        for number in range(RECORDS)
+    ]
+
+
+def _rates(rounds: int) -> dict[str, list[float]]:
+    consumers = {"agent": agent, "bcc callback": bcc_callback, "libbpf callback": libbpf_callback}
+    feeds = {name: _records(count) for name, count in SOURCES.items()}
+    cases: dict[str, Callable[[], float]] = {}
+    for consumer, make in consumers.items():
+        counting, writing = make(False), make(True)
+        cases[f"{consumer}, counted"] = lambda r=counting: r.rate(feeds["1,000 sources"])
+        for name, records in feeds.items():
+            cases[f"{consumer}, written, {name}"] = lambda r=writing, f=records: r.rate(f)
+    found: dict[str, list[float]] = {name: [] for name in cases}
+    names = list(cases)
+    order = random.Random(2)
+    for number in range(rounds + 1):
+        order.shuffle(names)
+        for name in names:
+            rate = cases[name]()
+            if number:  # the first is for warming up
+                found[name].append(rate)
+    return found
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--rates"]:
+        json.dump(_rates(int(sys.argv[2])), sys.stdout)
+    else:
+        for row in measure(int(sys.argv[1]) if sys.argv[1:] else 15):
+            raw = row["raw"]
+            print(
+                f"{row['ratio']:6.2f} ({row['spread'][0]:.2f}-{row['spread'][1]:.2f})  {row['name']}: "
+                f"{raw['ours']:,.0f} / {raw['theirs']:,.0f}"
+            )

@@ -1,0 +1,186 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A real Prometheus scrapes a real agent, and answers what rules and dashboard ask."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import kernel.test_agent as agents
+import pytest
+from kernel.feeder import connection
+from kernel.hosting import wait
+
+from packetwatch_agent import metrics
+
+FILES = agents.ROOT / "roles/packetwatch/files"
+RULES = FILES / "prometheus/packetwatch.rules.yml"
+host = agents.host
+
+pytestmark = [
+    pytest.mark.skipif(os.geteuid() != 0, reason="makes maps"),
+    pytest.mark.skipif(not shutil.which("prometheus"), reason="no Prometheus is installed"),
+]
+
+
+def promtool(*arguments: str, folder: Path) -> str:
+    done = subprocess.run(
+        ["promtool", *arguments], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_rules_are_rules(tmp_path: Path) -> None:
+    assert "SUCCESS" in promtool("check", "rules", "--lint-fatal", str(RULES), folder=tmp_path)
+
+
+def test_alerts_fire_when_they_should(tmp_path: Path) -> None:
+    shutil.copy(RULES, tmp_path)
+    shutil.copy(Path(__file__).with_name("rules_test.yml"), tmp_path)
+    assert "SUCCESS" in promtool("test", "rules", "rules_test.yml", folder=tmp_path)
+
+
+def test_promtool_finds_no_fault_with_the_metrics(host: agents.Host) -> None:
+    host.start()
+    with urllib.request.urlopen(f"http://127.0.0.1:{host.port}/metrics", timeout=10) as answer:
+        text = answer.read()
+    done = subprocess.run(
+        ["promtool", "check", "metrics"], input=text, capture_output=True, check=False
+    )
+    assert (done.returncode, done.stdout + done.stderr) == (0, b"")
+
+
+class Prometheus:
+    """One that scrapes a target every second, with our rules."""
+
+    def __init__(self, folder: Path, target: int) -> None:
+        self.port = free_port()
+        config = {
+            "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
+            "rule_files": [str(RULES)],
+            "scrape_configs": [
+                {
+                    "job_name": "packetwatch",
+                    "static_configs": [{"targets": [f"127.0.0.1:{target}"]}],
+                }
+            ],
+        }
+        path = folder / "prometheus.yml"
+        path.write_text(json.dumps(config))
+        with (folder / "prometheus.log").open("wb") as log:
+            self.process = subprocess.Popen(
+                [
+                    "prometheus",
+                    f"--config.file={path}",
+                    f"--storage.tsdb.path={folder / 'prometheus'}",
+                    f"--web.listen-address=127.0.0.1:{self.port}",
+                ],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+
+    def ask(self, path: str, **words: str) -> Any:
+        url = f"http://127.0.0.1:{self.port}/api/v1/{path}?{urllib.parse.urlencode(words)}"
+        with urllib.request.urlopen(url, timeout=20) as answer:
+            found = json.load(answer)
+        assert found["status"] == "success", found
+        return found["data"]
+
+    def query(self, text: str) -> list[dict[str, Any]]:
+        result: list[dict[str, Any]] = self.ask("query", query=text)["result"]
+        return result
+
+    def is_scraping(self) -> bool:
+        try:
+            return len(self.query("packetwatch_build_info")) == 1
+        except OSError:
+            return False
+
+    def close(self) -> None:
+        self.process.terminate()
+        self.process.wait(30)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
+@pytest.fixture
+def scraped(host: agents.Host) -> Iterator[Prometheus]:
+    """An agent that has something to say of everything: confirmed state, a note, a heartbeat."""
+    state = host.folder / "config/3"
+    (state / "policy.d").mkdir(parents=True)
+    (state / "interfaces").write_text("lo auto\n")
+    (host.folder / "config/current").symlink_to("3")
+    status = host.folder / "status.json"
+    note = {
+        "number": 3,
+        "interfaces": {"lo": {"program": 1, "mode": "generic", "attached": True}},
+        "digest": "ab" * 32,
+        "matches": True,
+        "bytes": 65536,
+        "capacity": 131072,
+        "counts": {"allow": 1, "deny": 2, "ranges_ipv4": 3, "ranges_ipv6": 4},
+        "verified": time.time(),
+        "tracks": 5,
+        "apply": {"time": time.time(), "success": True},
+    }
+    status.write_text(json.dumps(note))
+    host.start(
+        PW_STATUS_FILE=str(status), PW_HEARTBEAT_URL=f"http://127.0.0.1:{free_port()}/{{status}}"
+    )
+    agents.feed(host, [connection(number) for number in range(1, 101)])
+    prometheus = Prometheus(host.folder, host.port)
+    try:
+        wait(prometheus.is_scraping, 60)
+        yield prometheus
+    finally:
+        prometheus.close()
+
+
+def dashboard_queries() -> list[str]:
+    board = json.loads((FILES / "grafana/packetwatch.json").read_text())
+    found = [target["expr"] for panel in board["panels"] for target in panel.get("targets", ())]
+    found += [annotation["expr"] for annotation in board["annotations"]["list"]]
+    return [query.replace("$instance", ".*").replace("$__rate_interval", "10s") for query in found]
+
+
+def test_it_is_scraped_and_every_query_has_an_answer(scraped: Prometheus) -> None:
+    wait(lambda: len(scraped.query("rate(packetwatch_events_total[10s])")) == 1, 30)
+    records = scraped.query('packetwatch_agent_records_total{type="connection"}')
+    assert [sample["value"][1] for sample in records] == ["100"]
+    assert scraped.query("up")[0]["value"][1] == "1"
+
+    known = scraped.ask("metadata")
+    for name, (kind, text) in metrics.CATALOGUE.items():
+        assert known[name] == [{"type": kind, "help": text, "unit": ""}]
+        assert scraped.query(name), name
+
+    for query in dashboard_queries():
+        answer = scraped.query(query)
+        # Nobody has filtered lo, and nothing was applied within two minutes.
+        assert answer or ">" in query, query
+
+    (group,) = scraped.ask("rules")["groups"]
+    assert {rule["health"] for rule in group["rules"]} <= {"ok", "unknown"}
+    wait(
+        lambda: {rule["health"] for rule in scraped.ask("rules")["groups"][0]["rules"]} == {"ok"},
+        30,
+    )
+    pending = {alert["labels"]["alertname"] for alert in scraped.ask("alerts")["alerts"]}
+    assert pending == {"PacketwatchNotFiltering"}

@@ -1,0 +1,202 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What the agent makes of root's note, of the interfaces, and of what was lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from unit.fake_maps import FakeMap
+
+from packetwatch_agent import metrics, outlook, settings
+from packetwatch_agent.confirmed import Confirmed
+from packetwatch_agent.losses import Losses
+from packetwatch_agent.outlook import Outlook
+from packetwatch_agent.output import Output
+from packetwatch_core import _abi, _netlink
+
+
+class Lab:
+    """Confirmed state with eth0, a note, and interfaces as the test wants them."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (folder / "7").mkdir()
+        (folder / "7/interfaces").write_text("eth0 auto\n")
+        (folder / "current").symlink_to("7")
+        self.folder = folder
+        self.file = folder / "status.json"
+        self.complaints: list[str] = []
+        self.links = [_netlink.Link(2, "eth0", 1, 1, "native", 12)]
+        monkeypatch.setattr(_netlink, "links", lambda: self.links)
+        monkeypatch.setattr(outlook, "_STATISTICS", f"{folder}/{{}}-{{}}")
+        confirmed = Confirmed(str(folder))
+        confirmed.refresh()
+        values = settings.read({"PW_STATUS_FILE": str(self.file)})
+        self.outlook = Outlook(values, confirmed, self.complaints.append)
+
+    def note(self, **values: Any) -> None:
+        note: dict[str, Any] = {
+            "number": 7,
+            "interfaces": {"eth0": {"program": 12, "mode": "native", "attached": True}},
+            "digest": "ab12",
+            "matches": True,
+            "bytes": 131072,
+            "capacity": 262144,
+            "counts": {"allow": 1, "deny": 5, "ranges_ipv4": 4, "ranges_ipv6": 2},
+            "verified": time.time(),
+            "apply": {"time": 1000.5, "success": True},
+        }
+        draft = self.file.with_suffix(".new")
+        draft.write_text(json.dumps(note | values))
+        draft.rename(self.file)
+
+    def value(self, name: str, **labels: str) -> float | None:
+        samples = {tuple(found.items()): value for found, value in self.outlook.values()[name]}
+        return samples.get(tuple(labels.items()))
+
+
+@pytest.fixture
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
+    return Lab(tmp_path, monkeypatch)
+
+
+def test_all_that_a_note_says(lab: Lab) -> None:
+    lab.note()
+    assert lab.value("packetwatch_attached", interface="eth0", mode="native") == 1
+    assert lab.value("packetwatch_lists_in_kernel") == 1
+    assert lab.value("packetwatch_tables_used_bytes") == 131072
+    assert lab.value("packetwatch_tables_capacity_bytes") == 262144
+    assert lab.value("packetwatch_entries_declared", list="deny") == 5
+    assert lab.value("packetwatch_ranges_in_kernel", family="ipv6") == 2
+    assert lab.value("packetwatch_generation_info", digest="ab12") == 1
+    assert lab.value("packetwatch_confirmed_state") == 7
+    assert lab.value("packetwatch_apply_timestamp_seconds") == 1000.5
+    assert lab.value("packetwatch_apply_success") == 1
+    assert lab.outlook.problems() == []
+    assert set(lab.outlook.values()) <= set(metrics.CATALOGUE)
+
+
+def test_without_a_note_only_what_can_be_seen_is_told(lab: Lab) -> None:
+    text = metrics.render(lab.outlook.values())
+    assert 'packetwatch_attached{interface="eth0",mode="native"} 1' in text
+    assert "packetwatch_lists_in_kernel" not in text
+    assert "packetwatch_apply_success" not in text
+    assert lab.complaints == [] and lab.outlook.problems() == []
+
+
+def test_a_foreign_program_is_not_ours(lab: Lab) -> None:
+    lab.note()
+    lab.links = [_netlink.Link(2, "eth0", 1, 1, "generic", 13)]
+    assert lab.value("packetwatch_attached", interface="eth0", mode="generic") == 0
+    assert lab.outlook.problems() == ["eth0 is not filtered"]
+
+
+@pytest.mark.parametrize("links", [[], [_netlink.Link(2, "eth0", 1, 1, "", 0)]])
+def test_nothing_attached(lab: Lab, links: list[_netlink.Link]) -> None:
+    lab.note()
+    lab.links = links
+    assert lab.value("packetwatch_attached", interface="eth0", mode="none") == 0
+    assert lab.outlook.problems() == ["eth0 is not filtered"]
+
+
+def test_other_tables_than_confirmed(lab: Lab) -> None:
+    lab.note(matches=False)
+    assert lab.value("packetwatch_lists_in_kernel") == 0
+    assert lab.outlook.problems() == ["the kernel does not have what is confirmed"]
+
+
+def test_while_a_change_is_pending_other_tables_are_right(lab: Lab) -> None:
+    lab.note(matches=False)
+    assert lab.value("packetwatch_change_pending") == 0
+    (lab.folder / "8").mkdir()
+    assert lab.value("packetwatch_change_pending") == 1
+    assert lab.outlook.problems() == []
+
+
+def test_a_failed_apply_and_a_verification_long_ago(lab: Lab) -> None:
+    lab.note(apply={"time": 1, "success": False}, verified=time.time() - 4 * 3600)
+    assert lab.value("packetwatch_apply_success") == 0
+    assert lab.outlook.problems() == [
+        "the last apply has failed",
+        "nobody has verified the tables for hours",
+    ]
+
+
+def test_a_new_note_is_read(lab: Lab) -> None:
+    lab.note()
+    assert lab.value("packetwatch_lists_in_kernel") == 1
+    lab.note(matches=False)
+    assert lab.value("packetwatch_lists_in_kernel") == 0
+    lab.file.unlink()
+    assert lab.value("packetwatch_lists_in_kernel") is None
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "nonsense", '{"interfaces": 3, "counts": [], "apply": 1}']
+)
+def test_a_damaged_note_does_no_harm(lab: Lab, text: str) -> None:
+    lab.file.write_text(text)
+    assert lab.value("packetwatch_attached", interface="eth0", mode="native") == 1
+    assert lab.outlook.problems() == []
+
+
+def test_discards_of_the_card(lab: Lab) -> None:
+    (lab.folder / "eth0-missed_errors").write_text("17\n")
+    (lab.folder / "eth0-dropped").write_text("3\n")
+    name = "packetwatch_interface_receive_discards_total"
+    assert lab.value(name, interface="eth0", reason="missed") == 17
+    assert lab.value(name, interface="eth0", reason="dropped") == 3
+    assert lab.value(name, interface="eth0", reason="fifo") is None
+
+
+def test_losses_are_told_when_they_have_grown() -> None:
+    counters: Any = FakeMap("counters")
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+
+    def set_to(suppressed: int, lost: int) -> None:
+        one = _abi.COUNTERS.pack(events_suppressed=suppressed, events_lost=lost)
+        counters.entries[bytes(4)] = one * 2
+
+    set_to(10, 1)
+    losses = Losses(counters, Output(writer, "host"))
+    losses.tick()
+    with pytest.raises(BlockingIOError):
+        os.read(reader, 1000)
+    assert not losses.grown()
+    set_to(15, 1)
+    losses.tick()
+    line = json.loads(os.read(reader, 1000))
+    assert (line["log.level"], line["packetwatch.suppressed"], line["packetwatch.lost"]) == (
+        "info",
+        10,
+        0,
+    )
+    set_to(15, 4)
+    losses.tick()
+    line = json.loads(os.read(reader, 1000))
+    assert (line["log.level"], line["packetwatch.suppressed"], line["packetwatch.lost"]) == (
+        "warn",
+        0,
+        6,
+    )
+    assert losses.grown()
+    assert not losses.grown()
+
+
+def test_evictions_are_estimated() -> None:
+    values = metrics.of_counters(_abi.COUNTERS.pack(tracks_inserted=100_000, scans=1000))
+    found = metrics.of_maps({"bans": 3}, {"bans": 16384}, 7, values)
+    room = {tuple(k.items()): v for k, v in found["packetwatch_map_capacity_entries"]}
+    tracks = room[(("map", "tracks"),)]
+    assert found["packetwatch_tracks_evicted_estimate"] == [({}, 99_000 - tracks)]
+    assert found["packetwatch_map_entries"] == [({"map": "bans"}, 3), ({"map": "tracks"}, 7)]
+    few = metrics.of_counters(_abi.COUNTERS.pack(tracks_inserted=10))
+    assert metrics.of_maps({}, {}, None, few)["packetwatch_tracks_evicted_estimate"] == [({}, 0)]
