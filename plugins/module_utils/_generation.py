@@ -200,6 +200,16 @@ class Generation:
     def digest(self) -> str:
         return str(self.header["digest"].hex()) if self._pages else ""
 
+    def policy(self, ifindex: int) -> dict[str, t.Any]:
+        """Fields of the ``struct pw_policy`` that an interface's packets meet."""
+        page, size = self._page(0), _abi.POLICY.size
+        slots = [(ifindex + i) % _abi.POLICY_SLOTS for i in range(_abi.POLICY_PROBES)]
+        for slot in slots:
+            found = _abi.POLICY.unpack(page, _abi.POLICY_OFFSET + slot * size)
+            if found["ifindex"] == ifindex:
+                return found
+        return _abi.POLICY.unpack(page, _abi.POLICY_OFFSET)
+
     def areas(self) -> Areas:
         """The tables, copied out of the kernel."""
         header = self.header
