@@ -17,6 +17,8 @@ from packetwatch_core._ring import RingBuffer
 
 from . import __version__, metrics
 from .confirmed import Confirmed
+from .control.commands import Commands, about, packets
+from .control.talkers import Talkers
 from .events import Event, Lines, decode
 from .guard import Guard
 from .keeper import Keeper
@@ -65,11 +67,15 @@ class Service:
         self._ring = RingBuffer(maps["events"])
         self._loop = Loop(self._poll)
         self._changes = _netlink.Changes()
-        self._presence = Presence(self._loop, settings, output, self.page)
+        self._talkers = Talkers()
         self._confirmed = Confirmed(settings.config_dir)
         self._guard = Guard(maps, settings, output, self._on_lift)
         self._lines = Lines(output.host, self._guard.name)
         self._keeper = Keeper(Bans(maps), settings.state_dir, self._confirmed, self._lines, output)
+        commands = Commands(
+            maps, self._talkers, self._guard.name, self._about, self._keeper.look_soon
+        )
+        self._presence = Presence(self._loop, settings, output, self.page, commands.table())
 
     def run(self) -> bool:
         """Serve until SIGTERM or until the filter is unloaded; returns whether the agent is to end.
@@ -110,6 +116,15 @@ class Service:
         }
         return metrics.render(values)
 
+    def _about(self) -> dict[str, t.Any]:
+        """What the control socket tells of the agent."""
+        found = about("following the program", self._started, self._confirmed.interfaces)
+        return found | {
+            "bans": self._keeper.active,
+            "protected": self._guard.counts(),
+            "packets": packets(self._maps["counters"]),
+        }
+
     def _poll(self) -> int:
         """Read a batch of the ring and write its lines."""
         records = self._ring.read(_BATCH)
@@ -117,6 +132,7 @@ class Service:
             self._ring.release()
             return IDLE
         self._lines.set_clock()
+        self._talkers.note(records)
         self._output.write([line for line in map(self._line, records) if line])
         self._ring.release()
         return MORE if len(records) == _BATCH else BUSY
@@ -134,6 +150,8 @@ class Service:
         return self._scan(event)
 
     def _scan(self, event: Event) -> str:
+        result = "protected" if event.flags & _abi.EVENT_PROTECTED else "monitor"
+        self._talkers.note_scan(event.saddr, event.distinct, "ban" if event.banned else result)
         return self._lines.scan(self._keeper.note(event, self._guard.name(event.ifindex)))
 
     def _attached(self) -> list[metrics.Sample]:

@@ -19,6 +19,9 @@ DEFAULTS = {
     "PW_STATE_DIR": "/var/lib/packetwatch/bans",
     "PW_CONFIG_DIR": "/etc/packetwatch",
     "PW_PINS": "/sys/fs/bpf/packetwatch",
+    "PW_CONTROL_SOCKET": "/run/packetwatch/control.sock",
+    "PW_READERS": "packetwatch",
+    "PW_ADMINS": "packetwatch-admin",
 }
 _SWITCH = {"1": True, "0": False}
 
@@ -36,6 +39,12 @@ class Settings(t.NamedTuple):
     """Confirmed state; read only."""
     pins: str
     """Folder under bpffs, of which the agent sees only its own part."""
+    control_socket: str
+    """Where packetwatchctl finds the agent; empty: nowhere."""
+    readers: str
+    """Groups, apart by white space, that may look."""
+    admins: str
+    """Groups that may also change."""
 
 
 def read(environment: t.Mapping[str, str]) -> Settings:
@@ -48,6 +57,9 @@ def read(environment: t.Mapping[str, str]) -> Settings:
         _folder("PW_STATE_DIR", values["PW_STATE_DIR"]),
         _folder("PW_CONFIG_DIR", values["PW_CONFIG_DIR"]),
         _folder("PW_PINS", values["PW_PINS"]),
+        _socket("PW_CONTROL_SOCKET", values["PW_CONTROL_SOCKET"].strip()),
+        values["PW_READERS"],
+        values["PW_ADMINS"],
     )
 
 
@@ -77,6 +89,10 @@ def _switch(name: str, text: str) -> bool:
         return _SWITCH[text.strip()]
     except KeyError:
         raise InvalidInput(f"{name} is {text!r}: write 1 or 0") from None
+
+
+def _socket(name: str, text: str) -> str:
+    return _folder(name, text) if text else ""
 
 
 def _folder(name: str, text: str) -> str:

@@ -14,6 +14,9 @@ from packetwatch_core._errors import PacketwatchError
 
 from . import metrics
 from .confirmed import Confirmed
+from .control.commands import about
+from .control.rights import READ
+from .control.server import Command
 from .loop import IDLE, Loop
 from .output import Output
 from .presence import Presence
@@ -41,7 +44,8 @@ class Waiting:
         self._told: set[str] = set()
         self._confirmed = Confirmed(settings.config_dir)
         self._loop = Loop(lambda: IDLE)
-        self._presence = Presence(self._loop, settings, output, self.page)
+        commands = {"status": Command(READ, lambda dummy: self._about())}
+        self._presence = Presence(self._loop, settings, output, self.page, commands)
         self._maps: dict[str, Map] | None = None
 
     def run(self) -> dict[str, Map] | None:
@@ -63,6 +67,9 @@ class Waiting:
             | metrics.of_process(self._started)
             | {"packetwatch_attached": absent}
         )
+
+    def _about(self) -> dict[str, t.Any]:
+        return about("no filter is loaded", self._started, self._interfaces())
 
     def _open(self) -> float | None:
         try:
