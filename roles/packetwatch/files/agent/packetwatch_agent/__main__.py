@@ -57,6 +57,8 @@ def _parser() -> argparse.ArgumentParser:
     detach.set_defaults(command=_detach)
     apply = commands.add_parser("apply", help="compile confirmed state and let it go live")
     apply.set_defaults(command=_apply)
+    edit = commands.add_parser("edit", help="edit the lists for whoever is at standard input")
+    edit.set_defaults(command=_edit)
     return parser
 
 
@@ -93,6 +95,13 @@ def _apply(dummy: argparse.Namespace) -> None:
         _say("no interface is filtered: nothing to make live")
     else:
         _say(f"{'live now' if plan.changed else 'already live'}: {plan.digest_after}")
+
+
+def _edit(dummy: argparse.Namespace) -> None:
+    from .control import edit
+
+    # Whoever asked has been told of a failure; the unit has not failed.
+    edit.main()
 
 
 def _host() -> Host:
