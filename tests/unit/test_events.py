@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 from unit.fake_maps import mapped
 
+from packetwatch_agent.control import audit
+from packetwatch_agent.control.rights import Peer
 from packetwatch_agent.events import Lines, decode
 from packetwatch_core import _abi
 from packetwatch_core._bans import Ban, Source
@@ -236,6 +238,7 @@ def test_every_field_is_documented(lines: Lines) -> None:
         set(connection(lines, record(flags=_abi.EVENT_OPAQUE)))
         | set(scan(lines, scan_record(flags=opaque)))
         | set(read(lines.expiry(ban_of(ports=3))))
+        | set(read(audit.line("web1", Peer(5, 0, frozenset()), "ban", ["a"], reason="r")))
     )
     assert written <= documented
     from_agent = {"log.level", "log.logger", "message"}

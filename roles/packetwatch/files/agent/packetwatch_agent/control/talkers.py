@@ -88,10 +88,12 @@ class Talkers:
 
     def sources(self, most: int) -> list[tuple[bytes, int]]:
         """Those with most new connections in about the last minute."""
+        self._slide()
         return self._top(self._sources, most)
 
     def ports(self, most: int) -> list[tuple[bytes, int]]:
         """Destination ports, likewise."""
+        self._slide()
         return self._top(self._ports, most)
 
     def scans(self, most: int) -> list[Scan]:
@@ -99,7 +101,6 @@ class Talkers:
         return list(reversed(self._scans))[:most]
 
     def _top(self, pair: tuple[Summary, Summary], most: int) -> list[tuple[bytes, int]]:
-        self._slide()
         now, before = (summary.counts for summary in pair)
         part = max(0.0, 1.0 - (self._clock() - self._began) / WINDOW)
         counts = {key: now.get(key, 0) + before.get(key, 0) * part for key in {*now, *before}}
