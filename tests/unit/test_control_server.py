@@ -19,7 +19,7 @@ import pytest
 from packetwatch_agent.control import audit, server, wire
 from packetwatch_agent.control.rights import CHANGE, NOTHING, READ, Peer, Rights, peer_of, user_name
 from packetwatch_agent.control.server import Command, Server
-from packetwatch_agent.control.talkers import SIZE, WINDOW, Summary, Talkers
+from packetwatch_agent.control.talkers import SIZE, WINDOW, Summary, Talkers, step_for
 from packetwatch_agent.loop import IDLE, Loop
 from packetwatch_agent.output import Output
 from packetwatch_core import _abi
@@ -285,9 +285,12 @@ def test_counts_slide_over_a_minute() -> None:
 
 def test_of_a_large_batch_a_sample_is_taken() -> None:
     talkers = Talkers()
-    talkers.note([record(1)] * 1000)
+    step = step_for(1000)
+    talkers.note(([record(1)] * 1000)[::step], step)
     ((dummy, count),) = talkers.sources(5)
     assert 900 <= count <= 1100
+    assert step_for(1) == 1
+    assert all(count / step_for(count) <= 64 for count in range(1, 5000))
     talkers.note([b"short", record(1, kind=_abi.EVENT_BAN), b""])
     assert talkers.sources(5)[0][1] == count
 

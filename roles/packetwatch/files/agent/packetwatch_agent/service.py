@@ -18,7 +18,7 @@ from packetwatch_core._ring import RingBuffer
 from . import __version__, metrics
 from .confirmed import Confirmed
 from .control.commands import Commands, about, packets
-from .control.talkers import Talkers
+from .control.talkers import Talkers, step_for
 from .events import Event, Lines, decode
 from .guard import Guard
 from .keeper import Keeper
@@ -72,9 +72,7 @@ class Service:
         self._guard = Guard(maps, settings, output, self._on_lift)
         self._lines = Lines(output.host, self._guard.name)
         self._keeper = Keeper(Bans(maps), settings.state_dir, self._confirmed, self._lines, output)
-        commands = Commands(
-            maps, self._talkers, self._guard.name, self._about, self._keeper.look_soon
-        )
+        commands = Commands(maps, self._talkers, self._guard, self._about, self._keeper.look_soon)
         self._presence = Presence(self._loop, settings, output, self.page, commands.table())
 
     def run(self) -> bool:
@@ -132,7 +130,8 @@ class Service:
             self._ring.release()
             return IDLE
         self._lines.set_clock()
-        self._talkers.note(records)
+        step = step_for(len(records))
+        self._talkers.note(records[::step], step)
         self._output.write([line for line in map(self._line, records) if line])
         self._ring.release()
         return MORE if len(records) == _BATCH else BUSY

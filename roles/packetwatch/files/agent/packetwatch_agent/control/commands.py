@@ -25,6 +25,9 @@ from .talkers import Talkers
 
 if t.TYPE_CHECKING:
     from packetwatch_core._libbpf import Map
+    from packetwatch_core._protect import Protection
+
+    from ..guard import Guard
 
 _MOST = 50
 _ZERO = bytes(4)
@@ -64,14 +67,15 @@ class Commands:
         self,
         maps: t.Mapping[str, Map],
         talkers: Talkers,
-        names: banning.Names,
+        guard: Guard,
         status: t.Callable[[], wire.Result],
         changed: t.Callable[[], None],
     ) -> None:
         self._maps = maps
         self._bans = Bans(maps)
         self._talkers = talkers
-        self._names = names
+        self._guard = guard
+        self._names = guard.name
         self._status = status
         self._changed = changed
 
@@ -91,7 +95,7 @@ class Commands:
         return self._stream(banning.listed(self._bans, self._names))
 
     def _list_protected(self) -> Items:
-        return self._stream(protected(self._maps))
+        return self._stream(protected(self._guard.protection))
 
     def _stream(self, items: t.Iterable[object]) -> Items:
         return itertools.chain(map(wire.item, items), [wire.done({})])
@@ -147,14 +151,12 @@ class Commands:
         ]
 
 
-def protected(maps: t.Mapping[str, Map]) -> t.Iterator[dict[str, str]]:
+def protected(protection: Protection) -> t.Iterator[dict[str, str]]:
     """Who is never banned, and why."""
-    for key, value in maps["hosts"].items():
-        number = int.from_bytes(value, sys.byteorder)
-        yield {"prefix": _text(key), "reason": _protect.ORIGINS.get(number, "unknown")}
-    for key, value in maps["nets"].items():
-        if int.from_bytes(value, sys.byteorder) & _abi.NET_PROTECTED:
-            length, address = _abi.NET.struct.unpack(key)
+    for address, origin in protection.hosts.items():
+        yield {"prefix": _text(address), "reason": _protect.ORIGINS.get(origin, "unknown")}
+    for (length, address), flags in protection.nets.items():
+        if flags & _abi.NET_PROTECTED:
             prefix = format_prefix(from_mapped(address, length))
             yield {"prefix": prefix, "reason": "protected prefix"}
 

@@ -20,11 +20,16 @@ from packetwatch_core import _abi
 SIZE = 256
 SCANS = 64
 WINDOW = 60.0
-# Records of a batch that are looked at; each stands for its share of the others.
-_LOOKED_AT = 256
+# Records of a batch that are looked at.
+_LOOKED_AT = 64
 _SOURCE = slice(32, 48)
 _PORT = slice(66, 68)
 _TYPE = 28
+
+
+def step_for(count: int) -> int:
+    """Of a batch of `count` records, every how many-th is worth a look: a flood costs no more."""
+    return count // _LOOKED_AT + 1
 
 
 class Summary:
@@ -65,12 +70,11 @@ class Talkers:
         self._ports = Summary(), Summary()
         self._scans: collections.deque[Scan] = collections.deque(maxlen=SCANS)
 
-    def note(self, records: t.Sequence[bytes]) -> None:
-        """Count a batch of records, or of a large one a sample."""
-        step = len(records) // _LOOKED_AT + 1
+    def note(self, records: t.Sequence[bytes], weight: int = 1) -> None:
+        """Count records, each of which stands for so many (`step_for`)."""
         seen = [
             record
-            for record in records[::step]
+            for record in records
             if len(record) >= _abi.EVENT_SHORT and record[_TYPE] == _abi.EVENT_CONNECTION
         ]
         if not seen:
@@ -78,9 +82,7 @@ class Talkers:
         self._slide()
         for summary, part in ((self._sources[0], _SOURCE), (self._ports[0], _PORT)):
             counts = collections.Counter(record[part] for record in seen)
-            if step > 1:
-                counts = collections.Counter({key: n * step for key, n in counts.items()})
-            summary.add(counts)
+            summary.add({key: count * weight for key, count in counts.items()})
 
     def note_scan(self, address: bytes, ports: int, result: str) -> None:
         """Remember a scan; the oldest is forgotten."""

@@ -18,7 +18,7 @@ from packetwatch_core._loaded import Loaded
 from packetwatch_core._prog import attached
 
 from . import wire
-from .commands import packets, protected
+from .commands import packets
 
 if t.TYPE_CHECKING:
     from packetwatch_core._generation import Areas
@@ -58,8 +58,8 @@ def bans_of(host: Host) -> Bans:
 
 def protected_of(host: Host) -> list[dict[str, str]]:
     """Who is never banned, and why."""
-    bans_of(host)
-    return list(protected(host.pins.open_run_maps(("hosts", "nets"))))
+    found = host.info({"protected"})["protected"]
+    return [{"prefix": prefix, "reason": reason} for prefix, reason in found.items()]
 
 
 def interfaces(loaded: Loaded) -> list[Interface]:
