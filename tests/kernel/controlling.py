@@ -19,7 +19,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -131,8 +131,8 @@ class Controlled:
         for name in os.listdir(self.pins.run):
             os.chown(self.pins.map(name), AGENT.uid, AGENT.gid)
 
-    def start(self, **environment: str) -> None:
-        """Start the agent, and wait until it follows the program."""
+    def start(self, wait_for: str = '"message":"started', **environment: str) -> None:
+        """Start the agent, and wait until it says something: that it follows the program."""
         began = self.log.stat().st_size
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
@@ -155,7 +155,7 @@ class Controlled:
                 group=AGENT.gid,
                 extra_groups=[],
             )
-        self.wait(lambda: '"message":"started' in self.log.read_text()[began:])
+        self.wait(lambda: wait_for in self.log.read_text()[began:])
 
     def stop(self) -> None:
         if self.process is not None:
@@ -212,7 +212,7 @@ class Controlled:
         }
         return json.dumps(places)
 
-    def command(self, *words: str, user: User = ROOT_USER) -> list[str]:
+    def command(self, *words: str) -> list[str]:
         """The argument vector of ``packetwatchctl``."""
         return [PYTHON, "-Ps", "-c", _CLI, self._given(), *words]
 
@@ -304,7 +304,3 @@ def exchange(connection: socket.socket, *lines: bytes) -> list[dict[str, Any]]:
             connection.sendall(line)
             found.append(json.loads(answers.readline()))
     return found
-
-
-def words_of(done: Done) -> Sequence[str]:
-    return done.out.split()

@@ -340,7 +340,7 @@ def test_watch_follows_what_is_written(host: Controlled) -> None:
 
 def test_a_slow_follower_is_told_what_it_missed(host: Controlled) -> None:
     with host.connect() as slow, slow.makefile("rb") as answers:
-        slow.sendall(b'{"command":"watch"}\n')
+        slow.sendall(b'{"command":"watch","actions":["connection"]}\n')
         assert answers.readline() == b'{"item":null}\n'
         count = 8000
         records = [connection(i) for i in range(1, count + 1)]
@@ -348,7 +348,7 @@ def test_a_slow_follower_is_told_what_it_missed(host: Controlled) -> None:
             feeder = Feeder(events, len(records[0]))
             feeder.feed(records)
             feeder.close()
-        host.wait(lambda: host.lines()[-1].get("event.sequence") == count)
+        host.wait(lambda: f'"event.sequence":{count},' in host.log.read_text())
         seen = missed = 0
         while seen + missed < count:
             answer = json.loads(answers.readline())
@@ -445,3 +445,22 @@ def test_the_socket_goes_with_the_agent(host: Controlled) -> None:
     host.process = None
     host.start()
     assert host.ctl("top").status == DONE
+
+
+def test_an_agent_that_waits_says_so(bytecode_cache: Path) -> None:
+    wire = Wire()
+    bare = Controlled(wire, bytecode_cache)
+    try:
+        with wire.host.entered():
+            bare.start(wait_for="is the filter loaded")
+            for command in (*READS[2:5], "ban 203.0.113.9"):
+                done = bare.ctl(*command.split(), user=ADMIN)
+                assert done.status == FAILED
+                assert "the agent sees no filter" in done.err
+            assert bare.ctl("ban", "203.0.113.9", user=READER).status == REFUSED
+            assert "no interface is filtered" in bare.ctl("status").out
+            bare.load()
+            bare.wait(lambda: bare.ctl("top").status == DONE)
+    finally:
+        bare.close()
+        wire.close()

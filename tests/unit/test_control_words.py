@@ -274,6 +274,35 @@ def test_statuses_are_in_the_manual() -> None:
     assert re.findall(r"^\.B (\d)$", section, re.MULTILINE) == ["0", "1", "2", "3", "4"]
 
 
+def test_the_launcher_is_isolated(tmp_path: Path) -> None:
+    """Code of the caller's, or of the folder that it is called in, does not run."""
+    library = tmp_path / "library"
+    library.mkdir()
+    (library / "packetwatch_agent").symlink_to(FILES / "agent/packetwatch_agent")
+    (library / "packetwatch_core").symlink_to(ROOT / "plugins/module_utils")
+    text = (FILES / "bin/packetwatchctl").read_text()
+    launcher = tmp_path / "packetwatchctl"
+    launcher.write_text(text.replace("/usr/lib/packetwatch/current", str(library)))
+    launcher.chmod(0o755)
+    for name in ("json", "argparse", "sitecustomize", "packetwatch_agent"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('foreign code')\n")
+    done = subprocess.run(
+        [launcher, "lists", "--json"],
+        cwd=tmp_path,
+        env={
+            "PATH": "/usr/bin:/bin",
+            "PYTHONPATH": str(tmp_path),
+            "PW_CONFIG_DIR": str(tmp_path / "none"),
+            "PW_PINS": str(tmp_path / "none"),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["allow"] == {}
+
+
 def test_wrong_use_has_status_2(capsys: pytest.CaptureFixture[str]) -> None:
     for line in (["nonsense"], ["ban"], ["top", "--interval", "0"], ["watch", "--action", "x"]):
         with pytest.raises(SystemExit) as ended:

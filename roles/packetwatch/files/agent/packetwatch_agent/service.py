@@ -17,7 +17,7 @@ from packetwatch_core._ring import RingBuffer
 
 from . import __version__, metrics
 from .confirmed import Confirmed
-from .control.commands import Commands, about, packets
+from .control.commands import FOLLOWING, Commands, about, packets
 from .control.talkers import Talkers, step_for
 from .events import Event, Lines, decode
 from .guard import Guard
@@ -116,7 +116,7 @@ class Service:
 
     def _about(self) -> dict[str, t.Any]:
         """What the control socket tells of the agent."""
-        found = about("following the program", self._started, self._confirmed.interfaces)
+        found = about(FOLLOWING, self._started, self._confirmed.interfaces)
         return found | {
             "bans": self._keeper.active,
             "protected": self._guard.counts(),

@@ -14,9 +14,7 @@ from packetwatch_core._errors import PacketwatchError
 
 from . import metrics
 from .confirmed import Confirmed
-from .control.commands import about
-from .control.rights import READ
-from .control.server import Command
+from .control.commands import WAITING, about, without_filter
 from .loop import IDLE, Loop
 from .output import Output
 from .presence import Presence
@@ -44,7 +42,7 @@ class Waiting:
         self._told: set[str] = set()
         self._confirmed = Confirmed(settings.config_dir)
         self._loop = Loop(lambda: IDLE)
-        commands = {"status": Command(READ, lambda dummy: self._about())}
+        commands = without_filter(self._about)
         self._presence = Presence(self._loop, settings, output, self.page, commands)
         self._maps: dict[str, Map] | None = None
 
@@ -69,7 +67,7 @@ class Waiting:
         )
 
     def _about(self) -> dict[str, t.Any]:
-        return about("no filter is loaded", self._started, self._interfaces())
+        return about(WAITING, self._started, self._interfaces())
 
     def _open(self) -> float | None:
         try:

@@ -24,6 +24,7 @@ from .. import __version__
 from ..settings import DEFAULTS
 from . import audit, banning, screen, show, wire, words
 from .client import EDIT, Connection
+from .commands import FOLLOWING
 from .rights import Peer
 
 if t.TYPE_CHECKING:
@@ -147,6 +148,8 @@ def _status(session: Session, options: argparse.Namespace) -> Outcome:
             for name, mode in result["interfaces"].items()
             if mode == "none"
         ]
+    if agent and agent["state"] != FOLLOWING:
+        result["problems"].append("the agent sees no filter: systemctl restart packetwatch")
     result["agent"] = agent
     return Outcome(result, show.status(result), wire.FAILED if result["problems"] else wire.DONE)
 

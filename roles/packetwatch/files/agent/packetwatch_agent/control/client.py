@@ -13,6 +13,8 @@ import typing as t
 from . import wire
 
 _PIECE = 65536
+# The agent is not trusted with more of our memory: one answer, and no line of it is as long.
+_LONGEST = 1 << 24
 # An agent that reads 16,384 bans for somebody else takes a second; an edit of a million entries,
 # and the wait for another writer, minutes.
 ANSWER = 15.0
@@ -71,6 +73,8 @@ class Connection:
             if not piece:
                 raise self._broken("the connection has ended")
             self._data += piece
+            if len(self._data) > _LONGEST:
+                raise self._broken("the answer is too long")
         line, dummy, self._data = self._data.partition(b"\n")
         try:
             answer = json.loads(line)

@@ -20,7 +20,7 @@ from packetwatch_core._errors import InvalidInput, PacketwatchError
 from .. import __version__
 from . import banning, wire
 from .rights import CHANGE, READ
-from .server import Command, Items
+from .server import Command, Handler, Items
 from .talkers import Talkers
 
 if t.TYPE_CHECKING:
@@ -32,6 +32,9 @@ if t.TYPE_CHECKING:
 _MOST = 50
 _ZERO = bytes(4)
 _FAMILIES = len(_abi.FAMILIES)
+
+
+FOLLOWING, WAITING = "following the program", "no filter is loaded"
 
 
 def about(state: str, started: float, interfaces: t.Iterable[str]) -> wire.Result:
@@ -60,6 +63,30 @@ def packets(counters: Map) -> dict[str, int]:
     return {f"{verdict} {reason}": n for (verdict, reason), n in zip(_abi.REASONS, sums) if n}
 
 
+RIGHTS = {
+    "status": READ,
+    "bans": READ,
+    "protect": READ,
+    "why": READ,
+    "top": READ,
+    "ban": CHANGE,
+    "unban": CHANGE,
+}
+
+
+def without_filter(status: t.Callable[[], wire.Result]) -> dict[str, Command]:
+    """The table of an agent that waits for a filter: the rights are the same."""
+
+    def refuse(request: wire.Request) -> wire.Result:
+        raise wire.ControlError(
+            "the agent sees no filter (systemctl status 'packetwatch-xdp@*'); if there is one, "
+            "systemctl restart packetwatch"
+        )
+
+    table = {name: Command(level, refuse) for name, level in RIGHTS.items()}
+    return table | {"status": Command(READ, lambda dummy: status())}
+
+
 class Commands:
     """The table of commands, on the maps that the agent has."""
 
@@ -81,15 +108,16 @@ class Commands:
 
     def table(self) -> dict[str, Command]:
         """Right and handler by name; docs/control.md has it for readers."""
-        return {
-            "status": Command(READ, lambda dummy: self._status()),
-            "bans": Command(READ, lambda dummy: self._list_bans()),
-            "protect": Command(READ, lambda dummy: self._list_protected()),
-            "why": Command(READ, self._why),
-            "top": Command(READ, self._top),
-            "ban": Command(CHANGE, self._ban),
-            "unban": Command(CHANGE, self._unban),
+        handlers: dict[str, Handler] = {
+            "status": lambda dummy: self._status(),
+            "bans": lambda dummy: self._list_bans(),
+            "protect": lambda dummy: self._list_protected(),
+            "why": self._why,
+            "top": self._top,
+            "ban": self._ban,
+            "unban": self._unban,
         }
+        return {name: Command(RIGHTS[name], handler) for name, handler in handlers.items()}
 
     def _list_bans(self) -> Items:
         return self._stream(banning.listed(self._bans, self._names))
