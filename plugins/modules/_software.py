@@ -325,6 +325,8 @@ def reload_systemd(module: AnsibleModule) -> None:
 def present(module: AnsibleModule) -> dict[str, t.Any]:
     """Install the version, or say that the archive is needed."""
     archive: str | None = module.params["archive"]
+    # Whatever root's own is: others are to read what is installed.
+    os.umask(0o022)
     plan = make_plan(module.params["name"], module.params["manifest"])
     result = {"name": plan.name, "previous": plan.previous, "lacks_archive": False}
     if module.check_mode or not plan.changed:

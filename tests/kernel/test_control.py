@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import signal
 import socket
 import subprocess
@@ -319,6 +320,25 @@ def test_top_shows_who_talks(host: Controlled) -> None:
     assert talker["source"] == "203.0.113.9"
     assert 40 <= talker["connections"] <= 50
     assert "203.0.113.9" in host.ctl("top", "--once").out
+
+
+def test_top_refreshes_in_place_until_it_is_interrupted(host: Controlled) -> None:
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        host.command("top", "--interval", "0.2"), stdout=theirs, env=host.environment
+    )
+    os.close(theirs)
+    try:
+        text = b""
+        while text.count(b"\x1b[H\x1b[J") < 3:
+            text += os.read(ours, 65536)
+        assert b"packets a second" in text
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 0
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
 
 
 def test_watch_follows_what_is_written(host: Controlled) -> None:

@@ -304,7 +304,7 @@ def test_the_launcher_is_isolated(tmp_path: Path) -> None:
 
 
 def test_wrong_use_has_status_2(capsys: pytest.CaptureFixture[str]) -> None:
-    for line in (["nonsense"], ["ban"], ["top", "--interval", "0"], ["watch", "--action", "x"]):
+    for line in (["nonsense"], ["ban"], ["top", "--interval", "0"], ["watch", "--action", "x y"]):
         with pytest.raises(SystemExit) as ended:
             cli.main(line)
         assert ended.value.code == 2

@@ -442,10 +442,17 @@ def _interval(text: str) -> float:
 
 
 def _watch_arguments(parser: Parser) -> None:
-    actions = ("connection", "ban", "scan", "expiry", "lift", "audit")
-    parser.add_argument("--action", action="append", default=[], choices=actions)
+    parser.add_argument(
+        "--action", action="append", default=[], type=_action, metavar="ACTION", help="as ban, scan"
+    )
     parser.add_argument("--source", action="append", default=[], metavar="ADDRESS")
     parser.add_argument("--count", type=int, metavar="LINES", help="end after so many")
+
+
+def _action(text: str) -> str:
+    if not (text.isascii() and text.replace("_", "").isalpha()):
+        raise argparse.ArgumentTypeError(f"{text!r}: write an event.action, such as ban")
+    return text
 
 
 def _selftest_arguments(parser: Parser) -> None:

@@ -20,8 +20,9 @@ from ..output import Output
 from . import audit, wire
 from .rights import CHANGE, NOTHING, READ, Peer, Rights, peer_of
 
-# Clients at once: in all, of one user, and those that follow events.
-CLIENTS, OF_ONE_USER, FOLLOWERS = 32, 8, 8
+# Clients at once: in all, of which some places are kept for those who may change; of one user; and
+# those that follow events.
+CLIENTS, KEPT, OF_ONE_USER, FOLLOWERS = 32, 8, 8, 8
 # Bytes that wait for a client; of those that follow, lines beyond them are missed.
 WAITING = 131072
 # Seconds until a client is dropped that neither asks nor reads.
@@ -109,15 +110,17 @@ class Server:
 
     def _problem(self, peer: Peer) -> wire.ControlError | None:
         """Why a peer is not served."""
-        if self._rights.of(peer) == NOTHING:
+        level = self._rights.of(peer)
+        if level == NOTHING:
             error = wire.ControlError(self._rights.explain(READ), wire.DENIED)
             self._tell_refusal(peer, "connect", [], error)
             return error
         of_one = sum(client.peer.uid == peer.uid for client in self._clients)
-        if len(self._clients) >= CLIENTS or of_one >= OF_ONE_USER:
+        most = CLIENTS if level == CHANGE else CLIENTS - KEPT
+        if len(self._clients) >= most or of_one >= OF_ONE_USER:
             return wire.ControlError(
                 f"{len(self._clients)} clients are connected, {of_one} of this user "
-                f"(at most {CLIENTS} and {OF_ONE_USER}): end some, or try again later"
+                f"(at most {most} and {OF_ONE_USER}): end some, or try again later"
             )
         return None
 
