@@ -78,6 +78,10 @@ class Keeper:
         self._due = min(self._due, time.monotonic() + _STEP)
         return event
 
+    def look_soon(self) -> None:
+        """Somebody has changed bans: look at them at the next tick."""
+        self._due = 0.0
+
     def lift(self, ban: Ban) -> None:
         """A ban was taken off since its source became protected."""
         self.lifted += 1

@@ -49,6 +49,8 @@ class Output:
     def __init__(self, fd: int = 1, host: str = "") -> None:
         self._fd = fd
         self.host = host or socket.gethostname()
+        self.tap: t.Callable[[t.Sequence[str]], None] | None = None
+        """Sees every line that is written."""
 
     def write(self, lines: t.Sequence[str]) -> None:
         """Write the lines at once. Raises `OSError` if nobody reads any more."""
@@ -57,6 +59,8 @@ class Output:
         data = memoryview(("\n".join(lines) + "\n").encode(errors="replace"))
         while data:
             data = data[os.write(self._fd, data) :]
+        if self.tap:
+            self.tap(lines)
 
     def say(self, level: str, message: str, **fields: Value) -> None:
         """One line about the agent itself; fields by name with ``__`` for a dot."""
