@@ -19,7 +19,7 @@ python := $(venv)/bin/python
 run_in_copy := cd $(copy) && PATH=$(venv)/bin:$$PATH PYTHONPATH=$(copy)/tests \
 	PYTHONPYCACHEPREFIX=$(build)/cache/bytecode ANSIBLE_COLLECTIONS_PATH=$(build) KEEP=$(KEEP)
 
-.PHONY: help check test demo bench lab-images build packages packages-test venv clean
+.PHONY: help check test demo bench lab-images build packages packages-test packages-bench venv clean
 
 help: ## List the commands.
 	@echo "make COMMAND [VARIABLE=VALUE]"
@@ -35,8 +35,8 @@ test: packages-test build ## Run check, then the scenarios on virtual machines.
 demo: packages-test build ## Show a small fleet under attack; KEEP=1 leaves it running.
 	@$(run_in_copy) $(python) -m lab.demo
 
-bench: packages-test build ## Measure the datapath beside its rivals.
-	@$(run_in_copy) $(python) -m bench
+bench: packages-bench build ## Measure the datapath beside its rivals: build/bench.json, build/bench.svg.
+	@$(run_in_copy) $(python) -m bench $(CURDIR)/build
 
 lab-images: packages-test build ## Build the virtual machines' images.
 	@$(run_in_copy) $(python) -m lab images
@@ -49,6 +49,9 @@ packages:
 
 packages-test:
 	@tests/tools/bootstrap test
+
+packages-bench:
+	@tests/tools/bootstrap bench
 
 venv: packages
 	@tests/tools/venv $(venv)

@@ -131,7 +131,6 @@ HEADER = Layout(
     ("v4_page", "I"),
     ("v6_page", "I"),
     ("reserved", "I"),
-    ("v6_root", "Q"),
     ("ban_interval_ns", "Q"),
     ("ban_burst_ns", "Q"),
     ("ring_capacity", "Q"),

@@ -16,6 +16,22 @@ if t.TYPE_CHECKING:
     from ._store import State
 
 _LINES = 200
+# What may make a line that holds no entry, or end a line.
+_ODD = (
+    "#",
+    " ",
+    "\n\n",
+    "\t",
+    "\r",
+    "\v",
+    "\f",
+    "\x1c",
+    "\x1d",
+    "\x1e",
+    "\x85",
+    "\u2028",
+    "\u2029",
+)
 
 
 def describe(before: State, after: State) -> tuple[str, str]:
@@ -28,6 +44,9 @@ def describe(before: State, after: State) -> tuple[str, str]:
 
 def count_entries(text: str) -> int:
     """Lines of a list that hold an entry."""
+    if not any(odd in text for odd in _ODD) and text[:1] != "\n":
+        # Every line is one, as in most long lists.
+        return text.count("\n") + (text[-1:] not in ("", "\n"))
     return sum(1 for line in text.splitlines() if line.partition("#")[0].strip())
 
 

@@ -17,9 +17,9 @@ import struct
 import typing as t
 
 from . import _abi
-from ._digest import sha256
+from ._digest import sha256_for
 from ._errors import InvalidInput
-from ._libbpf import ARRAY, ARRAY_OF_MAPS, KernelError, Map
+from ._libbpf import ARRAY, ARRAY_OF_MAPS, F_MMAPABLE, KernelError, Map
 from ._pins import RING_CAPACITY
 from ._policy import DEFAULT, Policy, nanoseconds
 from ._tables import Tables
@@ -40,16 +40,15 @@ class Areas(t.NamedTuple):
     v4: bytes
     v4_shift: int
     v6: bytes
-    v6_root: int
     lists: bytes
     next_expiry: int
 
     @classmethod
     def of(cls, tables: Tables, lists: bytes, next_expiry: int) -> Areas:
-        return cls(tables.v4, tables.v4_shift, tables.v6, tables.v6_root, lists, next_expiry)
+        return cls(tables.v4, tables.v4_shift, tables.v6, lists, next_expiry)
 
     def tables(self) -> Tables:
-        return Tables(self.v4, self.v4_shift, self.v6, self.v6_root)
+        return Tables(self.v4, self.v4_shift, self.v6)
 
 
 class Image(t.NamedTuple):
@@ -97,7 +96,6 @@ def build(
         "v4_shift": areas.v4_shift,
         "v4_page": 1,
         "v6_page": 1 + v4_pages,
-        "v6_root": areas.v6_root,
         "published": _published(policies[DEFAULT]),
         **_ban_rate(policies),
         **_EVENT_RATE,
@@ -215,7 +213,6 @@ class Generation:
             b"".join(self._page(i) for i in v4),
             header["v4_shift"],
             b"".join(self._page(i) for i in v6),
-            header["v6_root"],
             header["lists"],
             header["next_expiry"],
         )
@@ -232,12 +229,15 @@ def _point(slot: Map, pages: Map) -> None:
 
 
 def _pages(capacity: int) -> Map:
-    return Map.create(ARRAY, "pages", 4, _abi.PAGE, capacity)
+    # The kernel gives an array that may be mapped whole pages of memory; any other begins amid one,
+    # and then every line of the tables lies across two of what the processor fetches at once.
+    return Map.create(ARRAY, "pages", 4, _abi.PAGE, capacity, F_MMAPABLE)
 
 
 def _digest(values: t.Mapping[str, t.Any], table: bytes, v4: bytes, v6: bytes) -> str:
     """Of all that decides a verdict: the header but for `_UNDIGESTED`, policies, tables."""
-    check = sha256(_abi.HEADER.pack(**values) + table)
+    check = sha256_for(len(v4) + len(v6))
+    check.update(_abi.HEADER.pack(**values) + table)
     check.update(v4)
     check.update(v6)
     return check.hexdigest()

@@ -56,9 +56,12 @@ class Plan(t.NamedTuple):
     digest_before: str
     digest_after: str
     counts: dict[str, int]
-    before: str
-    after: str
+    states: tuple[State, State]
     live: bool
+
+    def texts(self) -> tuple[str, str]:
+        """Before and after, for a diff: only made when asked for, as long lists take a second."""
+        return describe(*self.states)
 
 
 class Attachment(t.NamedTuple):
@@ -200,14 +203,12 @@ class Host:
         if loaded.whole and live is not None and live.lists == areas.lists:
             # That entries expire is no change.
             drifted = build(live, policies, loaded.ifindexes, code).digest != digest_before
-        texts = describe(before, after)
         plan = Plan(
             changed=before != after or drifted,
             digest_before=digest_before,
             digest_after=image.digest,
             counts=lists.counts if lists else count_lists(after),
-            before=texts[0],
-            after=texts[1],
+            states=(before, after),
             live=loaded.active,
         )
         # Lists whose text changed but whose tables did not still need their digest renewed.

@@ -17,11 +17,11 @@ from . import _abi, _protect
 from ._address import Prefix, format_prefix, from_mapped
 from ._bulk import read_prefixes
 from ._clock import clock_synchronised
-from ._digest import sha256
+from ._digest import sha256_for
 from ._errors import InvalidInput
 from ._generation import Areas
 from ._ranges import DENY, Prefixes
-from ._tables import compile_tables, lookup4, lookup6, read_ranges
+from ._tables import FORMAT, compile_tables, lookup4, lookup6, read_ranges
 
 if t.TYPE_CHECKING:
     from ._protect import Protection
@@ -41,12 +41,15 @@ class Lists(t.NamedTuple):
 
 
 def digest_of(state: State) -> bytes:
-    """SHA-256 of all drop-ins, with their names."""
-    check = sha256()
+    """SHA-256 of all drop-ins, with their names, and of the format that their tables have."""
+    check = sha256_for(
+        sum(len(text) for lists in (state.allow, state.deny) for text in lists.values())
+    )
+    check.update(f"tables {FORMAT}\n".encode())
     for kind, lists in (("allow", state.allow), ("deny", state.deny)):
         for name, text in sorted(lists.items()):
             check.update(f"{kind} {name} {len(text)}\n{text}".encode())
-    return check.digest()
+    return bytes(check.digest())
 
 
 def is_current(areas: Areas, state: State) -> bool:

@@ -37,19 +37,24 @@ def run_module(module: AnsibleModule, call: t.Callable[[Host], Result]) -> None:
 def change(module: AnsibleModule, host: Host, edit: Edit, force: bool = False) -> Result:
     """Apply an edit, or only plan it in check mode."""
     act = host.plan if module.check_mode else host.apply
-    return plan_result(act(edit, force=force))
+    return plan_result(act(edit, force=force), module._diff)
 
 
-def plan_result(plan: Plan) -> Result:
-    """Results of a module that changed what is declared: digests and counts, never the lists."""
-    return {
+def plan_result(plan: Plan, diff: bool) -> Result:
+    """Results of a module that changed what is declared: digests and counts, never the lists.
+
+    diff: whether to tell the difference too.
+    """
+    result = {
         "changed": plan.changed,
         "digest_before": plan.digest_before,
         "digest_after": plan.digest_after,
         "counts": plan.counts,
         "live": plan.live,
-        "diff": {"before": plan.before, "after": plan.after},
     }
+    if diff:
+        result["diff"] = dict(zip(("before", "after"), plan.texts()))
+    return result
 
 
 def make_run(module: AnsibleModule) -> Run:

@@ -16,6 +16,7 @@ from . import _abi
 from ._errors import LoadFailed, Unreadable, Unsupported
 from ._libbpf import (
     ARRAY,
+    F_MMAPABLE,
     F_NO_PREALLOC,
     HASH,
     LPM_TRIE,
@@ -32,7 +33,6 @@ AGENT = "packetwatch-agent"
 RING_CAPACITY = 16384
 
 _USERS = "/etc/passwd"
-_F_MMAPABLE = 1 << 10
 _SOURCES = 16384
 
 
@@ -80,7 +80,7 @@ def specs() -> dict[str, Spec]:
         "open_ports": Spec(ARRAY, 4, 8, 65536),
         "events": Spec(RINGBUF, 0, 0, 1 << 20),
         "counters": Spec(PERCPU_ARRAY, 4, _abi.COUNTERS.size, 1),
-        "shared": Spec(ARRAY, 4, _abi.SHARED.size, 1, _F_MMAPABLE),
+        "shared": Spec(ARRAY, 4, _abi.SHARED.size, 1, F_MMAPABLE),
         "tracks": Spec(LRU_HASH, source, _abi.TRACK.size, lru),
         "rates": Spec(LRU_HASH, _abi.ADDR.size, 8, lru),
     }

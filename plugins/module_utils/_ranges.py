@@ -138,11 +138,25 @@ def unite(blocks: Blocks) -> Spans:
         ends = _refreshed(ends) if blocks.starts else starts
     if not starts:
         return Spans([], [])
-    merged_ends = [end for start, end in zip(islice(starts, 1, None), ends) if start - end > 1]
-    if len(merged_ends) == len(starts) - 1:
+    joints = [
+        index
+        for index, (start, end) in enumerate(zip(islice(starts, 1, None), ends), 1)
+        if start - end <= 1
+    ]
+    if not joints:
         return Spans(starts, ends)
-    merged_starts = [start for start, end in zip(islice(starts, 1, None), ends) if start - end > 1]
-    return Spans([starts[0], *merged_starts], [*merged_ends, ends[-1]])
+    return Spans(_without(starts, joints), _without(ends, [index - 1 for index in joints]))
+
+
+def _without(numbers: list[int], indexes: list[int]) -> list[int]:
+    """Return the numbers but for some, which are few in most lists."""
+    found: list[int] = []
+    begin = 0
+    for index in indexes:
+        found += numbers[begin:index]
+        begin = index + 1
+    found += numbers[begin:]
+    return found
 
 
 def _merged(one: list[int], other: list[int]) -> list[int]:
@@ -209,15 +223,12 @@ def start_words(ranges: Ranges, last: int) -> list[int]:
         if starts is ends:
             words += [start << 4 | verdict for start in starts]
             continue
-        words += [
-            start << 4 | (verdict if start == end else spread)
-            for start, end in zip(starts, ends, strict=True)
-        ]
-        words += [
-            (end + 1) << 4
-            for start, end in zip(starts, ends, strict=True)
-            if start != end and end != last
-        ]
+        wide = [index for index, (start, end) in enumerate(zip(starts, ends)) if start != end]
+        own = [start << 4 | verdict for start in starts]
+        for index in wide:
+            own[index] |= spread
+        words += own
+        words += [(ends[index] + 1) << 4 for index in wide if ends[index] != last]
     words.sort()
     if ranges.allow.starts and ranges.deny.starts:
         # Where allow and deny touch, the end of the one gives way to the start of the other.

@@ -11,7 +11,7 @@ from __future__ import annotations
 from array import array
 from typing import NamedTuple
 
-from . import _tables4, _tables6, _walk6
+from . import _tables4, _tables6, _walk
 from ._ranges import (
     LAST4,
     LAST6,
@@ -26,6 +26,8 @@ from ._ranges import (
 )
 
 PAGE_SIZE = 65536
+FORMAT = 2
+"""Changes with docs/tables.md, so that no program reads what was compiled for another one."""
 
 
 class Tables(NamedTuple):
@@ -36,8 +38,6 @@ class Tables(NamedTuple):
     v4_shift: int = 0
     v6: bytes = b""
     """Whole pages of 64 KiB."""
-    v6_root: int = 0
-    """The root descriptor."""
     ranges4: int = 0
     """Disjoint ranges that are allowed or denied."""
     ranges6: int = 0
@@ -54,15 +54,14 @@ class Tables(NamedTuple):
 def compile_tables(allow: Prefixes, deny: Prefixes) -> Tables:
     """Return the tables for what all allow lists and all deny lists hold.
 
-    Raises TooLarge beyond what the format can address: some 12 million IPv4 entries.
+    Raises TooLarge beyond what the format can address, which is 8 GiB for each family.
     """
     v4, v4_shift, ranges4 = _compile4(allow.v4, deny.v4)
-    v6, v6_root, ranges6 = _compile6(allow.v6, deny.v6)
+    v6, ranges6 = _compile6(allow.v6, deny.v6)
     return Tables(
         v4,
         v4_shift,
         v6,
-        v6_root,
         ranges4,
         ranges6,
         allow_entries=allow.entries,
@@ -83,17 +82,17 @@ def _compile4(allow: Blocks, deny: Blocks) -> tuple[bytes, int, int]:
     return _padded(area), shift, total
 
 
-def _compile6(allow: Blocks, deny: Blocks) -> tuple[bytes, int, int]:
-    """Return the IPv6 area, its root, and the count of ranges."""
+def _compile6(allow: Blocks, deny: Blocks) -> tuple[bytes, int]:
+    """Return the IPv6 area and the count of ranges."""
     ranges = compile_ranges(allow, deny, LAST6)
     if not ranges.total:
-        return b"", 0, 0
+        return b"", 0
     total = ranges.total
     words = start_words(ranges, LAST6)
     del ranges  # what is large goes as soon as it has served
-    area, root = _tables6.build6(words)
+    area = _tables6.build6(words)
     del words
-    return _padded(area), root, total
+    return _padded(area), total
 
 
 def _padded(area: array[int]) -> bytes:
@@ -106,14 +105,14 @@ def lookup4(tables: Tables, address: int) -> int:
     """Return the verdict for an IPv4 address (a number), read as the XDP program reads it."""
     if not tables.v4:
         return NONE
-    return _tables4.lookup4(memoryview(tables.v4).cast("I"), tables.v4_shift, address)
+    return _walk.lookup4(memoryview(tables.v4).cast("I"), tables.v4_shift, address)
 
 
 def lookup6(tables: Tables, address: int) -> int:
     """Return the verdict for an IPv6 address (a number), read as the XDP program reads it."""
     if not tables.v6:
         return NONE
-    return _walk6.lookup6(memoryview(tables.v6).cast("Q"), tables.v6_root, address)
+    return _walk.lookup6(memoryview(tables.v6).cast("I"), address)
 
 
 def read_ranges(tables: Tables) -> tuple[Ranges, Ranges]:
@@ -122,8 +121,8 @@ def read_ranges(tables: Tables) -> tuple[Ranges, Ranges]:
     ranges4 = ranges6 = nothing
     if tables.v4:
         words = memoryview(tables.v4).cast("I")
-        ranges4 = ranges_of(_tables4.walk4(words, tables.v4_shift), LAST4)
+        ranges4 = ranges_of(_walk.walk4(words, tables.v4_shift), LAST4)
     if tables.v6:
-        words = memoryview(tables.v6).cast("Q")
-        ranges6 = ranges_of(_walk6.walk6(words, tables.v6_root), LAST6)
+        words = memoryview(tables.v6).cast("I")
+        ranges6 = ranges_of(_walk.walk6(words), LAST6)
     return ranges4, ranges6

@@ -122,8 +122,9 @@ def test_a_plan_is_what_apply_does(filtered: Site) -> None:
     plan = filtered.host.plan(edit)
     assert filtered.snapshot() == before
     assert filtered.host.apply(edit) == plan
-    assert (plan.before, plan.after.splitlines()[-1]) == (
-        plan.after.replace(f"deny ansible: {STRANGER}\n", ""),
+    old, new = plan.texts()
+    assert (old, new.splitlines()[-1]) == (
+        new.replace(f"deny ansible: {STRANGER}\n", ""),
         f"deny ansible: {STRANGER}",
     )
     assert not filtered.host.plan(edit).changed

@@ -207,8 +207,8 @@ BROKEN = {
         r"does not compile: .*error: ",
     ),
     "name": (
-        ("scratch_get();\n\tif (!counters", "scratch_gone();\n\tif (!counters"),
-        r"does not compile: .*scratch_gone",
+        ("counters_get();\n\tif (!counters", "counters_gone();\n\tif (!counters"),
+        r"does not compile: .*counters_gone",
     ),
     "verifier": (
         ("\tvoid *tables = generation_get();", "\tvoid *tables = *(void **)(long)context->data;"),
@@ -223,9 +223,9 @@ BROKEN = {
     ),
 }
 USE_OF_MINE = (
-    "\tstruct pw_counters *counters = counters_get();\n\tstruct pw_scratch",
+    "\tstruct pw_counters *counters = counters_get();\n\tif",
     "\tint key = 0;\n\tif (!mine.lookup(&key))\n\t\treturn XDP_DROP;\n"
-    "\tstruct pw_counters *counters = counters_get();\n\tstruct pw_scratch",
+    "\tstruct pw_counters *counters = counters_get();\n\tif",
 )
 
 

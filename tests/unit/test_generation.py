@@ -16,7 +16,7 @@ from packetwatch_core._loaded import check_memory
 from packetwatch_core._policy import resolve_policies
 
 CODE = b"c" * 32
-EMPTY = Areas(b"", 0, b"", 0, b"l" * 32, 0)
+EMPTY = Areas(b"", 0, b"", b"l" * 32, 0)
 PAGE = bytes(_abi.PAGE)
 
 
@@ -61,10 +61,10 @@ def test_memory_needed_is_named() -> None:
 
 
 def test_areas_follow_the_header() -> None:
-    found = image(EMPTY._replace(v4=PAGE * 2, v4_shift=20, v6=PAGE * 3, v6_root=7))
+    found = image(EMPTY._replace(v4=PAGE * 2, v4_shift=20, v6=PAGE * 3))
     header = _abi.HEADER.unpack(found.first)
     assert found.pages == header["pages"] == 6
-    assert (header["v4_page"], header["v6_page"], header["v6_root"]) == (1, 3, 7)
+    assert (header["v4_page"], header["v6_page"]) == (1, 3)
     assert header["features"] == _abi.F_LISTS4 | _abi.F_LISTS6
     assert (header["lists"], header["bytecode"]) == (b"l" * 32, CODE)
     assert header["digest"].hex() == found.digest

@@ -11,7 +11,7 @@ from random import Random
 
 import pytest
 
-from packetwatch_core import _tables4, _tables6
+from packetwatch_core import _lines
 from packetwatch_core._address import BITS, Prefix
 from packetwatch_core._errors import TooLarge
 from packetwatch_core._ranges import (
@@ -141,11 +141,11 @@ def test_one_family_leaves_the_other_without_area(family: int) -> None:
     assert list(areas.values()) == [b""]
 
 
-@FAMILIES
-def test_ten_entries_need_one_page(family: int) -> None:
+@pytest.mark.parametrize(("family", "pages"), [(4, 1), (6, 2)])
+def test_ten_entries_need_few_pages(family: int, pages: int) -> None:
     random = Random(1)
     tables = build([], [host(family, random.getrandbits(BITS[family])) for _number in range(10)])
-    assert tables.pages == 1
+    assert tables.pages == pages
     assert tables.deny_entries == 10
 
 
@@ -238,124 +238,114 @@ def test_dense_block_given_as_hosts_becomes_one_range(family: int) -> None:
     check_read_back(tables, [], [block(family, base, BITS[family] - 12)])
 
 
-def runs4(tables: Tables) -> list[tuple[int, int, bool]]:
-    """Return place, starts and escape of every IPv4 run."""
-    words = memoryview(tables.v4).cast("I")
-    found = []
-    for top in words[: 1 << (32 - tables.v4_shift)]:
-        count = top >> 2 & 63
-        if count == 63:
-            found.append((top >> 8, words[top >> 8], True))
-        elif count:
-            found.append((top >> 8, count, False))
-    return found
+class Shape:
+    """Walks an area and checks the format's bounds on the way."""
+
+    def __init__(self, area: bytes, top: int) -> None:
+        self.words = memoryview(area).cast("I")
+        self.depths: list[int] = []
+        self.seen: set[int] = set()
+        for line in range(top):
+            self.visit(line, 1)
+
+    def visit(self, line: int, depth: int) -> None:
+        assert line not in self.seen
+        self.seen.add(line)
+        head, shape = self.words[line * 16 : line * 16 + 2]
+        keys = self.words[line * 16 + 1 : line * 16 + 16].tolist()
+        below = self.below(head, shape, keys)
+        if not below:
+            self.depths.append(depth)
+        for number in below:
+            self.visit(number, depth + 1)
+
+    def below(self, head: int, shape: int, keys: list[int]) -> range:
+        raise NotImplementedError
+
+    @property
+    def lines(self) -> int:
+        """How many there are, with those that fill the last page."""
+        return len(self.words) // 16
 
 
-@pytest.mark.parametrize("count", [61, 62, 63, 64, 65, 200])
-def test_runs_around_the_escape(count: int) -> None:
-    values = [0x0A000001 + 2 * step for step in range(count)]
-    tables = build([], [host(4, value) for value in values])
-    hosts_only(tables, 4, values)
-    assert [(starts, escape) for _place, starts, escape in runs4(tables)] == [(count, count >= 63)]
-
-
-def test_runs_never_cross_a_page() -> None:
-    random = Random(9)
-    # 600 blocks with 100 hosts each: every run has a count word, and pages end within runs.
-    values = [(number << 20 | 1 << 19) + 2 * step for number in range(600) for step in range(100)]
-    values += [random.getrandbits(32) for _number in range(40_000)]
-    tables = build([], [host(4, value) for value in values])
-    words_a_page = PAGE_SIZE // 4
-    found = runs4(tables)
-    assert any(escape for _place, _starts, escape in found)
-    for place, starts, escape in found:
-        end = place + starts + escape
-        assert place // words_a_page == (end - 1) // words_a_page
-    assert found[-1][0] > 3 * words_a_page
-    lookups = [lookup4(tables, value) for value in random.sample(values, 3000)]
-    assert set(lookups) == {DENY}
-    check_read_back(tables, [], [host(4, value) for value in values])
-
-
-def test_top_table_widens_until_runs_are_short_enough() -> None:
-    values = [0x0A000000 + 2 * step for step in range(30_000)]
-    tables = build([], [host(4, value) for value in values])
-    assert max(starts for _place, starts, _escape in runs4(tables)) <= 8191
-    hosts_only(tables, 4, values)
-
-
-def test_blocks_on_bucket_borders_need_no_starts() -> None:
-    deny = [block(4, number << 24, 8) for number in range(0, 256, 2)]
-    tables = check(4, [], deny, Random(10))
-    assert runs4(tables) == []
-
-
-def test_ipv4_lists_that_offsets_cannot_reach_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_tables4, "_MAX_WORDS", 300)
-    build([], [host(4, number << 8) for number in range(40)])
-    with pytest.raises(TooLarge, match="shorter lists"):
-        build([], [host(4, number << 8) for number in range(60)])
-
-
-def test_ipv6_lists_that_offsets_cannot_reach_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_tables6, "_MAX_WORDS", 300)
-    with pytest.raises(TooLarge, match="shorter lists"):
-        build([], [host(6, number << 70) for number in range(100)])
-
-
-class Shape6:
-    """Walks an IPv6 area and checks the format's bounds on the way."""
+class Shape4(Shape):
+    """An IPv4 area."""
 
     def __init__(self, tables: Tables) -> None:
-        self.words = memoryview(tables.v6).cast("Q")
-        self.leaves: list[int] = []
-        self.depths: list[int] = []
-        self.visit(tables.v6_root, True, 0, 0)
+        super().__init__(tables.v4, 1 << 32 - tables.v4_shift)
+        assert max(self.depths) <= 14
 
-    def visit(self, descriptor: int, upper: bool, depth: int, consumed: int) -> None:
-        place = descriptor >> 26 & 0xFFFFFFFF
-        kind = descriptor >> 2 & 3
-        assert descriptor & 3 < 3
-        if kind == 1:
-            width = descriptor >> 4 & 63
-            assert 1 <= width <= 20
-            assert depth < 4
-            assert consumed + width <= 64
-            for slot in self.words[place : place + (1 << width)]:
-                self.visit(slot, upper, depth + 1, consumed + width)
-            return
-        assert kind == 0
-        count = descriptor >> 10 & 0xFFFF
-        if not count:
-            return
-        assert count <= 4096
-        assert place // 8192 == (place + 2 * count - 1) // 8192
-        self.leaves.append(count)
-        self.depths.append(depth)
-        keys = self.words[place : place + count].tolist()
-        assert keys == sorted(set(keys))
-        for info in self.words[place + count : place + 2 * count]:
-            if upper:
-                self.visit(info, False, 0, 0)
-            else:
-                assert info & (1 << 62) - 4 == 0
+    def below(self, head: int, shape: int, keys: list[int]) -> range:
+        assert head >> 31 == 0
+        if head & 7 == 7:
+            return range(head >> 4, (head >> 4) + (shape >> 8) + 1)
+        assert keys == sorted(keys)
+        real = [key for key in keys if key < _lines.NO_KEY]
+        assert set(keys[len(real) :]) <= {_lines.NO_KEY}
+        if head & 7 == 3:
+            return range(head >> 4, (head >> 4) + len(real) + 1)
+        assert head in (0, 5, 10)
+        return range(0)
 
 
-def test_single_denied_host_is_32_contiguous_bytes() -> None:
+class Shape6(Shape):
+    """An IPv6 area."""
+
+    def __init__(self, tables: Tables) -> None:
+        super().__init__(tables.v6, 1)
+        assert max(self.depths) <= 41
+
+    def below(self, head: int, shape: int, keys: list[int]) -> range:
+        if head & 7 == 7:
+            return range(head >> 4, (head >> 4) + (1 << (shape & 63)))
+        assert head in (0, 5, 10) or head & 7 == 1
+        return range(0)
+
+
+def test_a_line_holds_fifteen_ipv4_starts() -> None:
+    for count in (15, 16, 240, 241):
+        values = [0x0A000001 + 2 * step for step in range(count)]
+        tables = build([], [host(4, value) for value in values])
+        hosts_only(tables, 4, values)
+        assert max(Shape4(tables).depths) == (1 if count == 15 else 2 if count <= 240 else 3)
+
+
+def test_a_million_random_ipv4_hosts_are_one_line_away_and_take_nine_bytes_each() -> None:
+    random = Random(9)
+    values = random.sample(range(1 << 32), 1_000_000)
+    items = Prefixes()
+    items.v4.hosts.extend(values)
+    tables = compile_tables(Prefixes(), items)
+    assert len(tables.v4) < 9_000_000
+    shape = Shape4(tables)
+    assert sum(depth == 1 for depth in shape.depths) > 0.95 * len(shape.depths)
+    assert {lookup4(tables, value) for value in values[:3000]} == {DENY}
+
+
+def test_crowds_in_one_8_get_tables_of_their_own() -> None:
+    random = Random(10)
+    values = [0x0A000000 | random.getrandbits(24) for _number in range(60_000)]
+    tables = build([], [host(4, value) for value in values])
+    assert max(Shape4(tables).depths) <= 3
+    hosts_only(tables, 4, sorted(set(values)))
+
+
+@FAMILIES
+def test_lists_that_offsets_cannot_reach_are_refused(
+    family: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_lines, "MAX_LINES", 1200)
+    shift = BITS[family] - 30
+    build([], [host(family, number << shift) for number in range(40)])
+    with pytest.raises(TooLarge, match="shorter lists"):
+        build([], [host(family, number << shift) for number in range(60_000)])
+
+
+def test_single_denied_ipv6_host_is_one_line_away() -> None:
     tables = build([], [host(6, 0x20010DB8 << 96 | 7)])
     words = memoryview(tables.v6).cast("Q")
-    place = tables.v6_root >> 26
-    assert words[place] == 0x20010DB8 << 32
-    assert words[place + 1] == (place + 2) << 26 | 1 << 10
-    assert words[place + 2 : place + 4].tolist() == [7, DENY]
-
-
-def test_single_denied_64_is_one_key() -> None:
-    tables = build([], [block(6, 0x20010DB8 << 96, 64)])
-    words = memoryview(tables.v6).cast("Q")
-    place = tables.v6_root >> 26
-    assert tables.v6_root == place << 26 | 1 << 10
-    assert words[place : place + 3].tolist() == [0x20010DB8 << 32, DENY, 0]
+    assert words[0] & 0xFFFFFFFF == 1 << 4 | 7
+    assert set(Shape6(tables).depths) == {2}
 
 
 def test_neighbouring_64_with_different_verdicts() -> None:
@@ -421,8 +411,7 @@ def test_clusters_as_deep_as_the_format_goes() -> None:
         values += [base + (step << 64) for step in range(4300) if depth <= 50]
     values = [value & LAST6 for value in values]
     tables = build([], [host(6, value) for value in values])
-    shape = Shape6(tables)
-    assert max(shape.depths) <= 4
+    Shape6(tables)
     listed = set(values)
     for value in random.sample(values, 3000):
         assert lookup6(tables, value) == DENY
@@ -452,7 +441,7 @@ def test_crowds_of_64_nested_in_each_other(step: int) -> None:
     check_read_back(tables, [], [block(6, value, 64) for value in values])
 
 
-def test_more_than_4096_keys_that_differ_only_in_the_last_bits() -> None:
+def test_many_keys_that_differ_only_in_the_last_bits() -> None:
     base = 0x20010DB8_00000000
     values = [(base + step) << 64 for step in range(0, 20_000, 2)]
     tables = build([], [host(6, value) for value in values])
@@ -478,7 +467,7 @@ def test_the_same_ranges_always_have_the_same_tables() -> None:
     tables = build([], items)
     random.shuffle(halves)
     again = build([], halves + [item for item in items if item.is_host] * 2)
-    assert again[:6] == tables[:6]
+    assert again[:5] == tables[:5]
 
 
 def test_blocks_in_arrays_and_lists_are_the_same() -> None:

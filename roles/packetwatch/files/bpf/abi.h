@@ -76,7 +76,6 @@ struct pw_header {
 	__u32 v4_page;
 	__u32 v6_page;
 	__u32 reserved;
-	__u64 v6_root;
 	__u64 ban_interval_ns; /* between two scan bans on average: longest ban_time * 4/3 / capacity */
 	__u64 ban_burst_ns;    /* tolerance of that rate: a quarter of the ring */
 	__u64 ring_capacity;   /* entries of scan_ring that are in use */

@@ -69,15 +69,18 @@ static __always_inline int pw_counts(struct xdp_md *context, struct pw_header *h
 	return !packet->ports_known || !pw_served(context, header, policy, packet, now);
 }
 
-static __always_inline struct pw_track *pw_track_of(struct pw_scratch *scratch,
-						    struct pw_counters *counters)
+/* Begin a track with the port; NULL if that is all there is to do, or if there is no room. */
+static __always_inline struct pw_track *pw_track_begin(struct pw_scratch *scratch,
+						       struct pw_policy *policy,
+						       struct pw_counters *counters)
 {
-	struct pw_track *track = tracks_get(&scratch->source);
-	if (track)
-		return track;
-	if (!tracks_add(&scratch->source, &scratch->empty))
+	scratch->first.slot[0] = (scratch->now >> 10) << 16 | scratch->port;
+	if (!tracks_add(&scratch->source, &scratch->first)) {
 		counters->tracks_inserted++;
-	track = tracks_get(&scratch->source); /* ours, or that of a CPU that was faster */
+		if (policy->scan_ports > 1)
+			return 0;
+	}
+	struct pw_track *track = tracks_get(&scratch->source); /* or that of a CPU that was faster */
 	if (!track)
 		counters->tracks_failed++;
 	return track;

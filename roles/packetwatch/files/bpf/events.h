@@ -24,6 +24,12 @@ static __always_inline int pw_rate_allows(__u64 *tat, __u64 now, __u64 interval,
 	return 0;
 }
 
+/* Whether that would be false, without moving on. */
+static __always_inline int pw_rate_is_full(__u64 *tat, __u64 now, __u64 burst)
+{
+	return (__s64)(pw_read(*tat) - now) > (__s64)burst;
+}
+
 /* The limit of one source, an IPv6 /64 as a whole. */
 static __always_inline int pw_source_rate_allows(struct pw_packet *packet, __u64 now,
 						 __u64 interval, __u64 burst)
@@ -80,7 +86,9 @@ static __always_inline void pw_log_connection(struct pw_header *header, struct p
 	int sampled = policy->log == PW_LOG_SAMPLED;
 	__u64 interval = sampled ? PW_SAMPLE_NS : header->source_interval_ns;
 	__u64 burst = sampled ? 0 : header->source_burst_ns;
-	if (!pw_source_rate_allows(packet, now, interval, burst) ||
+	/* In a flood nearly all events end here: their sources need not be looked up, let alone kept. */
+	if (pw_rate_is_full(&shared->event_tat, now, header->event_burst_ns) ||
+	    !pw_source_rate_allows(packet, now, interval, burst) ||
 	    !pw_rate_allows(&shared->event_tat, now, header->event_interval_ns,
 			    header->event_burst_ns)) {
 		counters->events_suppressed++;

@@ -7,124 +7,179 @@
 #ifndef PACKETWATCH_LISTS_H
 #define PACKETWATCH_LISTS_H
 
-#define PW_SHORTS 16384U /* words of 32 bits in a page */
-#define PW_WORDS 8192U   /* words of 64 bits in a page */
-#define PW_RUN_STEPS 13  /* a run has less than 2^13 starts */
-#define PW_LEAF_STEPS 13 /* a leaf has up to 2^12 keys */
-#define PW_TABLE_STEPS 4
+#define PW_LINES 1024U /* lines in a page */
+#define PW_STEPS4 14   /* lines that a lookup visits at most */
+#define PW_STEPS6 41
+#define PW_WIDE 1 /* kinds of lines, by their lowest three bits; others are leaves */
+#define PW_INNER 3
+#define PW_TABLE 7
+
+/* One start: an address without its first ten bits. The lowest bits say what holds before it, at it,
+ * and behind it. */
+struct pw_record {
+	__u64 low;
+	__u64 high;
+};
+#define PW_FLAG_BITS 9
+
+/* As large as what a processor fetches at once. */
+struct pw_line {
+	union {
+		__u32 word[16];
+		__u64 pair[8];
+		struct pw_record record[4];
+	};
+};
+
+struct pw_lines {
+	struct pw_line line[PW_LINES];
+};
 
 static __always_inline void *pw_page(void *tables, __u32 index)
 {
 	return bpf_map_lookup_elem(tables, &index);
 }
 
+static __always_inline struct pw_line *pw_line_of(void *tables, __u32 first, __u32 line)
+{
+	struct pw_lines *page = pw_page(tables, first + line / PW_LINES);
+	return page ? &page->line[line % PW_LINES] : 0;
+}
+
+/*
+ * How many of a line's 15 keys are not above `low`. All are compared, two at a time and without a
+ * branch, which would often be mispredicted: bit 28 of a half of a pair becomes 1 exactly if its key is
+ * above. Keys are 2^28 at most and heads below 2^31, so nothing is carried into the other half.
+ */
+static __always_inline __u32 pw_rank(struct pw_line *line, __u32 low)
+{
+	__u64 bound = (1U << 28) - ((low + 1) << 4);
+	bound |= bound << 32;
+	__u64 both = 1ULL << 60 | 1ULL << 28;
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+	__u64 above = (line->pair[0] + bound) & 1ULL << 60; /* the other half is the head */
+#else
+	__u64 above = (line->pair[0] + bound) & 1ULL << 28;
+#endif
+#pragma unroll
+	for (int i = 1; i < 8; i++)
+		above += (line->pair[i] + bound) & both;
+	return 15 - (__u32)((above >> 60) + (above >> 28 & 15));
+}
+
 static __always_inline __u32 pw_lists4(void *tables, struct pw_header *header, __u32 address)
 {
 	__u32 shift = header->v4_shift & 31;
-	__u32 index = address >> shift;
-	__u32 *page = pw_page(tables, header->v4_page + index / PW_SHORTS);
-	if (!page)
-		return PW_NONE;
-	__u32 top = page[index % PW_SHORTS];
-	__u32 count = top >> 2 & 63;
-	if (!count)
-		return top & 3;
-
-	__u32 at = top >> 8;
-	page = pw_page(tables, header->v4_page + at / PW_SHORTS);
-	if (!page)
-		return PW_NONE;
-	if (count == 63) {
-		count = page[at % PW_SHORTS];
-		at++;
-	}
+	__u32 line = address >> shift;
 	__u32 low = address & ((1U << shift) - 1);
-	__u32 start = page[at % PW_SHORTS];
-	if (low < start >> 4)
-		return top & 3;
-	for (int i = 0; i < PW_RUN_STEPS; i++) {
-		if (count < 2)
-			break;
-		__u32 half = count / 2;
-		__u32 middle = page[(at + half) % PW_SHORTS];
-		if (middle >> 4 <= low) {
-			at += half;
-			start = middle;
+	for (int i = 0; i < PW_STEPS4; i++) {
+		struct pw_line *at = pw_line_of(tables, header->v4_page, line);
+		if (!at)
+			return PW_NONE;
+		__u32 head = at->word[0];
+		if ((head & 7) == PW_TABLE) {
+			__u32 shape = at->word[1];
+			line = (head >> 4) + (low >> (shape & 31) & shape >> 8);
+			continue;
 		}
-		count -= half;
+		__u32 rank = pw_rank(at, low);
+		if ((head & 7) == PW_INNER) {
+			line = (head >> 4) + rank;
+			continue;
+		}
+		__u32 key = at->word[rank & 15];
+		return key >> 4 == low ? key & 3 : key >> 2 & 3;
 	}
-	return start >> 4 == low ? start & 3 : start >> 2 & 3;
+	return PW_NONE;
 }
 
-/* One half of an IPv6 address below a descriptor. True: an exact match, *descriptor is its info.
- * False: *descriptor's lowest two bits are the verdict. */
-static __always_inline int pw_lists6_half(void *tables, __u32 first, __u64 key, __u64 *descriptor)
+/* What holds at an address according to a line's records. */
+static __always_inline __u32 pw_among(struct pw_line *line, __u64 high, __u64 low)
 {
-	__u64 found = *descriptor;
-	__u64 rest = key;
-	for (int i = 0; i < PW_TABLE_STEPS; i++) {
-		if ((found >> 2 & 3) != 1)
+	/* Both are below 2^63: the difference's highest bit tells which is larger. */
+	__u64 above = (high - line->record[0].high) >> 63;
+	above += (high - line->record[1].high) >> 63;
+	above += (high - line->record[2].high) >> 63;
+	above += (high - line->record[3].high) >> 63;
+	/* With 4 above, the first record says what holds before it; else one says what holds behind it. */
+	struct pw_record *record = &line->record[3 - above + (above >> 2) & 3];
+	if (record->high != high)
+		return record->low >> (7 - (above & 4)) & 3;
+	/* An exact match, or more in common than most have. */
+	low >>= PW_FLAG_BITS;
+	for (int i = 0; i < 4; i++) {
+		if (record->low >> PW_FLAG_BITS == low)
+			return record->low >> 5 & 3;
+		if (record->low >> PW_FLAG_BITS < low)
 			break;
-		__u32 width = found >> 4 & 63;
-		__u32 index = (__u32)(found >> 26) + (__u32)(rest >> ((64 - width) & 63));
-		rest <<= width;
-		struct pw_page *table = pw_page(tables, first + index / PW_WORDS);
-		if (!table)
-			return 0;
-		found = table->word[index % PW_WORDS];
+		if (++above > 3)
+			return line->record[0].low >> 3 & 3;
+		record = &line->record[3 - above & 3];
+		if (record->high != high)
+			break;
 	}
-	*descriptor = found;
-	__u32 count = found >> 10 & 0xffff;
-	if (!count)
-		return 0;
+	return record->low >> 7 & 3;
+}
 
-	__u32 at = found >> 26;
-	struct pw_page *page = pw_page(tables, first + at / PW_WORDS);
-	if (!page)
-		return 0;
-	__u32 infos = at + count;
-	__u64 start = page->word[at % PW_WORDS];
-	if (key < start)
-		return 0;
-	__u32 begin = at;
-	for (int i = 0; i < PW_LEAF_STEPS; i++) {
-		if (count < 2)
-			break;
-		__u32 half = count / 2;
-		__u64 middle = page->word[(at + half) % PW_WORDS];
-		if (middle <= key) {
-			at += half;
-			start = middle;
-		}
-		count -= half;
+/* The next 64 bits of an address, from one on; zeros behind it. */
+static __always_inline __u64 pw_bits(__u64 high, __u64 low, __u32 from)
+{
+	return from < 64 ? high << (from & 63) | low >> 1 >> (63 - (from & 63)) : low << (from & 63);
+}
+
+static __always_inline __u32 pw_lists6(void *tables, struct pw_header *header,
+				       struct pw_scratch *scratch)
+{
+	struct pw_addr *address = &scratch->packet.saddr;
+	__u64 high = (__u64)pw_be32(address->word[0]) << 32 | pw_be32(address->word[1]);
+	__u64 low = (__u64)pw_be32(address->word[2]) << 32 | pw_be32(address->word[3]);
+	/* As records have it. */
+	__u64 rest_high = (high << PW_FLAG_BITS | low >> (64 - PW_FLAG_BITS)) & ~(1ULL << 63);
+	__u64 rest_low = low << PW_FLAG_BITS;
+	__u32 line = 0;
+	scratch->index = 0; /* how many bits the lines so far have decided */
+	for (int i = 0; i < PW_STEPS6; i++) {
+		struct pw_line *at = pw_line_of(tables, header->v6_page, line);
+		if (!at)
+			return PW_NONE;
+		__u32 head = at->word[0];
+		if ((head & 7) == PW_WIDE)
+			return pw_among(at, rest_high, rest_low);
+		if ((head & 7) != PW_TABLE)
+			return head & 3;
+		__u32 shape = at->word[1];
+		__u32 skipped = shape >> 8 & 63;
+		__u64 prefix = pw_bits(high, low, scratch->index) >> 1 >> (63 - skipped);
+		if (prefix != at->pair[1])
+			return (prefix < at->pair[1] ? shape >> 16 : shape >> 18) & 3;
+		line = (head >> 4) + (__u32)(pw_bits(high, low, scratch->index + skipped) >> (64 - shape & 63));
+		scratch->index += skipped + (shape & 63);
 	}
-	__u64 info = page->word[(infos + (at - begin)) % PW_WORDS];
-	if (start == key) {
-		*descriptor = info;
-		return 1;
-	}
-	*descriptor = info >> 62;
+	return PW_NONE;
+}
+
+/* The policy of the interface that the packet came in by, if one look tells; else NULL. */
+static __always_inline struct pw_policy *pw_policy_likely(struct xdp_md *context,
+							  struct pw_header *header)
+{
+	struct pw_policy *slots = (void *)header + PW_POLICY_OFFSET;
+	__u32 ifindex = context->ingress_ifindex;
+	struct pw_policy *likely = &slots[ifindex % PW_POLICY_SLOTS];
+	if (likely->ifindex == ifindex)
+		return likely;
+	if (!likely->ifindex && ifindex % PW_POLICY_SLOTS)
+		return slots; /* free, so the interface has none of its own */
 	return 0;
 }
 
-static __always_inline __u32 pw_lists6(void *tables, struct pw_header *header, struct pw_addr *address)
-{
-	__u64 high = (__u64)pw_be32(address->word[0]) << 32 | pw_be32(address->word[1]);
-	__u64 descriptor = header->v6_root;
-	if (pw_lists6_half(tables, header->v6_page, high, &descriptor)) {
-		__u64 low = (__u64)pw_be32(address->word[2]) << 32 | pw_be32(address->word[3]);
-		pw_lists6_half(tables, header->v6_page, low, &descriptor);
-	}
-	return descriptor & 3;
-}
-
-/* The policy of the interface that the packet came in by. Its index goes by the scratch memory, so
- * that the verifier sees one pointer and not one for each probe. */
-static __always_inline struct pw_policy *pw_policy_of(struct pw_header *header,
+/* The same by looking at all places. Its index goes by the scratch memory, so that the verifier sees
+ * one pointer and not one for each probe. */
+static __always_inline struct pw_policy *pw_policy_of(struct xdp_md *context,
+						      struct pw_header *header,
 						      struct pw_scratch *scratch)
 {
 	struct pw_policy *slots = (void *)header + PW_POLICY_OFFSET;
-	__u32 ifindex = scratch->packet.ifindex;
+	__u32 ifindex = context->ingress_ifindex;
 	scratch->index = 0;
 	for (int i = 0; i < PW_POLICY_PROBES; i++) {
 		__u32 index = (ifindex + i) % PW_POLICY_SLOTS;

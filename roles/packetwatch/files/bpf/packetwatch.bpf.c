@@ -69,10 +69,12 @@ static __always_inline __u32 pw_connection(struct xdp_md *context, struct pw_hea
 		return packet->passed;
 
 	pw_source_of(packet, &scratch->source);
-	struct pw_track *track = pw_track_of(scratch, counters);
+	scratch->port = packet->ports_known ? packet->dport : pw_some_port();
+	struct pw_track *track = tracks_get(&scratch->source);
+	if (!track)
+		track = pw_track_begin(scratch, policy, counters);
 	if (!track)
 		return packet->passed;
-	scratch->port = packet->ports_known ? packet->dport : pw_some_port();
 	pw_track_port(track, scratch, policy->window_ns);
 	if (pw_track_count(track, scratch, policy->window_ns, policy->scan_ports) <
 	    policy->scan_ports)
@@ -117,12 +119,10 @@ static __always_inline __u32 pw_unlisted(struct xdp_md *context, struct pw_heade
 	return pw_connection(context, header, policy, shared, counters, scratch);
 }
 
-/* A denied source: dropped, or only told about. */
-static __always_inline __u32 pw_denied(struct pw_header *header, struct pw_policy *policy,
-				       struct pw_counters *counters, struct pw_packet *packet)
+/* A denied source that passes only because we monitor. */
+static __always_inline __u32 pw_would_deny(struct pw_header *header, struct pw_counters *counters,
+					   struct pw_packet *packet)
 {
-	if (policy->action != PW_ACTION_MONITOR)
-		return PW_DROP_DENY;
 	struct pw_shared *shared = shared_get();
 	if (shared)
 		pw_log_would_drop(header, shared, counters, packet, bpf_ktime_get_coarse_ns(),
@@ -130,18 +130,18 @@ static __always_inline __u32 pw_denied(struct pw_header *header, struct pw_polic
 	return PW_PASS_MONITOR_DENY;
 }
 
-/* Everything behind the lists' verdict that is not plain. */
+/* Behind the lists, whatever is not plain; denied: the lists would drop it. */
 static __always_inline __u32 pw_decide(struct xdp_md *context, struct pw_header *header,
 				       struct pw_counters *counters, struct pw_scratch *scratch,
-				       __u32 listed)
+				       __u32 denied)
 {
 	struct pw_packet *packet = &scratch->packet;
-	packet->ifindex = context->ingress_ifindex;
-	struct pw_policy *policy = pw_policy_of(header, scratch);
+	struct pw_policy *policy = pw_policy_of(context, header, scratch);
 	if (policy->action == PW_ACTION_OFF)
 		return PW_PASS_OFF;
-	if (listed == PW_DENY)
-		return pw_denied(header, policy, counters, packet);
+	packet->ifindex = context->ingress_ifindex;
+	if (denied)
+		return pw_would_deny(header, counters, packet);
 	packet->flags = 0;
 	packet->passed = PW_PASS_UNLISTED;
 	if (packet->upper == PW_UPPER_OPAQUE)
@@ -151,59 +151,93 @@ static __always_inline __u32 pw_decide(struct xdp_md *context, struct pw_header 
 	return pw_unlisted(context, header, policy, counters, scratch);
 }
 
-/* More tags than we read: what is behind them cannot be told, so it does not pass. */
-static __always_inline __u32 pw_overtagged(struct xdp_md *context, struct pw_header *header,
-					   struct pw_scratch *scratch)
+/* What must not pass, as the policy has it: the reason to drop it, or what lets it pass. */
+static __always_inline __u32 pw_denied(struct xdp_md *context, struct pw_header *header,
+				       __u32 reason)
 {
-	scratch->packet.ifindex = context->ingress_ifindex;
-	struct pw_policy *policy = pw_policy_of(header, scratch);
-	if (policy->action == PW_ACTION_OFF)
-		return PW_PASS_OFF;
-	return policy->action == PW_ACTION_MONITOR ? PW_PASS_MONITOR_DENY : PW_DROP_VLAN;
+	struct pw_policy *policy = pw_policy_likely(context, header);
+	if (!policy) {
+		struct pw_scratch *scratch = scratch_get();
+		if (!scratch)
+			return reason;
+		policy = pw_policy_of(context, header, scratch);
+	}
+	if (policy->action == PW_ACTION_ENFORCE)
+		return reason;
+	return policy->action == PW_ACTION_OFF ? PW_PASS_OFF : PW_PASS_MONITOR_DENY;
 }
 
-/* Parse into *packet and look the source up; false if the IP header is not whole. */
-static __always_inline int pw_ipv4(struct xdp_md *context, struct pw_cursor *cursor, void *tables,
-				   struct pw_header *header, struct pw_packet *packet,
-				   __u32 *listed)
+/* Most packets are decided by the lists, or pass because they begin nothing: they cost no more than
+ * what that takes. */
+static __always_inline __u32 pw_ipv4(struct xdp_md *context, struct pw_cursor *cursor, void *tables,
+				     struct pw_header *header, struct pw_counters *counters)
 {
 	struct iphdr *ip = cursor->at;
+	__u32 denied = 0;
 	if ((void *)(ip + 1) > cursor->end || ip->version != 4 || ip->ihl < 5)
-		return 0;
+		return PW_PASS_MALFORMED;
+	if (header->features & PW_F_LISTS4) {
+		__u32 listed = pw_lists4(tables, header, pw_be32(ip->saddr));
+		if (listed == PW_ALLOW)
+			return PW_PASS_ALLOW;
+		if (listed)
+			denied = pw_denied(context, header, PW_DROP_DENY);
+		if (denied && denied != PW_PASS_MONITOR_DENY)
+			return denied;
+	}
+	int decided = !denied && !(header->features & PW_F_SCOPE_ALL);
+	if (decided && pw_is_plain4(cursor, ip))
+		return PW_PASS_UNLISTED;
+	struct pw_scratch *scratch = scratch_get();
+	if (!scratch)
+		return PW_PASS_NO_TABLES;
+	struct pw_packet *packet = &scratch->packet;
+	pw_parse_upper4(context, cursor, ip, packet);
+	if (decided && !packet->upper)
+		return PW_PASS_UNLISTED;
 	packet->family = PW_IPV4;
 	packet->saddr.word[0] = packet->saddr.word[1] = 0;
 	packet->daddr.word[0] = packet->daddr.word[1] = 0;
 	packet->saddr.word[2] = packet->daddr.word[2] = bpf_htonl(0xffff);
 	packet->saddr.word[3] = ip->saddr;
 	packet->daddr.word[3] = ip->daddr;
-	if (header->features & PW_F_LISTS4)
-		*listed = pw_lists4(tables, header, pw_be32(ip->saddr));
-	pw_parse_upper4(context, cursor, ip, packet);
-	return 1;
+	return pw_decide(context, header, counters, scratch, denied);
 }
 
-static __always_inline int pw_ipv6(struct xdp_md *context, struct pw_cursor *cursor, void *tables,
-				   struct pw_header *header, struct pw_packet *packet,
-				   __u32 *listed)
+static __always_inline __u32 pw_ipv6(struct xdp_md *context, struct pw_cursor *cursor, void *tables,
+				     struct pw_header *header, struct pw_counters *counters)
 {
+	struct pw_scratch *scratch = scratch_get();
+	if (!scratch)
+		return PW_PASS_NO_TABLES;
+	struct pw_packet *packet = &scratch->packet;
 	struct ipv6hdr *ip = cursor->at;
+	__u32 denied = 0;
 	if ((void *)(ip + 1) > cursor->end || ip->version != 6)
-		return 0;
-	packet->family = PW_IPV6;
+		return PW_PASS_MALFORMED;
 	__builtin_memcpy(&packet->saddr, &ip->saddr, sizeof(packet->saddr));
-	__builtin_memcpy(&packet->daddr, &ip->daddr, sizeof(packet->daddr));
-	if (header->features & PW_F_LISTS6)
-		*listed = pw_lists6(tables, header, &packet->saddr);
+	if (header->features & PW_F_LISTS6) {
+		__u32 listed = pw_lists6(tables, header, scratch);
+		if (listed == PW_ALLOW)
+			return PW_PASS_ALLOW;
+		if (listed)
+			denied = pw_denied(context, header, PW_DROP_DENY);
+		if (denied && denied != PW_PASS_MONITOR_DENY)
+			return denied;
+	}
 	pw_parse_upper6(context, cursor, ip, packet);
-	return 1;
+	if (!denied && !packet->upper && !(header->features & PW_F_SCOPE_ALL))
+		return PW_PASS_UNLISTED;
+	packet->family = PW_IPV6;
+	__builtin_memcpy(&packet->daddr, &ip->daddr, sizeof(packet->daddr));
+	return pw_decide(context, header, counters, scratch, denied);
 }
 
 PW_SECTION("xdp.frags")
 int packetwatch(struct xdp_md *context)
 {
 	struct pw_counters *counters = counters_get();
-	struct pw_scratch *scratch = scratch_get();
-	if (!counters || !scratch)
+	if (!counters)
 		return XDP_PASS;
 	void *tables = generation_get();
 	struct pw_header *header = tables ? pw_page(tables, 0) : 0;
@@ -214,31 +248,24 @@ int packetwatch(struct xdp_md *context)
 		.at = (void *)(long)context->data,
 		.end = (void *)(long)context->data_end,
 	};
-	struct pw_packet *packet = &scratch->packet;
-	__u32 listed = PW_NONE;
-	packet->ports_known = packet->sport = packet->dport = 0;
+	__u32 family = PW_OTHER;
+	__u32 reason = PW_PASS_NOT_IP;
 	switch (pw_parse_ethernet(&cursor)) {
 	case ETH_P_IP:
-		if (!pw_ipv4(context, &cursor, tables, header, packet, &listed))
-			return pw_verdict(counters, PW_PASS_MALFORMED, PW_IPV4);
+		family = PW_IPV4;
+		reason = pw_ipv4(context, &cursor, tables, header, counters);
 		break;
 	case ETH_P_IPV6:
-		if (!pw_ipv6(context, &cursor, tables, header, packet, &listed))
-			return pw_verdict(counters, PW_PASS_MALFORMED, PW_IPV6);
+		family = PW_IPV6;
+		reason = pw_ipv6(context, &cursor, tables, header, counters);
 		break;
 	case PW_VLAN:
 	case PW_VLAN_S:
-		return pw_verdict(counters, pw_overtagged(context, header, scratch), PW_OTHER);
+		/* More tags than we read: what is behind them cannot be told, so it does not pass. */
+		reason = pw_denied(context, header, PW_DROP_VLAN);
+		break;
 	case 0:
-		return pw_verdict(counters, PW_PASS_MALFORMED, PW_OTHER);
-	default:
-		return pw_verdict(counters, PW_PASS_NOT_IP, PW_OTHER);
+		reason = PW_PASS_MALFORMED;
 	}
-
-	__u32 reason = PW_PASS_UNLISTED;
-	if (listed == PW_ALLOW)
-		reason = PW_PASS_ALLOW;
-	else if (listed || packet->upper || header->features & PW_F_SCOPE_ALL)
-		reason = pw_decide(context, header, counters, scratch, listed);
-	return pw_verdict(counters, reason, packet->family);
+	return pw_verdict(counters, reason, family);
 }

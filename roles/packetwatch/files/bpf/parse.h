@@ -100,10 +100,25 @@ static __always_inline void pw_parse_tcp(struct xdp_md *context, struct pw_curso
 	packet->ports_known = 1;
 }
 
+/* Most packets: another protocol, or a whole TCP header that begins nothing. What this does not know
+ * it leaves to those below. */
+static __always_inline int pw_is_plain4(struct pw_cursor *cursor, struct iphdr *ip)
+{
+	if (ip->protocol != IPPROTO_TCP)
+		return 1;
+	__u8 *tcp = (void *)(ip + 1);
+	if (ip->ihl != 5 || (void *)(tcp + PW_TCP_FLAGS_END) > cursor->end ||
+	    ip->frag_off & bpf_htons(PW_FRAGMENT_MORE | PW_FRAGMENT_OFFSET) ||
+	    pw_be16(ip->tot_len) < sizeof(*ip) + PW_TCP_FLAGS_END)
+		return 0;
+	return (tcp[13] & (PW_TCP_SYN | PW_TCP_ACK)) != PW_TCP_SYN;
+}
+
 /* The upper layer of an IPv4 packet whose header was checked. */
 static __always_inline void pw_parse_upper4(struct xdp_md *context, struct pw_cursor *cursor,
 					    struct iphdr *ip, struct pw_packet *packet)
 {
+	packet->ports_known = packet->sport = packet->dport = 0;
 	packet->upper = PW_UPPER_OTHER;
 	if (ip->protocol != IPPROTO_TCP)
 		return;
@@ -138,6 +153,7 @@ static __always_inline void pw_parse_upper6(struct xdp_md *context, struct pw_cu
 	cursor->remaining = pw_be16(ip->payload_len);
 	if (!cursor->remaining) /* a jumbogram (RFC 2675): its length is in an option */
 		cursor->remaining = 0xffff;
+	packet->ports_known = packet->sport = packet->dport = 0;
 	packet->upper = PW_UPPER_OTHER;
 	for (int i = 0; i <= PW_EXT_MAX; i++) {
 		if (next == IPPROTO_TCP) {

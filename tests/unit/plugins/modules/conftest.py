@@ -43,8 +43,7 @@ class FakeHost:
             digest_before="aa",
             digest_after="bb",
             counts={"allow": 1, "deny": 2},
-            before="old\n",
-            after="new\n",
+            texts=lambda: ("old\n", "new\n"),
             live=True,
         )
 

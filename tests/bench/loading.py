@@ -1,0 +1,223 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A million addresses from a text file until they are live, and what they take of the kernel's memory.
+
+Times are processor seconds of the process that does it, from its start to its end.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from kernel.hosting import ROOT, Site, Wire
+
+from bench import addresses
+from bench.addresses import IPV6
+from bench.place import Place
+from bench.rivals import command, ipset_text, nft_text
+from bench.rounds import Case
+from packetwatch_core._bulk import read_prefixes
+from packetwatch_core._compile import PYTHON
+from packetwatch_core._generation import Areas, build, capacity_for, go_live, make_slot
+from packetwatch_core._libbpf import Map
+from packetwatch_core._policy import resolve_policies
+from packetwatch_core._tables import compile_tables
+
+MILLION = 1_000_000
+MIB = 1 << 20
+
+
+def cpu_seconds(argv: Sequence[str], stdin: Path | None = None) -> float:
+    """User and system time of a command, which must succeed."""
+    with open(stdin or os.devnull, "rb") as source:
+        process = subprocess.Popen(argv, stdin=source, stdout=subprocess.DEVNULL)
+    _pid, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise OSError(f"{' '.join(argv)} failed")
+    return usage.ru_utime + usage.ru_stime
+
+
+class Ours:
+    """A host that gets one list after another; each differs from the one before."""
+
+    def __init__(self, place: Place) -> None:
+        self._site: Site = place.site()
+        self._folder = place.folder / "library"
+        self._folder.mkdir(exist_ok=True)
+        library = self._folder / "packetwatch_core"
+        if not library.exists():
+            library.symlink_to(ROOT / "plugins" / "module_utils")
+
+    def case(self, *texts: Path) -> Case:
+        """Seconds to make the next of these lists live."""
+        turns = itertools.cycle(texts)
+        script = str(Path(__file__).with_name("apply.py"))
+
+        def case() -> float:
+            argv = [PYTHON, script, str(self._folder), str(next(turns)), *self._site.paths]
+            with self._site.wire.host.entered():
+                return cpu_seconds(argv)
+
+        return case
+
+
+class Loading:
+    """Cases by name, in seconds; memory in MiB."""
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self.seconds: dict[str, Case] = {}
+        self.memory: dict[str, Case] = {}
+        self.wire: Wire = place.wire()
+
+    def file(self, name: str, text: str) -> Path:
+        path = self.place.folder / name
+        path.write_text(text, encoding="ascii")
+        return path
+
+    def lists(self, name: str, lines: Sequence[Sequence[str]]) -> list[Path]:
+        return [
+            self.file(f"{name}{number}", "".join(f"{line}\n" for line in each))
+            for number, each in enumerate(lines)
+        ]
+
+    def rival(self, argv: Sequence[str], text: Path, undo: Sequence[Sequence[str]]) -> Case:
+        """Seconds that a tool takes for its file; then all that is undone."""
+
+        def case() -> float:
+            with self.wire.host.entered():
+                seconds = cpu_seconds(argv, text)
+                for each in undo:
+                    command(*each)
+            return seconds
+
+        return case
+
+
+def add_loading(loading: Loading) -> None:
+    """IPv4 in random order and sorted, IPv6, and half of each."""
+    one, two = (addresses.hosts4(range(first, first + MILLION)) for first in (1, 1 + MILLION))
+    ordered = [
+        [addresses.text4(n) for n in sorted(map(addresses.address4, range(f, f + MILLION)))]
+        for f in (1, 1 + MILLION)
+    ]
+    six = [addresses.hosts6(range(f, f + MILLION), IPV6) for f in (1, 1 + MILLION)]
+    half = MILLION // 2
+    mixed = [_shuffled(four[:half] + other[:half]) for four, other in zip((one, two), six)]
+    kinds = {
+        "IPv4": [one, two],
+        "IPv4, sorted": ordered,
+        "IPv6": six,
+        "half IPv4, half IPv6": mixed,
+    }
+    for name, lines in kinds.items():
+        ours = Ours(loading.place)
+        loading.seconds[f"load {name}"] = ours.case(*loading.lists(name.replace(" ", ""), lines))
+
+    four = loading.file("ipset4", ipset_text("bench4", one))
+    six_ = loading.file("ipset6", ipset_text("bench6", six[0], "inet6"))
+    both = ipset_text("bench4", one[:half]) + ipset_text("bench6", six[0][:half], "inet6")
+    restore, destroy = ("ipset", "restore"), [("ipset", "destroy")]
+    loading.seconds["load IPv4, ipset"] = loading.rival(restore, four, destroy)
+    loading.seconds["load IPv6, ipset"] = loading.rival(restore, six_, destroy)
+    loading.seconds["load half IPv4, half IPv6, ipset"] = loading.rival(
+        restore, loading.file("ipset46", both), destroy
+    )
+    nft = loading.file("nft4", nft_text("load", one))
+    undo = [("nft", "delete", "table", "netdev", "load")]
+    loading.seconds["load IPv4, nft"] = loading.rival(("nft", "-f", "-"), nft, undo)
+    image_case(loading, one)
+    loading.memory["kernel memory, ipset 1M"] = lambda: loading_memory(loading.wire, four)
+
+
+def image_case(loading: Loading, hosts: list[str]) -> None:
+    """The kernel's part of ours: the pages written, the map frozen, the pointer moved."""
+    prefixes = read_prefixes("\n".join(hosts), "bench", 0, True, "deny")
+    nothing = read_prefixes("", "bench", 0, True, "allow")
+    areas = Areas.of(compile_tables(nothing, prefixes), bytes(32), 0)
+    image = build(areas, resolve_policies({}), {}, bytes(32))
+    capacity = capacity_for(image.pages)
+    slot = make_slot(capacity)
+    loading.place.open.callback(slot.close)
+
+    def seconds() -> float:
+        started = time.clock_gettime_ns(time.CLOCK_THREAD_CPUTIME_ID)
+        go_live(slot, image, capacity)
+        return (time.clock_gettime_ns(time.CLOCK_THREAD_CPUTIME_ID) - started) / 1e9
+
+    def memory() -> float:
+        def fill() -> Callable[[], None]:
+            fresh = make_slot(capacity)
+            go_live(fresh, image, capacity)
+            return fresh.close
+
+        return _grown(fill)
+
+    loading.seconds["load IPv4, kernel part"] = seconds
+    loading.memory["kernel memory, 1M"] = memory
+
+
+def add_small(loading: Loading) -> None:
+    """What ten entries take: the kernel's own account of the generation's map."""
+    site = loading.place.site()
+    with site.wire.host.entered():
+        site.lists("\n".join(addresses.hosts4(range(1, 9))) + "\n2001:db8::/32\n2001:db8:1::1\n")
+        number = site.generation_id()
+
+    def memory() -> float:
+        with Map.by_id(number) as found:
+            return _locked(found) / MIB
+
+    loading.memory["kernel memory, ten entries"] = memory
+
+
+def loading_memory(wire: Wire, text: Path) -> float:
+    """MiB that an ipset takes."""
+
+    def fill() -> Callable[[], None]:
+        with wire.host.entered():
+            cpu_seconds(("ipset", "restore"), text)
+        return lambda: _in(wire, "ipset", "destroy")
+
+    return _grown(fill)
+
+
+def _in(wire: Wire, *argv: str) -> None:
+    with wire.host.entered():
+        command(*argv)
+
+
+def _grown(fill: Callable[[], Callable[[], None]]) -> float:
+    """MiB by which the kernel's memory grows; undoes it."""
+    before = _kernel_bytes()
+    undo = fill()
+    grown = _kernel_bytes() - before
+    undo()
+    return grown / MIB
+
+
+def _kernel_bytes() -> int:
+    """Slab, vmalloc and per-CPU memory, when it has settled."""
+    time.sleep(0.3)
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    fields = {name: int(rest.split()[0]) for name, rest in (line.split(":") for line in lines)}
+    return 1024 * sum(fields[name] for name in ("SUnreclaim", "VmallocUsed", "Percpu"))
+
+
+def _locked(found: Map) -> int:
+    lines = Path(f"/proc/self/fdinfo/{found.fd}").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("memlock:"))
+
+
+def _shuffled(lines: list[str]) -> list[str]:
+    random.Random(46).shuffle(lines)
+    return lines

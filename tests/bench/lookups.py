@@ -1,0 +1,189 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The cost of one packet in the kernel: lists and bans, beside xdp-filter and hashes."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from kernel import packets
+from kernel.hosting import OWN, Namespace, Site
+
+from bench import addresses
+from bench.addresses import IPV4, IPV6_CLUSTERED
+from bench.objects import Object
+from bench.place import Place
+from bench.rivals import XdpFilter
+from bench.rounds import Case
+from bench.runs import Run, Varied
+from packetwatch_core._bans import Bans
+from packetwatch_core._info import BAN_MAPS
+from packetwatch_core._loaded import Loaded
+from packetwatch_core._prog import Program
+
+MILLION = 1_000_000
+PREFIXES, ALLOWED, BANS = 10_000, 1_000, 10_000
+# First number and count. Lists begin with 1, as 0 is 0.0.0.0, which ipset refuses.
+LISTED = (1, MILLION)
+UNLISTED = (1 << 31, (1 << 31) - 1)
+REPEAT = 200_000
+PASS, DROP = 2, 1
+
+
+def frame4(source: str, flags: int = packets.ACK, port: int = 443) -> bytes:
+    return packets.syn4(source, port, OWN, flags)
+
+
+ACK4 = frame4("198.51.100.200")
+ACK6 = packets.syn6("2001:db8::1", 443, "2001:db8::2", packets.ACK)
+DENIED4 = frame4(addresses.hosts4([77])[0])
+
+
+class Target(NamedTuple):
+    """A program under test, where its packets come in, and what can vary their sources."""
+
+    program: Program
+    ifindex: int
+    home: Namespace
+    varied: Varied
+
+
+class Lookups:
+    """Cases by name; each is one figure in nanoseconds a packet."""
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self.cases: dict[str, Case] = {}
+        self._home = place.wire().host
+        self._objects = self._object(True)
+        self._varied = Varied(self._objects)
+
+    def _object(self, frags: bool, **sizes: int) -> Object:
+        found = Object(self.place.programs, frags, **sizes)
+        self.place.open.callback(found.close)
+        return found
+
+    # Targets
+
+    def site(self, deny: Sequence[str], allow: Sequence[str] = (), lists: int = 1) -> Site:
+        """Our filter with these lists, dealt out to so many names."""
+        site = self.place.site()
+        with site.wire.host.entered():
+            for number in range(lists):
+                texts = "\n".join(deny[number::lists]), "\n".join(allow[number::lists])
+                site.lists(*texts, name=f"list{number}", force=True)
+        return site
+
+    def ours(self, site: Site, interface: str = "pw0") -> Target:
+        with site.wire.host.entered():
+            ifindex = socket.if_nametoindex(interface)
+            return Target(site.program(interface), ifindex, site.wire.host, self._varied)
+
+    def bare(self, verdict: int) -> Target:
+        """The floor: a program that does nothing but return this."""
+        program = self._objects.program("drop" if verdict == DROP else "pass")
+        return Target(program, 0, self._home, self._varied)
+
+    def xdp_filter(self) -> Target:
+        rival = XdpFilter(self.place.wire())
+        return Target(rival.program, rival.ifindex, rival.wire.host, self._varied)
+
+    def hash(self, program: str, name: str, keys: bytes, size: int) -> Target:
+        """A bare lookup in a hash with these keys."""
+        count = len(keys) // size
+        objects = self._object(False, **{name: count})
+        objects.map(name).update_many(keys, struct.pack("=I", 1) * count, count)
+        return Target(objects.program(program), 0, self._home, Varied(objects))
+
+    def array(self, pages: int) -> Target:
+        """A bare read at random in an array of so many pages of 64 KiB."""
+        objects = self._object(False, array=pages)
+        varied = Varied(objects, pages=pages)
+        return Target(objects.program("read_array"), 0, self._home, varied)
+
+    # Cases
+
+    def same(self, name: str, target: Target, frame: bytes, verdict: int) -> None:
+        """One source again and again."""
+        run = Run(target.program, frame, target.ifindex, target.home)
+        self._add(name, run, verdict, lambda: None)
+
+    def random(
+        self, name: str, target: Target, numbers: tuple[int, int], verdict: int, layout: int = IPV4
+    ) -> None:
+        """Another source for each packet."""
+        frame = ACK4 if layout == IPV4 else ACK6
+        prepare = target.varied.prepare(target.program, numbers, layout)
+        run = Run(target.varied.program, frame, target.ifindex, target.home)
+        self._add(name, run, verdict, prepare)
+
+    def _add(self, name: str, run: Run, verdict: int, prepare: Callable[[], None]) -> None:
+        prepare()
+        found = run.verdict()
+        if found != verdict:
+            raise AssertionError(f"{name}: verdict {found}, expected {verdict}")
+
+        def case() -> float:
+            prepare()
+            return run.cost(REPEAT)
+
+        self.cases[name] = case
+
+
+def add_ipv4(lookups: Lookups) -> None:
+    """xdp-filter's ten thousand hosts, then a million with everything on."""
+    rival = lookups.xdp_filter()
+    ten = lookups.ours(lookups.site(addresses.hosts4(range(1, XdpFilter.ENTRIES + 1))))
+    lookups.same("bare drop", lookups.bare(DROP), ACK4, DROP)
+    lookups.same("bare pass", lookups.bare(PASS), ACK4, PASS)
+    lookups.same("denied, 10k list", ten, DENIED4, DROP)
+    lookups.same("denied, xdp-filter 10k", rival, DENIED4, DROP)
+    lookups.same("established, xdp-filter 10k", rival, ACK4, PASS)
+
+    deny = addresses.hosts4(range(1, MILLION + 1)) + addresses.prefixes4(PREFIXES)
+    allow = addresses.hosts4(range(UNLISTED[0] - ALLOWED, UNLISTED[0]))
+    site = lookups.site(deny, allow)
+    ban_some(site, BANS)
+    full = lookups.ours(site)
+    lookups.same("established, everything on", full, ACK4, PASS)
+    sixteen = lookups.ours(lookups.site(deny, allow, lists=16))
+    keys = b"".join(addresses.address4(n).to_bytes(4, "big") for n in range(1, MILLION + 1))
+    table = lookups.hash("lookup4", "hash4", keys, 4)
+    for kind, sources, verdict in (("denied", LISTED, DROP), ("unlisted", UNLISTED, PASS)):
+        lookups.random(f"random {kind}", full, sources, verdict)
+        lookups.random(f"random {kind}, 16 lists", sixteen, sources, verdict)
+        lookups.random(f"random {kind}, floor", lookups.bare(verdict), sources, verdict)
+        lookups.random(f"random {kind}, hash", table, sources, verdict)
+    array = lookups.array(area_pages(site))
+    lookups.random("random array read", array, UNLISTED, PASS)
+
+
+def add_ipv6(lookups: Lookups, layout: int) -> None:
+    """A million hosts, uniform or in clusters."""
+    name = "IPv6 clustered" if layout == IPV6_CLUSTERED else "IPv6 uniform"
+    numbers = range(1, MILLION + 1)
+    ours = lookups.ours(lookups.site(addresses.hosts6(numbers, layout)))
+    keys = b"".join(addresses.address6(n, layout).to_bytes(16, "big") for n in numbers)
+    table = lookups.hash("lookup6", "hash6", keys, 16)
+    for kind, sources, verdict in (("denied", LISTED, DROP), ("unlisted", UNLISTED, PASS)):
+        lookups.random(f"{name}, {kind}", ours, sources, verdict, layout)
+        lookups.random(f"{name}, {kind}, floor", lookups.bare(verdict), sources, verdict, layout)
+        lookups.random(f"{name}, {kind}, hash", table, sources, verdict, layout)
+
+
+def ban_some(site: Site, count: int) -> None:
+    """Ban sources by hand that nobody here uses."""
+    bans = Bans(site.host.pins.open_run_maps(BAN_MAPS))
+    for number in range(count):
+        bans.add(f"172.16.{number >> 8 & 255}.{number & 255}", 86400)
+
+
+def area_pages(site: Site) -> int:
+    """Pages of the compiled IPv4 lists."""
+    with site.wire.host.entered(), Loaded(site.host.pins) as loaded, loaded.generation() as current:
+        return int(current.header["v6_page"] - current.header["v4_page"])
