@@ -441,9 +441,14 @@ def test_memory_with_all_clients_and_bans(host: Controlled) -> None:
     """As many bans as the map takes, all told at once, to a client that follows everything."""
     with host.connect() as slow:
         slow.sendall(b'{"command":"watch"}\n')
+        assert host.process is not None
+        # Stopped, so that it meets all of them at once.
+        host.process.send_signal(signal.SIGSTOP)
         with host.bans() as bans:
             for number in range(12000):
                 bans.add(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}", 3600)
+        host.process.send_signal(signal.SIGCONT)
+        time.sleep(3)
         assert len(host.ctl("bans", "--json", user=READER).json["bans"]) == 12000
         host.ctl("top", "--json", user=READER)
         print("agent VmHWM", host.resident_kib("VmHWM"), "VmRSS", host.resident_kib())

@@ -185,6 +185,9 @@ class Keeper:
             if ban.since > self._seen:
                 self.made[ban.origin_name] = self.made.get(ban.origin_name, 0) + 1
                 lines.append(self._lines.ban(ban, ban.origin_name))
+            if len(lines) >= _LINES:
+                self._output.write(lines)
+                lines.clear()
             self._followed[key] = ban
         self._output.write(lines)
 
