@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 from kernel.agent_process import AgentProcess
 from kernel.datapath import Datapath
-from kernel.hosting import DENIED, Site, dummy_program
+from kernel.hosting import DENIED, Site, dummy_program, wait
 from kernel.packets import ethernet, ipv4, syn4
 
 from packetwatch_core._attach import attach
+from packetwatch_core._prog import attached
 
 pytest_plugins = ("kernel.site_fixtures",)
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="loads programs")
@@ -99,10 +100,12 @@ def test_metrics_tell_our_program_from_another(filtered: Site, tmp_path: Path) -
         assert agent.metrics()['packetwatch_entries_declared{list="deny"}'] == 2
 
         os.unlink(filtered.host.pins.link("pw0"))
+        wait(lambda: attached(socket.if_nametoindex("pw0")).mode == "none")
         with dummy_program() as foreign:
             held = attach(foreign, "pw0", socket.if_nametoindex("pw0"), "native")
             assert agent.metrics()['packetwatch_attached{interface="pw0",mode="native"}'] == 0
             held.link.close()
+        wait(lambda: attached(socket.if_nametoindex("pw0")).mode == "none")
         assert agent.metrics()['packetwatch_attached{interface="pw0",mode="none"}'] == 0
     finally:
         agent.close()

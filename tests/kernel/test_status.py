@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kernel.hosting import DENIED, Site, dummy_program, ip, source_text
+from kernel.hosting import DENIED, Site, dummy_program, ip, source_text, wait
 
 from packetwatch_core import _abi
 from packetwatch_core._attach import attach
 from packetwatch_core._errors import PacketwatchError
 from packetwatch_core._libbpf import Map
+from packetwatch_core._prog import attached
 
 pytest_plugins = ("kernel.site_fixtures",)
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="loads programs")
@@ -128,6 +129,7 @@ def test_another_program_in_our_place_is_found(filtered: Site) -> None:
     filtered.wire.add("pw1")
     filtered.host.attach("pw1")
     os.unlink(filtered.host.pins.link("pw1"))
+    wait(lambda: attached(socket.if_nametoindex("pw1")).mode == "none")
     with dummy_program() as foreign:
         held = attach(foreign, "pw1", socket.if_nametoindex("pw1"), "auto")
         assert filtered.host.verify() == ["pw1 is not filtered"]
