@@ -158,7 +158,7 @@ def _with_text(state: State, kind: str, name: str, lines: list[str]) -> State:
     lists = {key: text for key, text in getattr(state, kind).items() if key != name}
     if lines:
         lists[name] = "".join(f"{line}\n" for line in lines)
-    return state._replace(**{kind: lists})
+    return state._replace(allow=lists) if kind == "allow" else state._replace(deny=lists)
 
 
 def _lines(text: str, path: str) -> list[tuple[str, Entry | None]]:
