@@ -2,10 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Who locks himself out of a host: it returns by itself, whatever becomes of the controller or of it.
-
-Runs before the tests of a host's life, which end with the removal.
-"""
+"""Who locks himself out of a host: it returns by itself, whatever becomes of the controller or of it."""
 
 from __future__ import annotations
 
@@ -18,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from lab.fleet import Fleet
-from lab.topology import CONTROLLER, CONTROLLER_NUMBER, ipv4, ipv6
+from lab.topology import CONTROLLER
 from lab.traffic import Answer, connect
 from testinfra.utils.ansible_runner import AnsibleRunner
 
@@ -123,8 +120,3 @@ def test_the_host_loses_power(host: Any, fleet: Fleet, machine: Machine) -> None
     assert "lockout.list" not in declared(machine)
     unit = "packetwatch-xdp@eth0.service"
     assert machine.ssh(["systemctl", "is-active", unit]).stdout.strip() == "active"
-
-
-def test_addresses_of_the_lab() -> None:
-    assert ipv4(CONTROLLER_NUMBER).startswith("10.77.0.")
-    assert ipv6(CONTROLLER_NUMBER).startswith("fd77::")
