@@ -19,11 +19,10 @@ import os
 import time
 import typing as t
 
-from . import _attach, _former, _pending, _protect
+from . import _attach, _pending, _protect
 from ._address import format_prefix, parse_prefix
 from ._alarm import Alarm
 from ._compile import Compiler
-from ._deadline import Deadline
 from ._describe import count_lists, describe
 from ._errors import InvalidInput, PacketwatchError, Pending, Returned
 from ._generation import build, capacity_for
@@ -41,6 +40,7 @@ from ._store import MODES, State, Store, check_interface
 if t.TYPE_CHECKING:
     from ._bans import Ban, Bans
     from ._compile import Bytecode
+    from ._deadline import Deadline
     from ._edits import Edit
     from ._generation import Image
     from ._libbpf import Map
@@ -129,7 +129,6 @@ class Host:
         self.pins = Pins(self.paths.bpffs)
         self._compiler = Compiler(run, self.paths.cache)
         self._alarm = Alarm(run, self.paths.runtime, self.paths.units)
-        self._deadline = Deadline(run, self.paths.runtime, self.paths.units, self.paths.pending)
         self._record = Record(self.paths.pending)
         self._status = Status(self.paths.status)
 
@@ -585,10 +584,17 @@ class Host:
         self._refuse_second(pending)
         return None
 
+    def _deadline(self) -> Deadline:
+        # Imported here, as _former below: what a boot does not need would cost it memory.
+        from ._deadline import Deadline
+
+        paths = self.paths
+        return Deadline(self._run, paths.runtime, paths.units, paths.pending)
+
     def _check_terms(self, terms: Terms) -> None:
         _pending.check_terms(terms)
         if terms.seconds:
-            self._deadline.check()
+            self._deadline().check()
 
     def _refuse_second(self, pending: Change | None) -> None:
         if pending:
@@ -628,10 +634,12 @@ class Host:
 
     def _begin(self, loaded: Loaded, after: State, terms: Terms) -> Change:
         """Write the candidate, set the timer, record the change, keep what it replaces."""
+        from . import _former
+
         number = self.store.write_candidate(after)
         change = _pending.begin(terms, number, _former.modes(loaded), loaded.program is not None)
         self._record.make_folder()
-        self._deadline.arm(terms.seconds)
+        self._deadline().arm(terms.seconds)
         self._record.write(change)
         _former.keep(loaded, self.pins)
         return change
@@ -645,7 +653,7 @@ class Host:
     def _tidy(self) -> None:
         self.pins.remove_former()
         with contextlib.suppress(PacketwatchError):
-            self._deadline.disarm()
+            self._deadline().disarm()
         with contextlib.suppress(PacketwatchError):
             self.store.prune()
 
@@ -662,6 +670,8 @@ class Host:
 
     def _return(self, change: Change) -> Change:
         """Let what is confirmed be in force again: from what is kept, at once, or by compiling."""
+        from . import _former
+
         dummy, state = self.store.read_current()
         done = False
         with contextlib.suppress(PacketwatchError, OSError), Loaded(self.pins) as loaded:
@@ -672,6 +682,8 @@ class Host:
         return self._end(change, _pending.RETURNED)
 
     def _rebuild(self, loaded: Loaded, state: State, change: Change) -> None:
+        from . import _former
+
         bytecode = self._bytecode_of(state)()
         image, dummy = self._image(loaded, state, loaded.ifindexes, bytecode.digest)
         with loaded.generation() as current:

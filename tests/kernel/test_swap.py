@@ -346,7 +346,7 @@ def test_death_amid_the_first_attach(site: Site) -> None:
         site.host.detach("pw0")
         for step in moments(steps, seed):
             killed_at(step, attach)
-            crash.check([before, after], attach)
+            crash.check([before, before._replace(program=after.program), after], attach)
             objects = site.objects()
             site.host.detach("pw0")
             assert not Path(site.paths.bpffs).exists()
