@@ -22,7 +22,6 @@ from . import _attach, _protect
 from ._address import format_prefix, parse_prefix
 from ._alarm import Alarm
 from ._compile import Compiler
-from ._describe import count_lists, describe
 from ._errors import InvalidInput, LoadFailed, PacketwatchError, Unreadable
 from ._files import replace_file
 from ._generation import build, capacity_for
@@ -33,7 +32,6 @@ from ._policy import resolve_policies
 from ._prog import attached
 from ._settings import read_settings
 from ._source import flatten
-from ._status import Status
 from ._store import MODES, State, Store, check_interface
 
 if t.TYPE_CHECKING:
@@ -42,6 +40,7 @@ if t.TYPE_CHECKING:
     from ._edits import Edit
     from ._generation import Image
     from ._libbpf import Map
+    from ._status import Status
     from ._types import Run
 
 LOCK_WAIT = 60.0
@@ -61,6 +60,9 @@ class Plan(t.NamedTuple):
 
     def texts(self) -> tuple[str, str]:
         """Before and after, for a diff: only made when asked for, as long lists take a second."""
+        # Imported here, as below: a boot does not need it, and it would cost it memory.
+        from ._describe import describe
+
         return describe(*self.states)
 
 
@@ -110,7 +112,6 @@ class Host:
         self.pins = Pins(self.paths.bpffs)
         self._compiler = Compiler(run, self.paths.cache)
         self._alarm = Alarm(run, self.paths.runtime, self.paths.units)
-        self._status = Status(self.paths.status)
 
     # Lists and policies
 
@@ -151,6 +152,13 @@ class Host:
         from ._verify import verify
 
         return verify(self.store, self.pins, self._status, self._patience)
+
+    @property
+    def _status(self) -> Status:
+        # Imported here: what only looks needs it not.
+        from ._status import Status
+
+        return Status(self.paths.status)
 
     @contextlib.contextmanager
     def _noted(self, concerned: bool) -> t.Iterator[None]:
@@ -207,7 +215,7 @@ class Host:
             changed=before != after or drifted,
             digest_before=digest_before,
             digest_after=image.digest,
-            counts=lists.counts if lists else count_lists(after),
+            counts=lists.counts if lists else _count(after),
             states=(before, after),
             live=loaded.active,
         )
@@ -511,6 +519,12 @@ def _renamed(state: State, former: str, interface: str) -> State:
     if former in policy:
         policy.setdefault(interface, policy.pop(former))
     return state._replace(interfaces=interfaces, policy=policy)
+
+
+def _count(state: State) -> dict[str, int]:
+    from ._describe import count_lists
+
+    return count_lists(state)
 
 
 def _line(interface: str, mode: str) -> str:
