@@ -109,13 +109,13 @@ class Bans:
 
     def times(self, table: str) -> t.Iterator[tuple[bytes, int, int, int]]:
         """Key, since, expires and origin of each entry: `walk` for those who have no time."""
-        for key, value in self._maps[table].items():
+        for key, value in self._maps[table].each():
             yield (key, *_TIMES.unpack(value))
 
     def walk(self, *tables: str) -> t.Iterator[Ban]:
         """All bans, also those that are over; of all `MAPS` or of those named."""
         for table in tables or MAPS:
-            for key, value in self._maps[table].items():
+            for key, value in self._maps[table].each():
                 yield _ban(table, key, value)
 
     def active(self) -> list[Ban]:

@@ -12,7 +12,14 @@ import socket
 import typing as t
 
 from ._describe import count_entries
-from ._entries import Entry, entries_from_input, format_list, merge_entries
+from ._entries import (
+    BYTE_ORDER_MARK,
+    Entry,
+    entries_from_input,
+    format_list,
+    merge_entries,
+    parse_line,
+)
 from ._errors import InvalidInput
 from ._policy import DEFAULT, resolve_policies
 from ._store import State, check_interface, check_name
@@ -78,6 +85,98 @@ def remove_lists(name: str) -> Edit:
         return state._replace(allow=allow, deny=deny)
 
     return edit
+
+
+def put_entries(name: str, kind: str, entries: t.Sequence[Entry]) -> Edit:
+    """Put entries on a drop-in's list ("allow", "deny") and off the other list of that name.
+
+    Comments and other entries stay as they stand in the text. An entry that was there keeps its
+    comment if it gets none.
+    """
+    check_name(name)
+    other = "deny" if kind == "allow" else "allow"
+
+    def edit(state: State) -> State:
+        wanted = {entry.prefix: entry for entry in entries}
+        text = getattr(state, kind).get(name, "")
+        kept: list[str] = []
+        for line, entry in _lines(text, f"{kind}.d/{name}.list"):
+            new = wanted.get(entry.prefix) if entry else None
+            if entry is None or new is None:
+                kept.append(line)
+                continue
+            new = new if new.comment else new._replace(comment=entry.comment)
+            wanted[new.prefix] = new
+            if entry == new:
+                kept.append(line)
+                del wanted[new.prefix]
+        kept += format_list(wanted.values()).splitlines()
+        state = _with_text(state, kind, name, kept)
+        return _without(state, other, name, {entry.prefix for entry in entries})[0]
+
+    return edit
+
+
+def drop_entries(name: str, prefixes: t.Sequence[str], kinds: t.Sequence[str]) -> Edit:
+    """Take prefixes, in canonical form, off the lists of a drop-in; refuses those not on them."""
+    check_name(name)
+
+    def edit(state: State) -> State:
+        left = set(prefixes)
+        for kind in kinds:
+            state, found = _without(state, kind, name, set(prefixes))
+            left -= found
+        if left:
+            prefix = sorted(left)[0]
+            owners = ", ".join(_owners(state, prefix)) or "no list"
+            raise InvalidInput(
+                f"{prefix} is not on the {' or '.join(kinds)} list {name!r} but on {owners}: "
+                "change it where it comes from, or allow or deny it here too"
+            )
+        return state
+
+    return edit
+
+
+def _without(state: State, kind: str, name: str, prefixes: set[str]) -> tuple[State, set[str]]:
+    """A state without the prefixes on one list, and those that were on it."""
+    text = getattr(state, kind).get(name)
+    if text is None:
+        return state, set()
+    lines = _lines(text, f"{kind}.d/{name}.list")
+    found = {entry.prefix for dummy, entry in lines if entry} & prefixes
+    if not found:
+        return state, found
+    kept = [line for line, entry in lines if entry is None or entry.prefix not in found]
+    return _with_text(state, kind, name, kept), found
+
+
+def _with_text(state: State, kind: str, name: str, lines: list[str]) -> State:
+    """A state with these lines as a list; no lines, no list."""
+    lists = {key: text for key, text in getattr(state, kind).items() if key != name}
+    if lines:
+        lists[name] = "".join(f"{line}\n" for line in lines)
+    return state._replace(**{kind: lists})
+
+
+def _lines(text: str, path: str) -> list[tuple[str, Entry | None]]:
+    """Lines of a list, each with the entry on it; InvalidInput names file and line."""
+    found = []
+    for number, line in enumerate(text.removeprefix(BYTE_ORDER_MARK).splitlines(), 1):
+        try:
+            found.append((line, parse_line(line)))
+        except InvalidInput as error:
+            raise InvalidInput(f"{path}, line {number}: {error}") from None
+    return found
+
+
+def _owners(state: State, prefix: str) -> list[str]:
+    return [
+        f"{kind} list {name!r}"
+        for kind, lists in (("allow", state.allow), ("deny", state.deny))
+        for name, text in sorted(lists.items())
+        if any(line.split()[:1] == [prefix] for line in text.splitlines())
+    ]
 
 
 def set_policy(interface: str | None, keys: t.Mapping[str, str], replace: bool) -> Edit:

@@ -204,6 +204,16 @@ class Generation:
         values = {name: value for name, value in header.items() if name not in _UNDIGESTED}
         return _digest(values, first[_abi.POLICY_OFFSET : end], areas.v4, areas.v6)
 
+    def policy(self, ifindex: int) -> dict[str, t.Any]:
+        """Fields of the ``struct pw_policy`` that an interface's packets meet."""
+        page, size = self._page(0), _abi.POLICY.size
+        slots = [(ifindex + i) % _abi.POLICY_SLOTS for i in range(_abi.POLICY_PROBES)]
+        for slot in slots:
+            found = _abi.POLICY.unpack(page, _abi.POLICY_OFFSET + slot * size)
+            if found["ifindex"] == ifindex:
+                return found
+        return _abi.POLICY.unpack(page, _abi.POLICY_OFFSET)
+
     def areas(self) -> Areas:
         """The tables, copied out of the kernel."""
         header = self.header
@@ -240,7 +250,7 @@ def _digest(values: t.Mapping[str, t.Any], table: bytes, v4: bytes, v6: bytes) -
     check.update(_abi.HEADER.pack(**values) + table)
     check.update(v4)
     check.update(v6)
-    return check.hexdigest()
+    return str(check.hexdigest())
 
 
 def _features(areas: Areas, policies: t.Mapping[str, Policy]) -> int:

@@ -273,25 +273,31 @@ class Map(Descriptor):
 
     def items(self) -> list[tuple[bytes, bytes]]:
         """All entries, read in batches where the kernel can, else one by one."""
+        return list(self.each())
+
+    def each(self) -> t.Iterator[tuple[bytes, bytes]]:
+        """As `items`, with only a batch in memory at a time."""
+        begun = False
         try:
-            return self._items_in_batches()
+            for entry in self._in_batches():
+                begun = True
+                yield entry
         except OSError as error:
-            if error.errno == _ENOSPC or self.info.type not in (HASH, LRU_HASH):
-                return self._items_one_by_one()
-            raise
+            if begun or (error.errno != _ENOSPC and self.info.type in (HASH, LRU_HASH)):
+                raise
+            yield from self._one_by_one()
 
     def freeze(self) -> None:
         """From now on user space can no longer write to the map (BPF_MAP_FREEZE)."""
         call("bpf_map_freeze", self.fd, what=f"freeze {self.info.name}")
 
-    def _items_in_batches(self) -> list[tuple[bytes, bytes]]:
+    def _in_batches(self) -> t.Iterator[tuple[bytes, bytes]]:
         key_size, value_size = self.info.key_size, self.value_bytes
         room = max(_BATCH, 1)
         keys = ctypes.create_string_buffer(room * key_size)
         values = ctypes.create_string_buffer(room * value_size)
         cursor = ctypes.create_string_buffer(max(key_size, 8))
         opts = _BatchOpts(sz=ctypes.sizeof(_BatchOpts))
-        found: list[tuple[bytes, bytes]] = []
         started: t.Any = None
         while True:
             count = ctypes.c_uint32(room)
@@ -302,27 +308,24 @@ class Map(Descriptor):
                 raise KernelError(-result, f"read {self.info.name}")
             raw_keys, raw_values = keys.raw, values.raw
             for i in range(count.value):
-                found.append(
-                    (
-                        raw_keys[i * key_size : (i + 1) * key_size],
-                        raw_values[i * value_size : (i + 1) * value_size],
-                    )
+                yield (
+                    raw_keys[i * key_size : (i + 1) * key_size],
+                    raw_values[i * value_size : (i + 1) * value_size],
                 )
             if result == -_ENOENT:
-                return found
+                return
             started = cursor
 
-    def _items_one_by_one(self) -> list[tuple[bytes, bytes]]:
-        found: list[tuple[bytes, bytes]] = []
+    def _one_by_one(self) -> t.Iterator[tuple[bytes, bytes]]:
         key: bytes | None = None
         following = ctypes.create_string_buffer(self.info.key_size)
         while True:
             result: int = library().bpf_map_get_next_key(self.fd, key, following)
             if result == -_ENOENT:
-                return found
+                return
             if result < 0:
                 raise KernelError(-result, f"read {self.info.name}")
             key = following.raw
             value = self.lookup(key)
             if value is not None:
-                found.append((key, value))
+                yield key, value

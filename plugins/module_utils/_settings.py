@@ -30,7 +30,7 @@ class HostSettings(t.NamedTuple):
 
 def read_settings(path: str) -> HostSettings:
     """The settings in a file of ``KEY=value`` lines, which may be missing."""
-    values = _read(path)
+    values = read_values(path)
     memory = values.get("PW_LIST_MEMORY", str(LIST_MEMORY))
     if not memory.isascii() or not memory.isdigit() or not 1 <= int(memory) <= 65536:
         raise InvalidInput(f"{path}: PW_LIST_MEMORY is {memory!r}: write MiB, from 1 to 65536")
@@ -41,7 +41,8 @@ def read_settings(path: str) -> HostSettings:
     return HostSettings(int(memory), protect, auto == "1")
 
 
-def _read(path: str) -> dict[str, str]:
+def read_values(path: str) -> dict[str, str]:
+    """All ``KEY=value`` lines of the file, unquoted; empty if it is missing."""
     try:
         with open(path, encoding="utf-8") as file:
             lines = file.read().splitlines()

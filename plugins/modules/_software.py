@@ -12,7 +12,7 @@ short_description: Install or remove Packetwatch's own files
 version_added: 0.1.0
 description:
   - This module is B(private) to the role P(packetwatch.xdp.packetwatch#role); it may change or vanish in any release.
-  - Unpacks the host library, the agent, the C source and the units into a folder named by version and digest,
+  - Unpacks the host library, the agent, the C source, units and the command C(packetwatchctl) into a folder named by version and digest,
     and makes it the current one by a rename. The folder before it is kept, older ones are removed.
   - Makes the agent's user and the groups.
   - With O(state=absent) it takes everything of Packetwatch off the host, whatever part of it is there,
@@ -76,6 +76,7 @@ import hashlib
 import os
 import pwd
 import shutil
+import stat
 import tarfile
 import tempfile
 import typing as t
@@ -87,7 +88,16 @@ from ansible_collections.packetwatch.xdp.plugins.module_utils._store import Stor
 LIBRARY = "/usr/lib/packetwatch"
 UNITS = "/etc/systemd/system"
 # Where copies of files go, by their folder in the archive.
-COPIES = {"sysusers": "/etc/sysusers.d", "units": UNITS}
+COPIES = {
+    "sysusers": "/etc/sysusers.d",
+    "units": UNITS,
+    "bin": "/usr/local/bin",
+    "completion": "/usr/local/share/bash-completion/completions",
+    "man": "/usr/local/share/man/man8",
+}
+# Their modes, where they are not to be plain files.
+MODES = {"/usr/local/bin": 0o755}
+PLAIN = 0o644
 USER = "packetwatch-agent"
 GROUPS = ("packetwatch", "packetwatch-admin")
 # systemd may be installed but not running, as in an image that is being built.
@@ -100,6 +110,10 @@ DATA = (
     "/var/lib/packetwatch",
     "/run/packetwatch",
     "/run/packetwatch-host",
+    "/run/packetwatch-edit.sock",
+    "/usr/local/bin/packetwatchctl",
+    "/usr/local/share/bash-completion/completions/packetwatchctl.bash",
+    "/usr/local/share/man/man8/packetwatchctl.8",
     LIBRARY,
     "/etc/packetwatch",
 )
@@ -107,7 +121,14 @@ PATTERNS = (
     "packetwatch.service",
     "packetwatch-*.path",
     "packetwatch-*.service",
+    "packetwatch-*.socket",
     "packetwatch-*.timer",
+)
+# Folders that copies may have been the first to need; those that are empty go too.
+FOLDERS = (
+    "/usr/local/share/bash-completion/completions",
+    "/usr/local/share/bash-completion",
+    "/usr/local/share/man/man8",
 )
 LOCK_SECONDS = 60.0
 
@@ -119,6 +140,21 @@ def digest(path: str) -> str | None:
             return hashlib.sha256(file.read()).hexdigest()
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return None
+
+
+def mode_for(path: str) -> int:
+    """The mode that a copy is to have."""
+    return MODES.get(os.path.dirname(path), PLAIN)
+
+
+def found_as(path: str) -> str:
+    """A file's digest, with its mode where that is not the one it is to have; empty if it is none."""
+    found = digest(path)
+    if not found:
+        return ""
+    mode = stat.S_IMODE(os.stat(path).st_mode)
+    is_as_wanted = path.startswith(LIBRARY) or mode == mode_for(path)
+    return found[:12] if is_as_wanted else f"{found[:12]} mode {mode:04o}"
 
 
 @dataclasses.dataclass
@@ -161,7 +197,7 @@ def make_plan(name: str, manifest: dict[str, str]) -> Plan:
     for path, wanted in manifest.items():
         plan.unpack |= digest(os.path.join(plan.folder, path)) != wanted
         target = copy_of(path)
-        if target and digest(target) != wanted:
+        if target and found_as(target) != wanted[:12]:
             plan.write[path] = target
     for folder, target in COPIES.items():
         former = {os.path.basename(path) for path in glob.glob(f"{LIBRARY}/*/{folder}/*")}
@@ -199,9 +235,9 @@ def describe(plan: Plan) -> dict[str, str]:
     files = {path: os.path.join(LIBRARY, plan.previous, path) for path in plan.manifest}
     for path, place in (*files.items(), *plan.write.items()):
         shown = path if place == files[path] else place
-        found = digest(place)
+        found = found_as(place)
         if found:
-            before.append(f"{shown} {found[:12]}")
+            before.append(f"{shown} {found}")
         after.append(f"{shown} {plan.manifest[path][:12]}")
     before += [f"{place} {(digest(place) or '')[:12]}" for place in plan.remove]
     return {"before": "".join(f"{x}\n" for x in before), "after": "".join(f"{x}\n" for x in after)}
@@ -211,7 +247,7 @@ def write_file(path: str, data: bytes) -> None:
     """Put a file on disk before it gets its name."""
     draft = f"{path}.new"
     with open(draft, "wb") as file:
-        os.fchmod(file.fileno(), 0o644)
+        os.fchmod(file.fileno(), mode_for(path))
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
@@ -290,6 +326,8 @@ def reload_systemd(module: AnsibleModule) -> None:
 def present(module: AnsibleModule) -> dict[str, t.Any]:
     """Install the version, or say that the archive is needed."""
     archive: str | None = module.params["archive"]
+    # Whatever root's own is: others are to read what is installed.
+    os.umask(0o022)
     plan = make_plan(module.params["name"], module.params["manifest"])
     result = {"name": plan.name, "previous": plan.previous, "lacks_archive": False}
     if module.check_mode or not plan.changed:
@@ -316,10 +354,10 @@ def unit_files() -> list[str]:
     ]
 
 
-def remove_empty_wants() -> None:
-    """Remove the folders that enabling a unit made beside its links."""
-    for folder in glob.glob(f"{UNITS}/sys-subsystem-net-devices-*.device.wants"):
-        if not os.listdir(folder):
+def remove_empty(folders: t.Iterable[str]) -> None:
+    """Remove those folders that are there and empty."""
+    for folder in folders:
+        if os.path.isdir(folder) and not os.listdir(folder):
             os.rmdir(folder)
 
 
@@ -345,10 +383,12 @@ def absent(module: AnsibleModule) -> dict[str, t.Any]:
                 shutil.rmtree(path)
             elif os.path.lexists(path):
                 os.unlink(path)
+    remove_empty(FOLDERS)
     for command in accounts:
         module.run_command(command, check_rc=True)
     if files:
-        remove_empty_wants()
+        # Enabling a unit made them beside its links.
+        remove_empty(glob.glob(f"{UNITS}/sys-subsystem-net-devices-*.device.wants"))
         reload_systemd(module)
         if os.path.isdir(BOOTED):
             module.run_command(["systemctl", "reset-failed", "packetwatch*"])

@@ -25,7 +25,10 @@ _SOURCES = (
     ("packetwatch_agent", "roles/packetwatch/files/agent/packetwatch_agent", ("**/*.py",)),
     ("bpf", "roles/packetwatch/files/bpf", ("*.c", "*.h")),
     ("sysusers", "roles/packetwatch/files/sysusers", ("*.conf",)),
-    ("units", "roles/packetwatch/files/units", ("*.service", "*.path", "*.timer")),
+    ("units", "roles/packetwatch/files/units", ("*.service", "*.path", "*.timer", "*.socket")),
+    ("bin", "roles/packetwatch/files/bin", ("packetwatchctl",)),
+    ("completion", "roles/packetwatch/files/completion", ("*.bash",)),
+    ("man", "roles/packetwatch/files/man", ("*.8",)),
 )
 _VERSION_FILE = "packetwatch_agent/__init__.py"
 _VERSION = re.compile(rb'^__version__ = "([0-9a-z.+-]+)"$', re.MULTILINE)

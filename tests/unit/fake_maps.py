@@ -41,6 +41,8 @@ class FakeMap:
     def items(self) -> list[tuple[bytes, bytes]]:
         return list(self.entries.items())
 
+    each = items
+
 
 class FakeTrie(FakeMap):
     """Answers with the longest prefix that matches."""

@@ -84,16 +84,20 @@ def test_version_is_the_collections() -> None:
     assert collect(ROOT).version == galaxy["version"]
 
 
-def test_host_gets_neither_shebang_nor_execute_bit() -> None:
+def test_only_the_command_has_a_shebang() -> None:
     software = collect(ROOT)
     assert {path.partition("/")[0] for path in software.files} == {
+        "bin",
         "bpf",
+        "completion",
+        "man",
         "packetwatch_agent",
         "packetwatch_core",
         "sysusers",
         "units",
     }
-    assert not [path for path, data in software.files.items() if data.startswith(b"#!")]
+    found = [path for path, data in software.files.items() if data.startswith(b"#!")]
+    assert found == ["bin/packetwatchctl"]
 
 
 def test_agent_sees_the_pins_of_this_abi() -> None:

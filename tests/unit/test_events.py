@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 from unit.fake_maps import mapped
 
+from packetwatch_agent.control import audit
+from packetwatch_agent.control.rights import Peer
 from packetwatch_agent.episodes import Episode
 from packetwatch_agent.events import Lines, decode
 from packetwatch_core import _abi
@@ -239,7 +241,9 @@ def episode_of(data: bytes) -> Episode:
 def test_every_field_is_documented(lines: Lines) -> None:
     text = (ROOT / "docs/events.md").read_text()
     sections = dict(section.split("\n", 1) for section in text.split("\n## "))
-    tables = sections["Fields"] + sections["The agent's own words"]
+    tables = (
+        sections["Fields"] + sections["Who has changed what"] + sections["The agent's own words"]
+    )
     documented = set(re.findall(r"^\| `([^`]+)`", tables, re.M))
     opaque = _abi.EVENT_OPAQUE | _abi.EVENT_IN_OVERFLOW
     written = (
@@ -249,6 +253,7 @@ def test_every_field_is_documented(lines: Lines) -> None:
         | set(scan(Lines("host", str, with_community_id=True), scan_record()))
         | set(read(lines.episode(episode_of(scan_record()))))
         | set(read(lines.episode(episode_of(record(type=_abi.EVENT_WOULD_DROP)))))
+        | set(read(audit.line("web1", Peer(5, 0, frozenset()), "ban", ["a"], reason="r")))
     )
     assert written <= documented
     from_agent = {"log.level", "log.logger", "message"}

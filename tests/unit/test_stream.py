@@ -18,6 +18,7 @@ from unit.fake_maps import mapped
 from unit.fake_ring import Memory
 
 from packetwatch_agent.confirmed import Confirmed
+from packetwatch_agent.control.talkers import Talkers
 from packetwatch_agent.episodes import Episodes
 from packetwatch_agent.events import Event, Lines
 from packetwatch_agent.loop import BUSY, IDLE
@@ -52,6 +53,7 @@ class Lab:
             self.lines,
             Output(writer, "host"),
             self.episodes,
+            Talkers(),
             self._on_ban,
             lambda index: confirmed.policy(names[index]).log_connections != "none",
         )

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A host's life with the filter: under attack, changed, without its agent, over a reboot, removed.
+"""A host's life with the filter: under attack, changed, without its agent, over a reboot.
 
 Each test goes on from where the one before it left the host.
 """
@@ -10,88 +10,47 @@ Each test goes on from where the one before it left the host.
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import threading
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from lab.fleet import Fleet
-from lab.topology import ipv4
+from lab.scenario import (
+    CLIENT,
+    CLOSED,
+    HOSTS,
+    SCANNER,
+    SSH,
+    events,
+    info,
+    machine_of,
+    module,
+    open_fleet,
+    play,
+    recap,
+    wait_for,
+)
 from lab.traffic import Answer, connect, scan
-from testinfra.utils.ansible_runner import AnsibleRunner
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
+    from lab.fleet import Fleet
     from lab.machine import Machine
 
-INVENTORY = os.environ["MOLECULE_INVENTORY_FILE"]
-SCENARIO = Path(os.environ["MOLECULE_SCENARIO_DIRECTORY"])
-PLAYBOOKS = SCENARIO.parents[1] / "playbooks"
-SSH = 22
-CLOSED = range(2001, 2101)
-CLIENT, SCANNER, DENIED, ALLOWED = (ipv4(number) for number in (101, 102, 103, 104))
 LATE_DENY = "198.51.100.0/24"
 
-testinfra_hosts = AnsibleRunner(INVENTORY).get_hosts("packetwatch")
+testinfra_hosts = HOSTS
 
 
 @pytest.fixture(scope="module")
 def fleet() -> Fleet:
-    return Fleet.open(Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"]) / "lab")
+    return open_fleet()
 
 
 @pytest.fixture
 def machine(host: Any, fleet: Fleet) -> Machine:
-    return fleet.host(host.backend.host)
-
-
-def play(name: str, host: Any, *options: str) -> str:
-    """What a run of one of our playbooks on one host prints; it must succeed."""
-    limit = host.backend.host
-    argv = ["ansible-playbook", "-i", INVENTORY, str(PLAYBOOKS / name), "--limit", limit, *options]
-    # Molecule asks for colours, in which the recap is hard to read.
-    done = subprocess.run(
-        argv,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-        timeout=900,
-        env=os.environ | {"ANSIBLE_FORCE_COLOR": "false", "ANSIBLE_NOCOLOR": "true"},
-    )
-    assert done.returncode == 0, done.stdout
-    return done.stdout
-
-
-def recap(output: str) -> dict[str, int]:
-    """The numbers of the last line of a play."""
-    line = [row for row in output.splitlines() if "unreachable=" in row][-1]
-    words = line.partition(":")[2].split()
-    return {key: int(value) for key, value in (word.split("=") for word in words)}
-
-
-def info(host: Any, *subset: str) -> dict[str, Any]:
-    options = f"gather_subset={','.join(subset)}"
-    return dict(host.ansible("packetwatch.xdp.host_info", options, check=False))
-
-
-def events(host: Any) -> list[dict[str, Any]]:
-    """What the agent has logged since boot."""
-    output = host.check_output("journalctl --boot --unit packetwatch.service --output cat")
-    return [json.loads(row) for row in output.splitlines() if row.startswith("{")]
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
-    """The first true result of the condition."""
-    end = time.monotonic() + seconds
-    while not (result := condition()) and time.monotonic() < end:
-        time.sleep(0.5)
-    assert result
-    return result
+    return machine_of(host, fleet)
 
 
 def test_filter_and_agent_run(host: Any) -> None:
@@ -191,8 +150,7 @@ def test_an_interface_that_comes_back_is_filtered_again(host: Any) -> None:
         return str(info(host, "interfaces")["interfaces"].get("pw8", {}).get("mode"))
 
     host.check_output(add)
-    program = "packetwatch.xdp.program"
-    assert host.ansible(program, json.dumps({"interface": "pw8"}), check=False)["changed"]
+    assert module(host, "program", interface="pw8")["changed"]
     host.check_output("systemctl enable --now packetwatch-xdp@pw8.service")
     assert mode() == "native"
     host.check_output("ip link delete pw8")
@@ -200,8 +158,7 @@ def test_an_interface_that_comes_back_is_filtered_again(host: Any) -> None:
     host.check_output(add)
     wait_for(lambda: mode() == "native")
     host.check_output("systemctl disable --now packetwatch-xdp@pw8.service")
-    options = json.dumps({"interface": "pw8", "state": "detached"})
-    assert host.ansible(program, options, check=False)["changed"]
+    assert module(host, "program", interface="pw8", state="detached")["changed"]
     host.check_output("ip link delete pw8")
 
 
@@ -209,13 +166,10 @@ def test_an_entry_ends_at_its_time(host: Any, fleet: Fleet, machine: Machine) ->
     # Long enough for the module to begin with it, on a slow machine.
     end = time.gmtime(time.time() + 40)
     entry = {"address": CLIENT, "expires": time.strftime("%Y-%m-%dT%H:%M:%SZ", end)}
-    options = {"name": "temporary", "deny": [entry]}
-    module = "packetwatch.xdp.access_lists"
-    assert host.ansible(module, json.dumps(options), check=False)["changed"]
+    assert module(host, "access_lists", name="temporary", deny=[entry])["changed"]
     assert connect(fleet.station("client"), machine.ipv4, SSH, timeout=4.0) is Answer.NONE
     wait_for(lambda: connect(fleet.station("client"), machine.ipv4, SSH) is Answer.OPEN, 90)
-    options = {"name": "temporary", "state": "absent"}
-    assert host.ansible(module, json.dumps(options), check=False)["changed"]
+    assert module(host, "access_lists", name="temporary", state="absent")["changed"]
 
 
 def test_filter_goes_on_without_the_agent(host: Any, fleet: Fleet, machine: Machine) -> None:
@@ -274,24 +228,3 @@ def test_reboot_filters_before_sshd_answers(
 def test_bans_survive_the_reboot(fleet: Fleet, machine: Machine, host: Any) -> None:
     wait_for(lambda: [ban for ban in info(host, "bans")["bans"] if ban["source"] == SCANNER])
     assert connect(fleet.station("scanner"), machine.ipv4, SSH) is Answer.NONE
-
-
-def test_remove_leaves_nothing_behind(host: Any, fleet: Fleet, machine: Machine) -> None:
-    play("remove.yml", host)
-    assert " xdp" not in host.check_output("ip -o link show eth0")
-    for path in (
-        "/sys/fs/bpf/packetwatch",
-        "/etc/packetwatch",
-        "/etc/default/packetwatch",
-        "/usr/lib/packetwatch",
-        "/var/lib/packetwatch",
-        "/run/packetwatch",
-    ):
-        assert not host.file(path).exists, path
-    assert host.run("systemctl list-unit-files --no-legend 'packetwatch*'").stdout == ""
-    # What vanishes while find looks at it is no failure.
-    found = host.run("find / -xdev -name '*packetwatch*' -not -path '/root/.ansible/*'").stdout
-    assert found == ""
-    assert not host.user("packetwatch-agent").exists
-    assert connect(fleet.station("denied"), machine.ipv4, SSH) is Answer.OPEN
-    assert recap(play("remove.yml", host))["changed"] == 0

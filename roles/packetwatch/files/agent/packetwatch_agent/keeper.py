@@ -78,6 +78,10 @@ class Keeper:
         self._due = min(self._due, time.monotonic() + _STEP)
         return event
 
+    def look_soon(self) -> None:
+        """Somebody has changed bans: look at them at the next tick."""
+        self._due = 0.0
+
     def lift(self, ban: Ban) -> None:
         """A ban was taken off since its source became protected."""
         self.lifted += 1
@@ -181,6 +185,9 @@ class Keeper:
             if ban.since > self._seen:
                 self.made[ban.origin_name] = self.made.get(ban.origin_name, 0) + 1
                 lines.append(self._lines.ban(ban, ban.origin_name))
+            if len(lines) >= _LINES:
+                self._output.write(lines)
+                lines.clear()
             self._followed[key] = ban
         self._output.write(lines)
 

@@ -14,6 +14,7 @@ import typing as t
 
 ECS_VERSION = "8.17.0"
 _SECOND = 1_000_000_000
+_AT_ONCE = 1024
 _ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
 
 Value = str | int | float | bool | t.Sequence[str | int] | None
@@ -49,14 +50,19 @@ class Output:
     def __init__(self, fd: int = 1, host: str = "") -> None:
         self._fd = fd
         self.host = host or socket.gethostname()
+        self.tap: t.Callable[[t.Sequence[str]], None] | None = None
+        """Sees every line that is written."""
 
     def write(self, lines: t.Sequence[str]) -> None:
-        """Write the lines at once. Raises `OSError` if nobody reads any more."""
-        if not lines:
-            return
-        data = memoryview(("\n".join(lines) + "\n").encode(errors="replace"))
-        while data:
-            data = data[os.write(self._fd, data) :]
+        """Write the lines. Raises `OSError` if nobody reads any more."""
+        # In pieces: thousands of lines at once would be in memory three times.
+        for at in range(0, len(lines), _AT_ONCE):
+            text = "\n".join(lines[at : at + _AT_ONCE]) + "\n"
+            data = memoryview(text.encode(errors="replace"))
+            while data:
+                data = data[os.write(self._fd, data) :]
+        if self.tap and lines:
+            self.tap(lines)
 
     def say(self, level: str, message: str, **fields: Value) -> None:
         """One line about the agent itself; fields by name with ``__`` for a dot."""

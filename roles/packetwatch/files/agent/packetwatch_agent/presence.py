@@ -11,6 +11,9 @@ import os
 import signal
 import typing as t
 
+from .control.rights import Rights
+from .control.server import Command
+from .control.server import Server as ControlServer
 from .loop import Loop
 from .metrics import Values
 from .output import Output
@@ -25,9 +28,10 @@ _LISTEN_AGAIN = 10.0
 
 
 class Presence:
-    """Puts signals, watchdog and metrics into a loop.
+    """Puts signals, watchdog, metrics and control into a loop.
 
-    page: returns the metrics as text; problems: why the host is not well, in words.
+    page: returns the metrics as text; problems: why the host is not well, in words; commands: what the
+    control socket answers.
     """
 
     def __init__(
@@ -37,16 +41,19 @@ class Presence:
         output: Output,
         page: t.Callable[[], str],
         problems: t.Callable[[], list[str]],
+        commands: t.Mapping[str, Command],
     ) -> None:
         self._loop = loop
         self._settings = settings
         self._output = output
         self._page = page
         self._problems = problems
+        self._commands = commands
         self._heartbeat: Heartbeat | None = None
         self._notifier = Notifier(os.environ)
         self._server: Server | None = None
-        self._told = False
+        self._control: ControlServer | None = None
+        self._told: set[str] = set()
         self.stopping = False
         """Whether somebody has asked the agent to end."""
 
@@ -56,13 +63,14 @@ class Presence:
         return self._notifier.is_heard
 
     def begin(self) -> None:
-        """Take signals, and open the metrics' port if that can be done now."""
+        """Take signals, and open the metrics' port and the control socket if that can be done."""
         self._loop.on_signal(signal.SIGTERM, self._on_stop)
         self._loop.on_signal(signal.SIGINT, self._on_stop)
         self._begin_heartbeat()
-        again = self._listen()
-        if again is not None:
-            self._loop.after(again, self._listen)
+        for listen in (self._listen, self._listen_for_control):
+            again = listen()
+            if again is not None:
+                self._loop.after(again, listen)
 
     def ready(self, status: str) -> None:
         """Tell systemd so, and from now on that the agent is alive."""
@@ -76,6 +84,8 @@ class Presence:
             self._notifier.send("STOPPING=1")
         if self._server:
             self._server.close()
+        if self._control:
+            self._control.close()
 
     def values(self) -> Values:
         """Metrics of the heartbeat, if there is one."""
@@ -104,14 +114,30 @@ class Presence:
         try:
             self._server = Server(self._loop, listen, self._page)
         except OSError as error:
-            if not self._told:
-                self._told = True
-                self._output.say(
-                    "warn",
-                    f"no metrics: PW_METRICS_LISTEN {listen[0]} {listen[1]}: {error.strerror}",
-                )
+            self._tell(f"no metrics: PW_METRICS_LISTEN {listen[0]} {listen[1]}: {error.strerror}")
             return _LISTEN_AGAIN
         return None
+
+    def _listen_for_control(self) -> float | None:
+        """Open the control socket, likewise."""
+        settings = self._settings
+        if not settings.control_socket:
+            return None
+        rights = Rights(settings.readers, settings.admins)
+        try:
+            self._control = ControlServer(
+                self._loop, settings.control_socket, rights, self._commands, self._output
+            )
+        except OSError as error:
+            self._tell(f"no control: PW_CONTROL_SOCKET {settings.control_socket}: {error.strerror}")
+            return _LISTEN_AGAIN
+        return None
+
+    def _tell(self, trouble: str) -> None:
+        """Each trouble once."""
+        if trouble not in self._told:
+            self._told.add(trouble)
+            self._output.say("warn", trouble)
 
     def _sign_of_life(self) -> float:
         self._notifier.send("WATCHDOG=1")

@@ -17,6 +17,8 @@ from packetwatch_core._ring import RingBuffer
 
 from . import __version__, metrics
 from .confirmed import Confirmed
+from .control.commands import FOLLOWING, Commands, about, packets
+from .control.talkers import Talkers
 from .episodes import Episodes
 from .events import Event, Lines
 from .guard import Guard
@@ -69,7 +71,7 @@ class Service:
         self._ring = RingBuffer(maps["events"])
         self._loop = Loop(self._poll)
         self._changes = _netlink.Changes()
-        self._presence = Presence(self._loop, settings, output, self.page, self._problems)
+        self._talkers = Talkers()
         self._confirmed = Confirmed(settings.config_dir)
         self._outlook = Outlook(settings, self._confirmed, self._complain)
         self._losses = Losses(maps["counters"], output)
@@ -78,7 +80,17 @@ class Service:
         self._keeper = Keeper(Bans(maps), settings.state_dir, self._confirmed, self._lines, output)
         self._episodes = Episodes(self._lines, self._confirmed, self._guard.name)
         self._stream = Stream(
-            self._ring, self._lines, output, self._episodes, self._on_ban, self._is_logged
+            self._ring,
+            self._lines,
+            output,
+            self._episodes,
+            self._talkers,
+            self._on_ban,
+            self._is_logged,
+        )
+        commands = Commands(maps, self._talkers, self._guard, self._about, self._keeper.look_soon)
+        self._presence = Presence(
+            self._loop, settings, output, self.page, self._problems, commands.table()
         )
 
     def run(self) -> bool:
@@ -122,6 +134,15 @@ class Service:
             "packetwatch_agent_last_save_timestamp_seconds": [({}, keeper.saved_at)],
         }
         return metrics.render(values)
+
+    def _about(self) -> dict[str, t.Any]:
+        """What the control socket tells of the agent."""
+        found = about(FOLLOWING, self._started, self._confirmed.interfaces)
+        return found | {
+            "bans": self._keeper.active,
+            "protected": self._guard.counts(),
+            "packets": packets(self._maps["counters"]),
+        }
 
     def _fill(self, values: metrics.Values) -> metrics.Values:
         """How full the maps are, and how many tracks may have been pushed out of theirs."""

@@ -24,6 +24,9 @@ DEFAULTS = {
     "PW_CONFIG_DIR": "/etc/packetwatch",
     "PW_PINS": "/sys/fs/bpf/packetwatch",
     "PW_STATUS_FILE": "/run/packetwatch-host/status.json",
+    "PW_CONTROL_SOCKET": "/run/packetwatch/control.sock",
+    "PW_READERS": "packetwatch",
+    "PW_ADMINS": "packetwatch-admin",
 }
 # The path goes into a request's first line as it is, and stands in quotes in an environment file.
 _URL = re.compile(
@@ -65,6 +68,12 @@ class Settings(t.NamedTuple):
     """Folder under bpffs, of which the agent sees only its own part."""
     status_file: str
     """What root notes for the agent."""
+    control_socket: str
+    """Where packetwatchctl finds the agent; empty: nowhere."""
+    readers: str
+    """Groups, apart by white space, that may look."""
+    admins: str
+    """Groups that may also change."""
 
 
 def read(environment: t.Mapping[str, str]) -> Settings:
@@ -81,6 +90,9 @@ def read(environment: t.Mapping[str, str]) -> Settings:
         _folder("PW_CONFIG_DIR", values["PW_CONFIG_DIR"]),
         _folder("PW_PINS", values["PW_PINS"]),
         _folder("PW_STATUS_FILE", values["PW_STATUS_FILE"]),
+        _socket("PW_CONTROL_SOCKET", values["PW_CONTROL_SOCKET"].strip()),
+        values["PW_READERS"],
+        values["PW_ADMINS"],
     )
 
 
@@ -135,6 +147,10 @@ def _switch(name: str, text: str) -> bool:
         return _SWITCH[text.strip()]
     except KeyError:
         raise InvalidInput(f"{name} is {text!r}: write 1 or 0") from None
+
+
+def _socket(name: str, text: str) -> str:
+    return _folder(name, text) if text else ""
 
 
 def _folder(name: str, text: str) -> str:

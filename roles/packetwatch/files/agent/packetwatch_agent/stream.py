@@ -20,6 +20,8 @@ from .output import Output
 if t.TYPE_CHECKING:
     from packetwatch_core._ring import RingBuffer
 
+    from .control.talkers import Talkers
+
 BATCH = 1024
 # Scans are told with all their ports: fewer lines at a time, for the memory they take.
 _LONG_LINES = 128
@@ -38,6 +40,7 @@ class Stream:
         lines: Lines,
         output: Output,
         episodes: Episodes,
+        talkers: Talkers,
         on_ban: t.Callable[[Event], Event],
         wanted: t.Callable[[int], bool],
     ) -> None:
@@ -45,6 +48,7 @@ class Stream:
         self._lines = lines
         self._output = output
         self._episodes = episodes
+        self._talkers = talkers
         self._on_ban = on_ban
         self._wanted = wanted
         self._written: list[str] = []
@@ -57,6 +61,7 @@ class Stream:
             if not count:
                 self._lines.set_clock()
             count += length
+            self._talkers.look(size, length, run)
             if size == _abi.EVENT_SHORT:
                 self._write(self._short(run))
             else:
@@ -104,6 +109,8 @@ class Stream:
         self._output.write(lines)
 
     def _scan(self, event: Event) -> list[str]:
+        spared = "protected" if event.flags & _abi.EVENT_PROTECTED else "monitor"
+        self._talkers.note_scan(event.saddr, event.distinct, "ban" if event.banned else spared)
         if event.banned:
             return [self._lines.scan(self._on_ban(event))]
         return self._episodes.note(event)

@@ -14,6 +14,7 @@ from packetwatch_core._errors import PacketwatchError
 
 from . import metrics
 from .confirmed import Confirmed
+from .control.commands import WAITING, about, without_filter
 from .loop import IDLE, Loop
 from .outlook import Outlook
 from .output import Output
@@ -43,7 +44,14 @@ class Waiting:
         self._confirmed = Confirmed(settings.config_dir)
         self._loop = Loop(lambda: IDLE)
         self._outlook = Outlook(settings, self._confirmed, self._tell)
-        self._presence = Presence(self._loop, settings, output, self.page, self._problems)
+        self._presence = Presence(
+            self._loop,
+            settings,
+            output,
+            self.page,
+            self._problems,
+            without_filter(self._about),
+        )
         self._maps: dict[str, Map] | None = None
 
     def run(self) -> dict[str, Map] | None:
@@ -70,6 +78,9 @@ class Waiting:
 
     def _problems(self) -> list[str]:
         return ["no filter is loaded"]
+
+    def _about(self) -> dict[str, t.Any]:
+        return about(WAITING, self._started, self._interfaces())
 
     def _open(self) -> float | None:
         try:

@@ -1,0 +1,9 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The operator's hands: the agent's socket, the one-shot that edits lists, and ``packetwatchctl``.
+
+What the agent loads (`wire`, `rights`, `audit`, `server`, `commands`, `banning`, `talkers`) imports
+nothing that the rest needs: its memory is bounded.
+"""

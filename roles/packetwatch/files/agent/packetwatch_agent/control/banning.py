@@ -1,0 +1,83 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Bans as an operator sees and changes them: the same for the agent and for root without it."""
+
+from __future__ import annotations
+
+import time
+import typing as t
+
+from packetwatch_core import _abi
+from packetwatch_core._bans import MAPS, Ban, Bans
+
+from . import wire
+
+# What a ban rests on: a SYN proves nothing about its sender.
+EVIDENCE = {"scan": "syn", "manual": "manual", "fleet": "fleet"}
+_SECOND = 1_000_000_000
+_PIECE = 256
+
+Names = t.Callable[[int], str]
+
+
+def facts(ban: Ban, names: Names) -> dict[str, t.Any]:
+    """A ban in words; times are UTC seconds, `until` None: until it is lifted."""
+    offset = time.time_ns() - time.monotonic_ns()
+    return {
+        "source": ban.source.text,
+        "origin": ban.origin_name,
+        "evidence": EVIDENCE.get(ban.origin_name, "unknown"),
+        "since": _wall(ban.since, offset),
+        "until": _wall(ban.expires, offset),
+        "ports": ban.ports,
+        "dropped": ban.dropped,
+        "interface": names(ban.ifindex) if ban.ifindex else "",
+        "short": bool(ban.flags & _abi.BAN_OVERFLOW),
+    }
+
+
+def _wall(monotonic: int, offset: int) -> float | None:
+    return round((monotonic + offset) / _SECOND, 3) if monotonic else None
+
+
+def listed(bans: Bans, names: Names) -> t.Iterator[dict[str, t.Any]]:
+    """All bans that hit now. Only keys are held meanwhile: there may be tens of thousands."""
+    for table in MAPS:
+        keys = b"".join(entry[0] for entry in bans.times(table))
+        size = _abi.SOURCE.size
+        for at in range(0, len(keys), size):
+            ban = bans.read(keys[at : at + size], table)
+            if ban is not None and not ban.is_over(time.monotonic_ns()):
+                yield facts(ban, names)
+
+
+def impose(bans: Bans, address: str, seconds: float | None) -> wire.Result:
+    """Ban a source from now on; raises what `Bans.add` raises."""
+    ban, is_new = bans.add(address, seconds)
+    length = "until it is lifted" if seconds is None else f"for {seconds:g} s"
+    again = "" if is_new else ", anew"
+    return {
+        "source": ban.source.text,
+        "changed": True,
+        "message": f"{ban.source.text} is banned {length}{again}",
+    }
+
+
+def lift(bans: Bans, address: str) -> wire.Result:
+    """Take all bans off a source."""
+    lifted = bans.lift(address)
+    source = bans.source_of(address).text
+    texts = ", ".join(f"{ban.source.text} ({ban.origin_name})" for ban in lifted)
+    return {
+        "source": source,
+        "changed": bool(lifted),
+        "message": f"lifted: {texts}" if lifted else f"{source} is not banned",
+    }
+
+
+def why(bans: Bans, address: str, names: Names) -> wire.Result:
+    """Which bans hit an address, and whether it is protected."""
+    found = bans.why(address)
+    return {"protected": found.protected, "bans": [facts(ban, names) for ban in found.bans]}

@@ -1,0 +1,115 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""``python3 -m packetwatch_agent edit``: one edit for whoever is connected to standard input.
+
+systemd starts it as root for each connection to ``packetwatch-edit.socket``, which only root and the
+administrators' group may open. Who it is is asked again here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import sys
+import typing as t
+
+from packetwatch_core._errors import InvalidInput, PacketwatchError
+
+from . import audit, wire
+from .rights import CHANGE, Peer, Rights, peer_of
+
+if t.TYPE_CHECKING:
+    from packetwatch_core._host import Host
+
+# Seconds in which the request must have come.
+PATIENCE = 10.0
+
+
+def serve(
+    connection: socket.socket,
+    host: Host,
+    rights: Rights,
+    tell: t.Callable[[str], None],
+    patience: float = PATIENCE,
+) -> int:
+    """Answer one request; returns the exit status, and tells the audit line."""
+    connection.settimeout(patience)
+    peer = peer_of(connection)
+    request: wire.Request = {"command": "edit"}
+    result: wire.Result = {}
+    error: Exception | None = None
+    try:
+        if rights.of(peer) < CHANGE:
+            raise wire.ControlError(rights.explain(CHANGE), wire.DENIED)
+        request = wire.parse_request(_line(connection))
+        result = _perform(host, request)
+    except (PacketwatchError, OSError) as problem:
+        error = problem
+    _tell(tell, peer, request, result, error)
+    answer = wire.failed(error) if error else wire.done(result)
+    with contextlib.suppress(OSError):
+        connection.sendall(answer.encode())
+    return wire.status_of(error) if error else wire.DONE
+
+
+def _perform(host: Host, request: wire.Request) -> wire.Result:
+    # Imported here: who is refused costs no compiler.
+    from . import edits
+
+    return edits.perform(host, request)
+
+
+def _line(connection: socket.socket) -> bytes:
+    data = b""
+    while b"\n" not in data:
+        if len(data) > wire.LONGEST_REQUEST:
+            raise InvalidInput(f"the request is longer than {wire.LONGEST_REQUEST} bytes")
+        try:
+            piece = connection.recv(65536)
+        except TimeoutError:
+            raise wire.ControlError("no request has come in time") from None
+        if not piece:
+            raise InvalidInput("the request has no end: send one object on a line")
+        data += piece
+    return data.partition(b"\n")[0]
+
+
+def _tell(
+    tell: t.Callable[[str], None],
+    peer: Peer,
+    request: wire.Request,
+    result: wire.Result,
+    error: Exception | None,
+) -> None:
+    if request.get("check") is True and not error:
+        return
+    line = audit.line(
+        socket.gethostname(),
+        peer,
+        request["command"][:64],
+        audit.arguments_of(request),
+        error=error,
+        message=str(result.get("message", "")),
+        reason=str(request.get("comment") or "")[:500],
+    )
+    tell(line)
+
+
+def main() -> int:
+    """Serve standard input, which is a socket."""
+    from packetwatch_core._host import Host
+
+    from .. import settings
+    from ..run import run
+
+    values = settings.read(os.environ)
+    with socket.socket(fileno=os.dup(sys.stdin.fileno())) as connection:
+        return serve(
+            connection,
+            Host(run),
+            Rights(values.readers, values.admins),
+            lambda line: print(line, file=sys.stderr),
+        )

@@ -1,0 +1,120 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Changes of the lists, as root: the same for ``packetwatchctl`` and for the one-shot behind a socket.
+
+They are made in the drop-in `OWNER`; what others have declared stays theirs.
+"""
+
+from __future__ import annotations
+
+import time
+import typing as t
+
+from packetwatch_core import _protect
+from packetwatch_core._address import format_prefix, parse_prefix
+from packetwatch_core._edits import Edit, drop_entries, put_entries
+from packetwatch_core._entries import Entry, entries_from_input
+from packetwatch_core._errors import InvalidInput
+from packetwatch_core._lists import check_protected, compile_lists, digest_of
+from packetwatch_core._loaded import Loaded
+from packetwatch_core._settings import read_settings
+
+from . import wire
+
+if t.TYPE_CHECKING:
+    from packetwatch_core._host import Host, Plan
+
+OWNER = "local"
+COMMANDS = ("allow", "deny", "remove", "apply")
+_KINDS = ("allow", "deny")
+_MOST = 1000
+
+
+def perform(host: Host, request: wire.Request) -> wire.Result:
+    """Do what a request names, or with `check` only say what it would do."""
+    command = request["command"]
+    check, force = wire.flag_of(request, "check"), wire.flag_of(request, "force")
+    edit: Edit | None = None
+    if command in _KINDS:
+        edit = put_entries(OWNER, command, _entries(request))
+    elif command == "remove":
+        kinds = [wire.text_of(request, "list")] if request.get("list") else list(_KINDS)
+        if not set(kinds) <= set(_KINDS):
+            raise InvalidInput(f"list is {kinds[0]!r}: write allow or deny")
+        edit = drop_entries(OWNER, _prefixes(request), kinds)
+    elif command == "apply":
+        if not force:
+            _check_hand_edits(host)
+    else:
+        raise wire.ControlError(f"{command[:64]!r} is no edit: {', '.join(COMMANDS)}", wire.INPUT)
+    if check:
+        plan = host.plan(edit or (lambda state: state), force=force)
+    else:
+        plan = host.apply(edit, force=force)
+    return _result(plan, command, check)
+
+
+def _entries(request: wire.Request) -> list[Entry]:
+    """The entries to put on a list, checked as those of an inventory are."""
+    comment, expires = request.get("comment"), request.get("expires")
+    items = [
+        {"address": address, "comment": comment, "expires": expires}
+        for address in _addresses(request)
+    ]
+    entries = entries_from_input(items, "addresses")
+    if expires and entries[0].expires:
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        if entries[0].expires <= now:
+            raise InvalidInput(f"expires is {expires}, which is past: write a time to come")
+    return entries
+
+
+def _prefixes(request: wire.Request) -> list[str]:
+    return [format_prefix(parse_prefix(address)) for address in _addresses(request)]
+
+
+def _addresses(request: wire.Request) -> list[str]:
+    found = wire.texts_of(request, "addresses")
+    if not 1 <= len(found) <= _MOST:
+        raise InvalidInput(
+            f"{len(found)} addresses at once: write from 1 to {_MOST}; longer lists belong into "
+            "a drop-in of their own (module packetwatch.xdp.access_lists)"
+        )
+    return found
+
+
+def _check_hand_edits(host: Host) -> None:
+    """Refuse lists that somebody has edited so that they deny what is protected."""
+    dummy, state = host.store.read_current()
+    with Loaded(host.pins) as loaded, loaded.generation() as current:
+        if not loaded.active or current.header["lists"] == digest_of(state):
+            return
+    settings = read_settings(host.paths.settings)
+    network = _protect.read_network()
+    protection = _protect.compute(settings.protect, settings.protect_auto, network)
+    check_protected(compile_lists(state).areas, protection)
+
+
+def _result(plan: Plan, command: str, check: bool) -> wire.Result:
+    if not plan.changed:
+        message = "nothing to change"
+    elif check:
+        message = "this would change"
+    elif plan.live:
+        message = "live now"
+    else:
+        message = "declared; no interface is filtered, so it is not live"
+    before, after = plan.texts()
+    return {
+        "command": command,
+        "changed": plan.changed,
+        "check": check,
+        "live": plan.live,
+        "digest_before": plan.digest_before,
+        "digest_after": plan.digest_after,
+        "counts": plan.counts,
+        "diff": {"before": before, "after": after},
+        "message": message,
+    }

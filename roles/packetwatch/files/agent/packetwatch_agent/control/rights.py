@@ -1,0 +1,88 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Who is at the other end of a socket, and what that person may do.
+
+The kernel says who it was when the connection was made. Groups are looked up in the file alone:
+what else NSS may ask could keep the agent waiting.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+import typing as t
+
+NOTHING, READ, CHANGE = range(3)
+
+_PEERGROUPS = 59
+_CREDENTIALS = struct.Struct("=iII")
+_MOST = 1024
+
+
+class Peer(t.NamedTuple):
+    """A process as it was when it connected."""
+
+    pid: int
+    uid: int
+    groups: frozenset[int]
+
+
+def peer_of(connection: socket.socket) -> Peer:
+    """Ask the kernel. Of a user in more than 256 groups only the main one is known."""
+    raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    pid, uid, gid = _CREDENTIALS.unpack(raw)
+    try:
+        data = connection.getsockopt(socket.SOL_SOCKET, _PEERGROUPS, _MOST)
+    except OSError:
+        data = b""
+    groups = struct.unpack(f"={len(data) // 4}I", data[: len(data) // 4 * 4])
+    return Peer(pid, uid, frozenset((gid, *groups)))
+
+
+class Rights:
+    """Names or numbers of groups, apart by white space: who may read, who may change too."""
+
+    def __init__(self, readers: str, admins: str, file: str = "/etc/group") -> None:
+        self.readers = readers
+        self.admins = admins
+        self._file = file
+
+    def of(self, peer: Peer) -> int:
+        """`CHANGE`, `READ` or `NOTHING`."""
+        if peer.uid == 0:
+            return CHANGE
+        if peer.groups & self._numbers(self.admins):
+            return CHANGE
+        return READ if peer.groups & self._numbers(self.readers) else NOTHING
+
+    def explain(self, level: int) -> str:
+        """What somebody lacks who may not do what `level` is needed for."""
+        groups = self.admins if level == CHANGE else f"{self.readers} {self.admins}"
+        return f"not permitted: be root or a member of the group {' or '.join(groups.split())}"
+
+    def _numbers(self, names: str) -> set[int]:
+        words = names.split()
+        found = {int(word) for word in words if word.isascii() and word.isdigit()}
+        wanted = {word for word in words if not word.isdigit()}
+        return found | (_group_numbers(wanted, self._file) if wanted else set())
+
+
+def user_name(uid: int, file: str = "/etc/passwd") -> str:
+    """The name that the file has for a user, empty if it has none."""
+    return next((row[0] for row in _rows(file) if len(row) > 2 and row[2] == str(uid)), "")
+
+
+def _group_numbers(names: set[str], file: str) -> set[int]:
+    rows = (row for row in _rows(file) if len(row) > 2 and row[0] in names)
+    return {int(row[2]) for row in rows if row[2].isdigit()}
+
+
+def _rows(file: str) -> list[list[str]]:
+    """Lines of fields; a file that cannot be read gives nobody any right."""
+    try:
+        with open(file, encoding="utf-8", errors="replace") as lines:
+            return [line.rstrip("\n").split(":") for line in lines]
+    except OSError:
+        return []

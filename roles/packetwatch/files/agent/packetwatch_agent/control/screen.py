@@ -1,0 +1,71 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""``top``: what the agent keeps, a screen at a time."""
+
+from __future__ import annotations
+
+import time
+import typing as t
+
+from . import wire
+from .words import moment, table
+
+_CLEAR = "\x1b[H\x1b[J"
+
+
+def rates(now: wire.Result, before: wire.Result | None, seconds: float) -> dict[str, float]:
+    """Packets a second by "verdict reason", since the former look; all so far without one."""
+    packets: dict[str, int] = now["packets"]
+    if before is None or seconds <= 0:
+        return dict(packets)
+    former: dict[str, int] = before["packets"]
+    return {name: (n - former.get(name, 0)) / seconds for name, n in packets.items()}
+
+
+def page(result: wire.Result, before: wire.Result | None = None, seconds: float = 0.0) -> list[str]:
+    """The lines of one screen."""
+    unit = "packets a second" if before else "packets since the filter was loaded"
+    numbers = sorted(rates(result, before, seconds).items(), key=lambda pair: -pair[1])
+    rows: list[t.Sequence[object]] = [(f"{n:.0f}", name) for name, n in numbers if n >= 0.5]
+    lines = [unit, *(table(rows, "  ") if rows else ["  none"])]
+    lines += _part(
+        "new connections in the last minute",
+        [(item["connections"], item["source"]) for item in result["sources"]],
+    )
+    lines += _part("to ports", [(item["connections"], item["port"]) for item in result["ports"]])
+    lines += _part(
+        "scanners, the latest first",
+        [
+            (moment(item["seen"])[11:19], item["source"], f"{item['ports']} ports", item["result"])
+            for item in result["scans"]
+        ],
+    )
+    lines += _part(
+        "banned sources by packets dropped",
+        [(item["dropped"], item["source"], item["origin"]) for item in result["drops"]],
+    )
+    return lines
+
+
+def _part(title: str, rows: t.Sequence[t.Sequence[object]]) -> list[str]:
+    return [title, *table(rows, "  ")] if rows else []
+
+
+def run(
+    ask: t.Callable[[], wire.Result],
+    write: t.Callable[[str], object],
+    interval: float,
+    height: t.Callable[[], int],
+    sleep: t.Callable[[float], None] = time.sleep,
+) -> None:
+    """Show a page after the other in the same place until somebody interrupts."""
+    before: wire.Result | None = None
+    looked = time.monotonic()
+    while True:
+        result, now = ask(), time.monotonic()
+        lines = page(result, before, now - looked)[: max(height() - 1, 1)]
+        write(_CLEAR + "\n".join(lines) + "\n")
+        before, looked = result, now
+        sleep(interval)

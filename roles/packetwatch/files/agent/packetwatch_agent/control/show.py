@@ -1,0 +1,179 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Results of commands as lines for people."""
+
+from __future__ import annotations
+
+import time
+
+from . import wire
+from .words import count, moment, printable, span, table
+
+Lines = list[str]
+
+
+def status(result: wire.Result) -> Lines:
+    """The filter, the agent, and what is wrong."""
+    lines = []
+    for name, item in sorted(result.get("interfaces", {}).items()):
+        if isinstance(item, str):
+            lines.append(f"{name}: {_filtered(item)}")
+            continue
+        action = f", {item['action']}" if item["action"] else ""
+        lines.append(f"{name}: {_filtered(item['mode'])}{action}")
+    if "lists" in result:
+        parts = [f"{sum(result['lists'][kind].values())} {kind}" for kind in ("allow", "deny")]
+        lines.append(f"entries: {', '.join(parts)}")
+    if result.get("bans"):
+        numbers = [f"{number} {origin}" for origin, number in result["bans"].items()]
+        lines.append(f"bans: {', '.join(numbers)}")
+    if result.get("packets"):
+        sums = {"pass": 0, "drop": 0}
+        for name, number in result["packets"].items():
+            sums[name.split()[0]] += number
+        lines.append(f"packets: {sums['pass']} passed, {sums['drop']} dropped")
+    agent = result.get("agent")
+    if agent:
+        age = span(time.time() - agent["since"])
+        lines.append(f"agent: {agent['state']}, version {agent['version']}, up {age}")
+    lines += [f"PROBLEM: {text}" for text in result.get("problems", [])]
+    return [printable(line) for line in lines]
+
+
+def _filtered(mode: str) -> str:
+    return "NOT FILTERED" if mode == "none" else f"filtered, {mode}"
+
+
+def lists(result: wire.Result) -> Lines:
+    """Declared entries by owner, or one by one."""
+    rows: list[tuple[object, ...]] = []
+    if "entries" in result:
+        rows = [
+            (
+                item["kind"],
+                item["prefix"],
+                item["owner"],
+                f"expires={item['expires']}" if item["expires"] else "",
+                item["comment"],
+            )
+            for item in result["entries"]
+        ]
+    else:
+        for kind in ("allow", "deny"):
+            rows += [
+                (kind, owner, count(n, "prefix", "prefixes")) for owner, n in result[kind].items()
+            ]
+    lines = table(rows) if rows else ["nothing is declared"]
+    return lines + [f"note: {printable(text)}" for text in result["notes"]]
+
+
+def bans(result: wire.Result) -> Lines:
+    """A line a ban."""
+    rows = [("SOURCE", "ORIGIN", "EVIDENCE", "UNTIL", "LEFT", "PORTS", "DROPPED", "INTERFACE")]
+    now = time.time()
+    for item in result["bans"]:
+        left = span(item["until"] - now) if item["until"] else "-"
+        until = moment(item["until"], "lifted")
+        rows.append(
+            (
+                item["source"],
+                item["origin"] + ("*" if item["short"] else ""),
+                item["evidence"],
+                until,
+                left,
+                item["ports"],
+                item["dropped"],
+                item["interface"],
+            )
+        )
+    return table(rows) if result["bans"] else ["nobody is banned"]
+
+
+def protect(result: wire.Result) -> Lines:
+    """A line for each that is never banned."""
+    rows = [(item["prefix"], item["reason"]) for item in result["protected"]]
+    return table(rows) if rows else ["nobody is protected"]
+
+
+def why(result: wire.Result) -> Lines:
+    """The verdict, then what it rests on, in the order of their precedence."""
+    reason = {"unlisted": "no list and no ban has it"}.get(result["because"], result["because"])
+    lines = [f"{result['address']} {result['verdict']}: {reason}"]
+    if len({item["verdict"] for item in result["interfaces"]}) > 1:
+        rows = [
+            (item["interface"], item["action"], item["verdict"]) for item in result["interfaces"]
+        ]
+        lines += table(rows, "  ")
+    for item in result["declared"]["entries"]:
+        rest = [f"in {item['kind']} list {item['owner']!r}"]
+        if item["expires"]:
+            ended = "" if item["in_force"] else ", NOT IN FORCE"
+            rest.append(f"expires {item['expires']}{ended}")
+        if item["comment"]:
+            rest.append(f"# {item['comment']}")
+        lines.append(f"  {item['prefix']} {', '.join(rest)}")
+    if result["declared"]["inside"]:
+        lines.append(f"  {count(result['declared']['inside'], 'entry', 'entries')} inside it")
+    if result["live"] is not None:
+        lines.append(f"  in the kernel: {result['live']}")
+    if result["protected"]:
+        lines.append(f"  {result['protected']}")
+    for ban in result["bans"]:
+        since = f" since {moment(ban['since'])}" if ban["since"] else ""
+        lines.append(
+            f"  ban of {ban['source']} ({ban['origin']}, evidence {ban['evidence']}){since} "
+            f"until {moment(ban['until'], 'it is lifted')}, {count(ban['ports'], 'port')}, "
+            f"{count(ban['dropped'], 'packet')} dropped"
+        )
+    lines += [f"  note: {text}" for text in result["notes"]]
+    return [printable(line) for line in lines]
+
+
+def change(result: wire.Result) -> Lines:
+    """What became of a change; of one that was only tried, what would."""
+    lines = []
+    if result.get("check"):
+        old, new = (set(result["diff"][side].splitlines()) for side in ("before", "after"))
+        lines += [f"- {line}" for line in sorted(old - new)]
+        lines += [f"+ {line}" for line in sorted(new - old)]
+    lines.append(result["message"])
+    lines += [f"note: {text}" for text in result.get("notes", [])]
+    return [printable(line) for line in lines]
+
+
+def selftest(result: wire.Result) -> Lines:
+    """Each stage, green or red."""
+    rows = [
+        ("green" if stage["ok"] else "RED", stage["name"], stage["text"])
+        for stage in result["stages"]
+    ]
+    return [*table(rows), "all green" if result["passed"] else "the drill has failed"]
+
+
+def event(line: wire.Result) -> str:
+    """An event of the log on one short line."""
+    stamp = str(line.get("@timestamp", ""))[11:19]
+    action = line.get("event.action")
+    if action is None:
+        return printable(f"{stamp} {line.get('log.level', '')}: {line.get('message', '')}")
+    words = [stamp, str(action)]
+    if action == "audit":
+        words += [
+            str(line.get("user.name") or line.get("user.id", "")),
+            str(line.get("packetwatch.command", "")),
+            *map(str, line.get("packetwatch.arguments", [])),
+            str(line.get("event.outcome", "")),
+        ]
+    else:
+        words.append(str(line.get("packetwatch.prefix") or line.get("source.ip", "")))
+        if "destination.port" in line:
+            words.append(f"to {line.get('destination.ip')} port {line['destination.port']}")
+        if action != "connection":
+            words.append(str(line.get("packetwatch.reason", "")))
+        if "packetwatch.ports" in line:
+            words.append("ports " + ",".join(map(str, line["packetwatch.ports"])))
+        if "packetwatch.expires" in line and action == "ban":
+            words.append(f"until {line['packetwatch.expires']}")
+    return printable(" ".join(word for word in words if word))

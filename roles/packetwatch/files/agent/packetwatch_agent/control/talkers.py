@@ -1,0 +1,121 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Who talks, who scans: what ``top`` shows, in bounded memory whatever comes.
+
+Sources are counted in a summary of Misra and Gries (mergeable, as Agarwal and others have shown): of
+N events it misjudges a source by at most N / (size + 1), however many sources there are. Two of
+them, for this minute and the one before, slide: the count of the last minute is estimated from both.
+"""
+
+from __future__ import annotations
+
+import collections
+import time
+import typing as t
+
+from packetwatch_core import _abi
+from packetwatch_core._ring import HEADER
+
+SIZE = 256
+SCANS = 64
+WINDOW = 60.0
+# Records of a run that are looked at.
+_LOOKED_AT = 64
+_SOURCE = slice(32, 48)
+_PORT = slice(66, 68)
+_TYPE = 28
+
+
+class Summary:
+    """Counts of at most `size` keys."""
+
+    def __init__(self, size: int = SIZE) -> None:
+        self._size = size
+        self.counts: dict[bytes, int] = {}
+        self.error = 0
+        """By how much a count may be too low."""
+
+    def add(self, counts: t.Mapping[bytes, int]) -> None:
+        mine = self.counts
+        for key, count in counts.items():
+            mine[key] = mine.get(key, 0) + count
+        if len(mine) > self._size:
+            least = sorted(mine.values(), reverse=True)[self._size]
+            self.counts = {key: count - least for key, count in mine.items() if count > least}
+            self.error += least
+
+
+class Scan(t.NamedTuple):
+    """A source that has crossed the threshold; `seen` in UTC seconds."""
+
+    seen: float
+    address: bytes
+    ports: int
+    result: str
+
+
+class Talkers:
+    """Fed with the ring's records."""
+
+    def __init__(self, clock: t.Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._began = clock()
+        self._sources = Summary(), Summary()
+        self._ports = Summary(), Summary()
+        self._scans: collections.deque[Scan] = collections.deque(maxlen=SCANS)
+
+    def look(self, size: int, count: int, run: memoryview) -> None:
+        """Look at some of a run of `count` records of one size: a flood costs no more."""
+        step = count // _LOOKED_AT + 1
+        stride = len(run) // count * step
+        self.note([bytes(run[at : at + size]) for at in range(HEADER, len(run), stride)], step)
+
+    def note(self, records: t.Sequence[bytes], weight: int = 1) -> None:
+        """Count records, each of which stands for so many."""
+        seen = [
+            record
+            for record in records
+            if len(record) >= _abi.EVENT_SHORT and record[_TYPE] == _abi.EVENT_CONNECTION
+        ]
+        if not seen:
+            return
+        self._slide()
+        for summary, part in ((self._sources[0], _SOURCE), (self._ports[0], _PORT)):
+            counts = collections.Counter(record[part] for record in seen)
+            summary.add({key: count * weight for key, count in counts.items()})
+
+    def note_scan(self, address: bytes, ports: int, result: str) -> None:
+        """Remember a scan; the oldest is forgotten."""
+        self._scans.append(Scan(time.time(), address, ports, result))
+
+    def sources(self, most: int) -> list[tuple[bytes, int]]:
+        """Those with most new connections in about the last minute."""
+        self._slide()
+        return self._top(self._sources, most)
+
+    def ports(self, most: int) -> list[tuple[bytes, int]]:
+        """Destination ports, likewise."""
+        self._slide()
+        return self._top(self._ports, most)
+
+    def scans(self, most: int) -> list[Scan]:
+        """The latest, the newest first."""
+        return list(reversed(self._scans))[:most]
+
+    def _top(self, pair: tuple[Summary, Summary], most: int) -> list[tuple[bytes, int]]:
+        now, before = (summary.counts for summary in pair)
+        part = max(0.0, 1.0 - (self._clock() - self._began) / WINDOW)
+        counts = {key: now.get(key, 0) + before.get(key, 0) * part for key in {*now, *before}}
+        ranked = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
+        return [(key, round(count)) for key, count in ranked[:most] if count >= 0.5]
+
+    def _slide(self) -> None:
+        passed = int((self._clock() - self._began) // WINDOW)
+        if not passed:
+            return
+        self._began += passed * WINDOW
+        former = (self._sources[0], self._ports[0]) if passed == 1 else (Summary(), Summary())
+        self._sources = Summary(), former[0]
+        self._ports = Summary(), former[1]

@@ -1,0 +1,156 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What root reads from the kernel and the disk without the agent, which may be dead."""
+
+from __future__ import annotations
+
+import socket
+import typing as t
+
+from packetwatch_core import _abi
+from packetwatch_core._bans import Bans
+from packetwatch_core._describe import count_entries
+from packetwatch_core._errors import PacketwatchError
+from packetwatch_core._info import BAN_MAPS
+from packetwatch_core._loaded import Loaded
+from packetwatch_core._prog import attached
+
+from . import wire
+from .commands import packets
+
+if t.TYPE_CHECKING:
+    from packetwatch_core._generation import Areas
+    from packetwatch_core._host import Host
+    from packetwatch_core._store import State
+
+
+class Interface(t.NamedTuple):
+    """How packets of an attached interface are dealt with, as the kernel has it."""
+
+    name: str
+    ifindex: int
+    mode: str
+    action: str
+    counts: str
+    scope: str
+    policy: dict[str, t.Any]
+
+
+def name_of(ifindex: int) -> str:
+    """Name of an interface, empty if it is gone."""
+    try:
+        return socket.if_indextoname(ifindex)
+    except OSError:
+        return ""
+
+
+def bans_of(host: Host) -> Bans:
+    """The bans in the kernel; raises `ControlError` if nothing is loaded."""
+    if not host.pins.loaded():
+        raise wire.ControlError(
+            "nothing is loaded on this host, so there are no bans: attach the filter first "
+            "(systemctl start packetwatch-xdp@INTERFACE)"
+        )
+    return Bans(host.pins.open_run_maps(BAN_MAPS))
+
+
+def protected_of(host: Host) -> list[dict[str, str]]:
+    """Who is never banned, and why."""
+    found = host.info({"protected"})["protected"]
+    return [{"prefix": prefix, "reason": reason} for prefix, reason in found.items()]
+
+
+def interfaces(loaded: Loaded) -> list[Interface]:
+    """Those that are filtered now."""
+    found = []
+    with loaded.generation() as current:
+        for name, ifindex in sorted(loaded.ifindexes.items()):
+            policy = current.policy(ifindex)
+            words = (
+                _abi.ACTIONS[policy["action"]],
+                _abi.COUNTS[policy["counts"]],
+                _abi.SCOPES[policy["scope"]],
+            )
+            found.append(Interface(name, ifindex, attached(ifindex).mode, *words, policy))
+    return found
+
+
+def live_areas(host: Host) -> tuple[Areas | None, list[Interface]]:
+    """The tables in the kernel, None if nothing is filtered, and the interfaces that they serve."""
+    with Loaded(host.pins) as loaded:
+        if not loaded.active:
+            return None, []
+        with loaded.generation() as current:
+            return current.areas(), interfaces(loaded)
+
+
+def list_counts(state: State) -> dict[str, dict[str, int]]:
+    """Entries by kind and owner."""
+    return {
+        kind: {name: count_entries(text) for name, text in sorted(lists.items())}
+        for kind, lists in (("allow", state.allow), ("deny", state.deny))
+    }
+
+
+def status(host: Host) -> wire.Result:
+    """The filter, and what is not as it should be."""
+    dummy, state = host.store.read_current()
+    with Loaded(host.pins) as loaded:
+        filtered = {item.name: item for item in interfaces(loaded)}
+        with loaded.generation() as current:
+            digest = current.digest
+        whole = loaded.whole
+    found: wire.Result = {
+        "interfaces": {
+            name: {
+                "wanted": state.interfaces.get(name),
+                "mode": filtered[name].mode if name in filtered else "none",
+                "action": filtered[name].action if name in filtered else "",
+            }
+            for name in sorted({*state.interfaces, *filtered})
+        },
+        "lists": list_counts(state),
+        "digest": digest,
+        "bans": {},
+        "protected": 0,
+        "packets": {},
+    }
+    if host.pins.loaded():
+        numbers = dict.fromkeys(_abi.ORIGINS.values(), 0)
+        for ban in bans_of(host).active():
+            numbers[ban.origin_name] = numbers.get(ban.origin_name, 0) + 1
+        found["bans"] = numbers
+        found["protected"] = len(protected_of(host))
+        found["packets"] = packets(host.pins.open_run_maps(("counters",))["counters"])
+    found["problems"] = _problems(host, state, filtered, whole)
+    return found
+
+
+def _problems(
+    host: Host, state: State, filtered: t.Mapping[str, Interface], whole: bool
+) -> list[str]:
+    """What is not as it is declared, each with its remedy."""
+    found = [
+        f"{name} is not filtered: systemctl restart packetwatch-xdp@{name}"
+        for name in sorted(state.interfaces)
+        if name not in filtered
+    ]
+    if not state.interfaces and not filtered:
+        found.append("no interface is filtered, and none is declared")
+    found += [
+        f"{name} is filtered but not declared: the next boot does not filter it"
+        for name in filtered
+        if name not in state.interfaces
+    ]
+    if not filtered:
+        return found
+    if not whole:
+        found.append("a change was interrupted: packetwatchctl apply")
+    try:
+        if host.plan(lambda state: state, force=True).changed:
+            found.append("what is declared is not what is live: packetwatchctl apply")
+    except PacketwatchError as error:
+        found.append(f"what is declared cannot go live: {error}")
+    return found

@@ -1,0 +1,198 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Why a packet from an address passes or not: lists first (allow before deny), then bans."""
+
+from __future__ import annotations
+
+import bisect
+import time
+import typing as t
+
+from packetwatch_core._address import Prefix, format_prefix, parse_prefix
+from packetwatch_core._clock import clock_synchronised
+from packetwatch_core._entries import Entry, expires_at, parse_line
+from packetwatch_core._errors import InvalidInput
+from packetwatch_core._ranges import ALLOW, DENY, Ranges, Spans
+from packetwatch_core._tables import Tables, lookup4, lookup6, read_ranges
+
+from . import wire
+
+if t.TYPE_CHECKING:
+    from packetwatch_core._store import State
+
+_SHOWN = 50
+_VERDICTS = {ALLOW: "allow", DENY: "deny"}
+
+Fields = dict[str, t.Any]
+
+
+class Policy(t.Protocol):
+    """What `explain` wants to know of an interface."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def action(self) -> str: ...
+    @property
+    def scope(self) -> str: ...
+
+
+def declared(state: State, prefix: Prefix) -> Fields:
+    """What the lists on disk say: entries that cover the prefix, and how many lie inside it."""
+    now, synchronised = time.time(), clock_synchronised()
+    covering: list[Fields] = []
+    inside = 0
+    for kind, lists in (("allow", state.allow), ("deny", state.deny)):
+        for owner, text in sorted(lists.items()):
+            for line in text.splitlines():
+                word = line.split(None, 1)[:1]
+                if not word or word[0].startswith("#") or (":" in word[0]) != (prefix.family == 6):
+                    continue
+                other = _prefix(word[0])
+                if other is None or other.family != prefix.family:
+                    continue
+                if other.value <= prefix.value and prefix.last <= other.last:
+                    entry = parse_line(line)
+                    if entry:
+                        in_force = _in_force(kind, entry, now, synchronised)
+                        covering.append(_fields(kind, owner, entry, in_force))
+                elif prefix.value <= other.value and other.last <= prefix.last:
+                    inside += 1
+    covering.sort(key=lambda item: (item["kind"] != "allow", -parse_prefix(item["prefix"]).length))
+    kinds = {item["kind"] for item in covering if item["in_force"]}
+    verdict = "allow" if "allow" in kinds else "deny" if "deny" in kinds else "none"
+    if inside and verdict != "allow":
+        verdict = "mixed"
+    return {"verdict": verdict, "entries": covering[:_SHOWN], "inside": inside}
+
+
+def _prefix(word: str) -> Prefix | None:
+    try:
+        return parse_prefix(word.partition("#")[0])
+    except InvalidInput:
+        return None
+
+
+def _in_force(kind: str, entry: Entry, now: float, synchronised: bool) -> bool:
+    if not entry.expires:
+        return True
+    return now < expires_at(entry.expires) if synchronised else kind == "deny"
+
+
+def _fields(kind: str, owner: str, entry: Entry, in_force: bool) -> Fields:
+    return {
+        "kind": kind,
+        "owner": owner,
+        "prefix": entry.prefix,
+        "comment": entry.comment,
+        "expires": entry.expires,
+        "in_force": in_force,
+    }
+
+
+def live(tables: Tables, prefix: Prefix) -> str:
+    """What the tables in the kernel say: allow, deny, none; mixed for a network of several."""
+    if prefix.is_host:
+        look = lookup4 if prefix.family == 4 else lookup6
+        return _VERDICTS.get(look(tables, prefix.value), "none")
+    ranges: Ranges = read_ranges(tables)[prefix.family == 6]
+    parts = {"allow": _share(ranges.allow, prefix), "deny": _share(ranges.deny, prefix)}
+    for verdict, share in parts.items():
+        if share == "all":
+            return verdict
+    return "none" if set(parts.values()) == {"none"} else "mixed"
+
+
+def _share(spans: Spans, prefix: Prefix) -> str:
+    """Whether spans hold all of a prefix, some of it or none."""
+    at = bisect.bisect_right(spans.starts, prefix.last) - 1
+    if at < 0 or spans.ends[at] < prefix.value:
+        return "none"
+    return "all" if spans.starts[at] <= prefix.value and prefix.last <= spans.ends[at] else "part"
+
+
+def explain(
+    prefix: Prefix,
+    lists: Fields,
+    in_kernel: str | None,
+    bans: Fields | None,
+    interfaces: t.Sequence[Policy] | None,
+) -> wire.Result:
+    """Put together what was found; None for what could not be looked at, which is said."""
+    verdict = lists["verdict"] if in_kernel is None else in_kernel
+    protected = bans["protected"] if bans else ""
+    found = bans["bans"] if bans else []
+    because = _because(verdict, protected, found)
+    notes = []
+    if in_kernel is None and interfaces is not None:
+        notes.append("no interface is filtered: everything passes")
+    elif in_kernel is None:
+        notes.append("what the kernel has, only root can read: this is what is declared")
+    elif prefix.is_host and in_kernel != lists["verdict"]:
+        notes.append(
+            f"declared is {lists['verdict']}, but the kernel has {in_kernel}: packetwatchctl apply"
+        )
+    if bans is None and not prefix.is_host:
+        notes.append("bans are on single addresses or an IPv6 /64: packetwatchctl bans")
+    elif bans is None:
+        notes.append("bans could not be read")
+    if because == "allow" and found:
+        notes.append("it is banned too, which an allow list beats")
+    if because == "protected" and found:
+        notes.append("its ban was made before it became protected, and hits nothing")
+    return {
+        "address": format_prefix(prefix),
+        "because": because,
+        "verdict": _verdict(because, found, interfaces),
+        "interfaces": [
+            {"interface": item.name, "action": item.action, "verdict": _on(item, because)}
+            for item in interfaces or []
+        ],
+        "declared": lists,
+        "live": in_kernel,
+        "protected": protected,
+        "bans": found,
+        "notes": notes,
+    }
+
+
+def _because(verdict: str, protected: str, bans: list[Fields]) -> str:
+    if verdict != "none":
+        return verdict
+    if bans:
+        return "protected" if protected else "ban"
+    return "unlisted"
+
+
+def _verdict(because: str, bans: list[Fields], interfaces: t.Sequence[Policy] | None) -> str:
+    """The one word, or that it depends on the interface."""
+    if interfaces is not None and not interfaces:
+        return "passes"
+    if interfaces is None:
+        return _WORDS[because]
+    found = {_on(item, because) for item in interfaces}
+    return found.pop() if len(found) == 1 else "depends on the interface"
+
+
+_WORDS = {
+    "allow": "passes",
+    "deny": "is dropped",
+    "mixed": "passes or is dropped, by address",
+    "ban": "is banned",
+    "protected": "passes",
+    "unlisted": "passes",
+}
+
+
+def _on(item: Policy, because: str) -> str:
+    if item.action == "off":
+        return "passes"
+    if because not in ("deny", "ban", "mixed"):
+        return _WORDS[because]
+    if item.action == "monitor":
+        return "passes, and would be dropped" if because != "mixed" else "passes"
+    if because == "ban" and item.scope == "connections":
+        return "new connections are dropped"
+    return _WORDS[because] if because != "ban" else "is dropped"

@@ -1,0 +1,117 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What goes over the sockets: one JSON object a line, in both directions.
+
+A request names a ``command`` and its arguments. An answer is any number of ``{"item": ...}`` and
+``{"missed": COUNT}``, then one ``{"ok": true, "result": ...}`` or ``{"ok": false, "error": ...}``.
+"""
+
+from __future__ import annotations
+
+import json
+import typing as t
+
+from packetwatch_core._errors import InvalidInput, PacketwatchError
+
+LONGEST_REQUEST = 65536
+Request = dict[str, t.Any]
+Result = dict[str, t.Any]
+
+# Kinds of errors, and the exit status of each.
+DONE, FAILED, INPUT, DENIED, NO_AGENT = range(5)
+KINDS = {"failed": FAILED, "input": INPUT, "denied": DENIED, "no_agent": NO_AGENT}
+_NAMES = {status: kind for kind, status in KINDS.items()}
+_ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
+
+
+class ControlError(PacketwatchError):
+    """A command that did not do what it was to do; `status` is the exit status."""
+
+    def __init__(self, message: str, status: int = FAILED) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def status_of(error: BaseException) -> int:
+    """The exit status that an error stands for."""
+    if isinstance(error, ControlError):
+        return error.status
+    if isinstance(error, InvalidInput):
+        return INPUT
+    return DENIED if isinstance(error, PermissionError) else FAILED
+
+
+def encode(value: object) -> str:
+    """Compact JSON on one line."""
+    return _ENCODER.encode(value)
+
+
+def item(value: object) -> str:
+    """A line of an answer that goes on."""
+    return f'{{"item":{encode(value)}}}\n'
+
+
+def done(result: Result) -> str:
+    """The last line of a good answer."""
+    return encode({"ok": True, "result": result}) + "\n"
+
+
+def failed(error: BaseException) -> str:
+    """The last line of an answer that says why not."""
+    kind = _NAMES.get(status_of(error), "failed")
+    return encode({"ok": False, "error": {"kind": kind, "message": str(error)}}) + "\n"
+
+
+def parse_request(line: bytes) -> Request:
+    """The request in a line; raises `InvalidInput`."""
+    try:
+        request = json.loads(line)
+    except (ValueError, RecursionError):
+        raise InvalidInput("the request is no JSON: send one object a line") from None
+    if not isinstance(request, dict) or not isinstance(request.get("command"), str):
+        raise InvalidInput('the request names no command: send {"command": "status"}')
+    return request
+
+
+def text_of(request: Request, name: str, default: str | None = None) -> str:
+    """An argument that is a text; raises `InvalidInput`."""
+    value = request.get(name, default)
+    if not isinstance(value, str):
+        raise InvalidInput(f"{name} is {value!r}: send a text")
+    return value
+
+
+def texts_of(request: Request, name: str) -> list[str]:
+    """An argument that is a list of texts."""
+    value = request.get(name, [])
+    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+        raise InvalidInput(f"{name} is {value!r}: send a list of texts")
+    return value
+
+
+def flag_of(request: Request, name: str) -> bool:
+    """An argument that is true or false."""
+    value = request.get(name, False)
+    if not isinstance(value, bool):
+        raise InvalidInput(f"{name} is {value!r}: send true or false")
+    return value
+
+
+def seconds_of(request: Request, name: str) -> float | None:
+    """An argument that is a number of seconds, or none."""
+    value = request.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise InvalidInput(f"{name} is {value!r}: send a number of seconds")
+    return float(value)
+
+
+def error_of(answer: dict[str, t.Any]) -> ControlError:
+    """The error in an answer."""
+    found = answer.get("error")
+    error = found if isinstance(found, dict) else {}
+    status = KINDS.get(str(error.get("kind")), FAILED)
+    return ControlError(str(error.get("message", "the answer is not understood")), status)

@@ -1,0 +1,73 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What people write and read at a terminal: durations, times, tables."""
+
+from __future__ import annotations
+
+import re
+import time
+import typing as t
+
+from packetwatch_core._errors import InvalidInput
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_PART = re.compile(r"([0-9]{1,9})([smhdw])")
+_DURATION = re.compile(r"([0-9]{1,9}[smhdw])+")
+
+
+def seconds_from(text: str) -> float:
+    """Seconds of a duration such as ``90``, ``10m`` or ``1h30m``; raises `InvalidInput`."""
+    if text.isascii() and text.isdigit() and 0 < int(text) < 10**10:
+        return float(text)
+    if _DURATION.fullmatch(text):
+        total = sum(int(number) * _UNITS[unit] for number, unit in _PART.findall(text))
+        if total:
+            return float(total)
+    raise InvalidInput(f"{text!r} is no duration: write seconds, or such as 10m, 1h30m, 2d")
+
+
+def time_from(text: str) -> str:
+    """A time to come, in RFC 3339, from one or from a duration from now."""
+    if "-" in text:
+        return text
+    moment = time.time() + seconds_from(text)
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(moment))
+
+
+def moment(seconds: float | None, never: str = "never") -> str:
+    """UTC seconds as a time."""
+    if seconds is None:
+        return never
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
+
+def span(seconds: float) -> str:
+    """A duration in its two largest units."""
+    left, parts = max(round(seconds), 0), []
+    for unit, size in sorted(_UNITS.items(), key=lambda pair: -pair[1]):
+        count, left = divmod(left, size)
+        if count:
+            parts.append(f"{count}{unit}")
+    return "".join(parts[:2]) or "0s"
+
+
+def printable(text: str) -> str:
+    """Without what would move a terminal's cursor: logs and comments come from anywhere."""
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
+
+
+def table(rows: t.Sequence[t.Sequence[object]], indent: str = "") -> list[str]:
+    """Lines of columns, as wide as what is in them."""
+    texts = [[printable(str(cell)) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*texts)]
+    return [
+        indent + "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip()
+        for row in texts
+    ]
+
+
+def count(number: int, noun: str, nouns: str = "") -> str:
+    """``1 ban``, ``2 bans``; `nouns` where the plural is another."""
+    return f"{number} {noun if number == 1 else nouns or noun + 's'}"

@@ -1,0 +1,36 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+_packetwatchctl() {
+    local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]} options
+    COMPREPLY=()
+    if ((COMP_CWORD == 1)); then
+        mapfile -t COMPREPLY < <(compgen -W 'status lists allow deny remove apply ban unban bans protect
+            top watch why selftest --help --version' -- "$word")
+        return
+    fi
+    case $before in
+    --action) options='connection ban scan expiry lift audit' ;;
+    --list) options='allow deny' ;;
+    --interface) options=$(cd /sys/class/net 2>/dev/null && echo *) ;;
+    --comment | --expires | --for | --reason | --interval | --most | --source | --count) return ;;
+    *)
+        case ${COMP_WORDS[1]} in
+        lists) options='--entries' ;;
+        allow | deny) options='--comment --expires --check --force' ;;
+        remove) options='--list --check --force' ;;
+        apply) options='--check --force' ;;
+        ban) options='--for --reason' ;;
+        unban) options='--reason' ;;
+        top) options='--once --interval --most' ;;
+        watch) options='--action --source --count' ;;
+        selftest) options='--interface -4 -6' ;;
+        esac
+        options+=' --json --help'
+        ;;
+    esac
+    mapfile -t COMPREPLY < <(compgen -W "$options" -- "$word")
+}
+
+complete -F _packetwatchctl packetwatchctl

@@ -1,0 +1,88 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What tests of a molecule scenario do again and again; `host` is testinfra's."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from testinfra.utils.ansible_runner import AnsibleRunner
+
+from lab.fleet import Fleet
+from lab.topology import ipv4
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lab.machine import Machine
+
+INVENTORY = os.environ["MOLECULE_INVENTORY_FILE"]
+PLAYBOOKS = Path(os.environ["MOLECULE_SCENARIO_DIRECTORY"]).parents[1] / "playbooks"
+HOSTS = AnsibleRunner(INVENTORY).get_hosts("packetwatch")
+SSH = 22
+CLOSED = range(2001, 2101)
+CLIENT, SCANNER, DENIED, ALLOWED = (ipv4(number) for number in (101, 102, 103, 104))
+
+
+def open_fleet() -> Fleet:
+    return Fleet.open(Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"]) / "lab")
+
+
+def machine_of(host: Any, fleet: Fleet) -> Machine:
+    return fleet.host(host.backend.host)
+
+
+def play(name: str, host: Any, *options: str) -> str:
+    """What a run of one of our playbooks on one host prints; it must succeed."""
+    limit = host.backend.host
+    argv = ["ansible-playbook", "-i", INVENTORY, str(PLAYBOOKS / name), "--limit", limit, *options]
+    # Molecule asks for colours, in which the recap is hard to read.
+    done = subprocess.run(
+        argv,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        timeout=900,
+        env=os.environ | {"ANSIBLE_FORCE_COLOR": "false", "ANSIBLE_NOCOLOR": "true"},
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def recap(output: str) -> dict[str, int]:
+    """The numbers of the last line of a play."""
+    line = [row for row in output.splitlines() if "unreachable=" in row][-1]
+    words = line.partition(":")[2].split()
+    return {key: int(value) for key, value in (word.split("=") for word in words)}
+
+
+def module(host: Any, name: str, **options: Any) -> dict[str, Any]:
+    """The result of one of our modules."""
+    return dict(host.ansible(f"packetwatch.xdp.{name}", json.dumps(options), check=False))
+
+
+def info(host: Any, *subset: str) -> dict[str, Any]:
+    return module(host, "host_info", gather_subset=list(subset))
+
+
+def events(host: Any) -> list[dict[str, Any]]:
+    """What the agent has logged since boot."""
+    output = host.check_output("journalctl --boot --unit packetwatch.service --output cat")
+    return [json.loads(row) for row in output.splitlines() if row.startswith("{")]
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
+    """The first true result of the condition."""
+    end = time.monotonic() + seconds
+    while not (result := condition()) and time.monotonic() < end:
+        time.sleep(0.5)
+    assert result
+    return result

@@ -1,0 +1,304 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The control socket in a loop: rights, bounds, faults; and what `top` keeps."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from packetwatch_agent.control import audit, server, wire
+from packetwatch_agent.control.rights import CHANGE, NOTHING, READ, Peer, Rights, peer_of, user_name
+from packetwatch_agent.control.server import Command, Server
+from packetwatch_agent.control.talkers import SIZE, WINDOW, Summary, Talkers
+from packetwatch_agent.loop import IDLE, Loop
+from packetwatch_agent.output import Output
+from packetwatch_core import _abi
+from packetwatch_core._errors import InvalidInput
+from packetwatch_core._ring import HEADER
+
+# Rights
+
+
+@pytest.fixture
+def groups(tmp_path: Path) -> str:
+    path = tmp_path / "group"
+    path.write_text("root:x:0:\nlook:x:100:ann,bob\nchange:x:200:\nbroken\nodd:x:many:\n")
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("peer", "right"),
+    [
+        (Peer(1, 0, frozenset({0})), CHANGE),
+        (Peer(1, 7, frozenset({7})), NOTHING),
+        (Peer(1, 7, frozenset({7, 100})), READ),
+        (Peer(1, 7, frozenset({200})), CHANGE),
+        (Peer(1, 7, frozenset({100, 200})), CHANGE),
+        (Peer(1, 7, frozenset({300})), CHANGE),
+        (Peer(1, 100, frozenset({7})), NOTHING),
+        (Peer(1, 7, frozenset({0})), NOTHING),
+    ],
+)
+def test_rights(peer: Peer, right: int, groups: str) -> None:
+    assert Rights("look", "change 300", groups).of(peer) == right
+
+
+def test_groups_that_do_not_exist_give_no_right(tmp_path: Path, groups: str) -> None:
+    peer = Peer(1, 7, frozenset({7, 100, 200}))
+    assert Rights("missing odd", "", groups).of(peer) == NOTHING
+    assert Rights("look", "change", str(tmp_path / "missing")).of(peer) == NOTHING
+
+
+def test_the_kernel_tells_who_it_is() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        peer = peer_of(ours)
+    assert (peer.pid, peer.uid) == (os.getpid(), os.getuid())
+    assert os.getgid() in peer.groups
+    assert set(os.getgroups()) <= peer.groups
+
+
+def test_names_of_users(tmp_path: Path) -> None:
+    path = tmp_path / "passwd"
+    path.write_text("root:x:0:0::/root:/bin/sh\nann:x:7:7::/:/bin/sh\n")
+    assert user_name(7, str(path)) == "ann"
+    assert user_name(8, str(path)) == ""
+
+
+def test_an_audit_line_says_who_what_and_with_what_result() -> None:
+    request = {"command": "ban", "address": "192.0.2.9", "duration": 60.0, "reason": "r", "x": None}
+    line = json.loads(
+        audit.line("web1", Peer(5, 4711, frozenset()), "ban", audit.arguments_of(request))
+    )
+    assert line["user.id"] == "4711"
+    assert line["packetwatch.arguments"] == ["address=192.0.2.9", "duration=60.0"]
+    assert line["event.outcome"] == "success"
+    line = json.loads(
+        audit.line("web1", Peer(5, 0, frozenset()), "ban", error=InvalidInput("no"), reason="r")
+    )
+    assert (line["event.outcome"], line["message"], line["event.reason"]) == ("failure", "no", "r")
+
+
+# The socket
+
+
+class Lab:
+    """A server in a loop of its own thread."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = str(folder / "control.sock")
+        self.reader, writer = os.pipe()
+        os.set_blocking(self.reader, False)
+        self.output = Output(writer, "host")
+        self.loop = Loop(lambda: IDLE)
+        self.made = 0
+        commands = {
+            "status": Command(READ, lambda request: {"up": True}),
+            "many": Command(READ, self._many),
+            "fault": Command(READ, self._fault),
+            "late": Command(READ, self._late),
+            "ban": Command(CHANGE, self._change),
+        }
+        readers = str(os.getgid())
+        self.server = Server(self.loop, self.path, Rights(readers, readers), commands, self.output)
+        self.jobs: list[Callable[[], object]] = []
+        self.loop.after(0, self._work)
+        self.thread = threading.Thread(target=self.loop.run)
+        self.thread.start()
+
+    def _work(self) -> float:
+        while self.jobs:
+            self.jobs.pop(0)()
+        return 0.01
+
+    def _many(self, request: wire.Request) -> Iterator[str]:
+        for number in range(request["count"]):
+            self.made += 1
+            yield wire.item(number)
+        yield wire.done({"whole": True})
+
+    def _fault(self, request: wire.Request) -> wire.Result:
+        raise ZeroDivisionError("a fault of ours")
+
+    def _late(self, request: wire.Request) -> Iterator[str]:
+        yield wire.item(1)
+        raise InvalidInput("no more")
+
+    def _change(self, request: wire.Request) -> wire.Result:
+        if request.get("fail"):
+            raise InvalidInput("refused")
+        return {"message": "done"}
+
+    def connect(self) -> socket.socket:
+        found = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        found.settimeout(10)
+        found.connect(self.path)
+        return found
+
+    def written(self) -> list[dict[str, Any]]:
+        try:
+            data = os.read(self.reader, 1 << 20)
+        except BlockingIOError:
+            return []
+        return [json.loads(line) for line in data.splitlines()]
+
+    def close(self) -> None:
+        self.jobs.append(self.server.close)
+        self.jobs.append(self.loop.stop)
+        self.thread.join(10)
+        self.loop.close()
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[Lab]:
+    found = Lab(tmp_path)
+    yield found
+    found.close()
+    assert not Path(found.path).exists()
+
+
+def ask(lab: Lab, *requests: dict[str, Any]) -> list[dict[str, Any]]:
+    """Send all at once; as many answers as come until the last request's."""
+    with lab.connect() as connection, connection.makefile("rb") as answers:
+        connection.sendall(b"".join(json.dumps(one).encode() + b"\n" for one in requests))
+        found: list[dict[str, Any]] = []
+        left = len(requests)
+        while left:
+            found.append(json.loads(answers.readline()))
+            left -= "ok" in found[-1]
+    return found
+
+
+def test_requests_on_one_connection_are_answered_in_order(lab: Lab) -> None:
+    many = {"command": "many", "count": 3}
+    answers = ask(lab, {"command": "status"}, many, {"command": "status"})
+    assert [answer.get("item") for answer in answers] == [None, 0, 1, 2, None, None]
+    assert answers[0] == answers[-1] == {"ok": True, "result": {"up": True}}
+
+
+def test_a_long_answer_comes_in_pieces(lab: Lab) -> None:
+    count = 200_000
+    with lab.connect() as connection, connection.makefile("rb") as answers:
+        connection.sendall(b'{"command":"many","count":%d}\n' % count)
+        threading.Event().wait(0.3)
+        assert 0 < lab.made < count / 2
+        for number in range(count):
+            assert answers.readline() == b'{"item":%d}\n' % number
+        assert json.loads(answers.readline())["result"] == {"whole": True}
+
+
+def test_a_fault_of_ours_is_answered_and_logged(lab: Lab) -> None:
+    answers = ask(lab, {"command": "fault"}, {"command": "late"}, {"command": "status"})
+    assert [answer.get("ok") for answer in answers] == [False, None, False, True]
+    (line,) = lab.written()
+    assert "ZeroDivisionError" in line["message"]
+
+
+def test_every_change_is_told(lab: Lab) -> None:
+    ask(lab, {"command": "ban", "address": "a", "reason": "why"}, {"command": "ban", "fail": True})
+    first, second = lab.written()
+    assert (first["event.outcome"], first["event.reason"]) == ("success", "why")
+    assert (second["event.outcome"], second["message"]) == ("failure", "refused")
+    assert first["user.id"] == str(os.getuid())
+
+
+def test_followers_get_what_they_want_and_nothing_when_gone(lab: Lab) -> None:
+    with lab.connect() as connection, connection.makefile("rb") as answers:
+        connection.sendall(b'{"command":"watch","actions":["ban","scan"],"sources":["a"]}\n')
+        assert json.loads(answers.readline()) == {"item": None}
+        lines = [
+            wire.encode({"event.action": action, "source.ip": source})
+            for action in ("ban", "lift", "scan")
+            for source in ("a", "b")
+        ]
+        lab.jobs.append(lambda: lab.output.write(lines))
+        found = [json.loads(answers.readline())["item"]["event.action"] for dummy in range(2)]
+        assert found == ["ban", "scan"]
+    for dummy in range(200):
+        if lab.output.tap is None:
+            break
+        threading.Event().wait(0.02)
+    assert lab.output.tap is None
+
+
+def test_the_silent_are_dropped(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "PATIENCE", 0.0)
+    with lab.connect() as silent:
+        silent.sendall(b'{"command":')
+        threading.Event().wait(0.1)
+        lab.jobs.append(lab.server._sweep)
+        assert silent.recv(100) == b""
+
+
+def test_a_place_that_is_no_socket_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("mine")
+    loop = Loop(lambda: IDLE)
+    with pytest.raises(OSError, match="in use"):
+        Server(loop, str(path), Rights("", ""), {}, Output(1, "host"))
+    assert path.read_text() == "mine"
+    loop.close()
+
+
+# What top keeps
+
+
+def record(source: int, port: int = 80, kind: int = _abi.EVENT_CONNECTION) -> bytes:
+    saddr = bytes(12) + source.to_bytes(4, "big")
+    return _abi.EVENT.pack(type=kind, family=4, saddr=saddr, dport=port)[: _abi.EVENT_SHORT]
+
+
+def test_heavy_sources_are_found_among_a_million() -> None:
+    summary = Summary()
+    heavy = b"heavy"
+    for start in range(0, 200_000, 1000):
+        counts: dict[bytes, int] = {bytes(str(start + i), "ascii"): 1 for i in range(1000)}
+        summary.add(counts | {heavy: 100})
+        assert len(summary.counts) <= SIZE
+    exact = 200 * 100
+    assert max(summary.counts, key=summary.counts.__getitem__) == heavy
+    assert exact - summary.error <= summary.counts[heavy] <= exact
+    assert summary.error <= (200_000 + exact) / (SIZE + 1)
+
+
+def test_counts_slide_over_a_minute() -> None:
+    now = [0.0]
+    talkers = Talkers(lambda: now[0])
+    talkers.note([record(1)] * 100)
+    assert [count for dummy, count in talkers.sources(5)] == [100]
+    now[0] = WINDOW * 1.5
+    talkers.note([record(2)] * 10)
+    assert [count for dummy, count in talkers.sources(5)] == [50, 10]
+    assert [count for dummy, count in talkers.ports(5)] == [60]
+    now[0] = WINDOW * 4
+    assert talkers.sources(5) == []
+
+
+def test_of_a_large_batch_a_sample_is_taken() -> None:
+    talkers = Talkers()
+    alike = bytes(HEADER) + record(1)
+    talkers.look(len(record(1)), 1000, memoryview(alike * 1000))
+    ((dummy, count),) = talkers.sources(5)
+    assert 900 <= count <= 1100
+    talkers.look(len(record(1)), 1, memoryview(alike))
+    assert talkers.sources(5)[0][1] == count + 1
+    talkers.note([b"short", record(1, kind=_abi.EVENT_BAN), b""])
+    assert talkers.sources(5)[0][1] == count + 1
+
+
+def test_scans_are_bounded_and_the_newest_first() -> None:
+    talkers = Talkers()
+    for number in range(1000):
+        talkers.note_scan(bytes(12) + number.to_bytes(4, "big"), 5, "ban")
+    assert len(talkers.scans(1000)) == 64
+    assert int.from_bytes(talkers.scans(1)[0].address, "big") == 999

@@ -1,0 +1,101 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What the role copies out of its folder: the plan names it, and the plan is what is done."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ansible_collections.packetwatch.xdp.plugins.modules import _software
+
+CONTENTS = {"bin/packetwatchctl": b"#!/bin/sh\n", "man/packetwatchctl.8": b".TH\n"}
+NAME = "1.0-abc"
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A host that has the version's folder and nothing else."""
+    copies = {"bin": f"{tmp_path}/local/bin", "man": f"{tmp_path}/local/man8"}
+    monkeypatch.setattr(_software, "LIBRARY", f"{tmp_path}/lib")
+    monkeypatch.setattr(_software, "COPIES", copies)
+    monkeypatch.setattr(_software, "MODES", {copies["bin"]: 0o755})
+    monkeypatch.setattr(_software, "GROUPS", ())
+    monkeypatch.setattr(_software, "USER", "root")
+    for path, data in CONTENTS.items():
+        target = tmp_path / "lib" / NAME / path
+        target.parent.mkdir(parents=True)
+        target.write_bytes(data)
+    (tmp_path / "lib/current").symlink_to(NAME)
+    return tmp_path
+
+
+def plan(*left_out: str) -> _software.Plan:
+    manifest = {
+        path: hashlib.sha256(data).hexdigest()
+        for path, data in CONTENTS.items()
+        if path not in left_out
+    }
+    return _software.make_plan(NAME, manifest)
+
+
+def install(found: _software.Plan) -> None:
+    module: Any = SimpleNamespace(run_command=lambda *dummy, **words: (0, "", ""))
+    _software.install_copies(module, found)
+
+
+def test_the_command_may_be_run_and_the_manual_not(root: Path) -> None:
+    found = plan()
+    assert sorted(found.write) == sorted(CONTENTS)
+    assert "local/bin/packetwatchctl" in _software.describe(found)["after"]
+    install(found)
+    command, manual = root / "local/bin/packetwatchctl", root / "local/man8/packetwatchctl.8"
+    assert (command.stat().st_mode & 0o7777, manual.stat().st_mode & 0o7777) == (0o755, 0o644)
+    assert not plan().changed
+
+
+def test_a_mode_that_was_changed_is_told_and_mended(root: Path) -> None:
+    install(plan())
+    os.chmod(root / "local/bin/packetwatchctl", 0o644)
+    found = plan()
+    assert list(found.write) == ["bin/packetwatchctl"]
+    texts = _software.describe(found)
+    assert "mode 0644" in texts["before"]
+    assert " mode " not in texts["after"]
+    install(found)
+    assert not plan().changed
+
+
+def test_what_a_version_no_longer_has_is_removed(root: Path) -> None:
+    install(plan())
+    found = plan("man/packetwatchctl.8")
+    assert found.remove == [f"{root}/local/man8/packetwatchctl.8"]
+    install(found)
+    assert not (root / "local/man8/packetwatchctl.8").exists()
+
+
+def test_all_copies_are_removed_with_the_rest() -> None:
+    files = Path(__file__).resolve().parents[2] / "roles/packetwatch/files"
+    for folder, target in (("bin", "bin"), ("completion", "completion"), ("man", "man")):
+        for path in (files / folder).iterdir():
+            assert os.path.join(_software.COPIES[target], path.name) in _software.DATA
+
+
+def test_units_are_removed_by_pattern() -> None:
+    files = Path(__file__).resolve().parents[2] / "roles/packetwatch/files/units"
+    for path in files.iterdir():
+        assert any(path.match(pattern) for pattern in _software.PATTERNS), path.name
+
+
+def test_empty_folders_go_and_others_stay(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/file").touch()
+    _software.remove_empty([f"{tmp_path}/{name}" for name in ("empty", "full", "missing")])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["full"]
