@@ -13,7 +13,6 @@ import time
 import typing as t
 
 from . import _abi, _protect
-from ._address import format_prefix, from_mapped
 from ._bans import Bans
 from ._describe import count_entries, list_entries
 from ._loaded import Loaded
@@ -121,14 +120,4 @@ def _bans(bans: Bans) -> list[dict[str, t.Any]]:
 
 def _protected(pins: Pins) -> dict[str, str]:
     maps = pins.open_run_maps(("hosts", "nets"))
-    found = {}
-    for key, value in maps["hosts"].items():
-        host = _abi.HOST.unpack(value)
-        if not 0 < host["expires"] <= time.monotonic_ns():
-            origin = _protect.ORIGINS.get(host["origin"], "unknown")
-            found[format_prefix(from_mapped(key, 128))] = origin
-    for key, value in maps["nets"].items():
-        if _U32.unpack(value)[0] & _abi.NET_PROTECTED:
-            parts = _abi.NET.unpack(key)
-            found[format_prefix(from_mapped(parts["addr"], parts["plen"]))] = "protected prefix"
-    return found
+    return {item.prefix: item.reason for item in _protect.listed(maps)}

@@ -19,7 +19,7 @@ import typing as t
 
 from . import _netlink, _peers
 from ._abi import HOST, NET, NET_PROTECTED, NET_SINGLE
-from ._address import Prefix, mapped, mapped_length, parse_prefix
+from ._address import Prefix, format_prefix, from_mapped, mapped, mapped_length, parse_prefix
 from ._errors import InvalidInput, TooLarge, Unreadable
 
 if t.TYPE_CHECKING:
@@ -228,6 +228,29 @@ def _declared(protection: Protection) -> dict[str, int]:
         "hosts": list(protection.hosts.values()).count(DECLARED),
         "nets": sum(flags != NET_SINGLE for flags in protection.nets.values()),
     }
+
+
+class Listed(t.NamedTuple):
+    """An entry of the maps as text; expires: CLOCK_MONOTONIC nanoseconds, 0: not by itself."""
+
+    prefix: str
+    reason: str
+    expires: int
+
+
+def listed(maps: t.Mapping[str, Map]) -> t.Iterator[Listed]:
+    """Who is protected now, by the maps ``hosts`` and ``nets``."""
+    now = time.monotonic_ns()
+    for key, value in maps["hosts"].items():
+        host = HOST.unpack(value)
+        if not 0 < host["expires"] <= now:
+            reason = ORIGINS.get(host["origin"], "unknown")
+            yield Listed(format_prefix(from_mapped(key, 128)), reason, host["expires"])
+    for key, value in maps["nets"].items():
+        if _U32.unpack(value)[0] & NET_PROTECTED:
+            net = NET.unpack(key)
+            prefix = format_prefix(from_mapped(net["addr"], net["plen"]))
+            yield Listed(prefix, "protected prefix", 0)
 
 
 def masked(address: bytes, length: int) -> bytes:

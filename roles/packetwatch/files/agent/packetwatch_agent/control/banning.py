@@ -9,10 +9,13 @@ from __future__ import annotations
 import time
 import typing as t
 
-from packetwatch_core import _abi
+from packetwatch_core import _abi, _protect
 from packetwatch_core._bans import MAPS, Ban, Bans
 
 from . import wire
+
+if t.TYPE_CHECKING:
+    from packetwatch_core._libbpf import Map
 
 # What a ban rests on: a SYN proves nothing about its sender.
 EVIDENCE = {"scan": "syn", "manual": "manual", "fleet": "fleet"}
@@ -51,6 +54,14 @@ def listed(bans: Bans, names: Names) -> t.Iterator[dict[str, t.Any]]:
             ban = bans.read(keys[at : at + size], table)
             if ban is not None and not ban.is_over(time.monotonic_ns()):
                 yield facts(ban, names)
+
+
+def protected(maps: t.Mapping[str, Map]) -> t.Iterator[dict[str, t.Any]]:
+    """Who is never banned, why, and until when, in UTC seconds; None: as long as that is so."""
+    offset = time.time_ns() - time.monotonic_ns()
+    for item in _protect.listed(maps):
+        until = _wall(item.expires, offset)
+        yield {"prefix": item.prefix, "reason": item.reason, "until": until}
 
 
 def impose(bans: Bans, address: str, seconds: float | None) -> wire.Result:

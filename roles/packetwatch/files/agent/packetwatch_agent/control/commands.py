@@ -12,7 +12,7 @@ import os
 import sys
 import typing as t
 
-from packetwatch_core import _abi, _netlink, _protect
+from packetwatch_core import _abi, _netlink
 from packetwatch_core._address import format_prefix, from_mapped
 from packetwatch_core._bans import Ban, Bans
 from packetwatch_core._errors import InvalidInput, PacketwatchError
@@ -25,7 +25,6 @@ from .talkers import Talkers
 
 if t.TYPE_CHECKING:
     from packetwatch_core._libbpf import Map
-    from packetwatch_core._protect import Protection
 
     from ..guard import Guard
 
@@ -123,7 +122,7 @@ class Commands:
         return self._stream(banning.listed(self._bans, self._names))
 
     def _list_protected(self) -> Items:
-        return self._stream(protected(self._guard.protection))
+        return self._stream(banning.protected(self._maps))
 
     def _stream(self, items: t.Iterable[object]) -> Items:
         return itertools.chain(map(wire.item, items), [wire.done({})])
@@ -177,16 +176,6 @@ class Commands:
             {"source": ban.source.text, "origin": ban.origin_name, "dropped": ban.dropped}
             for ban in found
         ]
-
-
-def protected(protection: Protection) -> t.Iterator[dict[str, str]]:
-    """Who is never banned, and why."""
-    for address, origin in protection.hosts.items():
-        yield {"prefix": _text(address), "reason": _protect.ORIGINS.get(origin, "unknown")}
-    for (length, address), flags in protection.nets.items():
-        if flags & _abi.NET_PROTECTED:
-            prefix = format_prefix(from_mapped(address, length))
-            yield {"prefix": prefix, "reason": "protected prefix"}
 
 
 def _dropped(ban: Ban) -> int:

@@ -93,7 +93,9 @@ def bans(result: wire.Result) -> Lines:
 
 def protect(result: wire.Result) -> Lines:
     """A line for each that is never banned."""
-    rows = [(item["prefix"], item["reason"]) for item in result["protected"]]
+    rows = [
+        (item["prefix"], item["reason"], moment(item["until"], "")) for item in result["protected"]
+    ]
     return table(rows) if rows else ["nobody is protected"]
 
 

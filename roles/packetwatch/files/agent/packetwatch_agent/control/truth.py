@@ -17,7 +17,7 @@ from packetwatch_core._info import BAN_MAPS
 from packetwatch_core._loaded import Loaded
 from packetwatch_core._prog import attached
 
-from . import wire
+from . import banning, wire
 from .commands import packets
 
 if t.TYPE_CHECKING:
@@ -56,10 +56,11 @@ def bans_of(host: Host) -> Bans:
     return Bans(host.pins.open_run_maps(BAN_MAPS))
 
 
-def protected_of(host: Host) -> list[dict[str, str]]:
-    """Who is never banned, and why."""
-    found = host.info({"protected"})["protected"]
-    return [{"prefix": prefix, "reason": reason} for prefix, reason in found.items()]
+def protected_of(host: Host) -> list[dict[str, t.Any]]:
+    """Who is never banned, why, and until when."""
+    if not host.pins.loaded():
+        return []
+    return list(banning.protected(host.pins.open_run_maps(("hosts", "nets"))))
 
 
 def interfaces(loaded: Loaded) -> list[Interface]:
