@@ -23,7 +23,6 @@ from . import _attach, _pending, _protect
 from ._address import format_prefix, parse_prefix
 from ._alarm import Alarm
 from ._compile import Compiler
-from ._describe import count_lists, describe
 from ._errors import InvalidInput, PacketwatchError, Pending, Returned
 from ._generation import build, capacity_for
 from ._lists import Lists, check_protected, compile_lists, is_current
@@ -34,7 +33,6 @@ from ._policy import resolve_policies
 from ._prog import attached
 from ._settings import read_settings
 from ._source import flatten
-from ._status import Status
 from ._store import MODES, State, Store, check_interface
 
 if t.TYPE_CHECKING:
@@ -44,6 +42,7 @@ if t.TYPE_CHECKING:
     from ._edits import Edit
     from ._generation import Image
     from ._libbpf import Map
+    from ._status import Status
     from ._types import Run
 
 LOCK_WAIT = 60.0
@@ -68,6 +67,9 @@ class Plan(t.NamedTuple):
 
     def texts(self) -> tuple[str, str]:
         """Before and after, for a diff: only made when asked for, as long lists take a second."""
+        # Imported here, as below: a boot does not need it, and it would cost it memory.
+        from ._describe import describe
+
         return describe(*self.states)
 
 
@@ -130,7 +132,6 @@ class Host:
         self._compiler = Compiler(run, self.paths.cache)
         self._alarm = Alarm(run, self.paths.runtime, self.paths.units)
         self._record = Record(self.paths.pending)
-        self._status = Status(self.paths.status)
 
     # Lists and policies
 
@@ -191,7 +192,7 @@ class Host:
         dummy, state = self.store.read_current()
         paused = f"nothing done: {pending.describe()}"
         states = (state, state)
-        return Plan(False, digest, digest, count_lists(state), states, loaded.active, paused=paused)
+        return Plan(False, digest, digest, _count(state), states, loaded.active, paused=paused)
 
     def verify(self) -> list[str]:
         """Compare what is in the kernel with confirmed state; returns what is wrong, if anything.
@@ -203,6 +204,13 @@ class Host:
         if self.pending():
             return []
         return verify(self.store, self.pins, self._status, self._patience)
+
+    @property
+    def _status(self) -> Status:
+        # Imported here: what only looks needs it not.
+        from ._status import Status
+
+        return Status(self.paths.status)
 
     @contextlib.contextmanager
     def _noted(self, concerned: bool) -> t.Iterator[None]:
@@ -261,7 +269,7 @@ class Host:
             changed=before != after or drifted,
             digest_before=digest_before,
             digest_after=image.digest,
-            counts=lists.counts if lists else count_lists(after),
+            counts=lists.counts if lists else _count(after),
             states=(before, after),
             live=loaded.active,
         )
@@ -797,6 +805,12 @@ def _renamed(state: State, former: str, interface: str) -> State:
     if former in policy:
         policy.setdefault(interface, policy.pop(former))
     return state._replace(interfaces=interfaces, policy=policy)
+
+
+def _count(state: State) -> dict[str, int]:
+    from ._describe import count_lists
+
+    return count_lists(state)
 
 
 def _line(interface: str, mode: str) -> str:

@@ -175,6 +175,7 @@ class Ring:
 def agent(written: bool) -> Ring:
     """The agent's own code."""
     from packetwatch_agent.confirmed import Confirmed
+    from packetwatch_agent.control.talkers import Talkers
     from packetwatch_agent.episodes import Episodes
     from packetwatch_agent.events import Lines
     from packetwatch_agent.loop import IDLE
@@ -190,6 +191,7 @@ def agent(written: bool) -> Ring:
         lines,
         Output(os.open("/dev/null", os.O_WRONLY), HOST),
         Episodes(lines, Confirmed("/nowhere"), str),
+        Talkers(),
         lambda event: event,
         lambda ifindex: written,
     )

@@ -1,0 +1,47 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The note's text is JSON, whatever an interface is called."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from packetwatch_core._status import Status, encode
+
+LEAVES = (
+    st.text() | st.integers() | st.booleans() | st.floats(allow_nan=False, allow_infinity=False)
+)
+
+
+@given(st.dictionaries(st.text(), st.recursive(LEAVES, lambda s: st.dictionaries(st.text(), s))))
+def test_json_reads_what_was_written(value: dict[str, Any]) -> None:
+    assert json.loads(encode(value)) == value
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", "nonsense"])
+def test_a_damaged_note_is_no_note(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "status.json"
+    path.write_text(text)
+    assert Status(str(path)).read() == {}
+
+
+def test_a_failure_keeps_what_was_noted(tmp_path: Path) -> None:
+    path = tmp_path / "run/status.json"
+    status = Status(str(path))
+    status.failed()
+    assert status.read()["apply"]["success"] is False
+    path.write_text('{"digest": "ab", "apply": {"time": 1, "success": true}}')
+    status.failed()
+    assert status.read()["digest"] == "ab"
+    assert status.read()["apply"]["success"] is False
+    status.clear()
+    assert status.read() == {}
+    assert not path.parent.exists()
