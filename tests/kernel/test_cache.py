@@ -81,7 +81,8 @@ def test_load_needs_neither_bcc_nor_headers_and_little_memory(
     )
     # As the role installs it: compiling the library would cost more than what it does.
     compiling = ("-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash")
-    subprocess.run(["/usr/bin/python3", *compiling, str(tmp_path / "lib")], check=True)
+    plain = {"PATH": os.environ["PATH"]}
+    subprocess.run(["/usr/bin/python3", *compiling, str(tmp_path / "lib")], env=plain, check=True)
     script = ATTACH.format(paths=filtered.paths_as_words())
     python = ("/usr/bin/python3", "-Ps", "-c", script)
     done = subprocess.run(
