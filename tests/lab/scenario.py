@@ -64,9 +64,9 @@ def recap(output: str) -> dict[str, int]:
     return {key: int(value) for key, value in (word.split("=") for word in words)}
 
 
-def module(host: Any, name: str, **options: Any) -> dict[str, Any]:
+def module(host: Any, called: str, /, **options: Any) -> dict[str, Any]:
     """The result of one of our modules."""
-    return dict(host.ansible(f"packetwatch.xdp.{name}", json.dumps(options), check=False))
+    return dict(host.ansible(f"packetwatch.xdp.{called}", json.dumps(options), check=False))
 
 
 def info(host: Any, *subset: str) -> dict[str, Any]:
