@@ -16,11 +16,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
 import typing as t
 
 from . import _attach, _pending, _protect
-from ._address import format_prefix, parse_prefix
 from ._alarm import Alarm
 from ._compile import Compiler
 from ._errors import InvalidInput, PacketwatchError, Pending, Returned
@@ -31,78 +29,22 @@ from ._pending import AT_ONCE, Change, Record, Terms
 from ._pins import Paths, Pins, check_bpffs
 from ._policy import resolve_policies
 from ._prog import attached
+from ._results import UNKNOWN, Attachment, Outcome, Plan
 from ._settings import read_settings
 from ._source import flatten
 from ._store import MODES, State, Store, check_interface
 
 if t.TYPE_CHECKING:
-    from ._bans import Ban, Bans
     from ._compile import Bytecode
     from ._deadline import Deadline
     from ._edits import Edit
     from ._generation import Image
+    from ._hand_bans import BanChange
     from ._libbpf import Map
     from ._status import Status
     from ._types import Run
 
 LOCK_WAIT = 60.0
-UNKNOWN = "unknown until attached"
-_MILLISECOND = 1_000_000
-
-
-class Plan(t.NamedTuple):
-    """What a change of lists or policies does, or did; `live`: an interface is being filtered.
-
-    pending: the change that it began, if it waits to be confirmed. paused: why nothing was done.
-    """
-
-    changed: bool
-    digest_before: str
-    digest_after: str
-    counts: dict[str, int]
-    states: tuple[State, State]
-    live: bool
-    pending: t.Optional[Change] = None
-    paused: str = ""
-
-    def texts(self) -> tuple[str, str]:
-        """Before and after, for a diff: only made when asked for, as long lists take a second."""
-        # Imported here, as below: a boot does not need it, and it would cost it memory.
-        from ._describe import describe
-
-        return describe(*self.states)
-
-
-class Attachment(t.NamedTuple):
-    """What became of an interface; mode: native, generic, none, or `UNKNOWN` in check mode.
-
-    pending: the change that it began, if it waits to be confirmed.
-    """
-
-    changed: bool
-    interface: str
-    mode: str
-    reason: str
-    program_id: int
-    before: str
-    after: str
-    pending: t.Optional[Change] = None
-
-
-class Outcome(t.NamedTuple):
-    """What became of the change that was pending; None: there was none."""
-
-    changed: bool
-    change: t.Optional[Change]
-
-
-class BanChange(t.NamedTuple):
-    """What became of a ban on `source`."""
-
-    changed: bool
-    source: str
-    before: str
-    after: str
 
 
 class _Draft(t.NamedTuple):
@@ -711,35 +653,16 @@ class Host:
     # Bans and information
 
     def ban(self, address: str, duration: float | None, *, check: bool = False) -> BanChange:
-        """Ban a source by hand; InvalidInput if it is protected. Seconds, None: until lifted.
+        """Ban a source by hand; InvalidInput if it is protected. Seconds, None: until lifted."""
+        from . import _hand_bans
 
-        A standing ban of the same length is left as it is: another run of a play changes nothing.
-        """
-        bans = self._bans()
-        source = bans.source_of(address)
-        standing = bans.find(source, "bans")
-        before = _ban_line(standing)
-        if standing and _is_as_long(standing, duration):
-            return BanChange(False, source.text, before, before)
-        refusal = bans.protection_of(source)
-        if refusal:
-            raise InvalidInput(f"{refusal}, so it cannot be banned")
-        after = f"{source.text} banned {_length(duration)}\n"
-        if not check:
-            bans.add(address, duration)
-        return BanChange(True, source.text, before, after)
+        return _hand_bans.ban(self.pins, address, duration, check)
 
     def unban(self, address: str, *, check: bool = False) -> BanChange:
         """Lift all bans that cover a source; where nothing is loaded there are none."""
-        if not self.pins.loaded():
-            return BanChange(False, format_prefix(parse_prefix(address)), "", "")
-        bans = self._bans()
-        found = bans.why(address).bans
-        source = bans.source_of(address).text
-        if found and not check:
-            bans.lift(address)
-        before = "".join(_ban_line(ban) for ban in found)
-        return BanChange(bool(found), source, before, "")
+        from . import _hand_bans
+
+        return _hand_bans.unban(self.pins, address, check)
 
     def info(self, subset: set[str]) -> dict[str, t.Any]:
         """What the kernel does now and what is declared, by subset (see the module host_info)."""
@@ -748,16 +671,6 @@ class Host:
 
         dummy, state = self.store.read_current()
         return _info.gather(subset, self.pins, state)
-
-    def _bans(self) -> Bans:
-        from ._bans import Bans
-        from ._info import BAN_MAPS
-
-        if not self.pins.loaded():
-            raise InvalidInput(
-                "nothing is loaded on this host, so there are no bans: attach the filter first"
-            )
-        return Bans(self.pins.open_run_maps(BAN_MAPS))
 
     # Helpers
 
@@ -815,23 +728,3 @@ def _count(state: State) -> dict[str, int]:
 
 def _line(interface: str, mode: str) -> str:
     return f"{interface}: {mode}\n"
-
-
-def _ban_line(ban: Ban | None) -> str:
-    return f"{ban.source.text} banned ({ban.origin_name})\n" if ban else ""
-
-
-def _is_as_long(ban: Ban, duration: float | None) -> bool:
-    if ban.is_over(time.monotonic_ns()):
-        return False
-    if duration is None or not ban.expires:
-        return duration is None and not ban.expires
-    if not ban.since:
-        # It began before this boot: how long it was is not known any more.
-        return ban.expires - time.monotonic_ns() <= duration * 1e9
-    # Over a boot it is carried in fractions of a second.
-    return abs(ban.expires - ban.since - duration * 1e9) < _MILLISECOND
-
-
-def _length(duration: float | None) -> str:
-    return "until lifted" if duration is None else f"for {duration:g} s"

@@ -19,8 +19,8 @@ if t.TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
 
     from ._edits import Edit
-    from ._host import Plan
     from ._pending import Change
+    from ._results import Plan
     from ._types import Run
 
 Result = dict[str, t.Any]

@@ -25,10 +25,11 @@ from pathlib import Path
 
 from packetwatch_core._compile import Compiler
 from packetwatch_core._edits import set_lists, set_policy
-from packetwatch_core._host import Host, Plan
+from packetwatch_core._host import Host
 from packetwatch_core._libbpf import ARRAY, Map
 from packetwatch_core._pins import Paths
 from packetwatch_core._prog import Program, attached
+from packetwatch_core._results import Plan
 from packetwatch_core._source import flatten
 
 ROOT = Path(__file__).resolve().parents[2]

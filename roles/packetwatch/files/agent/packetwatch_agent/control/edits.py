@@ -24,7 +24,8 @@ from packetwatch_core._settings import read_settings
 from . import wire
 
 if t.TYPE_CHECKING:
-    from packetwatch_core._host import Host, Plan
+    from packetwatch_core._host import Host
+    from packetwatch_core._results import Plan
 
 OWNER = "local"
 COMMANDS = ("allow", "deny", "remove", "apply")

@@ -1,0 +1,63 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is PRIVATE to the collection.
+
+"""What the façade's calls return: what a change does, or did."""
+
+from __future__ import annotations
+
+import typing as t
+
+if t.TYPE_CHECKING:
+    from ._pending import Change
+    from ._store import State
+
+UNKNOWN = "unknown until attached"
+
+
+class Plan(t.NamedTuple):
+    """What a change of lists or policies does, or did; `live`: an interface is being filtered.
+
+    pending: the change that it began, if it waits to be confirmed. paused: why nothing was done.
+    """
+
+    changed: bool
+    digest_before: str
+    digest_after: str
+    counts: dict[str, int]
+    states: tuple[State, State]
+    live: bool
+    pending: t.Optional[Change] = None
+    paused: str = ""
+
+    def texts(self) -> tuple[str, str]:
+        """Before and after, for a diff: only made when asked for, as long lists take a second."""
+        # Imported here, as below: a boot does not need it, and it would cost it memory.
+        from ._describe import describe
+
+        return describe(*self.states)
+
+
+class Attachment(t.NamedTuple):
+    """What became of an interface; mode: native, generic, none, or `UNKNOWN` in check mode.
+
+    pending: the change that it began, if it waits to be confirmed.
+    """
+
+    changed: bool
+    interface: str
+    mode: str
+    reason: str
+    program_id: int
+    before: str
+    after: str
+    pending: t.Optional[Change] = None
+
+
+class Outcome(t.NamedTuple):
+    """What became of the change that was pending; None: there was none."""
+
+    changed: bool
+    change: t.Optional[Change]
