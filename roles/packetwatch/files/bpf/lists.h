@@ -158,22 +158,8 @@ static __always_inline __u32 pw_lists6(void *tables, struct pw_header *header,
 	return PW_NONE;
 }
 
-/* The policy of the interface that the packet came in by, if one look tells; else NULL. */
-static __always_inline struct pw_policy *pw_policy_likely(struct xdp_md *context,
-							  struct pw_header *header)
-{
-	struct pw_policy *slots = (void *)header + PW_POLICY_OFFSET;
-	__u32 ifindex = context->ingress_ifindex;
-	struct pw_policy *likely = &slots[ifindex % PW_POLICY_SLOTS];
-	if (likely->ifindex == ifindex)
-		return likely;
-	if (!likely->ifindex && ifindex % PW_POLICY_SLOTS)
-		return slots; /* free, so the interface has none of its own */
-	return 0;
-}
-
-/* The same by looking at all places. Its index goes by the scratch memory, so that the verifier sees
- * one pointer and not one for each probe. */
+/* The policy of the interface that the packet came in by. Its index goes by the scratch memory, so
+ * that the verifier sees one pointer and not one for each probe. */
 static __always_inline struct pw_policy *pw_policy_of(struct xdp_md *context,
 						      struct pw_header *header,
 						      struct pw_scratch *scratch)
@@ -189,6 +175,23 @@ static __always_inline struct pw_policy *pw_policy_of(struct xdp_md *context,
 		}
 	}
 	return &slots[scratch->index % PW_POLICY_SLOTS];
+}
+
+/* Its action, by one look where that tells. A number and no pointer that may be NULL: compilers
+ * newer than LLVM 14 make of such a pointer what the verifier does not follow. */
+static __always_inline __u32 pw_action_of(struct xdp_md *context, struct pw_header *header)
+{
+	struct pw_policy *slots = (void *)header + PW_POLICY_OFFSET;
+	__u32 ifindex = context->ingress_ifindex;
+	struct pw_policy *likely = &slots[ifindex % PW_POLICY_SLOTS];
+	if (likely->ifindex == ifindex)
+		return likely->action;
+	if (!likely->ifindex && ifindex % PW_POLICY_SLOTS)
+		return slots->action; /* free, so the interface has none of its own */
+	struct pw_scratch *scratch = scratch_get();
+	if (!scratch)
+		return PW_ACTION_ENFORCE;
+	return pw_policy_of(context, header, scratch)->action;
 }
 
 #endif

@@ -155,16 +155,10 @@ static __always_inline __u32 pw_decide(struct xdp_md *context, struct pw_header 
 static __always_inline __u32 pw_denied(struct xdp_md *context, struct pw_header *header,
 				       __u32 reason)
 {
-	struct pw_policy *policy = pw_policy_likely(context, header);
-	if (!policy) {
-		struct pw_scratch *scratch = scratch_get();
-		if (!scratch)
-			return reason;
-		policy = pw_policy_of(context, header, scratch);
-	}
-	if (policy->action == PW_ACTION_ENFORCE)
+	__u32 action = pw_action_of(context, header);
+	if (action == PW_ACTION_ENFORCE)
 		return reason;
-	return policy->action == PW_ACTION_OFF ? PW_PASS_OFF : PW_PASS_MONITOR_DENY;
+	return action == PW_ACTION_OFF ? PW_PASS_OFF : PW_PASS_MONITOR_DENY;
 }
 
 /* Most packets are decided by the lists, or pass because they begin nothing: they cost no more than
