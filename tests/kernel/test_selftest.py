@@ -156,11 +156,14 @@ def test_an_interface_that_is_not_filtered_is_named(host: Controlled) -> None:
 
 
 def test_listed_sources_are_avoided_and_a_full_list_is_named(host: Controlled) -> None:
-    host.site.lists(deny="203.0.113.0/25\n203.0.113.128/26\n203.0.113.192/27\n")
+    others = "192.0.2.0/24\n198.51.100.0/24\n"
+    host.site.lists(
+        deny=f"{others}203.0.113.0/25\n203.0.113.128/26\n203.0.113.192/27\n", force=True
+    )
     status, result = drill(host)
     assert status == 0
     assert int(result["source"].rpartition(".")[2]) >= 224
-    host.site.lists(allow="203.0.113.0/24\n")
+    host.site.lists(allow=f"{others}203.0.113.0/24\n")
     status, result = drill(host)
     assert status == 1
     assert "203.0.113.0/24" in result["stages"][0]["text"]

@@ -57,7 +57,7 @@ def test_why(host: Any) -> None:
     assert [why(host, address) for address in (ALLOWED, DENIED, BANNED)] == [
         "allow",
         "deny",
-        "pass",
+        "unlisted",
     ]
 
 

@@ -33,7 +33,9 @@ if t.TYPE_CHECKING:
 
 STAGES = ("prepare", "detect", "ban", "enforce", "log", "lift", "restore")
 _PASS, _DROP = 2, 1
-_ATTEMPTS = 64
+# RFC 5737; of IPv6 it is 2001:db8::/32 (RFC 3849).
+_DOCUMENTATION = ("192.0.2", "198.51.100", "203.0.113")
+_ATTEMPTS = 256
 _SECOND = 1_000_000_000
 # Seconds to wait for the agent's line.
 _LOG = 10.0
@@ -202,7 +204,7 @@ class Drill:
         """A documentation address that nothing is known of."""
         for dummy in range(_ATTEMPTS):
             if self._family == 4:
-                text = f"203.0.113.{1 + secrets.randbelow(254)}"
+                text = f"{secrets.choice(_DOCUMENTATION)}.{1 + secrets.randbelow(254)}"
             else:
                 text = f"2001:db8:{secrets.randbelow(65535) + 1:x}:{secrets.randbelow(65535):x}::7"
             source = self._bans.source_of(text)
@@ -211,7 +213,11 @@ class Drill:
                 return source
         raise Red(
             "no documentation address is free: lists, bans or protected addresses cover all of "
-            + ("203.0.113.0/24" if self._family == 4 else "2001:db8::/32")
+            + (
+                ", ".join(f"{net}.0/24" for net in _DOCUMENTATION)
+                if self._family == 4
+                else "2001:db8::/32"
+            )
             + "; try the other family (-4, -6)"
         )
 
