@@ -21,14 +21,16 @@ from kernel.hosting import (
     XDP_PASS,
     Site,
     other_program,
+    run,
     source_text,
     wait,
     wait_gone,
 )
 
-from packetwatch_core import _abi, _host
+from packetwatch_core import _abi
 from packetwatch_core._edits import set_lists
 from packetwatch_core._errors import PacketwatchError
+from packetwatch_core._host import Host
 from packetwatch_core._libbpf import Map
 from packetwatch_core._loaded import Loaded
 from packetwatch_core._prog import attached
@@ -163,8 +165,8 @@ def test_a_failure_to_confirm_undoes_what_is_live(
     assert filtered.verdict(DENIED) == XDP_DROP
 
 
-def test_writers_wait_for_each_other(filtered: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_host, "LOCK_WAIT", 0.1)
+def test_writers_wait_for_each_other(filtered: Site) -> None:
+    filtered.host = Host(run, filtered.paths, patience=0.1)
     before = filtered.snapshot()
     with Store(filtered.paths.state).lock(1):
         for change in (filtered.lists, lambda: filtered.host.attach("pw0")):
