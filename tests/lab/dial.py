@@ -22,7 +22,9 @@ _SECONDS = 5.0
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def socket_in(namespace: str, family: int, kind: int = socket.SOCK_STREAM) -> socket.socket:
+def socket_in(
+    namespace: str, family: int, kind: int = socket.SOCK_STREAM, protocol: int = 0
+) -> socket.socket:
     """Make a socket in a network namespace, given by its file, for use from anywhere.
 
     Raises OSError when there is no such namespace or the process may not enter it.
@@ -35,7 +37,7 @@ def socket_in(namespace: str, family: int, kind: int = socket.SOCK_STREAM) -> so
         finally:
             os.close(away)
         try:
-            return socket.socket(family, kind)
+            return socket.socket(family, kind, protocol)
         finally:
             _enter(home)
     finally:

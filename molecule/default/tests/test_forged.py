@@ -1,0 +1,68 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Scans in the name of somebody else: whom that cannot cut off, and what it cannot cut."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from lab.scenario import (
+    CLIENT,
+    HOSTS,
+    SSH,
+    events,
+    info,
+    machine_of,
+    module,
+    open_fleet,
+    wait_for,
+)
+from lab.topology import CONTROLLER, CONTROLLER_NUMBER, ipv4
+from lab.traffic import Answer, connect, forge, served
+
+testinfra_hosts = HOSTS
+
+# Three times as many as a scan takes.
+PORTS = range(3001, 3016)
+SERVICE = 8700
+
+
+def alerts(host: Any, source: str) -> list[dict[str, Any]]:
+    """Scans of a source that were told."""
+    kinds = ("ban", "scan")
+    found = [event for event in events(host) if event.get("event.action") in kinds]
+    return [event for event in found if event["source.ip"] == source]
+
+
+def banned(host: Any) -> set[str]:
+    return {ban["source"] for ban in info(host, "bans")["bans"]}
+
+
+@pytest.mark.parametrize("scope", ["all", "connections"])
+def test_the_controller_is_never_cut_off(host: Any, scope: str) -> None:
+    fleet = open_fleet()
+    machine, controller = machine_of(host, fleet), ipv4(CONTROLLER_NUMBER)
+    assert module(host, "policy", ban_scope=scope)["changed"]
+    before = len(alerts(host, controller))
+    forge(fleet.station("scanner"), controller, machine.ipv4, PORTS)
+    wait_for(lambda: len(alerts(host, controller)) > before)
+    last = alerts(host, controller)[-1]
+    assert (last["event.action"], last["packetwatch.reason"]) == ("scan", "protected")
+    assert controller not in banned(host)
+    assert connect(fleet.station(CONTROLLER), machine.ipv4, SSH) is Answer.OPEN
+
+
+def test_what_the_host_opens_survives_the_ban(host: Any) -> None:
+    fleet = open_fleet()
+    machine, client = machine_of(host, fleet), fleet.station("client")
+    forge(fleet.station("scanner"), CLIENT, machine.ipv4, PORTS)
+    wait_for(lambda: CLIENT in banned(host))
+    assert connect(client, machine.ipv4, SSH, timeout=1.0) is Answer.NONE
+    with served(client, SERVICE) as callers:
+        host.check_output(f"timeout 10 bash -c '</dev/tcp/{CLIENT}/{SERVICE}'")
+        wait_for(lambda: callers == [machine.ipv4])
+    assert module(host, "ban", address=CLIENT, state="absent")["changed"]
+    assert connect(client, machine.ipv4, SSH) is Answer.OPEN
