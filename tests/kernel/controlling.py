@@ -304,3 +304,19 @@ def exchange(connection: socket.socket, *lines: bytes) -> list[dict[str, Any]]:
             connection.sendall(line)
             found.append(json.loads(answers.readline()))
     return found
+
+
+@contextlib.contextmanager
+def controlled(cache: Path) -> Iterator[Controlled]:
+    """A host that is filtered, with its agent and the socket for edits; all of it ends with this."""
+    wire = Wire()
+    found = Controlled(wire, cache)
+    try:
+        with wire.host.entered():
+            found.load()
+            found.start()
+        found.serve_edits()
+        yield found
+    finally:
+        found.close()
+        wire.close()

@@ -17,8 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from kernel.controlling import AGENT, Controlled
-from kernel.hosting import DENIED, XDP_DROP, Wire
+from kernel.controlling import AGENT, Controlled, controlled
+from kernel.hosting import DENIED, XDP_DROP
 
 pytest_plugins = ("kernel.site_fixtures",)
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="makes namespaces and loads programs")
@@ -148,18 +148,10 @@ ATTEMPTS = {
 @pytest.fixture(scope="module")
 def shared(bytecode_cache: Path) -> Iterator[Controlled]:
     """One host for all attempts, on which `DENIED` is denied."""
-    wire = Wire()
-    found = Controlled(wire, bytecode_cache)
-    try:
-        with wire.host.entered():
-            found.load()
+    with controlled(bytecode_cache) as found:
+        with found.site.wire.host.entered():
             found.site.lists(deny=f"{DENIED}\n", name="local")
-            found.start()
-        found.serve_edits()
         yield found
-    finally:
-        found.close()
-        wire.close()
 
 
 @pytest.fixture

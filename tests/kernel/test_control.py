@@ -26,6 +26,7 @@ from kernel.controlling import (
     STRANGER,
     Controlled,
     User,
+    controlled,
     exchange,
     rights_of,
 )
@@ -48,17 +49,8 @@ EDITS = ("allow 203.0.113.9", "deny 203.0.113.9", "remove 203.0.113.9", "apply")
 @pytest.fixture(scope="module")
 def shared(bytecode_cache: Path) -> Iterator[Controlled]:
     """One host for all tests of this file."""
-    wire = Wire()
-    found = Controlled(wire, bytecode_cache)
-    try:
-        with wire.host.entered():
-            found.load()
-            found.start()
-        found.serve_edits()
+    with controlled(bytecode_cache) as found:
         yield found
-    finally:
-        found.close()
-        wire.close()
 
 
 @pytest.fixture

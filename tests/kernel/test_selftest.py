@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kernel.controlling import READER, Controlled
+from kernel.controlling import READER, Controlled, controlled
 from kernel.hosting import Wire, ip
 
 from packetwatch_agent.control.selftest import STAGES, Drill
@@ -28,16 +28,8 @@ COMPARED = (*MAPS, "scan_ring", "hosts", "nets", "local", "open_ports", "tracks"
 @pytest.fixture(scope="module")
 def shared(bytecode_cache: Path) -> Iterator[Controlled]:
     """One host for all tests of this file."""
-    wire = Wire()
-    found = Controlled(wire, bytecode_cache)
-    try:
-        with wire.host.entered():
-            found.load()
-            found.start()
+    with controlled(bytecode_cache) as found:
         yield found
-    finally:
-        found.close()
-        wire.close()
 
 
 @pytest.fixture
