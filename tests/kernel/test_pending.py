@@ -28,6 +28,7 @@ from kernel.hosting import (
 )
 from kernel.timers import Timers
 
+from packetwatch_agent.control import edits
 from packetwatch_core._edits import set_lists, set_policy
 from packetwatch_core._errors import (
     InvalidInput,
@@ -143,6 +144,23 @@ def test_confirm(filtered: Site, confirming: Timers) -> None:
     # Whose answer was lost asks again.
     assert confirming.host.confirm(change.token).changed is False
     assert not filtered.lists(deny=STRANGER).changed
+
+
+@pytest.mark.parametrize("with_token", [False, True])
+def test_by_hand(filtered: Site, confirming: Timers, with_token: bool) -> None:
+    def perform(command: str, token: str) -> tuple[bool, str]:
+        request = {"command": command, "token": token if with_token else ""}
+        result = edits.perform(confirming.host, request)
+        return result["changed"], result["message"]
+
+    change = deny(confirming, STRANGER)
+    returned = "the change of a test was taken back: what was confirmed before is in force"
+    assert perform("rollback", change.token) == (True, returned)
+    assert verdicts(filtered) == (XDP_DROP, XDP_PASS)
+    change = deny(confirming, STRANGER)
+    assert perform("confirm", change.token) == (True, "the change of a test is confirmed")
+    assert perform("confirm", change.token)[0] is False
+    assert not confirming.armed
 
 
 def test_roll_back(filtered: Site, confirming: Timers) -> None:

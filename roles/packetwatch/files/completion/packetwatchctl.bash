@@ -6,8 +6,8 @@ _packetwatchctl() {
     local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]} options
     COMPREPLY=()
     if ((COMP_CWORD == 1)); then
-        mapfile -t COMPREPLY < <(compgen -W 'status lists allow deny remove apply ban unban bans protect
-            top watch why selftest --help --version' -- "$word")
+        mapfile -t COMPREPLY < <(compgen -W 'status lists allow deny remove apply confirm rollback ban unban
+            bans protect top watch why selftest --help --version' -- "$word")
         return
     fi
     case $before in

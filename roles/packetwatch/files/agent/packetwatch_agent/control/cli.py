@@ -197,13 +197,15 @@ def _lists(session: Session, options: argparse.Namespace) -> Outcome:
 def _edit(session: Session, options: argparse.Namespace) -> Outcome:
     request: wire.Request = {"command": options.name, "check": options.check}
     request["force"] = options.force
-    if options.name != "apply":
+    if options.name not in ("apply", "confirm", "rollback"):
         request["addresses"] = [_canonical(address) for address in options.addresses]
     if options.name in ("allow", "deny"):
         request["comment"] = options.comment
         request["expires"] = words.time_from(options.expires) if options.expires else None
     if options.name == "remove":
         request["list"] = options.list
+    if options.name in ("confirm", "rollback"):
+        request["token"] = options.token
     if session.is_root:
         from . import edits
 
@@ -392,6 +394,11 @@ def _lists_arguments(parser: Parser) -> None:
     parser.add_argument("--entries", action="store_true", help="each entry")
 
 
+def _end_arguments(parser: Parser) -> None:
+    parser.add_argument("token", nargs="?", default="", help="of the change; none: whosever it is")
+    parser.set_defaults(check=False, force=False)
+
+
 def _apply_arguments(parser: Parser) -> None:
     parser.add_argument("--check", action="store_true", help="only say what would change")
     parser.add_argument("--force", action="store_true", help="deny protected addresses too")
@@ -477,6 +484,8 @@ COMMANDS = {
     "deny": Command("put prefixes on the deny list", _put_arguments, _edit),
     "remove": Command("take prefixes off the lists again", _remove_arguments, _edit),
     "apply": Command("let hand edits of the lists go live", _apply_arguments, _edit),
+    "confirm": Command("let the change that is pending stay", _end_arguments, _edit),
+    "rollback": Command("take back the change that is pending", _end_arguments, _edit),
     "ban": Command("ban a source", _ban_arguments, _ban),
     "unban": Command("lift all bans of a source", _unban_arguments, _ban),
     "bans": Command("who is banned, and for how long", _bans_arguments, _bans),

@@ -28,7 +28,7 @@ if t.TYPE_CHECKING:
     from packetwatch_core._results import Plan
 
 OWNER = "local"
-COMMANDS = ("allow", "deny", "remove", "apply")
+COMMANDS = ("allow", "deny", "remove", "apply", "confirm", "rollback")
 _KINDS = ("allow", "deny")
 _MOST = 1000
 
@@ -36,6 +36,8 @@ _MOST = 1000
 def perform(host: Host, request: wire.Request) -> wire.Result:
     """Do what a request names, or with `check` only say what it would do."""
     command = request["command"]
+    if command in ("confirm", "rollback"):
+        return end(host, command, wire.text_of(request, "token"))
     check, force = wire.flag_of(request, "check"), wire.flag_of(request, "force")
     edit: Edit | None = None
     if command in _KINDS:
@@ -55,6 +57,22 @@ def perform(host: Host, request: wire.Request) -> wire.Result:
     else:
         plan = host.apply(edit, force=force)
     return _result(plan, command, check)
+
+
+def end(host: Host, command: str, token: str = "") -> wire.Result:
+    """Let the change that is pending stay, or take it back; without a token, whosever it is."""
+    changed, change = host.confirm(token) if command == "confirm" else host.roll_back(token)
+    if change is None:
+        message = "no change is pending"
+    elif command == "confirm":
+        message = f"the change of {change.owner} {'is' if changed else 'was already'} confirmed"
+    elif changed:
+        message = (
+            f"the change of {change.owner} was taken back: what was confirmed before is in force"
+        )
+    else:
+        message = f"the change of {change.owner} has ended before: {change.status}"
+    return {"command": command, "changed": changed, "message": message}
 
 
 def _entries(request: wire.Request) -> list[Entry]:
