@@ -172,7 +172,7 @@ BAN = Layout(
     ("flags", "B"),
 )
 HOST = Layout("pw_host", ("expires", "Q"), ("origin", "I"), ("reserved", "I"))
-TRACK = Layout("pw_track", ("slot", "64Q"))
+TRACK = Layout("pw_track", ("slot", "64Q"), ("told", "Q"))
 SHARED = Layout(
     "pw_shared",
     ("has_bans", "Q"),
@@ -216,5 +216,5 @@ COUNTERS = Layout(
     ("events_lost", "Q"),
 )
 # struct pw_scratch is the program's own; user space only makes room for it.
-SCRATCH_SIZE = 8960
+SCRATCH_SIZE = 8968
 LAYOUTS = (HEADER, POLICY, ADDR, SOURCE, NET, BAN, HOST, TRACK, SHARED, EVENT, COUNTERS)

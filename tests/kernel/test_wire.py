@@ -145,13 +145,19 @@ def test_on_one_processor_exactly_the_crossing_syn_is_dropped_first(
     }
 
 
-def test_on_two_processors_nothing_that_comes_after_the_ban_passes(
+def test_on_two_processors_one_bans_and_nothing_that_comes_after_it_passes(
     datapath: Datapath, cannon: Cannon
 ) -> None:
     datapath.policy(scan_ports=THRESHOLD, log_connections="none")
+    before = datapath.counters()
     passed = _scan_on_two_processors(datapath, cannon)
     assert max(passed) <= THRESHOLD - 1 + 1
     assert min(passed) >= 0
+    after = datapath.counters()
+    assert {name: after[name] - before[name] for name in ("scans", "bans")} == {
+        "scans": ROUNDS,
+        "bans": ROUNDS,
+    }
     assert len(datapath.maps["scan_bans"].items()) == ROUNDS
 
 

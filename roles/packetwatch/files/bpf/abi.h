@@ -130,6 +130,7 @@ struct pw_ban {
 
 struct pw_track {
 	__u64 slot[PW_TRACK_SLOTS]; /* (ns >> 10) << 16 | port; 0: free */
+	__u64 told; /* when a CPU last took it on itself to tell of the scan, in ns; 0: none has */
 };
 
 /* A single protected address, in the map "hosts"; expires as in struct pw_ban. */

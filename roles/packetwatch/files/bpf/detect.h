@@ -8,6 +8,7 @@
 #define PACKETWATCH_DETECT_H
 
 #define PW_OPEN_REFRESH_NS 1000000000ULL
+#define PW_CLAIM_NS 100000000ULL
 
 /* Signed: another CPU's stamp may be newer than our `now`. */
 static __always_inline int pw_fresh(__u64 slot, __u64 now, __u64 window)
@@ -155,6 +156,18 @@ static __always_inline __u64 pw_track_count(struct pw_track *track, struct pw_sc
 	for (int i = 0; i < PW_TRACK_SLOTS; i++)
 		scratch->seen[scratch->ports[i] >> 6] = 0;
 	return scratch->distinct;
+}
+
+/*
+ * True on one of the CPUs whose packets have crossed the threshold at the same time: that one bans
+ * and tells. Not for ever, as the kernel may meanwhile have given the track to another source.
+ */
+static __always_inline int pw_track_claim(struct pw_track *track, __u64 now)
+{
+	__u64 told = pw_read(track->told);
+	if (told && (__s64)(now - told) < (__s64)PW_CLAIM_NS)
+		return 0;
+	return __sync_val_compare_and_swap(&track->told, told, now) == told;
 }
 
 #endif

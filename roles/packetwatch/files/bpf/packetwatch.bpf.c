@@ -21,7 +21,7 @@ static __always_inline int pw_verdict(struct pw_counters *counters, __u32 reason
 /* A source has crossed the threshold: ban it, unless it is protected or we only watch. */
 static __always_inline __u32 pw_scan(struct pw_header *header, struct pw_policy *policy,
 				     struct pw_shared *shared, struct pw_counters *counters,
-				     struct pw_scratch *scratch)
+				     struct pw_scratch *scratch, struct pw_track *track)
 {
 	struct pw_packet *packet = &scratch->packet;
 	struct pw_source *source = &scratch->source;
@@ -34,7 +34,6 @@ static __always_inline __u32 pw_scan(struct pw_header *header, struct pw_policy 
 		.origin = PW_ORIGIN_SCAN,
 	};
 
-	counters->scans++;
 	packet->passed = PW_DROP_SCAN;
 	if (pw_is_protected(&packet->saddr, now)) {
 		packet->passed = PW_PASS_PROTECTED;
@@ -46,9 +45,12 @@ static __always_inline __u32 pw_scan(struct pw_header *header, struct pw_policy 
 		ban.expires = 0;
 	} else if (pw_live(scan_bans_get(source), now)) {
 		return packet->passed; /* another CPU banned it while we counted */
-	} else {
-		packet->flags = pw_ban_write(header, shared, counters, source, &ban);
 	}
+	if (!pw_track_claim(track, now))
+		return packet->passed;
+	counters->scans++;
+	if (packet->passed == PW_DROP_SCAN)
+		packet->flags = pw_ban_write(header, shared, counters, source, &ban);
 	pw_log_scan(header, shared, counters, scratch, source, now, ban.expires);
 	tracks_delete(source);
 	return packet->passed;
@@ -79,7 +81,7 @@ static __always_inline __u32 pw_connection(struct xdp_md *context, struct pw_hea
 	if (pw_track_count(track, scratch, policy->window_ns, policy->scan_ports) <
 	    policy->scan_ports)
 		return packet->passed;
-	return pw_scan(header, policy, shared, counters, scratch);
+	return pw_scan(header, policy, shared, counters, scratch, track);
 }
 
 /* Neighbour and router discovery from link-local addresses keeps the link alive: no ban hits it. */
