@@ -70,7 +70,7 @@ def compile_lists(state: State, *, for_good: bool = False) -> Lists:
         for name, text in sorted(lists.items()):
             path = f"{kind}.d/{name}.list"
             at = math.inf if for_good and kind == "allow" else now
-            union.add(read_prefixes(text, path, at, synchronised, t.cast(t.Any, kind)))
+            read_prefixes(text, path, at, synchronised, t.cast(t.Any, kind), union)
         found[kind] = union
     expiries = [union.next_expiry for union in found.values() if union.next_expiry is not None]
     if any(union.unsettled for union in found.values()):

@@ -14,10 +14,12 @@ second.
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Iterable, Iterator, MutableSequence
+from collections.abc import Iterable, Iterator
 from itertools import islice, pairwise
+from operator import sub
 from typing import NamedTuple
+
+from ._pool import IPV4, IPV6, Packing, Pool
 
 NONE = 0
 ALLOW = 1
@@ -51,36 +53,25 @@ class Ranges(NamedTuple):
 class Blocks(NamedTuple):
     """One family's prefixes as numbers, in any order, with repetitions and overlaps."""
 
-    hosts: MutableSequence[int]
+    hosts: Pool
     """Single addresses."""
-    starts: MutableSequence[int]
+    starts: Pool
     """First address of each other prefix."""
-    ends: MutableSequence[int]
-    """Last address of each other prefix, in the same order."""
-
-    def add(self, other: Blocks) -> None:
-        """Take over everything that the other has."""
-        self.hosts.extend(other.hosts)
-        self.starts.extend(other.starts)
-        self.ends.extend(other.ends)
+    ends: Pool
+    """Last address of each other prefix."""
 
 
-def _blocks4() -> Blocks:
-    """Return room for IPv4: 4 bytes a number, an eighth of what objects take."""
-    return Blocks(array("I"), array("I"), array("I"))
-
-
-def _blocks6() -> Blocks:
-    """Return room for IPv6, for whose numbers there is no array."""
-    return Blocks([], [], [])
+def blocks_of(packing: Packing) -> Blocks:
+    """Return room for prefixes of a family."""
+    return Blocks(Pool(packing), Pool(packing), Pool(packing))
 
 
 class Prefixes:
     """What the lists of one kind hold; several lists are united by adding one to the other."""
 
     def __init__(self) -> None:
-        self.v4 = _blocks4()
-        self.v6 = _blocks6()
+        self.v4 = blocks_of(IPV4)
+        self.v6 = blocks_of(IPV6)
         self.entries = 0
         """Entries that hold now, with repetitions."""
         self.expired = 0
@@ -92,8 +83,9 @@ class Prefixes:
 
     def add(self, other: Prefixes) -> None:
         """Take over everything that the other has."""
-        self.v4.add(other.v4)
-        self.v6.add(other.v6)
+        for own, others in ((self.v4, other.v4), (self.v6, other.v6)):
+            for pool, numbers in zip(own, others):
+                pool.extend(numbers)
         self.entries += other.entries
         self.expired += other.expired
         self.unsettled += other.unsettled
@@ -128,23 +120,17 @@ def unite(blocks: Blocks) -> Spans:
     Starts and ends are sorted each for themselves. A new span begins at the n-th start exactly if
     all n-1 earlier starts have had their end before it, that is, if the (n-1)-th end lies before.
     """
-    starts = ends = sorted(blocks.hosts)
+    starts = ends = blocks.hosts.sorted()
     if blocks.starts:
-        starts = _merged(starts, sorted(blocks.starts))
-        ends = _merged(ends, sorted(blocks.ends))
-    if isinstance(blocks.hosts, array):
-        # Sorting leaves the objects scattered over the memory, and every pass over them slow.
-        starts = _refreshed(starts)
-        ends = _refreshed(ends) if blocks.starts else starts
-    if not starts:
-        return Spans([], [])
+        starts = _merged(starts, blocks.starts.sorted())
+        ends = _merged(ends, blocks.ends.sorted())
+    if min(map(sub, islice(starts, 1, None), ends), default=2) > 1:
+        return Spans(starts, ends)
     joints = [
         index
         for index, (start, end) in enumerate(zip(islice(starts, 1, None), ends), 1)
         if start - end <= 1
     ]
-    if not joints:
-        return Spans(starts, ends)
     return Spans(_without(starts, joints), _without(ends, [index - 1 for index in joints]))
 
 
@@ -164,11 +150,6 @@ def _merged(one: list[int], other: list[int]) -> list[int]:
     numbers = one + other
     numbers.sort()
     return numbers
-
-
-def _refreshed(numbers: list[int]) -> list[int]:
-    """Return the same 32-bit numbers as objects that lie one behind the other in memory."""
-    return array("I", numbers).tolist()
 
 
 def _complement(spans: Spans, last: int) -> Spans:
@@ -220,15 +201,13 @@ def start_words(ranges: Ranges, last: int) -> list[int]:
     words: list[int] = []
     for verdict, (starts, ends) in ((ALLOW, ranges.allow), (DENY, ranges.deny)):
         spread = verdict << 2 | verdict
-        if starts is ends:
-            words += [start << 4 | verdict for start in starts]
-            continue
-        wide = [index for index, (start, end) in enumerate(zip(starts, ends)) if start != end]
         own = [start << 4 | verdict for start in starts]
-        for index in wide:
-            own[index] |= spread
+        if starts is not ends:
+            wide = [index for index, (start, end) in enumerate(zip(starts, ends)) if start != end]
+            for index in wide:
+                own[index] |= spread
+            own += [(ends[index] + 1) << 4 for index in wide if ends[index] != last]
         words += own
-        words += [(ends[index] + 1) << 4 for index in wide if ends[index] != last]
     words.sort()
     if ranges.allow.starts and ranges.deny.starts:
         # Where allow and deny touch, the end of the one gives way to the start of the other.
