@@ -97,10 +97,12 @@ def _read_piece(piece: str, clock: _Clock) -> Prefixes:
     lines = [line for line in lines if line]
     found.entries += len(lines)
     if ":" in piece:
-        _read_hosts6([line for line in lines if ":" in line and "/" not in line], found.v6)
+        wide = [line for line in lines if ":" in line]
+        lines = [line for line in lines if ":" not in line] if len(wide) < len(lines) else []
         if "/" in piece:
-            _read_nets6([line for line in lines if ":" in line and "/" in line], found.v6)
-        lines = [line for line in lines if ":" not in line]
+            _read_nets6([line for line in wide if "/" in line], found.v6)
+            wide = [line for line in wide if "/" not in line]
+        _read_hosts6(wide, found.v6)
     if "/" in piece:
         _read_nets4([line for line in lines if "/" in line], found.v4)
         lines = [line for line in lines if "/" not in line]

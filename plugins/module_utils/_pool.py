@@ -19,7 +19,7 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import NamedTuple
 
 _BATCH = 4096
@@ -68,9 +68,8 @@ class Pool:
         return self._count
 
     def __iter__(self) -> Iterator[int]:
-        for bucket in self._buckets:
-            yield from self._packing.unpack(bytes(bucket))
-        yield from self._batch
+        buckets = (self._packing.unpack(bytes(bucket)) for bucket in self._buckets)
+        return chain(chain.from_iterable(buckets), self._batch)
 
     def extend(self, numbers: Iterable[int]) -> None:
         """Take over some numbers."""

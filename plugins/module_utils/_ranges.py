@@ -15,7 +15,7 @@ second.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from itertools import islice, pairwise
+from itertools import chain, islice, pairwise
 from operator import sub
 from typing import NamedTuple
 
@@ -122,8 +122,8 @@ def unite(blocks: Blocks) -> Spans:
     """
     starts = ends = blocks.hosts.sorted()
     if blocks.starts:
-        starts = _merged(starts, blocks.starts.sorted())
-        ends = _merged(ends, blocks.ends.sorted())
+        starts = _merged([starts, blocks.starts.sorted()])
+        ends = _merged([ends, blocks.ends.sorted()])
     if min(map(sub, islice(starts, 1, None), ends), default=2) > 1:
         return Spans(starts, ends)
     joints = [
@@ -145,9 +145,11 @@ def _without(numbers: list[int], indexes: list[int]) -> list[int]:
     return found
 
 
-def _merged(one: list[int], other: list[int]) -> list[int]:
-    """Return the numbers of two sorted lists, sorted; that is what list.sort is best at."""
-    numbers = one + other
+def _merged(parts: list[list[int]]) -> list[int]:
+    """Return the numbers of sorted lists, sorted; that is what list.sort is best at."""
+    if len(parts) == 1:
+        return parts[0]
+    numbers = list(chain.from_iterable(parts))
     numbers.sort()
     return numbers
 
@@ -198,17 +200,17 @@ def start_words(ranges: Ranges, last: int) -> list[int]:
     The verdict holds at the address, the one after it from there up to the next start. So a single
     host is one start. Any other start has the same verdict twice.
     """
-    words: list[int] = []
+    parts: list[list[int]] = []
     for verdict, (starts, ends) in ((ALLOW, ranges.allow), (DENY, ranges.deny)):
         spread = verdict << 2 | verdict
         own = [start << 4 | verdict for start in starts]
+        parts.append(own)
         if starts is not ends:
             wide = [index for index, (start, end) in enumerate(zip(starts, ends)) if start != end]
             for index in wide:
                 own[index] |= spread
-            own += [(ends[index] + 1) << 4 for index in wide if ends[index] != last]
-        words += own
-    words.sort()
+            parts.append([(ends[index] + 1) << 4 for index in wide if ends[index] != last])
+    words = _merged([part for part in parts if part])
     if ranges.allow.starts and ranges.deny.starts:
         # Where allow and deny touch, the end of the one gives way to the start of the other.
         words = [word for word, later in pairwise((*words, -1)) if word >> 4 != later >> 4]
