@@ -22,6 +22,8 @@ POLICY_OFFSET = 16384
 POLICY_SLOTS = 1024
 POLICY_PROBES = 4
 TRACK_SLOTS = 64
+FIRST_SETS = 16384
+FIRST_WAYS = 4
 EVENT_SHORT = 72
 
 F_LISTS4 = 1 << 0
@@ -173,11 +175,14 @@ BAN = Layout(
 )
 HOST = Layout("pw_host", ("expires", "Q"), ("origin", "I"), ("reserved", "I"))
 TRACK = Layout("pw_track", ("slot", "64Q"), ("told", "Q"))
+FIRST = Layout("pw_first", ("who", "Q"), ("when", "Q"))
+FIRSTS = Layout("pw_firsts", ("way", "8Q"))
 SHARED = Layout(
     "pw_shared",
     ("has_bans", "Q"),
     ("has_scan_bans", "Q"),
-    ("padding", "6Q"),
+    ("seed", "Q"),
+    ("padding", "5Q"),
     ("ring_head", "Q"),
     ("ban_tat", "Q"),
     ("event_tat", "Q"),
@@ -209,6 +214,7 @@ COUNTERS = Layout(
     ("bans", "Q"),
     ("bans_overflow", "Q"),
     ("bans_failed", "Q"),
+    ("firsts_evicted", "Q"),
     ("tracks_inserted", "Q"),
     ("tracks_failed", "Q"),
     ("events", "Q"),
@@ -216,5 +222,19 @@ COUNTERS = Layout(
     ("events_lost", "Q"),
 )
 # struct pw_scratch is the program's own; user space only makes room for it.
-SCRATCH_SIZE = 8968
-LAYOUTS = (HEADER, POLICY, ADDR, SOURCE, NET, BAN, HOST, TRACK, SHARED, EVENT, COUNTERS)
+SCRATCH_SIZE = 8976
+LAYOUTS = (
+    HEADER,
+    POLICY,
+    ADDR,
+    SOURCE,
+    NET,
+    BAN,
+    HOST,
+    TRACK,
+    FIRST,
+    FIRSTS,
+    SHARED,
+    EVENT,
+    COUNTERS,
+)

@@ -81,13 +81,14 @@ def specs() -> dict[str, Spec]:
         "events": Spec(RINGBUF, 0, 0, 1 << 20),
         "counters": Spec(PERCPU_ARRAY, 4, _abi.COUNTERS.size, 1),
         "shared": Spec(ARRAY, 4, _abi.SHARED.size, 1, F_MMAPABLE),
+        "firsts": Spec(ARRAY, 4, _abi.FIRSTS.size, _abi.FIRST_SETS, F_MMAPABLE),
         "tracks": Spec(LRU_HASH, source, _abi.TRACK.size, lru),
         "rates": Spec(LRU_HASH, _abi.ADDR.size, 8, lru),
     }
 
 
 # Only root's, because nothing but the program needs them.
-_PRIVATE = ("tracks", "rates")
+_PRIVATE = ("firsts", "tracks", "rates")
 
 
 class Pins:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import mmap
 import os
 import signal
 import socket
@@ -21,6 +22,7 @@ from kernel.hosting import Namespace, ip, run
 
 from packetwatch_core import _abi, _edits
 from packetwatch_core._bans import Ban, Bans
+from packetwatch_core._firsts import Firsts
 from packetwatch_core._host import Host
 from packetwatch_core._libbpf import Map, library
 from packetwatch_core._loaded import Loaded
@@ -34,7 +36,7 @@ POLICY = {"scan_counts": "any", "scan_ports": 3}
 PASS, DROP = 2, 1
 GRACE = 30
 PORTS = 65536
-CLEARED = ("bans", "scan_bans", "overflow", "hosts", "nets", "local", "tracks", "rates")
+CLEARED = ("bans", "scan_bans", "overflow", "hosts", "nets", "local", "rates")
 
 _ZERO = bytes(4)
 
@@ -75,12 +77,15 @@ class Datapath:
         self.ifindex = socket.if_nametoindex("v0")
         self.bans = Bans(self.maps)
         self._ring = RingBuffer(self.maps["events"])
+        self._firsts = Firsts(self.maps["firsts"], self.maps["shared"])
+        self._sets = mmap.mmap(self.maps["firsts"].fd, _abi.FIRST_SETS * _abi.FIRSTS.size)
         self._program: Program | None = None
         self._runner: Runner | None = None
 
     def close(self) -> None:
         self._forget()
         self._ring.close()
+        self._sets.close()
         for opened in self.maps.values():
             opened.close()
         self.host.detach("v0")
@@ -93,6 +98,7 @@ class Datapath:
         for name in CLEARED:
             for key, dummy in self.maps[name].items():
                 self.maps[name].delete(key)
+        self.forget_hits()
         self.maps["shared"].update(_ZERO, bytes(_abi.SHARED.size))
         policy = {DEFAULT: keys_from_options(POLICY)}
         self.host.apply(lambda state: State(policy=policy, interfaces=state.interfaces))
@@ -201,9 +207,28 @@ class Datapath:
                 found.append(fields | {"size": len(record)})
         return found
 
+    def hits(self) -> int:
+        """How many ports are remembered, of all sources together."""
+        tracks = self.maps["tracks"].items()
+        slots = sum(slot != 0 for _k, value in tracks for slot in _abi.TRACK.unpack(value)["slot"])
+        # What a track began with is in both.
+        twice = sum(len(self._firsts.hits(key)) for key, _value in tracks)
+        with memoryview(self._sets) as raw, raw.cast("Q") as words:
+            return slots + sum(who != 0 for who in words[0::2]) - twice
+
+    def forget_hits(self) -> None:
+        """Nobody has hit a port."""
+        self._sets[:] = bytes(len(self._sets))
+        for key, _value in self.maps["tracks"].items():
+            self.maps["tracks"].delete(key)
+
     def age(self, seconds: float) -> None:
-        """Let time pass for all tracks: each port was hit so much earlier, at boot at the earliest."""
+        """Let time pass for all hits: each port was hit so much earlier, at boot at the earliest."""
         back = round(seconds * 1e9) >> 10 << 16
+        with memoryview(self._sets) as raw, raw.cast("Q") as words:
+            for index in range(1, len(words), 2):
+                if words[index]:
+                    words[index] = max(words[index] - back, words[index] & 0xFFFF)
         for key, value in self.maps["tracks"].items():
             slots = _abi.TRACK.unpack(value)["slot"]
             older = [max(slot - back, slot & 0xFFFF) for slot in slots]
@@ -244,6 +269,22 @@ def reaches(address: str) -> bool:
     except OSError:
         return False
     return True
+
+
+def in_step(rounds: int, jobs: Sequence[Callable[[int], None]]) -> None:
+    """Do the jobs of each round at the same time, on a processor each."""
+    with mmap.mmap(-1, mmap.PAGESIZE) as memory:
+        progress = memoryview(memory).cast("Q")
+
+        def work(me: int) -> None:
+            for number in range(1, rounds + 1):
+                progress[me] = number
+                while min(progress[: len(jobs)]) < number:
+                    os.sched_yield()
+                jobs[me](number)
+
+        on_cpus(*(lambda me=me: work(me) for me in range(len(jobs))))
+        progress.release()
 
 
 def difference(after: Mapping[str, int], before: Mapping[str, int]) -> dict[str, int]:

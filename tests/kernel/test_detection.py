@@ -6,8 +6,6 @@
 
 from __future__ import annotations
 
-import mmap
-import os
 import random
 import socket
 import sys
@@ -16,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-from kernel.datapath import Datapath, Runner, difference, on_cpus
+from kernel.datapath import Datapath, Runner, difference, in_step
 from kernel.hosting import FULL
 from kernel.packets import (
     ACK,
@@ -192,22 +190,6 @@ def test_random_scans_match_a_model(datapath: Datapath, seed: int) -> None:
 
 
 # Two processors
-
-
-def in_step(rounds: int, jobs: Sequence[Callable[[int], None]]) -> None:
-    """Do the jobs of each round at the same time, on a processor each."""
-    with mmap.mmap(-1, mmap.PAGESIZE) as memory:
-        progress = memoryview(memory).cast("Q")
-
-        def work(me: int) -> None:
-            for number in range(1, rounds + 1):
-                progress[me] = number
-                while min(progress[: len(jobs)]) < number:
-                    os.sched_yield()
-                jobs[me](number)
-
-        on_cpus(*(lambda me=me: work(me) for me in range(len(jobs))))
-        progress.release()
 
 
 def sender(datapath: Datapath, ports: Sequence[int]) -> Callable[[int], None]:

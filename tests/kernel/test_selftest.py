@@ -22,7 +22,7 @@ from packetwatch_core._libbpf import Map
 pytest_plugins = ("kernel.site_fixtures",)
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="makes namespaces and loads programs")
 
-COMPARED = (*MAPS, "scan_ring", "hosts", "nets", "local", "open_ports", "tracks", "rates")
+COMPARED = (*MAPS, "scan_ring", "hosts", "nets", "local", "open_ports", "firsts", "tracks", "rates")
 
 
 @pytest.fixture(scope="module")

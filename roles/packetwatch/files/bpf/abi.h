@@ -133,6 +133,21 @@ struct pw_track {
 	__u64 told; /* when a CPU last took it on itself to tell of the scan, in ns; 0: none has */
 };
 
+/*
+ * Sources that have hit one port so far, in the array "firsts": most sources of a flood never hit a
+ * second one, and a track is ten times as large. Which set and what tag a source has, its hash tells.
+ */
+#define PW_FIRST_SETS 16384
+#define PW_FIRST_WAYS 4
+struct pw_first {
+	__u64 who;  /* bits 16-63 of the hash, and the port in the lowest 16; 0: free */
+	__u64 when; /* (ns >> 10) << 16 | bits 48-63 of the hash: else another source is moving in */
+};
+
+struct pw_firsts {
+	struct pw_first way[PW_FIRST_WAYS];
+};
+
 /* A single protected address, in the map "hosts"; expires as in struct pw_ban. */
 struct pw_host {
 	__u64 expires;
@@ -155,7 +170,8 @@ struct pw_net {
 struct pw_shared {
 	__u64 has_bans;      /* user space: the map "bans" may have entries */
 	__u64 has_scan_bans; /* program: scan_bans or overflow may have entries */
-	__u64 padding[6];    /* the hints are read by every SYN, the rest is written */
+	__u64 seed;          /* program: of the hash of sources, so that nobody can aim at a set */
+	__u64 padding[5];    /* all that is read by every SYN; the rest is written */
 	__u64 ring_head;     /* slots of scan_ring handed out so far */
 	__u64 ban_tat;       /* theoretical arrival times of the rate limits (GCRA), ns */
 	__u64 event_tat;
@@ -229,6 +245,7 @@ struct pw_counters {
 	__u64 bans;                     /* scan bans written */
 	__u64 bans_overflow;
 	__u64 bans_failed;
+	__u64 firsts_evicted; /* first ports forgotten before their time */
 	__u64 tracks_inserted;
 	__u64 tracks_failed;
 	__u64 events;

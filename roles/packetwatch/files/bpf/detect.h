@@ -7,14 +7,10 @@
 #ifndef PACKETWATCH_DETECT_H
 #define PACKETWATCH_DETECT_H
 
+#include "firsts.h"
+
 #define PW_OPEN_REFRESH_NS 1000000000ULL
 #define PW_CLAIM_NS 100000000ULL
-
-/* Signed: another CPU's stamp may be newer than our `now`. */
-static __always_inline int pw_fresh(__u64 slot, __u64 now, __u64 window)
-{
-	return slot && (__s64)((now >> 10) - (slot >> 16)) < (__s64)(window >> 10);
-}
 
 static __always_inline int pw_listens(struct xdp_md *context, struct pw_packet *packet)
 {
@@ -68,23 +64,6 @@ static __always_inline int pw_counts(struct xdp_md *context, struct pw_header *h
 	if (now < policy->grace_ns || !local_get(&packet->daddr))
 		return 0;
 	return !packet->ports_known || !pw_served(context, header, policy, packet, now);
-}
-
-/* Begin a track with the port; NULL if that is all there is to do, or if there is no room. */
-static __always_inline struct pw_track *pw_track_begin(struct pw_scratch *scratch,
-						       struct pw_policy *policy,
-						       struct pw_counters *counters)
-{
-	scratch->first.slot[0] = (scratch->now >> 10) << 16 | scratch->port;
-	if (!tracks_add(&scratch->source, &scratch->first)) {
-		counters->tracks_inserted++;
-		if (policy->scan_ports > 1)
-			return 0;
-	}
-	struct pw_track *track = tracks_get(&scratch->source); /* or that of a CPU that was faster */
-	if (!track)
-		counters->tracks_failed++;
-	return track;
 }
 
 /* Put the port into the window: into its own slot, else into one that is free or stale. False if
@@ -156,6 +135,26 @@ static __always_inline __u64 pw_track_count(struct pw_track *track, struct pw_sc
 	for (int i = 0; i < PW_TRACK_SLOTS; i++)
 		scratch->seen[scratch->ports[i] >> 6] = 0;
 	return scratch->distinct;
+}
+
+/* The track of a source that has none; NULL if it needs none yet, or if there is no room. */
+static __always_inline struct pw_track *pw_track_begin(struct pw_shared *shared,
+						       struct pw_scratch *scratch,
+						       struct pw_policy *policy,
+						       struct pw_counters *counters)
+{
+	if (pw_first_port(shared, scratch, counters, policy->window_ns) != PW_FIRST_MORE &&
+	    policy->scan_ports > 1)
+		return 0;
+	if (!tracks_add(&scratch->source, &scratch->first)) {
+		counters->tracks_inserted++;
+		if (policy->scan_ports > scratch->fresh + 1)
+			return 0;
+	}
+	struct pw_track *track = tracks_get(&scratch->source); /* or that of a CPU that was faster */
+	if (!track)
+		counters->tracks_failed++;
+	return track;
 }
 
 /*

@@ -29,6 +29,7 @@ BPF_TABLE("hash", struct pw_addr, struct pw_host, hosts, 1);
 BPF_F_TABLE("lpm_trie", struct pw_net, __u32, nets, 1, BPF_F_NO_PREALLOC);
 BPF_TABLE("hash", struct pw_addr, __u32, local, 1);
 BPF_TABLE("array", __u32, __u64, open_ports, 1);
+BPF_TABLE("array", __u32, struct pw_firsts, firsts, 1);
 BPF_TABLE("lru_hash", struct pw_source, struct pw_track, tracks, 1);
 BPF_TABLE("lru_hash", struct pw_addr, __u64, rates, 1);
 BPF_TABLE("percpu_array", __u32, struct pw_counters, counters, 1);
@@ -113,6 +114,11 @@ static __always_inline __u32 *local_get(struct pw_addr *address)
 static __always_inline __u64 *open_ports_get(__u32 port)
 {
 	return open_ports.lookup(&port);
+}
+
+static __always_inline struct pw_firsts *firsts_get(__u32 set)
+{
+	return firsts.lookup(&set);
 }
 
 static __always_inline struct pw_track *tracks_get(struct pw_source *source)

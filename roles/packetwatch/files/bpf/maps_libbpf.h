@@ -91,6 +91,13 @@ struct {
 } open_ports SEC(".maps");
 
 struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1024);
+	__type(key, __u32);
+	__type(value, struct pw_firsts);
+} firsts SEC(".maps");
+
+struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 1024);
 	__type(key, struct pw_source);
@@ -207,6 +214,11 @@ static __always_inline __u32 *local_get(struct pw_addr *address)
 static __always_inline __u64 *open_ports_get(__u32 port)
 {
 	return bpf_map_lookup_elem(&open_ports, &port);
+}
+
+static __always_inline struct pw_firsts *firsts_get(__u32 set)
+{
+	return bpf_map_lookup_elem(&firsts, &set);
 }
 
 static __always_inline struct pw_track *tracks_get(struct pw_source *source)

@@ -53,6 +53,7 @@ static __always_inline __u32 pw_scan(struct pw_header *header, struct pw_policy 
 		packet->flags = pw_ban_write(header, shared, counters, source, &ban);
 	pw_log_scan(header, shared, counters, scratch, source, now, ban.expires);
 	tracks_delete(source);
+	pw_first_forget(shared, scratch);
 	return packet->passed;
 }
 
@@ -74,7 +75,7 @@ static __always_inline __u32 pw_connection(struct xdp_md *context, struct pw_hea
 	scratch->port = packet->ports_known ? packet->dport : pw_some_port();
 	struct pw_track *track = tracks_get(&scratch->source);
 	if (!track)
-		track = pw_track_begin(scratch, policy, counters);
+		track = pw_track_begin(shared, scratch, policy, counters);
 	if (!track)
 		return packet->passed;
 	pw_track_port(track, scratch, policy->window_ns);

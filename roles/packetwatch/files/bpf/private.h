@@ -45,7 +45,8 @@ struct pw_scratch {
 	volatile __u64 distinct;
 	__u16 ports[PW_TRACK_SLOTS]; /* the first `distinct` are those of the scan found last */
 	__u64 seen[1024]; /* one bit a port; all zero between packets */
-	struct pw_track first; /* all zero but slot 0 */
+	volatile __u64 hash;
+	struct pw_track first; /* all zero but the slots up to PW_FIRST_WAYS */
 };
 
 /* One more of an unlimited number of ports, for what hides its port. */

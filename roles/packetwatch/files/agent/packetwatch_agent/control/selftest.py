@@ -21,6 +21,7 @@ from packetwatch_core import _abi
 from packetwatch_core._address import format_prefix, from_mapped, mapped, parse_prefix
 from packetwatch_core._bans import MAPS, Ban, Bans, Source
 from packetwatch_core._errors import PacketwatchError
+from packetwatch_core._firsts import Firsts
 from packetwatch_core._libbpf import Map
 from packetwatch_core._loaded import Loaded
 from packetwatch_core._prog import Program, attached
@@ -39,7 +40,18 @@ _ATTEMPTS = 256
 _SECOND = 1_000_000_000
 # Seconds to wait for the agent's line.
 _LOG = 10.0
-_MAPS = (*MAPS, "scan_ring", "hosts", "nets", "local", "open_ports", "shared", "tracks", "rates")
+_MAPS = (
+    *MAPS,
+    "scan_ring",
+    "hosts",
+    "nets",
+    "local",
+    "open_ports",
+    "shared",
+    "firsts",
+    "tracks",
+    "rates",
+)
 _VERDICTS = {_PASS: "passed", _DROP: "dropped"}
 
 
@@ -132,6 +144,7 @@ class Drill:
             name: self._stack.enter_context(Map.open(self._host.pins.map(name))) for name in _MAPS
         }
         self._bans = Bans(self._maps)
+        self._firsts = Firsts(self._maps["firsts"], self._maps["shared"])
         self._before = self._snapshot()
         self._bans_before = self._lasting()
         self._check_grace()
@@ -229,7 +242,13 @@ class Drill:
             and not found.protected
             and not found.bans
             and not any(self._bans.find(source, table) for table in MAPS)
-            and self._maps["tracks"].lookup(source.key) is None
+            and not self._is_counted(source)
+        )
+
+    def _is_counted(self, source: Source) -> bool:
+        """Whether there is a port that the source has hit."""
+        return bool(self._firsts.hits(source.key)) or (
+            self._maps["tracks"].lookup(source.key) is not None
         )
 
     # The scan
@@ -346,10 +365,11 @@ class Drill:
         """Take away what the drill has made, and compare the rest with what was."""
         self._bans.lift(self.source)
         self._maps["tracks"].delete(self._key.key)
+        self._firsts.forget(self._key.key)
         self._maps["rates"].delete(_rate_key(self._address, self._family))
         self._vacate_ring()
         left = [table for table in MAPS if self._bans.find(self._key, table)]
-        if left or self._maps["tracks"].lookup(self._key.key) is not None:
+        if left or self._is_counted(self._key):
             raise Red(f"what was made could not be taken away: {', '.join(left) or 'tracks'}")
         after = self._snapshot()
         changed = [name for name in after if after[name] != self._before[name]]
