@@ -8,6 +8,7 @@ further namespace behind a veth pair. Nothing of this machine's own network is t
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,6 +53,12 @@ class Network:
     def station(self, name: str) -> Namespace:
         """The namespace of a station."""
         return Namespace(self._prefix + name)
+
+    def dropped(self, machine: str) -> int:
+        """How many packets a machine was too slow to take, since it was switched on."""
+        argv = ["ip", "-n", self.switch.name, "-stats", "-json", "link", "show", "dev", machine]
+        found = json.loads(run(argv).stdout)
+        return int(found[0]["stats64"]["tx"]["dropped"])
 
     def existing(self) -> list[Namespace]:
         """All namespaces of this lab that are there now, whatever made them."""
