@@ -520,6 +520,7 @@ def test_death_amid_a_rollback(
         before.check(confirming)
 
 
+@pytest.mark.slow
 def test_death_amid_a_confirmation(filtered: Site, confirming: Timers) -> None:
     texts = [f"{DENIED}\n{MANY}", DENIED]
     deny(confirming, texts[0])

@@ -102,6 +102,7 @@ def dashboard_queries() -> list[str]:
     return [query.replace("$instance", ".*").replace("$__rate_interval", "10s") for query in found]
 
 
+@pytest.mark.slow
 def test_it_is_scraped_and_every_query_has_an_answer(scraped: Prometheus) -> None:
     wait(lambda: len(scraped.query("rate(packetwatch_events_total[10s])")) == 1, 30)
     records = scraped.query('packetwatch_agent_records_total{type="connection"}')
