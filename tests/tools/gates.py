@@ -36,8 +36,12 @@ NOISE = re.compile(
     r"|WARNING: (?:Location |Using locale )"
 )
 WORKERS = min(os.cpu_count() or 1, 4)
-# A file's tests stay together: they share what took long to make.
-QUICK = ("-m", "not slow", "-n", str(WORKERS), "--dist", "loadfile")
+# A file's tests stay together: they share what took long to make. Workers have a thread that listens,
+# of which Python warns whoever forks.
+QUICK = (
+    *("-m", "not slow", "-n", str(WORKERS), "--dist", "loadfile"),
+    *("-W", "ignore:This process .* is multi-threaded:DeprecationWarning"),
+)
 
 
 @dataclass(frozen=True)
