@@ -37,6 +37,12 @@ class Namespace:
         """
         return ["nsenter", f"--net={self.path}", "--", *argv]
 
+    def dropped(self, device: str) -> int:
+        """How many packets could not be sent by a device in here, as whoever gets them is too slow."""
+        argv = ["ip", "-n", self.name, "-stats", "-json", "link", "show", "dev", device]
+        found = json.loads(run(argv).stdout)
+        return int(found[0]["stats64"]["tx"]["dropped"])
+
     def pids(self) -> list[int]:
         """The processes that live in here; none if the namespace is gone."""
         listed = run(["ip", "netns", "pids", self.name], check=False)
@@ -53,12 +59,6 @@ class Network:
     def station(self, name: str) -> Namespace:
         """The namespace of a station."""
         return Namespace(self._prefix + name)
-
-    def dropped(self, machine: str) -> int:
-        """How many packets a machine was too slow to take, since it was switched on."""
-        argv = ["ip", "-n", self.switch.name, "-stats", "-json", "link", "show", "dev", machine]
-        found = json.loads(run(argv).stdout)
-        return int(found[0]["stats64"]["tx"]["dropped"])
 
     def existing(self) -> list[Namespace]:
         """All namespaces of this lab that are there now, whatever made them."""

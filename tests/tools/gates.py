@@ -40,7 +40,7 @@ WORKERS = min(os.cpu_count() or 1, 4)
 # of which Python warns whoever forks.
 QUICK = (
     *("-m", "not slow", "-n", str(WORKERS), "--dist", "loadfile"),
-    *("-W", "ignore:This process .* is multi-threaded:DeprecationWarning"),
+    *("-W", "ignore:This process:DeprecationWarning"),
 )
 
 
