@@ -93,6 +93,7 @@ def sequences(host: Host) -> list[int]:
     return [line["event.sequence"] for line in host.lines() if "event.sequence" in line]
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_events_in_25_mib(host: Host) -> None:
     count = 100_000
     host.start()

@@ -233,6 +233,7 @@ USE_OF_MINE = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", BROKEN)
 def test_broken_program_leaves_the_old_one(filtered: Site, fault: str) -> None:
     change, message = BROKEN[fault]
