@@ -26,10 +26,10 @@ help: ## List the commands.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo 'GATES="ruff unit" runs only these gates, KEEP=1 leaves the demo running, BUILD=DIR builds elsewhere.'
 
-check: packages build ## Run the static gates, the unit tests and the kernel tests.
+check: packages build ## Run the static gates, the unit tests and the kernel tests that are quick.
 	@$(python) tests/tools/gates.py $(build) check $(GATES)
 
-test: packages-test build ## Run check, then the scenarios on virtual machines.
+test: packages-test build ## Run all of them, then the scenarios on virtual machines.
 	@$(python) tests/tools/gates.py $(build) test $(GATES)
 
 demo: packages-test build ## Show a small fleet under attack; KEEP=1 leaves it running.

@@ -72,8 +72,9 @@ REASONS = (
     ("drop", "scan"),
     ("drop", "vlan"),
 )
-# What EVENT_WOULD_DROP has in `count`.
+# What EVENT_WOULD_DROP has in `count`: the ban of a source is the third.
 WOULD_DENY = REASONS.index(("pass", "monitor_deny"))
+WOULD_VLAN = REASONS.index(("drop", "vlan"))
 FAMILIES = ("other", "ipv4", "ipv6")
 
 

@@ -20,8 +20,8 @@ def clock_synchronised() -> bool:
     """True if the kernel's clock is synchronised, or has had ten minutes since boot to become so.
 
     A host without a battery-backed clock boots in the past; one without time service must not
-    wait for ever.
+    wait for ever. What cannot be asked counts as not synchronised.
     """
     request = ctypes.create_string_buffer(512)
     state: int = ctypes.CDLL(None).adjtimex(request)
-    return state != _TIME_ERROR or time.clock_gettime(time.CLOCK_BOOTTIME) >= _SETTLED
+    return 0 <= state != _TIME_ERROR or time.clock_gettime(time.CLOCK_BOOTTIME) >= _SETTLED

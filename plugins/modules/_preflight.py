@@ -48,6 +48,16 @@ options:
     type: list
     elements: str
     default: []
+  readers:
+    description: The users that may look, if they are declared.
+    type: list
+    elements: str
+    default: []
+  admins:
+    description: The users that may change too, if they are declared.
+    type: list
+    elements: str
+    default: []
   list_memory:
     description: The bound of the lists' memory in MiB.
     type: int
@@ -404,6 +414,18 @@ def check_settings(protect: list[str], list_memory: int, listen: str) -> t.Itera
         )
 
 
+def check_users(host: Host, variable: str, names: t.Iterable[str]) -> t.Iterator[str]:
+    """Which of those who shall have rights are nobody here."""
+    for index, name in enumerate(names):
+        # Of a number it would find the user who has it.
+        found = host.run(["getent", "--", "passwd", name])[1]
+        if not name or found.partition(":")[0] != name:
+            yield (
+                f"{variable}[{index}] is {name!r}, who is no user of this host: make the user "
+                "first, or take the name off the list"
+            )
+
+
 def check_timeout(seconds: float) -> t.Iterator[str]:
     """What is wrong with the time for which changes wait; a slow host needs some to answer."""
     if seconds and not LEAST_TIMEOUT <= seconds <= MOST_TIMEOUT:
@@ -551,6 +573,8 @@ def main() -> None:
             "packages": {"type": "list", "elements": "str", "default": []},
             "policy": {"type": "dict", "default": {}},
             "protect": {"type": "list", "elements": "str", "default": []},
+            "readers": {"type": "list", "elements": "str", "default": []},
+            "admins": {"type": "list", "elements": "str", "default": []},
             "list_memory": {"type": "int", "default": 64},
             "confirm_timeout": {"type": "float", "default": 60},
             "metrics_listen": {"type": "str", "default": ""},
@@ -572,6 +596,8 @@ def main() -> None:
         problems += check_settings(
             module.params["protect"], module.params["list_memory"], module.params["metrics_listen"]
         )
+        for option in ("readers", "admins"):
+            problems += check_users(host, f"packetwatch_{option}", module.params[option])
         problems += check_timeout(module.params["confirm_timeout"])
         problems += check_heartbeat(
             module.params["heartbeat_url"], module.params["heartbeat_interval"]

@@ -14,7 +14,7 @@ description:
   - This module is B(private) to the role P(packetwatch.xdp.packetwatch#role); it may change or vanish in any release.
   - Unpacks the host library, the agent, the C source, units and the command C(packetwatchctl) into a folder named by version and digest,
     and makes it the current one by a rename. The folder before it is kept, older ones are removed.
-  - Makes the agent's user and the groups.
+  - Makes the agent's user and the groups, and sets whom the groups consist of.
   - With O(state=absent) it takes everything of Packetwatch off the host, whatever part of it is there,
     which includes what is attached, lists, policy and bans.
 author:
@@ -36,6 +36,14 @@ options:
     type: str
     choices: [absent, present]
     default: present
+  readers:
+    description: The users in the group that may look. If omitted, they stay who they are.
+    type: list
+    elements: str
+  admins:
+    description: The users in the group that may change too. If omitted, they stay who they are.
+    type: list
+    elements: str
   name:
     description: The folder's name. Set by the action plugin.
     type: str
@@ -99,7 +107,8 @@ COPIES = {
 MODES = {"/usr/local/bin": 0o755}
 PLAIN = 0o644
 USER = "packetwatch-agent"
-GROUPS = ("packetwatch", "packetwatch-admin")
+# By the option that names their members.
+GROUPS = {"readers": "packetwatch", "admins": "packetwatch-admin"}
 # systemd may be installed but not running, as in an image that is being built.
 BOOTED = "/run/systemd/system"
 # Links first: removing their pins is what detaches.
@@ -170,11 +179,14 @@ class Plan:
     write: dict[str, str] = dataclasses.field(default_factory=dict)
     remove: list[str] = dataclasses.field(default_factory=list)
     accounts: list[str] = dataclasses.field(default_factory=list)
+    # Users by group, before and after, where they are to be others.
+    members: dict[str, tuple[list[str], list[str]]] = dataclasses.field(default_factory=dict)
 
     @property
     def changed(self) -> bool:
         """Whether anything is to be done."""
-        return bool(self.unpack or self.switch or self.write or self.remove or self.accounts)
+        files = self.unpack or self.switch or self.write or self.remove
+        return bool(files or self.accounts or self.members)
 
     @property
     def folder(self) -> str:
@@ -188,8 +200,10 @@ def copy_of(path: str) -> str | None:
     return os.path.join(COPIES[folder], name) if folder in COPIES else None
 
 
-def make_plan(name: str, manifest: dict[str, str]) -> Plan:
-    """Compare what is on the host with what shall be."""
+def make_plan(
+    name: str, manifest: dict[str, str], members: t.Mapping[str, t.Collection[str]]
+) -> Plan:
+    """Compare what is on the host with what shall be; members: users by group."""
     plan = Plan(name, manifest)
     if os.path.lexists(os.path.join(LIBRARY, "current")):
         plan.previous = os.readlink(os.path.join(LIBRARY, "current"))
@@ -206,18 +220,22 @@ def make_plan(name: str, manifest: dict[str, str]) -> Plan:
             for name in sorted(former)
             if f"{folder}/{name}" not in manifest and os.path.exists(os.path.join(target, name))
         ]
-    plan.accounts = [f"group {name}" for name in GROUPS if not has_group(name)]
+    plan.accounts = [f"group {name}" for name in GROUPS.values() if members_of(name) is None]
     if not has_user(USER):
         plan.accounts.append(f"user {USER}")
+    for group, users in members.items():
+        before, after = members_of(group) or [], sorted(set(users))
+        if before != after:
+            plan.members[group] = before, after
     return plan
 
 
-def has_group(name: str) -> bool:
-    """Whether a group exists."""
+def members_of(group: str) -> list[str] | None:
+    """The users that a group names, sorted; None if there is no such group."""
     try:
-        return bool(grp.getgrnam(name))
+        return sorted(grp.getgrnam(group).gr_mem)
     except KeyError:
-        return False
+        return None
 
 
 def has_user(name: str) -> bool:
@@ -240,6 +258,9 @@ def describe(plan: Plan) -> dict[str, str]:
             before.append(f"{shown} {found}")
         after.append(f"{shown} {plan.manifest[path][:12]}")
     before += [f"{place} {(digest(place) or '')[:12]}" for place in plan.remove]
+    for group, users in plan.members.items():
+        for lines, names in zip((before, after), users):
+            lines.append(f"members of {group}: {' '.join(names) or 'none'}")
     return {"before": "".join(f"{x}\n" for x in before), "after": "".join(f"{x}\n" for x in after)}
 
 
@@ -306,7 +327,7 @@ def prune(plan: Plan) -> None:
 
 
 def install_copies(module: AnsibleModule, plan: Plan) -> None:
-    """Copy units and the like: systemd follows a link to today's folder, and keeps that."""
+    """Copy units and the like (systemd follows a link to today's folder, and keeps that); accounts."""
     for path, target in plan.write.items():
         os.makedirs(os.path.dirname(target), 0o755, exist_ok=True)
         with open(os.path.join(plan.folder, path), "rb") as file:
@@ -315,6 +336,8 @@ def install_copies(module: AnsibleModule, plan: Plan) -> None:
         os.unlink(path)
     if plan.accounts:
         module.run_command(["systemd-sysusers", "packetwatch.conf"], check_rc=True)
+    for group, (dummy, users) in plan.members.items():
+        module.run_command(["gpasswd", "--members", ",".join(users), group], check_rc=True)
 
 
 def reload_systemd(module: AnsibleModule) -> None:
@@ -328,7 +351,12 @@ def present(module: AnsibleModule) -> dict[str, t.Any]:
     archive: str | None = module.params["archive"]
     # Whatever root's own is: others are to read what is installed.
     os.umask(0o022)
-    plan = make_plan(module.params["name"], module.params["manifest"])
+    members = {
+        group: module.params[option]
+        for option, group in GROUPS.items()
+        if module.params[option] is not None
+    }
+    plan = make_plan(module.params["name"], module.params["manifest"], members)
     result = {"name": plan.name, "previous": plan.previous, "lacks_archive": False}
     if module.check_mode or not plan.changed:
         return result | {"changed": plan.changed, "diff": describe(plan) if plan.changed else {}}
@@ -366,7 +394,7 @@ def absent(module: AnsibleModule) -> dict[str, t.Any]:
     files = unit_files()
     data = [path for path in (*PINS, *DATA) if os.path.lexists(path)]
     accounts = [["userdel", USER]] if has_user(USER) else []
-    accounts += [["groupdel", name] for name in GROUPS if has_group(name)]
+    accounts += [["groupdel", name] for name in GROUPS.values() if members_of(name) is not None]
     found = files + data + [f"{command[0][:-3]} {command[1]}" for command in accounts]
     result = {
         "changed": bool(found),
@@ -400,6 +428,8 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "state": {"type": "str", "choices": ["absent", "present"], "default": "present"},
+            "readers": {"type": "list", "elements": "str"},
+            "admins": {"type": "list", "elements": "str"},
             "name": {"type": "str"},
             "manifest": {"type": "dict"},
             "archive": {"type": "path"},

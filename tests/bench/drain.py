@@ -180,18 +180,21 @@ def agent(written: bool) -> Ring:
     from packetwatch_agent.events import Lines
     from packetwatch_agent.loop import IDLE
     from packetwatch_agent.output import Output
+    from packetwatch_agent.quota import Quota
     from packetwatch_agent.stream import Stream
     from packetwatch_core._libbpf import RINGBUF, Map
     from packetwatch_core._ring import RingBuffer
 
     ring_map = Map.create(RINGBUF, "events", 0, 0, RING)
     lines = Lines(HOST, {1: "eth0"}.__getitem__)
+    quota = Quota()
     stream = Stream(
         RingBuffer(ring_map),
         lines,
         Output(os.open("/dev/null", os.O_WRONLY), HOST),
-        Episodes(lines, Confirmed("/nowhere"), str),
+        Episodes(lines, Confirmed("/nowhere"), str, quota),
         Talkers(),
+        quota,
         lambda event: event,
         lambda ifindex: written,
     )

@@ -37,7 +37,7 @@ while [ $# -gt 0 ]; do
 done
 [ $# -gt 0 ] || {
     export PYTHONPATH=%s
-    set -- /usr/bin/python3 -Ps -m packetwatch_agent rollback --due
+    set -- /usr/bin/python3 -Ps -m packetwatch_agent rollback
 }
 touch /run/systemd/transient/packetwatch-rollback.timer
 (

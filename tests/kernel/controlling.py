@@ -148,7 +148,9 @@ class Controlled:
                     "PW_CONTROL_SOCKET": str(self.control),
                     "PW_READERS": str(READERS),
                     "PW_ADMINS": str(ADMINS),
+                    # As `load` has it: agent and root are to write the same into the maps.
                     "PW_PROTECT": PROTECTED,
+                    "PW_PROTECT_AUTO": "0",
                 }
                 | environment,
                 user=AGENT.uid,

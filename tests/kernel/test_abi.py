@@ -198,6 +198,7 @@ def other(datapath: Datapath, compiled: Path) -> Iterator[Program]:
     program.close()
 
 
+@pytest.mark.slow
 def test_both_compilers_programs_decide_alike(datapath: Datapath, other: Program) -> None:
     """Each frame of the corpus four times, so that sources come to be banned."""
     frames = [frame for dummy in range(4) for frame in corpus()]

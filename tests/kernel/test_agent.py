@@ -93,6 +93,7 @@ def sequences(host: Host) -> list[int]:
     return [line["event.sequence"] for line in host.lines() if "event.sequence" in line]
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_events_in_25_mib(host: Host) -> None:
     count = 100_000
     host.start()
@@ -126,6 +127,7 @@ def test_foreign_records_are_counted_and_skipped(host: Host) -> None:
     host.wait(lambda: host.metrics()['packetwatch_agent_records_total{type="unknown"}'] == 24)
 
 
+@pytest.mark.slow
 def test_a_ban_ends_at_its_time(host: Host) -> None:
     host.start()
     host.ban(1, 2)
@@ -135,6 +137,7 @@ def test_a_ban_ends_at_its_time(host: Host) -> None:
     assert len(host.maps["scan_bans"].keys()) == 1
 
 
+@pytest.mark.slow
 def test_bans_survive_a_reboot(host: Host) -> None:
     for number in range(200):
         host.ban(number, 600)
@@ -157,6 +160,7 @@ def test_bans_survive_a_reboot(host: Host) -> None:
     assert host.actions()["ban"] == 1
 
 
+@pytest.mark.slow
 def test_bans_are_saved_while_it_runs(host: Host) -> None:
     host.start()
     host.ban(1, 600)

@@ -100,6 +100,7 @@ def test_what_is_not_to_be_logged_is_only_counted(host: agents.Host) -> None:
     assert agents.sequences(host) == []
 
 
+@pytest.mark.slow
 def test_idle_it_takes_half_a_percent_of_a_core_at_most(host: agents.Host) -> None:
     host.start()
     time.sleep(2)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from kernel.datapath import Datapath
 from kernel.hosting import DENIED, Site, dummy_program, wait
 from kernel.packets import ethernet, ipv4, syn4
 
+from packetwatch_agent.quota import BURST
 from packetwatch_core._attach import attach
 from packetwatch_core._prog import attached
 
@@ -26,6 +28,7 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="loads programs")
 HOST = "10.77.0.1"
 SCANNER, LISTED, BANNED = "198.51.100.1", "198.51.100.2", "198.51.100.3"
 UDP = 17
+FORGED = 20_000
 
 
 @pytest.fixture
@@ -75,6 +78,32 @@ def test_monitoring_says_what_would_have_happened(datapath: Datapath, agent: Age
     assert end["packetwatch.events"] == 10
     assert end["packetwatch.ports"] == list(range(1, 31))
     assert sum(line["event.kind"] == "alert" for line in lines) == 1
+
+
+def test_forged_scans_are_told_within_bounds_and_counted(
+    datapath: Datapath, agent: AgentProcess
+) -> None:
+    datapath.policy(action="monitor", log_connections="none")
+    frames = [syn4("10.0.0.0", port) for port in (1, 2, 3)]
+    before, began = datapath.counters(), time.monotonic()
+    for number in range(FORGED):
+        source = (0x0B000000 + number).to_bytes(4, "big")
+        for frame in frames:
+            datapath.run(frame[:26] + source + frame[30:])
+    after = datapath.counters()
+    assert after["scans"] - before["scans"] == FORGED
+    agent.wait(lambda: agent.metrics()["packetwatch_ring_backlog_bytes"] == 0)
+    lasted = time.monotonic() - began
+    metrics = agent.metrics()
+    told = metrics['packetwatch_episodes_total{kind="scan"}']
+    held_back = metrics['packetwatch_agent_suppressed_total{kind="scan"}']
+    held_back += sum(after[name] - before[name] for name in ("events_suppressed", "events_lost"))
+    assert told + held_back == FORGED
+    assert BURST < told <= BURST + lasted * 100 + 1
+    assert agent.actions()["scan"] == told
+    assert agent.stop() == 0
+    (losses,) = (line for line in agent.lines() if "held back" in line.get("message", ""))
+    assert losses["packetwatch.suppressed"] + losses["packetwatch.lost"] == held_back
 
 
 def test_metrics_tell_our_program_from_another(filtered: Site, tmp_path: Path) -> None:

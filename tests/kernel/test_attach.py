@@ -96,6 +96,7 @@ def test_native_refused_is_an_error_with_its_remedy(site: Site) -> None:
     assert not Path(site.paths.bpffs).exists()
 
 
+@pytest.mark.slow
 def test_native_refused_on_a_second_interface_leaves_the_first(filtered: Site) -> None:
     filtered.host.apply(set_policy("lo", {"PW_ACTION": "monitor"}, False))
     before = filtered.snapshot()

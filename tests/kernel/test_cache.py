@@ -128,6 +128,7 @@ def test_damaged_file_is_as_good_as_none(
     assert compiler.cached(source_text()) is None
 
 
+@pytest.mark.slow
 def test_damaged_file_is_compiled_anew(site: Site, tmp_path: Path, bytecode_cache: Path) -> None:
     site.warm_cache()
     shutil.copytree(bytecode_cache, tmp_path / "cache")

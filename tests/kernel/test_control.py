@@ -429,6 +429,7 @@ def test_who_is_refused_often_does_not_fill_the_log(host: Controlled) -> None:
     assert len(host.lines()) - before < 150
 
 
+@pytest.mark.slow
 def test_memory_with_all_clients_and_bans(host: Controlled) -> None:
     """As many bans as the map takes, all told at once, to a client that follows everything."""
     with host.connect() as slow:

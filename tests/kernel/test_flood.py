@@ -64,6 +64,7 @@ def check_bans(datapath: Datapath) -> None:
     assert scan(datapath, SCANNER) == [PASS] * (THRESHOLD - 1) + [DROP, DROP]
 
 
+@pytest.mark.slow
 def test_a_million_sources(closed: Datapath, agent: AgentProcess) -> None:
     make_bans(closed)
     before, began = closed.cells(), time.monotonic()
@@ -85,6 +86,7 @@ def test_a_million_sources(closed: Datapath, agent: AgentProcess) -> None:
     assert int(agent.status("VmHWM")) <= LIMIT_KIB
 
 
+@pytest.mark.slow
 def test_a_scan_from_each_of_many_sources_without_the_agent(closed: Datapath) -> None:
     # The agent, which is not there, would have written it.
     closed.maps["local"].update(bytes(10) + b"\xff\xff" + bytes((10, 77, 0, 1)), b"\1\0\0\0")

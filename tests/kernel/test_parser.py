@@ -46,6 +46,8 @@ from kernel.packets import (
     udp6,
 )
 
+from packetwatch_core import _abi
+
 SOURCE4, SOURCE6 = "198.51.100.7", "2001:db8:7::7"
 EXT_MAX = 8
 
@@ -115,7 +117,10 @@ def test_more_tags_pass_where_nothing_is_enforced(
     datapath: Datapath, action: str, fate: str
 ) -> None:
     datapath.policy(action=action)
-    assert datapath.fate(syn4(SOURCE4, 1, tags=[VLAN] * 3)) == fate
+    assert datapath.fates(*[syn4(SOURCE4, 1, tags=[VLAN] * 3)] * 2) == [fate] * 2
+    told = [(event["type"], event["count"], event["ifindex"]) for event in datapath.events()]
+    would_drop = (_abi.EVENT_WOULD_DROP, _abi.WOULD_VLAN, datapath.ifindex)
+    assert told == [would_drop] * (action == "monitor")
 
 
 # IPv4

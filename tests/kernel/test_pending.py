@@ -504,6 +504,7 @@ def test_death_amid_a_change(
         before.check(confirming)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("begin", [change_capacity, change_program, detach_last])
 def test_death_amid_a_rollback(
     filtered: Site, confirming: Timers, begin: Callable[[Timers], Change | None]
@@ -520,6 +521,7 @@ def test_death_amid_a_rollback(
         before.check(confirming)
 
 
+@pytest.mark.slow
 def test_death_amid_a_confirmation(filtered: Site, confirming: Timers) -> None:
     texts = [f"{DENIED}\n{MANY}", DENIED]
     deny(confirming, texts[0])

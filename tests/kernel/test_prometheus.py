@@ -12,16 +12,14 @@ import shutil
 import socket
 import subprocess
 import time
-import urllib.parse
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import kernel.test_agent as agents
 import pytest
 from kernel.feeder import connection
 from kernel.hosting import wait
+from lab.prometheus import HERE, Prometheus, complaints, get
 
 from packetwatch_agent import metrics
 
@@ -55,63 +53,7 @@ def test_alerts_fire_when_they_should(tmp_path: Path) -> None:
 
 def test_promtool_finds_no_fault_with_the_metrics(host: agents.Host) -> None:
     host.start()
-    with urllib.request.urlopen(f"http://127.0.0.1:{host.port}/metrics", timeout=10) as answer:
-        text = answer.read()
-    done = subprocess.run(
-        ["promtool", "check", "metrics"], input=text, capture_output=True, check=False
-    )
-    assert (done.returncode, done.stdout + done.stderr) == (0, b"")
-
-
-class Prometheus:
-    """One that scrapes a target every second, with our rules."""
-
-    def __init__(self, folder: Path, target: int) -> None:
-        self.port = free_port()
-        config = {
-            "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
-            "rule_files": [str(RULES)],
-            "scrape_configs": [
-                {
-                    "job_name": "packetwatch",
-                    "static_configs": [{"targets": [f"127.0.0.1:{target}"]}],
-                }
-            ],
-        }
-        path = folder / "prometheus.yml"
-        path.write_text(json.dumps(config))
-        with (folder / "prometheus.log").open("wb") as log:
-            self.process = subprocess.Popen(
-                [
-                    "prometheus",
-                    f"--config.file={path}",
-                    f"--storage.tsdb.path={folder / 'prometheus'}",
-                    f"--web.listen-address=127.0.0.1:{self.port}",
-                ],
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
-
-    def ask(self, path: str, **words: str) -> Any:
-        url = f"http://127.0.0.1:{self.port}/api/v1/{path}?{urllib.parse.urlencode(words)}"
-        with urllib.request.urlopen(url, timeout=20) as answer:
-            found = json.load(answer)
-        assert found["status"] == "success", found
-        return found["data"]
-
-    def query(self, text: str) -> list[dict[str, Any]]:
-        result: list[dict[str, Any]] = self.ask("query", query=text)["result"]
-        return result
-
-    def is_scraping(self) -> bool:
-        try:
-            return len(self.query("packetwatch_build_info")) == 1
-        except OSError:
-            return False
-
-    def close(self) -> None:
-        self.process.terminate()
-        self.process.wait(30)
+    assert complaints(get(HERE, "127.0.0.1", host.port, "/metrics")) == ""
 
 
 def free_port() -> int:
@@ -145,7 +87,7 @@ def scraped(host: agents.Host) -> Iterator[Prometheus]:
         PW_STATUS_FILE=str(status), PW_HEARTBEAT_URL=f"http://127.0.0.1:{free_port()}/{{status}}"
     )
     agents.feed(host, [connection(number) for number in range(1, 101)])
-    prometheus = Prometheus(host.folder, host.port)
+    prometheus = Prometheus(host.folder, RULES, f"127.0.0.1:{host.port}", free_port())
     try:
         wait(prometheus.is_scraping, 60)
         yield prometheus
@@ -160,6 +102,7 @@ def dashboard_queries() -> list[str]:
     return [query.replace("$instance", ".*").replace("$__rate_interval", "10s") for query in found]
 
 
+@pytest.mark.slow
 def test_it_is_scraped_and_every_query_has_an_answer(scraped: Prometheus) -> None:
     wait(lambda: len(scraped.query("rate(packetwatch_events_total[10s])")) == 1, 30)
     records = scraped.query('packetwatch_agent_records_total{type="connection"}')

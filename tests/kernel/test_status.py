@@ -71,6 +71,7 @@ def test_it_follows_lists_policies_and_interfaces(filtered: Site) -> None:
     assert not Path(filtered.paths.status).exists()
 
 
+@pytest.mark.slow
 def test_another_program_is_noted(filtered: Site) -> None:
     before = note(filtered)
     filtered.host.attach("pw0", source=source_text(("PW_EXT_MAX 8", "PW_EXT_MAX 6")))

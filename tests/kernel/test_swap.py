@@ -68,6 +68,7 @@ only_native = pytest.mark.parametrize("flood", ["native"], indirect=True)
 # Under a flood
 
 
+@pytest.mark.slow
 def test_lists(filtered: Site, flood: Flood) -> None:
     texts = (DENIED, f"198.51.100.0/24\n{STRANGER}", f"198.0.0.0/8\n2001:db8::/32\n{DENIED}")
     seen = set()
@@ -161,6 +162,7 @@ def slowed_program() -> str:
     )
 
 
+@pytest.mark.slow
 def test_no_packet_sees_two_generations(filtered: Site) -> None:
     filtered.host.attach("pw0", source=slowed_program())
     swaps, overtaken = (1000, 50) if FULL else (100, 20)
@@ -231,6 +233,7 @@ USE_OF_MINE = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", BROKEN)
 def test_broken_program_leaves_the_old_one(filtered: Site, fault: str) -> None:
     change, message = BROKEN[fault]
@@ -293,6 +296,7 @@ def state_after(site: Site, **lists: str) -> State:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("texts", [(DENIED, "198.51.100.0/24"), (DENIED, f"{DENIED}\n{MANY}")])
 def test_death_amid_apply(filtered: Site, texts: tuple[str, str]) -> None:
     seed = int(time.time() / 86400)
@@ -311,6 +315,7 @@ def test_death_amid_apply(filtered: Site, texts: tuple[str, str]) -> None:
             crash.check(states, filtered.host.apply)
 
 
+@pytest.mark.slow
 def test_death_amid_replace(filtered: Site) -> None:
     seed = int(time.time() / 86400)
     texts = [source_text(), other_program()]
@@ -331,6 +336,7 @@ def test_death_amid_replace(filtered: Site) -> None:
             crash.check(states, lambda: filtered.host.attach("pw0"))
 
 
+@pytest.mark.slow
 def test_death_amid_the_first_attach(site: Site) -> None:
     seed = int(time.time() / 86400)
     site.lists(DENIED)

@@ -4,7 +4,8 @@
 
 `image` and `guest` make disk images, `network` the namespaces, `machine` is one guest, `fleet` all
 of them together; `access` says how to get in, `state` what there is to clear away; `traffic` is
-what stations do to machines, `telling` what a machine tells of it. Each runs as
+what stations do to machines, `forgery` what they do in the name of others, `telling` and `prometheus`
+what a machine tells of it. Each runs as
 
     PYTHONPATH=tests python3 -m lab up|down|shell|inventory|list|gc|images
 """

@@ -8,6 +8,7 @@ further namespace behind a veth pair. Nothing of this machine's own network is t
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,12 @@ class Namespace:
         `ip netns exec` would also hide the BPF file system.
         """
         return ["nsenter", f"--net={self.path}", "--", *argv]
+
+    def dropped(self, device: str) -> int:
+        """How many packets could not be sent by a device in here, as whoever gets them is too slow."""
+        argv = ["ip", "-n", self.name, "-stats", "-json", "link", "show", "dev", device]
+        found = json.loads(run(argv).stdout)
+        return int(found[0]["stats64"]["tx"]["dropped"])
 
     def pids(self) -> list[int]:
         """The processes that live in here; none if the namespace is gone."""

@@ -86,6 +86,11 @@ def info(host: Any, *subset: str) -> dict[str, Any]:
     return module(host, "host_info", gather_subset=list(subset))
 
 
+def banned(host: Any) -> set[str]:
+    """Who is banned now."""
+    return {ban["source"] for ban in info(host, "bans")["bans"]}
+
+
 def events(host: Any) -> list[dict[str, Any]]:
     """What the agent has logged since boot."""
     output = host.check_output("journalctl --boot --unit packetwatch.service --output cat")

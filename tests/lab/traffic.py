@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import errno
 import socket
-import struct
 import threading
 from contextlib import contextmanager
 from enum import Enum
@@ -62,34 +61,6 @@ def banner(station: Namespace, address: str, port: int, *, timeout: float = 10.0
     """
     with dial.connect(str(station.path), address, port, timeout) as connection:
         return connection.recv(256)
-
-
-def forge(station: Namespace, source: str, address: str, ports: Sequence[int]) -> None:
-    """Send a SYN to each of the ports of an IPv4 address, in the name of another source.
-
-    Raises LabError for more than MOST_PORTS.
-    """
-    if len(ports) > MOST_PORTS:
-        raise LabError(f"{len(ports)} forged packets; at most {MOST_PORTS}")
-    addresses = socket.inet_aton(source) + socket.inet_aton(address)
-    raw = dial.socket_in(str(station.path), socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
-    with raw:
-        for port in ports:
-            segment = struct.pack("!HHIIBBHHH", 40000, port, 1, 0, 5 << 4, 0x02, 1024, 0, 0)
-            pseudo = addresses + struct.pack("!BBH", 0, socket.IPPROTO_TCP, len(segment))
-            check = _checksum(pseudo + segment)
-            segment = segment[:16] + struct.pack("!H", check) + segment[18:]
-            # The kernel fills in the length and the header's checksum (raw(7)).
-            header = struct.pack("!BBHHHBBH", 0x45, 0, 0, 0, 0, 64, socket.IPPROTO_TCP, 0)
-            raw.sendto(header + addresses + segment, (address, 0))
-
-
-def _checksum(data: bytes) -> int:
-    """The sum of RFC 1071."""
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return total ^ 0xFFFF
 
 
 @contextmanager

@@ -4,7 +4,8 @@
 """Run the gates on the copy of the collection: gates.py BUILD check|test [GATE ...].
 
 Gates that only read run side by side, and show their output only when they fail. Test suites follow
-one by one, with their output on the terminal. The last line sums up, in pytest's form.
+one by one, with their output on the terminal: for `check` without what is slow and on all processors,
+for `test` whole, and undisturbed. The last line sums up, in pytest's form.
 """
 
 from __future__ import annotations
@@ -35,6 +36,12 @@ NOISE = re.compile(
     r"|WARNING: (?:Location |Using locale )"
 )
 WORKERS = min(os.cpu_count() or 1, 4)
+# A file's tests stay together: they share what took long to make. Workers have a thread that listens,
+# of which Python warns whoever forks.
+QUICK = (
+    *("-m", "not slow", "-n", str(WORKERS), "--dist", "loadfile"),
+    *("-W", "ignore:This process:DeprecationWarning"),
+)
 
 
 @dataclass(frozen=True)
@@ -247,8 +254,8 @@ def run_openly(gate: Gate, build: Build, result: Result) -> None:
     say("ok" if ok else "FAILED", gate.name, time.monotonic() - started)
 
 
-def run_suite(suite: Suite, build: Build, result: Result) -> None:
-    """Run a folder's tests and add up what pytest counted."""
+def run_suite(suite: Suite, options: Sequence[str], build: Build, result: Result) -> None:
+    """Run a folder's tests with more options of pytest and add up what it counted."""
     if not (build.collection / suite.folder).is_dir() and suite.optional:
         return
     started = time.monotonic()
@@ -261,6 +268,7 @@ def run_suite(suite: Suite, build: Build, result: Result) -> None:
         "-o",
         f"cache_dir={build.cache('pytest')}",
         f"--junitxml={report}",
+        *options,
         suite.folder,
     )
     done = subprocess.run(
@@ -292,11 +300,13 @@ def count(report: Path) -> Counter[str]:
     return counted
 
 
-def run_one_by_one(steps: Sequence[Gate | Suite], build: Build, result: Result) -> None:
-    """Run steps that need the machine for themselves."""
+def run_one_by_one(
+    steps: Sequence[Gate | Suite], options: Sequence[str], build: Build, result: Result
+) -> None:
+    """Run steps that need the machine for themselves; options: of the suites."""
     for step in steps:
         if isinstance(step, Suite):
-            run_suite(step, build, result)
+            run_suite(step, options, build, result)
         else:
             run_openly(step, build, result)
 
@@ -312,17 +322,19 @@ def main() -> int:
         print(f"unknown: {', '.join(sorted(only - known))}; known: {', '.join(sorted(known))}")
         return 2
     chosen = only or known
+    options: Sequence[str] = QUICK
     if stage == "test":
         # Tests that can be short are long.
         os.environ["PACKETWATCH_FULL"] = "1"
+        options = ()
 
     prepare(build)
     result = Result()
     run_side_by_side([gate for gate in static if gate.name in chosen], build, result)
-    run_one_by_one([suite for suite in SUITES if suite.name in chosen], build, result)
+    run_one_by_one([suite for suite in SUITES if suite.name in chosen], options, build, result)
     remaining = [step for step in slow if step.name in chosen]
     if not result.failed:
-        run_one_by_one(remaining, build, result)
+        run_one_by_one(remaining, options, build, result)
     elif remaining:
         print("not run, as a gate has failed:", *(step.name for step in remaining))
     if result.failed:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -425,6 +426,21 @@ def test_package_missing_from_all_sources(machine: Machine) -> None:
     assert problem == "the package python3-bpfcc is not in apt's lists: check the sources of apt"
 
 
+def test_only_users_of_the_host_get_rights(tmp_path: Path) -> None:
+    """Asked of the very tool; 0 is root's number, and no name."""
+
+    def run(argv: list[str]) -> tuple[int, str, str]:
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)
+        return done.returncode, done.stdout, done.stderr
+
+    names = ["root", "no-such-user", "0", "", "--help"]
+    problems = list(preflight.check_users(Host(run, tmp_path), "packetwatch_admins", names))
+    assert [problem.partition(" is")[0] for problem in problems] == [
+        f"packetwatch_admins[{index}]" for index in range(1, 5)
+    ]
+    assert "'no-such-user', who is no user of this host: make the user first" in problems[0]
+
+
 def test_nothing_to_get_asks_nobody(machine: Machine) -> None:
     assert lost(machine, []) == []
     assert machine.commands == []
@@ -503,7 +519,8 @@ def test_variables_are_documented_once() -> None:
     assert {
         name: option.get("default") for name, option in options.items() if "default" in option
     } == {name: value for name, value in defaults.items() if "{{" not in str(value)}
-    assert set(options) - set(defaults) == {"packetwatch_interfaces"}
+    undefined = {"packetwatch_interfaces", "packetwatch_readers", "packetwatch_admins"}
+    assert set(options) - set(defaults) == undefined
     readme = (ROLE.parents[1] / "README.md").read_text()
     assert set(re.findall(r"^\| `(packetwatch_[a-z_]+)`", readme, re.MULTILINE)) == set(options)
 

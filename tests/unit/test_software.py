@@ -26,7 +26,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(_software, "LIBRARY", f"{tmp_path}/lib")
     monkeypatch.setattr(_software, "COPIES", copies)
     monkeypatch.setattr(_software, "MODES", {copies["bin"]: 0o755})
-    monkeypatch.setattr(_software, "GROUPS", ())
+    monkeypatch.setattr(_software, "GROUPS", {})
     monkeypatch.setattr(_software, "USER", "root")
     for path, data in CONTENTS.items():
         target = tmp_path / "lib" / NAME / path
@@ -36,18 +36,21 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def plan(*left_out: str) -> _software.Plan:
+def plan(*left_out: str, **members: list[str]) -> _software.Plan:
     manifest = {
         path: hashlib.sha256(data).hexdigest()
         for path, data in CONTENTS.items()
         if path not in left_out
     }
-    return _software.make_plan(NAME, manifest)
+    return _software.make_plan(NAME, manifest, members)
 
 
-def install(found: _software.Plan) -> None:
-    module: Any = SimpleNamespace(run_command=lambda *dummy, **words: (0, "", ""))
+def install(found: _software.Plan) -> list[list[str]]:
+    """The commands that it runs."""
+    commands: list[list[str]] = []
+    module: Any = SimpleNamespace(run_command=lambda argv, **dummy: commands.append(argv))
     _software.install_copies(module, found)
+    return commands
 
 
 def test_the_command_may_be_run_and_the_manual_not(root: Path) -> None:
@@ -78,6 +81,18 @@ def test_what_a_version_no_longer_has_is_removed(root: Path) -> None:
     assert found.remove == [f"{root}/local/man8/packetwatchctl.8"]
     install(found)
     assert not (root / "local/man8/packetwatchctl.8").exists()
+
+
+def test_a_group_has_the_members_that_are_declared(root: Path) -> None:
+    """The group root, which has none on any Debian."""
+    install(plan())
+    found = plan(root=["nobody", "daemon", "nobody"])
+    assert found.changed
+    texts = _software.describe(found)
+    assert "members of root: none\n" in texts["before"]
+    assert "members of root: daemon nobody\n" in texts["after"]
+    assert install(found) == [["gpasswd", "--members", "daemon,nobody", "root"]]
+    assert not plan(root=[]).changed
 
 
 def test_all_copies_are_removed_with_the_rest() -> None:

@@ -23,6 +23,7 @@ from packetwatch_agent.episodes import Episodes
 from packetwatch_agent.events import Event, Lines
 from packetwatch_agent.loop import BUSY, IDLE
 from packetwatch_agent.output import Output
+from packetwatch_agent.quota import BURST, INTERVAL, Quota
 from packetwatch_agent.stream import Stream
 from packetwatch_core import _abi
 from packetwatch_core._ring import RingBuffer
@@ -47,13 +48,15 @@ class Lab:
         names = {2: "eth0", 3: "quiet"}
         self.bans: list[Event] = []
         self.lines = Lines("host", names.__getitem__, with_community_id=True)
-        self.episodes = Episodes(self.lines, confirmed, names.__getitem__)
+        self.quota = Quota()
+        self.episodes = Episodes(self.lines, confirmed, names.__getitem__, self.quota)
         self.stream = Stream(
             RingBuffer(self.memory),  # type: ignore[arg-type]
             self.lines,
             Output(writer, "host"),
             self.episodes,
             Talkers(),
+            self.quota,
             self._on_ban,
             lambda index: confirmed.policy(names[index]).log_connections != "none",
         )
@@ -239,6 +242,7 @@ def test_more_episodes_than_are_followed(lab: Lab) -> None:
             lab.episodes.note(
                 Event(lab.now, 1, 0, 2, 2, 4, 1, 32, source, source, 1, 2, 3, (1, 2, 3))
             )
+        lab.now += INTERVAL
     assert len(lab.episodes._open) <= 1024
     assert lab.episodes.begun["scan"] == 3000
 
@@ -255,6 +259,55 @@ def test_what_would_be_dropped_is_an_episode_too(lab: Lab) -> None:
     (end,) = lab.ended(60)
     assert (end["event.action"], end["packetwatch.events"]) == ("would_drop_end", 10)
     assert lab.stream.records["would_drop"] == 11
+
+
+FLAGS = {"ban": _abi.EVENT_IN_OVERFLOW, "scan": _abi.EVENT_MONITOR}
+
+
+def flood(lab: Lab, numbers: range, flags: int | None) -> int:
+    """Scans with these flags, or packets that would be dropped, each from another source; the lines."""
+    lines = 0
+    for number in numbers:
+        source = mapped(f"10.0.{number // 256}.{number % 256}")
+        if flags is None:
+            lab.would_drop(saddr=source)
+        else:
+            lab.scan(1, 2, 3, flags=flags, saddr=source)
+        # The ring is a small one.
+        if number % 50 == 49:
+            lines += len(lab.written())
+    return lines
+
+
+@pytest.mark.parametrize("kind", ["ban", "scan", "would_drop"])
+def test_of_a_kind_a_thousand_lines_at_once_and_then_a_hundred_a_second(
+    lab: Lab, kind: str
+) -> None:
+    assert flood(lab, range(1200), FLAGS.get(kind)) == BURST
+    assert lab.quota.suppressed[kind] == 200
+    lab.now += SECOND
+    assert flood(lab, range(1200, 1350), FLAGS.get(kind)) == 100
+    assert lab.quota.suppressed == {"ban": 0, "scan": 0, "would_drop": 0} | {kind: 250}
+    assert len(lab.bans) == (1350 if kind == "ban" else 0)
+
+
+def test_bans_of_the_table_are_all_told(lab: Lab) -> None:
+    assert flood(lab, range(BURST + 100), 0) == BURST + 100
+
+
+def test_tags_hide_everything_but_the_interface(lab: Lab) -> None:
+    for dummy in range(3):
+        lab.would_drop(
+            after=1, count=_abi.WOULD_VLAN, saddr=bytes(16), daddr=bytes(16), sport=0, dport=0
+        )
+    (line,) = lab.written()
+    (end,) = lab.ended(60)
+    assert (line["event.action"], end["event.action"]) == ("would_drop", "would_drop_end")
+    assert end["packetwatch.events"] == 3
+    for found in (line, end):
+        assert found["packetwatch.reason"] == "vlan"
+        assert found["observer.ingress.interface.name"] == "eth0"
+        assert not [name for name in found if name.startswith(("source", "destination", "network"))]
 
 
 def test_what_would_be_dropped_may_be_no_tcp(lab: Lab) -> None:

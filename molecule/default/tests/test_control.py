@@ -10,7 +10,17 @@ import json
 from typing import Any
 
 import pytest
-from lab.scenario import ALLOWED, DENIED, HOSTS, SSH, events, machine_of, open_fleet, wait_for
+from lab.scenario import (
+    ALLOWED,
+    DENIED,
+    HOSTS,
+    SSH,
+    events,
+    machine_of,
+    module,
+    open_fleet,
+    wait_for,
+)
 from lab.traffic import Answer, connect
 
 testinfra_hosts = HOSTS
@@ -77,6 +87,17 @@ def test_who_may_do_what(host: Any) -> None:
     ]
     assert ("ban", "60001", "success") in done
     assert ("ban", "60001", "failure") in done
+
+
+def test_who_is_declared_is_an_administrator(host: Any) -> None:
+    """By a login: of members of the group, and of no others."""
+    assert host.check_output("getent group packetwatch-admin").endswith(":ops")
+    ban = f"runuser --user ops -- packetwatchctl ban {BANNED} --for 600"
+    host.check_output(ban)
+    assert module(host, "_software", admins=[])["changed"]
+    assert host.run(ban).rc == NOT_PERMITTED
+    host.check_output(f"packetwatchctl unban {BANNED}")
+    assert module(host, "_software", admins=["ops"])["changed"]
 
 
 def test_an_administrator_edits_the_local_list(host: Any) -> None:

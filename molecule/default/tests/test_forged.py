@@ -8,19 +8,20 @@ from __future__ import annotations
 
 from typing import Any
 
+from lab.forgery import forge
 from lab.scenario import (
     CLIENT,
     HOSTS,
     SSH,
+    banned,
     events,
-    info,
     machine_of,
     module,
     open_fleet,
     wait_for,
 )
-from lab.topology import CONTROLLER, CONTROLLER_NUMBER, ipv4
-from lab.traffic import Answer, connect, forge, served
+from lab.topology import CONTROLLER, CONTROLLER_NUMBER, ipv4, ipv6
+from lab.traffic import Answer, connect, served
 
 testinfra_hosts = HOSTS
 
@@ -36,22 +37,24 @@ def alerts(host: Any, source: str) -> list[dict[str, Any]]:
     return [event for event in found if event["source.ip"] == source]
 
 
-def banned(host: Any) -> set[str]:
-    return {ban["source"] for ban in info(host, "bans")["bans"]}
-
-
-def test_the_controller_is_never_cut_off(host: Any) -> None:
+def check_never_cut_off(host: Any, controller: str, address: str) -> None:
+    """Forge a scan of the host's address in the controller's name: it is told, and not banned."""
     fleet = open_fleet()
-    machine, controller = machine_of(host, fleet), ipv4(CONTROLLER_NUMBER)
-    # The harder of both scopes.
-    assert module(host, "policy", ban_scope="all")["changed"]
     before = len(alerts(host, controller))
-    forge(fleet.station("scanner"), controller, machine.ipv4, PORTS)
+    forge(fleet.station("scanner"), controller, address, PORTS)
     wait_for(lambda: len(alerts(host, controller)) > before)
     last = alerts(host, controller)[-1]
     assert (last["event.action"], last["packetwatch.reason"]) == ("scan", "protected")
     assert controller not in banned(host)
-    assert connect(fleet.station(CONTROLLER), machine.ipv4, SSH) is Answer.OPEN
+    assert connect(fleet.station(CONTROLLER), address, SSH) is Answer.OPEN
+
+
+def test_the_controller_is_never_cut_off(host: Any) -> None:
+    """In either scope, each with another address of the controller's: its scans are told once a minute."""
+    machine = machine_of(host, open_fleet())
+    check_never_cut_off(host, ipv6(CONTROLLER_NUMBER), machine.ipv6)
+    assert module(host, "policy", ban_scope="all")["changed"]
+    check_never_cut_off(host, ipv4(CONTROLLER_NUMBER), machine.ipv4)
     assert module(host, "policy", ban_scope="connections")["changed"]
 
 

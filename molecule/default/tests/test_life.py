@@ -162,11 +162,22 @@ def test_an_interface_that_comes_back_is_filtered_again(host: Any) -> None:
     host.check_output("ip link delete pw8")
 
 
-def test_an_entry_ends_at_its_time(host: Any, fleet: Fleet, machine: Machine) -> None:
-    # Long enough for the module to begin with it, on a slow machine.
-    end = time.gmtime(time.time() + 40)
+def deny_for(host: Any, seconds: int) -> None:
+    """Deny the client; long enough for the module to begin with it, on a slow machine."""
+    end = time.gmtime(time.time() + seconds)
     entry = {"address": CLIENT, "expires": time.strftime("%Y-%m-%dT%H:%M:%SZ", end)}
     assert module(host, "access_lists", name="temporary", deny=[entry])["changed"]
+
+
+def test_an_entry_ends_at_its_time(host: Any, fleet: Fleet, machine: Machine) -> None:
+    # As a time service does, which these machines lack: ADJ_STATUS, ADJ_ESTERROR, ADJ_MAXERROR.
+    synchronise = (
+        "import ctypes, struct; "
+        "clock = ctypes.create_string_buffer(struct.pack('=I4xqqqqi', 0x1c, 0, 0, 0, 0, 0), 512); "
+        "assert ctypes.CDLL(None).adjtimex(clock) == 0"
+    )
+    host.check_output(f'python3 -c "{synchronise}"')
+    deny_for(host, 40)
     assert connect(fleet.station("client"), machine.ipv4, SSH, timeout=4.0) is Answer.NONE
     wait_for(lambda: connect(fleet.station("client"), machine.ipv4, SSH) is Answer.OPEN, 90)
     assert module(host, "access_lists", name="temporary", state="absent")["changed"]
@@ -204,6 +215,7 @@ def answers_to_denied(fleet: Fleet, machine: Machine) -> Iterator[list[Answer]]:
 def test_reboot_filters_before_sshd_answers(
     host: Any, fleet: Fleet, machine: Machine, answers_to_denied: list[Answer]
 ) -> None:
+    deny_for(host, 40)
     machine.reboot()
     assert answers_to_denied
     assert set(answers_to_denied) == {Answer.NONE}
@@ -223,6 +235,16 @@ def test_reboot_filters_before_sshd_answers(
         for unit in ("packetwatch-xdp@eth0.service", "ssh.service")
     )
     assert 0 < filtering < listening
+
+
+def test_before_the_clock_is_synchronised_a_denied_entry_stays(
+    host: Any, fleet: Fleet, machine: Machine
+) -> None:
+    """The one from before the reboot, whose time has passed."""
+    time.sleep(20)
+    assert connect(fleet.station("client"), machine.ipv4, SSH, timeout=4.0) is Answer.NONE
+    assert module(host, "access_lists", name="temporary", state="absent")["changed"]
+    assert connect(fleet.station("client"), machine.ipv4, SSH) is Answer.OPEN
 
 
 def test_bans_survive_the_reboot(fleet: Fleet, machine: Machine, host: Any) -> None:

@@ -181,7 +181,9 @@ struct pw_shared {
 enum pw_event_type {
 	PW_EVENT_CONNECTION = 1,
 	PW_EVENT_BAN = 2,
-	PW_EVENT_WOULD_DROP = 3, /* monitor: this packet passed; count is its pw_reason */
+	/* monitor: this packet passed; count is its pw_reason, or PW_DROP_VLAN: then nothing is known but
+	 * time and ifindex */
+	PW_EVENT_WOULD_DROP = 3,
 };
 
 enum pw_event_flag {

@@ -164,6 +164,20 @@ static __always_inline __u32 pw_denied(struct xdp_md *context, struct pw_header 
 	return action == PW_ACTION_OFF ? PW_PASS_OFF : PW_PASS_MONITOR_DENY;
 }
 
+/* A packet whose tags hide all but where it came in; for the limit they have one source. */
+static __always_inline void pw_log_tagged(struct xdp_md *context, struct pw_header *header,
+					  struct pw_counters *counters)
+{
+	struct pw_shared *shared = shared_get();
+	struct pw_scratch *scratch = scratch_get();
+	if (!shared || !scratch)
+		return;
+	struct pw_packet *packet = &scratch->packet;
+	__builtin_memset(packet, 0, sizeof(*packet));
+	packet->ifindex = context->ingress_ifindex;
+	pw_log_would_drop(header, shared, counters, packet, bpf_ktime_get_coarse_ns(), PW_DROP_VLAN);
+}
+
 /* Most packets are decided by the lists, or pass because they begin nothing: they cost no more than
  * what that takes. */
 static __always_inline __u32 pw_ipv4(struct xdp_md *context, struct pw_cursor *cursor, void *tables,
@@ -260,6 +274,8 @@ int packetwatch(struct xdp_md *context)
 	case PW_VLAN_S:
 		/* More tags than we read: what is behind them cannot be told, so it does not pass. */
 		reason = pw_denied(context, header, PW_DROP_VLAN);
+		if (reason == PW_PASS_MONITOR_DENY)
+			pw_log_tagged(context, header, counters);
 		break;
 	case 0:
 		reason = PW_PASS_MALFORMED;

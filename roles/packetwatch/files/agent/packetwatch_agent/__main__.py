@@ -57,14 +57,9 @@ def _parser() -> argparse.ArgumentParser:
     detach.set_defaults(command=_detach)
     apply = commands.add_parser("apply", help="compile confirmed state and let it go live")
     apply.set_defaults(command=_apply)
-    confirm = commands.add_parser("confirm", help="let the change that is pending stay")
-    confirm.add_argument("token", nargs="?", default="")
-    confirm.set_defaults(command=_confirm)
     rollback = commands.add_parser(
-        "rollback", help="return to what was confirmed before the change that is pending"
+        "rollback", help="return from the change whose time to be confirmed is up"
     )
-    rollback.add_argument("--due", action="store_true", help="only if its time is up")
-    rollback.add_argument("token", nargs="?", default="")
     rollback.set_defaults(command=_rollback)
     verify = commands.add_parser("verify", help="compare the kernel with confirmed state")
     verify.set_defaults(command=_verify)
@@ -110,14 +105,8 @@ def _apply(dummy: argparse.Namespace) -> None:
         _say(f"{'live now' if plan.changed else 'already live'}: {plan.digest_after}")
 
 
-def _confirm(options: argparse.Namespace) -> None:
-    done, change = _host().confirm(options.token)
-    owner = change.owner if change else "nobody"
-    _say(f"the change of {owner} {'is' if done else 'was already'} confirmed")
-
-
-def _rollback(options: argparse.Namespace) -> None:
-    done, change = _host().roll_back(options.token, due=options.due)
+def _rollback(dummy: argparse.Namespace) -> None:
+    done, change = _host().roll_back(due=True)
     if not done or change is None:
         _say("no change is to be taken back")
     elif change.status == "confirmed":

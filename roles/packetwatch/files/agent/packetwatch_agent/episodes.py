@@ -19,6 +19,7 @@ from packetwatch_core._policy import nanoseconds
 
 from .confirmed import Confirmed
 from .events import Event, Lines
+from .quota import Quota
 
 # Episodes followed at a time, the ports that each remembers, and how long one can be.
 _FOLLOWED = 1024
@@ -55,15 +56,21 @@ class Episode:
 class Episodes:
     """Folds events of the same source and kind, until none has come for the policy's scan_window."""
 
-    def __init__(self, lines: Lines, confirmed: Confirmed, names: t.Callable[[int], str]) -> None:
+    def __init__(
+        self, lines: Lines, confirmed: Confirmed, names: t.Callable[[int], str], quota: Quota
+    ) -> None:
         self._lines = lines
         self._confirmed = confirmed
         self._names = names
+        self._quota = quota
         self._open: dict[_Key, Episode] = {}
         self.begun = {"scan": 0, "would_drop": 0}
 
     def note(self, event: Event) -> list[str]:
-        """The lines that an event without a ban leads to; none within an episode."""
+        """The lines that an event without a ban leads to.
+
+        None within an episode, nor where too many begin: such a one is not followed.
+        """
         key = (event.type, event.reason, event.source)
         episode = self._open.get(key)
         lines = []
@@ -72,14 +79,17 @@ class Episodes:
                 episode.add(event)
                 return []
             lines += self._end(key)
+        kind = "scan" if event.type == _abi.EVENT_BAN else "would_drop"
+        if not self._quota.allows(kind, event.time):
+            return lines
         if len(self._open) >= _FOLLOWED:
             lines += self._end(next(iter(self._open)))
         policy = self._confirmed.policy(self._names(event.ifindex))
         window = nanoseconds(policy.scan_window)
         self._open[key] = Episode(event, window)
-        is_scan = event.type == _abi.EVENT_BAN
-        self.begun["scan" if is_scan else "would_drop"] += 1
-        return [*lines, self._lines.scan(event) if is_scan else self._lines.would_drop(event)]
+        self.begun[kind] += 1
+        write = self._lines.scan if kind == "scan" else self._lines.would_drop
+        return [*lines, write(event)]
 
     def end(self, now: int | None) -> list[str]:
         """End those that are over at `now`, or all; the lines of those that were told in part only."""

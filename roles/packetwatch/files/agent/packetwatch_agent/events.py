@@ -22,6 +22,7 @@ if t.TYPE_CHECKING:
     from .episodes import Episode
 
 _SHORT = struct.Struct("=QQQIBBBB16s16sHHHH")
+_WOULD = {_abi.WOULD_DENY: "deny", _abi.WOULD_VLAN: "vlan"}
 _UNBANNED = _abi.EVENT_MONITOR | _abi.EVENT_PROTECTED
 
 
@@ -53,7 +54,7 @@ class Event(t.NamedTuple):
         """Why it was told: of a scan that led to no ban, why not; of a packet that passed, why it
         would not have."""
         if self.type == _abi.EVENT_WOULD_DROP:
-            return "deny" if self.distinct == _abi.WOULD_DENY else "ban"
+            return _WOULD.get(self.distinct, "ban")
         if self.flags & _abi.EVENT_PROTECTED:
             return "protected"
         return "monitor" if self.flags & _abi.EVENT_MONITOR else "scan"
@@ -142,8 +143,7 @@ class Lines:
             "event.start": timestamp(first.time + self._offset),
             "event.end": timestamp(episode.last + self._offset),
             "event.duration": episode.last - first.time,
-            "source.ip": self._texts[first.family][first.saddr],
-            "network.type": f"ipv{first.family}",
+            **self._source(first),
             "packetwatch.reason": first.reason,
             "packetwatch.events": episode.events,
         }
@@ -240,8 +240,19 @@ class Lines:
         """When a ban ends; None: never."""
         return timestamp(monotonic + self._offset) if monotonic else None
 
+    def _source(self, event: Event) -> dict[str, Value]:
+        """Who, where the packet did not hide even that."""
+        if event.reason == "vlan":
+            return {}
+        return {
+            "source.ip": self._texts[event.family][event.saddr],
+            "network.type": f"ipv{event.family}",
+        }
+
     def _flow(self, event: Event) -> dict[str, Value]:
         """Who and where to; what the packet hid is left out."""
+        if event.reason == "vlan":
+            return {}
         texts = self._texts[event.family]
         source, destination = event.saddr[texts.skipped :], event.daddr[texts.skipped :]
         is_tcp = event.type != _abi.EVENT_WOULD_DROP or event.sport + event.dport > 0

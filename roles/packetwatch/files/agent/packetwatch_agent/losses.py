@@ -11,6 +11,7 @@ import typing as t
 from packetwatch_core import _abi
 
 from .output import Output
+from .quota import Quota
 
 if t.TYPE_CHECKING:
     from packetwatch_core._libbpf import Map
@@ -25,10 +26,11 @@ class _Counts(t.NamedTuple):
 
 
 class Losses:
-    """Looks at the program's counters once a minute, and tells what has grown."""
+    """Looks at the program's counters and the agent's own once a minute, and tells what has grown."""
 
-    def __init__(self, counters: Map, output: Output) -> None:
+    def __init__(self, counters: Map, quota: Quota, output: Output) -> None:
         self._counters = counters
+        self._quota = quota
         self._output = output
         self._told = self._seen = self._read()
 
@@ -56,6 +58,7 @@ class Losses:
         size = _abi.COUNTERS.size
         blocks = [_abi.COUNTERS.unpack(raw, at) for at in range(0, len(raw) - size + 1, size)]
         return _Counts(
-            sum(block["events_suppressed"] for block in blocks),
+            sum(block["events_suppressed"] for block in blocks)
+            + sum(self._quota.suppressed.values()),
             sum(block["events_lost"] for block in blocks),
         )

@@ -99,6 +99,10 @@ CATALOGUE = {
         COUNTER,
         "Episodes that the agent has told: of scans without a ban, of what monitoring let pass.",
     ),
+    "packetwatch_agent_suppressed_total": (
+        COUNTER,
+        "Events of whose kind there were too many at once for the agent to tell, by kind.",
+    ),
     "packetwatch_heartbeat_last_success_timestamp_seconds": (
         GAUGE,
         "When a heartbeat was last received, 0 if none was since the agent's start.",

@@ -15,6 +15,10 @@ import typing as t
 ECS_VERSION = "8.17.0"
 _SECOND = 1_000_000_000
 _AT_ONCE = 1024
+# Of lines as `encode` writes them: no text in one can look like it.
+_ALERT = '"event.kind":"alert"'
+# LOG_WARNING, as sd-daemon(3) has it; without, a line has LOG_INFO.
+_WARNING = "<4>"
 _ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
 
 Value = str | int | float | bool | t.Sequence[str | int] | None
@@ -49,6 +53,7 @@ class Output:
 
     def __init__(self, fd: int = 1, host: str = "") -> None:
         self._fd = fd
+        self._is_journal = _is_journal(fd)
         self.host = host or socket.gethostname()
         self.tap: t.Callable[[t.Sequence[str]], None] | None = None
         """Sees every line that is written."""
@@ -57,7 +62,11 @@ class Output:
         """Write the lines. Raises `OSError` if nobody reads any more."""
         # In pieces: thousands of lines at once would be in memory three times.
         for at in range(0, len(lines), _AT_ONCE):
-            text = "\n".join(lines[at : at + _AT_ONCE]) + "\n"
+            some = lines[at : at + _AT_ONCE]
+            if self._is_journal:
+                # The journal limits the rate of each priority by itself.
+                some = [_WARNING + line if _ALERT in line else line for line in some]
+            text = "\n".join(some) + "\n"
             data = memoryview(text.encode(errors="replace"))
             while data:
                 data = data[os.write(self._fd, data) :]
@@ -76,3 +85,9 @@ class Output:
             "host.name": self.host,
         }
         self.write([encode(line | named)])
+
+
+def _is_journal(fd: int) -> bool:
+    """Whether systemd's journal reads what is written (systemd.exec(5), JOURNAL_STREAM)."""
+    status = os.fstat(fd)
+    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"

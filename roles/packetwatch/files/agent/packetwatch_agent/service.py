@@ -29,6 +29,7 @@ from .losses import Losses
 from .outlook import Outlook
 from .output import Output
 from .presence import Presence
+from .quota import Quota
 from .settings import Settings
 from .stream import Stream
 
@@ -74,17 +75,19 @@ class Service:
         self._talkers = Talkers()
         self._confirmed = Confirmed(settings.config_dir)
         self._outlook = Outlook(settings, self._confirmed, self._complain)
-        self._losses = Losses(maps["counters"], output)
+        self._quota = Quota()
+        self._losses = Losses(maps["counters"], self._quota, output)
         self._guard = Guard(maps, settings, output, self._on_lift)
         self._lines = Lines(output.host, self._guard.name, settings.community_id)
         self._keeper = Keeper(Bans(maps), settings.state_dir, self._confirmed, self._lines, output)
-        self._episodes = Episodes(self._lines, self._confirmed, self._guard.name)
+        self._episodes = Episodes(self._lines, self._confirmed, self._guard.name, self._quota)
         self._stream = Stream(
             self._ring,
             self._lines,
             output,
             self._episodes,
             self._talkers,
+            self._quota,
             self._on_ban,
             self._is_logged,
         )
@@ -129,6 +132,7 @@ class Service:
             "packetwatch_bans_lifted_total": [({}, keeper.lifted)],
             "packetwatch_protected_addresses": metrics.by_label("origin", self._guard.counts()),
             "packetwatch_episodes_total": metrics.by_label("kind", self._episodes.begun),
+            "packetwatch_agent_suppressed_total": metrics.by_label("kind", self._quota.suppressed),
             "packetwatch_ring_backlog_bytes": [({}, self._ring.backlog())],
             "packetwatch_agent_records_total": metrics.by_label("type", self._stream.records),
             "packetwatch_agent_last_save_timestamp_seconds": [({}, keeper.saved_at)],

@@ -21,6 +21,7 @@ if t.TYPE_CHECKING:
     from packetwatch_core._ring import RingBuffer
 
     from .control.talkers import Talkers
+    from .quota import Quota
 
 BATCH = 1024
 # Scans are told with all their ports: fewer lines at a time, for the memory they take.
@@ -41,6 +42,7 @@ class Stream:
         output: Output,
         episodes: Episodes,
         talkers: Talkers,
+        quota: Quota,
         on_ban: t.Callable[[Event], Event],
         wanted: t.Callable[[int], bool],
     ) -> None:
@@ -49,6 +51,7 @@ class Stream:
         self._output = output
         self._episodes = episodes
         self._talkers = talkers
+        self._quota = quota
         self._on_ban = on_ban
         self._wanted = wanted
         self._written: list[str] = []
@@ -111,6 +114,11 @@ class Stream:
     def _scan(self, event: Event) -> list[str]:
         spared = "protected" if event.flags & _abi.EVENT_PROTECTED else "monitor"
         self._talkers.note_scan(event.saddr, event.distinct, "ban" if event.banned else spared)
-        if event.banned:
-            return [self._lines.scan(self._on_ban(event))]
-        return self._episodes.note(event)
+        if not event.banned:
+            return self._episodes.note(event)
+        event = self._on_ban(event)
+        # Of other bans there are no more than their table takes.
+        is_short = event.flags & _abi.EVENT_IN_OVERFLOW
+        if is_short and not self._quota.allows("ban", event.time):
+            return []
+        return [self._lines.scan(event)]

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: (c) 2026, Packetwatch authors
+"""TCP SYNs in the name of others: a scan, or a flood. All bounded in number and time."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import time
+from typing import TYPE_CHECKING
+
+from lab import dial
+from lab.errors import LabError
+from lab.traffic import MOST_PORTS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lab.network import Namespace
+
+# Of a flood: packets a second, and in all. More than an emulated machine takes.
+RATE = 10_000
+MOST = 1_000_000
+_AT_ONCE = 100
+_SOURCES = 0x20010DB8 << 96
+
+
+def forge(station: Namespace, source: str, address: str, ports: Sequence[int]) -> None:
+    """Send a SYN to each of the ports of an address, in the name of another source of its family.
+
+    Raises LabError for more than MOST_PORTS.
+    """
+    if len(ports) > MOST_PORTS:
+        raise LabError(f"{len(ports)} forged packets; at most {MOST_PORTS}")
+    family = _family(address)
+    with _raw(station, family) as raw:
+        for port in ports:
+            packet = _syn(socket.inet_pton(family, source), socket.inet_pton(family, address), port)
+            raw.sendto(packet, (address, 0))
+
+
+def flood(station: Namespace, address: str, port: int, *, seconds: float) -> int:
+    """Send SYNs to one port of an IPv6 address, each from another /64; returns how many.
+
+    It ends after so many seconds, or with the MOST-th packet.
+    """
+    target = socket.inet_pton(socket.AF_INET6, address)
+    sent, began = 0, time.monotonic()
+    with _raw(station, socket.AF_INET6) as raw:
+        while sent < MOST and time.monotonic() < began + seconds:
+            for number in range(sent, sent + _AT_ONCE):
+                source = (_SOURCES | number << 64 | 1).to_bytes(16, "big")
+                raw.sendto(_syn(source, target, port), (address, 0))
+            sent += _AT_ONCE
+            time.sleep(max(0.0, began + sent / RATE - time.monotonic()))
+    return sent
+
+
+def _family(address: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
+def _raw(station: Namespace, family: socket.AddressFamily) -> socket.socket:
+    """A socket to which packets are given with their IP header (raw(7))."""
+    return dial.socket_in(str(station.path), family, socket.SOCK_RAW, socket.IPPROTO_RAW)
+
+
+def _syn(source: bytes, target: bytes, port: int) -> bytes:
+    segment = struct.pack("!HHIIBBHHH", 40000, port, 1, 0, 5 << 4, 0x02, 1024, 0, 0)
+    length = len(segment)
+    # The sum over the pseudo-header is the same for both families: RFC 9293, RFC 8200.
+    check = _checksum(source + target + struct.pack("!HH", socket.IPPROTO_TCP, length) + segment)
+    segment = segment[:16] + struct.pack("!H", check) + segment[18:]
+    if len(source) == 16:
+        header = struct.pack("!IHBB", 6 << 28, length, socket.IPPROTO_TCP, 64)
+    else:
+        # The kernel fills in the length and the header's checksum.
+        header = struct.pack("!BBHHHBBH", 0x45, 0, 0, 0, 0, 64, socket.IPPROTO_TCP, 0)
+    return header + source + target + segment
+
+
+def _checksum(data: bytes) -> int:
+    """The sum of RFC 1071."""
+    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return total ^ 0xFFFF

@@ -1,0 +1,35 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import ctypes
+import errno
+
+import pytest
+
+from packetwatch_core import _clock
+
+TIME_OK, TIME_ERROR = 0, 5
+BOOTED, SETTLED = 30.0, 601.0
+
+
+@pytest.mark.parametrize(
+    ("state", "uptime", "believed"),
+    [
+        (TIME_OK, BOOTED, True),
+        (TIME_ERROR, BOOTED, False),
+        (TIME_ERROR, SETTLED, True),
+        # A unit's filter of system calls may forbid to ask.
+        (-errno.EPERM, BOOTED, False),
+        (-errno.EPERM, SETTLED, True),
+    ],
+)
+def test_what_the_kernel_does_not_say_is_not_believed(
+    monkeypatch: pytest.MonkeyPatch, state: int, uptime: float, believed: bool
+) -> None:
+    library = type("Library", (), {"adjtimex": lambda self, dummy: max(state, -1)})
+    monkeypatch.setattr(ctypes, "CDLL", lambda dummy: library())
+    monkeypatch.setattr(_clock.time, "clock_gettime", lambda dummy: uptime)
+    assert _clock.clock_synchronised() is believed
