@@ -198,6 +198,12 @@ class Host:
                 if any("expires=" in text for text in after.allow.values()):
                     lasting = compile_lists(after, for_good=True).areas
                 check_protected(lasting, self._protection())
+        hits = None
+        if lists and (after.allow, after.deny) != (before.allow, before.deny):
+            from . import _hits
+
+            protection = self._protection() if force else None
+            hits = _hits.find(live, lists.areas, protection, self.pins)
         image = build(areas, policies, loaded.ifindexes, code)
         if edit:
             _attach.check_listeners(policies, loaded.ifindexes)
@@ -214,6 +220,7 @@ class Host:
             counts=lists.counts if lists else _count(after),
             states=(before, after),
             live=loaded.active,
+            hits=hits,
         )
         # Lists whose text changed but whose tables did not still need their digest renewed.
         renew = apply or lists is not None
