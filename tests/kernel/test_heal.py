@@ -189,18 +189,9 @@ def test_somebody_elses_program_in_our_link_is_replaced(filtered: Site) -> None:
 # Other tables
 
 
-def slot_of(site: Site) -> Map:
-    with site.program() as program:
-        for number in program.info().map_ids:
-            found = Map.by_id(number)
-            if found.info.name == "generation":
-                return found
-    raise AssertionError("no slot")
-
-
 @pytest.mark.parametrize("filling", [0, 0xFF])
 def test_tables_swapped_for_anything(filtered: Site, filling: int) -> None:
-    with slot_of(filtered) as slot, Map.by_id(filtered.generation_id()) as live:
+    with filtered.slot() as slot, Map.by_id(filtered.generation_id()) as live:
         size, pages = live.info.value_size, live.info.max_entries
         with Map.create(ARRAY, "theirs", 4, size, pages, F_MMAPABLE) as theirs:
             for page in range(pages):
@@ -214,7 +205,7 @@ def test_tables_swapped_for_anything(filtered: Site, filling: int) -> None:
 def test_tables_swapped_for_those_of_before(filtered: Site) -> None:
     with Map.by_id(filtered.generation_id()) as former:
         filtered.lists(deny=f"{DENIED}\n203.0.113.128/25\n")
-        with slot_of(filtered) as slot:
+        with filtered.slot() as slot:
             slot.update(bytes(4), former.fd.to_bytes(4, "little"))
     assert filtered.verdict("203.0.113.130") == XDP_PASS
     assert filtered.host.heal() == _heal.Repair([OTHERS], [])
@@ -224,7 +215,7 @@ def test_tables_swapped_for_those_of_before(filtered: Site) -> None:
 
 def test_tables_that_only_claim_to_be_ours(filtered: Site) -> None:
     """Their header says that they were made of our lists, and they say that nobody is denied."""
-    with Map.by_id(filtered.generation_id()) as live, slot_of(filtered) as slot:
+    with Map.by_id(filtered.generation_id()) as live, filtered.slot() as slot:
         size, pages = live.info.value_size, live.info.max_entries
         with Map.create(ARRAY, "theirs", 4, size, pages, F_MMAPABLE) as theirs:
             first = live.lookup(bytes(4))
@@ -236,7 +227,7 @@ def test_tables_that_only_claim_to_be_ours(filtered: Site) -> None:
 
 
 def test_a_slot_that_is_empty(filtered: Site) -> None:
-    with slot_of(filtered) as slot:
+    with filtered.slot() as slot:
         assert slot.delete(bytes(4))
     assert filtered.verdict(DENIED) == XDP_PASS
     assert filtered.host.heal() == _heal.Repair([OTHERS], [])
@@ -377,7 +368,7 @@ def test_while_a_change_is_pending_nothing_is_mended(filtered: Site) -> None:
     host = timers.host
     change = host.apply(set_lists("ansible", {"deny": STRANGER}, True), terms=MINUTE).pending
     assert change
-    with slot_of(filtered) as slot:
+    with filtered.slot() as slot:
         assert slot.delete(bytes(4))
     before = filtered.snapshot()
     repair = host.heal()
