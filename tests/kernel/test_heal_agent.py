@@ -95,7 +95,7 @@ def test_somebody_elses_program(watched: Watched) -> None:
     with dummy_program() as foreign:
         held = attach(foreign, "pw0", socket.if_nametoindex("pw0"), "auto")
         watched.told("drift", before + 1)
-            assert watched.host.heal().left
+        assert watched.host.heal().left
         repair = watched.told("repair", len(watched.lines("repair")) + 1)
         assert repair["event.outcome"] == "failure"
         assert "another XDP program: 'dummy'" in repair["message"]

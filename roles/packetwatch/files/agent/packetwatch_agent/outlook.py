@@ -5,7 +5,7 @@
 """What the agent sees of the filter from outside: interfaces, and what root has noted about the tables.
 
 It may ask the kernel which program sits where, but not what is in it: the one-shots note that in a
-file (`packetwatch_core._status`), after each change and once an hour.
+file (`packetwatch_core._status`), after each change and every ten minutes.
 """
 
 from __future__ import annotations
