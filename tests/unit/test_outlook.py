@@ -153,7 +153,8 @@ def test_another_state_than_the_live_one_is_drift(
 def test_what_root_has_mended_is_counted(lab: Lab) -> None:
     lab.note()
     assert lab.outlook.repair() == {}
-    assert "packetwatch_repairs_total" not in lab.outlook.values()
+    assert lab.value("packetwatch_repairs_total", outcome="success") == 0
+    assert lab.outlook.values()["packetwatch_repair_timestamp_seconds"] == []
     lab.note(heal={"time": 1000.5, "success": 2, "failure": 1, "found": ["x"], "left": []})
     assert lab.outlook.repair()["found"] == ["x"]
     assert lab.value("packetwatch_repairs_total", outcome="success") == 2

@@ -63,7 +63,7 @@ class Outlook:
         """Metrics of interfaces and tables; what is not known is left out."""
         note = self._read()
         pages = {name: _number(note, name) for name in ("bytes", "capacity", "number", "verified")}
-        apply, counts = note.get("apply"), note.get("counts")
+        apply, counts, repair = note.get("apply"), note.get("counts"), self.repair()
         values: Values = {
             "packetwatch_attached": [
                 ({"interface": name, "mode": there.mode}, float(there.is_ours))
@@ -75,18 +75,16 @@ class Outlook:
             "packetwatch_tables_capacity_bytes": _known(pages["capacity"]),
             "packetwatch_confirmed_state": [({}, self._confirmed.number)],
             "packetwatch_change_pending": [({}, int(self._confirmed.is_change_pending()))],
+            "packetwatch_repairs_total": by_label(
+                "outcome", {name: _number(repair, name) or 0 for name in ("success", "failure")}
+            ),
+            "packetwatch_repair_timestamp_seconds": _known(_number(repair, "time")),
             "packetwatch_apply_timestamp_seconds": _known(_number(apply, "time")),
             "packetwatch_apply_success": _known(_number(apply, "success")),
             "packetwatch_interface_receive_discards_total": self._discards(),
         }
         if isinstance(note.get("digest"), str):
             values["packetwatch_generation_info"] = [({"digest": note["digest"]}, 1)]
-        repair = self.repair()
-        if repair:
-            values["packetwatch_repairs_total"] = by_label(
-                "outcome", {name: _number(repair, name) or 0 for name in ("success", "failure")}
-            )
-            values["packetwatch_repair_timestamp_seconds"] = _known(_number(repair, "time"))
         if isinstance(counts, dict):
             values["packetwatch_entries_declared"] = by_label(
                 "list", {name: _number(counts, name) or 0 for name in ("allow", "deny")}
