@@ -10,12 +10,16 @@ from __future__ import annotations
 
 import typing as t
 
+from ._bulk import read_prefixes
 from ._entries import parse_list
+from ._ranges import unite
 
 if t.TYPE_CHECKING:
     from ._store import State
 
 _LINES = 200
+# Addresses of what is given to one network, as a rule.
+_NETWORK = 1 << 64
 # What may make a line that holds no entry, or end a line.
 _ODD = (
     "#",
@@ -35,11 +39,14 @@ _ODD = (
 
 
 def describe(before: State, after: State) -> tuple[str, str]:
-    """Texts for a diff: of the lists only what differs, of the rest everything."""
+    """Texts for a diff: of the lists only what differs, of the rest everything.
+
+    Of what comes and goes the second text has the sums, as comments.
+    """
     old, new = _declared(before), _declared(after)
     old_entries, new_entries = _entries(before), _entries(after)
     gone, come = old_entries - new_entries, new_entries - old_entries
-    return _text(old, gone), _text(new, come)
+    return _text(old, gone), _text(new, come) + _sizes(come, gone)
 
 
 def count_entries(text: str) -> int:
@@ -84,6 +91,31 @@ def _text(declared: list[str], entries: set[str]) -> str:
     if more > 0:
         lines = [*lines[:_LINES], f"... and {more} more entries"]
     return "".join(f"{line}\n" for line in declared + lines)
+
+
+def _sizes(come: set[str], gone: set[str]) -> str:
+    lines = []
+    for kind in ("allow", "deny"):
+        for word, entries in (("more", come), ("fewer", gone)):
+            bare = [entry.partition(": ")[2] for entry in entries if entry.startswith(kind)]
+            if bare:
+                lines.append(f"# {word} {kind} entries: {len(bare)}, {_addresses(bare)}\n")
+    return "".join(lines)
+
+
+def _addresses(entries: list[str]) -> str:
+    """How many addresses entries hold together, by family."""
+    # At the time 0 nothing has expired.
+    found = read_prefixes("\n".join(entries), "difference", 0, True, "deny")
+    told = []
+    for name, blocks in (("IPv4", found.v4), ("IPv6", found.v6)):
+        spans = unite(blocks)
+        count = sum(spans.ends) - sum(spans.starts) + len(spans.starts)
+        if count >= _NETWORK and name == "IPv6":
+            told.append(f"IPv6 /64s: {count // _NETWORK}")
+        elif count:
+            told.append(f"{name} addresses: {count}")
+    return ", ".join(told)
 
 
 def list_entries(state: State) -> list[dict[str, t.Any]]:

@@ -50,6 +50,14 @@ class Areas(t.NamedTuple):
     def tables(self) -> Tables:
         return Tables(self.v4, self.v4_shift, self.v6)
 
+    def digest(self) -> str:
+        """Of the tables alone, whatever the policies and the lists' comments."""
+        check = sha256_for(len(self.v4) + len(self.v6))
+        check.update(_U32.pack(self.v4_shift))
+        check.update(self.v4)
+        check.update(self.v6)
+        return str(check.hexdigest())
+
 
 class Image(t.NamedTuple):
     """A generation in memory: page 0 and the pages of both areas."""
@@ -207,9 +215,12 @@ class Generation:
     def digest(self) -> str:
         return str(self.header["digest"].hex()) if self._pages else ""
 
-    def check_digest(self) -> str:
-        """The digest of what is in the kernel, computed anew: not what the header says it is."""
-        first, header, areas = self._page(0), self.header, self.areas()
+    def check_digest(self, areas: Areas) -> str:
+        """The digest of what is in the kernel, computed anew: not what the header says it is.
+
+        areas: as they were read back.
+        """
+        first, header = self._page(0), self.header
         end = _abi.POLICY_OFFSET + _abi.POLICY_SLOTS * _abi.POLICY.size
         values = {name: value for name, value in header.items() if name not in _UNDIGESTED}
         return _digest(values, first[_abi.POLICY_OFFSET : end], areas.v4, areas.v6)
@@ -225,8 +236,10 @@ class Generation:
         return _abi.POLICY.unpack(page, _abi.POLICY_OFFSET)
 
     def areas(self) -> Areas:
-        """The tables, copied out of the kernel."""
+        """The tables, copied out of the kernel; empty ones, made of no lists, if it holds none of ours."""
         header = self.header
+        if not header["v4_page"] <= header["v6_page"] <= header["pages"] <= self.capacity:
+            return Areas(b"", 0, b"", b"", 0)
         v4 = range(header["v4_page"], header["v6_page"])
         v6 = range(header["v6_page"], header["pages"])
         return Areas(

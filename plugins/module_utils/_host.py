@@ -40,6 +40,7 @@ if t.TYPE_CHECKING:
     from ._edits import Edit
     from ._generation import Image
     from ._hand_bans import BanChange
+    from ._heal import Repair
     from ._libbpf import Map
     from ._status import Status
     from ._types import Run
@@ -114,7 +115,7 @@ class Host:
             if loaded.active and draft.apply:
                 bytecode = self._bytecode_of(draft.state)
                 undo.callback(loaded.replace(draft.image, bytecode))
-        self._note(loaded, draft.image, draft.lists, change)
+        self._note(loaded, draft.state, draft.image, draft.lists, change)
         if loaded.active:
             self._wake_at(draft.image.next_expiry, change)
         return draft.plan._replace(pending=change)
@@ -147,6 +148,33 @@ class Host:
             return []
         return verify(self.store, self.pins, self._status, self._patience)
 
+    def heal(self) -> Repair:
+        """Find what has drifted from confirmed state, and mend it; paused while a change is pending."""
+        from ._heal import heal
+
+        return heal(self, self._status, self._record)
+
+    def point_to(self, number: int) -> None:
+        """Let a state that lies there be the confirmed one."""
+        with self.store.lock(self._patience):
+            self.store.confirm(number)
+
+    def remake(self) -> None:
+        """Make confirmed state live, compiled anew, and pin again what is in use: nothing of what
+        the kernel says of itself is believed."""
+        with self._noted(True), self.store.lock(self._patience):
+            if self._settle():
+                return
+            with Loaded(self.pins) as loaded:
+                is_blind = not self.pins.loaded()
+                unpinned = loaded.unpinned()
+                if unpinned:
+                    self.pins.pin_again(unpinned)
+                if loaded.active:
+                    self._apply(loaded, self._draft(loaded, None, False, afresh=True), AT_ONCE)
+            if unpinned and is_blind:
+                self._renew_agent()
+
     @property
     def _status(self) -> Status:
         # Imported here: what only looks needs it not.
@@ -165,12 +193,17 @@ class Host:
             raise
 
     def _note(
-        self, loaded: Loaded, image: Image, lists: Lists | None, change: Change | None = None
+        self,
+        loaded: Loaded,
+        state: State,
+        image: Image,
+        lists: Lists | None,
+        change: Change | None = None,
     ) -> None:
         """Let the agent know what is live now. A change is no failure since that is one."""
         with contextlib.suppress(PacketwatchError, OSError):
             number = change.number if change else self.store.number()
-            self._status.applied(loaded, number, image, lists)
+            self._status.applied(loaded, number, state, image, lists)
 
     def _declare(self, state: State) -> None:
         """Make a state the confirmed one; what is left of a failure is removed."""
@@ -180,14 +213,19 @@ class Host:
             with contextlib.suppress(PacketwatchError):
                 self.store.prune()
 
-    def _draft(self, loaded: Loaded, edit: Edit | None, force: bool) -> _Draft:
+    def _draft(
+        self, loaded: Loaded, edit: Edit | None, force: bool, *, afresh: bool = False
+    ) -> _Draft:
         dummy, before = self.store.read_current()
         after = edit(before) if edit else before
         policies = resolve_policies(after.policy)
         with loaded.generation() as current:
-            digest_before = current.digest
-            code = current.header["bytecode"]
-            live = current.areas() if loaded.active else None
+            digest_before = current.check_digest(current.areas()) if afresh else current.digest
+            header = current.header
+            live = current.areas() if loaded.active and not afresh else None
+        code = header["bytecode"]
+        if afresh:
+            code = self._bytecode_of(after)().digest
         lists: Lists | None = None
         areas = live
         if areas is None or not is_current(areas, after):
@@ -198,6 +236,12 @@ class Host:
                 if any("expires=" in text for text in after.allow.values()):
                     lasting = compile_lists(after, for_good=True).areas
                 check_protected(lasting, self._protection())
+        hits = None
+        if lists and (after.allow, after.deny) != (before.allow, before.deny):
+            from . import _hits
+
+            protection = self._protection() if force else None
+            hits = _hits.find(live, lists.areas, protection, self.pins)
         image = build(areas, policies, loaded.ifindexes, code)
         if edit:
             _attach.check_listeners(policies, loaded.ifindexes)
@@ -214,9 +258,11 @@ class Host:
             counts=lists.counts if lists else _count(after),
             states=(before, after),
             live=loaded.active,
+            hits=hits,
         )
         # Lists whose text changed but whose tables did not still need their digest renewed.
-        renew = apply or lists is not None
+        said = header["lists"], header["next_expiry"]
+        renew = apply or (areas.lists, areas.next_expiry) != said
         return _Draft(plan, after, image, lists, before != after, renew, apply)
 
     # Interfaces
@@ -333,7 +379,7 @@ class Host:
                     undo.callback(loaded.restore, interface, ifindex, former if moved else "none")
                     reason = loaded.attach(interface, ifindex, wanted).reason
             renamed.pop_all()
-        self._note(loaded, image, lists, change)
+        self._note(loaded, declared if confirmed else state, image, lists, change)
         self._wake_at(image.next_expiry, change)
         if first:
             self._renew_agent()
@@ -442,7 +488,7 @@ class Host:
         undo = contextlib.ExitStack()
         if image.digest != digest:
             undo.callback(loaded.replace(image, self._bytecode_of(state)))
-        self._note(loaded, image, lists, change)
+        self._note(loaded, state, image, lists, change)
         return undo.close
 
     def _image(

@@ -90,13 +90,7 @@ def compile_lists(state: State, *, for_good: bool = False) -> Lists:
 
 def check_protected(areas: Areas, protection: Protection) -> None:
     """Refuse lists that deny what is protected and that no allow covers."""
-    tables = areas.tables()
-    hit = [
-        f"{_text(128, address)} ({_protect.ORIGINS.get(origin, 'protected')})"
-        for address, origin in sorted(protection.hosts.items())
-        if _verdict(tables, address) == DENY
-    ]
-    hit += [_text(*net) for net in _denied_nets(tables, protection)]
+    hit = [f"{text} ({why})" if why else text for text, why in denied_protected(areas, protection)]
     if hit:
         more = f" and {len(hit) - _SHOWN} more" if len(hit) > _SHOWN else ""
         raise InvalidInput(
@@ -105,10 +99,22 @@ def check_protected(areas: Areas, protection: Protection) -> None:
         )
 
 
-def _verdict(tables: Tables, address: bytes) -> int:
-    prefix = from_mapped(address, 128)
+def denied_protected(areas: Areas, protection: Protection) -> list[tuple[str, str]]:
+    """Protected addresses that lists deny, with the reason each; prefixes, of which any part is."""
+    tables = areas.tables()
+    hosts = [
+        (from_mapped(address, 128), _protect.ORIGINS.get(origin, "protected"))
+        for address, origin in sorted(protection.hosts.items())
+    ]
+    hit = [(format_prefix(host), why) for host, why in hosts if is_denied(tables, host)]
+    nets = (from_mapped(address, length) for length, address in _denied_nets(tables, protection))
+    return hit + [(format_prefix(net), "") for net in nets]
+
+
+def is_denied(tables: Tables, prefix: Prefix) -> bool:
+    """Whether the lists drop an address; of a prefix, the first one in it."""
     look = lookup4 if prefix.family == 4 else lookup6
-    return look(tables, prefix.value)
+    return look(tables, prefix.value) == DENY
 
 
 def _denied_nets(tables: Tables, protection: Protection) -> list[tuple[int, bytes]]:
@@ -130,7 +136,3 @@ def _denied_nets(tables: Tables, protection: Protection) -> list[tuple[int, byte
 
 def _host_part(prefix: Prefix) -> int:
     return (1 << ((32 if prefix.family == 4 else 128) - prefix.length)) - 1
-
-
-def _text(length: int, address: bytes) -> str:
-    return format_prefix(from_mapped(address, length))

@@ -21,6 +21,7 @@ from . import _abi, _attach
 from ._errors import LoadFailed, TooLarge, Unreadable
 from ._generation import Generation, capacity_for, fits, go_live, make_slot
 from ._libbpf import PERCPU_ARRAY, KernelError, Map
+from ._pins import specs
 from ._prog import Link, Program
 
 if t.TYPE_CHECKING:
@@ -50,7 +51,8 @@ class Loaded:
         self.program: Program | None = None
         self.slot: Map | None = None
         self.whole = True
-        """All links hold the one program, and so does its pin; not after a crash amid a change."""
+        """All links hold the one program, and so does its pin; not after a crash amid a change, nor
+        where somebody else has put a program into a link."""
 
     def __enter__(self) -> Loaded:
         for attempt in range(_ATTEMPTS):
@@ -109,6 +111,15 @@ class Loaded:
             if first:
                 self._pins.remove()
             raise
+
+    def unpinned(self) -> dict[str, Map]:
+        """Lasting maps of the program that are pinned no more, or in whose place another one is."""
+        maps = self._maps_of(self.program) if self.program else {}
+        return {
+            name: maps[name]
+            for name in specs()
+            if name in maps and not self._pins.holds(name, maps[name])
+        }
 
     def attach(self, interface: str, ifindex: int, mode: str) -> _attach.Attached:
         """Attach the loaded program by a pinned link, in place of the one that there may be."""
@@ -226,18 +237,26 @@ class Loaded:
             self.program = self._keep(_opened(Program.open, self._pins.program))
             pinned = self.program.info().id
         self.whole = held <= {pinned} and not os.path.exists(self._pins.program + "_next")
-        if held and pinned not in held:
-            self.program = self._keep(Program.by_id(min(held)))
         if self.program:
             self.slot = self._slot_of(self.program)
+        if held and pinned not in held:
+            self._take_first(held)
+
+    def _take_first(self, held: set[int]) -> None:
+        """Go by the first program that a link holds and that is ours."""
+        for number in sorted(held):
+            program = self._keep(Program.by_id(number))
+            slot = self._slot_of(program)
+            if slot:
+                self.program, self.slot = program, slot
+                return
 
     def _slot_of(self, program: Program) -> Map | None:
-        slot = None
-        for number in program.info().map_ids:
-            found = self._keep(Map.by_id(number))
-            if found.info.name == "generation":
-                slot = found
-        return slot
+        return self._maps_of(program).get("generation")
+
+    def _maps_of(self, program: Program) -> dict[str, Map]:
+        found = [self._keep(Map.by_id(number)) for number in program.info().map_ids]
+        return {bpf_map.info.name: bpf_map for bpf_map in found}
 
     def _keep(self, item: t.Any) -> t.Any:
         return self._open.enter_context(item)

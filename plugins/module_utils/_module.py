@@ -90,6 +90,8 @@ def plan_result(plan: Plan, diff: bool) -> Result:
         "counts": plan.counts,
         "live": plan.live,
     }
+    if plan.hits:
+        result["hits"] = plan.hits.result()
     if diff:
         result["diff"] = dict(zip(("before", "after"), plan.texts()))
     return result

@@ -101,6 +101,16 @@ def ssh_clients(ports: t.Collection[int], root: str = "/") -> set[bytes]:
     return found if inside is None else found & inside
 
 
+def tcp_peers(root: str = "/") -> set[bytes]:
+    """Remote addresses of all established TCP connections of this network namespace."""
+    found: set[bytes] = set()
+    for name in ("tcp", "tcp6"):
+        with _Reading(os.path.join(root, "proc/self/net", name)) as lines:
+            rows = (line.split(None, 4) for line in lines)
+            found.update(row[2].partition(b":")[0] for row in rows if _ESTABLISHED in row[3:4])
+    return _known({_from_proc(text.decode()) for text in found})
+
+
 def _logged_in(root: str) -> set[bytes] | None:
     """Where logind's sessions come from; None if it is not told of all, or knows one by name only.
 

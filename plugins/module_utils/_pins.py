@@ -153,18 +153,34 @@ class Pins:
             if os.path.exists(self.map(name)):
                 found[name] = Map.open(self.map(name))
                 _check(self.map(name), found[name], spec)
-        for folder, mode in ((self.root, 0o700), (self.links, 0o700), (self.own, 0o700)):
-            os.makedirs(folder, mode=mode, exist_ok=True)
-        os.makedirs(self.run, mode=0o755, exist_ok=True)
-        owner = _agent()
+        self._make_folders()
         for name, spec in wanted.items():
             if name not in found:
                 found[name] = Map.create(spec.type, name, *spec[1:])
                 found[name].pin(self.map(name))
+        self._hand_over(found)
+        return found
+
+    def pin_again(self, maps: t.Mapping[str, Map]) -> None:
+        """Pin maps that are in use, in place of whatever has their names."""
+        self._make_folders()
+        for name, found in maps.items():
+            if os.path.lexists(self.map(name)):
+                os.unlink(self.map(name))
+            found.pin(self.map(name))
+        self._hand_over(maps)
+
+    def _make_folders(self) -> None:
+        for folder in (self.root, self.links, self.own):
+            os.makedirs(folder, mode=0o700, exist_ok=True)
+        os.makedirs(self.run, mode=0o755, exist_ok=True)
+
+    def _hand_over(self, names: t.Iterable[str]) -> None:
+        owner = _agent()
+        for name in names:
             os.chmod(self.map(name), 0o600)
             if name not in _PRIVATE and owner:
                 os.chown(self.map(name), *owner)
-        return found
 
     def remove(self) -> None:
         """Remove every pin and folder of ours, links first; the filter ends with the last link."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import typing as t
 
 if t.TYPE_CHECKING:
+    from ._hits import Hits
     from ._pending import Change
     from ._store import State
 
@@ -21,6 +22,7 @@ class Plan(t.NamedTuple):
     """What a change of lists or policies does, or did; `live`: an interface is being filtered.
 
     pending: the change that it began, if it waits to be confirmed. paused: why nothing was done.
+    hits: whom it denies that nothing denied before; only of other lists than before.
     """
 
     changed: bool
@@ -31,13 +33,16 @@ class Plan(t.NamedTuple):
     live: bool
     pending: t.Optional[Change] = None
     paused: str = ""
+    hits: t.Optional[Hits] = None
 
     def texts(self) -> tuple[str, str]:
         """Before and after, for a diff: only made when asked for, as long lists take a second."""
         # Imported here, as below: a boot does not need it, and it would cost it memory.
         from ._describe import describe
 
-        return describe(*self.states)
+        before, after = describe(*self.states)
+        told = self.hits.sentences() if self.hits else []
+        return before, after + "".join(f"# {line}\n" for line in told)
 
 
 class Attachment(t.NamedTuple):

@@ -17,14 +17,19 @@ import time
 import typing as t
 
 from . import _abi
+from ._digest import sha256
 from ._files import replace_file
+from ._lists import digest_of
 from ._prog import attached
 
 if t.TYPE_CHECKING:
     from ._generation import Image
     from ._lists import Lists
     from ._loaded import Loaded
+    from ._store import State
 
+# What is known since lists were compiled.
+_COMPILED = ("counts", "verified", "compiled")
 _COUNTED = ("allow", "deny", "ranges_ipv4", "ranges_ipv6")
 
 
@@ -47,8 +52,10 @@ class Status:
             return {}
         return found if isinstance(found, dict) else {}
 
-    def applied(self, loaded: Loaded, number: int, image: Image, lists: Lists | None) -> None:
-        """What is live came to be so, as state `number` wants it.
+    def applied(
+        self, loaded: Loaded, number: int, state: State, image: Image, lists: Lists | None
+    ) -> None:
+        """What is live came to be so, as the state of that number wants it.
 
         lists: as they were compiled for that; None if the tables of before still hold.
         """
@@ -56,26 +63,47 @@ class Status:
             self.clear()
             return
         former = self.read()
-        note = self._survey(loaded, number, image)
+        note = self._survey(loaded, number, image) | _kept(former, "heal")
+        note["declared"] = digest_of_declared(state)
         if lists:
-            note |= _counts(lists) | {"verified": time.time()}
-        elif former.get("lists") == note["lists"]:
-            note |= {key: former[key] for key in ("counts", "verified") if key in former}
-            # Nothing was compiled, so the image is what the tables are, right or wrong.
-            note["matches"] = note["matches"] and former.get("matches", True)
+            note |= _compiled(lists)
+        elif former.get("lists") == note["lists"] and "compiled" in former:
+            # Nothing was compiled now, so the image is made of what the tables are: they must be what
+            # the same lists were compiled to before.
+            note |= _kept(former, *_COMPILED)
+            note["matches"] = note["matches"] and note["tables"] == note["compiled"]
+        else:
+            del note["matches"]
         self._write(note | {"apply": {"time": time.time(), "success": True}})
 
     def verified(
-        self, loaded: Loaded, number: int, image: Image, lists: Lists, tracks: int
+        self,
+        loaded: Loaded,
+        number: int,
+        state: State,
+        image: Image,
+        lists: Lists,
+        tracks: int,
     ) -> list[str]:
         """What is live was compared with what was compiled anew; returns what is wrong with it."""
         former = self.read()
-        note = self._survey(loaded, number, image) | _counts(lists)
-        note |= {"verified": time.time(), "tracks": tracks}
-        if "apply" in former:
-            note["apply"] = former["apply"]
+        note = self._survey(loaded, number, image) | _compiled(lists) | {"tracks": tracks}
+        note |= _kept(former, "apply", "heal")
+        declared = digest_of_declared(state)
+        # Whoever writes states declares a new number; what is changed within one, nobody has checked.
+        is_known = former.get("number") == number and "declared" in former
+        note["edited"] = is_known and former["declared"] != declared and not note.get("matches")
+        note["declared"] = former["declared"] if note["edited"] else declared
         self._write(note)
         return _problems(note)
+
+    def is_edited(self) -> bool:
+        """Whether confirmed state was edited by hand, and not applied, when it was last verified."""
+        return self.read().get("edited") is True
+
+    def healed(self, record: dict[str, t.Any]) -> None:
+        """Somebody has tried to mend what had drifted."""
+        self._write(self.read() | {"heal": record})
 
     def clear(self) -> None:
         """Nothing is filtered."""
@@ -101,9 +129,11 @@ class Status:
         note: dict[str, t.Any] = {"number": number, "interfaces": interfaces}
         if loaded.active:
             with loaded.generation() as current:
-                digest = current.check_digest()
+                areas = current.areas()
+                digest = current.check_digest(areas)
                 note |= {
                     "digest": digest,
+                    "tables": areas.digest(),
                     "lists": current.header["lists"].hex(),
                     "matches": loaded.whole and digest == image.digest,
                     "whole": loaded.whole,
@@ -122,9 +152,11 @@ class Status:
 
 
 def encode(value: t.Any) -> str:
-    """JSON of what a note has: objects, texts, numbers, truth values."""
+    """JSON of what a note has: objects, lists, texts, numbers, truth values."""
     if isinstance(value, dict):
         return "{" + ", ".join(f"{encode(k)}: {encode(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(encode(item) for item in value) + "]"
     if isinstance(value, str):
         return '"' + "".join(_character(character) for character in value) + '"'
     if isinstance(value, bool):
@@ -139,8 +171,23 @@ def _character(character: str) -> str:
     return "".join(f"\\u{units[i]:02x}{units[i + 1]:02x}" for i in range(0, len(units), 2))
 
 
-def _counts(lists: Lists) -> dict[str, t.Any]:
-    return {"counts": {name: lists.counts[name] for name in _COUNTED}}
+def _compiled(lists: Lists) -> dict[str, t.Any]:
+    """By `_COMPILED`."""
+    counts = {name: lists.counts[name] for name in _COUNTED}
+    return {"counts": counts, "verified": time.time(), "compiled": lists.areas.digest()}
+
+
+def _kept(note: dict[str, t.Any], *keys: str) -> dict[str, t.Any]:
+    return {key: note[key] for key in keys if key in note}
+
+
+def digest_of_declared(state: State) -> str:
+    """Of all that a state declares."""
+    check = sha256()
+    check.update(digest_of(state))
+    policy = [(name, sorted(keys.items())) for name, keys in sorted(state.policy.items())]
+    check.update(repr((policy, sorted(state.interfaces.items()), state.program)).encode())
+    return str(check.hexdigest())
 
 
 def _problems(note: dict[str, t.Any]) -> list[str]:
@@ -150,7 +197,12 @@ def _problems(note: dict[str, t.Any]) -> list[str]:
         if not there["attached"]
     ]
     if not note.get("whole", True):
-        found.append("a change was cut short: interfaces hold different programs")
+        found.append(
+            "interfaces hold other programs than the one that is pinned: a change was cut short, or "
+            "somebody has replaced one"
+        )
+    elif note["edited"]:
+        found.append("confirmed state was edited by hand and is not live: packetwatchctl apply")
     elif not note.get("matches", True):
         found.append("the tables in the kernel are not those of confirmed state")
     return found

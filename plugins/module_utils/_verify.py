@@ -9,18 +9,24 @@
 from __future__ import annotations
 
 import socket
+import time
 import typing as t
 
+from ._errors import Unreadable
 from ._generation import build
 from ._lists import compile_lists
 from ._loaded import Loaded
 from ._policy import resolve_policies
 
 if t.TYPE_CHECKING:
+    from ._generation import Areas
     from ._lists import Lists
     from ._pins import Pins
     from ._status import Status
     from ._store import State, Store
+
+# Seconds for which an entry may be in force after its end.
+_LATE = 300.0
 
 
 def verify(store: Store, pins: Pins, status: Status, patience: float) -> list[str]:
@@ -34,19 +40,33 @@ def verify(store: Store, pins: Pins, status: Status, patience: float) -> list[st
                 return _compare(pins, status, number, state, lists)
 
 
+def unfiltered(state: State, loaded: Loaded) -> list[str]:
+    """Interfaces that are declared and there, and to which nothing of ours is attached."""
+    there = {name for dummy, name in socket.if_nameindex()}
+    return sorted((set(state.interfaces) & there) - set(loaded.ifindexes))
+
+
 def _compare(pins: Pins, status: Status, number: int, state: State, lists: Lists) -> list[str]:
     with Loaded(pins) as loaded:
         with loaded.generation() as current:
-            code = current.header["bytecode"]
-        image = build(lists.areas, resolve_policies(state.policy), loaded.ifindexes, code)
-        problems = status.verified(loaded, number, image, lists, _count_tracks(pins))
-        there = {name for dummy, name in socket.if_nameindex()}
-        missing = sorted((set(state.interfaces) & there) - set(loaded.ifindexes))
-    return [f"{name} is not filtered" for name in missing] + problems
+            code, live = current.header["bytecode"], current.areas()
+        areas = live if _is_late(live, lists) else lists.areas
+        image = build(areas, resolve_policies(state.policy), loaded.ifindexes, code)
+        problems = [f"{name} is not filtered" for name in unfiltered(state, loaded)]
+        problems += status.verified(loaded, number, state, image, lists, _count_tracks(pins))
+        unpinned = sorted(loaded.unpinned())
+    return problems + [f"the map {name} is in use and not pinned any more" for name in unpinned]
+
+
+def _is_late(live: Areas, lists: Lists) -> bool:
+    """Whether entries have expired whose timer has not gone off yet: that is no drift."""
+    due = live.next_expiry
+    return live.lists == lists.areas.lists and 0 < due <= time.time() < due + _LATE
 
 
 def _count_tracks(pins: Pins) -> int:
-    if not pins.loaded():
+    try:
+        with pins.open_run_maps(("tracks",))["tracks"] as tracks:
+            return len(tracks.keys())
+    except Unreadable:
         return 0
-    with pins.open_run_maps(("tracks",))["tracks"] as tracks:
-        return len(tracks.keys())

@@ -142,6 +142,24 @@ live:
   returned: success
   type: bool
   sample: true
+hits:
+  description:
+    - Whom the new lists deny that nothing denied before, as far as the host knows them. At most 20 of each kind, sorted.
+    - C(ssh_peers) are the clients of its SSH sessions, C(protected) what else it protects (both only with O(force=true)), C(peers)
+      who else has a TCP connection with it now, in either direction, C(seen) who has opened one in the last C(minutes).
+    - C(seen) rests on what the program keeps for its log, so it knows nobody where C(log_connections=none) of
+      M(packetwatch.xdp.policy), no source that was allowed, and an IPv6 source only by its /64.
+    - C(counts) are the full numbers. C(unknown) says what could not be read.
+  returned: when the lists change
+  type: dict
+  sample:
+    ssh_peers: []
+    protected: []
+    peers: [198.51.100.17]
+    seen: [198.51.100.9, "2001:db8:7:1::/64"]
+    counts: {"ssh_peers": 0, "protected": 0, "peers": 1, "seen": 2}
+    minutes: 10
+    unknown: []
 confirmed:
   description:
     - Whether what is declared is what boot reads. Always V(true) for a task that has succeeded.

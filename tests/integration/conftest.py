@@ -90,12 +90,12 @@ class ModuleHost:
         self._library = folder / "library"
         self._library.mkdir()
         (self._library / "ansible").symlink_to(Path(ansible.__file__).parent)
-        self._enter = ["nsenter", f"--target={pid}", "--mount", "--net", "--"]
+        self.enter = ["nsenter", f"--target={pid}", "--mount", "--net", "--"]
 
     def command(self, *argv: str, check: bool = True) -> str:
         """What a command prints."""
         done = subprocess.run(
-            [*self._enter, *argv], stdout=subprocess.PIPE, text=True, check=check, timeout=120
+            [*self.enter, *argv], stdout=subprocess.PIPE, text=True, check=check, timeout=120
         )
         return done.stdout
 
@@ -112,7 +112,7 @@ class ModuleHost:
             options.setdefault("confirm_timeout", 0)
         arguments = options | {"_ansible_check_mode": check, "_ansible_diff": diff}
         done = subprocess.run(
-            [*self._enter, PYTHON, "-c", RUN_MODULE, name, str(self._library), str(COLLECTIONS)],
+            [*self.enter, PYTHON, "-c", RUN_MODULE, name, str(self._library), str(COLLECTIONS)],
             input=json.dumps({"ANSIBLE_MODULE_ARGS": arguments}),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -136,7 +136,7 @@ class ModuleHost:
         argv += ["-e", f"ansible_python_interpreter={PYTHON}", "-a", json.dumps(options)]
         argv += ["--check"] * check + ["--diff"] * diff
         done = subprocess.run(
-            [*self._enter, *argv],
+            [*self.enter, *argv],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -165,6 +165,10 @@ class Site:
         """The number of the live inner map."""
         return next(self._objects(interface, "generation"))[1]
 
+    def slot(self, interface: str = "pw0") -> Map:
+        """The map that points to the live generation."""
+        return Map.by_id(next(self._objects(interface, "generation"))[0])
+
     def objects(self, interface: str = "pw0") -> set[tuple[str, int]]:
         """The program, its maps and the live generation: kind and number."""
         with self.program(interface) as program:

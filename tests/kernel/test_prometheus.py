@@ -81,6 +81,7 @@ def scraped(host: agents.Host) -> Iterator[Prometheus]:
         "verified": time.time(),
         "tracks": 5,
         "apply": {"time": time.time(), "success": True},
+        "heal": {"time": time.time(), "success": 1, "failure": 0, "found": [], "left": []},
     }
     status.write_text(json.dumps(note))
     host.start(

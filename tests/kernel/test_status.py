@@ -92,8 +92,11 @@ def test_verification_finds_nothing_wrong(filtered: Site) -> None:
 def test_verification_sees_that_the_lists_are_others(filtered: Site) -> None:
     """Somebody has edited confirmed state by hand, and not applied it."""
     (filtered.state / "current/deny.d/ansible.list").write_text("198.51.100.8\n")
-    assert filtered.host.verify() == ["the tables in the kernel are not those of confirmed state"]
-    assert note(filtered)["matches"] is False
+    edited = ["confirmed state was edited by hand and is not live: packetwatchctl apply"]
+    for dummy in range(2):
+        assert filtered.host.verify() == edited
+        assert note(filtered)["matches"] is False
+        assert note(filtered)["edited"] is True
     filtered.host.apply()
     assert note(filtered)["matches"] is True
     assert filtered.host.verify() == []
@@ -115,6 +118,27 @@ def test_a_table_that_is_not_what_its_header_says_is_found(
     assert filtered.host.verify() == ["the tables in the kernel are not those of confirmed state"]
     filtered.host.apply()
     assert note(filtered)["matches"] is False
+    filtered.policy(scan_ports="9")
+    assert note(filtered)["matches"] is False
+
+
+def test_what_is_right_again_is_noted_at_once(filtered: Site) -> None:
+    """Also where nothing was compiled for it."""
+    filtered.policy(scan_ports="9")
+    verified = note(filtered)["verified"]
+    path = Path(filtered.paths.status)
+    path.write_text(path.read_text().replace('"matches": true', '"matches": false'))
+    filtered.policy(scan_ports="10")
+    assert note(filtered)["matches"] is True
+    assert note(filtered)["verified"] == verified
+
+
+def test_what_was_never_compiled_is_not_said_to_match(filtered: Site) -> None:
+    Path(filtered.paths.status).unlink()
+    filtered.policy(scan_ports="9")
+    assert "matches" not in note(filtered)
+    assert filtered.host.verify() == []
+    assert note(filtered)["matches"] is True
 
 
 def test_verification_names_what_is_not_filtered(filtered: Site) -> None:

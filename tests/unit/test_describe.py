@@ -23,7 +23,10 @@ def test_a_diff_shows_of_lists_only_what_differs() -> None:
         "allow list ansible: present\ndeny list ansible: present\ndeny list local: present\n"
     )
     assert old == f"{head}deny ansible: 198.51.100.7\n"
-    assert new == f"{head}deny ansible: 198.51.100.8\n"
+    assert new == (
+        f"{head}deny ansible: 198.51.100.8\n"
+        "# more deny entries: 1, IPv4 addresses: 1\n# fewer deny entries: 1, IPv4 addresses: 1\n"
+    )
 
 
 def test_no_change_has_no_difference() -> None:
@@ -41,8 +44,22 @@ def test_a_long_diff_is_cut() -> None:
     many = "".join(f"10.{i >> 8}.{i & 255}.1\n" for i in range(1000))
     dummy, new = describe(State(), State(deny={"ansible": many}))
     lines = new.splitlines()
-    assert len(lines) == 202
-    assert lines[-1] == "... and 800 more entries"
+    assert len(lines) == 203
+    assert lines[-2:] == [
+        "... and 800 more entries",
+        "# more deny entries: 1000, IPv4 addresses: 1000",
+    ]
+
+
+def test_what_comes_and_goes_is_summed_up_without_overlaps() -> None:
+    lists = {
+        "a": "10.0.0.0/24\n10.0.0.7\n2001:db8::/48\n2001:db8:1::1 expires=2020-01-01T00:00:00Z\n"
+    }
+    dummy, new = describe(State(allow={"b": "2001:db8::7\n"}), State(deny=lists))
+    assert new.splitlines()[-2:] == [
+        "# fewer allow entries: 1, IPv6 addresses: 1",
+        "# more deny entries: 4, IPv4 addresses: 256, IPv6 /64s: 65536",
+    ]
 
 
 def test_entries_are_counted_without_comments_and_blanks() -> None:

@@ -37,10 +37,10 @@ class Lab:
         self.links = [_netlink.Link(2, "eth0", 1, 1, "native", 12)]
         monkeypatch.setattr(_netlink, "links", lambda: self.links)
         monkeypatch.setattr(outlook, "_STATISTICS", f"{folder}/{{}}-{{}}")
-        confirmed = Confirmed(str(folder))
-        confirmed.refresh()
+        self.confirmed = Confirmed(str(folder))
+        self.confirmed.refresh()
         values = settings.read({"PW_STATUS_FILE": str(self.file)})
-        self.outlook = Outlook(values, confirmed, self.complaints.append)
+        self.outlook = Outlook(values, self.confirmed, self.complaints.append)
 
     def note(self, **values: Any) -> None:
         note: dict[str, Any] = {
@@ -119,6 +119,48 @@ def test_while_a_change_is_pending_other_tables_are_right(lab: Lab) -> None:
     (lab.folder / "8").mkdir()
     assert lab.value("packetwatch_change_pending") == 1
     assert lab.outlook.problems() == []
+
+
+def test_drift_is_what_differs_and_nobody_has_declared(lab: Lab) -> None:
+    lab.note()
+    assert lab.outlook.drift() == []
+    lab.links = [_netlink.Link(2, "eth0", 1, 1, "generic", 13)]
+    lab.note(matches=False)
+    found = ["eth0 is not filtered", "the kernel does not have what is confirmed"]
+    assert lab.outlook.drift() == found
+    lab.note(matches=False, edited=True)
+    assert lab.outlook.drift() == found[:1]
+    lab.links = []
+    assert lab.outlook.drift() == []
+    lab.note(matches=False)
+    (lab.folder / "8").mkdir()
+    assert lab.outlook.drift() == []
+
+
+@pytest.mark.parametrize(("target", "number"), [("6", 6), ("99", 99), ("nonsense", 0), (None, 0)])
+def test_another_state_than_the_live_one_is_drift(
+    lab: Lab, target: str | None, number: int
+) -> None:
+    lab.note()
+    (lab.folder / "current").unlink()
+    if target:
+        (lab.folder / "current").symlink_to(target)
+    lab.confirmed.refresh()
+    assert not lab.confirmed.is_change_pending() or target == "6"
+    drift = [] if target == "6" else [f"state 7 is live, and {number} is confirmed"]
+    assert lab.outlook.drift() == drift
+
+
+def test_what_root_has_mended_is_counted(lab: Lab) -> None:
+    lab.note()
+    assert lab.outlook.repair() == {}
+    assert lab.value("packetwatch_repairs_total", outcome="success") == 0
+    assert lab.outlook.values()["packetwatch_repair_timestamp_seconds"] == []
+    lab.note(heal={"time": 1000.5, "success": 2, "failure": 1, "found": ["x"], "left": []})
+    assert lab.outlook.repair()["found"] == ["x"]
+    assert lab.value("packetwatch_repairs_total", outcome="success") == 2
+    assert lab.value("packetwatch_repairs_total", outcome="failure") == 1
+    assert lab.value("packetwatch_repair_timestamp_seconds") == 1000.5
 
 
 def test_a_failed_apply_and_a_verification_long_ago(lab: Lab) -> None:

@@ -21,7 +21,10 @@ LEAVES = (
 )
 
 
-@given(st.dictionaries(st.text(), st.recursive(LEAVES, lambda s: st.dictionaries(st.text(), s))))
+NESTED = st.recursive(LEAVES, lambda s: st.lists(s) | st.dictionaries(st.text(), s))
+
+
+@given(st.dictionaries(st.text(), NESTED))
 def test_json_reads_what_was_written(value: dict[str, Any]) -> None:
     assert json.loads(encode(value)) == value
 

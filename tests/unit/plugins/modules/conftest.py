@@ -15,6 +15,7 @@ import pytest
 from ansible.module_utils.testing import patch_module_args
 
 from packetwatch_core import _module
+from packetwatch_core._hits import Hits
 from packetwatch_core._store import State
 
 Result = dict[str, Any]
@@ -30,6 +31,7 @@ class FakeHost:
         self.answers: dict[str, Any] = {}
         self.terms: Any = None
         self.pending: Any = None
+        self.hits: Hits | None = None
 
     def plan(self, edit: Callable[[State], State], **options: Any) -> Any:
         return self._edit("plan", edit, options)
@@ -49,6 +51,7 @@ class FakeHost:
             texts=lambda: ("old\n", "new\n"),
             live=True,
             pending=self.pending,
+            hits=self.hits,
         )
 
     def __getattr__(self, name: str) -> Callable[..., Any]:

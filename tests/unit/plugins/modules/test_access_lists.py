@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from ansible_collections.packetwatch.xdp.plugins.modules import access_lists
 
+from packetwatch_core._hits import Hits
 from packetwatch_core._store import State
 
 OLD = State(
@@ -39,6 +40,24 @@ def test_check_mode_only_plans_and_diff_is_given_on_request(run: Any, host: Any)
     result = run(access_lists, {"deny": ["192.0.2.7"], "force": True}, check=True, diff=True)
     assert host.calls == [("plan", {"force": True})]
     assert result["diff"] == {"before": "old\n", "after": "new\n"}
+
+
+def test_whom_it_hits_is_told_and_cut_short(run: Any, host: Any) -> None:
+    assert "hits" not in run(access_lists, {"deny": ["192.0.2.7"]})
+    many = [f"10.0.0.{number}" for number in range(100)]
+    host.hits = Hits({"ssh_peers": ["192.0.2.7"], "seen": many}, ["rates: gone"])
+    assert run(access_lists, {"deny": ["192.0.2.7"]})["hits"] == {
+        "ssh_peers": ["192.0.2.7"],
+        "seen": many[:20],
+        "counts": {"ssh_peers": 1, "seen": 100},
+        "minutes": 10,
+        "unknown": ["rates: gone"],
+    }
+    first, second, last = host.hits.sentences()
+    assert first == "hits SSH clients: 192.0.2.7"
+    assert second.startswith("hits sources that have connected in the last 10 minutes: 10.0.0.0, ")
+    assert second.endswith("10.0.0.19 and 80 more")
+    assert last == "not known whom it hits: rates: gone"
 
 
 def test_a_list_that_is_not_given_stays_and_so_do_other_pairs(run: Any, host: Any) -> None:

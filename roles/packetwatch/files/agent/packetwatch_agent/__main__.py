@@ -63,6 +63,8 @@ def _parser() -> argparse.ArgumentParser:
     rollback.set_defaults(command=_rollback)
     verify = commands.add_parser("verify", help="compare the kernel with confirmed state")
     verify.set_defaults(command=_verify)
+    heal = commands.add_parser("heal", help="mend what has drifted from confirmed state")
+    heal.set_defaults(command=_heal)
     edit = commands.add_parser("edit", help="edit the lists for whoever is at standard input")
     edit.set_defaults(command=_edit)
     return parser
@@ -74,14 +76,16 @@ def _run(dummy: argparse.Namespace) -> None:
     from packetwatch_core._pins import Pins
 
     from . import service
+    from .drift import Drift
     from .output import Output
     from .waiting import Waiting
 
     pins, output = Pins(values.pins), Output()
+    drift = Drift(values, output)
     stopping = False
     while not stopping:
-        maps = Waiting(pins, service.MAPS, values, output).run()
-        stopping = maps is None or service.Service(pins, maps, values, output).run()
+        maps = Waiting(pins, service.MAPS, values, output, drift).run()
+        stopping = maps is None or service.Service(pins, maps, values, output, drift).run()
 
 
 def _attach(options: argparse.Namespace) -> None:
@@ -120,6 +124,18 @@ def _verify(dummy: argparse.Namespace) -> None:
     if problems:
         raise PacketwatchError("; ".join(problems))
     _say("what is in the kernel is what is confirmed")
+
+
+def _heal(dummy: argparse.Namespace) -> None:
+    done = _host().heal()
+    if done.left:
+        raise PacketwatchError("; ".join(done.left))
+    if done.paused:
+        _say(f"nothing done: {done.paused}")
+    elif done.found:
+        _say(f"mended: {'; '.join(done.found)}")
+    else:
+        _say("what is in the kernel is what is confirmed")
 
 
 def _edit(dummy: argparse.Namespace) -> None:

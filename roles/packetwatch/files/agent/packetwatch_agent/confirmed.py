@@ -47,7 +47,10 @@ class Confirmed:
             names = os.listdir(self._folder)
         except OSError:
             return False
-        return any(name.isdigit() and int(name) > self.number for name in names)
+        # Without a number nothing is known to be confirmed: `current` is broken.
+        return self._number.isdigit() and any(
+            name.isdigit() and int(name) > self.number for name in names
+        )
 
     def policy(self, interface: str) -> Policy:
         """The policy of an interface."""

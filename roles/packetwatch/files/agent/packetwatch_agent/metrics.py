@@ -52,6 +52,15 @@ CATALOGUE = {
     "packetwatch_change_pending": (GAUGE, "1 while a change is live that is not confirmed."),
     "packetwatch_apply_timestamp_seconds": (GAUGE, "When tables last went live, or failed to."),
     "packetwatch_apply_success": (GAUGE, "1 if the last apply of confirmed state succeeded."),
+    "packetwatch_drift": (
+        GAUGE,
+        "Things that are not as they were confirmed, as far as the agent sees.",
+    ),
+    "packetwatch_repairs_total": (
+        COUNTER,
+        "Times that root has mended such things, or failed to, since boot.",
+    ),
+    "packetwatch_repair_timestamp_seconds": (GAUGE, "When root last tried to."),
     "packetwatch_interface_receive_discards_total": (
         COUNTER,
         "Packets that the card or the kernel discarded and that no filter has seen, as a rule.",

@@ -5,7 +5,7 @@
 """What the agent sees of the filter from outside: interfaces, and what root has noted about the tables.
 
 It may ask the kernel which program sits where, but not what is in it: the one-shots note that in a
-file (`packetwatch_core._status`), after each change and once an hour.
+file (`packetwatch_core._status`), after each change and every ten minutes.
 """
 
 from __future__ import annotations
@@ -33,7 +33,18 @@ _DISCARDS = {
 _LONGEST_NOTE = 1 << 20
 _STALE = 3 * 3600.0
 
+_UNFILTERED = "{} is not filtered"
+_OTHER_TABLES = "the kernel does not have what is confirmed"
+
 Note = dict[str, t.Any]
+
+
+class _Attached(t.NamedTuple):
+    """Mode of a program, whether it is ours, and whether there is such an interface at all."""
+
+    mode: str
+    is_ours: bool
+    is_there: bool
 
 
 class Outlook:
@@ -52,11 +63,11 @@ class Outlook:
         """Metrics of interfaces and tables; what is not known is left out."""
         note = self._read()
         pages = {name: _number(note, name) for name in ("bytes", "capacity", "number", "verified")}
-        apply, counts = note.get("apply"), note.get("counts")
+        apply, counts, repair = note.get("apply"), note.get("counts"), self.repair()
         values: Values = {
             "packetwatch_attached": [
-                ({"interface": name, "mode": mode}, float(is_ours))
-                for name, (mode, is_ours) in self._attached(note).items()
+                ({"interface": name, "mode": there.mode}, float(there.is_ours))
+                for name, there in self._attached(note).items()
             ],
             "packetwatch_lists_in_kernel": _known(_number(note, "matches")),
             "packetwatch_lists_verified_timestamp_seconds": _known(pages["verified"]),
@@ -64,6 +75,10 @@ class Outlook:
             "packetwatch_tables_capacity_bytes": _known(pages["capacity"]),
             "packetwatch_confirmed_state": [({}, self._confirmed.number)],
             "packetwatch_change_pending": [({}, int(self._confirmed.is_change_pending()))],
+            "packetwatch_repairs_total": by_label(
+                "outcome", {name: _number(repair, name) or 0 for name in ("success", "failure")}
+            ),
+            "packetwatch_repair_timestamp_seconds": _known(_number(repair, "time")),
             "packetwatch_apply_timestamp_seconds": _known(_number(apply, "time")),
             "packetwatch_apply_success": _known(_number(apply, "success")),
             "packetwatch_interface_receive_discards_total": self._discards(),
@@ -88,12 +103,12 @@ class Outlook:
         """Why the filter is not what it should be, in words; nothing while a change is pending."""
         note = self._read()
         found = [
-            f"{name} is not filtered"
-            for name, (dummy, is_ours) in self._attached(note).items()
-            if not is_ours
+            _UNFILTERED.format(name)
+            for name, there in self._attached(note).items()
+            if not there.is_ours
         ]
         if _number(note, "matches") == 0 and not self._confirmed.is_change_pending():
-            found.append("the kernel does not have what is confirmed")
+            found.append(_OTHER_TABLES)
         if _number(note.get("apply"), "success") == 0:
             found.append("the last apply has failed")
         verified = _number(note, "verified")
@@ -101,8 +116,33 @@ class Outlook:
             found.append("nobody has verified the tables for hours")
         return found
 
-    def _attached(self, note: Note) -> dict[str, tuple[str, bool]]:
-        """Of each interface of confirmed state, the mode of its program and whether that is ours.
+    def drift(self) -> list[str]:
+        """What is no more as it was confirmed and made live; nothing while a change is pending.
+
+        An interface that is gone is no drift, nor is a file that somebody has edited by hand.
+        """
+        if self._confirmed.is_change_pending():
+            return []
+        note = self._read()
+        found = [
+            _UNFILTERED.format(name)
+            for name, there in self._attached(note).items()
+            if there.is_there and not there.is_ours
+        ]
+        if _number(note, "matches") == 0 and note.get("edited") is not True:
+            found.append(_OTHER_TABLES)
+        live = _number(note, "number")
+        if live is not None and live != self._confirmed.number:
+            found.append(f"state {live:.0f} is live, and {self._confirmed.number} is confirmed")
+        return found
+
+    def repair(self) -> Note:
+        """Root's last attempt to mend what had drifted; empty if there was none."""
+        found = self._read().get("heal")
+        return found if isinstance(found, dict) else {}
+
+    def _attached(self, note: Note) -> dict[str, _Attached]:
+        """What is on each interface of confirmed state.
 
         While root has noted nothing, whatever sits there is taken for ours.
         """
@@ -119,7 +159,7 @@ class Outlook:
             is_ours = bool(mode)
             if link and mode and isinstance(noted, dict):
                 is_ours = _number(noted.get(name), "program") == link.xdp_program
-            found[name] = mode or "none", is_ours
+            found[name] = _Attached(mode or "none", is_ours, link is not None)
         return found
 
     def _discards(self) -> list[Sample]:

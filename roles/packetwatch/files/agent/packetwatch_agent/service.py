@@ -19,6 +19,7 @@ from . import __version__, metrics
 from .confirmed import Confirmed
 from .control.commands import FOLLOWING, Commands, about, packets
 from .control.talkers import Talkers
+from .drift import Drift
 from .episodes import Episodes
 from .events import Event, Lines
 from .guard import Guard
@@ -61,12 +62,18 @@ class Service:
     """Everything that runs in the agent's loop, on the maps of `MAPS` by name."""
 
     def __init__(
-        self, pins: Pins, maps: t.Mapping[str, Map], settings: Settings, output: Output
+        self,
+        pins: Pins,
+        maps: t.Mapping[str, Map],
+        settings: Settings,
+        output: Output,
+        drift: Drift,
     ) -> None:
         self._pins = pins
         self._maps = maps
         self._settings = settings
         self._output = output
+        self._drift = drift
         self._started = time.time()
         self._troubles: set[str] = set()
         self._ring = RingBuffer(maps["events"])
@@ -113,6 +120,7 @@ class Service:
         self._loop.after(_PINS_PERIOD, self._check_pins)
         self._loop.after(_EPISODES_PERIOD, self._end_episodes)
         self._loop.after(LOSSES_PERIOD, self._losses.tick)
+        self._drift.watch(self._loop, self._outlook, self._look)
         self._output.say("info", f"started, version {__version__}")
         self._presence.ready("following the program")
         self._loop.run()
@@ -126,6 +134,7 @@ class Service:
         values["packetwatch_bans_total"] += metrics.by_label("origin", keeper.made)
         values |= metrics.of_build() | metrics.of_process(self._started)
         values |= self._outlook.values() | self._presence.values() | self._fill(values)
+        values |= self._drift.values()
         values |= {
             "packetwatch_bans_active": metrics.by_label("origin", keeper.active),
             "packetwatch_bans_expired_total": [({}, keeper.expired)],
@@ -178,6 +187,15 @@ class Service:
         if self._losses.grown():
             found.append("events are lost")
         return found
+
+    def _look(self) -> list[str]:
+        """What has drifted."""
+        unpinned = [
+            f"the map {name} is in use and not pinned any more"
+            for name in MAPS
+            if not self._pins.holds(name, self._maps[name])
+        ]
+        return self._outlook.drift() + unpinned
 
     def _on_lift(self, ban: Ban) -> None:
         self._keeper.lift(ban)

@@ -27,6 +27,8 @@ DEFAULTS = {
     "PW_CONTROL_SOCKET": "/run/packetwatch/control.sock",
     "PW_READERS": "packetwatch",
     "PW_ADMINS": "packetwatch-admin",
+    "PW_SELF_HEAL": "1",
+    "PW_HEAL_REQUEST": "/run/packetwatch/heal-request",
 }
 # The path goes into a request's first line as it is, and stands in quotes in an environment file.
 _URL = re.compile(
@@ -74,6 +76,10 @@ class Settings(t.NamedTuple):
     """Groups, apart by white space, that may look."""
     admins: str
     """Groups that may also change."""
+    self_heal: bool
+    """Whether to ask root to mend what has drifted."""
+    heal_request: str
+    """The file that asks for it."""
 
 
 def read(environment: t.Mapping[str, str]) -> Settings:
@@ -93,6 +99,8 @@ def read(environment: t.Mapping[str, str]) -> Settings:
         _socket("PW_CONTROL_SOCKET", values["PW_CONTROL_SOCKET"].strip()),
         values["PW_READERS"],
         values["PW_ADMINS"],
+        _switch("PW_SELF_HEAL", values["PW_SELF_HEAL"]),
+        _folder("PW_HEAL_REQUEST", values["PW_HEAL_REQUEST"]),
     )
 
 

@@ -15,6 +15,7 @@ from packetwatch_core._errors import PacketwatchError
 from . import metrics
 from .confirmed import Confirmed
 from .control.commands import WAITING, about, without_filter
+from .drift import Drift
 from .loop import IDLE, Loop
 from .outlook import Outlook
 from .output import Output
@@ -33,11 +34,17 @@ class Waiting:
     """Waits for the maps of `names`."""
 
     def __init__(
-        self, pins: Pins, names: t.Sequence[str], settings: Settings, output: Output
+        self,
+        pins: Pins,
+        names: t.Sequence[str],
+        settings: Settings,
+        output: Output,
+        drift: Drift,
     ) -> None:
         self._pins = pins
         self._names = names
         self._output = output
+        self._drift = drift
         self._started = time.time()
         self._patience = time.monotonic() + _BLIND
         self._told: set[str] = set()
@@ -59,6 +66,7 @@ class Waiting:
         if self._open() is not None:
             self._presence.begin()
             self._loop.after(_PERIOD, self._open)
+            self._drift.watch(self._loop, self._outlook, self._look)
             self._presence.ready("no filter is loaded")
             self._loop.run()
             self._presence.end()
@@ -74,6 +82,7 @@ class Waiting:
             | self._outlook.values()
             | {"packetwatch_attached": absent}
             | self._presence.values()
+            | self._drift.values()
         )
 
     def _problems(self) -> list[str]:
@@ -101,8 +110,16 @@ class Waiting:
         It sees the maps through a mount that was made when it started. Who makes them starts it
         anew, but may have died before it came to that.
         """
-        if time.monotonic() < self._patience:
-            return False
+        return time.monotonic() >= self._patience and self._is_filtered()
+
+    def _look(self) -> list[str]:
+        """What has drifted."""
+        self._interfaces()
+        found = self._outlook.drift()
+        return found or (["a filter is there, but not its maps"] if self._is_filtered() else [])
+
+    def _is_filtered(self) -> bool:
+        """Whether a program is on an interface of confirmed state."""
         try:
             modes = {link.name: link.xdp_mode for link in _netlink.links()}
         except PacketwatchError as error:

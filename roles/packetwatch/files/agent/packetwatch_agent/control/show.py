@@ -169,7 +169,8 @@ def event(line: wire.Result) -> str:
             str(line.get("event.outcome", "")),
         ]
     else:
-        words.append(str(line.get("packetwatch.prefix") or line.get("source.ip", "")))
+        about = ("packetwatch.prefix", "source.ip", "message")
+        words.append(next((str(line[name]) for name in about if line.get(name)), ""))
         if "destination.port" in line:
             words.append(f"to {line.get('destination.ip')} port {line['destination.port']}")
         if action != "connection":
