@@ -15,6 +15,7 @@ second.
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, MutableSequence
 from itertools import islice, pairwise
 from typing import NamedTuple
@@ -146,6 +147,43 @@ def unite(blocks: Blocks) -> Spans:
     if not joints:
         return Spans(starts, ends)
     return Spans(_without(starts, joints), _without(ends, [index - 1 for index in joints]))
+
+
+def split_off(blocks: Blocks, spans: Spans) -> tuple[Blocks, list[tuple[int, int]]]:
+    """Return the blocks that have no address of the spans, and first and last of each that has."""
+    if not spans.starts:
+        return blocks, []
+    hosts = sorted(blocks.hosts)
+    touching: list[tuple[int, int]] = []
+    for start, end in zip(*spans, strict=True):
+        low, high = bisect_left(hosts, start), bisect_right(hosts, end)
+        touching += [(host, host) for host in hosts[low:high]]
+        del hosts[low:high]
+    nets = list(zip(blocks.starts, blocks.ends, strict=True))
+    among = [net for net in nets if _touches(net, spans)]
+    if not touching and not among:
+        return blocks, []
+    kept = Blocks(blocks.hosts[:0], blocks.starts[:0], blocks.ends[:0])
+    kept.hosts.extend(hosts)
+    kept.starts.extend([start for start, end in nets if not _touches((start, end), spans)])
+    kept.ends.extend([end for start, end in nets if not _touches((start, end), spans)])
+    return kept, touching + among
+
+
+def _touches(net: tuple[int, int], spans: Spans) -> bool:
+    """Return whether any address from the first to the last of a net is in the spans."""
+    at = bisect_right(spans.starts, net[1]) - 1
+    return at >= 0 and spans.ends[at] >= net[0]
+
+
+def cut(start: int, end: int, bits: int) -> Iterator[tuple[int, int]]:
+    """Yield the fewest prefixes that make up a range, as (address, length)."""
+    while start <= end:
+        fits = (end - start + 1).bit_length() - 1
+        aligned = (start & -start).bit_length() - 1 if start else bits
+        free = min(fits, aligned)
+        yield start, bits - free
+        start += 1 << free
 
 
 def _without(numbers: list[int], indexes: list[int]) -> list[int]:
