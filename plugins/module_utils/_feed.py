@@ -22,18 +22,12 @@ from ._bulk import read_prefixes
 from ._digest import sha256_for
 from ._errors import InvalidInput
 from ._ranges import Blocks, Prefixes, cut, split_off
+from ._spare import KEEP_BOGONS, LeftOut, name_blocks
 from ._special import special_spans
 
-DROP_IN = "feed-"
-"""What the name of a feed's drop-in begins with."""
-KEEP_BOGONS = "# bogons: true\n"
-"""How the drop-in of a feed begins that may name special-purpose space and connected networks."""
-
-_SHOWN = 5
 _LONGEST_LINE = 4096
 _COMMENT = re.compile(r"[#;].*|//.*")
 _BETWEEN = re.compile(r"[\s,;-]+")
-_BITS = ((4, 32), (6, 128))
 
 
 class Format(t.NamedTuple):
@@ -42,13 +36,6 @@ class Format(t.NamedTuple):
     name: str = "plain"
     column: str = "1"
     delimiter: str = ","
-
-
-class LeftOut(t.NamedTuple):
-    """Entries that were left out: how many, and the first of them."""
-
-    count: int
-    examples: list[str]
 
 
 class Copy(t.NamedTuple):
@@ -91,26 +78,10 @@ def digest_text(text: str) -> str:
     return str(check.hexdigest())
 
 
-def tell_block(family: int, bits: int, block: tuple[int, int]) -> str:
-    """The text of a prefix, or of a range that is none, from its first and last address."""
-    parts = list(cut(*block, bits))
-    if len(parts) == 1:
-        return format_prefix(Prefix(family, *parts[0]))
-    return "-".join(format_prefix(Prefix(family, end, bits)) for end in block)
-
-
 def _leave_out_special(found: Prefixes) -> LeftOut:
-    count, examples = 0, []
-    for family, bits in _BITS:
-        blocks = found.v4 if family == 4 else found.v6
-        kept, out = split_off(blocks, special_spans(family))
-        if family == 4:
-            found.v4 = kept
-        else:
-            found.v6 = kept
-        count += len(out)
-        examples += [tell_block(family, bits, block) for block in out[:_SHOWN]]
-    return LeftOut(count, examples[:_SHOWN])
+    found.v4, out4 = split_off(found.v4, special_spans(4))
+    found.v6, out6 = split_off(found.v6, special_spans(6))
+    return name_blocks(out4, out6)
 
 
 def _lines(blocks: Blocks, family: int, bits: int) -> list[str]:

@@ -23,7 +23,7 @@ from ._alarm import Alarm
 from ._compile import Compiler
 from ._errors import InvalidInput, PacketwatchError, Pending, Returned
 from ._generation import build, capacity_for
-from ._lists import Lists, check_protected, compile_lists, is_current
+from ._lists import Lists, check_protected, compile_lists, digest_of, is_current
 from ._loaded import Loaded, check_memory
 from ._pending import AT_ONCE, Change, Record, Terms
 from ._pins import Paths, Pins, check_bpffs
@@ -32,15 +32,17 @@ from ._prog import attached
 from ._results import UNKNOWN, Attachment, Outcome, Plan
 from ._settings import read_settings
 from ._source import flatten
+from ._spare import NOTHING, has_feeds, lasting, read_note, spared_now, write_note
 from ._store import MODES, State, Store, check_interface
 
 if t.TYPE_CHECKING:
     from ._compile import Bytecode
     from ._deadline import Deadline
     from ._edits import Edit
-    from ._generation import Image
+    from ._generation import Areas, Image
     from ._hand_bans import BanChange
     from ._libbpf import Map
+    from ._spare import FeedReport, Spared
     from ._status import Status
     from ._types import Run
 
@@ -145,7 +147,16 @@ class Host:
 
         if self.pending():
             return []
-        return verify(self.store, self.pins, self._status, self._patience)
+        return verify(self.store, self.pins, self._status, self._patience, self._compile_alike)
+
+    def _compile_alike(self, state: State) -> Lists:
+        """Compile lists with the same exceptions for feeds as what is live, if it is of these."""
+        if not has_feeds(state):
+            return compile_lists(state)
+        note = read_note(self.paths.spared)
+        if note.lists != digest_of(state).hex():
+            return compile_lists(state, self._spared_now())
+        return compile_lists(state, note.spared)
 
     @property
     def _status(self) -> Status:
@@ -170,6 +181,8 @@ class Host:
         """Let the agent know what is live now. A change is no failure since that is one."""
         with contextlib.suppress(PacketwatchError, OSError):
             number = change.number if change else self.store.number()
+            if lists:
+                write_note(self.paths.spared, lists.note)
             self._status.applied(loaded, number, image, lists)
 
     def _declare(self, state: State) -> None:
@@ -188,16 +201,12 @@ class Host:
             digest_before = current.digest
             code = current.header["bytecode"]
             live = current.areas() if loaded.active else None
-        lists: Lists | None = None
-        areas = live
-        if areas is None or not is_current(areas, after):
-            lists = compile_lists(after)
-            areas = lists.areas
-            if not force and (after.allow, after.deny) != (before.allow, before.deny):
-                lasting = areas
-                if any("expires=" in text for text in after.allow.values()):
-                    lasting = compile_lists(after, for_good=True).areas
-                check_protected(lasting, self._protection())
+        areas, lists = self._tables(loaded, live, after)
+        if lists and not force and (after.allow, after.deny) != (before.allow, before.deny):
+            for_good = areas
+            if any("expires=" in text for text in after.allow.values()):
+                for_good = compile_lists(after, lists.note.spared, for_good=True).areas
+            check_protected(for_good, self._protection())
         image = build(areas, policies, loaded.ifindexes, code)
         if edit:
             _attach.check_listeners(policies, loaded.ifindexes)
@@ -214,6 +223,7 @@ class Host:
             counts=lists.counts if lists else _count(after),
             states=(before, after),
             live=loaded.active,
+            feeds=lists.note.report if lists else self._feeds(areas),
         )
         # Lists whose text changed but whose tables did not still need their digest renewed.
         renew = apply or lists is not None
@@ -450,12 +460,37 @@ class Host:
     ) -> tuple[Image, Lists | None]:
         """The image, and the lists if those had to be compiled."""
         with loaded.generation() as current:
-            areas = current.areas()
-        lists = None
-        if not is_current(areas, state):
-            lists = compile_lists(state)
-            areas = lists.areas
+            areas, lists = self._tables(loaded, current.areas(), state)
         return build(areas, resolve_policies(state.policy), ifindexes, code), lists
+
+    def _tables(
+        self, loaded: Loaded, live: Areas | None, state: State
+    ) -> tuple[Areas, Lists | None]:
+        """The live tables if they are still what the lists make, else such as are, with their lists."""
+        spared = self._spared(loaded) if has_feeds(state) else {}
+        if live is not None and is_current(live, state):
+            note = read_note(self.paths.spared) if spared else NOTHING
+            known = (
+                note.lists == live.lists.hex() and lasting(spared).items() <= note.spared.items()
+            )
+            if known or not spared:
+                return live, None
+        lists = compile_lists(state, spared)
+        return lists.areas, lists
+
+    def _spared(self, loaded: Loaded) -> Spared:
+        """Whom feeds must not deny. While nothing is filtered there may be no network yet, as at
+        boot: then those of before count too, or it could not come up."""
+        before = {} if loaded.active else lasting(read_note(self.paths.spared).spared)
+        return before | self._spared_now()
+
+    def _spared_now(self) -> Spared:
+        return spared_now(_protect.read_network(), self._protection())
+
+    def _feeds(self, areas: Areas) -> FeedReport:
+        """What was left out of feeds when these tables were made."""
+        note = read_note(self.paths.spared)
+        return note.report if note.lists == areas.lists.hex() else NOTHING.report
 
     # Changes that wait to be confirmed
 

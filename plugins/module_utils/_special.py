@@ -48,7 +48,7 @@ SPECIAL: t.Final[dict[str, str]] = {
 }
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def special_spans(family: int) -> Spans:
     """The special-purpose addresses of a family (4 or 6)."""
     prefixes = [parse_prefix(text) for text in SPECIAL]

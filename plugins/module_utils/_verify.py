@@ -12,7 +12,6 @@ import socket
 import typing as t
 
 from ._generation import build
-from ._lists import compile_lists
 from ._loaded import Loaded
 from ._policy import resolve_policies
 
@@ -23,7 +22,13 @@ if t.TYPE_CHECKING:
     from ._store import State, Store
 
 
-def verify(store: Store, pins: Pins, status: Status, patience: float) -> list[str]:
+def verify(
+    store: Store,
+    pins: Pins,
+    status: Status,
+    patience: float,
+    compile_lists: t.Callable[[State], Lists],
+) -> list[str]:
     """What is wrong, if anything; noted for the agent too."""
     while True:
         # This takes long, maybe at the lowest priority: nobody shall wait for it.
@@ -42,6 +47,7 @@ def _compare(pins: Pins, status: Status, number: int, state: State, lists: Lists
         problems = status.verified(loaded, number, image, lists, _count_tracks(pins))
         there = {name for dummy, name in socket.if_nameindex()}
         missing = sorted((set(state.interfaces) & there) - set(loaded.ifindexes))
+    problems += [f"{name} is left out: {why}" for name, why in lists.note.report.broken.items()]
     return [f"{name} is not filtered" for name in missing] + problems
 
 
