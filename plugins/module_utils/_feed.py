@@ -19,7 +19,7 @@ import typing as t
 
 from ._address import Prefix, format_prefix, parse_address, parse_prefix
 from ._bulk import read_prefixes
-from ._digest import sha256_for
+from ._digest import digest_text
 from ._errors import InvalidInput
 from ._ranges import Blocks, Prefixes, cut, split_off
 from ._spare import KEEP_BOGONS, LeftOut, name_blocks
@@ -69,13 +69,6 @@ def read_feed(data: bytes, kind: Format, name: str, bogons: bool = False) -> Cop
         )
     drop_in = "".join([KEEP_BOGONS if bogons else "", "\n".join(lines), "\n"])
     return Copy(drop_in, digest_text(drop_in), len(lines), left_out)
-
-
-def digest_text(text: str) -> str:
-    """SHA-256 of a drop-in's text, by which a copy is pinned."""
-    check = sha256_for(len(text))
-    check.update(text.encode())
-    return str(check.hexdigest())
 
 
 def _leave_out_special(found: Prefixes) -> LeftOut:
