@@ -117,6 +117,15 @@ def _spans(prefixes: t.Iterable[Prefix], family: int) -> Spans:
     return unite(Blocks([], [prefix.value for prefix in own], [prefix.last for prefix in own]))
 
 
+def unknown_networks(path: str, found: t.Iterable[_protect.Net]) -> set[str]:
+    """Networks that the live tables were compiled without, if they have feeds, as text."""
+    note = read_note(path)
+    if note == NOTHING:
+        return set()
+    prefixes = {from_mapped(address, length) for length, address in found}
+    return {format_prefix(prefix) for prefix in prefixes - note.spared.keys()}
+
+
 # On disk
 
 
@@ -131,7 +140,10 @@ def write_note(path: str, note: Note) -> None:
     for name, (count, examples) in sorted(note.report.left_out.items()):
         lines.append(f"{_LEFT_OUT} {name} {count} {' '.join(examples)}")
     lines += [f"{_BROKEN} {name} {why}" for name, why in sorted(note.report.broken.items())]
-    os.makedirs(os.path.dirname(path), exist_ok=True)
+    folder = os.path.dirname(path)
+    if not os.path.isdir(folder):
+        os.makedirs(folder)
+        os.chmod(folder, 0o755)
     replace_file(path, "".join(f"{line}\n" for line in lines), 0o644)
 
 
