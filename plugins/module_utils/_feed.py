@@ -27,6 +27,7 @@ from ._special import special_spans
 
 _LONGEST_LINE = 4096
 _COMMENT = re.compile(r"[#;].*|//.*")
+_MORE = re.compile(r"^.*[^ \t\r\n][ \t]+[^ \t\r\n].*$", re.MULTILINE)
 _BETWEEN = re.compile(r"[\s,;-]+")
 
 
@@ -58,8 +59,6 @@ def read_feed(data: bytes, kind: Format, name: str, bogons: bool = False) -> Cop
     where = f"feed {name}"
     _check_lines(text, where)
     found = _READERS[kind.name](text, kind, where)
-    if found.expired or found.next_expiry is not None:
-        raise InvalidInput(f"{where}: an entry expires, which entries of feeds cannot")
     left_out = LeftOut(0, []) if bogons else _leave_out_special(found)
     lines = [*_lines(found.v4, 4, 32), *_lines(found.v6, 6, 128)]
     if not lines:
@@ -197,7 +196,15 @@ def _add_range(found: Prefixes, words: list[str]) -> None:
 
 def _read_words(words: list[str], where: str) -> Prefixes:
     """Read one address or prefix a line."""
-    return read_prefixes("\n".join(words), where, 0, True, "deny")
+    text = "\n".join(words)
+    more = _MORE.search(text)
+    if more:
+        line = text.count("\n", 0, more.start()) + 1
+        raise InvalidInput(
+            f"{where}, line {line}: {more[0].strip()!r} is more than an address or a prefix: look at "
+            "it, another format may fit"
+        )
+    return read_prefixes(text, where, 0, True, "deny")
 
 
 def _is_address(word: str) -> bool:
