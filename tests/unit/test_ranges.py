@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from array import array
 from random import Random
 
@@ -23,8 +24,10 @@ from packetwatch_core._ranges import (
     Spans,
     combine,
     compile_ranges,
+    cut,
     ranges_of,
     runs,
+    split_off,
     start_words,
     unite,
 )
@@ -182,3 +185,29 @@ def test_prefixes_of_two_lists_add_up() -> None:
     assert other.next_expiry == 7.0
     assert list(one.v4.hosts) == [7, 8]
     assert list(one.v6.ends) == [LAST6]
+
+
+def test_blocks_are_split_by_whether_they_touch() -> None:
+    random = Random(7)
+    for _round in range(300):
+        blocks, others = random_blocks(random, 12), random_blocks(random, 3)
+        taken = {a for s, e in zip(*unite(others)) for a in range(s, e + 1)}
+        kept, touching = split_off(blocks, unite(others))
+        pairs = [*((h, h) for h in blocks.hosts), *zip(blocks.starts, blocks.ends)]
+        left = [*((h, h) for h in kept.hosts), *zip(kept.starts, kept.ends)]
+        expected = [pair for pair in pairs if taken.isdisjoint(range(pair[0], pair[1] + 1))]
+        assert sorted(left) == sorted(expected)
+        assert sorted(left + touching) == sorted(pairs)
+
+
+def test_a_range_is_cut_into_the_fewest_prefixes() -> None:
+    for start in range(SMALL + 1):
+        for end in range(start, SMALL + 1):
+            expected = ipaddress.summarize_address_range(
+                ipaddress.IPv4Address(start), ipaddress.IPv4Address(end)
+            )
+            assert list(cut(start, end, 32)) == [
+                (int(net.network_address), net.prefixlen) for net in expected
+            ]
+    assert list(cut(0, LAST4, 32)) == [(0, 0)]
+    assert list(cut(0, LAST6, 128)) == [(0, 0)]
