@@ -223,11 +223,15 @@ class Host:
             counts=lists.counts if lists else _count(after),
             states=(before, after),
             live=loaded.active,
-            feeds=lists.note.report if lists else self._feeds(areas),
+            feeds=lists.note.report if lists else self.feeds(),
         )
         # Lists whose text changed but whose tables did not still need their digest renewed.
         renew = apply or lists is not None
         return _Draft(plan, after, image, lists, before != after, renew, apply)
+
+    def feeds(self) -> FeedReport:
+        """What was left out of feeds when the live tables were made."""
+        return read_note(self.paths.spared).report
 
     # Interfaces
 
@@ -486,11 +490,6 @@ class Host:
 
     def _spared_now(self) -> Spared:
         return spared_now(_protect.read_network(), self._protection())
-
-    def _feeds(self, areas: Areas) -> FeedReport:
-        """What was left out of feeds when these tables were made."""
-        note = read_note(self.paths.spared)
-        return note.report if note.lists == areas.lists.hex() else NOTHING.report
 
     # Changes that wait to be confirmed
 

@@ -101,6 +101,7 @@ def compile_lists(state: State, spared: Spared | None = None, *, for_good: bool 
         "ranges_ipv6": tables.ranges6,
         "pages": 1 + tables.pages,
         "left_out": sum(item.count for item in feeds.left_out.values()),
+        "broken_feeds": len(feeds.broken),
     }
     next_expiry = math.ceil(min(expiries)) if expiries else 0
     digest = digest_of(state)

@@ -90,8 +90,7 @@ def lasting(spared: Spared) -> Spared:
 
 def leave_out(found: Prefixes, text: str, spared: Spared) -> LeftOut:
     """Take entries that hit one of the spared off a feed's prefixes; says which."""
-    kept = _CONNECTED if text.startswith(KEEP_BOGONS) else ""
-    wanted = [prefix for prefix, kind in spared.items() if kind != kept]
+    wanted = _spared_by(text, spared)
     found.v4, out4 = split_off(found.v4, _spans(wanted, 4))
     found.v6, out6 = split_off(found.v6, _spans(wanted, 6))
     found.entries -= len(out4) + len(out6)
@@ -110,6 +109,24 @@ def _name_block(family: int, block: tuple[int, int]) -> str:
     if len(parts) == 1:
         return format_prefix(Prefix(family, *parts[0]))
     return "-".join(format_prefix(Prefix(family, end, BITS[family])) for end in block)
+
+
+def is_left_out(kind: str, owner: str, text: str, prefix: Prefix, note: Note) -> bool:
+    """Whether an entry of a drop-in is not in force for being in a feed."""
+    if owner in note.report.broken:
+        return True
+    if kind != "deny" or not is_feed(owner):
+        return False
+    return any(
+        other.family == prefix.family and other.value <= prefix.last and prefix.value <= other.last
+        for other in _spared_by(text, note.spared)
+    )
+
+
+def _spared_by(text: str, spared: Spared) -> list[Prefix]:
+    """Those of the spared that a feed must not hit."""
+    kept = _CONNECTED if text.startswith(KEEP_BOGONS) else ""
+    return [prefix for prefix, kind in spared.items() if kind != kept]
 
 
 def _spans(prefixes: t.Iterable[Prefix], family: int) -> Spans:

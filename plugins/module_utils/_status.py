@@ -25,7 +25,7 @@ if t.TYPE_CHECKING:
     from ._lists import Lists
     from ._loaded import Loaded
 
-_COUNTED = ("allow", "deny", "ranges_ipv4", "ranges_ipv6")
+_COUNTED = ("allow", "deny", "ranges_ipv4", "ranges_ipv6", "left_out", "broken_feeds")
 
 
 class Status:

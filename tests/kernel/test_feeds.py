@@ -7,13 +7,19 @@
 from __future__ import annotations
 
 import os
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
+from random import Random
 
 import pytest
 from kernel.agent_process import AgentProcess
-from kernel.hosting import DENIED, XDP_DROP, XDP_PASS, Site, ip, wait
+from kernel.hosting import DENIED, FULL, XDP_DROP, XDP_PASS, Site, ip, wait
 
+from packetwatch_agent.control import truth, why
+from packetwatch_core._address import parse_prefix
 from packetwatch_core._edits import set_lists
+from packetwatch_core._feed import Format, read_feed
+from packetwatch_core._feed_edits import FeedEdit, Wish
 from packetwatch_core._results import Plan
 from packetwatch_core._spare import KEEP_BOGONS, read_note
 
@@ -145,6 +151,51 @@ def test_a_note_that_cannot_be_read_is_made_anew(filtered: Site) -> None:
     Path(filtered.paths.spared).write_text("connected 45.1.2.0/99\n")
     assert not filtered.host.apply().changed
     assert read_note(filtered.paths.spared).report.left_out == {FEED: (1, ["45.1.2.0/28"])}
+
+
+def test_root_is_told_why_a_feed_lets_an_address_pass(filtered: Site, tmp_path: Path) -> None:
+    connect()
+    feed(filtered)
+    note = read_note(filtered.paths.spared)
+    dummy, state = filtered.host.store.read_current()
+    found = why.declared(state, parse_prefix(NEIGHBOUR), note)
+    assert found["verdict"] == "none"
+    assert [(item["owner"], item["in_force"]) for item in found["entries"]] == [(FEED, False)]
+    assert truth.status(filtered.host)["problems"] == []
+    drop_in(filtered).write_text("45.9.9\n")
+    filtered.host.apply()
+    (problem,) = truth.status(filtered.host)["problems"]
+    assert problem.startswith(f"{FEED} is left out: deny.d/{FEED}.list, line 1")
+
+
+def test_a_feed_as_large_as_they_come(filtered: Site) -> None:
+    """56,000 prefixes and 1.8 million addresses."""
+    share = 1.0 if FULL else 0.01
+    random = Random(56)
+    connect("45.1.2.1")
+    lines = [
+        f"{random.randrange(1, 224)}.{random.randrange(256)}.{i & 255}.0/24"
+        for i in range(int(56_000 * share))
+    ]
+    lines += [
+        str(IPv4Address(random.randrange(1 << 24, 224 << 24)))
+        for dummy in range(int(1_800_000 * share))
+    ]
+    published = "# theirs\n" + "\n".join([*lines, "45.1.2.7", "45.1.0.0/16"])
+    copy = read_feed(published.encode(), Format("ipset"), "x")
+    assert copy.left_out.count > 100 * share
+    edit = FeedEdit([Wish("x", "deny", copy.text, 50)])
+    plan = filtered.host.apply(edit)
+    assert plan.counts["deny"] + plan.counts["left_out"] == copy.entries + 1
+    assert plan.counts["left_out"] >= 2
+    kept = random.sample(copy.text.split(), 200)
+    for prefix in map(parse_prefix, kept):
+        address = IPv4Address(prefix.value)
+        expected = XDP_PASS if address in IPv4Network("45.1.2.0/24") else XDP_DROP
+        assert filtered.verdict(str(address)) == expected
+    assert filtered.verdict("45.1.2.7") == XDP_PASS
+    assert not filtered.host.apply(edit).changed
+    assert filtered.host.verify() == []
 
 
 def test_the_agent_asks_for_an_apply(filtered: Site, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from packetwatch_core._spare import (
     LeftOut,
     Note,
     Spared,
+    is_left_out,
     lasting,
     read_note,
     spared_now,
@@ -85,6 +86,22 @@ def test_allow_lists_and_other_owners_keep_theirs() -> None:
 
 def test_a_feed_may_keep_connected_networks_but_no_protected_address() -> None:
     assert left_out(f"{KEEP_BOGONS}45.1.2.7\n45.9.9.1\n") == ["45.9.9.1"]
+
+
+@pytest.mark.parametrize(
+    ("entry", "owner", "kind", "expected"),
+    [
+        ("45.1.0.0/16", "feed-x", "deny", True),
+        ("45.9.9.1", "feed-x", "deny", True),
+        ("45.7.7.7", "feed-x", "deny", False),
+        ("45.1.2.7", "feed-x", "allow", False),
+        ("45.1.2.7", "ansible", "deny", False),
+        ("45.7.7.7", "feed-y", "allow", True),
+    ],
+)
+def test_whether_an_entry_is_in_force(entry: str, owner: str, kind: str, expected: bool) -> None:
+    note = Note("ab12", SPARED, FeedReport({}, {"feed-y": "damaged"}))
+    assert is_left_out(kind, owner, f"{entry}\n", parse_prefix(entry), note) is expected
 
 
 def test_the_tables_go_without_them_and_the_counts_too() -> None:
