@@ -9,7 +9,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: _feeds
 short_description: Give a host its feeds, all of them in one change
-version_added: 0.2.0
+version_added: 0.1.0
 author:
   - Packetwatch authors (@packetwatch)
 description:

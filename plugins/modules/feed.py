@@ -9,7 +9,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: feed
 short_description: Fetch a list that somebody publishes, check it, and make a list of it that hosts can be given
-version_added: 0.2.0
+version_added: 0.1.0
 author:
   - Packetwatch authors (@packetwatch)
 description:
