@@ -63,7 +63,7 @@ def read_feed(data: bytes, kind: Format, name: str, bogons: bool = False) -> Cop
     lines = [*_lines(found.v4, 4, 32), *_lines(found.v6, 6, 128)]
     if not lines:
         raise InvalidInput(
-            f"{where} is empty, but for {left_out.count} entries in special-purpose space: if that is "
+            f"{where} is empty, but for {left_out.total} entries in special-purpose space: if that is "
             "what you want, take the feed away"
         )
     drop_in = "".join([KEEP_BOGONS if bogons else "", "\n".join(lines), "\n"])

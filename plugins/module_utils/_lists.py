@@ -85,7 +85,7 @@ def compile_lists(state: State, spared: Spared | None = None, *, for_good: bool 
                 continue
             if spared and kind == "deny" and is_feed(name):
                 left_out = leave_out(own, text, spared)
-                if left_out.count:
+                if left_out.total:
                     feeds.left_out[name] = left_out
             union.add(own)
         found[kind] = union
@@ -100,7 +100,7 @@ def compile_lists(state: State, spared: Spared | None = None, *, for_good: bool 
         "ranges_ipv4": tables.ranges4,
         "ranges_ipv6": tables.ranges6,
         "pages": 1 + tables.pages,
-        "left_out": sum(item.count for item in feeds.left_out.values()),
+        "left_out": sum(item.total for item in feeds.left_out.values()),
         "broken_feeds": len(feeds.broken),
     }
     next_expiry = math.ceil(min(expiries)) if expiries else 0

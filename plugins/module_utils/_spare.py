@@ -43,7 +43,7 @@ Spared = dict[Prefix, str]
 class LeftOut(t.NamedTuple):
     """Entries that were left out: how many, and the first of them."""
 
-    count: int
+    total: int
     examples: list[str]
 
 
@@ -154,8 +154,8 @@ def write_note(path: str, note: Note) -> None:
         return
     lines = [f"{_LISTS} {note.lists}"]
     lines += [f"{kind} {format_prefix(prefix)}" for prefix, kind in sorted(note.spared.items())]
-    for name, (count, examples) in sorted(note.report.left_out.items()):
-        lines.append(f"{_LEFT_OUT} {name} {count} {' '.join(examples)}")
+    for name, (total, examples) in sorted(note.report.left_out.items()):
+        lines.append(f"{_LEFT_OUT} {name} {total} {' '.join(examples)}")
     lines += [f"{_BROKEN} {name} {why}" for name, why in sorted(note.report.broken.items())]
     folder = os.path.dirname(path)
     if not os.path.isdir(folder):
@@ -173,8 +173,8 @@ def read_note(path: str) -> Note:
                 if kind == _LISTS:
                     lists = word
                 elif kind == _LEFT_OUT:
-                    count, *examples = rest[0].split()
-                    report.left_out[word] = LeftOut(int(count), examples)
+                    total, *examples = rest[0].split()
+                    report.left_out[word] = LeftOut(int(total), examples)
                 elif kind == _BROKEN:
                     report.broken[word] = rest[0].strip()
                 else:

@@ -84,10 +84,10 @@ feeds:
   description:
     - What became of each feed, by name. Its C(status) is V(current), V(kept) (the last good copy stays), V(missing) (there never was
       one) or V(broken) (what is on disk is damaged); C(reason) says why.
-    - C(entries) counts those of the list, and C(left_out) those of them that hit this host (C(count), C(examples)).
+    - C(entries) counts those of the list, and C(left_out) those of them that hit this host (C(total), C(examples)).
   returned: when the host lacks nothing
   type: dict
-  sample: {"example": {"status": "current", "reason": "", "entries": 10200, "left_out": {"count": 0, "examples": []}}}
+  sample: {"example": {"status": "current", "reason": "", "entries": 10200, "left_out": {"total": 0, "examples": []}}}
 lacks:
   description: Feeds whose copies are not here. Nothing was changed.
   returned: when the host lacks some

@@ -15,7 +15,7 @@ author:
 description:
   - Runs where the list is to be fetched from, on the controller as a rule, once for all hosts. The file that it leaves has its
     digest for a name, so all hosts of a run get the same copy.
-  - The playbook P(packetwatch.xdp.site#playbook) does this for all feeds of O(packetwatch.xdp.packetwatch#role:packetwatch_feeds).
+  - The playbook C(packetwatch.xdp.site) does this for all feeds of O(packetwatch.xdp.packetwatch#role:main:packetwatch_feeds).
     Use the module by itself where you use M(packetwatch.xdp.access_lists) by itself.
   - Fails if the feed cannot be had, is too large or too old, is not what the checksum says, or has one line that cannot be read.
     No part of such a feed is used.
@@ -170,10 +170,10 @@ entries:
   type: int
   sample: 10200
 left_out:
-  description: Entries in special-purpose space that were left out, how many (C(count)) and the first of them (C(examples)).
+  description: Entries in special-purpose space that were left out, how many (C(total)) and the first of them (C(examples)).
   returned: success
   type: dict
-  sample: {"count": 1, "examples": ["10.0.0.0/8"]}
+  sample: {"total": 1, "examples": ["10.0.0.0/8"]}
 unavailable:
   description: Whether the feed itself is at fault, and not what the task says of it.
   returned: failure

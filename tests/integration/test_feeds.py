@@ -126,7 +126,7 @@ def test_a_page_becomes_a_list(fetch: Any, publisher: Publisher) -> None:
     assert done["digest"] == hashlib.sha256(Path(done["path"]).read_bytes()).hexdigest()
     assert Path(done["path"]).name == f"{done['digest']}.list"
     assert (done["changed"], done["entries"], done["list"]) == (True, 2, "deny")
-    assert done["left_out"] == {"count": 1, "examples": ["10.0.0.1"]}
+    assert done["left_out"] == {"total": 1, "examples": ["10.0.0.1"]}
     assert fetch()["changed"] is False
 
 

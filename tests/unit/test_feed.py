@@ -158,11 +158,11 @@ def test_special_purpose_space_is_left_out(special: str) -> None:
     neighbours = ["45.9.148.7", "2a06:e480::7"]
     found = read("\n".join([special, wide, inside, *neighbours]))
     assert found.text.splitlines() == neighbours
-    assert found.left_out.count == 3
+    assert found.left_out.total == 3
     assert set(found.left_out.examples) == {special, wide, inside}
     kept = read(f"{special}\n{inside}", bogons=True)
     assert kept.text.startswith(KEEP_BOGONS) and kept.entries == 2
-    assert kept.left_out.count == 0
+    assert kept.left_out.total == 0
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ def test_one_that_was_brought_is_taken(run: Any, host: Any, tmp_path: Path) -> N
         "status": "current",
         "reason": "",
         "entries": 1,
-        "left_out": {"count": 0, "examples": []},
+        "left_out": {"total": 0, "examples": []},
     }
 
 
