@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import typing as t
 
+from ansible.errors import AnsibleActionFail
 from ansible_collections.packetwatch.xdp.plugins.plugin_utils._confirm import ChangeAction
 from ansible_collections.packetwatch.xdp.plugins.plugin_utils._transfer import Brought
 
@@ -31,11 +32,14 @@ class ActionModule(ChangeAction):
         return {}
 
     def execute(self, arguments: Arguments, task_vars: dict[str, t.Any] | None) -> Result:
-        copies = arguments.pop("copies")
-        feeds = [
-            {"name": name} | {key: copies[name][key] for key in _TOLD}
-            for name in arguments.pop("names")
-        ]
+        copies, names = arguments.pop("copies"), arguments.pop("names")
+        for name in names:
+            if name not in copies:
+                raise AnsibleActionFail(
+                    f"feed {name} was not fetched by the first play: it looks at variables of the "
+                    "inventory and of the command line, so declare packetwatch_feeds there"
+                )
+        feeds = [{"name": name} | {key: copies[name][key] for key in _TOLD} for name in names]
         arguments = arguments | {"feeds": feeds}
         result = super().execute(arguments, task_vars)
         lacks = result.get("lacks")

@@ -48,7 +48,7 @@ def gather(declared: t.Mapping[str, t.Any]) -> dict[str, Feed]:
 class ActionModule(ActionBase):
     """Gathers what hosts declare, and runs the module on each of it."""
 
-    _VALID_ARGS = frozenset({"hosts", "urls"})
+    _VALID_ARGS = frozenset({"hosts", "feeds"})
 
     def run(
         self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None
@@ -57,19 +57,16 @@ class ActionModule(ActionBase):
         result: dict[str, t.Any] = super().run(tmp, task_vars)
         arguments = self._task.args
         task_vars = task_vars or {}
+        hosts = arguments.get("hosts") or []
         try:
-            feeds = gather(
-                {
-                    host: task_vars["hostvars"][host].get(_VARIABLE) or []
-                    for host in arguments["hosts"]
-                }
-            )
-        except (KeyError, ValueError) as error:
+            if hosts:
+                variables = task_vars["hostvars"]
+                feeds = gather({host: variables[host].get(_VARIABLE) or [] for host in hosts})
+            else:
+                feeds = gather({task_vars["inventory_hostname"]: arguments.get("feeds") or []})
+        except ValueError as error:
             raise AnsibleActionFail(f"{error} (nothing was changed)") from error
-        copies = {
-            name: self._copy(feed, arguments.get("urls", True), task_vars)
-            for name, feed in feeds.items()
-        }
+        copies = {name: self._copy(feed, bool(hosts), task_vars) for name, feed in feeds.items()}
         problems = [copy["problem"] for copy in copies.values() if copy["problem"]]
         return result | {"changed": False, "feeds": copies, "warnings": problems}
 

@@ -40,14 +40,15 @@ attributes:
     platforms: posix
 options:
   hosts:
-    description: The hosts whose feeds are wanted.
+    description: The hosts of the run, whose variables are looked at.
     type: list
     elements: str
-    required: true
-  urls:
-    description: Whether to fetch feeds that have a C(url). Otherwise they count as such that cannot be had.
-    type: bool
-    default: true
+  feeds:
+    description:
+      - The feeds of one host, where there was no play before that has fetched them. Those that have a C(url) count as such that
+        cannot be had.
+    type: list
+    elements: dict
 """
 
 EXAMPLES = r"""
@@ -74,8 +75,8 @@ from ansible.module_utils.basic import AnsibleModule
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            "hosts": {"type": "list", "elements": "str", "required": True},
-            "urls": {"type": "bool", "default": True},
+            "hosts": {"type": "list", "elements": "str"},
+            "feeds": {"type": "list", "elements": "dict"},
         },
         supports_check_mode=True,
     )

@@ -14,12 +14,14 @@ from random import Random
 import pytest
 from kernel.agent_process import AgentProcess
 from kernel.hosting import DENIED, FULL, XDP_DROP, XDP_PASS, Site, ip, wait
+from kernel.timers import Timers
 
 from packetwatch_agent.control import truth, why
 from packetwatch_core._address import parse_prefix
 from packetwatch_core._edits import set_lists
 from packetwatch_core._feed import Format, read_feed
 from packetwatch_core._feed_edits import FeedEdit, Wish
+from packetwatch_core._pending import Terms
 from packetwatch_core._results import Plan
 from packetwatch_core._spare import KEEP_BOGONS, read_note
 
@@ -134,6 +136,21 @@ def test_a_damaged_feed_leaves_the_other_lists_alone(
     assert filtered.verdict("45.7.7.7") == XDP_DROP, "others can still be changed"
     feed(filtered)
     assert filtered.verdict(LISTED) == XDP_DROP
+    assert filtered.host.verify() == []
+
+
+def test_a_feed_that_is_not_confirmed_goes_with_its_exceptions(filtered: Site) -> None:
+    timers = Timers(filtered)
+    connect()
+    feed(filtered)
+    edit = FeedEdit([Wish("x", "deny", f"45.1.2.64/28\n{DENIED}\n", -1)])
+    pending = timers.host.apply(edit, terms=Terms(60, "", "a test")).pending
+    assert pending
+    assert filtered.verdict(LISTED) == XDP_PASS
+    assert timers.host.roll_back(pending.token).changed
+    assert filtered.verdict(LISTED) == XDP_DROP
+    assert filtered.verdict(NEIGHBOUR) == XDP_PASS
+    assert filtered.host.feeds().left_out == {FEED: (1, ["45.1.2.0/28"])}
     assert filtered.host.verify() == []
 
 
