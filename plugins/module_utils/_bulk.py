@@ -51,8 +51,9 @@ def read_prefixes(
     now: float,
     clock_synchronised: bool,
     kind: Literal["allow", "deny"],
+    union: Prefixes | None = None,
 ) -> Prefixes:
-    """Return what a list file holds at the Unix time now.
+    """Return what a list file holds at the Unix time now, added to what a union holds already.
 
     Expired entries are left out. While the clock is not synchronised, an allow that ever expires
     stays out and a deny that ever expires stays in. Raises InvalidInput, which names the file (as
@@ -62,7 +63,7 @@ def read_prefixes(
         # A comment may be in any encoding; an address with a replaced character is refused below.
         text = text.decode("utf-8", "replace")
     clock = _Clock(now, clock_synchronised, kind)
-    found = Prefixes()
+    found = Prefixes() if union is None else union
     for piece, first_line in _pieces(text.removeprefix(BYTE_ORDER_MARK)):
         try:
             found.add(_read_piece(piece, clock))
@@ -96,10 +97,12 @@ def _read_piece(piece: str, clock: _Clock) -> Prefixes:
     lines = [line for line in lines if line]
     found.entries += len(lines)
     if ":" in piece:
-        _read_hosts6([line for line in lines if ":" in line and "/" not in line], found.v6)
+        wide = [line for line in lines if ":" in line]
+        lines = [line for line in lines if ":" not in line] if len(wide) < len(lines) else []
         if "/" in piece:
-            _read_nets6([line for line in lines if ":" in line and "/" in line], found.v6)
-        lines = [line for line in lines if ":" not in line]
+            _read_nets6([line for line in wide if "/" in line], found.v6)
+            wide = [line for line in wide if "/" not in line]
+        _read_hosts6(wide, found.v6)
     if "/" in piece:
         _read_nets4([line for line in lines if "/" in line], found.v4)
         lines = [line for line in lines if "/" not in line]
@@ -111,7 +114,7 @@ def _read_hosts4(lines: list[str], blocks: Blocks) -> None:
     numbers = array("I", b"".join([inet_pton(AF_INET, line) for line in lines]))
     if sys.byteorder == "little":
         numbers.byteswap()
-    blocks.hosts.extend(numbers)
+    blocks.hosts.extend(numbers.tolist())
 
 
 def _read_hosts6(lines: list[str], blocks: Blocks) -> None:
@@ -173,8 +176,8 @@ def _holds(expiry: float, found: Prefixes, clock: _Clock) -> bool:
 
 def _add_prefix(prefix: Prefix, found: Prefixes) -> None:
     blocks = found.v4 if prefix.family == 4 else found.v6
-    blocks.starts.append(prefix.value)
-    blocks.ends.append(prefix.last)
+    blocks.starts.extend((prefix.value,))
+    blocks.ends.extend((prefix.last,))
 
 
 def _read_lines(piece: str, clock: _Clock, name: str, first_line: int) -> Prefixes:

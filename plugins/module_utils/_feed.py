@@ -17,11 +17,11 @@ import csv
 import re
 import typing as t
 
-from ._address import Prefix, format_prefix, parse_address, parse_prefix
+from ._address import BITS, Prefix, format_prefix, parse_address, parse_prefix
 from ._bulk import read_prefixes
 from ._digest import digest_text
 from ._errors import InvalidInput
-from ._ranges import Blocks, Prefixes, cut, split_off
+from ._ranges import Blocks, Prefixes, cut, nets_of, split_off
 from ._spare import KEEP_BOGONS, LeftOut, name_blocks
 from ._special import special_spans
 
@@ -79,8 +79,8 @@ def _leave_out_special(found: Prefixes) -> LeftOut:
 def _lines(blocks: Blocks, family: int, bits: int) -> list[str]:
     """All prefixes of a family as text, sorted, each once; as numbers they take little memory."""
     numbers = {host << 8 | bits for host in blocks.hosts}
-    for start, end in zip(blocks.starts, blocks.ends):
-        numbers.update(address << 8 | length for address, length in cut(start, end, bits))
+    for start, end in nets_of(blocks):
+        numbers.add(start << 8 | (bits - (end - start).bit_length()))
     return [format_prefix(Prefix(family, number >> 8, number & 0xFF)) for number in sorted(numbers)]
 
 
@@ -189,8 +189,9 @@ def _add_range(found: Prefixes, words: list[str]) -> None:
         if (last.family, last.value) < (first.family, first.value) or last.family != first.family:
             raise InvalidInput(f"{words[1]!r} does not lie behind {words[0]!r}")
     blocks = found.v4 if first.family == 4 else found.v6
-    blocks.starts.append(first.value)
-    blocks.ends.append(last.last)
+    bits = BITS[first.family]
+    parts = (Prefix(first.family, *part) for part in cut(first.value, last.last, bits))
+    blocks.add_nets((part.value, part.last) for part in parts)
     found.entries += 1
 
 

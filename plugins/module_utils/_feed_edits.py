@@ -16,6 +16,7 @@ from bisect import bisect_right
 
 from ._bulk import read_prefixes
 from ._errors import InvalidInput
+from ._ranges import nets_of
 from ._store import FEED, check_name, is_feed
 
 if t.TYPE_CHECKING:
@@ -108,9 +109,8 @@ def _in_both(one: Prefixes, other: Prefixes) -> int:
     """How many entries are the same, of copies without doubles."""
     found = 0
     for a, b in ((one.v4, other.v4), (one.v6, other.v6)):
-        found += _common(sorted(a.hosts), sorted(b.hosts))
-        nets = [sorted(zip(blocks.starts, blocks.ends)) for blocks in (a, b)]
-        found += _common(*nets)
+        found += _common(a.hosts.sorted(), b.hosts.sorted())
+        found += _common(sorted(nets_of(a)), sorted(nets_of(b)))
     return found
 
 

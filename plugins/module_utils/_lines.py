@@ -175,16 +175,15 @@ def table_width(
     end: int,
     bits: int,
     least: int = 0,
-    crowd: int = _CROWD,
     cheap: int = _CHEAP,
 ) -> tuple[int, list[int]]:
     """Return the width of a table that suits words[begin:end], and where its buckets begin.
 
     A third of its lines is used, or it is cheap: so many times smaller than what lies below it. Width 0:
-    none suits; not if there is a least width. crowd: words a line on average, at most.
+    none suits; not if there is a least width.
     """
     count = end - begin
-    width = max(min((count // crowd).bit_length(), bits, _MOST_WIDTH), least)
+    width = max(min((count // _CROWD).bit_length(), bits, _MOST_WIDTH), least)
     if width < _LEAST_WIDTH and not least:
         return 0, []
     cuts = cuts_at(words, begin, end, bits - width + 4)

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import bisect
+import functools
 import math
 import time
 import typing as t
@@ -32,6 +33,8 @@ if t.TYPE_CHECKING:
     from ._tables import Tables
 
 _SHOWN = 5
+# Of what is said of a damaged file, a line of which may be very long.
+_LONGEST = 300
 # Seconds after which what the clock did not decide is to be decided anew.
 _UNSETTLED = 60.0
 
@@ -76,18 +79,13 @@ def compile_lists(state: State, spared: Spared | None = None, *, for_good: bool 
         for name, text in sorted(lists.items()):
             path = f"{kind}.d/{name}.list"
             at = math.inf if for_good and kind == "allow" else now
-            try:
-                own = read_prefixes(text, path, at, synchronised, t.cast(t.Any, kind))
-            except InvalidInput as error:
-                if not is_feed(name):
-                    raise
-                feeds.broken[name] = str(error)
-                continue
-            if spared and kind == "deny" and is_feed(name):
-                left_out = leave_out(own, text, spared)
-                if left_out.total:
-                    feeds.left_out[name] = left_out
-            union.add(own)
+            read = functools.partial(
+                read_prefixes, text, path, at, synchronised, t.cast(t.Any, kind)
+            )
+            if is_feed(name):
+                _add_feed(union, name, text, read, (spared or {}) if kind == "deny" else {}, feeds)
+            else:
+                read(union)
         found[kind] = union
     expiries = [union.next_expiry for union in found.values() if union.next_expiry is not None]
     if any(union.unsettled for union in found.values()):
@@ -107,6 +105,26 @@ def compile_lists(state: State, spared: Spared | None = None, *, for_good: bool 
     digest = digest_of(state)
     note = Note(digest.hex(), spared or {}, feeds) if has_feeds(state) else NOTHING
     return Lists(Areas.of(tables, digest, next_expiry), counts, note)
+
+
+def _add_feed(
+    union: Prefixes,
+    name: str,
+    text: str,
+    read: t.Callable[[], Prefixes],
+    spared: Spared,
+    feeds: FeedReport,
+) -> None:
+    """Add what a feed has and this host can bear; one that is wrong adds nothing."""
+    try:
+        own = read()
+    except InvalidInput as error:
+        feeds.broken[name] = str(error)[:_LONGEST]
+        return
+    left_out = leave_out(own, text, spared)
+    if left_out.total:
+        feeds.left_out[name] = left_out
+    union.add(own)
 
 
 def check_protected(areas: Areas, protection: Protection) -> None:

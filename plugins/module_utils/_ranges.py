@@ -14,11 +14,13 @@ second.
 
 from __future__ import annotations
 
-from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, MutableSequence
-from itertools import islice, pairwise
+from collections.abc import Iterable, Iterator
+from itertools import chain, islice, pairwise
+from operator import sub
 from typing import NamedTuple
+
+from ._pool import IPV4, IPV6, Packing, Pool
 
 NONE = 0
 ALLOW = 1
@@ -52,36 +54,31 @@ class Ranges(NamedTuple):
 class Blocks(NamedTuple):
     """One family's prefixes as numbers, in any order, with repetitions and overlaps."""
 
-    hosts: MutableSequence[int]
+    hosts: Pool
     """Single addresses."""
-    starts: MutableSequence[int]
+    starts: Pool
     """First address of each other prefix."""
-    ends: MutableSequence[int]
-    """Last address of each other prefix, in the same order."""
+    ends: Pool
+    """Last address of each other prefix."""
 
-    def add(self, other: Blocks) -> None:
-        """Take over everything that the other has."""
-        self.hosts.extend(other.hosts)
-        self.starts.extend(other.starts)
-        self.ends.extend(other.ends)
-
-
-def _blocks4() -> Blocks:
-    """Return room for IPv4: 4 bytes a number, an eighth of what objects take."""
-    return Blocks(array("I"), array("I"), array("I"))
+    def add_nets(self, nets: Iterable[tuple[int, int]]) -> None:
+        """Take over prefixes that are given by first and last address."""
+        pairs = list(nets)
+        self.starts.extend([start for start, _end in pairs])
+        self.ends.extend([end for _start, end in pairs])
 
 
-def _blocks6() -> Blocks:
-    """Return room for IPv6, for whose numbers there is no array."""
-    return Blocks([], [], [])
+def blocks_of(packing: Packing) -> Blocks:
+    """Return room for prefixes of a family."""
+    return Blocks(Pool(packing), Pool(packing), Pool(packing))
 
 
 class Prefixes:
     """What the lists of one kind hold; several lists are united by adding one to the other."""
 
     def __init__(self) -> None:
-        self.v4 = _blocks4()
-        self.v6 = _blocks6()
+        self.v4 = blocks_of(IPV4)
+        self.v6 = blocks_of(IPV6)
         self.entries = 0
         """Entries that hold now, with repetitions."""
         self.expired = 0
@@ -93,8 +90,9 @@ class Prefixes:
 
     def add(self, other: Prefixes) -> None:
         """Take over everything that the other has."""
-        self.v4.add(other.v4)
-        self.v6.add(other.v6)
+        for own, others in ((self.v4, other.v4), (self.v6, other.v6)):
+            for pool, numbers in zip(own, others):
+                pool.extend(numbers)
         self.entries += other.entries
         self.expired += other.expired
         self.unsettled += other.unsettled
@@ -129,23 +127,17 @@ def unite(blocks: Blocks) -> Spans:
     Starts and ends are sorted each for themselves. A new span begins at the n-th start exactly if
     all n-1 earlier starts have had their end before it, that is, if the (n-1)-th end lies before.
     """
-    starts = ends = sorted(blocks.hosts)
+    starts = ends = blocks.hosts.sorted()
     if blocks.starts:
-        starts = _merged(starts, sorted(blocks.starts))
-        ends = _merged(ends, sorted(blocks.ends))
-    if isinstance(blocks.hosts, array):
-        # Sorting leaves the objects scattered over the memory, and every pass over them slow.
-        starts = _refreshed(starts)
-        ends = _refreshed(ends) if blocks.starts else starts
-    if not starts:
-        return Spans([], [])
+        starts = _merged([starts, blocks.starts.sorted()])
+        ends = _merged([ends, blocks.ends.sorted()])
+    if min(map(sub, islice(starts, 1, None), ends), default=2) > 1:
+        return Spans(starts, ends)
     joints = [
         index
         for index, (start, end) in enumerate(zip(islice(starts, 1, None), ends), 1)
         if start - end <= 1
     ]
-    if not joints:
-        return Spans(starts, ends)
     return Spans(_without(starts, joints), _without(ends, [index - 1 for index in joints]))
 
 
@@ -153,21 +145,42 @@ def split_off(blocks: Blocks, spans: Spans) -> tuple[Blocks, list[tuple[int, int
     """Return the blocks that have no address of the spans, and first and last of each that has."""
     if not spans.starts:
         return blocks, []
-    hosts = sorted(blocks.hosts)
+    hosts = blocks.hosts.sorted()
     touching: list[tuple[int, int]] = []
     for start, end in zip(*spans, strict=True):
         low, high = bisect_left(hosts, start), bisect_right(hosts, end)
         touching += [(host, host) for host in hosts[low:high]]
         del hosts[low:high]
-    nets = list(zip(blocks.starts, blocks.ends, strict=True))
-    among = [net for net in nets if _touches(net, spans)]
-    if not touching and not among:
+    nets = list(nets_of(blocks))
+    touching += [net for net in nets if _touches(net, spans)]
+    if not touching:
         return blocks, []
-    kept = Blocks(blocks.hosts[:0], blocks.starts[:0], blocks.ends[:0])
+    kept = blocks_of(blocks.hosts.packing)
     kept.hosts.extend(hosts)
-    kept.starts.extend([start for start, end in nets if not _touches((start, end), spans)])
-    kept.ends.extend([end for start, end in nets if not _touches((start, end), spans)])
-    return kept, touching + among
+    kept.add_nets([net for net in nets if not _touches(net, spans)])
+    return kept, touching
+
+
+def nets_of(blocks: Blocks) -> Iterator[tuple[int, int]]:
+    """Yield first and last address of each prefix that is no single address.
+
+    Prefixes overlap only by one being inside the other: that which began last ends first.
+    """
+    starts = blocks.starts.sorted()
+    begun: list[int] = []
+    at = 0
+    for end in blocks.ends.sorted():
+        while at < len(starts) and starts[at] <= end:
+            begun.append(starts[at])
+            at += 1
+        yield begun.pop(), end
+
+
+def spans_of(nets: Iterable[tuple[int, int]], packing: Packing) -> Spans:
+    """Return the union of blocks that are given by first and last address."""
+    blocks = blocks_of(packing)
+    blocks.add_nets(nets)
+    return unite(blocks)
 
 
 def _touches(net: tuple[int, int], spans: Spans) -> bool:
@@ -197,16 +210,13 @@ def _without(numbers: list[int], indexes: list[int]) -> list[int]:
     return found
 
 
-def _merged(one: list[int], other: list[int]) -> list[int]:
-    """Return the numbers of two sorted lists, sorted; that is what list.sort is best at."""
-    numbers = one + other
+def _merged(parts: list[list[int]]) -> list[int]:
+    """Return the numbers of sorted lists, sorted; that is what list.sort is best at."""
+    if len(parts) == 1:
+        return parts[0]
+    numbers = list(chain.from_iterable(parts))
     numbers.sort()
     return numbers
-
-
-def _refreshed(numbers: list[int]) -> list[int]:
-    """Return the same 32-bit numbers as objects that lie one behind the other in memory."""
-    return array("I", numbers).tolist()
 
 
 def _complement(spans: Spans, last: int) -> Spans:
@@ -255,19 +265,17 @@ def start_words(ranges: Ranges, last: int) -> list[int]:
     The verdict holds at the address, the one after it from there up to the next start. So a single
     host is one start. Any other start has the same verdict twice.
     """
-    words: list[int] = []
+    parts: list[list[int]] = []
     for verdict, (starts, ends) in ((ALLOW, ranges.allow), (DENY, ranges.deny)):
         spread = verdict << 2 | verdict
-        if starts is ends:
-            words += [start << 4 | verdict for start in starts]
-            continue
-        wide = [index for index, (start, end) in enumerate(zip(starts, ends)) if start != end]
         own = [start << 4 | verdict for start in starts]
-        for index in wide:
-            own[index] |= spread
-        words += own
-        words += [(ends[index] + 1) << 4 for index in wide if ends[index] != last]
-    words.sort()
+        parts.append(own)
+        if starts is not ends:
+            wide = [index for index, (start, end) in enumerate(zip(starts, ends)) if start != end]
+            for index in wide:
+                own[index] |= spread
+            parts.append([(ends[index] + 1) << 4 for index in wide if ends[index] != last])
+    words = _merged([part for part in parts if part])
     if ranges.allow.starts and ranges.deny.starts:
         # Where allow and deny touch, the end of the one gives way to the start of the other.
         words = [word for word, later in pairwise((*words, -1)) if word >> 4 != later >> 4]

@@ -21,12 +21,13 @@ from ._abi import NET_PROTECTED
 from ._address import BITS, Prefix, format_prefix, from_mapped, parse_prefix
 from ._errors import InvalidInput
 from ._files import replace_file
-from ._ranges import Blocks, cut, split_off, unite
+from ._pool import IPV4, IPV6
+from ._ranges import cut, spans_of, split_off
 from ._store import is_feed
 
 if t.TYPE_CHECKING:
     from ._protect import Network, Protection
-    from ._ranges import Prefixes, Spans
+    from ._ranges import Prefixes
     from ._store import State
 
 KEEP_BOGONS = "# bogons: true\n"
@@ -91,8 +92,10 @@ def lasting(spared: Spared) -> Spared:
 def leave_out(found: Prefixes, text: str, spared: Spared) -> LeftOut:
     """Take entries that hit one of the spared off a feed's prefixes; says which."""
     wanted = _spared_by(text, spared)
-    found.v4, out4 = split_off(found.v4, _spans(wanted, 4))
-    found.v6, out6 = split_off(found.v6, _spans(wanted, 6))
+    nets4 = [(prefix.value, prefix.last) for prefix in wanted if prefix.family == 4]
+    nets6 = [(prefix.value, prefix.last) for prefix in wanted if prefix.family == 6]
+    found.v4, out4 = split_off(found.v4, spans_of(nets4, IPV4))
+    found.v6, out6 = split_off(found.v6, spans_of(nets6, IPV6))
     found.entries -= len(out4) + len(out6)
     return name_blocks(out4, out6)
 
@@ -127,11 +130,6 @@ def _spared_by(text: str, spared: Spared) -> list[Prefix]:
     """Those of the spared that a feed must not hit."""
     kept = _CONNECTED if text.startswith(KEEP_BOGONS) else ""
     return [prefix for prefix, kind in spared.items() if kind != kept]
-
-
-def _spans(prefixes: t.Iterable[Prefix], family: int) -> Spans:
-    own = [prefix for prefix in prefixes if prefix.family == family]
-    return unite(Blocks([], [prefix.value for prefix in own], [prefix.last for prefix in own]))
 
 
 def unknown_networks(path: str, found: t.Iterable[_protect.Net]) -> set[str]:

@@ -16,7 +16,8 @@ import functools
 import typing as t
 
 from ._address import parse_prefix
-from ._ranges import Blocks, Spans, unite
+from ._pool import IPV4, IPV6
+from ._ranges import Spans, spans_of
 
 SPECIAL: t.Final[dict[str, str]] = {
     "0.0.0.0/8": "this network",
@@ -52,5 +53,5 @@ SPECIAL: t.Final[dict[str, str]] = {
 def special_spans(family: int) -> Spans:
     """The special-purpose addresses of a family (4 or 6)."""
     prefixes = [parse_prefix(text) for text in SPECIAL]
-    wanted = [prefix for prefix in prefixes if prefix.family == family]
-    return unite(Blocks([], [item.value for item in wanted], [item.last for item in wanted]))
+    nets = [(prefix.value, prefix.last) for prefix in prefixes if prefix.family == family]
+    return spans_of(nets, IPV4 if family == 4 else IPV6)

@@ -26,7 +26,7 @@ from ._ranges import (
 )
 
 PAGE_SIZE = 65536
-FORMAT = 2
+FORMAT = 3
 """Changes with docs/tables.md, so that no program reads what was compiled for another one."""
 
 

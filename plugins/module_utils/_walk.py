@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from ._lines import INNER, NO_KEY, TABLE, WORDS
-from ._tables6 import BITS, FLAG_BITS, LOW_BITS, TOP, WIDE
+from ._lines import INNER, LOW, NO_KEY, TABLE, WORDS
+from ._tables6 import BITS, LOOK, MANY, RECORD_WORDS
 
 
 class _Table(NamedTuple):
@@ -27,10 +27,9 @@ class _Table(NamedTuple):
 
 
 class _Record(NamedTuple):
-    """One start: an address without its first bits; what holds before, at and behind it."""
+    """One start: an address without its first 8 bits; what holds at and behind it."""
 
     rest: int
-    before: int
     verdict: int
     after: int
 
@@ -55,12 +54,7 @@ def lookup4(words: memoryview, shift: int, address: int) -> int:
 def lookup6(words: memoryview, address: int) -> int:
     """Return an address's verdict; words are the area's, of 32 bits."""
     line = at = 0
-    while True:
-        head = words[line * WORDS]
-        if head & 7 == WIDE:
-            return _among(words, line, address)
-        if head & 7 != TABLE:
-            return head & 3
+    while words[line * WORDS] & 7 == TABLE:
         table = _table6(words, line)
         at += table.skipped
         prefix = address >> BITS - at & (1 << table.skipped) - 1
@@ -68,6 +62,21 @@ def lookup6(words: memoryview, address: int) -> int:
             return table.before if prefix < table.prefix else table.after
         at += table.width
         line = table.first + (address >> BITS - at & (1 << table.width) - 1)
+    place = line * WORDS
+    low = address >> _rest(at) & (1 << LOW) - 1
+    rank = _rank(words, place, low)
+    if not rank:
+        return words[place] & 3
+    key = words[place + rank]
+    if key >> 4 != low or key & 3 != LOOK:
+        return _say(key, low)
+    rest = address & (1 << BITS - 8) - 1
+    said = words[place + rank - 1] >> 2 & 3
+    for record in _records(words, (words[place] >> 4) + rank - 1):
+        if rest <= record.rest:
+            return record.verdict if rest == record.rest else said
+        said = record.after
+    return said
 
 
 def _rank(words: memoryview, place: int, low: int) -> int:
@@ -87,25 +96,30 @@ def _table6(words: memoryview, line: int) -> _Table:
     )
 
 
-def _records(words: memoryview, line: int) -> list[_Record]:
-    """A line's records; the last one may be there several times."""
+def _rest(at: int) -> int:
+    """How many bits of an address are behind those of the keys that follow its first ones (at)."""
+    return BITS - LOW - min(at, BITS - LOW)
+
+
+def _records(words: memoryview, number: int) -> list[_Record]:
+    """The records that a key leads to: one, or the run that it names."""
+    low, high = _pair(words, number)
+    count = 1
+    if low & MANY:
+        count = low >> 8
+        number -= high
     found = []
-    for at in range(line * WORDS, (line + 1) * WORDS, 4):
-        one, two, three, four = words[at : at + 4]
-        low, high = one | two << 32, three | four << 32
-        rest = high << LOW_BITS | low >> FLAG_BITS
-        found.append(_Record(rest, low >> 3 & 3, low >> 5 & 3, low >> 7 & 3))
+    for each in range(number, number + count):
+        low, high = _pair(words, each)
+        found.append(_Record(high << 56 | low >> 8, low >> 4 & 3, low >> 6 & 3))
     return found
 
 
-def _among(words: memoryview, line: int, address: int) -> int:
-    """What holds at an address according to a line's records."""
-    rest = address & (1 << BITS - TOP) - 1
-    records = _records(words, line)
-    below = [record for record in records if record.rest <= rest]
-    if not below:
-        return records[0].before
-    return below[-1].verdict if below[-1].rest == rest else below[-1].after
+def _pair(words: memoryview, number: int) -> tuple[int, int]:
+    """A record's two numbers of 64 bits."""
+    place = number * RECORD_WORDS
+    low, high = words[place : place + RECORD_WORDS].cast("B").cast("Q")
+    return low, high
 
 
 def walk4(words: memoryview, shift: int) -> Iterator[int]:
@@ -142,17 +156,21 @@ def walk6(words: memoryview) -> Iterator[int]:
 
 def _walk6(words: memoryview, line: int, prefix: int, at: int) -> Iterator[int]:
     """Yield all starts below a line that addresses with a prefix of so many bits reach."""
-    head = words[line * WORDS]
-    if head & 7 == WIDE:
-        top = prefix << BITS - at >> BITS - TOP << BITS - TOP
-        former = -1
-        for record in _records(words, line):
-            if record.rest != former:
-                yield (top | record.rest) << 4 | record.after << 2 | record.verdict
-            former = record.rest
-    elif head & 7 == TABLE:
+    place = line * WORDS
+    if words[place] & 7 == TABLE:
         table = _table6(words, line)
         prefix = prefix << table.skipped | table.prefix
         at += table.skipped + table.width
         for number in range(1 << table.width):
             yield from _walk6(words, table.first + number, prefix << table.width | number, at)
+        return
+    top = prefix << BITS - at
+    for number, key in enumerate(_keys(words, place), words[place] >> 4):
+        begin = top >> LOW << LOW if at > BITS - LOW else top
+        begin |= key >> 4 << _rest(at)
+        if key & 3 != LOOK:
+            yield begin << 4 | key & 15
+            continue
+        for record in _records(words, number):
+            address = begin >> BITS - 8 << BITS - 8 | record.rest
+            yield address << 4 | record.after << 2 | record.verdict

@@ -316,9 +316,9 @@ def test_top_shows_who_talks(host: Controlled) -> None:
 
 def test_top_refreshes_in_place_until_it_is_interrupted(host: Controlled) -> None:
     ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        host.command("top", "--interval", "0.2"), stdout=theirs, env=host.environment
-    )
+    # Who started the tests may have made them deaf to interrupts, and that is inherited.
+    command = ["env", "--default-signal=INT", *host.command("top", "--interval", "0.2")]
+    process = subprocess.Popen(command, stdout=theirs, env=host.environment)
     os.close(theirs)
     try:
         text = b""

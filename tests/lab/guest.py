@@ -30,6 +30,7 @@ _PACKAGES = (
     "libbpf1",
     "bpftool",
     "nftables",
+    "iptables",  # what test_effort compares with
     "initramfs-tools",
     "zstd",
 )

@@ -41,11 +41,14 @@ def machine_of(host: Any, fleet: Fleet) -> Machine:
 
 def play(name: str, host: Any, *options: str) -> str:
     """What a run of one of our playbooks on one host prints; it must succeed."""
-    limit = host.backend.host
-    argv = ["ansible-playbook", "-i", INVENTORY, str(PLAYBOOKS / name), "--limit", limit, *options]
+    return playbook(PLAYBOOKS / name, "--limit", host.backend.host, *options)
+
+
+def playbook(path: Path, *options: str) -> str:
+    """What a run of a playbook on all hosts prints; it must succeed."""
     # Molecule asks for colours, in which the recap is hard to read.
     done = subprocess.run(
-        argv,
+        ["ansible-playbook", "-i", INVENTORY, str(path), *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -57,11 +60,21 @@ def play(name: str, host: Any, *options: str) -> str:
     return done.stdout
 
 
+def recaps(output: str) -> dict[str, dict[str, int]]:
+    """The numbers that a play ends with, by host."""
+    found = {}
+    for row in output.splitlines():
+        name, _colon, numbers = row.partition(":")
+        if "unreachable=" in numbers:
+            pairs = (word.split("=") for word in numbers.split())
+            found[name.strip()] = {key: int(value) for key, value in pairs}
+    return found
+
+
 def recap(output: str) -> dict[str, int]:
-    """The numbers of the last line of a play."""
-    line = [row for row in output.splitlines() if "unreachable=" in row][-1]
-    words = line.partition(":")[2].split()
-    return {key: int(value) for key, value in (word.split("=") for word in words)}
+    """The numbers that a play on one host ends with."""
+    (numbers,) = recaps(output).values()
+    return numbers
 
 
 def module(host: Any, called: str, /, **options: Any) -> dict[str, Any]:

@@ -251,8 +251,8 @@ def spans_of(prefixes: list[Prefix]) -> tuple[Spans, Spans]:
     expected = Prefixes()
     for prefix in prefixes:
         blocks = expected.v4 if prefix.family == 4 else expected.v6
-        blocks.starts.append(prefix.value)
-        blocks.ends.append(prefix.last)
+        blocks.starts.extend([prefix.value])
+        blocks.ends.extend([prefix.last])
     return spans(expected)
 
 

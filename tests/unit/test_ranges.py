@@ -7,11 +7,12 @@
 from __future__ import annotations
 
 import ipaddress
-from array import array
+from collections.abc import Iterable
 from random import Random
 
 import pytest
 
+from packetwatch_core._pool import IPV4, IPV6, Packing
 from packetwatch_core._ranges import (
     ALLOW,
     DENY,
@@ -22,9 +23,11 @@ from packetwatch_core._ranges import (
     Prefixes,
     Ranges,
     Spans,
+    blocks_of,
     combine,
     compile_ranges,
     cut,
+    nets_of,
     ranges_of,
     runs,
     split_off,
@@ -36,29 +39,38 @@ SMALL = 63
 """Last address of the small space: every address of it can be asked."""
 
 
+def blocks(
+    hosts: Iterable[int], starts: Iterable[int], ends: Iterable[int], packing: Packing = IPV6
+) -> Blocks:
+    found = blocks_of(packing)
+    for pool, numbers in zip(found, (hosts, starts, ends), strict=True):
+        pool.extend(numbers)
+    return found
+
+
 def random_blocks(random: Random, count: int, hosts_only: bool = False) -> Blocks:
     """Return blocks that are aligned as prefixes are, nested and repeated."""
-    blocks = Blocks([], [], [])
+    found = blocks_of(IPV6)
     for _number in range(count):
         size = 1 << random.choice((0, 0, 0, 1, 2, 3, 4, 5, 6))
         start = random.randrange(SMALL + 1) // size * size
         if size == 1 or hosts_only:
-            blocks.hosts.append(start)
+            found.hosts.extend([start])
         else:
-            blocks.starts.append(start)
-            blocks.ends.append(start + size - 1)
-    return blocks
+            found.starts.extend([start])
+            found.ends.extend([start + size - 1])
+    return found
 
 
-def addresses(blocks: Blocks) -> set[int]:
-    found = set(blocks.hosts)
-    for start, end in zip(blocks.starts, blocks.ends, strict=True):
+def addresses(given: Blocks) -> set[int]:
+    found = set(given.hosts)
+    for start, end in zip(given.starts, given.ends, strict=True):
         found |= set(range(start, end + 1))
     return found
 
 
 def expand(spans: Spans) -> set[int]:
-    return addresses(Blocks([], spans.starts, spans.ends))
+    return addresses(blocks([], spans.starts, spans.ends))
 
 
 def check_form(spans: Spans) -> None:
@@ -73,18 +85,17 @@ def check_form(spans: Spans) -> None:
 def test_union_of_random_blocks() -> None:
     random = Random(1)
     for number in range(2000):
-        blocks = random_blocks(random, random.randint(0, 12), hosts_only=number % 3 == 0)
-        spans = unite(blocks)
+        given = random_blocks(random, random.randint(0, 12), hosts_only=number % 3 == 0)
+        spans = unite(given)
         check_form(spans)
-        assert expand(spans) == addresses(blocks)
+        assert expand(spans) == addresses(given)
 
 
-def test_union_in_arrays_and_in_lists_is_the_same() -> None:
+def test_union_is_the_same_in_both_packings() -> None:
     random = Random(2)
     for count in (0, 1, 5, 50):
-        blocks = random_blocks(random, count)
-        arrays = Blocks(*(array("I", part) for part in (blocks.hosts, blocks.starts, blocks.ends)))
-        assert unite(arrays) == unite(blocks)
+        given = random_blocks(random, count)
+        assert unite(blocks(*given, IPV4)) == unite(given)
 
 
 def test_allow_beats_deny_in_every_random_nest() -> None:
@@ -119,7 +130,7 @@ def test_runs_cover_the_space_from_zero_and_neighbours_differ() -> None:
 
 
 def test_nothing_listed_is_one_range() -> None:
-    nothing = compile_ranges(Blocks([], [], []), Blocks([], [], []), LAST4)
+    nothing = compile_ranges(blocks([], [], []), blocks([], [], []), LAST4)
     assert list(runs(nothing, LAST4)) == [(0, NONE)]
     assert nothing.total == 0
     assert start_words(nothing, LAST4) == []
@@ -127,31 +138,31 @@ def test_nothing_listed_is_one_range() -> None:
 
 @pytest.mark.parametrize("last", [LAST4, LAST6])
 def test_everything_listed_is_one_range(last: int) -> None:
-    everything = Blocks([], [0], [last])
-    assert list(runs(compile_ranges(Blocks([], [], []), everything, last), last)) == [(0, DENY)]
+    everything = blocks([], [0], [last])
+    assert list(runs(compile_ranges(blocks([], [], []), everything, last), last)) == [(0, DENY)]
     assert list(runs(compile_ranges(everything, everything, last), last)) == [(0, ALLOW)]
 
 
 @pytest.mark.parametrize("last", [LAST4, LAST6])
 def test_first_and_last_address_of_the_space(last: int) -> None:
-    ranges = compile_ranges(Blocks([0], [], []), Blocks([last], [], []), last)
+    ranges = compile_ranges(blocks([0], [], []), blocks([last], [], []), last)
     assert list(runs(ranges, last)) == [(0, ALLOW), (1, NONE), (last, DENY)]
-    hole = compile_ranges(Blocks([0, last], [], []), Blocks([], [0], [last]), last)
+    hole = compile_ranges(blocks([0, last], [], []), blocks([], [0], [last]), last)
     assert list(runs(hole, last)) == [(0, ALLOW), (1, DENY), (last, ALLOW)]
 
 
 def test_four_allowed_tenths_cover_a_denied_ninth() -> None:
     quarter = 1 << 22
     starts = [(10 << 24) + number * quarter for number in range(4)]
-    allow = Blocks([], starts, [start + quarter - 1 for start in starts])
-    deny = Blocks([], [10 << 24], [(10 << 24) + 2 * quarter - 1])
+    allow = blocks([], starts, [start + quarter - 1 for start in starts])
+    deny = blocks([], [10 << 24], [(10 << 24) + 2 * quarter - 1])
     ranges = compile_ranges(allow, deny, LAST4)
     assert ranges == Ranges(Spans([10 << 24], [(11 << 24) - 1]), Spans([], []))
 
 
 def test_neighbouring_hosts_are_one_range() -> None:
-    assert unite(Blocks([5, 3, 4, 4, 9], [], [])) == Spans([3, 9], [5, 9])
-    assert unite(Blocks([3], [4], [7])) == Spans([3], [7])
+    assert unite(blocks([5, 3, 4, 4, 9], [], [])) == Spans([3, 9], [5, 9])
+    assert unite(blocks([3], [4], [7])) == Spans([3], [7])
 
 
 def test_start_words_are_ascending_and_read_back() -> None:
@@ -175,10 +186,10 @@ def test_prefixes_of_two_lists_add_up() -> None:
     one, other = Prefixes(), Prefixes()
     one.entries, one.next_expiry = 1, 7.0
     other.entries, other.expired, other.unsettled = 2, 3, 1
-    one.v4.hosts.append(7)
-    other.v4.hosts.append(8)
-    other.v6.starts.append(0)
-    other.v6.ends.append(LAST6)
+    one.v4.hosts.extend([7])
+    other.v4.hosts.extend([8])
+    other.v6.starts.extend([0])
+    other.v6.ends.extend([LAST6])
     one.add(other)
     other.add(one)
     assert (one.entries, one.expired, one.unsettled, one.next_expiry) == (3, 3, 1, 7.0)
@@ -190,14 +201,30 @@ def test_prefixes_of_two_lists_add_up() -> None:
 def test_blocks_are_split_by_whether_they_touch() -> None:
     random = Random(7)
     for _round in range(300):
-        blocks, others = random_blocks(random, 12), random_blocks(random, 3)
-        taken = {a for s, e in zip(*unite(others)) for a in range(s, e + 1)}
-        kept, touching = split_off(blocks, unite(others))
-        pairs = [*((h, h) for h in blocks.hosts), *zip(blocks.starts, blocks.ends)]
-        left = [*((h, h) for h in kept.hosts), *zip(kept.starts, kept.ends)]
+        given, others = random_blocks(random, 12), unite(random_blocks(random, 3))
+        taken = expand(others)
+        kept, touching = split_off(given, others)
+        pairs = everything(given)
         expected = [pair for pair in pairs if taken.isdisjoint(range(pair[0], pair[1] + 1))]
-        assert sorted(left) == sorted(expected)
-        assert sorted(left + touching) == sorted(pairs)
+        assert everything(kept) == expected
+        assert sorted([*everything(kept), *touching]) == pairs
+
+
+def everything(given: Blocks) -> list[tuple[int, int]]:
+    return sorted([*((host, host) for host in given.hosts), *nets_of(given)])
+
+
+def test_prefixes_are_found_again_from_their_ends() -> None:
+    random = Random(11)
+    for _round in range(300):
+        pairs = []
+        for _number in range(random.randrange(12)):
+            size = 1 << random.randrange(7)
+            start = random.randrange(SMALL + 1) // size * size
+            pairs.append((start, start + size - 1))
+        found = blocks_of(IPV4)
+        found.add_nets(pairs)
+        assert sorted(nets_of(found)) == sorted(pairs)
 
 
 def test_a_range_is_cut_into_the_fewest_prefixes() -> None:

@@ -20,7 +20,6 @@ from packetwatch_core._ranges import (
     LAST4,
     LAST6,
     NONE,
-    Blocks,
     Prefixes,
     Ranges,
     Spans,
@@ -56,10 +55,10 @@ def prefixes(items: Iterable[Prefix]) -> Prefixes:
     for item in items:
         blocks = found.v4 if item.family == 4 else found.v6
         if item.is_host:
-            blocks.hosts.append(item.value)
+            blocks.hosts.extend([item.value])
         else:
-            blocks.starts.append(item.value)
-            blocks.ends.append(item.last)
+            blocks.starts.extend([item.value])
+            blocks.ends.extend([item.last])
         found.entries += 1
     return found
 
@@ -141,11 +140,11 @@ def test_one_family_leaves_the_other_without_area(family: int) -> None:
     assert list(areas.values()) == [b""]
 
 
-@pytest.mark.parametrize(("family", "pages"), [(4, 1), (6, 2)])
-def test_ten_entries_need_few_pages(family: int, pages: int) -> None:
+@FAMILIES
+def test_ten_entries_need_one_page(family: int) -> None:
     random = Random(1)
     tables = build([], [host(family, random.getrandbits(BITS[family])) for _number in range(10)])
-    assert tables.pages == pages
+    assert tables.pages == 1
     assert tables.deny_entries == 10
 
 
@@ -292,13 +291,21 @@ class Shape6(Shape):
     """An IPv6 area."""
 
     def __init__(self, tables: Tables) -> None:
+        self.records = 0
         super().__init__(tables.v6, 1)
-        assert max(self.depths) <= 41
+        assert max(self.depths) <= 43
 
     def below(self, head: int, shape: int, keys: list[int]) -> range:
         if head & 7 == 7:
             return range(head >> 4, (head >> 4) + (1 << (shape & 63)))
-        assert head in (0, 5, 10) or head & 7 == 1
+        assert head >> 31 == 0
+        assert head & 15 in (0, 5, 10)
+        assert keys == sorted(keys)
+        real = [key for key in keys if key < _lines.NO_KEY]
+        assert len({key >> 4 for key in real}) == len(real)
+        if any(key & 3 == 3 for key in real):
+            self.records += len(real)
+            assert (head >> 4) + len(real) <= len(self.words) // 4
         return range(0)
 
 
@@ -341,11 +348,34 @@ def test_lists_that_offsets_cannot_reach_are_refused(
         build([], [host(family, number << shift) for number in range(60_000)])
 
 
-def test_single_denied_ipv6_host_is_one_line_away() -> None:
-    tables = build([], [host(6, 0x20010DB8 << 96 | 7)])
-    words = memoryview(tables.v6).cast("Q")
-    assert words[0] & 0xFFFFFFFF == 1 << 4 | 7
-    assert set(Shape6(tables).depths) == {2}
+def test_a_line_holds_fifteen_ipv6_starts() -> None:
+    for count in (15, 16):
+        values = [0x20010DB8 << 96 | step << 70 | 7 for step in range(count)]
+        tables = build([], [host(6, value) for value in values])
+        hosts_only(tables, 6, values)
+        assert set(Shape6(tables).depths) == ({1} if count == 15 else {2})
+
+
+def test_prefixes_up_to_64_that_are_evenly_spread_need_no_records() -> None:
+    random = Random(16)
+    nets = [block(6, random.getrandbits(128), random.randint(25, 32)) for _number in range(4000)]
+    tables = build([], nets)
+    assert not Shape6(tables).records
+    assert len(tables.v6) < 17 * 2 * 4000
+    check(6, [], nets[:300], random)
+
+
+def test_a_million_random_ipv6_hosts_are_two_lines_away_and_take_26_bytes_each() -> None:
+    random = Random(17)
+    items = Prefixes()
+    values = [0b001 << 125 | random.getrandbits(125) for _number in range(1_000_000)]
+    items.v6.hosts.extend(values)
+    tables = compile_tables(Prefixes(), items)
+    assert len(tables.v6) < 26_000_000
+    shape = Shape6(tables)
+    assert sum(depth == 2 for depth in shape.depths) > 0.95 * len(shape.depths)
+    assert {lookup6(tables, value) for value in values[:3000]} == {DENY}
+    assert {lookup6(tables, value ^ 1) for value in values[:3000]} == {NONE}
 
 
 def test_neighbouring_64_with_different_verdicts() -> None:
@@ -468,10 +498,3 @@ def test_the_same_ranges_always_have_the_same_tables() -> None:
     random.shuffle(halves)
     again = build([], halves + [item for item in items if item.is_host] * 2)
     assert again[:5] == tables[:5]
-
-
-def test_blocks_in_arrays_and_lists_are_the_same() -> None:
-    plain = Prefixes()
-    plain.v4 = Blocks([9, 7], [256], [511])
-    tables = compile_tables(Prefixes(), plain)
-    assert tables == build([], [host(4, 7), host(4, 9), block(4, 256, 24)])._replace(deny_entries=0)

@@ -9,18 +9,20 @@
 
 #define PW_LINES 1024U /* lines in a page */
 #define PW_STEPS4 14   /* lines that a lookup visits at most */
-#define PW_STEPS6 41
-#define PW_WIDE 1 /* kinds of lines, by their lowest three bits; others are leaves */
-#define PW_INNER 3
+#define PW_STEPS6 43
+#define PW_INNER 3 /* kinds of lines, by their lowest three bits; others are leaves */
 #define PW_TABLE 7
+#define PW_KEY_BITS 24
+#define PW_LOOK 3 /* an IPv6 key's verdict that says: look at the record */
+#define PW_RUN 15 /* records in a run at most */
+#define PW_MANY 1
 
-/* One start: an address without its first ten bits. The lowest bits say what holds before it, at it,
- * and behind it. */
+/* One start: an address without its first eight bits. The lowest bits say what holds at it and
+ * behind it. */
 struct pw_record {
 	__u64 low;
 	__u64 high;
 };
-#define PW_FLAG_BITS 9
 
 /* As large as what a processor fetches at once. */
 struct pw_line {
@@ -44,6 +46,12 @@ static __always_inline struct pw_line *pw_line_of(void *tables, __u32 first, __u
 {
 	struct pw_lines *page = pw_page(tables, first + line / PW_LINES);
 	return page ? &page->line[line % PW_LINES] : 0;
+}
+
+static __always_inline struct pw_record *pw_record_of(void *tables, __u32 first, __u32 number)
+{
+	struct pw_line *line = pw_line_of(tables, first, number / 4);
+	return line ? &line->record[number % 4] : 0;
 }
 
 /*
@@ -93,38 +101,63 @@ static __always_inline __u32 pw_lists4(void *tables, struct pw_header *header, _
 	return PW_NONE;
 }
 
-/* What holds at an address according to a line's records. */
-static __always_inline __u32 pw_among(struct pw_line *line, __u64 high, __u64 low)
-{
-	/* Both are below 2^63: the difference's highest bit tells which is larger. */
-	__u64 above = (high - line->record[0].high) >> 63;
-	above += (high - line->record[1].high) >> 63;
-	above += (high - line->record[2].high) >> 63;
-	above += (high - line->record[3].high) >> 63;
-	/* With 4 above, the first record says what holds before it; else one says what holds behind it. */
-	struct pw_record *record = &line->record[3 - above + (above >> 2) & 3];
-	if (record->high != high)
-		return record->low >> (7 - (above & 4)) & 3;
-	/* An exact match, or more in common than most have. */
-	low >>= PW_FLAG_BITS;
-	for (int i = 0; i < 4; i++) {
-		if (record->low >> PW_FLAG_BITS == low)
-			return record->low >> 5 & 3;
-		if (record->low >> PW_FLAG_BITS < low)
-			break;
-		if (++above > 3)
-			return line->record[0].low >> 3 & 3;
-		record = &line->record[3 - above & 3];
-		if (record->high != high)
-			break;
-	}
-	return record->low >> 7 & 3;
-}
-
 /* The next 64 bits of an address, from one on; zeros behind it. */
 static __always_inline __u64 pw_bits(__u64 high, __u64 low, __u32 from)
 {
 	return from < 64 ? high << (from & 63) | low >> 1 >> (63 - (from & 63)) : low << (from & 63);
+}
+
+/* What holds at an address according to the records that a key leads to; `said` holds before them. */
+static __always_inline __u32 pw_records(void *tables, struct pw_scratch *scratch, __u32 first,
+					__u32 number, __u64 high, __u64 low, __u32 said)
+{
+	struct pw_record *record = pw_record_of(tables, first, number);
+	if (!record)
+		return PW_NONE;
+	scratch->index = 1; /* how many there are */
+	if (record->low & PW_MANY) {
+		scratch->index = record->low >> 8;
+		number -= record->high;
+	}
+	/* As records have it. */
+	high = high << 8 | low >> 56;
+	low <<= 8;
+	for (int i = 0; i < PW_RUN && i < scratch->index; i++) {
+		record = pw_record_of(tables, first, number + i);
+		if (!record)
+			return PW_NONE;
+		__u64 flags = record->low;
+		__u64 own = flags & ~0xffULL;
+		if (high == record->high && low == own)
+			return flags >> 4 & 3;
+		if (high < record->high || (high == record->high && low < own))
+			return said;
+		said = flags >> 6 & 3;
+	}
+	return said;
+}
+
+/* What a leaf says of an address, of which scratch->index bits have led to it. */
+static __always_inline __u32 pw_leaf6(void *tables, struct pw_scratch *scratch, __u32 first,
+				      __u32 line, __u64 high, __u64 low)
+{
+	struct pw_line *leaf = pw_line_of(tables, first, line);
+	if (!leaf)
+		return PW_NONE;
+	__u32 head = leaf->word[0];
+	__u32 done = scratch->index;
+	__u32 from = done < 128 - PW_KEY_BITS ? done : 128 - PW_KEY_BITS;
+	__u32 bits = pw_bits(high, low, from) >> (64 - PW_KEY_BITS);
+	__u32 rank = pw_rank(leaf, bits);
+	if (!rank)
+		return head & 3;
+	__u32 key = leaf->word[rank & 15];
+	if (key >> 4 != bits)
+		return key >> 2 & 3;
+	if ((key & 3) != PW_LOOK)
+		return key & 3;
+	__u32 before = leaf->word[rank - 1 & 15] >> 2 & 3;
+	return pw_records(tables, scratch, first, (head >> 4) + rank - 1, high, low, before);
 }
 
 static __always_inline __u32 pw_lists6(void *tables, struct pw_header *header,
@@ -133,9 +166,6 @@ static __always_inline __u32 pw_lists6(void *tables, struct pw_header *header,
 	struct pw_addr *address = &scratch->packet.saddr;
 	__u64 high = (__u64)pw_be32(address->word[0]) << 32 | pw_be32(address->word[1]);
 	__u64 low = (__u64)pw_be32(address->word[2]) << 32 | pw_be32(address->word[3]);
-	/* As records have it. */
-	__u64 rest_high = (high << PW_FLAG_BITS | low >> (64 - PW_FLAG_BITS)) & ~(1ULL << 63);
-	__u64 rest_low = low << PW_FLAG_BITS;
 	__u32 line = 0;
 	scratch->index = 0; /* how many bits the lines so far have decided */
 	for (int i = 0; i < PW_STEPS6; i++) {
@@ -143,19 +173,18 @@ static __always_inline __u32 pw_lists6(void *tables, struct pw_header *header,
 		if (!at)
 			return PW_NONE;
 		__u32 head = at->word[0];
-		if ((head & 7) == PW_WIDE)
-			return pw_among(at, rest_high, rest_low);
 		if ((head & 7) != PW_TABLE)
-			return head & 3;
+			break;
+		__u32 done = scratch->index;
 		__u32 shape = at->word[1];
 		__u32 skipped = shape >> 8 & 63;
-		__u64 prefix = pw_bits(high, low, scratch->index) >> 1 >> (63 - skipped);
+		__u64 prefix = pw_bits(high, low, done) >> 1 >> (63 - skipped);
 		if (prefix != at->pair[1])
 			return (prefix < at->pair[1] ? shape >> 16 : shape >> 18) & 3;
-		line = (head >> 4) + (__u32)(pw_bits(high, low, scratch->index + skipped) >> (64 - shape & 63));
-		scratch->index += skipped + (shape & 63);
+		line = (head >> 4) + (__u32)(pw_bits(high, low, done + skipped) >> (64 - shape & 63));
+		scratch->index = done + skipped + (shape & 63);
 	}
-	return PW_NONE;
+	return pw_leaf6(tables, scratch, header->v6_page, line, high, low);
 }
 
 /* The policy of the interface that the packet came in by. Its index goes by the scratch memory, so

@@ -1,0 +1,50 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What a run that changes nothing takes, beside the way of one module run for each entry."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING
+
+from lab.scenario import PLAYBOOKS, playbook, recaps
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+RUNS = 15
+ENTRIES = 100
+TRIED = 10
+
+
+def test_a_run_that_changes_nothing_is_short(tmp_path: Path) -> None:
+    started = time.monotonic()
+    numbers = recaps(playbook(PLAYBOOKS / "site.yml"))
+    ours = time.monotonic() - started
+    assert {host: each["changed"] for host, each in numbers.items()} == dict.fromkeys(numbers, 0)
+    assert max(each["ok"] for each in numbers.values()) <= RUNS
+
+    theirs = per_entry(tmp_path) * ENTRIES / TRIED
+    print(f"nothing to change: {ours:.1f} s; {ENTRIES} entries one by one: {theirs:.1f} s")
+    assert ours < theirs
+
+
+def per_entry(folder: Path) -> float:
+    """Seconds that a loop of ansible.builtin.iptables takes, when there is nothing to change either."""
+    rule = {"chain": "INPUT", "source": "198.51.100.{{ item }}", "jump": "DROP"}
+    entries = list(range(1, TRIED + 1))
+    seconds = 0.0
+    for state in ("present", "present", "absent"):
+        task = {"ansible.builtin.iptables": rule | {"state": state}, "loop": entries}
+        play = {"hosts": "packetwatch", "become": True, "gather_facts": False, "tasks": [task]}
+        path = folder / f"{state}.yml"
+        path.write_text(json.dumps([play]), encoding="ascii")
+        started = time.monotonic()
+        output = playbook(path)
+        if all(each["changed"] == 0 for each in recaps(output).values()):
+            seconds = time.monotonic() - started
+    assert seconds
+    return seconds
