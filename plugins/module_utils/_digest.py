@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import typing as t
 
-__all__ = ["sha256", "sha256_for"]
+__all__ = ["digest_text", "sha256", "sha256_for"]
 
 _LARGE = 1 << 22
 
@@ -36,3 +36,11 @@ def sha256_for(size: int) -> t.Any:
     import hashlib
 
     return hashlib.sha256()
+
+
+def digest_text(text: str) -> str:
+    """SHA-256 of a text in UTF-8, as hex."""
+    data = text.encode()
+    check = sha256_for(len(data))
+    check.update(data)
+    return str(check.hexdigest())

@@ -9,8 +9,10 @@
 from __future__ import annotations
 
 import socket
+import time
 import typing as t
 
+from ._bulk import read_prefixes
 from ._describe import count_entries
 from ._entries import (
     BYTE_ORDER_MARK,
@@ -45,6 +47,17 @@ def list_text(value: t.Any, option: str) -> str:
         for entry in _withdrawn(values, str(variable))
     }
     return format_list(merge_entries(pair for pair in named if pair[0].prefix not in withdrawn))
+
+
+def read_list(path: str, kind: t.Literal["allow", "deny"]) -> str:
+    """Text of a list's file, once it is known to be one; errors name the file and the line."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            text = file.read()
+    except OSError as error:
+        raise InvalidInput(f"cannot read {path}: {error.strerror}") from error
+    read_prefixes(text, path, time.time(), True, kind)
+    return text
 
 
 def _withdrawn(values: t.Any, variable: str) -> list[Entry]:

@@ -45,7 +45,7 @@ def heal(host: Host, status: Status, record: Record) -> Repair:
     pending = host.pending()
     if pending:
         return Repair(broken, [], pending.describe())
-    drifted = host.verify()
+    drifted = host.drift()
     found = broken + drifted
     if not drifted:
         return _note(status, Repair(found, []))
@@ -92,7 +92,7 @@ def _mend(host: Host) -> list[str]:
             host.reattach(name)
         except (PacketwatchError, OSError) as error:
             problems.append(str(error))
-    left = host.verify()
+    left = host.drift()
     return left + problems if left else []
 
 

@@ -23,7 +23,7 @@ from ._alarm import Alarm
 from ._compile import Compiler
 from ._errors import InvalidInput, PacketwatchError, Pending, Returned
 from ._generation import build, capacity_for
-from ._lists import Lists, check_protected, compile_lists, is_current
+from ._lists import Lists, check_protected, compile_lists, digest_of, is_current
 from ._loaded import Loaded, check_memory
 from ._pending import AT_ONCE, Change, Record, Terms
 from ._pins import Paths, Pins, check_bpffs
@@ -32,16 +32,18 @@ from ._prog import attached
 from ._results import UNKNOWN, Attachment, Outcome, Plan
 from ._settings import read_settings
 from ._source import flatten
+from ._spare import NOTHING, has_feeds, lasting, read_note, spared_now, write_note
 from ._store import MODES, State, Store, check_interface
 
 if t.TYPE_CHECKING:
     from ._compile import Bytecode
     from ._deadline import Deadline
     from ._edits import Edit
-    from ._generation import Image
+    from ._generation import Areas, Image
     from ._hand_bans import BanChange
     from ._heal import Repair
     from ._libbpf import Map
+    from ._spare import FeedReport, Spared
     from ._status import Status
     from ._types import Run
 
@@ -142,11 +144,25 @@ class Host:
 
         While a change is pending, something else is in force, and nothing is wrong with that.
         """
+        broken = {} if self.pending() else self.feeds().broken
+        return self.drift() + [f"{name} is left out: {why}" for name, why in broken.items()]
+
+    def drift(self) -> list[str]:
+        """As `verify`, without what no repair on this host can mend."""
         from ._verify import verify
 
         if self.pending():
             return []
-        return verify(self.store, self.pins, self._status, self._patience)
+        return verify(self.store, self.pins, self._status, self._patience, self._compile_alike)
+
+    def _compile_alike(self, state: State) -> Lists:
+        """Compile lists with the same exceptions for feeds as what is live, if it is of these."""
+        if not has_feeds(state):
+            return compile_lists(state)
+        note = read_note(self.paths.spared)
+        if note.lists != digest_of(state).hex():
+            return compile_lists(state, self._spared_now())
+        return compile_lists(state, note.spared)
 
     def heal(self) -> Repair:
         """Find what has drifted from confirmed state, and mend it; paused while a change is pending."""
@@ -203,6 +219,8 @@ class Host:
         """Let the agent know what is live now. A change is no failure since that is one."""
         with contextlib.suppress(PacketwatchError, OSError):
             number = change.number if change else self.store.number()
+            if lists:
+                write_note(self.paths.spared, lists.note)
             self._status.applied(loaded, number, state, image, lists)
 
     def _declare(self, state: State) -> None:
@@ -226,22 +244,18 @@ class Host:
         code = header["bytecode"]
         if afresh:
             code = self._bytecode_of(after)().digest
-        lists: Lists | None = None
-        areas = live
-        if areas is None or not is_current(areas, after):
-            lists = compile_lists(after)
-            areas = lists.areas
-            if not force and (after.allow, after.deny) != (before.allow, before.deny):
-                lasting = areas
-                if any("expires=" in text for text in after.allow.values()):
-                    lasting = compile_lists(after, for_good=True).areas
-                check_protected(lasting, self._protection())
+        areas, lists = self._tables(loaded, live, after)
         hits = None
         if lists and (after.allow, after.deny) != (before.allow, before.deny):
+            if not force:
+                for_good = areas
+                if any("expires=" in text for text in after.allow.values()):
+                    for_good = compile_lists(after, lists.note.spared, for_good=True).areas
+                check_protected(for_good, self._protection())
             from . import _hits
 
             protection = self._protection() if force else None
-            hits = _hits.find(live, lists.areas, protection, self.pins)
+            hits = _hits.find(live, areas, protection, self.pins)
         image = build(areas, policies, loaded.ifindexes, code)
         if edit:
             _attach.check_listeners(policies, loaded.ifindexes)
@@ -259,11 +273,16 @@ class Host:
             states=(before, after),
             live=loaded.active,
             hits=hits,
+            feeds=lists.note.report if lists else self.feeds(),
         )
         # Lists whose text changed but whose tables did not still need their digest renewed.
         said = header["lists"], header["next_expiry"]
         renew = apply or (areas.lists, areas.next_expiry) != said
         return _Draft(plan, after, image, lists, before != after, renew, apply)
+
+    def feeds(self) -> FeedReport:
+        """What was left out of feeds when the live tables were made."""
+        return read_note(self.paths.spared).report
 
     # Interfaces
 
@@ -496,12 +515,32 @@ class Host:
     ) -> tuple[Image, Lists | None]:
         """The image, and the lists if those had to be compiled."""
         with loaded.generation() as current:
-            areas = current.areas()
-        lists = None
-        if not is_current(areas, state):
-            lists = compile_lists(state)
-            areas = lists.areas
+            areas, lists = self._tables(loaded, current.areas(), state)
         return build(areas, resolve_policies(state.policy), ifindexes, code), lists
+
+    def _tables(
+        self, loaded: Loaded, live: Areas | None, state: State
+    ) -> tuple[Areas, Lists | None]:
+        """The live tables if they are still what the lists make, else such as are, with their lists."""
+        spared = self._spared(loaded) if has_feeds(state) else {}
+        if live is not None and is_current(live, state):
+            note = read_note(self.paths.spared) if spared else NOTHING
+            known = (
+                note.lists == live.lists.hex() and lasting(spared).items() <= note.spared.items()
+            )
+            if known or not spared:
+                return live, None
+        lists = compile_lists(state, spared)
+        return lists.areas, lists
+
+    def _spared(self, loaded: Loaded) -> Spared:
+        """Whom feeds must not deny. While nothing is filtered there may be no network yet, as at
+        boot: then those of before count too, or it could not come up."""
+        before = {} if loaded.active else lasting(read_note(self.paths.spared).spared)
+        return before | self._spared_now()
+
+    def _spared_now(self) -> Spared:
+        return spared_now(_protect.read_network(), self._protection())
 
     # Changes that wait to be confirmed
 

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import bisect
+import functools
 import math
 import time
 import typing as t
@@ -21,23 +22,29 @@ from ._digest import sha256_for
 from ._errors import InvalidInput
 from ._generation import Areas
 from ._ranges import DENY, Prefixes
+from ._spare import NOTHING, FeedReport, Note, has_feeds, leave_out
+from ._store import is_feed
 from ._tables import FORMAT, compile_tables, lookup4, lookup6, read_ranges
 
 if t.TYPE_CHECKING:
     from ._protect import Protection
+    from ._spare import Spared
     from ._store import State
     from ._tables import Tables
 
 _SHOWN = 5
+# Of what is said of a damaged file, a line of which may be very long.
+_LONGEST = 300
 # Seconds after which what the clock did not decide is to be decided anew.
 _UNSETTLED = 60.0
 
 
 class Lists(t.NamedTuple):
-    """Compiled lists; counts of what they hold."""
+    """Compiled lists; counts of what they hold; what feeds were compiled with."""
 
     areas: Areas
     counts: dict[str, int]
+    note: Note
 
 
 def digest_of(state: State) -> bytes:
@@ -58,19 +65,27 @@ def is_current(areas: Areas, state: State) -> bool:
     return areas.lists == digest_of(state) and (not due or time.time() < due)
 
 
-def compile_lists(state: State, *, for_good: bool = False) -> Lists:
+def compile_lists(state: State, spared: Spared | None = None, *, for_good: bool = False) -> Lists:
     """Tables of all lists; InvalidInput names file and line of what is wrong.
 
+    A feed that is wrong is left out, and the others hold. spared: whom feeds must not deny.
     for_good: without the allow entries that expire.
     """
     now, synchronised = time.time(), clock_synchronised()
     found = {}
+    feeds = FeedReport({}, {})
     for kind, lists in (("allow", state.allow), ("deny", state.deny)):
         union = Prefixes()
         for name, text in sorted(lists.items()):
             path = f"{kind}.d/{name}.list"
             at = math.inf if for_good and kind == "allow" else now
-            read_prefixes(text, path, at, synchronised, t.cast(t.Any, kind), union)
+            read = functools.partial(
+                read_prefixes, text, path, at, synchronised, t.cast(t.Any, kind)
+            )
+            if is_feed(name):
+                _add_feed(union, name, text, read, (spared or {}) if kind == "deny" else {}, feeds)
+            else:
+                read(union)
         found[kind] = union
     expiries = [union.next_expiry for union in found.values() if union.next_expiry is not None]
     if any(union.unsettled for union in found.values()):
@@ -83,9 +98,33 @@ def compile_lists(state: State, *, for_good: bool = False) -> Lists:
         "ranges_ipv4": tables.ranges4,
         "ranges_ipv6": tables.ranges6,
         "pages": 1 + tables.pages,
+        "left_out": sum(item.total for item in feeds.left_out.values()),
+        "broken_feeds": len(feeds.broken),
     }
     next_expiry = math.ceil(min(expiries)) if expiries else 0
-    return Lists(Areas.of(tables, digest_of(state), next_expiry), counts)
+    digest = digest_of(state)
+    note = Note(digest.hex(), spared or {}, feeds) if has_feeds(state) else NOTHING
+    return Lists(Areas.of(tables, digest, next_expiry), counts, note)
+
+
+def _add_feed(
+    union: Prefixes,
+    name: str,
+    text: str,
+    read: t.Callable[[], Prefixes],
+    spared: Spared,
+    feeds: FeedReport,
+) -> None:
+    """Add what a feed has and this host can bear; one that is wrong adds nothing."""
+    try:
+        own = read()
+    except InvalidInput as error:
+        feeds.broken[name] = str(error)[:_LONGEST]
+        return
+    left_out = leave_out(own, text, spared)
+    if left_out.total:
+        feeds.left_out[name] = left_out
+    union.add(own)
 
 
 def check_protected(areas: Areas, protection: Protection) -> None:

@@ -50,9 +50,16 @@ def run_module(module: AnsibleModule, call: t.Callable[[Host], Result]) -> None:
 
 def change(module: AnsibleModule, host: Host, edit: Edit, force: bool = False) -> Result:
     """Apply an edit, or only plan it in check mode."""
+    return make_change(module, host, edit, force)[1]
+
+
+def make_change(
+    module: AnsibleModule, host: Host, edit: Edit, force: bool = False
+) -> tuple[Plan, Result]:
+    """As `change`, for who wants to tell more of the plan."""
     act = host.plan if module.check_mode else host.apply
     plan = act(edit, force=force, terms=read_terms(module))
-    return plan_result(plan, module._diff) | confirmation(module, host, plan.pending)
+    return plan, plan_result(plan, module._diff) | confirmation(module, host, plan.pending)
 
 
 def read_terms(module: AnsibleModule) -> Terms:

@@ -58,7 +58,7 @@ class Pool:
     """Numbers in any order, with repetitions."""
 
     def __init__(self, packing: Packing) -> None:
-        self._packing = packing
+        self.packing = packing
         self._count = 0
         self._batch: list[int] = []
         self._borders: list[int] = []
@@ -68,7 +68,7 @@ class Pool:
         return self._count
 
     def __iter__(self) -> Iterator[int]:
-        buckets = (self._packing.unpack(bytes(bucket)) for bucket in self._buckets)
+        buckets = (self.packing.unpack(bytes(bucket)) for bucket in self._buckets)
         return chain(chain.from_iterable(buckets), self._batch)
 
     def extend(self, numbers: Iterable[int]) -> None:
@@ -85,7 +85,7 @@ class Pool:
             self._put_away()
         found = sorted(self._batch)
         for bucket in self._buckets:
-            numbers = self._packing.unpack(bytes(bucket))
+            numbers = self.packing.unpack(bytes(bucket))
             numbers.sort()
             found += numbers
         return found
@@ -96,8 +96,8 @@ class Pool:
         if not self._buckets:
             self._borders = batch[:: max(1, len(batch) // _BUCKETS)][1:]
             self._buckets = [bytearray() for _number in range(len(self._borders) + 1)]
-        packed = memoryview(self._packing.pack(batch))
-        size = self._packing.size
+        packed = memoryview(self.packing.pack(batch))
+        size = self.packing.size
         cuts = [0, *[bisect_left(batch, border) for border in self._borders], len(batch)]
         for bucket, (begin, end) in zip(self._buckets, pairwise(cuts)):
             bucket += packed[begin * size : end * size]

@@ -114,6 +114,25 @@ def compute(
     return result._replace(nets=inherit(result.nets))
 
 
+def connected(network: Network) -> set[Net]:
+    """Networks that this host has a link to; on that link they need no gateway."""
+    found = {
+        _net(address.network, address.prefixlen)
+        for address in network.addresses
+        if len(address.network) in (4, 16)
+    }
+    return found | {
+        _net(route.destination, route.prefixlen)
+        for route in network.routes
+        if route.prefixlen and not route.gateways
+    }
+
+
+def _net(address: bytes, length: int) -> Net:
+    whole = length + 128 - 8 * len(address)
+    return whole, masked(_mapped(address), whole)
+
+
 def inherit(nets: dict[Net, int]) -> dict[Net, int]:
     """Give each net the flags of those that cover it: the kernel answers with the longest only.
 

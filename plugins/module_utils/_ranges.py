@@ -14,6 +14,7 @@ second.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice, pairwise
 from operator import sub
@@ -59,6 +60,12 @@ class Blocks(NamedTuple):
     """First address of each other prefix."""
     ends: Pool
     """Last address of each other prefix."""
+
+    def add_nets(self, nets: Iterable[tuple[int, int]]) -> None:
+        """Take over prefixes that are given by first and last address."""
+        pairs = list(nets)
+        self.starts.extend([start for start, _end in pairs])
+        self.ends.extend([end for _start, end in pairs])
 
 
 def blocks_of(packing: Packing) -> Blocks:
@@ -132,6 +139,64 @@ def unite(blocks: Blocks) -> Spans:
         if start - end <= 1
     ]
     return Spans(_without(starts, joints), _without(ends, [index - 1 for index in joints]))
+
+
+def split_off(blocks: Blocks, spans: Spans) -> tuple[Blocks, list[tuple[int, int]]]:
+    """Return the blocks that have no address of the spans, and first and last of each that has."""
+    if not spans.starts:
+        return blocks, []
+    hosts = blocks.hosts.sorted()
+    touching: list[tuple[int, int]] = []
+    for start, end in zip(*spans, strict=True):
+        low, high = bisect_left(hosts, start), bisect_right(hosts, end)
+        touching += [(host, host) for host in hosts[low:high]]
+        del hosts[low:high]
+    nets = list(nets_of(blocks))
+    touching += [net for net in nets if _touches(net, spans)]
+    if not touching:
+        return blocks, []
+    kept = blocks_of(blocks.hosts.packing)
+    kept.hosts.extend(hosts)
+    kept.add_nets([net for net in nets if not _touches(net, spans)])
+    return kept, touching
+
+
+def nets_of(blocks: Blocks) -> Iterator[tuple[int, int]]:
+    """Yield first and last address of each prefix that is no single address.
+
+    Prefixes overlap only by one being inside the other: that which began last ends first.
+    """
+    starts = blocks.starts.sorted()
+    begun: list[int] = []
+    at = 0
+    for end in blocks.ends.sorted():
+        while at < len(starts) and starts[at] <= end:
+            begun.append(starts[at])
+            at += 1
+        yield begun.pop(), end
+
+
+def spans_of(nets: Iterable[tuple[int, int]], packing: Packing) -> Spans:
+    """Return the union of blocks that are given by first and last address."""
+    blocks = blocks_of(packing)
+    blocks.add_nets(nets)
+    return unite(blocks)
+
+
+def _touches(net: tuple[int, int], spans: Spans) -> bool:
+    """Return whether any address from the first to the last of a net is in the spans."""
+    at = bisect_right(spans.starts, net[1]) - 1
+    return at >= 0 and spans.ends[at] >= net[0]
+
+
+def cut(start: int, end: int, bits: int) -> Iterator[tuple[int, int]]:
+    """Yield the fewest prefixes that make up a range, as (address, length)."""
+    while start <= end:
+        fits = (end - start + 1).bit_length() - 1
+        aligned = (start & -start).bit_length() - 1 if start else bits
+        free = min(fits, aligned)
+        yield start, bits - free
+        start += 1 << free
 
 
 def _without(numbers: list[int], indexes: list[int]) -> list[int]:

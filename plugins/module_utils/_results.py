@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import typing as t
 
+from ._spare import NOTHING
+
 if t.TYPE_CHECKING:
     from ._hits import Hits
     from ._pending import Change
+    from ._spare import FeedReport
     from ._store import State
 
 UNKNOWN = "unknown until attached"
@@ -21,6 +24,7 @@ UNKNOWN = "unknown until attached"
 class Plan(t.NamedTuple):
     """What a change of lists or policies does, or did; `live`: an interface is being filtered.
 
+    feeds: what compiling them has left out.
     pending: the change that it began, if it waits to be confirmed. paused: why nothing was done.
     hits: whom it denies that nothing denied before; only of other lists than before.
     """
@@ -31,6 +35,7 @@ class Plan(t.NamedTuple):
     counts: dict[str, int]
     states: tuple[State, State]
     live: bool
+    feeds: FeedReport = NOTHING.report
     pending: t.Optional[Change] = None
     paused: str = ""
     hits: t.Optional[Hits] = None

@@ -30,7 +30,7 @@ if t.TYPE_CHECKING:
 
 # What is known since lists were compiled.
 _COMPILED = ("counts", "verified", "compiled")
-_COUNTED = ("allow", "deny", "ranges_ipv4", "ranges_ipv6")
+_COUNTED = ("allow", "deny", "ranges_ipv4", "ranges_ipv6", "left_out", "broken_feeds")
 
 
 class Status:

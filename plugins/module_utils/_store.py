@@ -35,6 +35,8 @@ from ._policy import DEFAULT, canonical_policy, format_policy, read_policy
 
 ROOT = "/etc/packetwatch"
 MODES = ("auto", "native", "generic")
+FEED = "feed-"
+"""What the names of feeds' drop-ins begin with."""
 
 _LISTS = ("allow", "deny")
 _PROGRAM = "program.c"
@@ -68,6 +70,11 @@ def check_name(name: str) -> None:
         raise InvalidInput(
             f"{name!r} is no name for a list; allowed: 1 to 64 of the characters a-z 0-9 _ -"
         )
+
+
+def is_feed(name: str) -> bool:
+    """Whether a drop-in is a feed's: nobody here wrote it, so it must do no harm to the others."""
+    return name.startswith(FEED)
 
 
 def check_interface(name: str) -> None:
@@ -286,7 +293,8 @@ def _read_lists(folder: str) -> dict[str, str]:
     for name, path in _members(folder, ".list"):
         with _naming(path):
             check_name(name)
-        lists[name] = _read_file(path)
+        # A feed that is damaged must not keep the other lists from being read. It is refused later.
+        lists[name] = _read_file(path, "replace" if is_feed(name) else "strict")
     return lists
 
 
@@ -355,9 +363,9 @@ def _is_number(name: str) -> bool:
     return name.isascii() and name.isdigit() and name == str(int(name))
 
 
-def _read_file(path: str) -> str:
+def _read_file(path: str, errors: str = "strict") -> str:
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8", errors=errors) as file:
             return file.read()
     except OSError as error:
         raise Unreadable(f"cannot read {path}: {error.strerror}") from error

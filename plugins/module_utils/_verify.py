@@ -14,7 +14,6 @@ import typing as t
 
 from ._errors import Unreadable
 from ._generation import build
-from ._lists import compile_lists
 from ._loaded import Loaded
 from ._policy import resolve_policies
 
@@ -29,8 +28,14 @@ if t.TYPE_CHECKING:
 _LATE = 300.0
 
 
-def verify(store: Store, pins: Pins, status: Status, patience: float) -> list[str]:
-    """What is wrong, if anything; noted for the agent too."""
+def verify(
+    store: Store,
+    pins: Pins,
+    status: Status,
+    patience: float,
+    compile_lists: t.Callable[[State], Lists],
+) -> list[str]:
+    """What has drifted, if anything; noted for the agent too."""
     while True:
         # This takes long, maybe at the lowest priority: nobody shall wait for it.
         number, state = store.read_current()

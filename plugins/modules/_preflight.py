@@ -119,6 +119,10 @@ agent_outdated:
   description: Whether the agent runs, but with settings or code of before.
   returned: success
   type: bool
+feeds:
+  description: Whether the host has lists of feeds.
+  returned: success
+  type: bool
 """
 
 import dataclasses
@@ -139,6 +143,7 @@ from ansible_collections.packetwatch.xdp.plugins.module_utils._policy import (
     merge_policy,
     parse_policy,
 )
+from ansible_collections.packetwatch.xdp.plugins.module_utils._spare import has_feeds
 from ansible_collections.packetwatch.xdp.plugins.module_utils._store import (
     MODES,
     Store,
@@ -638,6 +643,7 @@ def main() -> None:
         bare=bare,
         installed=host.path("etc/systemd/system/packetwatch.service").exists(),
         agent_outdated=agent_is_outdated(host),
+        feeds=has_feeds(state),
     )
 
 

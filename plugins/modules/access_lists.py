@@ -25,7 +25,10 @@ options:
   name:
     description:
       - Name of the pair, made of the characters a-z, 0-9, V(_) and V(-).
-      - The role writes V(ansible), the command line tool V(local), and feeds begin with V(feed-).
+      - The role writes V(ansible), the command line tool V(local).
+      - Names that begin with V(feed-) are for lists that others publish. What is wrong in those, when hosts boot, or hits a network
+        that the host is connected to or a protected address, is left out. The role removes such pairs that are not in its variable
+        C(packetwatch_feeds).
     type: str
     default: ansible
   state:
@@ -169,13 +172,12 @@ confirmed:
   sample: true
 """
 
-import time
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.packetwatch.xdp.plugins.module_utils._bulk import read_prefixes
 from ansible_collections.packetwatch.xdp.plugins.module_utils._edits import (
     list_text,
+    read_list,
     remove_lists,
     set_lists,
 )
@@ -215,17 +217,6 @@ def read_lists(params: t.Mapping[str, t.Any]) -> dict[str, str]:
         elif params[kind] is not None:
             texts[kind] = list_text(params[kind], kind)
     return texts
-
-
-def read_list(path: str, kind: t.Literal["allow", "deny"]) -> str:
-    """Text of a list's file, once it is known to be one; errors name the file and the line."""
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            text = file.read()
-    except OSError as error:
-        raise InvalidInput(f"cannot read {path}: {error.strerror}") from error
-    read_prefixes(text, path, time.time(), True, kind)
-    return text
 
 
 def main() -> None:

@@ -81,6 +81,7 @@ class ModuleHost:
     """Runs commands and modules in the namespaces."""
 
     def __init__(self, pid: int, folder: Path) -> None:
+        self.pid = pid
         # How Ansible connects, and what else it is told.
         self.connection = "local"
         self.environment: dict[str, str] = {}
@@ -184,6 +185,19 @@ class ModuleHost:
 @pytest.fixture
 def host(tmp_path: Path) -> Iterator[ModuleHost]:
     """A host that nothing of ours has ever touched."""
+    yield from make_host(tmp_path)
+
+
+@pytest.fixture
+def second_host(tmp_path: Path) -> Iterator[ModuleHost]:
+    """Another one."""
+    folder = tmp_path / "second"
+    folder.mkdir()
+    yield from make_host(folder)
+
+
+def make_host(folder: Path) -> Iterator[ModuleHost]:
+    """Keep a host as long as somebody wants it."""
     if os.geteuid() != 0:
         pytest.skip("needs root")
     if ROOT != COLLECTIONS / "ansible_collections/packetwatch/xdp":
@@ -193,7 +207,7 @@ def host(tmp_path: Path) -> Iterator[ModuleHost]:
         try:
             assert process.stdout is not None
             assert process.stdout.readline() == "ready\n"
-            yield ModuleHost(process.pid, tmp_path)
+            yield ModuleHost(process.pid, folder)
         finally:
             process.kill()
 

@@ -53,6 +53,8 @@ class AgentProcess:
             "PW_STATE_DIR": str(self.state),
             "PW_CONFIG_DIR": str(self.folder / "config"),
             "PW_STATUS_FILE": str(self.folder / "status.json"),
+            "PW_SPARED_FILE": str(self.folder / "spared"),
+            "PW_APPLY_REQUEST": str(self.folder / "apply-request"),
             "PW_METRICS_LISTEN": f"127.0.0.1:{self.port}",
         }
         python = "/usr/bin/python3" if Path("/usr/bin/python3").exists() else "python3"

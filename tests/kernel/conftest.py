@@ -66,6 +66,7 @@ def loaded_datapath(
         bpffs=str(BPFFS / f"{PREFIX}{os.getpid()}-{NUMBER}"),
         state=str(folder / "state"),
         cache=str(bytecode_cache),
+        spared=str(folder / "spared"),
         source=str(SOURCE),
         settings=str(folder / "settings"),
         pending=str(folder / "pending"),

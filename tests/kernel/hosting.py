@@ -118,6 +118,7 @@ class Site:
             bpffs=str(BPFFS / f"{PREFIX}{os.getpid()}-{number}"),
             state=str(folder / "etc"),
             cache=str(cache),
+            spared=str(folder / "spared"),
             source=str(SOURCE),
             settings=str(folder / "settings"),
             runtime=str(folder / "systemd"),

@@ -37,7 +37,14 @@ def test_what_an_attachment_notes(filtered: Site) -> None:
         program = attached_program.info().id
     assert found["interfaces"] == {"pw0": {"program": program, "mode": "native", "attached": True}}
     assert found["matches"] is True
-    assert found["counts"] == {"allow": 0, "deny": 1, "ranges_ipv4": 1, "ranges_ipv6": 0}
+    assert found["counts"] == {
+        "allow": 0,
+        "deny": 1,
+        "ranges_ipv4": 1,
+        "ranges_ipv6": 0,
+        "left_out": 0,
+        "broken_feeds": 0,
+    }
     assert found["bytes"] == 2 * _abi.PAGE
     assert found["capacity"] >= found["bytes"]
     assert found["number"] == int(os.readlink(filtered.state / "current"))

@@ -229,7 +229,7 @@ def guard_of(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> tuple[Guard, list[Any
     addresses: list[_netlink.Address] = []
     monkeypatch.setattr(_protect, "read_network", lambda: _protect.Network(addresses, []))
     values = settings.read({"PW_PROTECT": "198.51.100.0/24"})
-    return Guard(lab.maps, values, lab.output, lab.keeper.lift), addresses
+    return Guard(lab.maps, values, lab.output, lab.keeper.lift, lambda dummy: None), addresses
 
 
 def test_a_ban_on_what_becomes_protected_is_lifted(

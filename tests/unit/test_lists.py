@@ -81,8 +81,8 @@ def test_a_long_list_of_protected_addresses_is_cut() -> None:
 
 
 def test_wrong_line_is_named_with_its_drop_in() -> None:
-    with pytest.raises(InvalidInput, match=r"deny\.d/feed-x\.list, line 2"):
-        compile_lists(State(deny={"ansible": "10.0.0.1\n", "feed-x": "10.0.0.1\nnone\n"}))
+    with pytest.raises(InvalidInput, match=r"deny\.d/team-x\.list, line 2"):
+        compile_lists(State(deny={"ansible": "10.0.0.1\n", "team-x": "10.0.0.1\nnone\n"}))
 
 
 def test_digest_tells_lists_apart() -> None:

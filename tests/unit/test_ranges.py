@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterable
 from random import Random
 
@@ -25,8 +26,11 @@ from packetwatch_core._ranges import (
     blocks_of,
     combine,
     compile_ranges,
+    cut,
+    nets_of,
     ranges_of,
     runs,
+    split_off,
     start_words,
     unite,
 )
@@ -192,3 +196,45 @@ def test_prefixes_of_two_lists_add_up() -> None:
     assert other.next_expiry == 7.0
     assert list(one.v4.hosts) == [7, 8]
     assert list(one.v6.ends) == [LAST6]
+
+
+def test_blocks_are_split_by_whether_they_touch() -> None:
+    random = Random(7)
+    for _round in range(300):
+        given, others = random_blocks(random, 12), unite(random_blocks(random, 3))
+        taken = expand(others)
+        kept, touching = split_off(given, others)
+        pairs = everything(given)
+        expected = [pair for pair in pairs if taken.isdisjoint(range(pair[0], pair[1] + 1))]
+        assert everything(kept) == expected
+        assert sorted([*everything(kept), *touching]) == pairs
+
+
+def everything(given: Blocks) -> list[tuple[int, int]]:
+    return sorted([*((host, host) for host in given.hosts), *nets_of(given)])
+
+
+def test_prefixes_are_found_again_from_their_ends() -> None:
+    random = Random(11)
+    for _round in range(300):
+        pairs = []
+        for _number in range(random.randrange(12)):
+            size = 1 << random.randrange(7)
+            start = random.randrange(SMALL + 1) // size * size
+            pairs.append((start, start + size - 1))
+        found = blocks_of(IPV4)
+        found.add_nets(pairs)
+        assert sorted(nets_of(found)) == sorted(pairs)
+
+
+def test_a_range_is_cut_into_the_fewest_prefixes() -> None:
+    for start in range(SMALL + 1):
+        for end in range(start, SMALL + 1):
+            expected = ipaddress.summarize_address_range(
+                ipaddress.IPv4Address(start), ipaddress.IPv4Address(end)
+            )
+            assert list(cut(start, end, 32)) == [
+                (int(net.network_address), net.prefixlen) for net in expected
+            ]
+    assert list(cut(0, LAST4, 32)) == [(0, 0)]
+    assert list(cut(0, LAST6, 128)) == [(0, 0)]

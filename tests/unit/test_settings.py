@@ -30,8 +30,13 @@ def test_defaults() -> None:
 
 def test_defaults_are_where_the_library_puts_things() -> None:
     found, paths = settings.read({}), Paths()
-    places = (found.pins, found.config_dir, found.status_file)
-    assert places == (paths.bpffs, paths.state, paths.status)
+    places = (found.pins, found.config_dir, found.status_file, found.spared_file)
+    assert places == (paths.bpffs, paths.state, paths.status, paths.spared)
+
+
+def test_the_request_is_where_systemd_looks_for_it() -> None:
+    unit = ROOT / "roles/packetwatch/files/units/packetwatch-apply.path"
+    assert f"PathExists={settings.read({}).apply_request}\n" in unit.read_text()
 
 
 def test_values() -> None:

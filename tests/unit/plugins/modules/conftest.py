@@ -16,6 +16,7 @@ from ansible.module_utils.testing import patch_module_args
 
 from packetwatch_core import _module
 from packetwatch_core._hits import Hits
+from packetwatch_core._spare import NOTHING
 from packetwatch_core._store import State
 
 Result = dict[str, Any]
@@ -30,6 +31,7 @@ class FakeHost:
         self.calls: list[tuple[Any, ...]] = []
         self.answers: dict[str, Any] = {}
         self.terms: Any = None
+        self.store = types.SimpleNamespace(read_current=lambda: (1, self.state))
         self.pending: Any = None
         self.hits: Hits | None = None
 
@@ -48,6 +50,8 @@ class FakeHost:
             digest_before="aa",
             digest_after="bb",
             counts={"allow": 1, "deny": 2},
+            states=(self.state, self.edited),
+            feeds=NOTHING.report,
             texts=lambda: ("old\n", "new\n"),
             live=True,
             pending=self.pending,

@@ -89,9 +89,11 @@ def _run(dummy: argparse.Namespace) -> None:
 
 
 def _attach(options: argparse.Namespace) -> None:
-    done = _host().reattach(options.interface)
+    host = _host()
+    done = host.reattach(options.interface)
     reason = f" ({done.reason})" if done.reason else ""
     _say(f"{done.interface} is filtered, mode {done.mode}{reason}")
+    _tell_of_feeds(host)
 
 
 def _detach(options: argparse.Namespace) -> None:
@@ -100,13 +102,21 @@ def _detach(options: argparse.Namespace) -> None:
 
 
 def _apply(dummy: argparse.Namespace) -> None:
-    plan = _host().apply()
+    host = _host()
+    plan = host.apply()
     if plan.paused:
         _say(plan.paused)
     elif not plan.live:
         _say("no interface is filtered: nothing to make live")
     else:
         _say(f"{'live now' if plan.changed else 'already live'}: {plan.digest_after}")
+        _tell_of_feeds(host)
+
+
+def _tell_of_feeds(host: Host) -> None:
+    """The others are live, so nothing has failed."""
+    for name, why in sorted(host.feeds().broken.items()):
+        sys.stderr.write(f"packetwatch: {name} is left out: {why}\n")
 
 
 def _rollback(dummy: argparse.Namespace) -> None:

@@ -35,12 +35,14 @@ class Guard:
         settings: Settings,
         output: Output,
         on_lift: t.Callable[[Ban], None],
+        on_network: t.Callable[[_protect.Network], None],
     ) -> None:
         self._maps = maps
         self._settings = settings
         self._output = output
         self._bans = Bans(maps)
         self._on_lift = on_lift
+        self._on_network = on_network
         self._names: dict[int, str] = {}
         self._names_read = 0.0
         self._names_current = False
@@ -70,11 +72,11 @@ class Guard:
         trouble = ""
         try:
             former = self.protection
-            self.protection = _protect.compute(
-                settings.protect, settings.protect_auto, _protect.read_network()
-            )
+            network = _protect.read_network()
+            self.protection = _protect.compute(settings.protect, settings.protect_auto, network)
             left_out = _protect.write(self.protection, self._maps).left_out
             self._spare(former)
+            self._on_network(network)
             problems = list(self.protection.problems)
             if left_out:
                 problems.append("the maps have no room for all that was learned")

@@ -41,6 +41,11 @@ CATALOGUE = {
         "When confirmed state was last compiled and compared with the kernel.",
     ),
     "packetwatch_entries_declared": (GAUGE, "Entries of the declared lists that count now."),
+    "packetwatch_feed_entries_left_out": (
+        GAUGE,
+        "Entries of feeds that would hit a connected network or a protected address.",
+    ),
+    "packetwatch_feeds_broken": (GAUGE, "Feeds that are damaged on disk, and left out as a whole."),
     "packetwatch_ranges_in_kernel": (GAUGE, "Address ranges in the compiled tables, by family."),
     "packetwatch_tables_used_bytes": (GAUGE, "Kernel memory that the live tables need."),
     "packetwatch_tables_capacity_bytes": (

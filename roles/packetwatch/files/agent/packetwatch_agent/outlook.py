@@ -86,6 +86,8 @@ class Outlook:
         if isinstance(note.get("digest"), str):
             values["packetwatch_generation_info"] = [({"digest": note["digest"]}, 1)]
         if isinstance(counts, dict):
+            values["packetwatch_feed_entries_left_out"] = _known(_number(counts, "left_out"))
+            values["packetwatch_feeds_broken"] = _known(_number(counts, "broken_feeds"))
             values["packetwatch_entries_declared"] = by_label(
                 "list", {name: _number(counts, name) or 0 for name in ("allow", "deny")}
             )
@@ -111,6 +113,8 @@ class Outlook:
             found.append(_OTHER_TABLES)
         if _number(note.get("apply"), "success") == 0:
             found.append("the last apply has failed")
+        if _number(note.get("counts"), "broken_feeds"):
+            found.append("a feed is damaged, and left out")
         verified = _number(note, "verified")
         if verified is not None and time.time() - verified > _STALE:
             found.append("nobody has verified the tables for hours")

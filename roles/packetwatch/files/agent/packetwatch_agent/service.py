@@ -27,6 +27,7 @@ from .keeper import Keeper
 from .loop import IDLE, Loop
 from .losses import PERIOD as LOSSES_PERIOD
 from .losses import Losses
+from .networks import Networks
 from .outlook import Outlook
 from .output import Output
 from .presence import Presence
@@ -84,7 +85,8 @@ class Service:
         self._outlook = Outlook(settings, self._confirmed, self._complain)
         self._quota = Quota()
         self._losses = Losses(maps["counters"], self._quota, output)
-        self._guard = Guard(maps, settings, output, self._on_lift)
+        networks = Networks(settings, output)
+        self._guard = Guard(maps, settings, output, self._on_lift, networks.look)
         self._lines = Lines(output.host, self._guard.name, settings.community_id)
         self._keeper = Keeper(Bans(maps), settings.state_dir, self._confirmed, self._lines, output)
         self._episodes = Episodes(self._lines, self._confirmed, self._guard.name, self._quota)

@@ -24,6 +24,8 @@ DEFAULTS = {
     "PW_CONFIG_DIR": "/etc/packetwatch",
     "PW_PINS": "/sys/fs/bpf/packetwatch",
     "PW_STATUS_FILE": "/run/packetwatch-host/status.json",
+    "PW_SPARED_FILE": "/var/lib/packetwatch/spared",
+    "PW_APPLY_REQUEST": "/run/packetwatch/apply-request",
     "PW_CONTROL_SOCKET": "/run/packetwatch/control.sock",
     "PW_READERS": "packetwatch",
     "PW_ADMINS": "packetwatch-admin",
@@ -70,6 +72,10 @@ class Settings(t.NamedTuple):
     """Folder under bpffs, of which the agent sees only its own part."""
     status_file: str
     """What root notes for the agent."""
+    spared_file: str
+    """What root compiled feeds with."""
+    apply_request: str
+    """The file that makes systemd start an apply."""
     control_socket: str
     """Where packetwatchctl finds the agent; empty: nowhere."""
     readers: str
@@ -96,6 +102,8 @@ def read(environment: t.Mapping[str, str]) -> Settings:
         _folder("PW_CONFIG_DIR", values["PW_CONFIG_DIR"]),
         _folder("PW_PINS", values["PW_PINS"]),
         _folder("PW_STATUS_FILE", values["PW_STATUS_FILE"]),
+        _folder("PW_SPARED_FILE", values["PW_SPARED_FILE"]),
+        _folder("PW_APPLY_REQUEST", values["PW_APPLY_REQUEST"]),
         _socket("PW_CONTROL_SOCKET", values["PW_CONTROL_SOCKET"].strip()),
         values["PW_READERS"],
         values["PW_ADMINS"],

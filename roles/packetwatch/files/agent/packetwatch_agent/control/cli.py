@@ -18,6 +18,7 @@ from packetwatch_core._address import format_prefix, parse_prefix
 from packetwatch_core._errors import InvalidInput, PacketwatchError
 from packetwatch_core._pins import Paths
 from packetwatch_core._settings import read_values
+from packetwatch_core._spare import read_note
 from packetwatch_core._store import State, Store
 
 from .. import __version__
@@ -29,6 +30,7 @@ from .rights import Peer
 
 if t.TYPE_CHECKING:
     from packetwatch_core._host import Host
+    from packetwatch_core._spare import Note
 
 EDIT_SOCKET = "/run/packetwatch-edit.sock"
 # Another writer may be compiling, which takes a slow machine a minute.
@@ -51,7 +53,11 @@ class Places(t.NamedTuple):
         """From the environment, else the agent's settings, else the defaults."""
         paths = Paths()
         values = DEFAULTS | read_values(paths.settings) | dict(environment)
-        paths = paths._replace(bpffs=values["PW_PINS"], state=values["PW_CONFIG_DIR"])
+        paths = paths._replace(
+            bpffs=values["PW_PINS"],
+            state=values["PW_CONFIG_DIR"],
+            spared=values["PW_SPARED_FILE"],
+        )
         return cls(paths, values["PW_CONTROL_SOCKET"])
 
 
@@ -94,6 +100,10 @@ class Session:
     def state(self) -> State:
         """What is declared: anybody may read it."""
         return Store(self.places.paths.state).read_current()[1]
+
+    def note(self) -> Note:
+        """What root has noted of feeds; anybody may read that too."""
+        return read_note(self.places.paths.spared)
 
     def as_root(self, request: wire.Request, act: t.Callable[[], wire.Result]) -> wire.Result:
         """Do something without the agent or the one-shot, and leave the audit line ourselves."""
@@ -260,7 +270,7 @@ def _without_effect(session: Session, address: str) -> list[str]:
     from . import why
 
     try:
-        found = why.declared(session.state(), parse_prefix(address))
+        found = why.declared(session.state(), parse_prefix(address), session.note())
     except PacketwatchError:
         return []
     if found["verdict"] == "allow":
@@ -309,7 +319,7 @@ def _why(session: Session, options: argparse.Namespace) -> Outcome:
     from . import why
 
     prefix = parse_prefix(options.address)
-    lists = why.declared(session.state(), prefix)
+    lists = why.declared(session.state(), prefix, session.note())
     bans: wire.Result | None = None
     on_single = prefix.is_host or (prefix.family == 6 and prefix.length == 64)
     if not session.is_root:

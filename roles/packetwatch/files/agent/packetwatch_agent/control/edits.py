@@ -20,6 +20,7 @@ from packetwatch_core._errors import InvalidInput
 from packetwatch_core._lists import check_protected, compile_lists, digest_of
 from packetwatch_core._loaded import Loaded
 from packetwatch_core._settings import read_settings
+from packetwatch_core._spare import spared_now
 
 from . import wire
 
@@ -113,7 +114,7 @@ def _check_hand_edits(host: Host) -> None:
     settings = read_settings(host.paths.settings)
     network = _protect.read_network()
     protection = _protect.compute(settings.protect, settings.protect_auto, network)
-    check_protected(compile_lists(state).areas, protection)
+    check_protected(compile_lists(state, spared_now(network, protection)).areas, protection)
 
 
 def _result(plan: Plan, command: str, check: bool) -> wire.Result:

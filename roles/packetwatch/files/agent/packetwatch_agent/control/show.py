@@ -111,8 +111,9 @@ def why(result: wire.Result) -> Lines:
     for item in result["declared"]["entries"]:
         rest = [f"in {item['kind']} list {item['owner']!r}"]
         if item["expires"]:
-            ended = "" if item["in_force"] else ", NOT IN FORCE"
-            rest.append(f"expires {item['expires']}{ended}")
+            rest.append(f"expires {item['expires']}")
+        if not item["in_force"]:
+            rest.append("NOT IN FORCE")
         if item["comment"]:
             rest.append(f"# {item['comment']}")
         lines.append(f"  {item['prefix']} {', '.join(rest)}")

@@ -150,8 +150,10 @@ def _problems(
     if not whole:
         found.append("a change was interrupted: packetwatchctl apply")
     try:
-        if host.plan(lambda state: state, force=True).changed:
+        plan = host.plan(lambda state: state, force=True)
+        if plan.changed:
             found.append("what is declared is not what is live: packetwatchctl apply")
+        found += [f"{name} is left out: {why}" for name, why in sorted(plan.feeds.broken.items())]
     except PacketwatchError as error:
         found.append(f"what is declared cannot go live: {error}")
     return found

@@ -15,11 +15,13 @@ from packetwatch_core._clock import clock_synchronised
 from packetwatch_core._entries import Entry, expires_at, parse_line
 from packetwatch_core._errors import InvalidInput
 from packetwatch_core._ranges import ALLOW, DENY, Ranges, Spans
+from packetwatch_core._spare import NOTHING, is_left_out
 from packetwatch_core._tables import Tables, lookup4, lookup6, read_ranges
 
 from . import wire
 
 if t.TYPE_CHECKING:
+    from packetwatch_core._spare import Note
     from packetwatch_core._store import State
 
 _SHOWN = 50
@@ -39,8 +41,11 @@ class Policy(t.Protocol):
     def scope(self) -> str: ...
 
 
-def declared(state: State, prefix: Prefix) -> Fields:
-    """What the lists on disk say: entries that cover the prefix, and how many lie inside it."""
+def declared(state: State, prefix: Prefix, note: Note = NOTHING) -> Fields:
+    """What the lists on disk say: entries that cover the prefix, and how many lie inside it.
+
+    note: what root has noted of feeds, some of whose entries are left out.
+    """
     now, synchronised = time.time(), clock_synchronised()
     covering: list[Fields] = []
     inside = 0
@@ -57,6 +62,7 @@ def declared(state: State, prefix: Prefix) -> Fields:
                     entry = parse_line(line)
                     if entry:
                         in_force = _in_force(kind, entry, now, synchronised)
+                        in_force = in_force and not is_left_out(kind, owner, text, other, note)
                         covering.append(_fields(kind, owner, entry, in_force))
                 elif prefix.value <= other.value and other.last <= prefix.last:
                     inside += 1

@@ -1,0 +1,51 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is PRIVATE to the collection.
+
+"""Bring the copies of feeds that a host lacks, and confirm the change."""
+
+from __future__ import annotations
+
+import typing as t
+
+from ansible.errors import AnsibleActionFail
+from ansible_collections.packetwatch.xdp.plugins.plugin_utils._confirm import ChangeAction
+from ansible_collections.packetwatch.xdp.plugins.plugin_utils._transfer import Brought
+
+if t.TYPE_CHECKING:
+    from ansible_collections.packetwatch.xdp.plugins.plugin_utils._transfer import (
+        Arguments,
+        Result,
+    )
+
+_TOLD = ("list", "digest", "problem", "max_change")
+
+
+class ActionModule(ChangeAction):
+    """Asks the module what is missing, and only then sends it: long lists seldom change."""
+
+    module_name = "packetwatch.xdp._feeds"
+
+    def files(self, dummy: Arguments) -> dict[str, Brought]:
+        return {}
+
+    def execute(self, arguments: Arguments, task_vars: dict[str, t.Any] | None) -> Result:
+        copies, names = arguments.pop("copies"), arguments.pop("names")
+        for name in names:
+            if name not in copies:
+                raise AnsibleActionFail(
+                    f"feed {name} was not fetched by the first play: it looks at variables of the "
+                    "inventory and of the command line, so declare packetwatch_feeds there"
+                )
+        feeds = [{"name": name} | {key: copies[name][key] for key in _TOLD} for name in names]
+        arguments = arguments | {"feeds": feeds}
+        result = super().execute(arguments, task_vars)
+        lacks = result.get("lacks")
+        if not lacks:
+            return result
+        sources = {
+            name: self._send(name, Brought(name, self.read(copies[name]["path"]))) for name in lacks
+        }
+        return super().execute(arguments | {"sources": sources}, task_vars)

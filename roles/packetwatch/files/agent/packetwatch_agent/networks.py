@@ -1,0 +1,38 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Asks root for an apply when this host is connected to a network that feeds were compiled without."""
+
+from __future__ import annotations
+
+import os
+import typing as t
+
+from packetwatch_core._protect import connected
+from packetwatch_core._spare import unknown_networks
+
+if t.TYPE_CHECKING:
+    from packetwatch_core._protect import Network
+
+    from .output import Output
+    from .settings import Settings
+
+
+class Networks:
+    """Compares with what root has noted; asks once for the same networks."""
+
+    def __init__(self, settings: Settings, output: Output) -> None:
+        self._note = settings.spared_file
+        self._request = settings.apply_request
+        self._output = output
+        self._asked: set[str] = set()
+
+    def look(self, network: Network) -> None:
+        """See what the kernel says of addresses and routes now."""
+        new = unknown_networks(self._note, connected(network))
+        if not new or new == self._asked:
+            return
+        self._asked = new
+        self._output.say("info", f"feeds are to leave out new networks: {', '.join(sorted(new))}")
+        os.close(os.open(self._request, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))

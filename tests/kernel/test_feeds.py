@@ -1,0 +1,228 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Feeds on the running kernel: entries that hit this host are left out, and a damaged feed alone."""
+
+from __future__ import annotations
+
+import os
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+from random import Random
+
+import pytest
+from kernel.agent_process import AgentProcess
+from kernel.hosting import DENIED, FULL, XDP_DROP, XDP_PASS, Site, ip, wait
+from kernel.timers import Timers
+
+from packetwatch_agent.control import truth, why
+from packetwatch_core._address import parse_prefix
+from packetwatch_core._edits import set_lists
+from packetwatch_core._feed import Format, read_feed
+from packetwatch_core._feed_edits import FeedEdit, Wish
+from packetwatch_core._pending import Terms
+from packetwatch_core._results import Plan
+from packetwatch_core._spare import KEEP_BOGONS, read_note
+
+pytest_plugins = ("kernel.site_fixtures",)
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="loads programs")
+
+FEED = "feed-x"
+LISTED = "45.9.9.9"
+NEIGHBOUR = "45.1.2.9"
+TEXT = f"45.1.2.0/28\n{LISTED}\n"
+
+
+def feed(site: Site, text: str = TEXT) -> Plan:
+    return site.host.apply(set_lists(FEED, {"deny": text}, False))
+
+
+def connect(network: str = "45.1.2.1") -> None:
+    ip(f"address add {network}/24 dev pw0")
+
+
+def drop_in(site: Site, name: str = FEED) -> Path:
+    return site.state / "current/deny.d" / f"{name}.list"
+
+
+def test_an_entry_in_a_connected_network_is_left_out(filtered: Site) -> None:
+    connect()
+    done = feed(filtered)
+    assert filtered.verdict(NEIGHBOUR) == XDP_PASS
+    assert filtered.verdict(LISTED) == XDP_DROP
+    assert filtered.verdict(DENIED) == XDP_DROP
+    assert done.feeds.left_out == {FEED: (1, ["45.1.2.0/28"])}
+    assert done.counts["left_out"] == 1
+    assert drop_in(filtered).read_text() == TEXT, "the copy is kept whole"
+    again = feed(filtered)
+    assert not again.changed
+    assert again.feeds == done.feeds
+    assert filtered.host.verify() == []
+
+
+def test_so_is_one_that_covers_a_protected_address(filtered: Site) -> None:
+    filtered.settings(PW_PROTECT="45.9.9.0/30 45.1.2.3", PW_PROTECT_AUTO="0")
+    done = feed(filtered, f"{KEEP_BOGONS}45.1.2.0/28\n45.9.9.2\n{LISTED}\n")
+    assert done.feeds.left_out == {FEED: (2, ["45.9.9.2", "45.1.2.0/28"])}
+    assert filtered.verdict(NEIGHBOUR) == XDP_PASS
+    assert filtered.verdict(LISTED) == XDP_DROP
+
+
+def test_a_feed_may_keep_connected_networks(filtered: Site) -> None:
+    filtered.settings(PW_PROTECT_AUTO="0")
+    connect()
+    done = feed(filtered, KEEP_BOGONS + TEXT)
+    assert done.feeds.left_out == {}
+    assert filtered.verdict(NEIGHBOUR) == XDP_DROP
+
+
+def test_other_owners_are_taken_at_their_word(filtered: Site) -> None:
+    connect()
+    filtered.lists(deny="45.1.2.8/30", name="team")
+    assert filtered.verdict(NEIGHBOUR) == XDP_DROP
+
+
+def test_a_network_that_comes_later_is_left_out_by_the_next_apply(filtered: Site) -> None:
+    feed(filtered)
+    assert filtered.verdict(NEIGHBOUR) == XDP_DROP
+    connect()
+    plan = filtered.host.apply()
+    assert not plan.changed, "nobody has declared anything"
+    assert filtered.verdict(NEIGHBOUR) == XDP_PASS
+    assert filtered.host.verify() == []
+
+
+def test_verification_knows_what_was_left_out(filtered: Site) -> None:
+    connect()
+    feed(filtered)
+    ip("address delete 45.1.2.1/24 dev pw0")
+    assert filtered.host.verify() == []
+
+
+def test_a_boot_without_a_network_goes_by_those_of_before(filtered: Site) -> None:
+    connect()
+    feed(filtered)
+    filtered.power_off()
+    ip("address flush dev pw0")
+    filtered.host.reattach("pw0")
+    assert filtered.verdict(NEIGHBOUR) == XDP_PASS
+    assert filtered.verdict(LISTED) == XDP_DROP
+    # What is connected no more is forgotten with the next copy.
+    feed(filtered, f"{TEXT}45.9.9.10\n")
+    assert filtered.verdict(NEIGHBOUR) == XDP_DROP
+
+
+@pytest.mark.parametrize(
+    "damage", [b"45.9.9.9\n45.9.9\n", b"\xff\xfe\0\0", b"<html>\n", b"45.9.9.9/8\n"]
+)
+@pytest.mark.parametrize("way", ["apply", "boot"])
+def test_a_damaged_feed_leaves_the_other_lists_alone(
+    filtered: Site, damage: bytes, way: str
+) -> None:
+    feed(filtered)
+    filtered.lists(deny="45.8.8.8", name="feed-y")
+    drop_in(filtered).write_bytes(damage)
+    if way == "boot":
+        filtered.power_off()
+        filtered.host.reattach("pw0")
+    plan = filtered.host.apply()
+    assert filtered.verdict(DENIED) == XDP_DROP
+    assert filtered.verdict("45.8.8.8") == XDP_DROP
+    assert filtered.verdict(LISTED) == XDP_PASS
+    assert f"deny.d/{FEED}.list, line" in plan.feeds.broken[FEED]
+    assert any(f"{FEED} is left out" in problem for problem in filtered.host.verify())
+    filtered.lists(deny="45.7.7.7", name="team")
+    assert filtered.verdict("45.7.7.7") == XDP_DROP, "others can still be changed"
+    feed(filtered)
+    assert filtered.verdict(LISTED) == XDP_DROP
+    assert filtered.host.verify() == []
+
+
+def test_a_feed_that_is_not_confirmed_goes_with_its_exceptions(filtered: Site) -> None:
+    timers = Timers(filtered)
+    connect()
+    feed(filtered)
+    edit = FeedEdit([Wish("x", "deny", f"45.1.2.64/28\n{DENIED}\n", -1)])
+    pending = timers.host.apply(edit, terms=Terms(60, "", "a test")).pending
+    assert pending
+    assert filtered.verdict(LISTED) == XDP_PASS
+    assert timers.host.roll_back(pending.token).changed
+    assert filtered.verdict(LISTED) == XDP_DROP
+    assert filtered.verdict(NEIGHBOUR) == XDP_PASS
+    assert filtered.host.feeds().left_out == {FEED: (1, ["45.1.2.0/28"])}
+    assert filtered.host.verify() == []
+
+
+def test_without_feeds_nothing_is_noted(filtered: Site) -> None:
+    connect()
+    feed(filtered)
+    assert Path(filtered.paths.spared).exists()
+    filtered.host.apply(lambda state: state._replace(deny={}))
+    assert not Path(filtered.paths.spared).exists()
+
+
+def test_a_note_that_cannot_be_read_is_made_anew(filtered: Site) -> None:
+    connect()
+    feed(filtered)
+    Path(filtered.paths.spared).write_text("connected 45.1.2.0/99\n")
+    assert not filtered.host.apply().changed
+    assert read_note(filtered.paths.spared).report.left_out == {FEED: (1, ["45.1.2.0/28"])}
+
+
+def test_root_is_told_why_a_feed_lets_an_address_pass(filtered: Site, tmp_path: Path) -> None:
+    connect()
+    feed(filtered)
+    note = read_note(filtered.paths.spared)
+    dummy, state = filtered.host.store.read_current()
+    found = why.declared(state, parse_prefix(NEIGHBOUR), note)
+    assert found["verdict"] == "none"
+    assert [(item["owner"], item["in_force"]) for item in found["entries"]] == [(FEED, False)]
+    assert truth.status(filtered.host)["problems"] == []
+    drop_in(filtered).write_text("45.9.9\n")
+    filtered.host.apply()
+    (problem,) = truth.status(filtered.host)["problems"]
+    assert problem.startswith(f"{FEED} is left out: deny.d/{FEED}.list, line 1")
+
+
+def test_a_feed_as_large_as_they_come(filtered: Site) -> None:
+    """56,000 prefixes and 1.8 million addresses."""
+    share = 1.0 if FULL else 0.01
+    random = Random(56)
+    connect("45.1.2.1")
+    lines = [
+        f"{random.randrange(1, 224)}.{random.randrange(256)}.{i & 255}.0/24"
+        for i in range(int(56_000 * share))
+    ]
+    lines += [
+        str(IPv4Address(random.randrange(1 << 24, 224 << 24)))
+        for dummy in range(int(1_800_000 * share))
+    ]
+    published = "# theirs\n" + "\n".join([*lines, "45.1.2.7", "45.1.0.0/16"])
+    copy = read_feed(published.encode(), Format("ipset"), "x")
+    assert copy.left_out.total > 100 * share
+    edit = FeedEdit([Wish("x", "deny", copy.text, 50)])
+    plan = filtered.host.apply(edit)
+    assert plan.counts["deny"] + plan.counts["left_out"] == copy.entries + 1
+    assert plan.counts["left_out"] >= 2
+    kept = random.sample(copy.text.split(), 200)
+    for prefix in map(parse_prefix, kept):
+        address = IPv4Address(prefix.value)
+        expected = XDP_PASS if address in IPv4Network("45.1.2.0/24") else XDP_DROP
+        assert filtered.verdict(str(address)) == expected
+    assert filtered.verdict("45.1.2.7") == XDP_PASS
+    assert not filtered.host.apply(edit).changed
+    assert filtered.host.verify() == []
+
+
+def test_the_agent_asks_for_an_apply(filtered: Site, tmp_path: Path) -> None:
+    feed(filtered)
+    agent = AgentProcess(tmp_path / "agent", filtered.paths.bpffs, 0)
+    request = agent.folder / "apply-request"
+    agent.start(PW_SPARED_FILE=filtered.paths.spared)
+    try:
+        assert not request.exists()
+        connect()
+        wait(request.exists)
+    finally:
+        agent.stop()

@@ -1,0 +1,187 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Formats of feeds, in samples that look like real ones: what is read, and what is said of bad lines."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Any
+
+import pytest
+
+from packetwatch_core._errors import InvalidInput
+from packetwatch_core._feed import Copy, Format, read_feed
+from packetwatch_core._spare import KEEP_BOGONS
+from packetwatch_core._special import SPECIAL
+
+DROP = """\
+; Example DROP List 2026/11/26
+; Expires: Thu, 26 Nov 2026 12:00:00 GMT
+1.10.16.0/20 ; SBL256894
+45.9.148.0/24 ; SBL000001
+45.9.148.0/24 ; SBL000002
+2a06:e480::/29 ; SBL301771
+"""
+NETSET = """\
+#
+# example_level1
+#
+# ipv4 hash:net ipset
+# Entries         : 3 subnets, 65793 unique IPs
+#
+45.9.148.7
+45.9.0.0/16
+1.10.16.0/20
+"""
+IPSET_SAVE = """\
+create example hash:net family inet hashsize 1024 maxelem 65536 comment
+add example 45.9.148.0/24 comment "two words"
+add example 45.9.147.1 timeout 300
+create example6 hash:net family inet6 hashsize 1024 maxelem 65536
+add example6 2a06:e480::/29
+"""
+HOSTS = """\
+# as in /etc/hosts
+45.9.148.7\tevil.example evil
+45.9.148.8   # nobody knows
+2a06:e480::7 six.example
+"""
+DSHIELD = """\
+#
+#   Example Recommended Block List
+#
+#    updated: Thu Nov 26 12:00:00 2026 UTC
+#
+Start\tEnd\tNetmask\tAttacks\tName\tCountry\temail
+45.148.10.0\t45.148.10.255\t24\t2600\tEXAMPLE - NET, INC\tNL\tabuse@isp.example
+45.9.148.1\t45.9.148.6\t29\t12\t\t\t
+"""
+RANGES = """\
+45.9.148.0-45.9.148.255
+45.9.147.1 - 45.9.147.2
+2a06:e480::,2a06:e487:ffff:ffff:ffff:ffff:ffff:ffff
+45.9.1.0/24
+45.9.2.1
+"""
+CSV = """\
+################################################################
+# Example botnet tracker "quoted, and open
+################################################################
+#
+# "first_seen_utc","dst_ip","dst_port","c2_status"
+"2026-11-25 04:52:51","45.9.148.7","443","online"
+"2026-11-25 05:02:11","45.9.148.8","8080","offline"
+"""
+
+
+def read(text: str | bytes, name: str = "plain", bogons: bool = False, **options: str) -> Copy:
+    data = text if isinstance(text, bytes) else text.encode()
+    return read_feed(data, Format(name, **options), "x", bogons)
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "prefixes"),
+    [
+        (DROP, {}, ["1.10.16.0/20", "45.9.148.0/24", "2a06:e480::/29"]),
+        (NETSET, {"name": "ipset"}, ["1.10.16.0/20", "45.9.0.0/16", "45.9.148.7"]),
+        (NETSET, {}, ["1.10.16.0/20", "45.9.0.0/16", "45.9.148.7"]),
+        (IPSET_SAVE, {"name": "ipset"}, ["45.9.147.1", "45.9.148.0/24", "2a06:e480::/29"]),
+        (HOSTS, {"name": "hosts"}, ["45.9.148.7", "45.9.148.8", "2a06:e480::7"]),
+        (
+            DSHIELD,
+            {"name": "ranges"},
+            ["45.9.148.1", "45.9.148.2/31", "45.9.148.4/31", "45.9.148.6", "45.148.10.0/24"],
+        ),
+        (
+            RANGES,
+            {"name": "ranges"},
+            [
+                "45.9.1.0/24",
+                "45.9.2.1",
+                "45.9.147.1",
+                "45.9.147.2",
+                "45.9.148.0/24",
+                "2a06:e480::/29",
+            ],
+        ),
+        (CSV, {"name": "csv", "column": "dst_ip"}, ["45.9.148.7", "45.9.148.8"]),
+        (CSV, {"name": "csv", "column": "2"}, ["45.9.148.7", "45.9.148.8"]),
+        ("ip;seen\n45.9.148.7;x\n", {"name": "csv", "delimiter": ";"}, ["45.9.148.7"]),
+        ("45.9.148.7\r\n\r\n 45.9.148.8 \r\n", {}, ["45.9.148.7", "45.9.148.8"]),
+        (b"\xef\xbb\xbf45.9.148.7\n", {}, ["45.9.148.7"]),
+        (b"# caf\xe9\n45.9.148.7", {}, ["45.9.148.7"]),
+        ("0.0.0.0-255.255.255.255", {"name": "ranges", "bogons": True}, ["0.0.0.0/0"]),
+    ],
+)
+def test_formats(text: str, options: Any, prefixes: list[str]) -> None:
+    found = read(text, **options)
+    assert found.text.removeprefix(KEEP_BOGONS).splitlines() == prefixes
+    assert found.entries == len(prefixes)
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "words"),
+    [
+        ("45.9.148.7\n<html>\n", {}, "feed x, line 2: '<html>' is no IP address"),
+        ("45.9.148.7 evil\n", {}, "line 1: '45.9.148.7 evil' is more than an address"),
+        ("45.9.148.7 expires=2030-01-01T00:00:00Z\n", {}, "line 1: .* is more than an address"),
+        ("\n\n45.9.148.7/24\n", {}, "line 3: '45.9.148.7/24' has bits set behind"),
+        ("evil.example 45.9.148.7\n", {"name": "hosts"}, "line 1: 'evil.example' is no IP"),
+        ("add x 45.9.148.7 nomatch\n", {"name": "ipset"}, r"'45.9.148.7' is an exception"),
+        ("add x\n", {"name": "ipset"}, "line 1: 'add x' is more than an address"),
+        ("45.9.148.9-45.9.148.7\n", {"name": "ranges"}, "'45.9.148.7' does not lie behind"),
+        ("45.9.148.9-2a06::7\n", {"name": "ranges"}, "'2a06::7' does not lie behind"),
+        ("45.9.148.9-x\n", {"name": "ranges"}, "feed x, line 1: 'x' is no IP address"),
+        ("a\nb\n45.9.148.7\n", {"name": "ranges"}, "feed x, line 2: 'b' is no IP address"),
+        (CSV, {"name": "csv", "column": "ip"}, "feed x has no column 'ip'"),
+        (CSV, {"name": "csv", "column": "5"}, "line 6 has 4 columns, and column is 5"),
+        ("ip\n45.9.148.7\n\nx\n", {"name": "csv"}, "feed x, line 4: 'x' is no IP address"),
+        ("", {}, "feed x is empty, but for 0 entries"),
+        ("# nobody\n", {"name": "ranges"}, "feed x is empty, but for 0 entries"),
+        ("10.0.0.1\n", {}, "feed x is empty, but for 1 entries in special-purpose space"),
+        ("45.9.148.7," * 900, {}, "line 1 has 9900 characters, so this is no list"),
+        (b"\0\xff\xfe", {}, "feed x, line 1: "),
+    ],
+)
+def test_bad_lines_are_named(text: str, options: Any, words: str) -> None:
+    with pytest.raises(InvalidInput, match=words):
+        read(text, **options)
+
+
+@pytest.mark.parametrize("special", SPECIAL)
+def test_special_purpose_space_is_left_out(special: str) -> None:
+    network = ipaddress.ip_network(special)
+    wide = str(network.supernet())
+    inside = str(network.network_address + network.num_addresses // 2)
+    neighbours = ["45.9.148.7", "2a06:e480::7"]
+    found = read("\n".join([special, wide, inside, *neighbours]))
+    assert found.text.splitlines() == neighbours
+    assert found.left_out.total == 3
+    assert set(found.left_out.examples) == {special, wide, inside}
+    kept = read(f"{special}\n{inside}", bogons=True)
+    assert kept.text.startswith(KEEP_BOGONS) and kept.entries == 2
+    assert kept.left_out.total == 0
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "1.1.1.1",
+        "9.255.255.255",
+        "11.0.0.0",
+        "172.32.0.0",
+        "223.255.255.255",
+        "2001:200::1",
+        "2620::",
+    ],
+)
+def test_what_is_beside_it_is_not(address: str) -> None:
+    assert read(address).text == f"{address}\n"
+
+
+def test_the_same_entries_have_the_same_digest() -> None:
+    one, other = read("45.9.148.7\n45.9.148.8\n"), read("# x\n45.9.148.8\n45.9.148.7\n45.9.148.8")
+    assert one.digest == other.digest
+    assert one.digest != read("45.9.148.7\n45.9.148.8\n", bogons=True).digest
