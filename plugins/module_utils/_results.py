@@ -11,6 +11,7 @@ from __future__ import annotations
 import typing as t
 
 if t.TYPE_CHECKING:
+    from ._panic import Panic
     from ._pending import Change
     from ._store import State
 
@@ -53,6 +54,17 @@ class Attachment(t.NamedTuple):
     program_id: int
     before: str
     after: str
+    pending: t.Optional[Change] = None
+
+
+class Switch(t.NamedTuple):
+    """What became of a panic, which is the one that holds or that was lifted; None: there was none.
+
+    pending: the change that lifts it, if it waits to be confirmed.
+    """
+
+    changed: bool
+    panic: t.Optional[Panic]
     pending: t.Optional[Change] = None
 
 
