@@ -752,7 +752,14 @@ class Host:
         from . import _info
 
         dummy, state = self.store.read_current()
-        return _info.gather(subset, self.pins, state)
+        found = _info.gather(subset, self.pins, state)
+        if "change" in subset:
+            found["change"] = _info.change(self.store, self._record.read(), self.pending())
+        if "panic" in subset:
+            found["panic"] = _info.panic(self._panic.read())
+        if "version" in subset:
+            found["version"] = _info.version(self.paths.source)
+        return found
 
     # Helpers
 

@@ -8,21 +8,25 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import time
 import typing as t
 
-from . import _abi, _protect
+from . import _abi, _pending, _protect
 from ._bans import Bans
 from ._describe import count_entries, list_entries
+from ._lists import digest_of, pair_digest
 from ._loaded import Loaded
 from ._policy import resolve_policies
 from ._prog import attached
 
 if t.TYPE_CHECKING:
     from ._libbpf import Map
+    from ._panic import Panic
+    from ._pending import Change
     from ._pins import Pins
-    from ._store import State
+    from ._store import State, Store
 
 BAN_MAPS = ("bans", "scan_bans", "overflow", "hosts", "nets", "shared")
 
@@ -52,6 +56,43 @@ def gather(subset: set[str], pins: Pins, state: State) -> dict[str, t.Any]:
     if "protected" in subset:
         found["protected"] = _protected(pins) if loaded_maps else {}
     return {name: value for name, value in found.items() if name in subset}
+
+
+def change(store: Store, last: Change | None, pending: Change | None) -> dict[str, t.Any]:
+    """The confirmed state, and the last change since boot that had to be confirmed."""
+    ended = last.ended if last and not pending else 0
+    status = "none"
+    if last:
+        # Its time is up, and nobody has come to end it yet: its record still says pending.
+        status = _pending.PENDING if pending else last.status
+        if not pending and status == _pending.PENDING:
+            status = _pending.RETURNED if last.left <= 0 else _pending.CONFIRMED
+    return {
+        "number": store.number(),
+        "confirmed_at": _moment(store.confirmed_at()),
+        "took_back": store.took_back() or None,
+        "status": status,
+        "owner": last.owner if last else "",
+        "remaining": max(0.0, pending.left) if pending else None,
+        "ended_at": _moment(ended),
+    }
+
+
+def panic(found: Panic | None) -> dict[str, t.Any] | None:
+    """The panic that holds."""
+    return {"since": _moment(found.since), "owner": found.owner} if found else None
+
+
+def version(source: str) -> str:
+    """The installed software, ``VERSION-DIGEST``, from where its C source is; empty: it is not."""
+    try:
+        return os.path.basename(os.readlink(os.path.dirname(source)))
+    except OSError:
+        return ""
+
+
+def _moment(seconds: float) -> str | None:
+    return _pending.moment(seconds) if seconds else None
 
 
 def read_counters(counters: Map) -> dict[str, t.Any]:
@@ -96,9 +137,12 @@ def _interfaces(loaded: Loaded, state: State) -> dict[str, t.Any]:
 def _lists(loaded: Loaded, state: State) -> dict[str, t.Any]:
     with loaded.generation() as current:
         digest = current.digest
+        is_current = current.header["lists"] == digest_of(state)
     return {
         "live": loaded.active,
         "digest": digest,
+        "current": loaded.active and is_current,
+        "declared": {name: pair_digest(state, name) for name in sorted({*state.allow, *state.deny})},
         "allow": {name: count_entries(text) for name, text in sorted(state.allow.items())},
         "deny": {name: count_entries(text) for name, text in sorted(state.deny.items())},
     }

@@ -52,6 +52,12 @@ def digest_of(state: State) -> bytes:
     return bytes(check.digest())
 
 
+def pair_digest(state: State, name: str) -> str:
+    """The same for one named pair of lists, as text that is short enough to compare by eye."""
+    pair = {kind: {name: getattr(state, kind).get(name, "")} for kind in ("allow", "deny")}
+    return digest_of(state._replace(**pair)).hex()[:16]
+
+
 def is_current(areas: Areas, state: State) -> bool:
     """Whether tables were made from these lists and no entry has expired since."""
     due = areas.next_expiry

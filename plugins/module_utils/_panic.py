@@ -20,12 +20,12 @@ import typing as t
 from . import _pending
 from ._errors import PacketwatchError, Panicked, Unreadable
 from ._files import replace_file
+from ._pins import PANIC
 from ._prog import Link
 
 if t.TYPE_CHECKING:
     from ._pins import Pins
 
-NAME = "panic"
 _BY_HAND = "somebody on the host"
 
 
@@ -47,7 +47,7 @@ class Flag:
 
     def __init__(self, root: str) -> None:
         self._root = root
-        self._path = os.path.join(root, NAME)
+        self._path = os.path.join(root, PANIC)
 
     def read(self) -> Panic | None:
         """The panic that holds, if one does; raises `Unreadable`."""
@@ -69,7 +69,7 @@ class Flag:
         if panic:
             raise Panicked(
                 f"{panic.describe()} (ansible-playbook packetwatch.xdp.panic -e "
-                "packetwatch_panic=lift); what is declared meanwhile goes live then"
+                "packetwatch_panic=absent); what is declared meanwhile goes live then"
             )
 
     def raise_up(self, owner: str) -> None:

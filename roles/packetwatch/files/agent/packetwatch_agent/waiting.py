@@ -16,7 +16,7 @@ from . import metrics
 from .confirmed import Confirmed
 from .control.commands import WAITING, about, without_filter
 from .loop import IDLE, Loop
-from .outlook import Outlook
+from .outlook import PANIC, Outlook
 from .output import Output
 from .presence import Presence
 from .settings import Settings
@@ -77,7 +77,7 @@ class Waiting:
         )
 
     def _problems(self) -> list[str]:
-        return ["no filter is loaded"]
+        return [PANIC] if self._confirmed.is_panic() else ["no filter is loaded"]
 
     def _about(self) -> dict[str, t.Any]:
         return about(WAITING, self._started, self._interfaces())

@@ -16,6 +16,7 @@ import typing as t
 
 from packetwatch_core._address import format_prefix, parse_prefix
 from packetwatch_core._errors import InvalidInput, PacketwatchError
+from packetwatch_core._panic import Flag
 from packetwatch_core._pins import Paths
 from packetwatch_core._settings import read_values
 from packetwatch_core._store import State, Store
@@ -143,7 +144,8 @@ def _status(session: Session, options: argparse.Namespace) -> Outcome:
         assert agent is not None
         result = {key: agent.get(key, {}) for key in ("interfaces", "bans", "packets")}
         result["lists"] = _count_lists(session.state())
-        result["problems"] = [
+        panic = Flag(session.places.paths.state).read()
+        result["problems"] = [panic.describe()] if panic else [
             f"{name} is not filtered"
             for name, mode in result["interfaces"].items()
             if mode == "none"

@@ -15,6 +15,7 @@ from packetwatch_core._describe import count_entries
 from packetwatch_core._errors import PacketwatchError
 from packetwatch_core._info import BAN_MAPS
 from packetwatch_core._loaded import Loaded
+from packetwatch_core._panic import Flag
 from packetwatch_core._prog import attached
 
 from . import banning, wire
@@ -125,7 +126,8 @@ def status(host: Host) -> wire.Result:
         found["bans"] = numbers
         found["protected"] = len(protected_of(host))
         found["packets"] = packets(host.pins.open_run_maps(("counters",))["counters"])
-    found["problems"] = _problems(host, state, filtered, whole)
+    panic = Flag(host.paths.state).read()
+    found["problems"] = [panic.describe()] if panic else _problems(host, state, filtered, whole)
     return found
 
 
