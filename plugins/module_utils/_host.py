@@ -684,11 +684,15 @@ class Host:
         holder may attach once more.
         """
         if check:
-            return Switch(not self._panic.read() or bool(self.pins.interfaces()), self._panic.read())
-        new = self._panic.read() is None
+            return Switch(
+                not self._panic.read() or bool(self.pins.interfaces()), self._panic.read()
+            )
+        new = False
         try:
-            # First, so that whoever attaches from here on sees it.
-            self._panic.raise_up(owner or _pending.caller())
+            new = self._panic.read() is None
+            if new:
+                # First, so that whoever attaches from here on sees it.
+                self._panic.raise_up(owner or _pending.caller())
         finally:
             detached = _panic.detach(self.pins)
         with self.store.lock(self._patience):
@@ -744,7 +748,7 @@ class Host:
         """Lift all bans that cover a source; where nothing is loaded there are none."""
         from . import _hand_bans
 
-        return _hand_bans.unban(self.pins, address, check)
+        return _hand_bans.unban(self._run, self.pins, address, check)
 
     def info(self, subset: set[str]) -> dict[str, t.Any]:
         """What the kernel does now and what is declared, by subset (see the module host_info)."""

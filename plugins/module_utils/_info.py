@@ -142,7 +142,9 @@ def _lists(loaded: Loaded, state: State) -> dict[str, t.Any]:
         "live": loaded.active,
         "digest": digest,
         "current": loaded.active and is_current,
-        "declared": {name: pair_digest(state, name) for name in sorted({*state.allow, *state.deny})},
+        "declared": {
+            name: pair_digest(state, name) for name in sorted({*state.allow, *state.deny})
+        },
         "allow": {name: count_entries(text) for name, text in sorted(state.allow.items())},
         "deny": {name: count_entries(text) for name, text in sorted(state.deny.items())},
     }

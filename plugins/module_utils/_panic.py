@@ -58,9 +58,11 @@ class Flag:
         except OSError as error:
             raise Unreadable(f"cannot read {self._path}: {error.strerror}") from error
         owner = _BY_HAND
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            with open(self._path, encoding="utf-8") as file:
-                owner = str(json.load(file)["owner"])
+        with (
+            contextlib.suppress(OSError, ValueError, KeyError, TypeError),
+            open(self._path, encoding="utf-8") as file,
+        ):
+            owner = str(json.load(file)["owner"])
         return Panic(status.st_mtime, owner)
 
     def refuse(self) -> None:

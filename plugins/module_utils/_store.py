@@ -132,7 +132,9 @@ class Store:
         """The state that was confirmed before the current one; InvalidInput if none is kept."""
         former = [number for number in self._numbers() if number < self.number()]
         if not former:
-            raise InvalidInput(f"{self.root} keeps no state that was confirmed before the current one")
+            raise InvalidInput(
+                f"{self.root} keeps no state that was confirmed before the current one"
+            )
         return self.read(max(former))
 
     def took_back(self) -> int:

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import socket
 import typing as t
 
 from packetwatch_core import _abi
@@ -37,14 +36,6 @@ class Interface(t.NamedTuple):
     counts: str
     scope: str
     policy: dict[str, t.Any]
-
-
-def name_of(ifindex: int) -> str:
-    """Name of an interface, empty if it is gone."""
-    try:
-        return socket.if_indextoname(ifindex)
-    except OSError:
-        return ""
 
 
 def bans_of(host: Host) -> Bans:
