@@ -148,14 +148,7 @@ def test_a_host_that_is_down_already(controller: Controller) -> None:
 
 def test_somebody_elses_change(controller: Controller) -> None:
     host = controller.host
-    host.environment["PATH"], path = host.environment["PATH"], os.environ["PATH"]
-    os.environ["PATH"] = host.environment["PATH"]
-    try:
-        theirs = host.module(
-            "access_lists", name="theirs", deny=["203.0.113.9"], confirm_timeout=90
-        )
-    finally:
-        os.environ["PATH"] = path
+    theirs = host.module("access_lists", name="theirs", deny=["203.0.113.9"], confirm_timeout=90)
     assert theirs["confirmed"] is False
     done = host.ansible("access_lists", deny=["198.51.100.7"], confirm_timeout=60)
     assert done["failed"] is True
