@@ -12,6 +12,7 @@ import typing as t
 
 from ansible.inventory.manager import InventoryManager
 from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
 from ansible_collections.packetwatch.xdp.plugins.plugin_utils._levels import Levels
 
 
@@ -26,10 +27,9 @@ class ActionModule(ActionBase):
         sources = list((task_vars or {})["ansible_inventory_sources"])
         inventory = InventoryManager(loader=self._loader, sources=sources)
         hidden = [str(item) for item in Levels(inventory, self._loader, sources).hidden()]
-        message = "; ".join(hidden) if hidden else "no list hides another"
-        return result | {
-            "changed": False,
-            "failed": bool(hidden),
-            "msg": message,
-            "hidden": hidden,
-        }
+        for item in hidden:
+            Display().display(item)
+        message = (
+            f"{len(hidden)} lists have no effect, see above" if hidden else "no list is hidden"
+        )
+        return result | {"changed": False, "failed": bool(hidden), "msg": message}

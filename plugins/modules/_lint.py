@@ -38,9 +38,5 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-hidden:
-  description: What is hidden by what, one sentence each.
-  returned: always
-  type: list
-  elements: str
+{}
 """

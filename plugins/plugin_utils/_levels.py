@@ -12,6 +12,7 @@ precedence. A host shows only what has won, so the inventory itself is read, lev
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import typing as t
@@ -62,7 +63,9 @@ class Levels:
     ) -> None:
         self._inventory = inventory
         self._loader = loader
-        self._sources = ", ".join(sources)
+        self._sources = ", ".join(
+            os.path.relpath(path) if os.path.exists(path) else path for path in sources
+        )
         folders = [path if os.path.isdir(path) else os.path.dirname(path) for path in sources]
         # What is no path is a list of hosts, which has no folder.
         self._folders = [
@@ -81,8 +84,8 @@ class Levels:
                 for name in names:
                     stand.setdefault(name, []).append(place)
             for name, places in stand.items():
-                for place in places[:-1]:
-                    found.setdefault((name, place, places[-1]), []).append(str(host.name))
+                for weaker, stronger in itertools.pairwise(places):
+                    found.setdefault((name, weaker, stronger), []).append(str(host.name))
         return [Hidden(*key, hosts) for key, hosts in sorted(found.items())]
 
     def _places(self, host: Host) -> t.Iterator[tuple[Place, set[str]]]:
