@@ -59,22 +59,21 @@ def gather(subset: set[str], pins: Pins, state: State) -> dict[str, t.Any]:
 
 
 def change(store: Store, last: Change | None, pending: Change | None) -> dict[str, t.Any]:
-    """The confirmed state, and the last change since boot that had to be confirmed."""
-    ended = last.ended if last and not pending else 0
-    status = "none"
-    if last:
-        # Its time is up, and nobody has come to end it yet: its record still says pending.
-        status = _pending.PENDING if pending else last.status
-        if not pending and status == _pending.PENDING:
-            status = _pending.RETURNED if last.left <= 0 else _pending.CONFIRMED
+    """The confirmed state, and the change that waits, or did until it was confirmed or rolled back.
+
+    last: the record, pending or not. One that another change has followed is forgotten.
+    """
+    confirmed_at = store.confirmed_at()
+    if last and not pending and last.ended < confirmed_at:
+        last = None
     return {
         "number": store.number(),
-        "confirmed_at": _moment(store.confirmed_at()),
+        "confirmed_at": _moment(confirmed_at),
         "took_back": store.took_back() or None,
-        "status": status,
+        "status": last.status if last else "none",
         "owner": last.owner if last else "",
         "remaining": max(0.0, pending.left) if pending else None,
-        "ended_at": _moment(ended),
+        "ended_at": _moment(last.ended) if last else None,
     }
 
 

@@ -103,7 +103,7 @@ lists:
     allow: {"ansible": 3}
     deny: {"ansible": 200, "feed-example": 10000}
 change:
-  description: The confirmed state, and the last change since boot that had to be confirmed.
+  description: The confirmed state, and the last change, if it had to wait to be confirmed.
   returned: if O(gather_subset) has it
   type: dict
   contains:
@@ -119,7 +119,7 @@ change:
     status:
       description:
         - What has become of the last change, V(pending), V(confirmed) or V(rolled_back).
-        - V(none) if none had to wait since the host was booted.
+        - V(none) if none had to wait since the host was booted, or if another one that had not to wait has followed.
       type: str
     owner:
       description: Who made that change.
