@@ -30,6 +30,7 @@ done
 touch /run/systemd/transient/packetwatch-rollback.timer
 (
     sleep "${seconds%%s}"
+    [ -e /run/systemd/transient/packetwatch-rollback.timer ] || exit
     "$@"
     rm -f /run/systemd/transient/packetwatch-rollback.timer
 ) >/run/rollback.log 2>&1 </dev/null &
