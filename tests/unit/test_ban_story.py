@@ -60,4 +60,7 @@ def test_an_address_stands_for_its_network() -> None:
 
 def test_no_journal_or_no_time() -> None:
     assert tell(SOURCE, SCAN, status=127) == Story()
-    assert story(lambda argv, stdin: pytest.fail(), parse_prefix(SOURCE), None) == Story()
+    assert (
+        story(lambda argv, stdin: pytest.fail("the journal was asked"), parse_prefix(SOURCE), None)
+        == Story()
+    )

@@ -18,9 +18,9 @@ from packetwatch_core._bulk import read_prefixes
 from packetwatch_core._entries import (
     Entry,
     entries_from_input,
-    merge_inputs,
     expires_at,
     format_list,
+    merge_inputs,
     parse_list,
 )
 from packetwatch_core._errors import InvalidInput
