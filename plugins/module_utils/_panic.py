@@ -77,7 +77,10 @@ class Flag:
     def raise_up(self, owner: str) -> None:
         """On disk when this returns."""
         try:
-            os.makedirs(self._root, mode=0o755, exist_ok=True)
+            if not os.path.isdir(self._root):
+                os.mkdir(self._root)
+                # For the agent to read, whatever the umask.
+                os.chmod(self._root, 0o755)
             replace_file(self._path, json.dumps({"owner": owner}) + "\n", 0o644)
             folder = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY)
             try:

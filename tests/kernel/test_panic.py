@@ -238,3 +238,16 @@ def test_deaths(filtered: Site) -> None:
         assert passes()
         filtered.host.lift()
         assert filtered.verdict(DENIED) == XDP_DROP
+
+
+def test_a_host_on_which_nothing_is_installed(site: Site) -> None:
+    former = os.umask(0o077)
+    try:
+        assert site.host.panic("a test").changed
+    finally:
+        os.umask(former)
+    assert (site.state.stat().st_mode & 0o777) == 0o755
+    with pytest.raises(Panicked):
+        site.host.attach("pw0")
+    assert site.host.lift().changed
+    assert site.host.attach("pw0").changed
