@@ -69,8 +69,11 @@ class ActionModule(ActionBase):
 
 def expected_digest(allow: t.Any, deny: t.Any) -> str:
     """That of the lists that the role would write; raises what a bad entry raises."""
-    texts = {"allow": list_text(allow, "allow").text, "deny": list_text(deny, "deny").text}
-    return pair_digest(State(**{kind: {_OWNER: text} for kind, text in texts.items()}), _OWNER)
+    state = State(
+        allow={_OWNER: list_text(allow, "allow").text},
+        deny={_OWNER: list_text(deny, "deny").text},
+    )
+    return pair_digest(state, _OWNER)
 
 
 def tell(hosts: t.Sequence[str], destinations: t.Sequence[str]) -> Result:

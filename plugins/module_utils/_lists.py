@@ -54,8 +54,8 @@ def digest_of(state: State) -> bytes:
 
 def pair_digest(state: State, name: str) -> str:
     """The same for one named pair of lists, as text that is short enough to compare by eye."""
-    pair = {kind: {name: getattr(state, kind).get(name, "")} for kind in ("allow", "deny")}
-    return digest_of(state._replace(**pair)).hex()[:16]
+    allow, deny = {name: state.allow.get(name, "")}, {name: state.deny.get(name, "")}
+    return digest_of(state._replace(allow=allow, deny=deny)).hex()[:16]
 
 
 def is_current(areas: Areas, state: State) -> bool:
