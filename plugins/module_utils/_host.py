@@ -42,6 +42,7 @@ if t.TYPE_CHECKING:
     from ._generation import Image
     from ._hand_bans import BanChange
     from ._libbpf import Map
+    from ._panic import Panic
     from ._status import Status
     from ._types import Run
 
@@ -677,6 +678,10 @@ class Host:
 
     # Panic
 
+    def panicking(self) -> Panic | None:
+        """The panic that holds, if one does: nothing is filtered, nor to be healed."""
+        return self._panic.read()
+
     def panic(self, owner: str = "", *, check: bool = False) -> Switch:
         """Let everything pass until it is lifted, boots included; a pending change is taken back.
 
@@ -760,7 +765,7 @@ class Host:
         if "change" in subset:
             found["change"] = _info.change(self.store, self._record.read(), self.pending())
         if "panic" in subset:
-            found["panic"] = _info.panic(self._panic.read())
+            found["panic"] = _info.panic(self.panicking())
         if "version" in subset:
             found["version"] = _info.version(self.paths.source)
         return found

@@ -14,7 +14,6 @@ from packetwatch_core._describe import count_entries
 from packetwatch_core._errors import PacketwatchError
 from packetwatch_core._info import BAN_MAPS
 from packetwatch_core._loaded import Loaded
-from packetwatch_core._panic import Flag
 from packetwatch_core._prog import attached
 
 from . import banning, wire
@@ -117,7 +116,7 @@ def status(host: Host) -> wire.Result:
         found["bans"] = numbers
         found["protected"] = len(protected_of(host))
         found["packets"] = packets(host.pins.open_run_maps(("counters",))["counters"])
-    panic = Flag(host.paths.state).read()
+    panic = host.panicking()
     found["problems"] = [panic.describe()] if panic else _problems(host, state, filtered, whole)
     return found
 
