@@ -9,15 +9,24 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import pathlib
 import typing as t
 
 from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
+from ansible_collections.packetwatch.xdp.plugins.action.program import OWN
 from ansible_collections.packetwatch.xdp.plugins.module_utils._edits import list_text
 from ansible_collections.packetwatch.xdp.plugins.module_utils._errors import PacketwatchError
+from ansible_collections.packetwatch.xdp.plugins.module_utils._info import program_digest
 from ansible_collections.packetwatch.xdp.plugins.module_utils._lists import pair_digest
+from ansible_collections.packetwatch.xdp.plugins.module_utils._policy import (
+    keys_from_options,
+    merge_policy,
+    parse_policy,
+)
+from ansible_collections.packetwatch.xdp.plugins.module_utils._source import flatten
 from ansible_collections.packetwatch.xdp.plugins.module_utils._store import State
 from ansible_collections.packetwatch.xdp.plugins.plugin_utils import _report
 from ansible_collections.packetwatch.xdp.plugins.plugin_utils._archive import collect
@@ -41,6 +50,7 @@ class ActionModule(ActionBase):
                 "phase": {"choices": ["ask", "tell"], "required": True},
                 "allow": {"type": "dict", "default": {}},
                 "deny": {"type": "dict", "default": {}},
+                "policy": {"type": "dict", "default": {}},
                 "dest": {"type": "list", "elements": "path", "default": []},
             }
         )
@@ -54,7 +64,7 @@ class ActionModule(ActionBase):
 
     def _ask(self, host: str, options: Result, variables: dict[str, t.Any]) -> _report.Row:
         try:
-            expected = expected_digest(options["allow"], options["deny"])
+            wanted = wanted_of(options["allow"], options["deny"], options["policy"])
         except PacketwatchError as error:
             raise AnsibleActionFail(str(error)) from error
         arguments = {"gather_subset": _SUBSET}
@@ -64,16 +74,24 @@ class ActionModule(ActionBase):
             return _report.not_reached(host, str(error))
         if info.get("failed") or info.get("unreachable"):
             return _report.not_reached(host, str(info.get("msg", "no answer")))
-        return _report.row(host, info, _OWNER, expected, collect(_COLLECTION).name)
+        return _report.row(host, info, wanted)
 
 
-def expected_digest(allow: t.Any, deny: t.Any) -> str:
-    """That of the lists that the role would write; raises what a bad entry raises."""
+def wanted_of(allow: t.Any, deny: t.Any, policy: t.Mapping[str, t.Any]) -> _report.Wanted:
+    """What the role would give a host with these variables; raises what a bad one raises."""
     state = State(
         allow={_OWNER: list_text(allow, "allow").text},
         deny={_OWNER: list_text(deny, "deny").text},
     )
-    return pair_digest(state, _OWNER)
+    complete = merge_policy(parse_policy(keys_from_options(policy), ""))
+    return _report.Wanted(
+        _OWNER,
+        pair_digest(state, _OWNER),
+        # As it comes from a host.
+        json.loads(json.dumps(complete._asdict())),
+        program_digest(flatten(OWN)),
+        collect(_COLLECTION).name,
+    )
 
 
 def tell(hosts: t.Sequence[str], destinations: t.Sequence[str]) -> Result:

@@ -763,7 +763,7 @@ class Host:
         dummy, state = self.store.read_current()
         found = _info.gather(subset, self.pins, state)
         if "change" in subset:
-            found["change"] = _info.change(self.store, self._record.read(), self.pending())
+            found["change"] = _info.change(self.store, state, self._record.read(), self.pending())
         if "panic" in subset:
             found["panic"] = _info.panic(self.panicking())
         if "version" in subset:

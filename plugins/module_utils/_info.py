@@ -16,6 +16,7 @@ import typing as t
 from . import _abi, _pending, _protect
 from ._bans import Bans
 from ._describe import count_entries, list_entries
+from ._digest import sha256_for
 from ._lists import digest_of, pair_digest
 from ._loaded import Loaded
 from ._policy import resolve_policies
@@ -58,7 +59,9 @@ def gather(subset: set[str], pins: Pins, state: State) -> dict[str, t.Any]:
     return {name: value for name, value in found.items() if name in subset}
 
 
-def change(store: Store, last: Change | None, pending: Change | None) -> dict[str, t.Any]:
+def change(
+    store: Store, state: State, last: Change | None, pending: Change | None
+) -> dict[str, t.Any]:
     """The confirmed state, and the change that waits, or did until it was confirmed or rolled back.
 
     last: the record, pending or not. One that another change has followed is forgotten.
@@ -70,6 +73,7 @@ def change(store: Store, last: Change | None, pending: Change | None) -> dict[st
         "number": store.number(),
         "confirmed_at": _moment(confirmed_at),
         "took_back": store.took_back() or None,
+        "program": program_digest(state.program),
         "status": last.status if last else "none",
         "owner": last.owner if last else "",
         "remaining": max(0.0, pending.left) if pending else None,
@@ -80,6 +84,14 @@ def change(store: Store, last: Change | None, pending: Change | None) -> dict[st
 def panic(found: Panic | None) -> dict[str, t.Any] | None:
     """The panic that holds."""
     return {"since": _moment(found.since), "owner": found.owner} if found else None
+
+
+def program_digest(source: str) -> str:
+    """Digest of a program's source; empty if there is none."""
+    data = source.encode()
+    check = sha256_for(len(data))
+    check.update(data)
+    return str(check.hexdigest())[:16] if data else ""
 
 
 def version(source: str) -> str:

@@ -44,6 +44,10 @@ options:
     description: The same for those that are denied.
     type: dict
     default: {}
+  policy:
+    description: The policy that it is to have, with the options of M(packetwatch.xdp.policy). For V(ask).
+    type: dict
+    default: {}
   dest:
     description: Files on the controller to write the report to, as text, JSON or CSV by their names' end. For V(tell).
     type: list

@@ -116,6 +116,9 @@ change:
     took_back:
       description: If it came about by M(packetwatch.xdp.rollback), the number of the state that this took back, else V(none).
       type: int
+    program:
+      description: Digest of the source of the program that is declared. Empty if none is.
+      type: str
     status:
       description:
         - What has become of the last change, V(pending), V(confirmed) or V(rolled_back).
@@ -134,6 +137,7 @@ change:
     number: 12
     confirmed_at: "2026-11-26T09:59:12Z"
     took_back: null
+    program: 3b0c44298fc1c149
     status: confirmed
     owner: packetwatch.xdp.access_lists (user admin)
     remaining: null

@@ -42,14 +42,25 @@ class Row:
         return not self.problems
 
 
+class Wanted(t.NamedTuple):
+    """What a host is to have: digest of the lists of `owner`, the default policy, digest of the program's
+    source, version of the software."""
+
+    owner: str
+    lists: str
+    policy: Info
+    program: str
+    version: str
+
+
 def not_reached(host: str, reason: str) -> Row:
     """A host that could not be asked."""
     return Row(host, problems=[f"not reached: {_one_line(reason)}"])
 
 
-def row(host: str, info: Info, owner: str, expected: str, version: str) -> Row:
-    """From what host_info has found; owner: whose lists are compared; version: the one to have."""
-    digest = info["lists"]["declared"].get(owner, "")
+def row(host: str, info: Info, wanted: Wanted) -> Row:
+    """From what host_info has found."""
+    digest = info["lists"]["declared"].get(wanted.owner, "")
     modes = {name: there["mode"] for name, there in sorted(info["interfaces"].items())}
     return Row(
         host,
@@ -57,11 +68,11 @@ def row(host: str, info: Info, owner: str, expected: str, version: str) -> Row:
         " ".join(f"{name}={mode}" for name, mode in modes.items()),
         info["policy"]["default"]["action"],
         digest,
-        expected,
+        wanted.lists,
         info["change"]["confirmed_at"] or "",
         _change(info["change"]),
         info["panic"] is not None,
-        list(_problems(info, modes, digest == expected, version)),
+        list(_problems(info, modes, digest, wanted)),
     )
 
 
@@ -76,7 +87,7 @@ def _change(change: Info) -> str:
 
 
 def _problems(
-    info: Info, modes: t.Mapping[str, str], as_declared: bool, version: str
+    info: Info, modes: t.Mapping[str, str], digest: str, wanted: Wanted
 ) -> t.Iterator[str]:
     if info["panic"]:
         yield f"PANIC of {info['panic']['owner']} since {info['panic']['since']}: nothing is filtered"
@@ -86,12 +97,16 @@ def _problems(
         yield from (f"{name} is not filtered" for name, mode in modes.items() if mode == "none")
         if info["lists"]["live"] and not info["lists"]["current"]:
             yield "the kernel does not have the lists that are declared"
-    if info["change"]["status"] in ("pending", "rolled_back"):
-        yield f"a change is not confirmed: {_change(info['change'])}"
-    if not as_declared:
+    if info["change"]["status"] == "pending":
+        yield f"a change is not confirmed yet: {_change(info['change'])}"
+    if digest != wanted.lists:
         yield "the lists are not those of the inventory"
-    if info["version"] != version:
-        yield f"the software is {info['version'] or 'not installed'}, not {version}"
+    if info["policy"]["default"] != wanted.policy:
+        yield "the policy is not that of the inventory"
+    if info["change"]["program"] != wanted.program:
+        yield "the program is not that of the controller"
+    if info["version"] != wanted.version:
+        yield f"the software is {info['version'] or 'not installed'}, not {wanted.version}"
 
 
 def as_text(rows: t.Sequence[Row]) -> str:

@@ -12,7 +12,7 @@ import json
 from typing import Any
 
 import pytest
-from ansible_collections.packetwatch.xdp.plugins.action._report import expected_digest
+from ansible_collections.packetwatch.xdp.plugins.action._report import wanted_of
 from ansible_collections.packetwatch.xdp.plugins.action._rollout import unfinished
 from ansible_collections.packetwatch.xdp.plugins.plugin_utils import _report
 
@@ -21,6 +21,7 @@ from packetwatch_core._errors import InvalidInput
 HOSTS = ["a", "b", "c", "d"]
 DIGEST = "0123456789abcdef"
 VERSION = "0.1.0-abc"
+WANTED = _report.Wanted("ansible", DIGEST, {"action": "enforce"}, "feed", VERSION)
 INFO: dict[str, Any] = {
     "version": VERSION,
     "interfaces": {"eth0": {"mode": "native"}},
@@ -31,6 +32,7 @@ INFO: dict[str, Any] = {
         "number": 3,
         "confirmed_at": "2026-11-26T09:59:12Z",
         "took_back": None,
+        "program": "feed",
         "status": "confirmed",
         "owner": "somebody",
         "remaining": None,
@@ -57,7 +59,7 @@ def test_gate(batch: list[str], done: list[str], lost: list[str]) -> None:
 
 
 def row(**changes: Any) -> _report.Row:
-    return _report.row("web1", INFO | changes, "ansible", DIGEST, VERSION)
+    return _report.row("web1", INFO | changes, WANTED)
 
 
 @pytest.mark.parametrize(
@@ -71,10 +73,14 @@ def row(**changes: Any) -> _report.Row:
             "the kernel does not have the lists that are declared",
         ),
         ({"lists": INFO["lists"] | {"declared": {}}}, "the lists are not those of the inventory"),
-        ({"change": PENDING}, "a change is not confirmed: pending, 42 s left (somebody)"),
+        ({"change": PENDING}, "a change is not confirmed yet: pending, 42 s left (somebody)"),
         (
-            {"change": RETURNED},
-            "a change is not confirmed: rolled back at 2026-11-26T10:00:00Z (somebody)",
+            {"policy": {"default": {"action": "monitor"}}},
+            "the policy is not that of the inventory",
+        ),
+        (
+            {"change": INFO["change"] | {"program": "bad"}},
+            "the program is not that of the controller",
         ),
         ({"version": "0.0.9-def"}, "the software is 0.0.9-def, not 0.1.0-abc"),
         ({"version": ""}, "the software is not installed, not 0.1.0-abc"),
@@ -91,6 +97,10 @@ def test_all_is_well() -> None:
     assert found.ok and found.problems == []
     assert found.mode == "eth0=native"
     assert row(change=INFO["change"] | {"took_back": 2}).change == "took back state 2"
+    # What was rolled back is told; whether that matters tell the digests.
+    returned = row(change=RETURNED)
+    assert returned.ok
+    assert returned.change == "rolled back at 2026-11-26T10:00:00Z (somebody)"
 
 
 def test_formats() -> None:
@@ -110,10 +120,12 @@ def test_formats() -> None:
     assert _report.as_text(rows[:1]).endswith("all 1 hosts are as they should be\n")
 
 
-def test_expected_digest() -> None:
-    one = expected_digest({"packetwatch_allow": []}, {"packetwatch_deny": ["192.0.2.7"]})
-    same = expected_digest({}, {"packetwatch_deny": [], "packetwatch_deny__x": ["192.0.2.7/32"]})
-    other = expected_digest({"packetwatch_allow": ["192.0.2.7"]}, {})
-    assert one == same != other
+def test_what_a_host_is_to_have() -> None:
+    one = wanted_of({"packetwatch_allow": []}, {"packetwatch_deny": ["192.0.2.7"]}, {})
+    same = wanted_of({}, {"packetwatch_deny": [], "packetwatch_deny__x": ["192.0.2.7/32"]}, {})
+    other = wanted_of({"packetwatch_allow": ["192.0.2.7"]}, {}, {"action": "monitor"})
+    assert one == same
+    assert one.lists != other.lists
+    assert (one.policy["action"], other.policy["action"]) == ("enforce", "monitor")
     with pytest.raises(InvalidInput, match=r"packetwatch_deny\[0\]"):
-        expected_digest({}, {"packetwatch_deny": ["nonsense"]})
+        wanted_of({}, {"packetwatch_deny": ["nonsense"]}, {})
