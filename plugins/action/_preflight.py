@@ -20,7 +20,7 @@ from ansible.plugins.action import ActionBase
 _ROLE = pathlib.Path(__file__).resolve().parents[2] / "roles" / "packetwatch"
 _LIST = re.compile(r"packetwatch_(allow|deny)__[a-z0-9_]+")
 # Of the playbooks.
-_OTHERS = ("packetwatch_hosts",)
+_OTHERS = ("packetwatch_batches", "packetwatch_hosts")
 
 
 def unknown_variables(names: t.Iterable[str], known: t.Collection[str]) -> t.Iterator[str]:

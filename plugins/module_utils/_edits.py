@@ -17,36 +17,33 @@ from ._describe import count_entries
 from ._entries import (
     BYTE_ORDER_MARK,
     Entry,
-    entries_from_input,
     format_list,
-    merge_entries,
+    merge_inputs,
     parse_line,
 )
 from ._errors import InvalidInput
 from ._policy import DEFAULT, resolve_policies
-from ._store import State, check_interface, check_name
+from ._store import State, Store, check_interface, check_name
 
 Edit = t.Callable[[State], State]
 
 
-def list_text(value: t.Any, option: str) -> str:
-    """Text of a drop-in from what an option holds: entries, or entries by variable.
+class ListText(t.NamedTuple):
+    """Text of a drop-in; repeated: how many of the entries given only said again what others say."""
+
+    text: str
+    repeated: int
+
+
+def list_text(value: t.Any, option: str) -> ListText:
+    """A drop-in from what an option holds: entries, or entries by variable.
 
     Errors name the variable, or else the option, and the index. An entry with the state absent
     withdraws its prefix from all variables.
     """
     variables = value if isinstance(value, dict) else {option: value}
-    named = [
-        (entry, str(variable))
-        for variable, values in variables.items()
-        for entry in entries_from_input(values, str(variable))
-    ]
-    withdrawn = {
-        entry.prefix
-        for variable, values in variables.items()
-        for entry in _withdrawn(values, str(variable))
-    }
-    return format_list(merge_entries(pair for pair in named if pair[0].prefix not in withdrawn))
+    entries, repeated = merge_inputs({str(name): values for name, values in variables.items()})
+    return ListText(format_list(entries), repeated)
 
 
 def read_list(path: str, kind: t.Literal["allow", "deny"]) -> str:
@@ -58,12 +55,6 @@ def read_list(path: str, kind: t.Literal["allow", "deny"]) -> str:
         raise InvalidInput(f"cannot read {path}: {error.strerror}") from error
     read_prefixes(text, path, time.time(), True, kind)
     return text
-
-
-def _withdrawn(values: t.Any, variable: str) -> list[Entry]:
-    """Entries that a variable withdraws; all of its items have been checked before."""
-    absent = [item for item in values if isinstance(item, dict) and item.get("state") == "absent"]
-    return entries_from_input([{"address": item["address"]} for item in absent], variable)
 
 
 def set_lists(name: str, texts: t.Mapping[str, str], allow_empty: bool) -> Edit:
@@ -98,6 +89,30 @@ def remove_lists(name: str) -> Edit:
         allow = {key: text for key, text in state.allow.items() if key != name}
         deny = {key: text for key, text in state.deny.items() if key != name}
         return state._replace(allow=allow, deny=deny)
+
+    return edit
+
+
+def return_to_former(store: Store) -> Edit:
+    """Declare once more what was confirmed before; a state that came about so stays as it is.
+
+    So whoever does it twice is not back where he began.
+    """
+
+    def edit(state: State) -> State:
+        if store.took_back():
+            return state
+        former = store.read_former()
+        if former.interfaces != state.interfaces:
+            now, then = (
+                ", ".join(f"{name} ({mode})" for name, mode in sorted(item.interfaces.items()))
+                for item in (state, former)
+            )
+            raise InvalidInput(
+                f"the state before filters {then or 'no interface'}, the current one "
+                f"{now or 'none'}: change packetwatch_interfaces and run the role, which owns their units"
+            )
+        return state if former == state else former._replace(took_back=store.number())
 
     return edit
 

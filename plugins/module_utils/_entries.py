@@ -14,7 +14,7 @@ becomes an object, for those who show or change lists; _bulk reads the same form
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ._address import Prefix, format_prefix, parse_prefix
@@ -124,30 +124,46 @@ def merge_entries(named: Iterable[tuple[Entry, str]]) -> list[Entry]:
     return [entry for entry, _origin in merged.values()]
 
 
-def entries_from_input(values: object, variable: str) -> list[Entry]:
-    """Return the entries that an inventory variable or a module option names, each prefix once.
+class Merged(NamedTuple):
+    """Entries of several variables, each prefix once; repeated: how many of them said no more."""
+
+    entries: list[Entry]
+    repeated: int
+
+
+def merge_inputs(variables: Mapping[str, object]) -> Merged:
+    """Return the entries that inventory variables or module options name, by their names.
 
     An item is the text of a prefix, or a dictionary with address, comment, expires, state. An item
-    with the state absent withdraws its prefix, wherever in the list it stands. Raises InvalidInput,
-    which names the item as variable[index].
+    with the state absent withdraws its prefix, in whatever variable it stands. Raises InvalidInput,
+    which names the item as variable[index], or both items if they disagree.
     """
-    if not isinstance(values, (list, tuple)):
-        raise InvalidInput(
-            f"{variable} must be a list of addresses and prefixes, but is {_describe_type(values)}"
-        )
     present: list[tuple[Entry, str]] = []
     absent: set[str] = set()
-    for index, value in enumerate(values):
-        origin = f"{variable}[{index}]"
-        try:
-            entry, state = _entry_from_item(value)
-        except InvalidInput as error:
-            raise InvalidInput(f"{origin}: {error}") from None
-        if state == "absent":
-            absent.add(entry.prefix)
-        else:
-            present.append((entry, origin))
-    return merge_entries(pair for pair in present if pair[0].prefix not in absent)
+    for variable, values in variables.items():
+        if not isinstance(values, (list, tuple)):
+            raise InvalidInput(
+                f"{variable} must be a list of addresses and prefixes, "
+                f"but is {_describe_type(values)}"
+            )
+        for index, value in enumerate(values):
+            origin = f"{variable}[{index}]"
+            try:
+                entry, state = _entry_from_item(value)
+            except InvalidInput as error:
+                raise InvalidInput(f"{origin}: {error}") from None
+            if state == "absent":
+                absent.add(entry.prefix)
+            else:
+                present.append((entry, origin))
+    left = [pair for pair in present if pair[0].prefix not in absent]
+    entries = merge_entries(left)
+    return Merged(entries, len(left) - len(entries))
+
+
+def entries_from_input(values: object, variable: str) -> list[Entry]:
+    """Return the entries of one variable, as `merge_inputs` does."""
+    return merge_inputs({variable: values}).entries
 
 
 def _entry_from_item(value: object) -> tuple[Entry, str]:

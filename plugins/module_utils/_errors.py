@@ -47,3 +47,7 @@ class Pending(PacketwatchError):
 
 class Returned(PacketwatchError):
     """The change is no more: the host has gone back to what was confirmed before it."""
+
+
+class Panicked(PacketwatchError):
+    """Somebody wants everything to pass, so nothing may be attached."""

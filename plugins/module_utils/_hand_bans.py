@@ -12,23 +12,27 @@ import time
 import typing as t
 
 from ._address import format_prefix, parse_prefix
+from ._ban_facts import facts, name_of
+from ._ban_story import story
 from ._bans import Ban, Bans
 from ._errors import InvalidInput
 from ._info import BAN_MAPS
 
 if t.TYPE_CHECKING:
     from ._pins import Pins
+    from ._types import Run
 
 _MILLISECOND = 1_000_000
 
 
 class BanChange(t.NamedTuple):
-    """What became of a ban on `source`."""
+    """What became of a ban on `source`; lifted: `facts` of each that ended, with its `Story`."""
 
     changed: bool
     source: str
     before: str
     after: str
+    lifted: t.Sequence[dict[str, t.Any]] = ()
 
 
 def ban(pins: Pins, address: str, duration: float | None, check: bool) -> BanChange:
@@ -51,7 +55,7 @@ def ban(pins: Pins, address: str, duration: float | None, check: bool) -> BanCha
     return BanChange(True, source.text, before, after)
 
 
-def unban(pins: Pins, address: str, check: bool) -> BanChange:
+def unban(run: Run, pins: Pins, address: str, check: bool) -> BanChange:
     """Lift all bans that cover a source; where nothing is loaded there are none."""
     if not pins.loaded():
         return BanChange(False, format_prefix(parse_prefix(address)), "", "")
@@ -61,7 +65,12 @@ def unban(pins: Pins, address: str, check: bool) -> BanChange:
     if found and not check:
         bans.lift(address)
     before = "".join(_ban_line(ban) for ban in found)
-    return BanChange(bool(found), source, before, "")
+    return BanChange(bool(found), source, before, "", [_tell(run, ban) for ban in found])
+
+
+def _tell(run: Run, ban: Ban) -> dict[str, t.Any]:
+    known = facts(ban, name_of)
+    return known | story(run, ban.source.prefix, known["since"])._asdict()
 
 
 def _open(pins: Pins) -> Bans:

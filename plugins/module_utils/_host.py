@@ -16,9 +16,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import typing as t
 
-from . import _attach, _pending, _protect
+from . import _attach, _panic, _pending, _protect
 from ._alarm import Alarm
 from ._compile import Compiler
 from ._errors import InvalidInput, PacketwatchError, Pending, Returned
@@ -29,7 +30,7 @@ from ._pending import AT_ONCE, Change, Record, Terms
 from ._pins import Paths, Pins, check_bpffs
 from ._policy import resolve_policies
 from ._prog import attached
-from ._results import UNKNOWN, Attachment, Outcome, Plan
+from ._results import UNKNOWN, Attachment, Outcome, Plan, Switch
 from ._settings import read_settings
 from ._source import flatten
 from ._spare import NOTHING, has_feeds, lasting, read_note, spared_now, write_note
@@ -43,6 +44,7 @@ if t.TYPE_CHECKING:
     from ._hand_bans import BanChange
     from ._heal import Repair
     from ._libbpf import Map
+    from ._panic import Panic
     from ._spare import FeedReport, Spared
     from ._status import Status
     from ._types import Run
@@ -77,6 +79,7 @@ class Host:
         self._compiler = Compiler(run, self.paths.cache)
         self._alarm = Alarm(run, self.paths.runtime, self.paths.units)
         self._record = Record(self.paths.pending)
+        self._panic = _panic.Flag(self.paths.state)
 
     # Lists and policies
 
@@ -151,6 +154,9 @@ class Host:
         """As `verify`, without what no repair on this host can mend."""
         from ._verify import verify
 
+        panic = self._panic.read()
+        if panic:
+            return [panic.describe()]
         if self.pending():
             return []
         return verify(self.store, self.pins, self._status, self._patience, self._compile_alike)
@@ -241,8 +247,8 @@ class Host:
             digest_before = current.check_digest(current.areas()) if afresh else current.digest
             header = current.header
             live = current.areas() if loaded.active and not afresh else None
-        code = header["bytecode"]
-        if afresh:
+        code = loaded_code = header["bytecode"]
+        if afresh or (after.program != before.program and loaded.active):
             code = self._bytecode_of(after)().digest
         areas, lists = self._tables(loaded, live, after)
         hits = None
@@ -260,9 +266,10 @@ class Host:
         if edit:
             _attach.check_listeners(policies, loaded.ifindexes)
             check_memory(capacity_for(image.pages), read_settings(self.paths.settings).list_memory)
-        apply = loaded.active and (image.digest != digest_before or not loaded.whole)
+        other = image.digest != digest_before or code != loaded_code
+        apply = loaded.active and (other or not loaded.whole)
         drifted = apply
-        if loaded.whole and live is not None and live.lists == areas.lists:
+        if loaded.whole and code == loaded_code and live is not None and live.lists == areas.lists:
             # That entries expire is no change.
             drifted = build(live, policies, loaded.ifindexes, code).digest != digest_before
         plan = Plan(
@@ -330,6 +337,7 @@ class Host:
         """At boot, what was declared is not judged again."""
         check_interface(interface)
         self._check_terms(terms)
+        self._panic.refuse()
         if mode is not None and mode not in MODES:
             raise InvalidInput(f"mode is {mode!r}: choose one of {', '.join(MODES)}")
         ifindex = _attach.check_device(interface)
@@ -549,7 +557,7 @@ class Host:
         change = self._record.read()
         if change is None or change.status != _pending.PENDING or change.left <= 0:
             return None
-        return None if change.number == self.store.number() else change
+        return None if self._is_confirmed(change) else change
 
     def confirm(self, token: str = "") -> Outcome:
         """Make the pending change what boot reads; without a token, whosever it is.
@@ -568,7 +576,10 @@ class Host:
                 )
             if change.status == _pending.CONFIRMED:
                 return Outcome(False, change)
-            self.store.confirm(change.number)
+            if change.lifts:
+                self._panic.take_down()
+            else:
+                self.store.confirm(change.number)
             return Outcome(True, self._end(change, _pending.CONFIRMED))
 
     def roll_back(self, token: str = "", *, due: bool = False) -> Outcome:
@@ -641,13 +652,19 @@ class Host:
         if change is None or change.status != _pending.PENDING:
             self.pins.remove_former()
             return None
-        if change.number == self.store.number():
+        if self._is_confirmed(change):
             self._end(change, _pending.CONFIRMED)
-        elif change.left <= 0:
+        elif change.left <= 0 or (self._panic.read() and not change.lifts):
             self._return(change)
         else:
             return change
         return None
+
+    def _is_confirmed(self, change: Change) -> bool:
+        """Whether what a pending change is about has come true: its confirmer may have died then."""
+        if change.lifts:
+            return self._panic.read() is None
+        return change.number == self.store.number()
 
     @contextlib.contextmanager
     def _changing(
@@ -667,12 +684,13 @@ class Host:
                 self._declare(after)
             undo.pop_all()
 
-    def _begin(self, loaded: Loaded, after: State, terms: Terms) -> Change:
+    def _begin(self, loaded: Loaded, after: State, terms: Terms, lifts: bool = False) -> Change:
         """Write the candidate, set the timer, record the change, keep what it replaces."""
         from . import _former
 
         number = self.store.write_candidate(after)
-        change = _pending.begin(terms, number, _former.modes(loaded), loaded.program is not None)
+        former = _former.modes(loaded), loaded.program is not None
+        change = _pending.begin(terms, number, *former)._replace(lifts=lifts)
         self._record.make_folder()
         self._deadline().arm(terms.seconds)
         self._record.write(change)
@@ -695,7 +713,7 @@ class Host:
     def _end(self, change: Change, status: str) -> Change:
         """Say what has become of a change, and clear up after it; whoever died here is followed."""
         with Loaded(self.pins) as loaded:
-            if not loaded.links:
+            if not loaded.links and not self._panic.read():
                 self.pins.remove()
         ended = change.end(status)
         self._record.write(ended)
@@ -705,6 +723,13 @@ class Host:
 
     def _return(self, change: Change) -> Change:
         """Let what is confirmed be in force again: from what is kept, at once, or by compiling."""
+        if self._panic.read():
+            _panic.detach(self.pins)
+        else:
+            self._bring_back(change)
+        return self._end(change, _pending.RETURNED)
+
+    def _bring_back(self, change: Change) -> None:
         from . import _former
 
         dummy, state = self.store.read_current()
@@ -714,7 +739,6 @@ class Host:
         if not done:
             with Loaded(self.pins) as loaded:
                 self._rebuild(loaded, state, change)
-        return self._end(change, _pending.RETURNED)
 
     def _rebuild(self, loaded: Loaded, state: State, change: Change) -> None:
         from . import _former
@@ -735,6 +759,71 @@ class Host:
             else:
                 self._status.clear()
 
+    # Panic
+
+    def panicking(self) -> Panic | None:
+        """The panic that holds, if one does: nothing is filtered, nor to be healed."""
+        return self._panic.read()
+
+    def panic(self, owner: str = "", *, check: bool = False) -> Switch:
+        """Let everything pass until it is lifted, boots included; a pending change is taken back.
+
+        Nobody is waited for: everything passes before the lock is asked for. `Locked` says that its
+        holder may attach once more.
+        """
+        if check:
+            return Switch(
+                not self._panic.read() or bool(self.pins.interfaces()), self._panic.read()
+            )
+        new = False
+        try:
+            new = self._panic.read() is None
+            if new:
+                # First, so that whoever attaches from here on sees it.
+                self._panic.raise_up(owner or _pending.caller())
+        finally:
+            detached = _panic.detach(self.pins)
+        with self.store.lock(self._patience):
+            detached += _panic.detach(self.pins)
+            change = self._settle()
+            if change:
+                self._return(change)
+            self._alarm.set(0)
+            self._status.clear()
+        return Switch(new or bool(detached), self._panic.read())
+
+    def lift(self, *, check: bool = False, terms: Terms = AT_ONCE) -> Switch:
+        """Filter again what confirmed state declares; if that is not confirmed, the panic goes on."""
+        self._check_terms(terms)
+        if check:
+            self._refuse_second(self.pending())
+            panic = self._panic.read()
+            return Switch(panic is not None, panic)
+        with self.store.lock(self._patience):
+            self._refuse_second(self._settle())
+            panic = self._panic.read()
+            if panic is None:
+                return Switch(False, None)
+            with Loaded(self.pins) as loaded, contextlib.ExitStack() as undo:
+                undo.callback(_panic.detach, self.pins)
+                change = self._lift(loaded, terms, undo)
+                undo.pop_all()
+            if change is None:
+                self._panic.take_down()
+            return Switch(True, panic, change)
+
+    def _lift(self, loaded: Loaded, terms: Terms, undo: contextlib.ExitStack) -> Change | None:
+        dummy, state = self.store.read_current()
+        present = {name: ifindex for ifindex, name in socket.if_nameindex()}
+        change = None
+        if terms.seconds and not present.keys().isdisjoint(state.interfaces):
+            undo.callback(self._abandon)
+            change = self._begin(loaded, state, terms, lifts=True)
+        for name in sorted(present.keys() & state.interfaces):
+            _attach.check_free(name, present[name], loaded.program_ids)
+            self._attach(loaded, None, state, name, present[name], None, None, AT_ONCE)
+        return change
+
     # Bans and information
 
     def ban(self, address: str, duration: float | None, *, check: bool = False) -> BanChange:
@@ -747,7 +836,7 @@ class Host:
         """Lift all bans that cover a source; where nothing is loaded there are none."""
         from . import _hand_bans
 
-        return _hand_bans.unban(self.pins, address, check)
+        return _hand_bans.unban(self._run, self.pins, address, check)
 
     def info(self, subset: set[str]) -> dict[str, t.Any]:
         """What the kernel does now and what is declared, by subset (see the module host_info)."""
@@ -755,7 +844,14 @@ class Host:
         from . import _info
 
         dummy, state = self.store.read_current()
-        return _info.gather(subset, self.pins, state)
+        found = _info.gather(subset, self.pins, state)
+        if "change" in subset:
+            found["change"] = _info.change(self.store, state, self._record.read(), self.pending())
+        if "panic" in subset:
+            found["panic"] = _info.panic(self.panicking())
+        if "version" in subset:
+            found["version"] = _info.version(self.paths.source)
+        return found
 
     # Helpers
 

@@ -8,21 +8,26 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import time
 import typing as t
 
-from . import _abi, _protect
+from . import _abi, _pending, _protect
 from ._bans import Bans
 from ._describe import count_entries, list_entries
+from ._digest import sha256_for
+from ._lists import digest_of, pair_digest
 from ._loaded import Loaded
 from ._policy import resolve_policies
 from ._prog import attached
 
 if t.TYPE_CHECKING:
     from ._libbpf import Map
+    from ._panic import Panic
+    from ._pending import Change
     from ._pins import Pins
-    from ._store import State
+    from ._store import State, Store
 
 BAN_MAPS = ("bans", "scan_bans", "overflow", "hosts", "nets", "shared")
 
@@ -52,6 +57,53 @@ def gather(subset: set[str], pins: Pins, state: State) -> dict[str, t.Any]:
     if "protected" in subset:
         found["protected"] = _protected(pins) if loaded_maps else {}
     return {name: value for name, value in found.items() if name in subset}
+
+
+def change(
+    store: Store, state: State, last: Change | None, pending: Change | None
+) -> dict[str, t.Any]:
+    """The confirmed state, and the change that waits, or did until it was confirmed or rolled back.
+
+    last: the record, pending or not. One that another change has followed is forgotten.
+    """
+    confirmed_at = store.confirmed_at()
+    if last and not pending and last.ended < confirmed_at:
+        last = None
+    return {
+        "number": store.number(),
+        "confirmed_at": _moment(confirmed_at),
+        "took_back": store.took_back() or None,
+        "program": program_digest(state.program),
+        "status": last.status if last else "none",
+        "owner": last.owner if last else "",
+        "remaining": max(0.0, pending.left) if pending else None,
+        "ended_at": _moment(last.ended) if last else None,
+    }
+
+
+def panic(found: Panic | None) -> dict[str, t.Any] | None:
+    """The panic that holds."""
+    return {"since": _moment(found.since), "owner": found.owner} if found else None
+
+
+def program_digest(source: str) -> str:
+    """Digest of a program's source; empty if there is none."""
+    data = source.encode()
+    check = sha256_for(len(data))
+    check.update(data)
+    return str(check.hexdigest())[:16] if data else ""
+
+
+def version(source: str) -> str:
+    """The installed software, ``VERSION-DIGEST``, from where its C source is; empty: it is not."""
+    try:
+        return os.path.basename(os.readlink(os.path.dirname(source)))
+    except OSError:
+        return ""
+
+
+def _moment(seconds: float) -> str | None:
+    return _pending.moment(seconds) if seconds else None
 
 
 def read_counters(counters: Map) -> dict[str, t.Any]:
@@ -96,9 +148,14 @@ def _interfaces(loaded: Loaded, state: State) -> dict[str, t.Any]:
 def _lists(loaded: Loaded, state: State) -> dict[str, t.Any]:
     with loaded.generation() as current:
         digest = current.digest
+        is_current = current.header["lists"] == digest_of(state)
     return {
         "live": loaded.active,
         "digest": digest,
+        "current": loaded.active and is_current,
+        "declared": {
+            name: pair_digest(state, name) for name in sorted({*state.allow, *state.deny})
+        },
         "allow": {name: count_entries(text) for name, text in sorted(state.allow.items())},
         "deny": {name: count_entries(text) for name, text in sorted(state.deny.items())},
     }

@@ -59,6 +59,12 @@ def digest_of(state: State) -> bytes:
     return bytes(check.digest())
 
 
+def pair_digest(state: State, name: str) -> str:
+    """The same for one named pair of lists, as text that is short enough to compare by eye."""
+    allow, deny = {name: state.allow.get(name, "")}, {name: state.deny.get(name, "")}
+    return digest_of(state._replace(allow=allow, deny=deny)).hex()[:16]
+
+
 def is_current(areas: Areas, state: State) -> bool:
     """Whether tables were made from these lists and no entry has expired since."""
     due = areas.next_expiry

@@ -47,7 +47,7 @@ class Change(t.NamedTuple):
 
     number: of its state. interfaces: those that were filtered before it, with their modes.
     loaded: whether anything was loaded before. deadline: by CLOCK_MONOTONIC, which timers go by;
-    since, ends, ended: wall time.
+    since, ends, ended: wall time. lifts: it is the end of a panic, which goes on if it is taken back.
     """
 
     status: str
@@ -60,6 +60,7 @@ class Change(t.NamedTuple):
     since: float
     ends: float
     ended: float = 0
+    lifts: bool = False
 
     @property
     def left(self) -> float:

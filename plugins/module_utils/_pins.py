@@ -31,6 +31,8 @@ from ._libbpf import (
 BPFFS = "/sys/fs/bpf/packetwatch"
 AGENT = "packetwatch-agent"
 RING_CAPACITY = 16384
+# Beside the states: while it is there, nothing is filtered.
+PANIC = "panic"
 
 _USERS = "/etc/passwd"
 _SOURCES = 16384

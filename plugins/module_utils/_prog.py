@@ -241,6 +241,10 @@ class Link(Descriptor):
         """Replace the program; every packet meets the old one or the new one."""
         call("bpf_link_update", self.fd, program.fd, None, what="replace the program")
 
+    def detach(self) -> None:
+        """Take the program off the device, whoever else holds the link open."""
+        call("bpf_link_detach", self.fd, what="detach")
+
 
 def attached(ifindex: int) -> Attached:
     """The program on an interface, whoever attached it."""

@@ -14,6 +14,7 @@ from ._spare import NOTHING
 
 if t.TYPE_CHECKING:
     from ._hits import Hits
+    from ._panic import Panic
     from ._pending import Change
     from ._spare import FeedReport
     from ._store import State
@@ -63,6 +64,17 @@ class Attachment(t.NamedTuple):
     program_id: int
     before: str
     after: str
+    pending: t.Optional[Change] = None
+
+
+class Switch(t.NamedTuple):
+    """What became of a panic, which is the one that holds or that was lifted; None: there was none.
+
+    pending: the change that lifts it, if it waits to be confirmed.
+    """
+
+    changed: bool
+    panic: t.Optional[Panic]
     pending: t.Optional[Change] = None
 
 

@@ -11,6 +11,7 @@
     /etc/packetwatch/current -> 7
     /etc/packetwatch/7/{allow.d,deny.d}/NAME.list  policy.d/{default,IFACE}.conf  interfaces
     /etc/packetwatch/7/program.c                   if one was ever attached
+    /etc/packetwatch/7/took_back                   if it is a return: the number of what it took back
     /etc/packetwatch/6/...                         the one before, for a rollback
     /etc/packetwatch/lock                          flock of whoever writes
 
@@ -40,6 +41,7 @@ FEED = "feed-"
 
 _LISTS = ("allow", "deny")
 _PROGRAM = "program.c"
+_TOOK_BACK = "took_back"
 # All states share it, so nobody can change it.
 _NOTHING: t.Any = types.MappingProxyType({})
 _NAME = re.compile(r"[a-z0-9_-]{1,64}")
@@ -55,6 +57,8 @@ class State(t.NamedTuple):
     policy: `DEFAULT` or an interface's name to its ``PW_*`` keys.
     interfaces: name to wanted mode, one of `MODES`.
     program: C source that boot attaches; empty: none was ever attached.
+    took_back: number of the state that this one is the return from, 0: it is none. What is read has 0:
+    an edit of it is no return any more.
     """
 
     allow: dict[str, str] = _NOTHING
@@ -62,6 +66,7 @@ class State(t.NamedTuple):
     policy: dict[str, dict[str, str]] = _NOTHING
     interfaces: dict[str, str] = _NOTHING
     program: str = ""
+    took_back: int = 0
 
 
 def check_name(name: str) -> None:
@@ -129,6 +134,27 @@ class Store:
     def number(self) -> int:
         """Return the number that ``current`` names; 0 if nothing was ever confirmed."""
         return self._current() or 0
+
+    def read_former(self) -> State:
+        """The state that was confirmed before the current one; InvalidInput if none is kept."""
+        former = [number for number in self._numbers() if number < self.number()]
+        if not former:
+            raise InvalidInput(
+                f"{self.root} keeps no state that was confirmed before the current one"
+            )
+        return self.read(max(former))
+
+    def took_back(self) -> int:
+        """Number of the state from which the current one is the return; 0: it is none."""
+        path = os.path.join(self.root, str(self.number()), _TOOK_BACK)
+        return int(_read_file(path)) if os.path.lexists(path) else 0
+
+    def confirmed_at(self) -> float:
+        """When the current state was confirmed, in wall time; 0 if nothing ever was."""
+        try:
+            return os.lstat(os.path.join(self.root, "current")).st_mtime
+        except FileNotFoundError:
+            return 0
 
     def _current(self) -> int | None:
         """Return the number that ``current`` names; None if nothing was ever written."""
@@ -285,6 +311,8 @@ def _files(state: State) -> dict[str, str]:
     files["interfaces"] = "".join(lines)
     if state.program:
         files[_PROGRAM] = state.program
+    if state.took_back:
+        files[_TOOK_BACK] = f"{state.took_back}\n"
     return files
 
 

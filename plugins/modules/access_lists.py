@@ -138,6 +138,13 @@ counts:
   returned: success
   type: dict
   sample: {"allow": 3, "deny": 10200}
+repeated:
+  description:
+    - How many entries of O(allow) and O(deny) were merged into others, because another entry of the same prefix and end was
+      there.
+  returned: success and O(state=present)
+  type: dict
+  sample: {"allow": 0, "deny": 2}
 live:
   description:
     - Whether a program reads these tables.
@@ -198,25 +205,27 @@ KINDS: tuple[t.Literal["allow", "deny"], ...] = ("allow", "deny")
 def apply(module: AnsibleModule, host: Host) -> Result:
     """Set or remove the pair that the options describe."""
     name = module.params["name"]
-    texts = read_lists(module.params)
+    texts, repeated = read_lists(module.params)
     if module.params["state"] == "absent":
         if texts:
             raise InvalidInput("state is absent, which takes no lists; leave them out")
         return change(module, host, remove_lists(name))
     edit = set_lists(name, texts, module.params["allow_empty"])
-    return change(module, host, edit, force=module.params["force"])
+    done = change(module, host, edit, force=module.params["force"])
+    return done | {"repeated": repeated}
 
 
-def read_lists(params: t.Mapping[str, t.Any]) -> dict[str, str]:
-    """Texts of those lists that were given, by kind."""
+def read_lists(params: t.Mapping[str, t.Any]) -> tuple[dict[str, str], dict[str, int]]:
+    """Texts of those lists that were given, by kind, and how many of their entries were repeated."""
     texts: dict[str, str] = {}
+    repeated: dict[str, int] = dict.fromkeys(KINDS, 0)
     for kind in KINDS:
         path = params[f"{kind}_src"]
         if path is not None:
             texts[kind] = read_list(path, kind)
         elif params[kind] is not None:
-            texts[kind] = list_text(params[kind], kind)
-    return texts
+            texts[kind], repeated[kind] = list_text(params[kind], kind)
+    return texts, repeated
 
 
 def main() -> None:

@@ -66,6 +66,45 @@ source:
   returned: success
   type: str
   sample: 2001:db8:0:1::/64
+lifted:
+  description: The bans that were lifted, or would be in check mode.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    source:
+      description: The banned address or IPv6 /64.
+      type: str
+    origin:
+      description: What made the ban, V(scan), V(manual) or V(fleet).
+      type: str
+    evidence:
+      description: What it rested on. V(syn) is a SYN, which proves nothing about its sender.
+      type: str
+    by:
+      description: Who made it, as the host's journal has it. Empty if it does not tell.
+      type: str
+    reason:
+      description: Why, as the host's journal has it. Empty if it does not tell.
+      type: str
+    since:
+      description: When it was made, in seconds since 1970. V(none) if before the host was booted.
+      type: float
+    until:
+      description: When it would have ended, V(none) if never.
+      type: float
+    ports:
+      description: Number of distinct ports that led to it.
+      type: int
+    dropped:
+      description: Number of packets that it has dropped.
+      type: int
+    interface:
+      description: Where the packets came in that led to it. Empty if none did.
+      type: str
+    short:
+      description: Whether it was a short one, made while too many were.
+      type: bool
 """
 
 import typing as t
@@ -88,6 +127,7 @@ def apply(module: AnsibleModule, host: Host) -> Result:
     return {
         "changed": change.changed,
         "source": change.source,
+        "lifted": change.lifted,
         "diff": {"before": change.before, "after": change.after},
     }
 

@@ -26,8 +26,8 @@ options:
       - V(all) stands for all subsets.
     type: list
     elements: str
-    choices: [all, bans, counters, entries, interfaces, lists, policy, protected]
-    default: [counters, interfaces, lists, policy]
+    choices: [all, bans, change, counters, entries, interfaces, lists, panic, policy, protected, version]
+    default: [change, counters, interfaces, lists, panic, policy]
 seealso:
   - module: packetwatch.xdp.access_lists
   - module: packetwatch.xdp.ban
@@ -89,7 +89,70 @@ lists:
     deny:
       description: The same for what is denied.
       type: dict
-  sample: {"live": true, "digest": "0c8a4d2ab1f0e4d5", "allow": {"ansible": 3}, "deny": {"ansible": 200, "feed-example": 10000}}
+    current:
+      description: Whether the tables in the kernel were compiled from the lists that are declared now.
+      type: bool
+    declared:
+      description: Digest of the declared lists, by name of the pair. The same entries have the same digest on every host.
+      type: dict
+  sample:
+    live: true
+    digest: 0c8a4d2ab1f0e4d5
+    current: true
+    declared: {"ansible": "5f1d7a84db00d2fc"}
+    allow: {"ansible": 3}
+    deny: {"ansible": 200, "feed-example": 10000}
+change:
+  description: The confirmed state, and the last change, if it had to wait to be confirmed.
+  returned: if O(gather_subset) has it
+  type: dict
+  contains:
+    number:
+      description: Number of the confirmed state, V(0) if nothing was ever confirmed.
+      type: int
+    confirmed_at:
+      description: When it was confirmed, V(none) if nothing was.
+      type: str
+    took_back:
+      description: If it came about by M(packetwatch.xdp.rollback), the number of the state that this took back, else V(none).
+      type: int
+    program:
+      description: Digest of the source of the program that is declared. Empty if none is.
+      type: str
+    status:
+      description:
+        - What has become of the last change, V(pending), V(confirmed) or V(rolled_back).
+        - V(none) if none had to wait since the host was booted, or if another one that had not to wait has followed.
+      type: str
+    owner:
+      description: Who made that change.
+      type: str
+    remaining:
+      description: In how many seconds the host returns by itself, if it is V(pending), else V(none).
+      type: float
+    ended_at:
+      description: When it was confirmed or rolled back, V(none) if it is not.
+      type: str
+  sample:
+    number: 12
+    confirmed_at: "2026-11-26T09:59:12Z"
+    took_back: null
+    program: 3b0c44298fc1c149
+    status: confirmed
+    owner: packetwatch.xdp.access_lists (user admin)
+    remaining: null
+    ended_at: "2026-11-26T09:59:12Z"
+panic:
+  description:
+    - Who has let everything pass, and since when, as C(owner) and C(since). See M(packetwatch.xdp.panic).
+    - V(none) if nobody has.
+  returned: if O(gather_subset) has it
+  type: dict
+version:
+  description: The software that the role has installed, as C(VERSION-DIGEST). Empty if it has not.
+  returned: if O(gather_subset) has it
+  type: str
+  sample: 0.1.0-2c26b46b68ff
 policy:
   description:
     - Policies in force, complete, by interface. The key C(default) is that of all other interfaces.
@@ -159,8 +222,19 @@ if t.TYPE_CHECKING:
     from ansible_collections.packetwatch.xdp.plugins.module_utils._module import Result
 
 ALL = "all"
-DEFAULT = ["counters", "interfaces", "lists", "policy"]
-SUBSETS = ["bans", "counters", "entries", "interfaces", "lists", "policy", "protected"]
+DEFAULT = ["change", "counters", "interfaces", "lists", "panic", "policy"]
+SUBSETS = [
+    "bans",
+    "change",
+    "counters",
+    "entries",
+    "interfaces",
+    "lists",
+    "panic",
+    "policy",
+    "protected",
+    "version",
+]
 
 
 def gather(module: AnsibleModule, host: Host) -> Result:

@@ -5,12 +5,13 @@
 """A host of the tests' own on the running kernel, on which modules run.
 
 The host is a process that holds a network namespace, connected with that of a peer, and a mount
-namespace in which the BPF file system is empty and what is written to /etc, /run and /var/lib goes
-to memory. It all goes away with the process.
+namespace in which the BPF file system is empty and what is written to /etc, /run, /usr and /var/lib
+goes to memory. It all goes away with the process.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -55,12 +56,14 @@ CHANGING = ("access_lists", "policy", "program")
 
 SETUP = """
 mount -t tmpfs tmpfs /mnt
-for path in /etc /var/lib; do
+for path in /etc /var/lib /usr/lib /usr/local; do
     mkdir -p /mnt/$path/upper /mnt/$path/work
     mount -t overlay -o lowerdir=$path,upperdir=/mnt/$path/upper,workdir=/mnt/$path/work o $path
 done
 rm -rf /etc/packetwatch /var/lib/packetwatch
 mount -t tmpfs tmpfs /run
+# The devices of this network namespace, not of the one outside.
+mount -t sysfs sysfs /sys
 mount -t bpf bpf /sys/fs/bpf
 ip link set lo up
 ip netns add peer
@@ -118,7 +121,7 @@ class ModuleHost:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
+            env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"} | self.environment,
             check=False,
             timeout=300,
         )
@@ -185,19 +188,13 @@ class ModuleHost:
 @pytest.fixture
 def host(tmp_path: Path) -> Iterator[ModuleHost]:
     """A host that nothing of ours has ever touched."""
-    yield from make_host(tmp_path)
+    with make_host(tmp_path) as found:
+        yield found
 
 
-@pytest.fixture
-def second_host(tmp_path: Path) -> Iterator[ModuleHost]:
-    """Another one."""
-    folder = tmp_path / "second"
-    folder.mkdir()
-    yield from make_host(folder)
-
-
+@contextlib.contextmanager
 def make_host(folder: Path) -> Iterator[ModuleHost]:
-    """Keep a host as long as somebody wants it."""
+    """Another such host; what it needs on the controller goes to a folder of its own."""
     if os.geteuid() != 0:
         pytest.skip("needs root")
     if ROOT != COLLECTIONS / "ansible_collections/packetwatch/xdp":
@@ -210,6 +207,15 @@ def make_host(folder: Path) -> Iterator[ModuleHost]:
             yield ModuleHost(process.pid, folder)
         finally:
             process.kill()
+
+
+def gated_plugins(folder: Path) -> Path:
+    """Where Ansible finds the connection plugin `gated`."""
+    plugins = folder / "connections.d"
+    plugins.mkdir()
+    source = Path(__file__).with_name("gated.py")
+    (plugins / source.name).write_text(source.read_text())
+    return plugins
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ As with SSH and ControlPersist, an open connection goes on without asking the fi
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 
 from ansible.errors import AnsibleConnectionFailure
@@ -20,7 +21,18 @@ DOCUMENTATION = """
 name: gated
 short_description: local, behind the filter
 description: local, behind the filter
-options: {}
+options:
+  pid:
+    description: A process in the namespaces of the host, if those are not the controller's.
+    type: str
+    default: ""
+    vars: [{name: gated_pid}]
+  lose:
+    description: The connection is lost amid the answer of a module with this in its name.
+    type: str
+    default: ""
+    env: [{name: GATED_LOSE}]
+    vars: [{name: gated_lose}]
 extends_documentation_fragment:
   - connection_pipelining
 """
@@ -39,29 +51,41 @@ class Connection(Local):
 
     transport = "ssh"
 
-    def exec_command(self, *arguments, **options):
+    def exec_command(self, cmd, in_data=None, sudoable=True):
         self._come_through()
-        if os.environ.get("GATED_LOSE") and b"access_lists" in (options.get("in_data") or b""):
-            # What runs goes on, and its answer is lost.
-            super().exec_command(*arguments, **options)
+        loses = self.get_option("lose")
+        if self._enter:
+            cmd = shlex.join([*self._enter, "/bin/sh", "-c", cmd])
+        done = super().exec_command(cmd, in_data=in_data, sudoable=sudoable)
+        if loses and (loses in cmd or loses.encode() in (in_data or b"")):
+            # What ran has run, and its answer is lost.
             raise AnsibleConnectionFailure("lost amid the answer")
-        return super().exec_command(*arguments, **options)
+        return done
 
     def put_file(self, *arguments, **options):
         self._come_through()
         return super().put_file(*arguments, **options)
 
     def reset(self):
-        if os.path.exists(os.environ["GATED_OPEN"]):
-            os.unlink(os.environ["GATED_OPEN"])
+        if os.path.exists(self._open):
+            os.unlink(self._open)
+
+    @property
+    def _enter(self):
+        pid = self.get_option("pid")
+        return ["nsenter", f"--target={pid}", "--mount", "--net", "--"] if pid else []
+
+    @property
+    def _open(self):
+        return os.environ["GATED_OPEN"] + self.get_option("pid")
 
     def _come_through(self):
-        if os.path.exists(os.environ["GATED_OPEN"]):
+        if os.path.exists(self._open):
             return
         argv = ["nsenter", "--net=/run/netns/peer", "--", "/usr/bin/python3", "-c", CONNECT]
-        done = subprocess.run(argv, capture_output=True, check=False)
+        done = subprocess.run([*self._enter, *argv], capture_output=True, check=False)
         with open(os.environ["GATED_LOG"], "a", encoding="utf-8") as log:
             log.write(f"{'refused' if done.returncode else 'opened'}\n")
         if done.returncode:
             raise AnsibleConnectionFailure("Connection timed out")
-        open(os.environ["GATED_OPEN"], "w", encoding="utf-8").close()
+        open(self._open, "w", encoding="utf-8").close()

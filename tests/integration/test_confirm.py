@@ -4,7 +4,7 @@
 
 """Changes through Ansible on the running kernel, over a connection that the real filter lets in or not.
 
-A stand-in for systemd keeps the timers and starts the real rollback.
+A stand-in for systemd keeps the timers.
 """
 
 from __future__ import annotations
@@ -16,42 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.integration import stand_in
+from tests.integration.conftest import gated_plugins
+
 if TYPE_CHECKING:
     from tests.integration.conftest import ModuleHost
 
-HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PEER = "192.0.2.7"
 HOST = "192.0.2.1"
-
-# Both know only what the library asks of them.
-RUN = """#!/bin/sh
-while [ $# -gt 0 ]; do
-    case "$1" in
-        --on-active=*) seconds=${1#--on-active=} ;;
-        --setenv=*) export "${1#--setenv=}" ;;
-        --*) ;;
-        *) break ;;
-    esac
-    shift
-done
-[ $# -gt 0 ] || {
-    export PYTHONPATH=%s
-    set -- /usr/bin/python3 -Ps -m packetwatch_agent rollback
-}
-touch /run/systemd/transient/packetwatch-rollback.timer
-(
-    sleep "${seconds%%s}"
-    "$@"
-    rm -f /run/systemd/transient/packetwatch-rollback.timer
-) >/run/rollback.log 2>&1 </dev/null &
-"""
-CONTROL = """#!/bin/sh
-case "$*" in
-    "stop packetwatch-rollback.timer")
-        rm -f /run/systemd/transient/packetwatch-rollback.timer ;;
-esac
-"""
 
 
 class Controller:
@@ -60,26 +33,19 @@ class Controller:
     def __init__(self, host: ModuleHost, folder: Path) -> None:
         self.host = host
         self._log = folder / "connections"
-        tools = folder / "tools"
-        tools.mkdir()
         library = folder / "software"
         library.mkdir()
         (library / "packetwatch_core").symlink_to(ROOT / "plugins" / "module_utils")
         (library / "packetwatch_agent").symlink_to(
             ROOT / "roles" / "packetwatch" / "files" / "agent" / "packetwatch_agent"
         )
-        for name, text in (("systemd-run", RUN % library), ("systemctl", CONTROL)):
-            (tools / name).write_text(text)
-            (tools / name).chmod(0o755)
-        plugins = folder / "connections.d"
-        plugins.mkdir()
-        (plugins / "gated.py").write_text((HERE / "gated.py").read_text())
-        host.command("mkdir", "-p", "/run/systemd/system", "/run/systemd/transient")
+        tools = stand_in.write(folder, str(library))
+        host.command("mkdir", "-p", *stand_in.FOLDERS)
         host.command("touch", "/etc/systemd/system/packetwatch-rollback.service")
         host.connection = "gated"
         host.environment = {
             "PATH": f"{tools}:{os.environ['PATH']}",
-            "ANSIBLE_CONNECTION_PLUGINS": str(plugins),
+            "ANSIBLE_CONNECTION_PLUGINS": str(gated_plugins(folder)),
             "GATED_OPEN": str(folder / "open"),
             "GATED_LOG": str(self._log),
         }
@@ -163,7 +129,7 @@ def test_without_the_role_the_module_brings_the_way_back(controller: Controller)
 def test_an_answer_that_is_lost(controller: Controller) -> None:
     host = controller.host
     before = host.files()
-    host.environment |= {"GATED_LOSE": "1", "ANSIBLE_PIPELINING": "true"}
+    host.environment |= {"GATED_LOSE": "access_lists", "ANSIBLE_PIPELINING": "true"}
     done = host.ansible("access_lists", deny=["198.51.100.7"], confirm_timeout=60)
     assert done["failed"] is True
     assert "connection was lost while the change was made; the host has returned" in done["msg"]
@@ -182,14 +148,7 @@ def test_a_host_that_is_down_already(controller: Controller) -> None:
 
 def test_somebody_elses_change(controller: Controller) -> None:
     host = controller.host
-    host.environment["PATH"], path = host.environment["PATH"], os.environ["PATH"]
-    os.environ["PATH"] = host.environment["PATH"]
-    try:
-        theirs = host.module(
-            "access_lists", name="theirs", deny=["203.0.113.9"], confirm_timeout=90
-        )
-    finally:
-        os.environ["PATH"] = path
+    theirs = host.module("access_lists", name="theirs", deny=["203.0.113.9"], confirm_timeout=90)
     assert theirs["confirmed"] is False
     done = host.ansible("access_lists", deny=["198.51.100.7"], confirm_timeout=60)
     assert done["failed"] is True

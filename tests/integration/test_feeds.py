@@ -25,7 +25,7 @@ import yaml
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.packetwatch.xdp.plugins.modules import feed
 
-from tests.integration.conftest import COLLECTIONS, ROOT, ModuleHost
+from tests.integration.conftest import COLLECTIONS, ROOT, ModuleHost, make_host
 
 LISTED = "45.9.9.9"
 SERIAL_PLAY = """
@@ -213,7 +213,7 @@ def test_wrong_options_are_no_fault_of_the_feed(fetch: Any, options: Any, words:
 
 
 class Fleet:
-    """Two hosts, and a run of the playbook's first play before the role's tasks."""
+    """Two hosts, and a run of the playbook's first plays before the role's tasks."""
 
     def __init__(self, hosts: dict[str, ModuleHost], folder: Path) -> None:
         self.hosts = hosts
@@ -223,7 +223,7 @@ class Fleet:
     def run(self, feeds: list[dict[str, Any]], *arguments: str, first: bool = True) -> Any:
         """What became of the feeds, by host."""
         site = yaml.safe_load((ROOT / "playbooks/site.yml").read_text())
-        plays = [*site[:1] * first, *yaml.safe_load(SERIAL_PLAY)]
+        plays = [*site[:2] * first, *yaml.safe_load(SERIAL_PLAY)]
         (self._folder / "play.yml").write_text(yaml.safe_dump(plays, sort_keys=False))
         inventory = {
             "packetwatch": {
@@ -233,6 +233,7 @@ class Fleet:
                 },
                 "vars": {
                     "ansible_connection": "local",
+                    "ansible_become": False,
                     "packetwatch_feeds": feeds,
                     "packetwatch_confirm_timeout": 0,
                 },
@@ -273,13 +274,16 @@ class Fleet:
 
 
 @pytest.fixture
-def fleet(host: ModuleHost, second_host: ModuleHost, tmp_path: Path) -> Fleet:
-    hosts = {"web1": host, "web2": second_host}
-    for name, item in hosts.items():
-        script = tmp_path / f"python-{name}"
-        script.write_text(ENTER.format(pid=item.pid))
-        script.chmod(0o755)
-    return Fleet(hosts, tmp_path)
+def fleet(host: ModuleHost, tmp_path: Path) -> Iterator[Fleet]:
+    folder = tmp_path / "second"
+    folder.mkdir()
+    with make_host(folder) as second:
+        hosts = {"web1": host, "web2": second}
+        for name, item in hosts.items():
+            script = tmp_path / f"python-{name}"
+            script.write_text(ENTER.format(pid=item.pid))
+            script.chmod(0o755)
+        yield Fleet(hosts, tmp_path)
 
 
 def test_all_hosts_get_what_the_first_got(fleet: Fleet, publisher: Publisher) -> None:

@@ -135,6 +135,10 @@ def test_metrics_tell_our_program_from_another(filtered: Site, tmp_path: Path) -
             assert agent.metrics()['packetwatch_attached{interface="pw0",mode="native"}'] == 0
             held.link.close()
         wait(lambda: attached(socket.if_nametoindex("pw0")).mode == "none")
-        assert agent.metrics()['packetwatch_attached{interface="pw0",mode="none"}'] == 0
+        metrics = agent.metrics()
+        assert metrics['packetwatch_attached{interface="pw0",mode="none"}'] == 0
+        assert metrics["packetwatch_panic"] == 0
+        filtered.host.panic("a test")
+        assert agent.metrics()["packetwatch_panic"] == 1
     finally:
         agent.close()

@@ -29,7 +29,7 @@ def deny(value: Any) -> Callable[[Host], object]:
     """Entries as a module gets them."""
 
     def call(host: Host) -> object:
-        return host.apply(set_lists("ansible", {"deny": list_text(value, "deny")}, True))
+        return host.apply(set_lists("ansible", {"deny": list_text(value, "deny").text}, True))
 
     return call
 

@@ -232,6 +232,18 @@ def test_a_ban_of_an_allowed_source_is_said_to_be_vain(host: Controlled) -> None
     assert "allow list ('local')" in host.ctl("ban", "203.0.113.9", user=ADMIN).out
 
 
+def test_panic_is_told_to_everybody(host: Controlled) -> None:
+    host.site.host.panic("a test")
+    try:
+        for user in (ROOT_USER, READER):
+            done = host.ctl("status", user=user)
+            assert done.status == FAILED
+            assert "PROBLEM: PANIC of a test since 20" in done.out, done.out
+    finally:
+        host.site.host.lift()
+    assert host.ctl("status").status == DONE
+
+
 def test_root_works_without_the_agent_and_says_so(host: Controlled) -> None:
     host.stop()
     done = host.ctl("status")

@@ -20,6 +20,7 @@ from packetwatch_core._entries import (
     entries_from_input,
     expires_at,
     format_list,
+    merge_inputs,
     parse_list,
 )
 from packetwatch_core._errors import InvalidInput
@@ -225,6 +226,36 @@ def test_times_are_unix_seconds() -> None:
     assert expires_at("2027-01-01T00:00:00.25-05:00") == NEW_YEAR_SECONDS + 5 * 3600 + 0.25
     with pytest.raises(InvalidInput, match="RFC 3339"):
         expires_at("2027-01-01 00:00:00Z")
+
+
+# Variables that merge
+
+
+def test_variables_merge_and_what_they_say_again_is_counted() -> None:
+    entries, repeated = merge_inputs(
+        {
+            "packetwatch_deny": ["192.0.2.7", {"address": "198.51.100.7", "state": "absent"}],
+            "packetwatch_deny__web": [
+                {"address": "192.0.2.7", "comment": "scraper"},
+                "198.51.100.7",
+                "192.0.2.7",
+                {"address": "203.0.113.0/24", "comment": "ticket", "expires": NEW_YEAR},
+            ],
+        }
+    )
+    assert entries == [Entry("192.0.2.7", "scraper"), Entry("203.0.113.0/24", "ticket", NEW_YEAR)]
+    assert repeated == 2
+
+
+def test_variables_that_disagree_are_named_with_their_indices() -> None:
+    item = {"address": "192.0.2.7", "expires": NEW_YEAR}
+    with pytest.raises(
+        InvalidInput,
+        match=r"packetwatch_deny__web\[1\]: 192\.0\.2\.7 expires at .*, but in packetwatch_deny\[0\]",
+    ):
+        merge_inputs(
+            {"packetwatch_deny": ["192.0.2.7"], "packetwatch_deny__web": ["192.0.2.8", item]}
+        )
 
 
 # Reading in bulk

@@ -246,3 +246,11 @@ def test_evictions_are_estimated() -> None:
     assert found["packetwatch_map_entries"] == [({"map": "bans"}, 3), ({"map": "tracks"}, 7)]
     few = metrics.of_counters(_abi.COUNTERS.pack(tracks_inserted=10))
     assert metrics.of_maps({}, {}, None, few)["packetwatch_tracks_evicted_estimate"] == [({}, 0)]
+
+
+def test_panic(lab: Lab) -> None:
+    lab.note()
+    assert lab.value("packetwatch_panic") == 0
+    (lab.folder / "panic").touch()
+    assert lab.value("packetwatch_panic") == 1
+    assert lab.outlook.problems() == ["PANIC: nothing is filtered until it is lifted"]

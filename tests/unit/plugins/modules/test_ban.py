@@ -14,7 +14,9 @@ from ansible_collections.packetwatch.xdp.plugins.modules import ban
 
 from packetwatch_core._errors import InvalidInput
 
-CHANGE = types.SimpleNamespace(changed=True, source="2001:db8::/64", before="", after="banned\n")
+CHANGE = types.SimpleNamespace(
+    changed=True, source="2001:db8::/64", before="", after="banned\n", lifted=[]
+)
 
 
 def test_ban(run: Any, host: Any) -> None:

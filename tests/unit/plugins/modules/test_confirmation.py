@@ -13,10 +13,12 @@ import pytest
 from ansible_collections.packetwatch.xdp.plugins.modules import (
     access_lists,
     change,
+    panic,
     policy,
     program,
 )
 
+from packetwatch_core import _panic
 from packetwatch_core._errors import InvalidInput, LoadFailed, Pending, Returned
 
 PENDING = types.SimpleNamespace(token="t0", ends=1_800_000_000.0, owner="somebody", status="x")
@@ -107,3 +109,28 @@ def test_change_in_check_mode(run: Any, host: Any) -> None:
     host.pending = lambda: None
     assert run(change, run_it, check=True)["status"] == "none"
     assert host.calls == []
+
+
+HOLDS = _panic.Panic(1_800_000_000.0, "somebody")
+
+
+def test_panic_asks_for_no_confirmation(run: Any, host: Any) -> None:
+    host.answers["panic"] = types.SimpleNamespace(changed=True, panic=HOLDS, pending=None)
+    result = run(panic, {}, diff=True)
+    name, owner, options = host.calls[0]
+    assert (name, options) == ("panic", {"check": False})
+    assert "(user " in owner
+    assert result["panic"] == {"owner": "somebody", "since": "2027-01-15T08:00:00Z"}
+    assert "confirmed" not in result
+    assert result["diff"] == {
+        "before": "filter as declared\n",
+        "after": "PANIC: let everything pass\n",
+    }
+
+
+def test_its_end_waits(run: Any, host: Any) -> None:
+    host.answers["lift"] = types.SimpleNamespace(changed=True, panic=HOLDS, pending=PENDING)
+    result = run(panic, {"state": "absent", "confirm_timeout": 9})
+    assert host.calls == [("lift", {"check": False})]
+    assert host.terms.seconds == 9
+    assert (result["confirmed"], result["token"]) == (False, "t0")

@@ -17,7 +17,7 @@ from packetwatch_core._errors import Unreadable
 @pytest.mark.parametrize(
     ("arguments", "subsets"),
     [
-        ({}, {"counters", "interfaces", "lists", "policy"}),
+        ({}, {"change", "counters", "interfaces", "lists", "panic", "policy"}),
         ({"gather_subset": ["bans", "entries"]}, {"bans", "entries"}),
         ({"gather_subset": ["bans", "all"]}, set(host_info.SUBSETS)),
     ],

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 
 from packetwatch_core._errors import Unreadable
+from packetwatch_core._pins import PANIC
 from packetwatch_core._policy import DEFAULT, Policy, read_policy, resolve_policies
 
 _SUFFIX = ".conf"
@@ -51,6 +52,10 @@ class Confirmed:
         return self._number.isdigit() and any(
             name.isdigit() and int(name) > self.number for name in names
         )
+
+    def is_panic(self) -> bool:
+        """Whether somebody wants everything to pass."""
+        return os.path.lexists(os.path.join(self._folder, PANIC))
 
     def policy(self, interface: str) -> Policy:
         """The policy of an interface."""

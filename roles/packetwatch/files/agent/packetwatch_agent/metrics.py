@@ -54,6 +54,7 @@ CATALOGUE = {
     ),
     "packetwatch_generation_info": (GAUGE, "Digest of all that decides a verdict, always 1."),
     "packetwatch_confirmed_state": (GAUGE, "Number of the confirmed state."),
+    "packetwatch_panic": (GAUGE, "1 while somebody has everything pass."),
     "packetwatch_change_pending": (GAUGE, "1 while a change is live that is not confirmed."),
     "packetwatch_apply_timestamp_seconds": (GAUGE, "When tables last went live, or failed to."),
     "packetwatch_apply_success": (GAUGE, "1 if the last apply of confirmed state succeeded."),

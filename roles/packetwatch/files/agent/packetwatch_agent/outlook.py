@@ -32,6 +32,7 @@ _DISCARDS = {
 }
 _LONGEST_NOTE = 1 << 20
 _STALE = 3 * 3600.0
+PANIC = "PANIC: nothing is filtered until it is lifted"
 
 _UNFILTERED = "{} is not filtered"
 _OTHER_TABLES = "the kernel does not have what is confirmed"
@@ -74,6 +75,7 @@ class Outlook:
             "packetwatch_tables_used_bytes": _known(pages["bytes"]),
             "packetwatch_tables_capacity_bytes": _known(pages["capacity"]),
             "packetwatch_confirmed_state": [({}, self._confirmed.number)],
+            "packetwatch_panic": [({}, int(self._confirmed.is_panic()))],
             "packetwatch_change_pending": [({}, int(self._confirmed.is_change_pending()))],
             "packetwatch_repairs_total": by_label(
                 "outcome", {name: _number(repair, name) or 0 for name in ("success", "failure")}
@@ -103,6 +105,8 @@ class Outlook:
 
     def problems(self) -> list[str]:
         """Why the filter is not what it should be, in words; nothing while a change is pending."""
+        if self._confirmed.is_panic():
+            return [PANIC]
         note = self._read()
         found = [
             _UNFILTERED.format(name)

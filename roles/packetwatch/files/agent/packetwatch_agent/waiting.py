@@ -17,7 +17,7 @@ from .confirmed import Confirmed
 from .control.commands import WAITING, about, without_filter
 from .drift import Drift
 from .loop import IDLE, Loop
-from .outlook import Outlook
+from .outlook import PANIC, Outlook
 from .output import Output
 from .presence import Presence
 from .settings import Settings
@@ -86,7 +86,7 @@ class Waiting:
         )
 
     def _problems(self) -> list[str]:
-        return ["no filter is loaded"]
+        return [PANIC] if self._confirmed.is_panic() else ["no filter is loaded"]
 
     def _about(self) -> dict[str, t.Any]:
         return about(WAITING, self._started, self._interfaces())

@@ -10,39 +10,15 @@ import time
 import typing as t
 
 from packetwatch_core import _abi, _protect
-from packetwatch_core._bans import MAPS, Ban, Bans
+from packetwatch_core._ban_facts import facts, wall
+from packetwatch_core._bans import MAPS, Bans
 
 from . import wire
 
 if t.TYPE_CHECKING:
     from packetwatch_core._libbpf import Map
 
-# What a ban rests on: a SYN proves nothing about its sender.
-EVIDENCE = {"scan": "syn", "manual": "manual", "fleet": "fleet"}
-_SECOND = 1_000_000_000
-_PIECE = 256
-
 Names = t.Callable[[int], str]
-
-
-def facts(ban: Ban, names: Names) -> dict[str, t.Any]:
-    """A ban in words; times are UTC seconds, `until` None: until it is lifted."""
-    offset = time.time_ns() - time.monotonic_ns()
-    return {
-        "source": ban.source.text,
-        "origin": ban.origin_name,
-        "evidence": EVIDENCE.get(ban.origin_name, "unknown"),
-        "since": _wall(ban.since, offset),
-        "until": _wall(ban.expires, offset),
-        "ports": ban.ports,
-        "dropped": ban.dropped,
-        "interface": names(ban.ifindex) if ban.ifindex else "",
-        "short": bool(ban.flags & _abi.BAN_OVERFLOW),
-    }
-
-
-def _wall(monotonic: int, offset: int) -> float | None:
-    return round((monotonic + offset) / _SECOND, 3) if monotonic else None
 
 
 def listed(bans: Bans, names: Names) -> t.Iterator[dict[str, t.Any]]:
@@ -60,7 +36,7 @@ def protected(maps: t.Mapping[str, Map]) -> t.Iterator[dict[str, t.Any]]:
     """Who is never banned, why, and until when, in UTC seconds; None: as long as that is so."""
     offset = time.time_ns() - time.monotonic_ns()
     for item in _protect.listed(maps):
-        until = _wall(item.expires, offset)
+        until = wall(item.expires, offset)
         yield {"prefix": item.prefix, "reason": item.reason, "until": until}
 
 

@@ -15,7 +15,9 @@ import syslog
 import typing as t
 
 from packetwatch_core._address import format_prefix, parse_prefix
+from packetwatch_core._ban_facts import name_of
 from packetwatch_core._errors import InvalidInput, PacketwatchError
+from packetwatch_core._panic import Flag
 from packetwatch_core._pins import Paths
 from packetwatch_core._settings import read_values
 from packetwatch_core._spare import read_note
@@ -153,11 +155,16 @@ def _status(session: Session, options: argparse.Namespace) -> Outcome:
         assert agent is not None
         result = {key: agent.get(key, {}) for key in ("interfaces", "bans", "packets")}
         result["lists"] = _count_lists(session.state())
-        result["problems"] = [
-            f"{name} is not filtered"
-            for name, mode in result["interfaces"].items()
-            if mode == "none"
-        ]
+        panic = Flag(session.places.paths.state).read()
+        result["problems"] = (
+            [panic.describe()]
+            if panic
+            else [
+                f"{name} is not filtered"
+                for name, mode in result["interfaces"].items()
+                if mode == "none"
+            ]
+        )
     if agent and agent["state"] != FOLLOWING:
         result["problems"].append("the agent sees no filter: systemctl restart packetwatch")
     result["agent"] = agent
@@ -284,7 +291,7 @@ def _bans(session: Session, options: argparse.Namespace) -> Outcome:
     if session.is_root:
         from . import truth
 
-        items = list(banning.listed(truth.bans_of(session.host), truth.name_of))
+        items = list(banning.listed(truth.bans_of(session.host), name_of))
     else:
         with session.agent() as agent:
             items = list(agent.items("bans"))
@@ -331,7 +338,7 @@ def _why(session: Session, options: argparse.Namespace) -> Outcome:
     areas, interfaces = truth.live_areas(session.host)
     in_kernel = None if areas is None else why.live(areas.tables(), prefix)
     if on_single and areas is not None:
-        bans = banning.why(truth.bans_of(session.host), format_prefix(prefix), truth.name_of)
+        bans = banning.why(truth.bans_of(session.host), format_prefix(prefix), name_of)
     result = why.explain(prefix, lists, in_kernel, bans, interfaces)
     return Outcome(result, show.why(result))
 

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import socket
 import typing as t
 
 from packetwatch_core import _abi
@@ -36,14 +35,6 @@ class Interface(t.NamedTuple):
     counts: str
     scope: str
     policy: dict[str, t.Any]
-
-
-def name_of(ifindex: int) -> str:
-    """Name of an interface, empty if it is gone."""
-    try:
-        return socket.if_indextoname(ifindex)
-    except OSError:
-        return ""
 
 
 def bans_of(host: Host) -> Bans:
@@ -125,7 +116,8 @@ def status(host: Host) -> wire.Result:
         found["bans"] = numbers
         found["protected"] = len(protected_of(host))
         found["packets"] = packets(host.pins.open_run_maps(("counters",))["counters"])
-    found["problems"] = _problems(host, state, filtered, whole)
+    panic = host.panicking()
+    found["problems"] = [panic.describe()] if panic else _problems(host, state, filtered, whole)
     return found
 
 

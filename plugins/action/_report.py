@@ -1,0 +1,119 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is PRIVATE to the collection.
+
+"""Ask each host how it stands, and tell of all of them at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+import typing as t
+
+from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
+from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
+from ansible_collections.packetwatch.xdp.plugins.action.program import OWN
+from ansible_collections.packetwatch.xdp.plugins.module_utils._edits import list_text
+from ansible_collections.packetwatch.xdp.plugins.module_utils._errors import PacketwatchError
+from ansible_collections.packetwatch.xdp.plugins.module_utils._info import program_digest
+from ansible_collections.packetwatch.xdp.plugins.module_utils._lists import pair_digest
+from ansible_collections.packetwatch.xdp.plugins.module_utils._policy import (
+    keys_from_options,
+    merge_policy,
+    parse_policy,
+)
+from ansible_collections.packetwatch.xdp.plugins.module_utils._source import flatten
+from ansible_collections.packetwatch.xdp.plugins.module_utils._store import State
+from ansible_collections.packetwatch.xdp.plugins.plugin_utils import _report
+from ansible_collections.packetwatch.xdp.plugins.plugin_utils._archive import collect
+from ansible_collections.packetwatch.xdp.plugins.plugin_utils._notes import Notes
+
+_COLLECTION = pathlib.Path(__file__).resolve().parents[2]
+_MODULE = "packetwatch.xdp.host_info"
+_SUBSET = ["change", "interfaces", "lists", "panic", "policy", "version"]
+_OWNER = "ansible"
+
+Result = dict[str, t.Any]
+
+
+class ActionModule(ActionBase):
+    """One host after the other leaves a note; one of them then reads all notes."""
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> Result:
+        result: Result = super().run(tmp, task_vars)
+        dummy, options = self.validate_argument_spec(
+            {
+                "phase": {"choices": ["ask", "tell"], "required": True},
+                "allow": {"type": "dict", "default": {}},
+                "deny": {"type": "dict", "default": {}},
+                "policy": {"type": "dict", "default": {}},
+                "dest": {"type": "list", "elements": "path", "default": []},
+            }
+        )
+        variables = task_vars or {}
+        if options["phase"] == "tell":
+            return result | tell(variables["ansible_play_hosts_all"], options["dest"])
+        host = variables["inventory_hostname"]
+        row = self._ask(host, options, variables)
+        Notes("report").leave(host, dataclasses.asdict(row))
+        return result | {"changed": False, "problems": row.problems}
+
+    def _ask(self, host: str, options: Result, variables: dict[str, t.Any]) -> _report.Row:
+        try:
+            wanted = wanted_of(options["allow"], options["deny"], options["policy"])
+        except PacketwatchError as error:
+            raise AnsibleActionFail(str(error)) from error
+        arguments = {"gather_subset": _SUBSET}
+        try:
+            info = self._execute_module(_MODULE, arguments, task_vars=variables)
+        except AnsibleConnectionFailure as error:
+            return _report.not_reached(host, str(error))
+        if info.get("failed") or info.get("unreachable"):
+            return _report.not_reached(host, str(info.get("msg", "no answer")))
+        return _report.row(host, info, wanted)
+
+
+def wanted_of(allow: t.Any, deny: t.Any, policy: t.Mapping[str, t.Any]) -> _report.Wanted:
+    """What the role would give a host with these variables; raises what a bad one raises."""
+    state = State(
+        allow={_OWNER: list_text(allow, "allow").text},
+        deny={_OWNER: list_text(deny, "deny").text},
+    )
+    complete = merge_policy(parse_policy(keys_from_options(policy), ""))
+    return _report.Wanted(
+        _OWNER,
+        pair_digest(state, _OWNER),
+        # As it comes from a host.
+        json.loads(json.dumps(complete._asdict())),
+        program_digest(flatten(OWN)),
+        collect(_COLLECTION).name,
+    )
+
+
+def tell(hosts: t.Sequence[str], destinations: t.Sequence[str]) -> Result:
+    """Show the report and write it to files; fails if a host is not as it should be."""
+    for path in destinations:
+        if pathlib.Path(path).suffix not in _report.FORMATS:
+            raise AnsibleActionFail(
+                f"packetwatch_report: {path!r} ends in none of {', '.join(_report.FORMATS)}"
+            )
+    notes = Notes("report").read()
+    rows = [
+        _report.Row(**notes[host])
+        if host in notes
+        else _report.not_reached(host, "its task has failed")
+        for host in hosts
+    ]
+    for path in destinations:
+        try:
+            text = _report.FORMATS[pathlib.Path(path).suffix](rows)
+            pathlib.Path(path).write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise AnsibleActionFail(f"cannot write {path}: {error.strerror}") from error
+    Display().display(_report.as_text(rows))
+    failed = not all(row.ok for row in rows)
+    return {"changed": False, "failed": failed, "msg": _report.summary(rows)}

@@ -1,0 +1,42 @@
+#!/usr/bin/python
+
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: _lint
+short_description: Find lists that one level of the inventory hides from another
+version_added: 0.1.0
+description:
+  - This module is B(private) to the playbooks of the collection; it may change or vanish in any release.
+  - Works on the controller alone.
+author:
+  - Packetwatch authors (@packetwatch)
+attributes:
+  action:
+    description: Indicates this has a corresponding action plugin, so some parts of the options run on the controller.
+    support: full
+  check_mode:
+    description: Can run in C(check_mode) and return changed status prediction without modifying target.
+    support: full
+  diff_mode:
+    description: Returns what has changed, or would change, when in diff mode.
+    support: none
+  platform:
+    description: Target OS families that can be operated against.
+    support: full
+    platforms: all
+options: {}
+"""
+
+EXAMPLES = r"""
+- name: Look
+  packetwatch.xdp._lint:
+"""
+
+RETURN = r"""
+{}
+"""

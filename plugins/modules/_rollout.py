@@ -1,0 +1,51 @@
+#!/usr/bin/python
+
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: _rollout
+short_description: Stop a rollout after a batch that is not done as a whole
+version_added: 0.1.0
+description:
+  - This module is B(private) to the playbooks of the collection; it may change or vanish in any release.
+  - Works on the controller alone.
+author:
+  - Packetwatch authors (@packetwatch)
+attributes:
+  action:
+    description: Indicates this has a corresponding action plugin, so some parts of the options run on the controller.
+    support: full
+  check_mode:
+    description: Can run in C(check_mode) and return changed status prediction without modifying target.
+    support: full
+  diff_mode:
+    description: Returns what has changed, or would change, when in diff mode.
+    support: none
+  platform:
+    description: Target OS families that can be operated against.
+    support: full
+    platforms: all
+options:
+  phase:
+    description:
+      - V(begin) fails if a host of an earlier batch has not come to its V(end), for whatever reason.
+      - V(end) notes that this host is done.
+    type: str
+    choices: [begin, end]
+    required: true
+"""
+
+EXAMPLES = r"""
+- name: Go on only if all earlier batches are done
+  packetwatch.xdp._rollout:
+    phase: begin
+  run_once: true
+"""
+
+RETURN = r"""
+{}
+"""

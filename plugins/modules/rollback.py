@@ -1,0 +1,102 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: rollback
+short_description: Return to the state that was confirmed before
+version_added: 0.1.0
+author:
+  - Packetwatch authors (@packetwatch)
+description:
+  - Declares lists, policies and program once more as they were before the last confirmed change, and lets them go live. That is a
+    change like any other, and is confirmed as one.
+  - Goes back one step, and no further. Done again, it changes nothing.
+  - Interfaces stay as they are. If the state before had others, or in other modes, it is refused.
+  - The next run of the role declares again what the inventory says.
+extends_documentation_fragment:
+  - packetwatch.xdp._attributes
+  - packetwatch.xdp._attributes.action
+  - packetwatch.xdp._confirmation
+options:
+  force:
+    description:
+      - Whether to deny addresses that the host needs, as in M(packetwatch.xdp.access_lists), if the former lists did.
+    type: bool
+    default: false
+seealso:
+  - module: packetwatch.xdp.change
+    description: Takes back a change that is not confirmed yet.
+  - module: packetwatch.xdp.panic
+"""
+
+EXAMPLES = r"""
+- name: Take the last change back
+  packetwatch.xdp.rollback:
+"""
+
+RETURN = r"""
+digest_before:
+  description:
+    - Digest of what the program's tables were compiled from before.
+    - Empty if no program of this collection is attached.
+  returned: success
+  type: str
+  sample: 5f1d7a84db00d2fc
+digest_after:
+  description: The same for what the tables are compiled from now, or would be in check mode.
+  returned: success
+  type: str
+  sample: 0c8a4d2ab1f0e4d5
+counts:
+  description: How many entries the lists hold after the change.
+  returned: success
+  type: dict
+  sample: {"allow": 3, "deny": 10200}
+live:
+  description: Whether a program reads these tables.
+  returned: success
+  type: bool
+  sample: true
+confirmed:
+  description:
+    - Whether what is declared is what boot reads. Always V(true) for a task that has succeeded.
+    - Not returned in check mode.
+  returned: success
+  type: bool
+  sample: true
+"""
+
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.packetwatch.xdp.plugins.module_utils._edits import return_to_former
+from ansible_collections.packetwatch.xdp.plugins.module_utils._module import (
+    CONFIRMATION,
+    change,
+    run_module,
+)
+
+if t.TYPE_CHECKING:
+    from ansible_collections.packetwatch.xdp.plugins.module_utils._host import Host
+    from ansible_collections.packetwatch.xdp.plugins.module_utils._module import Result
+
+
+def go_back(module: AnsibleModule, host: Host) -> Result:
+    """Make the former state live and confirmed."""
+    return change(module, host, return_to_former(host.store), force=module.params["force"])
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={"force": {"type": "bool", "default": False}, **CONFIRMATION},
+        supports_check_mode=True,
+    )
+    run_module(module, lambda host: go_back(module, host))
+
+
+if __name__ == "__main__":
+    main()

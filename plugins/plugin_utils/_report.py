@@ -1,0 +1,159 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is PRIVATE to the collection.
+
+"""How the hosts of a fleet stand, as rows, and the rows as text, JSON and CSV."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import typing as t
+
+Info = t.Mapping[str, t.Any]
+
+_TITLES = ("host", "version", "mode", "action", "digest", "expected", "confirmed_at", "change")
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A host. Digests are those of the lists that the role writes, on the host and as the inventory has it.
+
+    mode: of each interface; change: what became of the last one, and of whom.
+    """
+
+    host: str
+    version: str = ""
+    mode: str = ""
+    action: str = ""
+    digest: str = ""
+    expected: str = ""
+    confirmed_at: str = ""
+    change: str = ""
+    panic: bool = False
+    problems: t.Sequence[str] = ()
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems
+
+
+class Wanted(t.NamedTuple):
+    """What a host is to have: digest of the lists of `owner`, the default policy, digest of the program's
+    source, version of the software."""
+
+    owner: str
+    lists: str
+    policy: Info
+    program: str
+    version: str
+
+
+def not_reached(host: str, reason: str) -> Row:
+    """A host that could not be asked."""
+    return Row(host, problems=[f"not reached: {_one_line(reason)}"])
+
+
+def row(host: str, info: Info, wanted: Wanted) -> Row:
+    """From what host_info has found."""
+    digest = info["lists"]["declared"].get(wanted.owner, "")
+    modes = {name: there["mode"] for name, there in sorted(info["interfaces"].items())}
+    return Row(
+        host,
+        info["version"],
+        " ".join(f"{name}={mode}" for name, mode in modes.items()),
+        info["policy"]["default"]["action"],
+        digest,
+        wanted.lists,
+        info["change"]["confirmed_at"] or "",
+        _change(info["change"]),
+        info["panic"] is not None,
+        list(_problems(info, modes, digest, wanted)),
+    )
+
+
+def _change(change: Info) -> str:
+    if change["status"] == "pending":
+        return f"pending, {change['remaining']:.0f} s left ({change['owner']})"
+    if change["status"] == "rolled_back":
+        return f"rolled back at {change['ended_at']} ({change['owner']})"
+    if change["took_back"]:
+        return f"took back state {change['took_back']}"
+    return "confirmed" if change["number"] else "none"
+
+
+def _problems(
+    info: Info, modes: t.Mapping[str, str], digest: str, wanted: Wanted
+) -> t.Iterator[str]:
+    if info["panic"]:
+        yield f"PANIC of {info['panic']['owner']} since {info['panic']['since']}: nothing is filtered"
+    else:
+        if not modes:
+            yield "no interface is filtered"
+        yield from (f"{name} is not filtered" for name, mode in modes.items() if mode == "none")
+        if info["lists"]["live"] and not info["lists"]["current"]:
+            yield "the kernel does not have the lists that are declared"
+    if info["change"]["status"] == "pending":
+        yield f"a change is not confirmed yet: {_change(info['change'])}"
+    if digest != wanted.lists:
+        yield "the lists are not those of the inventory"
+    if info["policy"]["default"] != wanted.policy:
+        yield "the policy is not that of the inventory"
+    if info["change"]["program"] != wanted.program:
+        yield "the program is not that of the controller"
+    if info["version"] != wanted.version:
+        yield f"the software is {info['version'] or 'not installed'}, not {wanted.version}"
+
+
+def as_text(rows: t.Sequence[Row]) -> str:
+    """A table, and under it what is wrong."""
+    cells = [tuple(title.upper() for title in _TITLES)]
+    cells += [tuple(str(getattr(item, title)) or "-" for title in _TITLES) for item in rows]
+    widths = [max(map(len, column)) for column in zip(*cells)]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in cells
+    ]
+    lines += [f"{item.host}: {problem}" for item in rows for problem in item.problems]
+    return "".join(f"{_one_line(line)}\n" for line in [*lines, summary(rows)])
+
+
+def as_json(rows: t.Sequence[Row]) -> str:
+    """An object by host; C(ok) tells whether all is well."""
+    hosts = {item.host: dataclasses.asdict(item) | {"ok": item.ok} for item in rows}
+    return json.dumps({"ok": all(item.ok for item in rows), "hosts": hosts}, indent=2) + "\n"
+
+
+def as_csv(rows: t.Sequence[Row]) -> str:
+    """A line a host, problems separated by semicolons."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*_TITLES, "panic", "ok", "problems"])
+    for item in rows:
+        values = [str(getattr(item, title)) for title in _TITLES]
+        flags = [str(flag).lower() for flag in (item.panic, item.ok)]
+        writer.writerow([*values, *flags, "; ".join(item.problems)])
+    return text.getvalue()
+
+
+FORMATS: dict[str, t.Callable[[t.Sequence[Row]], str]] = {
+    ".csv": as_csv,
+    ".json": as_json,
+    ".txt": as_text,
+}
+
+
+def summary(rows: t.Sequence[Row]) -> str:
+    """All in one sentence."""
+    bad = [item.host for item in rows if not item.ok]
+    if bad:
+        return f"{len(bad)} of {len(rows)} hosts are not as they should be: {', '.join(bad)}"
+    return f"all {len(rows)} hosts are as they should be"
+
+
+def _one_line(text: str) -> str:
+    """What comes from a host may hold what a terminal obeys; blanks of the table stay."""
+    return "".join(character if character.isprintable() else " " for character in text)

@@ -1,0 +1,74 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A stand-in for systemd on hosts of the tests' own: it knows only what our code and Ansible ask of it.
+
+It keeps the timer of pending changes, and starts the real rollback and the real attachment.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+FOLDERS = ("/run/systemd/system", "/run/systemd/transient", "/run/units")
+
+RUN = """#!/bin/sh
+while [ $# -gt 0 ]; do
+    case "$1" in
+        --on-active=*) seconds=${1#--on-active=} ;;
+        --setenv=*) export "${1#--setenv=}" ;;
+        --*) ;;
+        *) break ;;
+    esac
+    shift
+done
+[ $# -gt 0 ] || {
+    export PYTHONPATH=%s
+    set -- /usr/bin/python3 -Ps -m packetwatch_agent rollback
+}
+touch /run/systemd/transient/packetwatch-rollback.timer
+(
+    sleep "${seconds%%s}"
+    [ -e /run/systemd/transient/packetwatch-rollback.timer ] || exit
+    "$@"
+    rm -f /run/systemd/transient/packetwatch-rollback.timer
+) >/run/rollback.log 2>&1 </dev/null &
+"""
+CONTROL = """#!/bin/sh
+case "$*" in
+    "stop packetwatch-rollback.timer")
+        rm -f /run/systemd/transient/packetwatch-rollback.timer
+        exit ;;
+    *--property*) exit ;;
+esac
+units=/run/units
+case "$1" in
+    show)
+        [ -e "$units/$2.active" ] && state=active || state=inactive
+        printf 'LoadState=loaded\nActiveState=%%s\n' "$state" ;;
+    is-enabled)
+        [ -e "$units/$2.enabled" ] && echo enabled || { echo disabled; exit 1; } ;;
+    enable) touch "$units/$2.enabled" ;;
+    disable) rm -f "$units/$2.enabled" ;;
+    start|restart)
+        case "$2" in
+            packetwatch-xdp@*)
+                name=${2#*@}
+                export PYTHONPATH=%s
+                /usr/bin/python3 -Ps -m packetwatch_agent attach "${name%%.service}" || exit ;;
+        esac
+        touch "$units/$2.active" ;;
+    stop) rm -f "$units/$2.active" ;;
+esac
+"""
+
+
+def write(folder: Path, software: str) -> str:
+    """Write the commands, which run the software in a folder; returns where they are, for PATH."""
+    tools = folder / "tools"
+    tools.mkdir()
+    for name, text in (("systemd-run", RUN), ("systemctl", CONTROL)):
+        (tools / name).write_text(text % software)
+        (tools / name).chmod(0o755)
+    return str(tools)

@@ -1,0 +1,114 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The return to the state that was confirmed before: a change like any other, and only one step."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import pytest
+from kernel.hosting import DENIED, STRANGER, XDP_DROP, XDP_PASS, Site, other_program, source_text
+from kernel.timers import Timers
+
+from packetwatch_core._edits import return_to_former
+from packetwatch_core._errors import InvalidInput, Returned
+from packetwatch_core._pending import Terms
+from packetwatch_core._results import Plan
+
+pytest_plugins = ("kernel.site_fixtures",)
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="loads programs")
+
+
+def go_back(site: Site) -> Plan:
+    return site.host.apply(return_to_former(site.host.store))
+
+
+def verdicts(site: Site) -> tuple[int, int]:
+    return site.verdict(DENIED), site.verdict(STRANGER)
+
+
+def test_lists(filtered: Site) -> None:
+    former = filtered.host.store.read_current()[1]
+    filtered.lists(deny=STRANGER)
+    bad = filtered.host.store.number()
+    foretold = filtered.host.plan(return_to_former(filtered.host.store))
+    assert verdicts(filtered) == (XDP_PASS, XDP_DROP)
+    done = go_back(filtered)
+    assert (done.changed, done.digest_after) == (True, foretold.digest_after)
+    assert verdicts(filtered) == (XDP_DROP, XDP_PASS)
+    assert filtered.host.store.read_current()[1] == former
+    assert filtered.host.store.took_back() == bad
+    assert filtered.host.info({"change"})["change"]["took_back"] == bad
+    # What applies confirmed state, be it at boot or to heal, stays with it.
+    assert not filtered.host.apply().changed
+    assert filtered.host.verify() == []
+
+
+def test_twice_is_not_back_to_the_start(filtered: Site) -> None:
+    filtered.lists(deny=STRANGER)
+    go_back(filtered)
+    number = filtered.host.store.number()
+    assert not go_back(filtered).changed
+    assert filtered.host.store.number() == number
+    # Another change is one that can be taken back again.
+    filtered.lists(deny=STRANGER)
+    assert filtered.host.store.took_back() == 0
+    assert go_back(filtered).changed
+    assert verdicts(filtered) == (XDP_DROP, XDP_PASS)
+
+
+def test_policy(filtered: Site) -> None:
+    filtered.policy(action="monitor")
+    assert filtered.verdict(DENIED) == XDP_PASS
+    go_back(filtered)
+    assert filtered.verdict(DENIED) == XDP_DROP
+
+
+def test_program(filtered: Site) -> None:
+    filtered.host.attach("pw0", source=source_text())
+    with filtered.program() as program:
+        tag = program.info().tag
+    filtered.host.attach("pw0", source=other_program())
+    with filtered.program() as program:
+        assert program.info().tag != tag
+    assert filtered.host.plan(return_to_former(filtered.host.store)).changed
+    assert go_back(filtered).changed
+    with filtered.program() as program:
+        assert program.info().tag == tag
+    assert filtered.verdict(DENIED) == XDP_DROP
+    assert not filtered.host.attach("pw0").changed
+
+
+def test_it_is_confirmed_as_any_change(filtered: Site) -> None:
+    timers = Timers(filtered)
+    filtered.lists(deny=STRANGER)
+    number = filtered.host.store.number()
+    edit = return_to_former(filtered.host.store)
+    change = timers.host.apply(edit, terms=Terms(0.2)).pending
+    assert change and verdicts(filtered) == (XDP_DROP, XDP_PASS)
+    time.sleep(0.3)
+    with pytest.raises(Returned, match="not confirmed in time"):
+        timers.host.confirm(change.token)
+    assert verdicts(filtered) == (XDP_PASS, XDP_DROP)
+    assert filtered.host.store.number() == number
+    change = timers.host.apply(edit, terms=Terms(60)).pending
+    assert change and timers.host.confirm(change.token).changed
+    assert verdicts(filtered) == (XDP_DROP, XDP_PASS)
+    assert filtered.host.store.took_back() == number
+
+
+def test_other_interfaces_are_refused(filtered: Site) -> None:
+    filtered.wire.add("pw1")
+    filtered.host.attach("pw1")
+    before = filtered.snapshot()
+    with pytest.raises(InvalidInput, match=r"filters pw0 \(auto\), the current one pw0 .*, pw1"):
+        go_back(filtered)
+    assert filtered.snapshot() == before
+
+
+def test_nothing_to_return_to(site: Site) -> None:
+    with pytest.raises(InvalidInput, match="keeps no state that was confirmed before"):
+        go_back(site)

@@ -1,0 +1,131 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What the controller makes of hosts and batches: the gate, and the report."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from typing import Any
+
+import pytest
+from ansible_collections.packetwatch.xdp.plugins.action._report import wanted_of
+from ansible_collections.packetwatch.xdp.plugins.action._rollout import unfinished
+from ansible_collections.packetwatch.xdp.plugins.plugin_utils import _report
+
+from packetwatch_core._errors import InvalidInput
+
+HOSTS = ["a", "b", "c", "d"]
+DIGEST = "0123456789abcdef"
+VERSION = "0.1.0-abc"
+WANTED = _report.Wanted("ansible", DIGEST, {"action": "enforce"}, "feed", VERSION)
+INFO: dict[str, Any] = {
+    "version": VERSION,
+    "interfaces": {"eth0": {"mode": "native"}},
+    "policy": {"default": {"action": "enforce"}},
+    "lists": {"declared": {"ansible": DIGEST}, "live": True, "current": True},
+    "panic": None,
+    "change": {
+        "number": 3,
+        "confirmed_at": "2026-11-26T09:59:12Z",
+        "took_back": None,
+        "program": "feed",
+        "status": "confirmed",
+        "owner": "somebody",
+        "remaining": None,
+        "ended_at": "2026-11-26T09:59:12Z",
+    },
+}
+PENDING = INFO["change"] | {"status": "pending", "remaining": 41.7}
+RETURNED = INFO["change"] | {"status": "rolled_back", "ended_at": "2026-11-26T10:00:00Z"}
+
+
+@pytest.mark.parametrize(
+    ("batch", "done", "lost"),
+    [
+        (["a"], [], []),
+        (["b", "c"], ["a"], []),
+        (["b", "c"], [], ["a"]),
+        (["d"], ["a", "c"], ["b"]),
+        # Of this batch somebody may be done already: plays with the strategy free.
+        (["c", "d"], ["a", "d"], ["b"]),
+    ],
+)
+def test_gate(batch: list[str], done: list[str], lost: list[str]) -> None:
+    assert unfinished(HOSTS, batch, done) == lost
+
+
+def row(**changes: Any) -> _report.Row:
+    return _report.row("web1", INFO | changes, WANTED)
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"panic": {"owner": "me", "since": "now"}}, "PANIC of me since now: nothing is filtered"),
+        ({"interfaces": {}}, "no interface is filtered"),
+        ({"interfaces": {"eth0": {"mode": "none"}}}, "eth0 is not filtered"),
+        (
+            {"lists": INFO["lists"] | {"current": False}},
+            "the kernel does not have the lists that are declared",
+        ),
+        ({"lists": INFO["lists"] | {"declared": {}}}, "the lists are not those of the inventory"),
+        ({"change": PENDING}, "a change is not confirmed yet: pending, 42 s left (somebody)"),
+        (
+            {"policy": {"default": {"action": "monitor"}}},
+            "the policy is not that of the inventory",
+        ),
+        (
+            {"change": INFO["change"] | {"program": "bad"}},
+            "the program is not that of the controller",
+        ),
+        ({"version": "0.0.9-def"}, "the software is 0.0.9-def, not 0.1.0-abc"),
+        ({"version": ""}, "the software is not installed, not 0.1.0-abc"),
+    ],
+)
+def test_problems(changes: dict[str, Any], problem: str) -> None:
+    found = row(**changes)
+    assert found.problems == [problem]
+    assert not found.ok
+
+
+def test_all_is_well() -> None:
+    found = row()
+    assert found.ok and found.problems == []
+    assert found.mode == "eth0=native"
+    assert row(change=INFO["change"] | {"took_back": 2}).change == "took back state 2"
+    # What was rolled back is told; whether that matters tell the digests.
+    returned = row(change=RETURNED)
+    assert returned.ok
+    assert returned.change == "rolled back at 2026-11-26T10:00:00Z (somebody)"
+
+
+def test_formats() -> None:
+    rows = [row(), _report.not_reached("web2", 'Connection\nrefused\x1b[2J, really; "now"')]
+    text = _report.as_text(rows)
+    assert text.splitlines()[0].split() == [title.upper() for title in _report._TITLES]
+    assert "\x1b" not in text
+    assert "web2: not reached: Connection refused" in text
+    assert text.endswith("1 of 2 hosts are not as they should be: web2\n")
+    found = json.loads(_report.as_json(rows))
+    assert found["ok"] is False
+    assert found["hosts"]["web1"]["ok"] is True
+    assert found["hosts"]["web1"]["expected"] == DIGEST
+    lines = list(csv.DictReader(io.StringIO(_report.as_csv(rows))))
+    assert [line["ok"] for line in lines] == ["true", "false"]
+    assert lines[1]["problems"].endswith('really; "now"')
+    assert _report.as_text(rows[:1]).endswith("all 1 hosts are as they should be\n")
+
+
+def test_what_a_host_is_to_have() -> None:
+    one = wanted_of({"packetwatch_allow": []}, {"packetwatch_deny": ["192.0.2.7"]}, {})
+    same = wanted_of({}, {"packetwatch_deny": [], "packetwatch_deny__x": ["192.0.2.7/32"]}, {})
+    other = wanted_of({"packetwatch_allow": ["192.0.2.7"]}, {}, {"action": "monitor"})
+    assert one == same
+    assert one.lists != other.lists
+    assert (one.policy["action"], other.policy["action"]) == ("enforce", "monitor")
+    with pytest.raises(InvalidInput, match=r"packetwatch_deny\[0\]"):
+        wanted_of({}, {"packetwatch_deny": ["nonsense"]}, {})
