@@ -224,3 +224,37 @@ def test_no_headers(host: ModuleHost) -> None:
     assert "headers" in result["msg"]
     assert host.mode("pw0") == ""
     assert host.files() == {}
+
+
+def test_lists_of_several_variables_reach_the_host_as_one(host: ModuleHost) -> None:
+    scraper = {"address": "198.51.100.7", "comment": "scraper", "expires": "2099-01-01T00:00:00Z"}
+    again = {"address": "198.51.100.7/32", "expires": "2099-01-01T01:00:00+01:00"}
+    done = host.module(
+        "access_lists",
+        deny={"packetwatch_deny": ["203.0.113.0/24", again], "packetwatch_deny__web": [scraper]},
+    )
+    assert (done["changed"], done["repeated"]) == (True, {"allow": 0, "deny": 1}), done
+    assert done["counts"]["deny"] == 2
+    assert host.files()["deny.d/ansible.list"] == (
+        "198.51.100.7 expires=2099-01-01T00:00:00Z # scraper\n203.0.113.0/24\n"
+    )
+    before = host.files()
+    for deny, words in (
+        (
+            {"packetwatch_deny": ["203.0.113.0/24"], "packetwatch_deny__web": ["10.0.0.0/8", "x"]},
+            "packetwatch_deny__web[1]: ",
+        ),
+        (
+            {"packetwatch_deny": ["198.51.100.7"], "packetwatch_deny__web": [scraper]},
+            "packetwatch_deny__web[0]: 198.51.100.7 expires at 2099-01-01T00:00:00Z, "
+            "but in packetwatch_deny[0] 198.51.100.7 expires never",
+        ),
+        (
+            {"packetwatch_deny": [], "packetwatch_deny__web": "198.51.100.7"},
+            "packetwatch_deny__web must be a list of addresses and prefixes, but is a text",
+        ),
+    ):
+        refused = host.module("access_lists", deny=deny)
+        assert refused["failed"] is True
+        assert words in refused["msg"], refused
+    assert host.files() == before
