@@ -42,9 +42,9 @@ class Repair(t.NamedTuple):
 def heal(host: Host, status: Status, record: Record) -> Repair:
     """Verify, mend, verify again; noted for the agent if there was anything to mend."""
     broken = _mend_link(host, status, record)
-    pending = host.pending()
-    if pending:
-        return Repair(broken, [], pending.describe())
+    waiting = host.panicking() or host.pending()
+    if waiting:
+        return Repair(broken, [], waiting.describe())
     drifted = host.drift()
     found = broken + drifted
     if not drifted:

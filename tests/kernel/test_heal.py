@@ -380,6 +380,15 @@ def test_while_a_change_is_pending_nothing_is_mended(filtered: Site) -> None:
     check(filtered)
 
 
+def test_a_panic_is_no_drift(filtered: Site) -> None:
+    filtered.host.panic("a test")
+    before = filtered.snapshot()
+    repair = filtered.host.heal()
+    assert (repair.found, repair.left) == ([], [])
+    assert "a test" in repair.paused
+    assert filtered.snapshot() == before
+
+
 def test_after_a_confirmation_the_new_state_counts(filtered: Site) -> None:
     host = Timers(filtered).host
     change = host.apply(set_lists("ansible", {"deny": STRANGER}, True), terms=MINUTE).pending

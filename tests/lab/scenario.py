@@ -66,8 +66,8 @@ def recaps(output: str) -> dict[str, dict[str, int]]:
     for row in output.splitlines():
         name, _colon, numbers = row.partition(":")
         if "unreachable=" in numbers:
-            pairs = (word.split("=") for word in numbers.split())
-            found[name.strip()] = {key: int(value) for key, value in pairs}
+            pairs = (word.partition("=") for word in numbers.split())
+            found[name.strip()] = {key: int(value) for key, _sign, value in pairs}
     return found
 
 

@@ -22,10 +22,12 @@ TRIED = 10
 
 def test_a_run_that_changes_nothing_is_short(tmp_path: Path) -> None:
     started = time.monotonic()
-    numbers = recaps(playbook(PLAYBOOKS / "site.yml"))
+    output = playbook(PLAYBOOKS / "site.yml")
     ours = time.monotonic() - started
+    numbers = recaps(output)
+    included = [row for row in output.splitlines() if row.startswith("included: ")]
     assert {host: each["changed"] for host, each in numbers.items()} == dict.fromkeys(numbers, 0)
-    assert max(each["ok"] for each in numbers.values()) <= RUNS
+    assert max(each["ok"] for each in numbers.values()) - len(included) <= RUNS
 
     theirs = per_entry(tmp_path) * ENTRIES / TRIED
     print(f"nothing to change: {ours:.1f} s; {ENTRIES} entries one by one: {theirs:.1f} s")
