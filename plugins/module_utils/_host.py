@@ -6,10 +6,9 @@
 
 """A managed host: the façade that modules and one-shots call.
 
-Declared state is read, edited, planned and checked first, under the host's lock. A change that is
-confirmed at once goes live, and then becomes confirmed state. One that waits to be confirmed is
-written as a candidate, the timer that would undo it is set, what it replaces is pinned, and only then
-does it go live. What fails before it is live leaves everything as it was.
+Declared state is read, edited, planned and checked first (_planner), under the host's lock. A change that
+is confirmed at once goes live, and then becomes confirmed state; one that waits to be confirmed is for
+_changes. What fails before it is live leaves everything as it was.
 """
 
 from __future__ import annotations
@@ -21,47 +20,32 @@ import typing as t
 
 from . import _attach, _panic, _pending, _protect
 from ._alarm import Alarm
+from ._changes import Changes
 from ._compile import Compiler
-from ._errors import InvalidInput, PacketwatchError, Pending, Returned
-from ._generation import build, capacity_for
-from ._lists import Lists, check_protected, compile_lists, digest_of, is_current
-from ._loaded import Loaded, check_memory
+from ._errors import InvalidInput, PacketwatchError
+from ._lists import Lists
+from ._loaded import Loaded
 from ._pending import AT_ONCE, Change, Record, Terms
 from ._pins import Paths, Pins, check_bpffs
+from ._planner import Planner, count
 from ._policy import resolve_policies
 from ._prog import attached
 from ._results import UNKNOWN, Attachment, Outcome, Plan, Switch
-from ._settings import read_settings
-from ._source import flatten
-from ._spare import NOTHING, has_feeds, lasting, read_note, spared_now, write_note
+from ._spare import write_note
 from ._store import MODES, State, Store, check_interface
 
 if t.TYPE_CHECKING:
-    from ._compile import Bytecode
-    from ._deadline import Deadline
     from ._edits import Edit
-    from ._generation import Areas, Image
+    from ._generation import Image
     from ._hand_bans import BanChange
     from ._heal import Repair
     from ._libbpf import Map
     from ._panic import Panic
-    from ._spare import FeedReport, Spared
+    from ._planner import Draft
     from ._status import Status
     from ._types import Run
 
 LOCK_WAIT = 60.0
-
-
-class _Draft(t.NamedTuple):
-    """A plan with what carrying it out needs; met: packets meet something else than before."""
-
-    plan: Plan
-    state: State
-    image: Image
-    lists: Lists | None
-    declared: bool
-    apply: bool
-    met: bool
 
 
 class Host:
@@ -77,20 +61,31 @@ class Host:
         self.store = Store(self.paths.state)
         self.pins = Pins(self.paths.bpffs)
         self._compiler = Compiler(run, self.paths.cache)
+        self.planner = Planner(self.paths, self.store, self.pins, self._compiler)
         self._alarm = Alarm(run, self.paths.runtime, self.paths.units)
         self._record = Record(self.paths.pending)
         self._panic = _panic.Flag(self.paths.state)
+        self._changes = Changes(
+            run,
+            self.paths,
+            self.store,
+            self.pins,
+            self.planner,
+            self._record,
+            self._panic,
+            self._catch_up,
+        )
 
     # Lists and policies
 
     def plan(self, edit: Edit, *, force: bool = False, terms: Terms = AT_ONCE) -> Plan:
         """What `apply` would do; raises all that `apply` raises before it changes anything."""
-        self._check_terms(terms)
-        self._refuse_second(self.pending())
+        self._changes.check_terms(terms)
+        self._changes.refuse_second(self.pending())
         with Loaded(self.pins) as loaded:
             if loaded.active:
-                _protect.check_room(self._protection(), self._protection_maps())
-            return self._draft(loaded, edit, force).plan
+                _protect.check_room(self.planner.protection(), self._protection_maps())
+            return self.planner.draft(loaded, edit, force).plan
 
     def apply(
         self, edit: Edit | None = None, *, force: bool = False, terms: Terms = AT_ONCE
@@ -102,23 +97,23 @@ class Host:
         for what is protected now, or for a bound that has been lowered since. While a change is
         pending, another one is refused, and confirmed state is left to wait.
         """
-        self._check_terms(terms)
+        self._changes.check_terms(terms)
         with self._noted(edit is None), self.store.lock(self._patience):
-            pending = self._settle()
+            pending = self._changes.settle()
             if edit:
-                self._refuse_second(pending)
+                self._changes.refuse_second(pending)
             with Loaded(self.pins) as loaded:
                 if pending:
                     return self._paused(loaded, pending)
-                return self._apply(loaded, self._draft(loaded, edit, force), terms)
+                return self._apply(loaded, self.planner.draft(loaded, edit, force), terms)
 
-    def _apply(self, loaded: Loaded, draft: _Draft, terms: Terms) -> Plan:
+    def _apply(self, loaded: Loaded, draft: Draft, terms: Terms) -> Plan:
         declared = draft.state if draft.declared else None
-        with self._changing(loaded, declared, terms, draft.met) as (undo, change):
+        with self._changes.around(loaded, declared, terms, draft.met) as (undo, change):
             if loaded.active:
                 self._write_protection()
             if loaded.active and draft.apply:
-                bytecode = self._bytecode_of(draft.state)
+                bytecode = self.planner.bytecode_of(draft.state)
                 undo.callback(loaded.replace(draft.image, bytecode))
         self._note(loaded, draft.state, draft.image, draft.lists, change)
         if loaded.active:
@@ -131,7 +126,7 @@ class Host:
             self._alarm.set(moment)
         except PacketwatchError:
             if change:
-                self._return(change)
+                self._changes.take_back(change)
             raise
 
     def _paused(self, loaded: Loaded, pending: Change) -> Plan:
@@ -140,14 +135,14 @@ class Host:
         dummy, state = self.store.read_current()
         paused = f"nothing done: {pending.describe()}"
         states = (state, state)
-        return Plan(False, digest, digest, _count(state), states, loaded.active, paused=paused)
+        return Plan(False, digest, digest, count(state), states, loaded.active, paused=paused)
 
     def verify(self) -> list[str]:
         """Compare what is in the kernel with confirmed state; returns what is wrong, if anything.
 
         While a change is pending, something else is in force, and nothing is wrong with that.
         """
-        broken = {} if self.pending() else self.feeds().broken
+        broken = {} if self.pending() else self.planner.feeds().broken
         return self.drift() + [f"{name} is left out: {why}" for name, why in broken.items()]
 
     def drift(self) -> list[str]:
@@ -159,16 +154,9 @@ class Host:
             return [panic.describe()]
         if self.pending():
             return []
-        return verify(self.store, self.pins, self._status, self._patience, self._compile_alike)
-
-    def _compile_alike(self, state: State) -> Lists:
-        """Compile lists with the same exceptions for feeds as what is live, if it is of these."""
-        if not has_feeds(state):
-            return compile_lists(state)
-        note = read_note(self.paths.spared)
-        if note.lists != digest_of(state).hex():
-            return compile_lists(state, self._spared_now())
-        return compile_lists(state, note.spared)
+        return verify(
+            self.store, self.pins, self._status, self._patience, self.planner.compile_alike
+        )
 
     def heal(self) -> Repair:
         """Find what has drifted from confirmed state, and mend it; paused while a change is pending."""
@@ -185,7 +173,7 @@ class Host:
         """Make confirmed state live, compiled anew, and pin again what is in use: nothing of what
         the kernel says of itself is believed."""
         with self._noted(True), self.store.lock(self._patience):
-            if self._settle():
+            if self._changes.settle():
                 return
             with Loaded(self.pins) as loaded:
                 is_blind = not self.pins.loaded()
@@ -193,7 +181,9 @@ class Host:
                 if unpinned:
                     self.pins.pin_again(unpinned)
                 if loaded.active:
-                    self._apply(loaded, self._draft(loaded, None, False, afresh=True), AT_ONCE)
+                    self._apply(
+                        loaded, self.planner.draft(loaded, None, False, afresh=True), AT_ONCE
+                    )
             if unpinned and is_blind:
                 self._renew_agent()
 
@@ -228,68 +218,6 @@ class Host:
             if lists:
                 write_note(self.paths.spared, lists.note)
             self._status.applied(loaded, number, state, image, lists)
-
-    def _declare(self, state: State) -> None:
-        """Make a state the confirmed one; what is left of a failure is removed."""
-        try:
-            self.store.confirm(self.store.write_candidate(state))
-        finally:
-            with contextlib.suppress(PacketwatchError):
-                self.store.prune()
-
-    def _draft(
-        self, loaded: Loaded, edit: Edit | None, force: bool, *, afresh: bool = False
-    ) -> _Draft:
-        dummy, before = self.store.read_current()
-        after = edit(before) if edit else before
-        policies = resolve_policies(after.policy)
-        with loaded.generation() as current:
-            digest_before = current.check_digest(current.areas()) if afresh else current.digest
-            header = current.header
-            live = current.areas() if loaded.active and not afresh else None
-        code = loaded_code = header["bytecode"]
-        if afresh or (after.program != before.program and loaded.active):
-            code = self._bytecode_of(after)().digest
-        areas, lists = self._tables(loaded, live, after)
-        hits = None
-        if lists and (after.allow, after.deny) != (before.allow, before.deny):
-            if not force:
-                for_good = areas
-                if any("expires=" in text for text in after.allow.values()):
-                    for_good = compile_lists(after, lists.note.spared, for_good=True).areas
-                check_protected(for_good, self._protection())
-            from . import _hits
-
-            protection = self._protection() if force else None
-            hits = _hits.find(live, areas, protection, self.pins)
-        image = build(areas, policies, loaded.ifindexes, code)
-        if edit:
-            _attach.check_listeners(policies, loaded.ifindexes)
-            check_memory(capacity_for(image.pages), read_settings(self.paths.settings).list_memory)
-        other = image.digest != digest_before or code != loaded_code
-        apply = loaded.active and (other or not loaded.whole)
-        drifted = apply
-        if loaded.whole and code == loaded_code and live is not None and live.lists == areas.lists:
-            # That entries expire is no change.
-            drifted = build(live, policies, loaded.ifindexes, code).digest != digest_before
-        plan = Plan(
-            changed=before != after or drifted,
-            digest_before=digest_before,
-            digest_after=image.digest,
-            counts=lists.counts if lists else _count(after),
-            states=(before, after),
-            live=loaded.active,
-            hits=hits,
-            feeds=lists.note.report if lists else self.feeds(),
-        )
-        # Lists whose text changed but whose tables did not still need their digest renewed.
-        said = header["lists"], header["next_expiry"]
-        renew = apply or (areas.lists, areas.next_expiry) != said
-        return _Draft(plan, after, image, lists, before != after, renew, apply)
-
-    def feeds(self) -> FeedReport:
-        """What was left out of feeds when the live tables were made."""
-        return read_note(self.paths.spared).report
 
     # Interfaces
 
@@ -336,7 +264,7 @@ class Host:
     ) -> Attachment:
         """At boot, what was declared is not judged again."""
         check_interface(interface)
-        self._check_terms(terms)
+        self._changes.check_terms(terms)
         self._panic.refuse()
         if mode is not None and mode not in MODES:
             raise InvalidInput(f"mode is {mode!r}: choose one of {', '.join(MODES)}")
@@ -344,9 +272,9 @@ class Host:
         check_bpffs(self.paths.bpffs)
         lock = contextlib.nullcontext() if check else self.store.lock(self._patience)
         with lock:
-            pending = self.pending() if check else self._settle()
+            pending = self.pending() if check else self._changes.settle()
             if not boot:
-                self._refuse_second(pending)
+                self._changes.refuse_second(pending)
             with Loaded(self.pins) as loaded:
                 _attach.check_free(interface, ifindex, loaded.program_ids)
                 confirmed: State | None
@@ -377,7 +305,7 @@ class Host:
     ) -> Attachment:
         """confirmed: what `state` was made of; None: nothing shall be declared."""
         wanted = mode or state.interfaces.get(interface, "auto")
-        text = source or self._source_of(state)
+        text = source or self.planner.source_of(state)
         bytecode = self._compiler.get(text)
         former = attached(ifindex).mode
         first = not self.pins.loaded()
@@ -387,7 +315,9 @@ class Host:
         name, held = loaded.held_on(ifindex)
         moved = held is not None and wanted not in ("auto", former)
         ifindexes = {key: value for key, value in loaded.ifindexes.items() if value != ifindex}
-        image, lists = self._image(loaded, state, ifindexes | {interface: ifindex}, bytecode.digest)
+        image, lists = self.planner.image(
+            loaded, state, ifindexes | {interface: ifindex}, bytecode.digest
+        )
         reload = replaced or not loaded.whole or image.digest != digest_before
         declared = state._replace(interfaces=state.interfaces | {interface: wanted}, program=text)
         wish = declared if confirmed and declared != confirmed else None
@@ -398,7 +328,7 @@ class Host:
             if held and name != interface:
                 renamed.callback(loaded.rename, interface, name)
                 loaded.rename(name, interface)
-            with self._changing(loaded, wish, terms, met) as (undo, change):
+            with self._changes.around(loaded, wish, terms, met) as (undo, change):
                 if reload:
                     undo.callback(loaded.replace(image, lambda: bytecode))
                 self._write_protection()
@@ -451,13 +381,13 @@ class Host:
     def detach(self, interface: str, *, check: bool = False, terms: Terms = AT_ONCE) -> Attachment:
         """Stop filtering an interface; it need not exist any more. Foreign programs stay."""
         check_interface(interface)
-        self._check_terms(terms)
+        self._changes.check_terms(terms)
         if check:
-            self._refuse_second(self.pending())
+            self._changes.refuse_second(self.pending())
             with Loaded(self.pins) as loaded:
                 return self._detach(loaded, interface, check, terms)
         with self.store.lock(self._patience):
-            self._refuse_second(self._settle())
+            self._changes.refuse_second(self._changes.settle())
             with Loaded(self.pins) as loaded:
                 return self._detach(loaded, interface, check, terms)
 
@@ -484,7 +414,7 @@ class Host:
     ) -> Change | None:
         """Detach; with the last interface, what is loaded stays until the change is confirmed."""
         ifindex = loaded.links[interface].ifindex
-        with self._changing(loaded, left, terms, True) as (undo, change):
+        with self._changes.around(loaded, left, terms, True) as (undo, change):
             undo.callback(loaded.restore, interface, ifindex, mode)
             loaded.drop(interface)
             if loaded.active:
@@ -496,7 +426,7 @@ class Host:
 
     def _detach_for_good(self, loaded: Loaded, left: State | None, interface: str) -> None:
         if left:
-            self._declare(left)
+            self.store.declare(left)
         if interface in loaded.links:
             loaded.detach(interface)
         if loaded.active:
@@ -511,53 +441,18 @@ class Host:
         """Take what the live generation says of interfaces that are attached to no more out of it."""
         with loaded.generation() as current:
             code, digest = current.header["bytecode"], current.digest
-        image, lists = self._image(loaded, state, loaded.ifindexes, code)
+        image, lists = self.planner.image(loaded, state, loaded.ifindexes, code)
         undo = contextlib.ExitStack()
         if image.digest != digest:
-            undo.callback(loaded.replace(image, self._bytecode_of(state)))
+            undo.callback(loaded.replace(image, self.planner.bytecode_of(state)))
         self._note(loaded, state, image, lists, change)
         return undo.close
-
-    def _image(
-        self, loaded: Loaded, state: State, ifindexes: t.Mapping[str, int], code: bytes
-    ) -> tuple[Image, Lists | None]:
-        """The image, and the lists if those had to be compiled."""
-        with loaded.generation() as current:
-            areas, lists = self._tables(loaded, current.areas(), state)
-        return build(areas, resolve_policies(state.policy), ifindexes, code), lists
-
-    def _tables(
-        self, loaded: Loaded, live: Areas | None, state: State
-    ) -> tuple[Areas, Lists | None]:
-        """The live tables if they are still what the lists make, else such as are, with their lists."""
-        spared = self._spared(loaded) if has_feeds(state) else {}
-        if live is not None and is_current(live, state):
-            note = read_note(self.paths.spared) if spared else NOTHING
-            known = (
-                note.lists == live.lists.hex() and lasting(spared).items() <= note.spared.items()
-            )
-            if known or not spared:
-                return live, None
-        lists = compile_lists(state, spared)
-        return lists.areas, lists
-
-    def _spared(self, loaded: Loaded) -> Spared:
-        """Whom feeds must not deny. While nothing is filtered there may be no network yet, as at
-        boot: then those of before count too, or it could not come up."""
-        before = {} if loaded.active else lasting(read_note(self.paths.spared).spared)
-        return before | self._spared_now()
-
-    def _spared_now(self) -> Spared:
-        return spared_now(_protect.read_network(), self._protection())
 
     # Changes that wait to be confirmed
 
     def pending(self) -> Change | None:
         """The change that is pending, for whoever only looks."""
-        change = self._record.read()
-        if change is None or change.status != _pending.PENDING or change.left <= 0:
-            return None
-        return None if self._is_confirmed(change) else change
+        return self._changes.pending()
 
     def confirm(self, token: str = "") -> Outcome:
         """Make the pending change what boot reads; without a token, whosever it is.
@@ -565,41 +460,12 @@ class Host:
         Confirming twice is no error. Raises `Returned` if the host has gone back meanwhile.
         """
         with self.store.lock(self._patience):
-            pending = self._settle()
-            change = self._find(pending, token)
-            if change is None:
-                raise Returned(_unknown(token))
-            if change.status == _pending.RETURNED:
-                raise Returned(
-                    f"the change of {change.owner} was not confirmed in time: the host has "
-                    f"returned to what was confirmed before, at {_pending.moment(change.ended)}"
-                )
-            if change.status == _pending.CONFIRMED:
-                return Outcome(False, change)
-            if change.lifts:
-                self._panic.take_down()
-            else:
-                self.store.confirm(change.number)
-            return Outcome(True, self._end(change, _pending.CONFIRMED))
+            return self._changes.confirm(token)
 
     def roll_back(self, token: str = "", *, due: bool = False) -> Outcome:
         """Return to what was confirmed before the pending change; due: only if its time is up."""
         with self.store.lock(self._patience):
-            before = self._record.read()
-            pending = self._settle()
-            change = self._find(pending, token)
-            if due or change is None or change.status == _pending.RETURNED:
-                # The timer of a change that has ended must not end the one after it.
-                now = self._record.read()
-                return Outcome(now != before, now if before else None)
-            if change.status == _pending.CONFIRMED:
-                if not token:
-                    return Outcome(False, None)
-                raise InvalidInput(
-                    f"the change of {change.owner} was confirmed at "
-                    f"{_pending.moment(change.ended)}, so it cannot be taken back any more"
-                )
-            return Outcome(True, self._return(change))
+            return self._changes.roll_back(token, due)
 
     def self_test(self, token: str = "") -> None:
         """Ask the loaded program whether protected addresses still reach the SSH server.
@@ -615,147 +481,18 @@ class Host:
             with Loaded(self.pins) as loaded:
                 _reach.check(
                     _reach.unreached(
-                        loaded.ifindexes, self._protection(), network, _peers.ssh_ports()
+                        loaded.ifindexes, self.planner.protection(), network, _peers.ssh_ports()
                     )
                 )
         except BaseException:
             self.roll_back(token)
             raise
 
-    def _find(self, pending: Change | None, token: str) -> Change | None:
-        """The change meant by a token, by none the last one; Pending if that is another's."""
-        last = pending or self._record.read()
-        if last is None or not token or last.token == token:
-            return last
-        self._refuse_second(pending)
-        return None
-
-    def _deadline(self) -> Deadline:
-        # Imported here, as _former below: what a boot does not need would cost it memory.
-        from ._deadline import Deadline
-
-        paths = self.paths
-        return Deadline(self._run, paths.runtime, paths.units, paths.pending)
-
-    def _check_terms(self, terms: Terms) -> None:
-        _pending.check_terms(terms)
-        if terms.seconds:
-            self._deadline().check()
-
-    def _refuse_second(self, pending: Change | None) -> None:
-        if pending:
-            raise Pending(f"{pending.describe()} (nothing was changed)")
-
-    def _settle(self) -> Change | None:
-        """The pending change; one whose time is up, or whose confirmer died, is ended first."""
-        change = self._record.read()
-        if change is None or change.status != _pending.PENDING:
-            self.pins.remove_former()
-            return None
-        if self._is_confirmed(change):
-            self._end(change, _pending.CONFIRMED)
-        elif change.left <= 0 or (self._panic.read() and not change.lifts):
-            self._return(change)
-        else:
-            return change
-        return None
-
-    def _is_confirmed(self, change: Change) -> bool:
-        """Whether what a pending change is about has come true: its confirmer may have died then."""
-        if change.lifts:
-            return self._panic.read() is None
-        return change.number == self.store.number()
-
-    @contextlib.contextmanager
-    def _changing(
-        self, loaded: Loaded, after: State | None, terms: Terms, met: bool
-    ) -> t.Iterator[tuple[contextlib.ExitStack, Change | None]]:
-        """Around going live: what comes before it and after it, and all of it undone if it fails.
-
-        after: what is declared, if that changes. met: packets will meet something else.
-        """
-        with contextlib.ExitStack() as undo:
-            change = None
-            if after is not None and met and terms.seconds:
-                undo.callback(self._abandon)
-                change = self._begin(loaded, after, terms)
-            yield undo, change
-            if after is not None and change is None:
-                self._declare(after)
-            undo.pop_all()
-
-    def _begin(self, loaded: Loaded, after: State, terms: Terms, lifts: bool = False) -> Change:
-        """Write the candidate, set the timer, record the change, keep what it replaces."""
-        from . import _former
-
-        number = self.store.write_candidate(after)
-        former = _former.modes(loaded), loaded.program is not None
-        change = _pending.begin(terms, number, *former)._replace(lifts=lifts)
-        self._record.make_folder()
-        self._deadline().arm(terms.seconds)
-        self._record.write(change)
-        _former.keep(loaded, self.pins)
-        return change
-
-    def _abandon(self) -> None:
-        """Forget a change that has failed."""
-        with contextlib.suppress(PacketwatchError, OSError):
-            self._record.remove()
-            self._tidy()
-
-    def _tidy(self) -> None:
-        self.pins.remove_former()
-        with contextlib.suppress(PacketwatchError):
-            self._deadline().disarm()
-        with contextlib.suppress(PacketwatchError):
-            self.store.prune()
-
-    def _end(self, change: Change, status: str) -> Change:
-        """Say what has become of a change, and clear up after it; whoever died here is followed."""
-        with Loaded(self.pins) as loaded:
-            if not loaded.links and not self._panic.read():
-                self.pins.remove()
-        ended = change.end(status)
-        self._record.write(ended)
-        self._tidy()
-        self._catch_up()
-        return ended
-
-    def _return(self, change: Change) -> Change:
-        """Let what is confirmed be in force again: from what is kept, at once, or by compiling."""
-        if self._panic.read():
-            _panic.detach(self.pins)
-        else:
-            self._bring_back(change)
-        return self._end(change, _pending.RETURNED)
-
-    def _bring_back(self, change: Change) -> None:
-        from . import _former
-
-        dummy, state = self.store.read_current()
-        done = False
-        with contextlib.suppress(PacketwatchError, OSError), Loaded(self.pins) as loaded:
-            done = _former.bring_back(loaded, self.pins, change, state.interfaces)
-        if not done:
-            with Loaded(self.pins) as loaded:
-                self._rebuild(loaded, state, change)
-
-    def _rebuild(self, loaded: Loaded, state: State, change: Change) -> None:
-        from . import _former
-
-        bytecode = self._bytecode_of(state)()
-        image, dummy = self._image(loaded, state, loaded.ifindexes, bytecode.digest)
-        with loaded.generation() as current:
-            same = current.digest == image.digest and current.header["bytecode"] == bytecode.digest
-        if not (same and loaded.whole):
-            loaded.replace(image, lambda: bytecode)
-        _former.bring_back_interfaces(loaded, change, state.interfaces)
-
     def _catch_up(self) -> None:
         """Do what had to wait while a change was pending: entries may have expired."""
         with contextlib.suppress(PacketwatchError, OSError), Loaded(self.pins) as loaded:
             if loaded.active:
-                self._apply(loaded, self._draft(loaded, None, False), AT_ONCE)
+                self._apply(loaded, self.planner.draft(loaded, None, False), AT_ONCE)
             else:
                 self._status.clear()
 
@@ -785,22 +522,22 @@ class Host:
             detached = _panic.detach(self.pins)
         with self.store.lock(self._patience):
             detached += _panic.detach(self.pins)
-            change = self._settle()
+            change = self._changes.settle()
             if change:
-                self._return(change)
+                self._changes.take_back(change)
             self._alarm.set(0)
             self._status.clear()
         return Switch(new or bool(detached), self._panic.read())
 
     def lift(self, *, check: bool = False, terms: Terms = AT_ONCE) -> Switch:
         """Filter again what confirmed state declares; if that is not confirmed, the panic goes on."""
-        self._check_terms(terms)
+        self._changes.check_terms(terms)
         if check:
-            self._refuse_second(self.pending())
+            self._changes.refuse_second(self.pending())
             panic = self._panic.read()
             return Switch(panic is not None, panic)
         with self.store.lock(self._patience):
-            self._refuse_second(self._settle())
+            self._changes.refuse_second(self._changes.settle())
             panic = self._panic.read()
             if panic is None:
                 return Switch(False, None)
@@ -817,8 +554,8 @@ class Host:
         present = {name: ifindex for ifindex, name in socket.if_nameindex()}
         change = None
         if terms.seconds and not present.keys().isdisjoint(state.interfaces):
-            undo.callback(self._abandon)
-            change = self._begin(loaded, state, terms, lifts=True)
+            undo.callback(self._changes.abandon)
+            change = self._changes.begin(loaded, state, terms, lifts=True)
         for name in sorted(present.keys() & state.interfaces):
             _attach.check_free(name, present[name], loaded.program_ids)
             self._attach(loaded, None, state, name, present[name], None, None, AT_ONCE)
@@ -855,13 +592,8 @@ class Host:
 
     # Helpers
 
-    def _protection(self) -> _protect.Protection:
-        settings = read_settings(self.paths.settings)
-        network = _protect.read_network()
-        return _protect.compute(settings.protect, settings.protect_auto, network)
-
     def _write_protection(self) -> None:
-        _protect.write(self._protection(), self._protection_maps())
+        _protect.write(self.planner.protection(), self._protection_maps())
 
     def _protection_maps(self) -> dict[str, Map]:
         return self.pins.open_run_maps(("hosts", "nets", "local"))
@@ -871,22 +603,6 @@ class Host:
         if os.path.exists(os.path.join(self.paths.units, "packetwatch.service")):
             # Whether that works or not, the filter does.
             self._run(["systemctl", "--no-block", "try-restart", "packetwatch.service"], None)
-
-    def _bytecode_of(self, state: State) -> t.Callable[[], Bytecode]:
-        return lambda: self._compiler.get(self._source_of(state))
-
-    def _source_of(self, state: State) -> str:
-        """The program of a state; at first the one that the role installed."""
-        return state.program or flatten(self.paths.source)
-
-
-def _unknown(token: str) -> str:
-    if not token:
-        return "no change is pending, and none was since the host was booted"
-    return (
-        "nothing is known of a change with this token: it never went live, or the host has been "
-        "booted since; what was confirmed before is in force"
-    )
 
 
 def _renamed(state: State, former: str, interface: str) -> State:
@@ -899,12 +615,6 @@ def _renamed(state: State, former: str, interface: str) -> State:
     if former in policy:
         policy.setdefault(interface, policy.pop(former))
     return state._replace(interfaces=interfaces, policy=policy)
-
-
-def _count(state: State) -> dict[str, int]:
-    from ._describe import count_lists
-
-    return count_lists(state)
 
 
 def _line(interface: str, mode: str) -> str:

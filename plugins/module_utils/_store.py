@@ -224,6 +224,14 @@ class Store:
         with _writing(self.root):
             self._point(number)
 
+    def declare(self, state: State) -> None:
+        """Make a state the confirmed one; what is left of a failure is removed."""
+        try:
+            self.confirm(self.write_candidate(state))
+        finally:
+            with contextlib.suppress(PacketwatchError):
+                self.prune()
+
     def prune(self) -> None:
         """Remove all states but the current one and the one before it."""
         current = self._current()

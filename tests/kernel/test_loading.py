@@ -186,7 +186,14 @@ def test_info_tells_only_what_is_asked_for(filtered: Site) -> None:
 def test_info_where_nothing_is_loaded(site: Site) -> None:
     found = site.host.info(ALL)
     assert found["interfaces"] == found["counters"] == found["protected"] == {}
-    assert found["lists"] == {"live": False, "digest": "", "allow": {}, "deny": {}}
+    assert found["lists"] == {
+        "live": False,
+        "current": False,
+        "digest": "",
+        "declared": {},
+        "allow": {},
+        "deny": {},
+    }
     assert found["bans"] == found["entries"] == []
     assert not Path(site.paths.bpffs).exists()
 
@@ -203,10 +210,13 @@ def test_info_of_a_filter_at_work(filtered: Site) -> None:
     }
     assert found["lists"] == {
         "live": True,
+        "current": True,
         "digest": plan.digest_after,
+        "declared": found["lists"]["declared"],
         "allow": {"ansible": 1},
         "deny": {"ansible": 2},
     }
+    assert list(found["lists"]["declared"]) == ["ansible"]
     assert found["policy"]["pw0"]["scan_ports"] == 7
     assert found["policy"]["default"]["scan_ports"] == 5
     assert found["entries"][1] == {
