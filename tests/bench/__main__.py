@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from bench import addresses, events, loading, lookups, wire
+from bench import addresses, drain, events, loading, lookups, wire
 from bench.figures import compare
 from bench.place import Place, isolated, pinned, processors
 from bench.plot import svg
@@ -64,10 +64,16 @@ def lists(place: Place, rounds: int) -> Raw:
     return raw | measured(found.memory, rounds, "kernel memory")
 
 
+def readers(_place: Place, rounds: int) -> Raw:
+    """The agent's way out of the ring, beside callbacks; it has no need of the place."""
+    return drain.rates(rounds)
+
+
 GROUPS: dict[str, tuple[Callable[[Place, int], Raw], int]] = {
     "packets": (packet_costs, 21),
     "wires": (wires, 11),
     "lists": (lists, 5),
+    "readers": (readers, 15),
 }
 
 

@@ -10,10 +10,26 @@ from bench.figures import Row, Value
 
 _DROP, _PASS = "bare drop", "bare pass"
 _SYN_LIMIT_NS = 350.0
+_COUNTED, _WRITTEN = 1e6, 6e5
+_KINDS = {
+    "counted": _COUNTED,
+    "written, 1,000 sources": _WRITTEN,
+    "written, a source each": _WRITTEN,
+}
 
 
 def _net(name: str) -> Value:
     return Value(name, f"{name}, floor")
+
+
+def _drained(kind: str, limit: float) -> list[Row]:
+    """Events that the agent takes out of the ring: beside what is demanded, and beside callbacks."""
+    ours = Value(f"agent, {kind}")
+    rows = [Row(f"events {kind} : {limit:,.0f}/s", ours, limit, 1.0, "min", "events/s")]
+    for rival in ("bcc", "libbpf"):
+        theirs = Value(f"{rival} callback, {kind}")
+        rows.append(Row(f"events {kind} : {rival} callback", ours, theirs, 1.0, "min", "events/s"))
+    return rows
 
 
 def _random(name: str, case: str, goal: float) -> Row:
@@ -156,4 +172,5 @@ ROWS = (
         1.0,
         unit="MiB",
     ),
+    *(row for kind, limit in _KINDS.items() for row in _drained(kind, limit)),
 )
