@@ -47,10 +47,8 @@ def repairs(host: Any) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     "drift",
     [
-        f"rm {PINS}/links/eth0",
         f'python3 -c "{DETACH}"',
         f"rm -r {PINS}",
-        f"rm {PINS}/v1/run/shared",
         "rm /etc/packetwatch/current",
     ],
 )
