@@ -80,8 +80,8 @@ def drained(target: Target, events: Map) -> Case:
         costs = []
         for _dummy in range(TOTAL // AT_ONCE):
             costs.append(run.cost(AT_ONCE, 50))
-            while ring.drain(AT_ONCE):
-                pass
+            while ring.read(AT_ONCE):
+                ring.release()
         return sum(costs) / len(costs)
 
     return case

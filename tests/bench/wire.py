@@ -208,12 +208,15 @@ def _reader(site: Site, cpu: int) -> Callable[[], None]:
     events = site.host.pins.open_run_maps(("events",))["events"]
     child = os.fork()
     if not child:
-        os.sched_setaffinity(0, {cpu})
-        ring = RingBuffer(events)
-        while os.getppid() != 1:
-            ring.drain(4096)
-            time.sleep(0.005)
-        os._exit(0)
+        try:
+            os.sched_setaffinity(0, {cpu})
+            ring = RingBuffer(events)
+            while os.getppid() != 1:
+                while ring.read(4096):
+                    ring.release()
+                time.sleep(0.005)
+        finally:
+            os._exit(1)  # what the parent has to clean up is the parent's
 
     def end() -> None:
         os.kill(child, 9)
