@@ -62,7 +62,7 @@ def unlimited(site: Site) -> None:
         fields |= {"event_interval_ns": 0, "source_interval_ns": 0}
         head = _abi.HEADER.pack(**fields)
         image = image._replace(first=head + image.first[len(head) :])
-        loaded.replace(image, _never, 256)  # type: ignore[arg-type]
+        loaded.replace(image, _never)  # type: ignore[arg-type]
 
 
 def _never() -> None:
