@@ -23,7 +23,11 @@ from packetwatch_core._libbpf import call
 from packetwatch_core._prog import Link
 
 pytest_plugins = ("kernel.site_fixtures",)
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="makes namespaces and loads programs")
+# Each waits for rounds of the agent.
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(os.geteuid() != 0, reason="makes namespaces and loads programs"),
+]
 
 # Two looks, five seconds apart.
 SECONDS = 30
