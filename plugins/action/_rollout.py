@@ -15,6 +15,7 @@ import typing as t
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
+from ansible_collections.packetwatch.xdp.plugins.module_utils._errors import some_of
 from ansible_collections.packetwatch.xdp.plugins.plugin_utils._notes import Notes
 
 _SHOWN = 10
@@ -40,9 +41,8 @@ class ActionModule(ActionBase):
             variables["ansible_play_hosts_all"], variables["ansible_play_batch"], notes.read()
         )
         if lost:
-            more = f" and {len(lost) - _SHOWN} more" if len(lost) > _SHOWN else ""
             raise AnsibleActionFail(
-                f"hosts of earlier batches were not brought to an end: {', '.join(lost[:_SHOWN])}{more}; "
+                f"hosts of earlier batches were not brought to an end: {some_of(lost, _SHOWN)}; "
                 "this host and those after it were not touched"
             )
         return result | {"changed": False}

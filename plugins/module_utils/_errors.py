@@ -8,6 +8,8 @@
 
 from __future__ import annotations
 
+import typing as t
+
 
 class PacketwatchError(Exception):
     """Base of all errors that the host library raises on purpose."""
@@ -51,3 +53,9 @@ class Returned(PacketwatchError):
 
 class Panicked(PacketwatchError):
     """Somebody wants everything to pass, so nothing may be attached."""
+
+
+def some_of(texts: t.Sequence[str], most: int) -> str:
+    """The first of the texts for a message, and how many more there are."""
+    more = f" and {len(texts) - most} more" if len(texts) > most else ""
+    return f"{', '.join(texts[:most])}{more}"

@@ -19,7 +19,7 @@ import typing as t
 
 from . import _peers
 from ._address import Prefix, format_prefix, from_mapped, parse_prefix
-from ._errors import PacketwatchError
+from ._errors import PacketwatchError, some_of
 from ._lists import denied_protected, is_denied
 from ._tables import Tables
 
@@ -62,8 +62,7 @@ class Hits(t.NamedTuple):
         told = []
         for kind, texts in self.found.items():
             if texts:
-                more = f" and {len(texts) - _SHOWN} more" if len(texts) > _SHOWN else ""
-                told.append(f"hits {_KINDS[kind]}: {', '.join(texts[:_SHOWN])}{more}")
+                told.append(f"hits {_KINDS[kind]}: {some_of(texts, _SHOWN)}")
         return told + [f"not known whom it hits: {problem}" for problem in self.problems]
 
 

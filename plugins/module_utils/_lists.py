@@ -19,7 +19,7 @@ from ._address import Prefix, format_prefix, from_mapped
 from ._bulk import read_prefixes
 from ._clock import clock_synchronised
 from ._digest import sha256_for
-from ._errors import InvalidInput
+from ._errors import InvalidInput, some_of
 from ._generation import Areas
 from ._ranges import DENY, Prefixes
 from ._spare import NOTHING, FeedReport, Note, has_feeds, leave_out
@@ -137,9 +137,8 @@ def check_protected(areas: Areas, protection: Protection) -> None:
     """Refuse lists that deny what is protected and that no allow covers."""
     hit = [f"{text} ({why})" if why else text for text, why in denied_protected(areas, protection)]
     if hit:
-        more = f" and {len(hit) - _SHOWN} more" if len(hit) > _SHOWN else ""
         raise InvalidInput(
-            f"the lists would deny protected addresses: {', '.join(hit[:_SHOWN])}{more}; "
+            f"the lists would deny protected addresses: {some_of(hit, _SHOWN)}; "
             "allow them for good, take the deny away, or use force if you mean it"
         )
 

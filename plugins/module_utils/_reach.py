@@ -18,7 +18,7 @@ import typing as t
 from . import _protect
 from ._abi import NET_PROTECTED
 from ._address import format_prefix, from_mapped
-from ._errors import LoadFailed
+from ._errors import LoadFailed, some_of
 from ._prog import Program, attached
 
 if t.TYPE_CHECKING:
@@ -57,10 +57,9 @@ def unreached(
 def check(failed: list[str]) -> None:
     """LoadFailed if anybody could not."""
     if failed:
-        more = f" and {len(failed) - _SHOWN} more" if len(failed) > _SHOWN else ""
         raise LoadFailed(
             "the filter would not let protected addresses open a connection to the SSH server: "
-            f"{', '.join(failed[:_SHOWN])}{more}; the host has returned to what was confirmed before"
+            f"{some_of(failed, _SHOWN)}; the host has returned to what was confirmed before"
         )
 
 
