@@ -17,7 +17,7 @@ from packetwatch_core._errors import PacketwatchError
 from .loop import Loop
 from .metrics import Values
 from .outlook import Outlook
-from .output import ECS_VERSION, Output, Value, encode, timestamp
+from .output import ECS_VERSION, Output, Trouble, Value, encode, timestamp
 from .settings import Settings
 
 PERIOD = 5.0
@@ -42,7 +42,7 @@ class Drift:
         self._pause = _FIRST
         self._repaired = time.time() - _RECENT
         self._failed: list[str] = []
-        self._trouble = ""
+        self._trouble = Trouble(output)
 
     def watch(self, loop: Loop, outlook: Outlook, look: t.Callable[[], list[str]]) -> None:
         """From now on in this loop; look: what has drifted, in words."""
@@ -58,7 +58,7 @@ class Drift:
         try:
             self._seen = self._look()
         except (PacketwatchError, OSError) as error:
-            self._complain(f"what has drifted cannot be seen: {error}")
+            self._trouble.tell(f"what has drifted cannot be seen: {error}")
             return PERIOD
         if not self._seen:
             self._told, self._asked, self._pause = [], 0.0, _FIRST
@@ -76,7 +76,7 @@ class Drift:
             with open(self._request, "w", encoding="ascii"):
                 pass
         except OSError as error:
-            self._complain(f"root cannot be asked to mend what has drifted: {error}")
+            self._trouble.tell(f"root cannot be asked to mend what has drifted: {error}")
         self._pause = min(2 * self._pause, _LONGEST) if self._asked else _FIRST
         self._asked = now
 
@@ -117,9 +117,3 @@ class Drift:
             "message": message,
         }
         self._output.write([encode(line | fields)])
-
-    def _complain(self, trouble: str) -> None:
-        """Each trouble once, until there is another one."""
-        if trouble != self._trouble:
-            self._output.say("warn", trouble)
-        self._trouble = trouble

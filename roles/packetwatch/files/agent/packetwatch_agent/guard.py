@@ -13,7 +13,7 @@ from packetwatch_core import _netlink, _protect
 from packetwatch_core._bans import MAPS, Ban, Bans, Source
 from packetwatch_core._errors import PacketwatchError
 
-from .output import Output
+from .output import Output, Trouble
 from .settings import Settings
 
 if t.TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Guard:
         self._names_current = False
         self._due = 0.0
         self._earliest = 0.0
-        self._trouble = ""
+        self._trouble = Trouble(output)
         self.protection = _protect.Protection({}, {}, set(), [])
 
     def changed(self) -> None:
@@ -83,9 +83,7 @@ class Guard:
             trouble = "; ".join(problems)
         except (PacketwatchError, OSError) as error:
             trouble = str(error)
-        if trouble and trouble != self._trouble:
-            self._output.say("warn", f"protected addresses are not current: {trouble}")
-        self._trouble = trouble
+        self._trouble.tell(f"protected addresses are not current: {trouble}" if trouble else "")
 
     def name(self, ifindex: int) -> str:
         """Name of an interface, empty if there is none."""

@@ -16,7 +16,7 @@ from packetwatch_core._errors import PacketwatchError
 from .confirmed import Confirmed
 from .events import Event, Lines
 from .offenders import Offenders
-from .output import Output
+from .output import Output, Trouble
 
 _SECOND = 1_000_000_000
 _STEP = 1.0
@@ -50,7 +50,7 @@ class Keeper:
         self._save_due = 0.0
         self._fingerprint: tuple[int, ...] = ()
         self._saved_fingerprint: tuple[int, ...] = ()
-        self._trouble = ""
+        self._trouble = Trouble(output)
         self.active = dict.fromkeys(_abi.ORIGINS.values(), 0)
         self.entries = dict.fromkeys(MAPS, 0)
         self.made = {"manual": 0, "fleet": 0}
@@ -107,11 +107,11 @@ class Keeper:
         try:
             _ban_file.save(self._bans, self._path)
         except OSError as error:
-            self._complain(f"bans are not saved: {error}")
+            self._trouble.tell(f"bans are not saved: {error}")
         else:
             self._saved_fingerprint = fingerprint
             self.saved_at = time.time()
-            self._trouble = ""
+            self._trouble.tell("")
         now = time.monotonic()
         self._save_due = now + max(_SAVE_PERIOD, (now - started) / _SHARE)
 
@@ -190,8 +190,3 @@ class Keeper:
                 lines.clear()
             self._followed[key] = ban
         self._output.write(lines)
-
-    def _complain(self, trouble: str) -> None:
-        if trouble != self._trouble:
-            self._output.say("warn", trouble)
-        self._trouble = trouble

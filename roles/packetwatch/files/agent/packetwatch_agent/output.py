@@ -91,3 +91,17 @@ def _is_journal(fd: int) -> bool:
     """Whether systemd's journal reads what is written (systemd.exec(5), JOURNAL_STREAM)."""
     status = os.fstat(fd)
     return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
+
+
+class Trouble:
+    """What is wrong with one thing: told once, until something else is wrong, or nothing was."""
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+        self._told = ""
+
+    def tell(self, text: str) -> None:
+        """Tell it as a warning; empty: nothing is wrong any more."""
+        if text and text != self._told:
+            self._output.say("warn", text)
+        self._told = text
