@@ -55,6 +55,25 @@ attributes:
     support: none
 """
 
+    # For modules that are all action plug-in, and touch no host.
+    CONTROLLER = r"""
+options: {}
+attributes:
+  action:
+    description: Indicates this has a corresponding action plugin, so some parts of the options run on the controller.
+    support: full
+  check_mode:
+    description: Can run in C(check_mode) and return changed status prediction without modifying target.
+    support: full
+  diff_mode:
+    description: Returns what has changed, or would change, when in diff mode.
+    support: none
+  platform:
+    description: Target OS families that can be operated against.
+    support: full
+    platforms: all
+"""
+
     # For modules that change nothing.
     INFO = r"""
 options: {}

@@ -15,20 +15,7 @@ description:
   - Works on the controller alone.
 author:
   - Packetwatch authors (@packetwatch)
-attributes:
-  action:
-    description: Indicates this has a corresponding action plugin, so some parts of the options run on the controller.
-    support: full
-  check_mode:
-    description: Can run in C(check_mode) and return changed status prediction without modifying target.
-    support: full
-  diff_mode:
-    description: Returns what has changed, or would change, when in diff mode.
-    support: none
-  platform:
-    description: Target OS families that can be operated against.
-    support: full
-    platforms: all
+extends_documentation_fragment: packetwatch.xdp._attributes.controller
 options:
   phase:
     description:
