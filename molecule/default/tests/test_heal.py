@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from lab.scenario import HOSTS, SSH, events, info, machine_of, open_fleet, wait_for
+from lab.scenario import HOSTS, SSH, events, info, wait_for
 from lab.traffic import Answer, connect
 
 if TYPE_CHECKING:
@@ -24,16 +24,6 @@ DETACH = (
 )
 
 testinfra_hosts = HOSTS
-
-
-@pytest.fixture(scope="module")
-def fleet() -> Fleet:
-    return open_fleet()
-
-
-@pytest.fixture
-def machine(host: Any, fleet: Fleet) -> Machine:
-    return machine_of(host, fleet)
 
 
 def is_filtered(host: Any) -> bool:

@@ -23,9 +23,7 @@ from lab.scenario import (
     SSH,
     events,
     info,
-    machine_of,
     module,
-    open_fleet,
     play,
     recap,
     wait_for,
@@ -41,16 +39,6 @@ if TYPE_CHECKING:
 LATE_DENY = "198.51.100.0/24"
 
 testinfra_hosts = HOSTS
-
-
-@pytest.fixture(scope="module")
-def fleet() -> Fleet:
-    return open_fleet()
-
-
-@pytest.fixture
-def machine(host: Any, fleet: Fleet) -> Machine:
-    return machine_of(host, fleet)
 
 
 def test_filter_and_agent_run(host: Any) -> None:

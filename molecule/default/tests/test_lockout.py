@@ -10,37 +10,21 @@ import json
 import os
 import subprocess
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pytest
-from lab.fleet import Fleet
+from lab.scenario import HOSTS, INVENTORY, SSH, wait_for
 from lab.topology import CONTROLLER
 from lab.traffic import Answer, connect
-from testinfra.utils.ansible_runner import AnsibleRunner
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from lab.fleet import Fleet
     from lab.machine import Machine
 
-INVENTORY = os.environ["MOLECULE_INVENTORY_FILE"]
 LISTS = "packetwatch.xdp.access_lists"
-SSH = 22
 # The controller's own networks.
 LOCKOUT = ["10.77.0.0/24", "fd77::/64"]
 
-testinfra_hosts = AnsibleRunner(INVENTORY).get_hosts("packetwatch")
-
-
-@pytest.fixture(scope="module")
-def fleet() -> Fleet:
-    return Fleet.open(Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"]) / "lab")
-
-
-@pytest.fixture
-def machine(host: Any, fleet: Fleet) -> Machine:
-    return fleet.host(host.backend.host)
+testinfra_hosts = HOSTS
 
 
 def change(host: Any, timeout: int, **options: Any) -> subprocess.Popen[str]:
@@ -65,13 +49,6 @@ def change(host: Any, timeout: int, **options: Any) -> subprocess.Popen[str]:
 def answer(fleet: Fleet, machine: Machine) -> Answer:
     """What the controller meets when it connects anew."""
     return connect(fleet.station(CONTROLLER), machine.ipv4, SSH)
-
-
-def wait_for(condition: Callable[[], bool], seconds: float) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.5)
 
 
 def declared(machine: Machine) -> str:

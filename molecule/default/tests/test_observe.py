@@ -22,9 +22,7 @@ from lab.scenario import (
     SSH,
     banned,
     events,
-    machine_of,
     module,
-    open_fleet,
     wait_for,
 )
 from lab.topology import CONTROLLER
@@ -43,16 +41,11 @@ MANUAL, EARLIER = "203.0.114.77", "203.0.114.78"
 LIMIT_KIB = 25 * 1024
 
 
-@pytest.fixture(scope="module")
-def fleet() -> Fleet:
-    return open_fleet()
-
-
 @pytest.fixture
-def machine(host: Any, fleet: Fleet) -> Machine:
+def machine(host: Any, machine: Machine) -> Machine:
     # Right after a boot nothing counts as a scan.
     wait_for(lambda: float(host.check_output("cat /proc/uptime").split()[0]) > 30)
-    return machine_of(host, fleet)
+    return machine
 
 
 def page(machine: Machine, fleet: Fleet) -> bytes:
