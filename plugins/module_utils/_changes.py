@@ -4,7 +4,6 @@
 
 # This code is PRIVATE to the collection.
 
-
 """Changes that wait to be confirmed, from their beginning to their end; all but `pending` under the lock.
 
 A change that waits is written as a candidate, the timer that would undo it is set, what it replaces is

@@ -4,7 +4,6 @@
 
 # This code is PRIVATE to the collection.
 
-
 """The table of first ports (firsts.h), for what must find or forget a source in it."""
 
 from __future__ import annotations

@@ -481,7 +481,10 @@ class Host:
             with Loaded(self.pins) as loaded:
                 _reach.check(
                     _reach.unreached(
-                        loaded.ifindexes, self.planner.protection(), network, _peers.ssh_ports()
+                        loaded.ifindexes,
+                        self.planner.protection(network),
+                        network,
+                        _peers.ssh_ports(),
                     )
                 )
         except BaseException:

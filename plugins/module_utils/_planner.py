@@ -4,7 +4,6 @@
 
 # This code is PRIVATE to the collection.
 
-
 """What a state makes of this host: tables, the image of a generation, and how it differs from what is
 live. All is read here, checked and compiled; nothing is changed.
 """
@@ -142,7 +141,8 @@ class Planner:
         return before | self._spared_now()
 
     def _spared_now(self) -> Spared:
-        return spared_now(_protect.read_network(), self.protection())
+        network = _protect.read_network()
+        return spared_now(network, self.protection(network))
 
     def compile_alike(self, state: State) -> Lists:
         """Compile lists with the same exceptions for feeds as what is live, if it is of these."""
@@ -153,10 +153,10 @@ class Planner:
             return compile_lists(state, self._spared_now())
         return compile_lists(state, note.spared)
 
-    def protection(self) -> _protect.Protection:
+    def protection(self, network: _protect.Network | None = None) -> _protect.Protection:
         """Who must not be banned, as things are now."""
         settings = read_settings(self._paths.settings)
-        network = _protect.read_network()
+        network = network or _protect.read_network()
         return _protect.compute(settings.protect, settings.protect_auto, network)
 
     def bytecode_of(self, state: State) -> t.Callable[[], Bytecode]:

@@ -4,7 +4,6 @@
 
 # This code is PRIVATE to the collection.
 
-
 """More numbers than a processor's cache holds, sorted in parts that it does hold.
 
 A list's numbers are objects that lie in memory in the order in which they were read. Once they are

@@ -4,7 +4,6 @@
 
 # This code is PRIVATE to the collection.
 
-
 """The IPv6 area of docs/tables.md: tables below tables, until a line has up to 15 starts."""
 
 from __future__ import annotations
@@ -60,9 +59,8 @@ class _Builder:
         self.lines = Lines()
         self._words = words
         self._records = bytearray()
-        self._recorded: list[
-            int
-        ] = []  # lines with records, whose numbers do not count the lines yet
+        # Lines with records, whose numbers do not count the lines yet.
+        self._recorded: list[int] = []
 
     def fill(self, line: int) -> None:
         """Let a line lead to all words."""

@@ -40,6 +40,11 @@ static __always_inline __u64 pw_hash(struct pw_source *source, struct pw_shared 
 	return pw_mix(pw_mix(hash, source->plen), seed);
 }
 
+static __always_inline int pw_first_is(__u64 who, __u64 hash)
+{
+	return !((who ^ hash) >> 16);
+}
+
 /* Remember the port if it is the source's first one within the window. */
 static __always_inline int pw_first_try(struct pw_firsts *set, struct pw_scratch *scratch,
 					struct pw_counters *counters, __u64 window)
@@ -60,7 +65,7 @@ static __always_inline int pw_first_try(struct pw_firsts *set, struct pw_scratch
 		__u64 who = pw_read(way->who);
 		__u64 when = pw_read(way->when);
 		scratch->first.slot[i] = 0;
-		if (!((who ^ hash) >> 16) && (when & 0xffff) == hash >> 48 &&
+		if (pw_first_is(who, hash) && (when & 0xffff) == hash >> 48 &&
 		    pw_fresh(when, scratch->now, window)) {
 			if ((who & 0xffff) != port) {
 				scratch->first.slot[i] = (when & ~0xffffULL) | (who & 0xffff);
@@ -71,7 +76,7 @@ static __always_inline int pw_first_try(struct pw_firsts *set, struct pw_scratch
 				same = 1;
 			}
 		}
-		__u64 age = who && (who ^ hash) >> 16 ? when : 0;
+		__u64 age = who && !pw_first_is(who, hash) ? when : 0;
 		if (age < oldest) {
 			oldest = age;
 			old_who = who;
@@ -85,7 +90,7 @@ static __always_inline int pw_first_try(struct pw_firsts *set, struct pw_scratch
 		return PW_FIRST_KEPT;
 
 	struct pw_first *way = &set->way[scratch->index % PW_FIRST_WAYS];
-	if (old_who && !((old_who ^ hash) >> 16)) {
+	if (old_who && pw_first_is(old_who, hash)) {
 		/* Its own port of long ago must not be taken for one of now. */
 		if (__sync_val_compare_and_swap(&way->who, old_who, 0) != old_who)
 			return PW_FIRST_AGAIN;
@@ -128,7 +133,7 @@ static __always_inline void pw_first_forget(struct pw_shared *shared, struct pw_
 		struct pw_first *way = &set->way[i];
 		__u64 who = pw_read(way->who);
 		__u64 when = pw_read(way->when);
-		if (!((who ^ hash) >> 16) && __sync_val_compare_and_swap(&way->who, who, 0) == who)
+		if (pw_first_is(who, hash) && __sync_val_compare_and_swap(&way->who, who, 0) == who)
 			__sync_val_compare_and_swap(&way->when, when, 0);
 	}
 }
