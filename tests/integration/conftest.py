@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -206,7 +207,23 @@ def make_host(folder: Path) -> Iterator[ModuleHost]:
             assert process.stdout.readline() == "ready\n"
             yield ModuleHost(process.pid, folder)
         finally:
-            process.kill()
+            for pid in processes_of(process.pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+
+def processes_of(host: int) -> list[int]:
+    """All that run on a host, given by its process: also what waits there for a timer's end."""
+    found = [host]
+    with contextlib.suppress(OSError):
+        own = os.stat(f"/proc/{host}/ns/mnt").st_ino
+        if own == os.stat("/proc/self/ns/mnt").st_ino:
+            return found  # it has not come to be a host of its own
+        for path in Path("/proc").glob("[0-9]*/ns/mnt"):
+            with contextlib.suppress(OSError):
+                if path.stat().st_ino == own:
+                    found.append(int(path.parts[2]))
+    return found
 
 
 def gated_plugins(folder: Path) -> Path:
