@@ -27,12 +27,14 @@ done
     export PYTHONPATH=%s
     set -- /usr/bin/python3 -Ps -m packetwatch_agent rollback
 }
-touch /run/systemd/transient/packetwatch-rollback.timer
+timer=/run/systemd/transient/packetwatch-rollback.timer
+# One that was stopped must not end the one after it.
+echo $$ >"$timer"
 (
     sleep "${seconds%%s}"
-    [ -e /run/systemd/transient/packetwatch-rollback.timer ] || exit
+    [ "$(cat "$timer")" = $$ ] || exit
     "$@"
-    rm -f /run/systemd/transient/packetwatch-rollback.timer
+    rm -f "$timer"
 ) >/run/rollback.log 2>&1 </dev/null &
 """
 CONTROL = """#!/bin/sh

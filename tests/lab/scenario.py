@@ -39,16 +39,12 @@ def machine_of(host: Any, fleet: Fleet) -> Machine:
     return fleet.host(host.backend.host)
 
 
-def play(name: str, host: Any, *options: str) -> str:
-    """What a run of one of our playbooks on one host prints; it must succeed."""
-    return playbook(PLAYBOOKS / name, "--limit", host.backend.host, *options)
-
-
-def playbook(path: Path, *options: str) -> str:
-    """What a run of a playbook on all hosts prints; it must succeed."""
+def play(book: str | Path, host: Any, *options: str) -> str:
+    """What a run on one host prints, of one of our playbooks or one in a file; it must succeed."""
+    argv = ["ansible-playbook", "-i", INVENTORY, "--limit", host.backend.host]
     # Molecule asks for colours, in which the recap is hard to read.
     done = subprocess.run(
-        ["ansible-playbook", "-i", INVENTORY, str(path), *options],
+        [*argv, str(PLAYBOOKS / book), *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -60,20 +56,11 @@ def playbook(path: Path, *options: str) -> str:
     return done.stdout
 
 
-def recaps(output: str) -> dict[str, dict[str, int]]:
-    """The numbers that a play ends with, by host."""
-    found = {}
-    for row in output.splitlines():
-        name, _colon, numbers = row.partition(":")
-        if "unreachable=" in numbers:
-            pairs = (word.partition("=") for word in numbers.split())
-            found[name.strip()] = {key: int(value) for key, _sign, value in pairs}
-    return found
-
-
 def recap(output: str) -> dict[str, int]:
     """The numbers that a play on one host ends with."""
-    return next(iter(recaps(output).values()))
+    (row,) = (row for row in output.splitlines() if "unreachable=" in row)
+    pairs = (word.partition("=") for word in row.partition(":")[2].split())
+    return {key: int(value) for key, _sign, value in pairs}
 
 
 def module(host: Any, called: str, /, **options: Any) -> dict[str, Any]:
@@ -103,3 +90,11 @@ def wait_for(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
         time.sleep(0.5)
     assert result
     return result
+
+
+def settle(read: Callable[[], Any], expected: Any, seconds: float = 60.0) -> None:
+    """Wait until what is read is as expected; else show what it is."""
+    end = time.monotonic() + seconds
+    while (found := read()) != expected and time.monotonic() < end:
+        time.sleep(0.5)
+    assert found == expected

@@ -9,9 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from lab.errors import LabError
 from lab.scenario import machine_of, open_fleet
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
     from lab.fleet import Fleet
     from lab.machine import Machine
 
@@ -25,3 +28,32 @@ def fleet() -> Fleet:
 def machine(host: Any, fleet: Fleet) -> Machine:
     """The host under test, as the lab knows it."""
     return machine_of(host, fleet)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A host's tests go to one worker."""
+    for item in items:
+        if isinstance(item, pytest.Function) and hasattr(item, "callspec"):
+            name = item.callspec.getparam("_testinfra_host").backend.host
+            item.add_marker(pytest.mark.xdist_group(name))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A failure comes with what the host has logged of late."""
+    report = yield
+    host = getattr(item, "funcargs", {}).get("host")
+    if report.failed and host:
+        report.sections.append(("journal of the host", journal(host)))
+    return report
+
+
+def journal(host: Any) -> str:
+    argv = ["journalctl", "--unit", "packetwatch*", "--lines", "60", "--no-pager"]
+    try:
+        return str(machine_of(host, open_fleet()).ssh(argv).stdout)
+    except LabError as error:
+        return str(error)

@@ -23,6 +23,7 @@ from lab.scenario import (
     banned,
     events,
     module,
+    settle,
     wait_for,
 )
 from lab.topology import CONTROLLER
@@ -77,13 +78,15 @@ def test_prometheus_scrapes_it_and_has_no_alert(
 ) -> None:
     assert complaints(page(machine, fleet)) == ""
     controller = str(fleet.station(CONTROLLER).path)
-    prometheus = Prometheus(tmp_path, RULES, f"{machine.ipv4}:{METRICS}", 9090, controller)
+    target = f"{machine.ipv4}:{METRICS}"
+    port = 9000 + int(machine.ipv4.rpartition(".")[2])
+    prometheus = Prometheus(tmp_path, RULES, target, port, controller)
     try:
         wait_for(prometheus.is_scraping)
         well = "up == 1 and on (instance) packetwatch_attached == 1 and on (instance) packetwatch_lists_in_kernel == 1"
         wait_for(lambda: prometheus.query(well))
         wait_for(lambda: health(prometheus) == {"ok"})
-        wait_for(lambda: prometheus.ask("alerts")["alerts"] == [])
+        settle(lambda: prometheus.ask("alerts")["alerts"], [])
     finally:
         prometheus.close()
 
