@@ -79,6 +79,10 @@ class Network:
             _ip(self.switch, _veth_commands(name, station))
             _ip(station, _station_commands(number))
 
+    def plug(self, machine: str, plugged: bool) -> None:
+        """Pull a machine's cable, or plug it in again."""
+        run(["ip", "-n", self.switch.name, "link", "set", machine, "up" if plugged else "down"])
+
     def down(self) -> None:
         """Remove every namespace, and with it bridge, taps and veth pairs; none is fine."""
         for namespace in self.existing():

@@ -28,6 +28,8 @@ PLAYBOOKS = Path(os.environ["MOLECULE_SCENARIO_DIRECTORY"]).parents[1] / "playbo
 HOSTS = AnsibleRunner(INVENTORY).get_hosts("packetwatch")
 SSH = 22
 CLOSED = range(2001, 2101)
+# The controller's own networks.
+LOCKOUT = ["10.77.0.0/24", "fd77::/64"]
 CLIENT, SCANNER, DENIED, ALLOWED = (ipv4(number) for number in (101, 102, 103, 104))
 
 
@@ -42,7 +44,6 @@ def machine_of(host: Any, fleet: Fleet) -> Machine:
 def play(book: str | Path, host: Any, *options: str) -> str:
     """What a run on one host prints, of one of our playbooks or one in a file; it must succeed."""
     argv = ["ansible-playbook", "-i", INVENTORY, "--limit", host.backend.host]
-    # Molecule asks for colours, in which the recap is hard to read.
     done = subprocess.run(
         [*argv, str(PLAYBOOKS / book), *options],
         stdout=subprocess.PIPE,
@@ -50,17 +51,32 @@ def play(book: str | Path, host: Any, *options: str) -> str:
         text=True,
         check=False,
         timeout=900,
-        env=os.environ | {"ANSIBLE_FORCE_COLOR": "false", "ANSIBLE_NOCOLOR": "true"},
+        env=plain(),
     )
     assert done.returncode == 0, done.stdout
     return done.stdout
 
 
+def plain() -> dict[str, str]:
+    """The environment, without the colours that molecule asks for, in which Ansible is hard to read."""
+    return os.environ | {"ANSIBLE_FORCE_COLOR": "false", "ANSIBLE_NOCOLOR": "true"}
+
+
+def recaps(output: str) -> dict[str, dict[str, int]]:
+    """The numbers that a play ends with, by host."""
+    found = {}
+    for row in output.splitlines():
+        if "unreachable=" in row:
+            name, _colon, numbers = row.partition(":")
+            pairs = (word.partition("=") for word in numbers.split())
+            found[name.strip()] = {key: int(value) for key, _sign, value in pairs}
+    return found
+
+
 def recap(output: str) -> dict[str, int]:
     """The numbers that a play on one host ends with."""
-    (row,) = (row for row in output.splitlines() if "unreachable=" in row)
-    pairs = (word.partition("=") for word in row.partition(":")[2].split())
-    return {key: int(value) for key, _sign, value in pairs}
+    (numbers,) = recaps(output).values()
+    return numbers
 
 
 def module(host: Any, called: str, /, **options: Any) -> dict[str, Any]:

@@ -8,26 +8,31 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import subprocess
 import time
 from typing import TYPE_CHECKING, Any
 
-from lab.scenario import HOSTS, INVENTORY, SSH, wait_for
+import pytest
+from lab.scenario import HOSTS, INVENTORY, LOCKOUT, SSH, plain, wait_for
 from lab.topology import CONTROLLER
 from lab.traffic import Answer, connect
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from lab.fleet import Fleet
     from lab.machine import Machine
 
 LISTS = "packetwatch.xdp.access_lists"
-# The controller's own networks.
-LOCKOUT = ["10.77.0.0/24", "fd77::/64"]
+MANY = 20_000
 
 testinfra_hosts = HOSTS
 
 
-def change(host: Any, timeout: int, **options: Any) -> subprocess.Popen[str]:
+def change(
+    host: Any, timeout: int, environment: dict[str, str] | None = None, /, **options: Any
+) -> subprocess.Popen[str]:
     """A controller of its own that changes the lists named lockout."""
     options |= {"name": "lockout", "force": True, "confirm_timeout": timeout}
     argv = ["ansible", "-i", INVENTORY, host.backend.host, "-b", "-m", LISTS]
@@ -37,12 +42,7 @@ def change(host: Any, timeout: int, **options: Any) -> subprocess.Popen[str]:
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
-        env=os.environ
-        | {
-            "ANSIBLE_CALLBACK_RESULT_FORMAT": "json",
-            "ANSIBLE_FORCE_COLOR": "false",
-            "ANSIBLE_NOCOLOR": "true",
-        },
+        env=plain() | {"ANSIBLE_CALLBACK_RESULT_FORMAT": "json"} | (environment or {}),
     )
 
 
@@ -57,11 +57,27 @@ def declared(machine: Machine) -> str:
     return str(listing.stdout)
 
 
-def test_a_change_is_confirmed(host: Any, machine: Machine) -> None:
-    with change(host, 60, deny=["198.51.100.0/24"]) as process:
+def logins(machine: Machine) -> int:
+    """How many connections have come in so far by ssh."""
+    argv = ["journalctl", "--boot", "--output", "cat", "_COMM=sshd", "+", "_COMM=sshd-session"]
+    return str(machine.ssh(argv).stdout).count("Accepted publickey")
+
+
+@pytest.mark.parametrize("pipelining", ["true", "false"])
+def test_a_change_is_confirmed(
+    host: Any, machine: Machine, tmp_path: Path, pipelining: str
+) -> None:
+    environment = {
+        "ANSIBLE_PIPELINING": pipelining,
+        "ANSIBLE_SSH_CONTROL_PATH_DIR": str(tmp_path),
+    }
+    before = logins(machine)
+    with change(host, 60, environment, deny=["198.51.100.0/24"]) as process:
         output, dummy = process.communicate(timeout=300)
     assert process.returncode == 0, output
     assert '"confirmed": true' in output
+    # One that ControlPersist keeps, through which all went before, and a fresh one.
+    assert logins(machine) - before == 2
     assert "lockout.list" in declared(machine)
     timers = "systemctl list-timers --no-legend packetwatch-rollback.timer"
     assert host.check_output(timers) == ""
@@ -102,3 +118,29 @@ def test_the_host_loses_power(host: Any, fleet: Fleet, machine: Machine) -> None
     assert "lockout.list" not in declared(machine)
     unit = "packetwatch-xdp@eth0.service"
     assert machine.ssh(["systemctl", "is-active", unit]).stdout.strip() == "active"
+
+
+def test_the_host_loses_power_amid_an_apply(
+    host: Any, fleet: Fleet, machine: Machine, tmp_path: Path
+) -> None:
+    texts = []
+    for network in (18, 19):
+        addresses = (f"198.{network}.{number >> 8}.{number & 255}" for number in range(MANY))
+        texts.append("".join(f"{address}\n" for address in addresses))
+        (tmp_path / f"{network}.list").write_text(texts[-1], encoding="ascii")
+    started = time.monotonic()
+    with change(host, 0, deny_src=str(tmp_path / "18.list")) as process:
+        output, dummy = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    took = time.monotonic() - started
+    with change(host, 0, deny_src=str(tmp_path / "19.list")) as process:
+        time.sleep(random.uniform(0.4, 1.0) * took)
+        fleet.power_cycle(host.backend.host)
+        os.killpg(process.pid, 9)
+    found = machine.ssh(["cat", "/etc/packetwatch/current/deny.d/lockout.list"]).stdout
+    assert found in texts
+    machine.ssh(["systemctl", "start", "packetwatch-verify.service"])
+    note = json.loads(machine.ssh(["cat", "/run/packetwatch-host/status.json"]).stdout)
+    assert note["matches"] == 1
+    with change(host, 60, state="absent") as process:
+        assert '"confirmed": true' in process.communicate(timeout=300)[0]
