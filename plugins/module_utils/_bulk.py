@@ -14,8 +14,6 @@ by one: to name the one that is wrong, or to take what is merely unusual.
 from __future__ import annotations
 
 import re
-import sys
-from array import array
 from collections.abc import Iterator
 from functools import lru_cache
 from socket import AF_INET, AF_INET6, inet_pton
@@ -32,7 +30,7 @@ _BLANKS = " \t\r"
 _BLANK = re.compile(f"[{_BLANKS}]")
 _HOST_PARTS4 = {str(length): (1 << (32 - length)) - 1 for length in range(33)}
 _HOST_PARTS6 = {str(length): (1 << (128 - length)) - 1 for length in range(129)}
-_HIGHEST_MAPPED = (1 << 48) - 1
+_HIGHEST_MAPPED = inet_pton(AF_INET6, "::ffff:255.255.255.255")
 
 _instant = lru_cache(maxsize=1024)(expires_at)
 
@@ -111,17 +109,14 @@ def _read_piece(piece: str, clock: _Clock) -> Prefixes:
 
 
 def _read_hosts4(lines: list[str], blocks: Blocks) -> None:
-    numbers = array("I", b"".join([inet_pton(AF_INET, line) for line in lines]))
-    if sys.byteorder == "little":
-        numbers.byteswap()
-    blocks.hosts.extend(numbers.tolist())
+    blocks.hosts.take(b"".join([inet_pton(AF_INET, line) for line in lines]))
 
 
 def _read_hosts6(lines: list[str], blocks: Blocks) -> None:
-    values = [int.from_bytes(inet_pton(AF_INET6, line), "big") for line in lines]
+    values = [inet_pton(AF_INET6, line) for line in lines]
     if values and min(values) <= _HIGHEST_MAPPED:
-        _refuse_mapped(values, [0] * len(values))
-    blocks.hosts.extend(values)
+        _refuse_mapped([int.from_bytes(value, "big") for value in values], [0] * len(values))
+    blocks.hosts.take(b"".join(values))
 
 
 def _read_nets4(lines: list[str], blocks: Blocks) -> None:
@@ -134,7 +129,7 @@ def _read_nets6(lines: list[str], blocks: Blocks) -> None:
     parts = [line.partition("/") for line in lines]
     starts = [int.from_bytes(inet_pton(AF_INET6, address), "big") for address, _s, _l in parts]
     host_parts = [_HOST_PARTS6[length] for _a, _s, length in parts]
-    if starts and min(starts) <= _HIGHEST_MAPPED:
+    if starts and min(starts) <= int.from_bytes(_HIGHEST_MAPPED, "big"):
         _refuse_mapped(starts, host_parts)
     _add_nets(starts, host_parts, blocks)
 

@@ -8,13 +8,20 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
+import socket
 import typing as t
+from operator import ne
+from struct import iter_unpack
 
 from ._bulk import read_prefixes
 from ._entries import parse_list
+from ._pool import IPV4, IPV6
 from ._ranges import unite
 
 if t.TYPE_CHECKING:
+    from ._ranges import Ranges
     from ._store import State
 
 _LINES = 200
@@ -49,6 +56,8 @@ def describe(before: State, after: State) -> tuple[str, str]:
     return _text(old, gone), _text(new, come) + _sizes(come, gone)
 
 
+# Each is asked for several times while it is made live.
+@functools.lru_cache(maxsize=64)
 def count_entries(text: str) -> int:
     """Lines of a list that hold an entry."""
     if not any(odd in text for odd in _ODD) and text[:1] != "\n":
@@ -132,3 +141,28 @@ def list_entries(state: State) -> list[dict[str, t.Any]]:
         for name, text in sorted(lists.items())
         for entry in parse_list(text, f"{kind}.d/{name}.list")
     ]
+
+
+def format_ranges(families: t.Iterable[Ranges]) -> dict[str, str]:
+    """Texts for allow and deny: a line for each range, ADDRESS or FIRST-LAST, in their order.
+
+    families: the ranges of IPv4 and of IPv6.
+    """
+    lines: dict[str, list[str]] = {"allow": [], "deny": []}
+    for ranges, write in zip(families, (_texts4, _texts6)):
+        for kind, spans in (("allow", ranges.allow), ("deny", ranges.deny)):
+            found = write(spans.starts)
+            wide = list(itertools.compress(itertools.count(), map(ne, *spans)))
+            for index, end in zip(wide, write([spans.ends[index] for index in wide])):
+                found[index] += f"-{end}"
+            lines[kind] += found
+    return {kind: "".join(f"{line}\n" for line in found) for kind, found in lines.items()}
+
+
+def _texts4(addresses: list[int]) -> list[str]:
+    return [socket.inet_ntoa(data) for (data,) in iter_unpack("4s", IPV4.pack(addresses))]
+
+
+def _texts6(addresses: list[int]) -> list[str]:
+    ntop, family = socket.inet_ntop, socket.AF_INET6
+    return [ntop(family, data) for (data,) in iter_unpack("16s", IPV6.pack(addresses))]

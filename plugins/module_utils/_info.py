@@ -15,12 +15,13 @@ import typing as t
 
 from . import _abi, _pending, _protect
 from ._bans import Bans
-from ._describe import count_entries, list_entries
+from ._describe import count_entries, format_ranges
 from ._digest import sha256_for
 from ._lists import digest_of, pair_digest
 from ._loaded import Loaded
 from ._policy import resolve_policies
 from ._prog import attached
+from ._tables import read_ranges
 
 if t.TYPE_CHECKING:
     from ._libbpf import Map
@@ -39,15 +40,16 @@ _SECOND = 1e9
 def gather(subset: set[str], pins: Pins, state: State) -> dict[str, t.Any]:
     """The subsets asked for, by name; what is not loaded is empty."""
     found: dict[str, t.Any] = {}
-    if "interfaces" in subset or "lists" in subset:
+    if subset & {"interfaces", "lists", "ranges"}:
         with Loaded(pins) as loaded:
             found["interfaces"] = _interfaces(loaded, state)
             found["lists"] = _lists(loaded, state)
+            found["ranges"] = _ranges(loaded) if "ranges" in subset else {}
     if "policy" in subset:
         policies = resolve_policies(state.policy)
         found["policy"] = {name: item._asdict() for name, item in policies.items()}
     if "entries" in subset:
-        found["entries"] = list_entries(state)
+        found["entries"] = {"allow": dict(state.allow), "deny": dict(state.deny)}
     loaded_maps = pins.loaded()
     if "counters" in subset:
         maps = pins.open_run_maps(("counters",)) if loaded_maps else {}
@@ -159,6 +161,13 @@ def _lists(loaded: Loaded, state: State) -> dict[str, t.Any]:
         "allow": {name: count_entries(text) for name, text in sorted(state.allow.items())},
         "deny": {name: count_entries(text) for name, text in sorted(state.deny.items())},
     }
+
+
+def _ranges(loaded: Loaded) -> dict[str, str]:
+    """What the kernel's tables say, whatever was declared."""
+    with loaded.generation() as current:
+        tables = current.areas().tables()
+    return format_ranges(read_ranges(tables))
 
 
 def _bans(bans: Bans) -> list[dict[str, t.Any]]:

@@ -37,6 +37,7 @@ MAX_LINES = 1 << 27
 _EMPTY = array("I", [0, *[NO_KEY] * KEYS])
 _FAN = 16
 _DENSE = 5  # words a bucket from which on searching is faster than looking at each
+_NEAR = 32
 _CROWD = 9  # keys a line on average, at most
 _LEAST_WIDTH = 5  # a narrower table does no more than an inner line
 _MOST_WIDTH = 22
@@ -154,8 +155,14 @@ def cuts_at(words: Sequence[int], begin: int, end: int, shift: int) -> list[int]
     buckets = (words[end - 1] >> shift) + 1 - first
     if buckets * _DENSE < end - begin:
         cuts = [begin]
+        cut = begin
         for bucket in range(first, first + buckets):
-            cut = bisect_left(words, bucket << shift, cuts[-1], end)
+            border = bucket << shift
+            # Most are near, where memory has been looked at just now.
+            near = cut + _NEAR
+            if near > end or words[near - 1] < border:
+                near = end
+            cut = bisect_left(words, border, cut, near)
             if cut > cuts[-1]:
                 cuts.append(cut)
         cuts.append(end)

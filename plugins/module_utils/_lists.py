@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import bisect
 import functools
 import math
 import time
@@ -18,13 +17,13 @@ from . import _abi, _protect
 from ._address import Prefix, format_prefix, from_mapped
 from ._bulk import read_prefixes
 from ._clock import clock_synchronised
-from ._digest import sha256_for
+from ._digest import digest_text, sha256
 from ._errors import InvalidInput, some_of
 from ._generation import Areas
 from ._ranges import DENY, Prefixes
 from ._spare import NOTHING, FeedReport, Note, has_feeds, leave_out
 from ._store import is_feed
-from ._tables import FORMAT, compile_tables, lookup4, lookup6, read_ranges
+from ._tables import FORMAT, compile_tables, lookup, verdicts
 
 if t.TYPE_CHECKING:
     from ._protect import Protection
@@ -49,14 +48,11 @@ class Lists(t.NamedTuple):
 
 def digest_of(state: State) -> bytes:
     """SHA-256 of all drop-ins, with their names, and of the format that their tables have."""
-    check = sha256_for(
-        sum(len(text) for lists in (state.allow, state.deny) for text in lists.values())
-    )
-    check.update(f"tables {FORMAT}\n".encode())
+    check = sha256(f"tables {FORMAT}\n".encode())
     for kind, lists in (("allow", state.allow), ("deny", state.deny)):
         for name, text in sorted(lists.items()):
-            check.update(f"{kind} {name} {len(text)}\n{text}".encode())
-    return bytes(check.digest())
+            check.update(f"{kind} {name} {digest_text(text)}\n".encode())
+    return check.digest()
 
 
 def pair_digest(state: State, name: str) -> str:
@@ -157,26 +153,16 @@ def denied_protected(areas: Areas, protection: Protection) -> list[tuple[str, st
 
 def is_denied(tables: Tables, prefix: Prefix) -> bool:
     """Whether the lists drop an address; of a prefix, the first one in it."""
-    look = lookup4 if prefix.family == 4 else lookup6
-    return look(tables, prefix.value) == DENY
+    return lookup(tables, prefix.family, prefix.value) == DENY
 
 
 def _denied_nets(tables: Tables, protection: Protection) -> list[tuple[int, bytes]]:
     """Declared protected prefixes of which any part is denied."""
-    nets = [net for net, flags in protection.nets.items() if flags & _abi.NET_PROTECTED]
-    if not nets:
-        return []
-    families = dict(zip((4, 6), read_ranges(tables)))
     found = []
-    for length, address in sorted(nets):
+    for (length, address), flags in sorted(protection.nets.items()):
         prefix = from_mapped(address, length)
-        spans = families[prefix.family].deny
-        last = prefix.value | _host_part(prefix)
-        at = bisect.bisect_right(spans.starts, last) - 1
-        if at >= 0 and spans.ends[at] >= prefix.value:
+        if flags & _abi.NET_PROTECTED and DENY in verdicts(
+            tables, prefix.family, prefix.value, prefix.last
+        ):
             found.append((length, address))
     return found
-
-
-def _host_part(prefix: Prefix) -> int:
-    return (1 << ((32 if prefix.family == 4 else 128) - prefix.length)) - 1

@@ -4,49 +4,52 @@
 
 # This code is PRIVATE to the collection.
 
-"""More numbers than a processor's cache holds, sorted in parts that it does hold.
+"""More numbers than Python handles well as objects: kept packed, and sorted by the C library.
 
-A list's numbers are objects that lie in memory in the order in which they were read. Once they are
-sorted, every pass over them waits for memory: for a million IPv6 addresses longer than all that is
-done with them. So each batch is sorted as it comes and cut at borders that the first batch has given;
-what lies between two borders is kept packed, and becomes objects only when it is sorted. (Idea:
-samplesort, Frazer and McKellar, JACM 17(3), 1970.)
+A list's numbers as objects lie in memory in the order in which they were read. Once such are sorted,
+every pass over them waits for memory. So they become objects only when they are in order.
 """
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from array import array
-from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
-from itertools import chain, pairwise
+from itertools import repeat
+from operator import itemgetter
+from struct import iter_unpack
 from typing import NamedTuple
-
-_BATCH = 4096
-_BUCKETS = 128
 
 
 class Packing(NamedTuple):
-    """How numbers are kept: so many bytes each."""
+    """How numbers are kept: so many bytes each, the highest first, so that order is that of the bytes."""
 
     size: int
-    pack: Callable[[list[int]], bytes]
+    pack: Callable[[Iterable[int]], bytes]
     unpack: Callable[[bytes], list[int]]
 
 
-def _pack4(numbers: list[int]) -> bytes:
-    return array("I", numbers).tobytes()
+def _swapped(words: array[int]) -> array[int]:
+    if sys.byteorder == "little":
+        words.byteswap()
+    return words
+
+
+def _pack4(numbers: Iterable[int]) -> bytes:
+    return _swapped(array("I", numbers)).tobytes()
 
 
 def _unpack4(data: bytes) -> list[int]:
-    return array("I", data).tolist()
+    return _swapped(array("I", data)).tolist()
 
 
-def _pack6(numbers: list[int]) -> bytes:
+def _pack6(numbers: Iterable[int]) -> bytes:
     return b"".join([number.to_bytes(16, "big") for number in numbers])
 
 
 def _unpack6(data: bytes) -> list[int]:
-    return [int.from_bytes(data[at : at + 16], "big") for at in range(0, len(data), 16)]
+    return list(map(int.from_bytes, map(itemgetter(0), iter_unpack("16s", data)), repeat("big")))
 
 
 IPV4 = Packing(4, _pack4, _unpack4)
@@ -58,45 +61,49 @@ class Pool:
 
     def __init__(self, packing: Packing) -> None:
         self.packing = packing
-        self._count = 0
-        self._batch: list[int] = []
-        self._borders: list[int] = []
-        self._buckets: list[bytearray] = []
+        self._data = bytearray()
+        self._is_sorted = True
 
     def __len__(self) -> int:
-        return self._count
+        return len(self._data) // self.packing.size
 
     def __iter__(self) -> Iterator[int]:
-        buckets = (self.packing.unpack(bytes(bucket)) for bucket in self._buckets)
-        return chain(chain.from_iterable(buckets), self._batch)
+        return iter(self.packing.unpack(bytes(self._data)))
 
     def extend(self, numbers: Iterable[int]) -> None:
         """Take over some numbers."""
-        if len(self._batch) >= _BATCH:
-            self._put_away()
-        before = len(self._batch)
-        self._batch += numbers
-        self._count += len(self._batch) - before
+        self.take(self.packing.pack(numbers))
+
+    def take(self, data: bytes | bytearray) -> None:
+        """Take over some numbers that are packed."""
+        self._data += data
+        self._is_sorted = False
+
+    def unite(self, other: Pool) -> None:
+        """Take over all numbers of another pool of that packing."""
+        self.take(other._data)
 
     def sorted(self) -> list[int]:
         """Return all numbers, sorted, as objects that lie in memory in that order."""
-        if self._buckets:
-            self._put_away()
-        found = sorted(self._batch)
-        for bucket in self._buckets:
-            numbers = self.packing.unpack(bytes(bucket))
-            numbers.sort()
-            found += numbers
-        return found
+        if not self._is_sorted:
+            _sort(self._data, self.packing.size)
+            self._is_sorted = True
+        return self.packing.unpack(bytes(self._data))
 
-    def _put_away(self) -> None:
-        batch, self._batch = self._batch, []
-        batch.sort()
-        if not self._buckets:
-            self._borders = batch[:: max(1, len(batch) // _BUCKETS)][1:]
-            self._buckets = [bytearray() for _number in range(len(self._borders) + 1)]
-        packed = memoryview(self.packing.pack(batch))
-        size = self.packing.size
-        cuts = [0, *[bisect_left(batch, border) for border in self._borders], len(batch)]
-        for bucket, (begin, end) in zip(self._buckets, pairwise(cuts)):
-            bucket += packed[begin * size : end * size]
+
+def _sort(data: bytearray, size: int) -> None:
+    """Sort elements of so many bytes by their bytes.
+
+    qsort_r(3) hands its last argument to the function that compares, as the third one; memcmp(3) takes
+    the size there.
+    """
+    library = ctypes.CDLL(None)
+    count = len(data) // size
+    elements = (ctypes.c_char * len(data)).from_buffer(data)
+    library.qsort_r(
+        elements,
+        ctypes.c_size_t(count),
+        ctypes.c_size_t(size),
+        library.memcmp,
+        ctypes.c_size_t(size),
+    )

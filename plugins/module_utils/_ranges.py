@@ -14,12 +14,14 @@ second.
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator
-from itertools import chain, islice, pairwise
-from operator import sub
+from collections.abc import Iterable, Iterator, MutableSequence
+from itertools import chain, compress, count, islice, pairwise
+from operator import ne, sub
 from typing import NamedTuple
 
+from ._lanes import as_number, longs, repeated
 from ._pool import IPV4, IPV6, Packing, Pool
 
 NONE = 0
@@ -91,8 +93,8 @@ class Prefixes:
     def add(self, other: Prefixes) -> None:
         """Take over everything that the other has."""
         for own, others in ((self.v4, other.v4), (self.v6, other.v6)):
-            for pool, numbers in zip(own, others):
-                pool.extend(numbers)
+            for pool, more in zip(own, others):
+                pool.unite(more)
         self.entries += other.entries
         self.expired += other.expired
         self.unsettled += other.unsettled
@@ -131,13 +133,10 @@ def unite(blocks: Blocks) -> Spans:
     if blocks.starts:
         starts = _merged([starts, blocks.starts.sorted()])
         ends = _merged([ends, blocks.ends.sorted()])
-    if min(map(sub, islice(starts, 1, None), ends), default=2) > 1:
+    gaps = map(sub, islice(starts, 1, None), ends)
+    joints = list(compress(count(1), map((2).__gt__, gaps)))
+    if not joints:
         return Spans(starts, ends)
-    joints = [
-        index
-        for index, (start, end) in enumerate(zip(islice(starts, 1, None), ends), 1)
-        if start - end <= 1
-    ]
     return Spans(_without(starts, joints), _without(ends, [index - 1 for index in joints]))
 
 
@@ -210,7 +209,7 @@ def _without(numbers: list[int], indexes: list[int]) -> list[int]:
     return found
 
 
-def _merged(parts: list[list[int]]) -> list[int]:
+def _merged(parts: list[MutableSequence[int]]) -> MutableSequence[int]:
     """Return the numbers of sorted lists, sorted; that is what list.sort is best at."""
     if len(parts) == 1:
         return parts[0]
@@ -259,19 +258,19 @@ def runs(ranges: Ranges, last: int) -> Iterator[tuple[int, int]]:
         yield free, NONE
 
 
-def start_words(ranges: Ranges, last: int) -> list[int]:
+def start_words(ranges: Ranges, last: int) -> MutableSequence[int]:
     """Return the run as the tables hold it: `address << 4 | after << 2 | verdict`, ascending.
 
     The verdict holds at the address, the one after it from there up to the next start. So a single
     host is one start. Any other start has the same verdict twice.
     """
-    parts: list[list[int]] = []
+    parts: list[MutableSequence[int]] = []
     for verdict, (starts, ends) in ((ALLOW, ranges.allow), (DENY, ranges.deny)):
         spread = verdict << 2 | verdict
-        own = [start << 4 | verdict for start in starts]
+        own = _words(starts, verdict, last)
         parts.append(own)
         if starts is not ends:
-            wide = [index for index, (start, end) in enumerate(zip(starts, ends)) if start != end]
+            wide = list(compress(count(), map(ne, starts, ends)))
             for index in wide:
                 own[index] |= spread
             parts.append([(ends[index] + 1) << 4 for index in wide if ends[index] != last])
@@ -280,6 +279,14 @@ def start_words(ranges: Ranges, last: int) -> list[int]:
         # Where allow and deny touch, the end of the one gives way to the start of the other.
         words = [word for word, later in pairwise((*words, -1)) if word >> 4 != later >> 4]
     return words
+
+
+def _words(starts: list[int], verdict: int, last: int) -> MutableSequence[int]:
+    """Return a start word for each start, as of single hosts."""
+    if last > LAST4:
+        return [start << 4 | verdict for start in starts]
+    size = len(starts)
+    return longs(as_number(array("Q", starts)) << 4 | repeated(verdict, 8, size), size)
 
 
 def ranges_of(words: Iterable[int], last: int) -> Ranges:

@@ -101,18 +101,37 @@ def _padded(area: array[int]) -> bytes:
     return area.tobytes()
 
 
-def lookup4(tables: Tables, address: int) -> int:
-    """Return the verdict for an IPv4 address (a number), read as the XDP program reads it."""
-    if not tables.v4:
+def lookup(tables: Tables, family: int, address: int) -> int:
+    """Return the verdict for an address (a number), read as the XDP program reads it."""
+    area = tables.v4 if family == 4 else tables.v6
+    if not area:
         return NONE
-    return _walk.lookup4(memoryview(tables.v4).cast("I"), tables.v4_shift, address)
+    words = memoryview(area).cast("I")
+    if family == 4:
+        return _walk.lookup4(words, tables.v4_shift, address)
+    return _walk.lookup6(words, address)
 
 
-def lookup6(tables: Tables, address: int) -> int:
-    """Return the verdict for an IPv6 address (a number), read as the XDP program reads it."""
-    if not tables.v6:
-        return NONE
-    return _walk.lookup6(memoryview(tables.v6).cast("I"), address)
+def verdicts(tables: Tables, family: int, first: int, last: int) -> set[int]:
+    """Return what holds anywhere from the first address to the last."""
+    found = {lookup(tables, family, first)}
+    area = tables.v4 if family == 4 else tables.v6
+    if not area:
+        return found
+    words = memoryview(area).cast("I")
+    if family == 4:
+        starts = _walk.walk4(words, tables.v4_shift, first, last)
+    else:
+        starts = _walk.walk6(words, first, last)
+    behind = NONE, last + 1  # what holds behind the start before, and from where on
+    for word in starts:
+        if behind[1] < word >> 4:
+            found.add(behind[0])
+        found.add(word & 3)
+        behind = word >> 2 & 3, (word >> 4) + 1
+    if behind[1] <= last:
+        found.add(behind[0])
+    return found
 
 
 def read_ranges(tables: Tables) -> tuple[Ranges, Ranges]:
@@ -121,8 +140,8 @@ def read_ranges(tables: Tables) -> tuple[Ranges, Ranges]:
     ranges4 = ranges6 = nothing
     if tables.v4:
         words = memoryview(tables.v4).cast("I")
-        ranges4 = ranges_of(_walk.walk4(words, tables.v4_shift), LAST4)
+        ranges4 = ranges_of(_walk.walk4(words, tables.v4_shift, 0, LAST4), LAST4)
     if tables.v6:
         words = memoryview(tables.v6).cast("I")
-        ranges6 = ranges_of(_walk.walk6(words), LAST6)
+        ranges6 = ranges_of(_walk.walk6(words, 0, LAST6), LAST6)
     return ranges4, ranges6

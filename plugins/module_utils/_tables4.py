@@ -9,16 +9,19 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
 
+from ._lanes import as_number, low_halves, repeated
 from ._lines import LEAST_TOP, Lines, table_width
 
 
-def build4(words: list[int]) -> tuple[array[int], int]:
+def build4(words: Sequence[int]) -> tuple[array[int], int]:
     """Return the area (unpadded) and the top table's shift for start words, as _ranges has them."""
     width, cuts = table_width(words, 0, len(words), 32, LEAST_TOP)
     bits = 32 - width
-    mask = (1 << bits + 4) - 1
-    keys = array("I", [word & mask for word in words])
+    every = array("Q", words)
+    count = len(every)
+    keys = low_halves(as_number(every) & repeated((1 << bits + 4) - 1, 8, count), count)
     buckets = [words[cut] >> bits + 4 for cut in cuts[:-1]]
     lines = Lines()
     lines.table(keys, cuts, buckets, width, bits)

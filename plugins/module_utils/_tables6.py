@@ -16,6 +16,7 @@ from itertools import accumulate, chain, groupby, pairwise
 from typing import NamedTuple
 
 from ._errors import TooLarge
+from ._lanes import as_number, low_halves, repeated
 from ._lines import KEYS, LOW, NO_KEY, TABLE, WORDS, Lines, table_width
 
 BITS = 128
@@ -34,6 +35,8 @@ _KEY = (1 << LOW) - 1 << 4
 _WHOLE = frozenset((0, 5, 10))
 _EXACT = frozenset(range(16))
 _AT_ONCE = 1 << 16
+_LAST_HIGH = 48  # behind more bits an address has no 24 in its record's second half
+_IS_LITTLE = sys.byteorder == "little"
 
 
 def build6(words: list[int]) -> array[int]:
@@ -129,11 +132,12 @@ class _Builder:
     def _leaves(self, leaves: list[_Leaf], at: int) -> None:
         """Write lines of keys, which are the bits behind the first ones (at)."""
         words = list(chain.from_iterable(self._words[leaf.begin : leaf.end] for leaf in leaves))
-        keys = _keys(words, at)
+        records = _packed(words) if words and words[0] & 15 not in _WHOLE else b""
+        keys = _keys_of_hosts(records, at) or _keys(words, at)
         record = self._next_record()
         recorded = any(key & 3 == LOOK for key in keys)
         if recorded:
-            self._records += _packed(words)
+            self._records += records or _packed(words)
             self._recorded += [leaf.line for leaf in leaves]
         area = self.lines.area
         index = 0
@@ -143,7 +147,7 @@ class _Builder:
             area[place] = state * 5 + (record + index << 4 if recorded else 0)
             area[place + 1 : place + 1 + count] = keys[index : index + count]
             index += count
-        equal = [number for number, (a, b) in enumerate(pairwise(keys)) if a ^ b < 16]
+        equal = _equal(keys)
         if equal:
             ends = list(accumulate(leaf.end - leaf.begin for leaf in leaves))
             for number in sorted({bisect_right(ends, index) for index in equal}):
@@ -191,6 +195,33 @@ def _keys(words: list[int], at: int) -> array[int]:
             for word in words
         ],
     )
+
+
+def _keys_of_hosts(records: bytes, at: int) -> array[int] | None:
+    """Return the same by the records, all at once, if all of them are hosts of one kind.
+
+    None if they are not, or if the bits are not in the records' second halves.
+    """
+    count = len(records) // _RECORD_BYTES
+    flags = records[::_RECORD_BYTES]
+    if flags != flags[:1] * count or not (count and 8 <= at <= _LAST_HIGH and _IS_LITTLE):
+        return None
+    highs = as_number(memoryview(records).cast("Q")[1::2])
+    shift = _LAST_HIGH - at - 4
+    bits = highs >> shift if shift >= 0 else highs << -shift
+    said = flags[0] >> 4 & 12 | LOOK
+    return low_halves(bits & repeated(_KEY, 8, count) | repeated(said, 8, count), count)
+
+
+def _equal(keys: array[int]) -> list[int]:
+    """Return where the next key has the same bits."""
+    count = len(keys)
+    differ = as_number(keys) ^ as_number(keys[1:] + keys[:1])
+    lanes = array("I", (differ & repeated(_KEY, 4, count)).to_bytes(4 * count, sys.byteorder))
+    found = [-1]
+    for _number in range(lanes.count(0)):
+        found.append(lanes.index(0, found[-1] + 1))
+    return [index for index in found[1:] if index < count - 1]
 
 
 def _packed(words: list[int]) -> bytes:

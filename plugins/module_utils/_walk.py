@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from ._lines import INNER, LOW, NO_KEY, TABLE, WORDS
@@ -122,11 +122,21 @@ def _pair(words: memoryview, number: int) -> tuple[int, int]:
     return low, high
 
 
-def walk4(words: memoryview, shift: int) -> Iterator[int]:
-    """Yield the area's start words with whole addresses, as start_words gives them."""
-    for bucket in range(1 << 32 - shift):
-        for key in _keys4(words, bucket):
-            yield bucket << shift + 4 | key
+def walk4(words: memoryview, shift: int, first: int, last: int) -> Iterator[int]:
+    """Yield the start words of the addresses from first to last, as start_words gives them."""
+    for bucket in range(first >> shift, (last >> shift) + 1):
+        begin = bucket << shift
+        found = (begin << 4 | key for key in _keys4(words, bucket))
+        yield from _within(found, begin, (1 << shift) - 1, first, last)
+
+
+def _within(
+    found: Iterable[int], begin: int, host_part: int, first: int, last: int
+) -> Iterable[int]:
+    """Those of a prefix's start words whose addresses are not before the first or behind the last."""
+    if first <= begin and begin | host_part <= last:
+        return found
+    return (word for word in found if first <= word >> 4 <= last)
 
 
 def _keys4(words: memoryview, line: int) -> Iterator[int]:
@@ -149,28 +159,53 @@ def _keys(words: memoryview, place: int) -> list[int]:
     return [key for key in words[place + 1 : place + WORDS] if key < NO_KEY]
 
 
-def walk6(words: memoryview) -> Iterator[int]:
-    """Yield the area's start words with whole addresses, as start_words gives them."""
-    return _walk6(words, 0, 0, 0)
+def walk6(words: memoryview, first: int, last: int) -> Iterator[int]:
+    """Yield the start words of the addresses from first to last, as start_words gives them."""
+    return _Walk6(words, first, last).below(0, 0, 0)
 
 
-def _walk6(words: memoryview, line: int, prefix: int, at: int) -> Iterator[int]:
-    """Yield all starts below a line that addresses with a prefix of so many bits reach."""
-    place = line * WORDS
-    if words[place] & 7 == TABLE:
-        table = _table6(words, line)
-        prefix = prefix << table.skipped | table.prefix
+class _Walk6:
+    """From the first address to the last."""
+
+    def __init__(self, words: memoryview, first: int, last: int) -> None:
+        self._words = words
+        self._pairs = words.cast("B").cast("Q")
+        self._first = first
+        self._last = last
+
+    def below(self, line: int, prefix: int, at: int) -> Iterator[int]:
+        """All starts below a line that addresses with a prefix of so many bits reach."""
+        begin = prefix << BITS - at
+        if self._words[line * WORDS] & 7 != TABLE:
+            found = self._leaf(line, begin, at)
+            yield from _within(found, begin, (1 << BITS - at) - 1, self._first, self._last)
+            return
+        table = _table6(self._words, line)
+        begin |= table.prefix << BITS - at - table.skipped
         at += table.skipped + table.width
-        for number in range(1 << table.width):
-            yield from _walk6(words, table.first + number, prefix << table.width | number, at)
-        return
-    top = prefix << BITS - at
-    for number, key in enumerate(_keys(words, place), words[place] >> 4):
-        begin = top >> LOW << LOW if at > BITS - LOW else top
-        begin |= key >> 4 << _rest(at)
-        if key & 3 != LOOK:
-            yield begin << 4 | key & 15
-            continue
-        for record in _records(words, number):
-            address = begin >> BITS - 8 << BITS - 8 | record.rest
-            yield address << 4 | record.after << 2 | record.verdict
+        low = max(0, self._first - begin >> BITS - at)
+        high = min((1 << table.width) - 1, self._last - begin >> BITS - at)
+        prefix = begin >> BITS - at
+        for number in range(low, high + 1):
+            yield from self.below(table.first + number, prefix | number, at)
+
+    def _leaf(self, line: int, begin: int, at: int) -> list[int]:
+        """A leaf's starts; begin: the first address that reaches it."""
+        place = line * WORDS
+        begin = begin >> LOW << LOW if at > BITS - LOW else begin
+        rest = _rest(at)
+        pairs = self._pairs
+        found = []
+        for number, key in enumerate(_keys(self._words, place), self._words[place] >> 4):
+            start = begin | key >> 4 << rest
+            if key & 3 != LOOK:
+                found.append(start << 4 | key & 15)
+                continue
+            top = start >> BITS - 8 << BITS - 4
+            low = pairs[2 * number]
+            if low & MANY:
+                records = _records(self._words, number)
+                found += [top | r.rest << 4 | r.after << 2 | r.verdict for r in records]
+            else:
+                found.append(top | pairs[2 * number + 1] << 60 | low >> 4)
+        return found

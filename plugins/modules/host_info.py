@@ -22,11 +22,12 @@ options:
   gather_subset:
     description:
       - What to return. Each subset is a return value of the same name.
-      - V(bans), V(protected) and V(entries) can be long.
+      - V(bans) and V(protected) can be long. V(entries) and V(ranges) are as long as the lists, some 40 MB for a million
+        IPv6 addresses.
       - V(all) stands for all subsets.
     type: list
     elements: str
-    choices: [all, bans, change, counters, entries, interfaces, lists, panic, policy, protected, version]
+    choices: [all, bans, change, counters, entries, interfaces, lists, panic, policy, protected, ranges, version]
     default: [change, counters, interfaces, lists, panic, policy]
 seealso:
   - module: packetwatch.xdp.access_lists
@@ -190,26 +191,22 @@ protected:
   type: dict
   sample: {"192.0.2.1": "own address", "192.0.2.254": "gateway"}
 entries:
-  description: All declared entries.
+  description:
+    - All declared entries, V(allow) and V(deny), by name of the list.
+    - The text of the list's file, an entry a line, with its expiry and its comment. Text, because a million of anything else
+      would take Ansible minutes.
   returned: if O(gather_subset) has it
-  type: list
-  elements: dict
-  contains:
-    prefix:
-      description: The address or prefix.
-      type: str
-    kind:
-      description: V(allow) or V(deny).
-      type: str
-    owner:
-      description: Name of the list.
-      type: str
-    expires:
-      description: When it ends. V(none) if never.
-      type: str
-    comment:
-      description: What was written about it.
-      type: str
+  type: dict
+  sample: {"allow": {}, "deny": {"ansible": "198.51.100.0/24 # scanners\n"}}
+ranges:
+  description:
+    - What the tables in the kernel allow and deny, read back from there.
+    - A text for V(allow) and one for V(deny), with a line for each range, an address, or the first and the last one with a
+      hyphen between. IPv4 comes first, and addresses ascend.
+    - Addresses that are allowed are not in the ranges that are denied.
+  returned: if O(gather_subset) has it
+  type: dict
+  sample: {"allow": "198.51.100.7\n", "deny": "198.51.100.0-198.51.100.6\n198.51.100.8-198.51.100.255\n"}
 """
 
 import typing as t
@@ -233,6 +230,7 @@ SUBSETS = [
     "panic",
     "policy",
     "protected",
+    "ranges",
     "version",
 ]
 

@@ -57,13 +57,14 @@ class Ours:
         if not library.exists():
             library.symlink_to(ROOT / "plugins" / "module_utils")
 
-    def case(self, *texts: Path) -> Case:
-        """Seconds to make the next of these lists live."""
+    def case(self, what: str, *texts: Path) -> Case:
+        """Seconds to do that (`apply.py` knows what) with the next of these lists."""
         turns = itertools.cycle(texts)
         script = str(Path(__file__).with_name("apply.py"))
 
         def case() -> float:
-            argv = [PYTHON, script, str(self._folder), str(next(turns)), *self._site.paths]
+            text = str(next(turns))
+            argv = [PYTHON, script, str(self._folder), what, text, *self._site.paths]
             with self._site.wire.host.entered():
                 return cpu_seconds(argv)
 
@@ -121,8 +122,10 @@ def add_loading(loading: Loading) -> None:
     }
     for name, lines in kinds.items():
         ours = Ours(loading.place)
-        loading.seconds[f"load {name}"] = ours.case(*loading.lists(name.replace(" ", ""), lines))
+        texts = loading.lists(name.replace(" ", ""), lines)
+        loading.seconds[f"load {name}"] = ours.case("change", *texts)
 
+    add_unchanged(loading, texts[0])
     four = loading.file("ipset4", ipset_text("bench4", one))
     six_ = loading.file("ipset6", ipset_text("bench6", six[0], "inet6"))
     both = ipset_text("bench4", one[:half]) + ipset_text("bench6", six[0][:half], "inet6")
@@ -137,6 +140,14 @@ def add_loading(loading: Loading) -> None:
     loading.seconds["load IPv4, nft"] = loading.rival(("nft", "-f", "-"), nft, undo)
     image_case(loading, one)
     loading.memory["kernel memory, ipset 1M"] = lambda: loading_memory(loading.wire, four)
+
+
+def add_unchanged(loading: Loading, text: Path) -> None:
+    """A host that has this list already."""
+    ours = Ours(loading.place)
+    ours.case("change", text)()
+    loading.seconds["nothing to load"] = ours.case("keep", text)
+    loading.seconds["tell everything"] = ours.case("tell", text)
 
 
 def image_case(loading: Loading, hosts: list[str]) -> None:

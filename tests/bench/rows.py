@@ -134,6 +134,8 @@ ROWS = (
         0.5,
         unit="s",
     ),
+    Row("1M, half IPv6, unchanged : 1 s", Value("nothing to load"), 1.0, 1.0, unit="s"),
+    Row("host_info, all of 1M : 2 s", Value("tell everything"), 2.0, 1.0, unit="s"),
     Row(
         "SYNs/s : bcc perf buffer",
         Value("SYNs, detection on"),

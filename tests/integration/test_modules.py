@@ -176,7 +176,8 @@ def test_host_info(host: ModuleHost) -> None:
     assert facts["lists"]["deny"] == {"ansible": 1}
     assert facts["policy"]["default"]["scan_ports"] == 5
     assert facts["protected"][HOST] == "own address"
-    assert [entry["prefix"] for entry in facts["entries"]] == ["198.51.100.0/24"]
+    assert facts["entries"]["deny"] == {"ansible": "198.51.100.0/24\n"}
+    assert facts["ranges"] == {"allow": "", "deny": "198.51.100.0-198.51.100.255\n"}
     assert facts["changed"] is False
 
 

@@ -39,7 +39,7 @@ from packetwatch_core._store import State, Store
 pytest_plugins = ("kernel.site_fixtures",)
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="loads programs")
 
-ALL = {"interfaces", "lists", "policy", "entries", "counters", "bans", "protected"}
+ALL = {"interfaces", "lists", "policy", "entries", "counters", "bans", "protected", "ranges"}
 
 
 def in_seconds(seconds: float) -> str:
@@ -194,7 +194,9 @@ def test_info_where_nothing_is_loaded(site: Site) -> None:
         "allow": {},
         "deny": {},
     }
-    assert found["bans"] == found["entries"] == []
+    assert found["bans"] == []
+    assert found["entries"] == {"allow": {}, "deny": {}}
+    assert found["ranges"] == {"allow": "", "deny": ""}
     assert not Path(site.paths.bpffs).exists()
 
 
@@ -219,12 +221,13 @@ def test_info_of_a_filter_at_work(filtered: Site) -> None:
     assert list(found["lists"]["declared"]) == ["ansible"]
     assert found["policy"]["pw0"]["scan_ports"] == 7
     assert found["policy"]["default"]["scan_ports"] == 5
-    assert found["entries"][1] == {
-        "prefix": DENIED,
-        "kind": "deny",
-        "owner": "ansible",
-        "expires": None,
-        "comment": "scanner",
+    assert found["entries"] == {
+        "allow": {"ansible": "198.51.100.8"},
+        "deny": {"ansible": f"{DENIED} # scanner\n198.51.100.0/28"},
+    }
+    assert found["ranges"] == {
+        "allow": "198.51.100.8\n",
+        "deny": "198.51.100.0-198.51.100.7\n198.51.100.9-198.51.100.15\n",
     }
     assert found["counters"]["packets"]["drop"]["deny"]["ipv4"] == 5
     assert [ban["source"] for ban in found["bans"]] == ["203.0.113.77"]

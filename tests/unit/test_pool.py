@@ -64,5 +64,6 @@ def test_equal_numbers_stay_as_many(packing: Packing, bits: int, count: int) -> 
 
 def test_pools_are_united() -> None:
     one, other = filled(IPV4, list(range(9000, 0, -1)), 500), filled(IPV4, [3, 2], 1)
-    one.extend(other)
+    one.unite(other)
+    one.unite(Pool(IPV4))
     assert one.sorted() == sorted([*range(1, 9001), 2, 3])

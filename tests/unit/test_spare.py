@@ -32,7 +32,7 @@ from packetwatch_core._spare import (
     write_note,
 )
 from packetwatch_core._store import State
-from packetwatch_core._tables import lookup4, lookup6
+from packetwatch_core._tables import lookup
 
 SPARED: Spared = {
     parse_prefix("45.1.2.0/24"): "connected",
@@ -108,9 +108,9 @@ def test_the_tables_go_without_them_and_the_counts_too() -> None:
     text = "45.1.2.7\n45.7.7.7\n2a01:4f8:1::7\n2a01:4f8:2::7\n"
     lists = compile_lists(State(deny={"feed-x": text}), SPARED)
     tables = lists.areas.tables()
-    verdicts = [lookup4(tables, parse_prefix(item).value) for item in ("45.1.2.7", "45.7.7.7")]
+    verdicts = [lookup(tables, 4, parse_prefix(item).value) for item in ("45.1.2.7", "45.7.7.7")]
     verdicts += [
-        lookup6(tables, parse_prefix(item).value) for item in ("2a01:4f8:1::7", "2a01:4f8:2::7")
+        lookup(tables, 6, parse_prefix(item).value) for item in ("2a01:4f8:1::7", "2a01:4f8:2::7")
     ]
     assert verdicts == [0, 2, 0, 2]
     assert (lists.counts["deny"], lists.counts["left_out"]) == (2, 2)

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import pairwise
 from random import Random
 
 import pytest
@@ -24,19 +25,19 @@ from packetwatch_core._ranges import (
     Ranges,
     Spans,
     compile_ranges,
+    runs,
 )
 from packetwatch_core._tables import (
     PAGE_SIZE,
     Tables,
     compile_tables,
-    lookup4,
-    lookup6,
+    lookup,
     read_ranges,
+    verdicts,
 )
 
 NOTHING = Ranges(Spans([], []), Spans([], []))
 LAST = {4: LAST4, 6: LAST6}
-LOOKUP = {4: lookup4, 6: lookup6}
 FAMILIES = pytest.mark.parametrize("family", [4, 6])
 
 
@@ -94,12 +95,14 @@ def check(family: int, allow: list[Prefix], deny: list[Prefix], random: Random) 
         for item in (allow + deny)[:50]
         for _number in range(2)
     }
-    lookup = LOOKUP[family]
     wrong = [
-        address for address in addresses if lookup(tables, address) != verdict(allow, deny, address)
+        address
+        for address in addresses
+        if lookup(tables, family, address) != verdict(allow, deny, address)
     ]
     assert wrong == []
     check_read_back(tables, allow, deny)
+    check_parts(tables, family, sorted(addresses), random)
     return tables
 
 
@@ -112,15 +115,25 @@ def check_read_back(tables: Tables, allow: Iterable[Prefix], deny: Iterable[Pref
     assert (tables.ranges4, tables.ranges6) == (expected4.total, expected6.total)
 
 
+def check_parts(tables: Tables, family: int, addresses: list[int], random: Random) -> None:
+    """What holds in some part of the address space is what its ranges say."""
+    run = [*runs(read_ranges(tables)[family == 6], LAST[family]), (LAST[family] + 1, NONE)]
+    for _part in range(5):
+        first, last = sorted(random.choices(addresses, k=2))
+        expected = {
+            verdict for (begin, verdict), (end, _) in pairwise(run) if begin <= last and first < end
+        }
+        assert verdicts(tables, family, first, last) == expected
+
+
 def hosts_only(tables: Tables, family: int, values: list[int]) -> None:
     """Hold tables of denied hosts against a set."""
     listed = set(values)
-    lookup = LOOKUP[family]
     for value in values:
-        assert lookup(tables, value) == DENY
+        assert lookup(tables, family, value) == DENY
         for beside in (value - 1, value + 1):
             if 0 <= beside <= LAST[family]:
-                assert (lookup(tables, beside) == DENY) == (beside in listed)
+                assert (lookup(tables, family, beside) == DENY) == (beside in listed)
     check_read_back(tables, [], [host(family, value) for value in values])
 
 
@@ -128,7 +141,7 @@ def test_no_entries_have_no_areas() -> None:
     tables = build([], [])
     assert tables == Tables()
     assert tables.pages == 0
-    assert lookup4(tables, 1) == lookup6(tables, 1) == NONE
+    assert lookup(tables, 4, 1) == lookup(tables, 6, 1) == NONE
     assert read_ranges(tables) == (NOTHING, NOTHING)
 
 
@@ -179,7 +192,7 @@ def test_first_and_last_address(family: int) -> None:
 def test_four_allowed_quarters_beat_the_denied_half_around_two_of_them(family: int) -> None:
     quarters = [block(family, part << (BITS[family] - 10), 10) for part in range(4)]
     tables = check(family, quarters, [block(family, 0, 9)], Random(5))
-    assert LOOKUP[family](tables, 0) == ALLOW
+    assert lookup(tables, family, 0) == ALLOW
 
 
 @FAMILIES
@@ -326,7 +339,7 @@ def test_a_million_random_ipv4_hosts_are_one_line_away_and_take_nine_bytes_each(
     assert len(tables.v4) < 9_000_000
     shape = Shape4(tables)
     assert sum(depth == 1 for depth in shape.depths) > 0.95 * len(shape.depths)
-    assert {lookup4(tables, value) for value in values[:3000]} == {DENY}
+    assert {lookup(tables, 4, value) for value in values[:3000]} == {DENY}
 
 
 def test_crowds_in_one_8_get_tables_of_their_own() -> None:
@@ -374,8 +387,8 @@ def test_a_million_random_ipv6_hosts_are_two_lines_away_and_take_26_bytes_each()
     assert len(tables.v6) < 26_000_000
     shape = Shape6(tables)
     assert sum(depth == 2 for depth in shape.depths) > 0.95 * len(shape.depths)
-    assert {lookup6(tables, value) for value in values[:3000]} == {DENY}
-    assert {lookup6(tables, value ^ 1) for value in values[:3000]} == {NONE}
+    assert {lookup(tables, 6, value) for value in values[:3000]} == {DENY}
+    assert {lookup(tables, 6, value ^ 1) for value in values[:3000]} == {NONE}
 
 
 def test_neighbouring_64_with_different_verdicts() -> None:
@@ -409,10 +422,10 @@ def test_hosts_beside_a_crowded_64_within_a_denied_net() -> None:
     tables = build(allow, deny)
     Shape6(tables)
     for item in random.sample(allow, 500):
-        assert lookup6(tables, item.value) == ALLOW
-        assert lookup6(tables, item.value ^ 1) == verdict(allow, deny, item.value ^ 1)
+        assert lookup(tables, 6, item.value) == ALLOW
+        assert lookup(tables, 6, item.value ^ 1) == verdict(allow, deny, item.value ^ 1)
     for border in edges(deny, LAST6):
-        assert lookup6(tables, border) == verdict(allow, deny, border)
+        assert lookup(tables, 6, border) == verdict(allow, deny, border)
     check_read_back(tables, allow, deny)
 
 
@@ -444,8 +457,8 @@ def test_clusters_as_deep_as_the_format_goes() -> None:
     Shape6(tables)
     listed = set(values)
     for value in random.sample(values, 3000):
-        assert lookup6(tables, value) == DENY
-        assert (lookup6(tables, value ^ 1) == DENY) == (value ^ 1 in listed)
+        assert lookup(tables, 6, value) == DENY
+        assert (lookup(tables, 6, value ^ 1) == DENY) == (value ^ 1 in listed)
     check_read_back(tables, [], [host(6, value) for value in values])
 
 
@@ -467,7 +480,7 @@ def test_crowds_of_64_nested_in_each_other(step: int) -> None:
     tables = build([], [block(6, value, 64) for value in values])
     Shape6(tables)
     for value in random.sample(sorted(values), 500):
-        assert lookup6(tables, value) == lookup6(tables, value + 1) == DENY
+        assert lookup(tables, 6, value) == lookup(tables, 6, value + 1) == DENY
     check_read_back(tables, [], [block(6, value, 64) for value in values])
 
 

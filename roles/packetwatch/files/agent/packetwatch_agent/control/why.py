@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import bisect
 import time
 import typing as t
 
@@ -14,9 +13,9 @@ from packetwatch_core._address import Prefix, format_prefix, parse_prefix
 from packetwatch_core._clock import clock_synchronised
 from packetwatch_core._entries import Entry, expires_at, parse_line
 from packetwatch_core._errors import InvalidInput
-from packetwatch_core._ranges import ALLOW, DENY, Ranges, Spans
+from packetwatch_core._ranges import ALLOW, DENY, NONE
 from packetwatch_core._spare import NOTHING, is_left_out
-from packetwatch_core._tables import Tables, lookup4, lookup6, read_ranges
+from packetwatch_core._tables import Tables, verdicts
 
 from . import wire
 
@@ -25,7 +24,7 @@ if t.TYPE_CHECKING:
     from packetwatch_core._store import State
 
 _SHOWN = 50
-_VERDICTS = {ALLOW: "allow", DENY: "deny"}
+_VERDICTS = {NONE: "none", ALLOW: "allow", DENY: "deny"}
 
 Fields = dict[str, t.Any]
 
@@ -100,23 +99,8 @@ def _fields(kind: str, owner: str, entry: Entry, in_force: bool) -> Fields:
 
 def live(tables: Tables, prefix: Prefix) -> str:
     """What the tables in the kernel say: allow, deny, none; mixed for a network of several."""
-    if prefix.is_host:
-        look = lookup4 if prefix.family == 4 else lookup6
-        return _VERDICTS.get(look(tables, prefix.value), "none")
-    ranges: Ranges = read_ranges(tables)[prefix.family == 6]
-    parts = {"allow": _share(ranges.allow, prefix), "deny": _share(ranges.deny, prefix)}
-    for verdict, share in parts.items():
-        if share == "all":
-            return verdict
-    return "none" if set(parts.values()) == {"none"} else "mixed"
-
-
-def _share(spans: Spans, prefix: Prefix) -> str:
-    """Whether spans hold all of a prefix, some of it or none."""
-    at = bisect.bisect_right(spans.starts, prefix.last) - 1
-    if at < 0 or spans.ends[at] < prefix.value:
-        return "none"
-    return "all" if spans.starts[at] <= prefix.value and prefix.last <= spans.ends[at] else "part"
+    found = verdicts(tables, prefix.family, prefix.value, prefix.last)
+    return _VERDICTS[found.pop()] if len(found) == 1 else "mixed"
 
 
 def explain(
