@@ -223,7 +223,7 @@ COUNTERS = Layout(
     ("events_lost", "Q"),
 )
 # struct pw_scratch is the program's own; user space only makes room for it.
-SCRATCH_SIZE = 8976
+SCRATCH_SIZE = 9488
 LAYOUTS = (
     HEADER,
     POLICY,

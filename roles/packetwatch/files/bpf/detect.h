@@ -55,15 +55,47 @@ static __always_inline int pw_served(struct xdp_md *context, struct pw_header *h
 	return last && (__s64)(now - last) < (__s64)policy->grace_ns;
 }
 
+/* What was found out about a port of ours within this tick of the clock, 4 ms as a rule: in a flood
+ * nobody looks again for each packet. */
+static __always_inline struct pw_closed *pw_closed_at(struct pw_scratch *scratch)
+{
+	return &scratch->closed[scratch->packet.dport % PW_CLOSED];
+}
+
+static __always_inline int pw_is_closed(struct pw_closed *known, struct pw_scratch *scratch)
+{
+	struct pw_packet *packet = &scratch->packet;
+	return known->when == scratch->now && known->port == packet->dport &&
+	       known->ifindex == packet->ifindex &&
+	       known->daddr.word[3] == packet->daddr.word[3] &&
+	       known->daddr.word[2] == packet->daddr.word[2] &&
+	       known->daddr.word[1] == packet->daddr.word[1] &&
+	       known->daddr.word[0] == packet->daddr.word[0];
+}
+
 /* Does this packet count towards a scan? With `closed`, not while services may still start. */
 static __always_inline int pw_counts(struct xdp_md *context, struct pw_header *header,
-				     struct pw_policy *policy, struct pw_packet *packet, __u64 now)
+				     struct pw_policy *policy, struct pw_scratch *scratch)
 {
+	struct pw_packet *packet = &scratch->packet;
 	if (policy->counts == PW_COUNTS_ANY)
 		return 1;
-	if (now < policy->grace_ns || !local_get(&packet->daddr))
+	if (scratch->now < policy->grace_ns)
 		return 0;
-	return !packet->ports_known || !pw_served(context, header, policy, packet, now);
+	struct pw_closed *known = pw_closed_at(scratch);
+	if (packet->ports_known && pw_is_closed(known, scratch))
+		return 1;
+	if (!local_get(&packet->daddr))
+		return 0;
+	if (!packet->ports_known)
+		return 1;
+	if (pw_served(context, header, policy, packet, scratch->now))
+		return 0;
+	known->when = scratch->now;
+	known->daddr = packet->daddr;
+	known->ifindex = packet->ifindex;
+	known->port = packet->dport;
+	return 1;
 }
 
 /* Put the port into the window: into its own slot, else into one that is free or stale. False if

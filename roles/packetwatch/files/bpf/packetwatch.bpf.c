@@ -68,7 +68,7 @@ static __always_inline __u32 pw_connection(struct xdp_md *context, struct pw_hea
 		counters->connections[packet->family == PW_IPV4 ? PW_IPV4 : PW_IPV6]++;
 		pw_log_connection(header, policy, shared, counters, packet, scratch->now);
 	}
-	if (!pw_counts(context, header, policy, packet, scratch->now))
+	if (!pw_counts(context, header, policy, scratch))
 		return packet->passed;
 
 	pw_source_of(packet, &scratch->source);

@@ -32,6 +32,16 @@ struct pw_packet {
 	struct pw_addr daddr;
 };
 
+#define PW_CLOSED 16
+
+/* A port of ours that nobody served at that time. */
+struct pw_closed {
+	__u64 when;
+	struct pw_addr daddr;
+	__u32 ifindex;
+	__u32 port;
+};
+
 /* Per-CPU working memory. What was parsed and what steers loops lives here, not in registers or on
  * the stack: the verifier takes what it reads back for unknown and does not follow every value and
  * every path that led to it (tens of thousands of instructions instead of more than a million). */
@@ -46,6 +56,7 @@ struct pw_scratch {
 	__u16 ports[PW_TRACK_SLOTS]; /* the first `distinct` are those of the scan found last */
 	__u64 seen[1024]; /* one bit a port; all zero between packets */
 	volatile __u64 hash;
+	struct pw_closed closed[PW_CLOSED];
 	struct pw_track first; /* all zero but the slots up to PW_FIRST_WAYS */
 };
 
