@@ -156,7 +156,7 @@ def format_ranges(families: t.Iterable[Ranges]) -> dict[str, str]:
             for index, end in zip(wide, write([spans.ends[index] for index in wide])):
                 found[index] += f"-{end}"
             lines[kind] += found
-    return {kind: "".join(f"{line}\n" for line in found) for kind, found in lines.items()}
+    return {kind: "\n".join([*found, ""]) for kind, found in lines.items()}
 
 
 def _texts4(addresses: list[int]) -> list[str]:

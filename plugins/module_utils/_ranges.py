@@ -295,6 +295,11 @@ def ranges_of(words: Iterable[int], last: int) -> Ranges:
     state = NONE
     for word in words:
         address = word >> 4
+        if not state and word & 15 in (ALLOW, DENY):
+            # A single address, as most are in long lists.
+            found[word & 3].starts.append(address)
+            found[word & 3].ends.append(address)
+            continue
         verdict = word & 3
         after = word >> 2 & 3
         if verdict != state:

@@ -8,7 +8,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from itertools import chain
 from typing import NamedTuple
 
 from ._lines import INNER, LOW, NO_KEY, TABLE, WORDS
@@ -124,23 +125,22 @@ def _pair(words: memoryview, number: int) -> tuple[int, int]:
 
 def walk4(words: memoryview, shift: int, first: int, last: int) -> Iterator[int]:
     """Yield the start words of the addresses from first to last, as start_words gives them."""
-    for bucket in range(first >> shift, (last >> shift) + 1):
-        begin = bucket << shift
-        found = (begin << 4 | key for key in _keys4(words, bucket))
-        yield from _within(found, begin, (1 << shift) - 1, first, last)
+    return chain.from_iterable(
+        _within(keys, bucket << shift, (1 << shift) - 1, first, last)
+        for bucket in range(first >> shift, (last >> shift) + 1)
+        for keys in _leaves4(words, bucket, bucket << shift + 4)
+    )
 
 
-def _within(
-    found: Iterable[int], begin: int, host_part: int, first: int, last: int
-) -> Iterable[int]:
+def _within(found: list[int], begin: int, host_part: int, first: int, last: int) -> list[int]:
     """Those of a prefix's start words whose addresses are not before the first or behind the last."""
     if first <= begin and begin | host_part <= last:
         return found
-    return (word for word in found if first <= word >> 4 <= last)
+    return [word for word in found if first <= word >> 4 <= last]
 
 
-def _keys4(words: memoryview, line: int) -> Iterator[int]:
-    """Yield all keys below a line."""
+def _leaves4(words: memoryview, line: int, top: int) -> Iterator[list[int]]:
+    """Yield the start words of each leaf below a line; top: what they have in common."""
     place = line * WORDS
     head = words[place]
     if head & 7 == TABLE:
@@ -148,10 +148,10 @@ def _keys4(words: memoryview, line: int) -> Iterator[int]:
     elif head & 7 == INNER:
         below = range(len(_keys(words, place)) + 1)
     else:
-        yield from _keys(words, place)
+        yield [top | key for key in words[place + 1 : place + WORDS] if key < NO_KEY]
         return
     for number in below:
-        yield from _keys4(words, (head >> 4) + number)
+        yield from _leaves4(words, (head >> 4) + number, top)
 
 
 def _keys(words: memoryview, place: int) -> list[int]:
@@ -161,7 +161,7 @@ def _keys(words: memoryview, place: int) -> list[int]:
 
 def walk6(words: memoryview, first: int, last: int) -> Iterator[int]:
     """Yield the start words of the addresses from first to last, as start_words gives them."""
-    return _Walk6(words, first, last).below(0, 0, 0)
+    return chain.from_iterable(_Walk6(words, first, last).below(0, 0, 0))
 
 
 class _Walk6:
@@ -173,12 +173,12 @@ class _Walk6:
         self._first = first
         self._last = last
 
-    def below(self, line: int, prefix: int, at: int) -> Iterator[int]:
-        """All starts below a line that addresses with a prefix of so many bits reach."""
+    def below(self, line: int, prefix: int, at: int) -> Iterator[list[int]]:
+        """The starts of each leaf below a line that addresses with a prefix of so many bits reach."""
         begin = prefix << BITS - at
         if self._words[line * WORDS] & 7 != TABLE:
             found = self._leaf(line, begin, at)
-            yield from _within(found, begin, (1 << BITS - at) - 1, self._first, self._last)
+            yield _within(found, begin, (1 << BITS - at) - 1, self._first, self._last)
             return
         table = _table6(self._words, line)
         begin |= table.prefix << BITS - at - table.skipped
