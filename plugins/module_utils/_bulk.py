@@ -92,7 +92,10 @@ def _read_piece(piece: str, clock: _Clock) -> Prefixes:
         for line in [line for line in lines if _BLANK.search(line)]:
             _read_words(line.split(), found, clock)
         lines = [line for line in lines if not _BLANK.search(line)]
-    lines = [line for line in lines if line]
+    if lines and not lines[-1]:
+        del lines[-1]  # what is behind the last line's end
+    if "" in lines:
+        lines = [line for line in lines if line]
     found.entries += len(lines)
     if ":" in piece:
         wide = [line for line in lines if ":" in line]

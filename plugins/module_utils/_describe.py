@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import re
 import socket
 import typing as t
 from operator import ne
@@ -27,6 +28,7 @@ if t.TYPE_CHECKING:
 _LINES = 200
 # Addresses of what is given to one network, as a rule.
 _NETWORK = 1 << 64
+_LINE = re.compile("[^\n]+")
 # What may make a line that holds no entry, or end a line.
 _ODD = (
     "#",
@@ -64,6 +66,11 @@ def count_entries(text: str) -> int:
         # Every line is one, as in most long lists.
         return text.count("\n") + (text[-1:] not in ("", "\n"))
     return sum(1 for line in text.splitlines() if line.partition("#")[0].strip())
+
+
+def has_entries(text: str) -> bool:
+    """Whether a list holds an entry."""
+    return any(line[0].partition("#")[0].strip() for line in _LINE.finditer(text))
 
 
 def count_lists(state: State) -> dict[str, int]:

@@ -13,7 +13,7 @@ import time
 import typing as t
 
 from ._bulk import read_prefixes
-from ._describe import count_entries
+from ._describe import count_entries, has_entries
 from ._entries import (
     BYTE_ORDER_MARK,
     Entry,
@@ -67,10 +67,10 @@ def set_lists(name: str, texts: t.Mapping[str, str], allow_empty: bool) -> Edit:
     def edit(state: State) -> State:
         lists = {kind: dict(getattr(state, kind)) for kind in texts}
         for kind, text in texts.items():
-            before = count_entries(lists[kind].get(name, ""))
-            if before and not count_entries(text) and not allow_empty:
+            former = lists[kind].get(name, "")
+            if not allow_empty and has_entries(former) and not has_entries(text):
                 raise InvalidInput(
-                    f"the {kind} list {name!r} would lose all its entries ({before}); "
+                    f"the {kind} list {name!r} would lose all its entries ({count_entries(former)}); "
                     "if that is what you want, set allow_empty to true"
                 )
             lists[kind][name] = text

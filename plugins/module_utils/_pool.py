@@ -19,7 +19,9 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import repeat
 from operator import itemgetter
 from struct import iter_unpack
-from typing import NamedTuple
+from typing import NamedTuple, cast
+
+_number = cast(Callable[[bytes, str], int], int.from_bytes)
 
 
 class Packing(NamedTuple):
@@ -49,7 +51,7 @@ def _pack6(numbers: Iterable[int]) -> bytes:
 
 
 def _unpack6(data: bytes) -> list[int]:
-    return list(map(int.from_bytes, map(itemgetter(0), iter_unpack("16s", data)), repeat("big")))
+    return list(map(_number, map(itemgetter(0), iter_unpack("16s", data)), repeat("big")))
 
 
 IPV4 = Packing(4, _pack4, _unpack4)

@@ -209,10 +209,8 @@ def _without(numbers: list[int], indexes: list[int]) -> list[int]:
     return found
 
 
-def _merged(parts: list[MutableSequence[int]]) -> MutableSequence[int]:
-    """Return the numbers of sorted lists, sorted; that is what list.sort is best at."""
-    if len(parts) == 1:
-        return parts[0]
+def _merged(parts: Iterable[Iterable[int]]) -> list[int]:
+    """Return the numbers of sorted sequences, sorted; that is what list.sort is best at."""
     numbers = list(chain.from_iterable(parts))
     numbers.sort()
     return numbers
@@ -274,7 +272,8 @@ def start_words(ranges: Ranges, last: int) -> MutableSequence[int]:
             for index in wide:
                 own[index] |= spread
             parts.append([(ends[index] + 1) << 4 for index in wide if ends[index] != last])
-    words = _merged([part for part in parts if part])
+    parts = [part for part in parts if part]
+    words = parts[0] if len(parts) == 1 else _merged(parts)
     if ranges.allow.starts and ranges.deny.starts:
         # Where allow and deny touch, the end of the one gives way to the start of the other.
         words = [word for word, later in pairwise((*words, -1)) if word >> 4 != later >> 4]

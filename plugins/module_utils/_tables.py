@@ -90,9 +90,7 @@ def _compile6(allow: Blocks, deny: Blocks) -> tuple[bytes, int]:
     total = ranges.total
     words = start_words(ranges, LAST6)
     del ranges  # what is large goes as soon as it has served
-    area = _tables6.build6(words)
-    del words
-    return _padded(area), total
+    return _padded(_tables6.build6(words)), total
 
 
 def _padded(area: array[int]) -> bytes:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 from array import array
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import MutableSequence, Sequence
 from itertools import accumulate, chain, groupby, pairwise
 from typing import NamedTuple
 
@@ -39,10 +39,14 @@ _LAST_HIGH = 48  # behind more bits an address has no 24 in its record's second 
 _IS_LITTLE = sys.byteorder == "little"
 
 
-def build6(words: list[int]) -> array[int]:
-    """Return the area (unpadded) for start words, as _ranges has them. Lookups begin with line 0."""
+def build6(words: MutableSequence[int]) -> array[int]:
+    """Return the area (unpadded) for start words, as _ranges has them. Lookups begin with line 0.
+
+    The words are used up: a million of them take more memory than the area.
+    """
     builder = _Builder(words)
     builder.fill(builder.lines.reserve(1))
+    words.clear()
     return builder.area()
 
 
@@ -58,7 +62,7 @@ class _Leaf(NamedTuple):
 class _Builder:
     """Writes lines, and records that come to lie behind all of them."""
 
-    def __init__(self, words: list[int]) -> None:
+    def __init__(self, words: Sequence[int]) -> None:
         self.lines = Lines()
         self._words = words
         self._records = bytearray()
@@ -132,13 +136,18 @@ class _Builder:
     def _leaves(self, leaves: list[_Leaf], at: int) -> None:
         """Write lines of keys, which are the bits behind the first ones (at)."""
         words = list(chain.from_iterable(self._words[leaf.begin : leaf.end] for leaf in leaves))
-        records = _packed(words) if words and words[0] & 15 not in _WHOLE else b""
-        keys = _keys_of_hosts(records, at) or _keys(words, at)
         record = self._next_record()
+        if words and words[0] & 15 not in _WHOLE:
+            _pack(self._records, words)
+        keys = _keys_of_hosts(memoryview(self._records)[record * _RECORD_BYTES :], at)
+        keys = keys or _keys(words, at)
         recorded = any(key & 3 == LOOK for key in keys)
-        if recorded:
-            self._records += records or _packed(words)
+        if not recorded:
+            del self._records[record * _RECORD_BYTES :]
+        else:
             self._recorded += [leaf.line for leaf in leaves]
+            if record == self._next_record():
+                _pack(self._records, words)
         area = self.lines.area
         index = 0
         for line, begin, end, state in leaves:
@@ -164,15 +173,16 @@ class _Builder:
         base = self._next_record() + sum(len(group) for group in groups if len(group) > 1)
         joined, links = [], bytearray()
         for number, group in enumerate(groups):
-            own = _packed([words[index] for index in group])
+            own = [words[index] for index in group]
             key = keys[group[-1]]
             if len(group) > 1:
                 back = base + number - self._next_record()
-                self._records += own
-                own = (back << 64 | len(group) << 8 | MANY).to_bytes(_RECORD_BYTES, "little")
+                _pack(self._records, own)
+                links += (back << 64 | len(group) << 8 | MANY).to_bytes(_RECORD_BYTES, "little")
                 key = key & ~3 | LOOK
+            else:
+                _pack(links, own)
             joined.append(key)
-            links += own
         self._records += links
         place = line * WORDS
         area = self.lines.area
@@ -197,41 +207,50 @@ def _keys(words: list[int], at: int) -> array[int]:
     )
 
 
-def _keys_of_hosts(records: bytes, at: int) -> array[int] | None:
-    """Return the same by the records, all at once, if all of them are hosts of one kind.
+def _keys_of_hosts(records: memoryview, at: int) -> array[int]:
+    """Return the same by the records, if all of them are hosts of one kind.
 
-    None if they are not, or if the bits are not in the records' second halves.
+    Nothing if they are not, or if the bits are not in the records' second halves.
     """
-    count = len(records) // _RECORD_BYTES
-    flags = records[::_RECORD_BYTES]
-    if flags != flags[:1] * count or not (count and 8 <= at <= _LAST_HIGH and _IS_LITTLE):
-        return None
-    highs = as_number(memoryview(records).cast("Q")[1::2])
+    flags = records[::_RECORD_BYTES].tobytes()
+    keys = array("I")
+    if flags != flags[:1] * len(flags) or not (8 <= at <= _LAST_HIGH and _IS_LITTLE):
+        return keys
+    highs = records.cast("Q")[1::2]
+    for begin in range(0, len(highs), _AT_ONCE):
+        part = highs[begin : begin + _AT_ONCE]
+        keys += _keys_of(as_number(part), len(part), at, flags[0] >> 4 & 12 | LOOK)
+    return keys
+
+
+def _keys_of(highs: int, count: int, at: int, said: int) -> array[int]:
+    """Return keys that say the same; highs: second halves of records, as one number."""
     shift = _LAST_HIGH - at - 4
     bits = highs >> shift if shift >= 0 else highs << -shift
-    said = flags[0] >> 4 & 12 | LOOK
     return low_halves(bits & repeated(_KEY, 8, count) | repeated(said, 8, count), count)
 
 
 def _equal(keys: array[int]) -> list[int]:
     """Return where the next key has the same bits."""
-    count = len(keys)
-    differ = as_number(keys) ^ as_number(keys[1:] + keys[:1])
-    lanes = array("I", (differ & repeated(_KEY, 4, count)).to_bytes(4 * count, sys.byteorder))
-    found = [-1]
-    for _number in range(lanes.count(0)):
-        found.append(lanes.index(0, found[-1] + 1))
-    return [index for index in found[1:] if index < count - 1]
+    found = []
+    for begin in range(0, len(keys) - 1, _AT_ONCE):
+        part = keys[begin : begin + _AT_ONCE + 1]
+        count = len(part) - 1
+        differ = as_number(part[1:]) ^ as_number(part[:-1])
+        lanes = array("I", (differ & repeated(_KEY, 4, count)).to_bytes(4 * count, sys.byteorder))
+        at = -1
+        for _number in range(lanes.count(0)):
+            at = lanes.index(0, at + 1)
+            found.append(begin + at)
+    return found
 
 
-def _packed(words: list[int]) -> bytes:
-    """Return a record for each start: what is in its word, without the address's first 8 bits."""
+def _pack(records: bytearray, words: list[int]) -> None:
+    """Append a record for each start: what is in its word, without the address's first 8 bits."""
     size = _RECORD_BYTES + 1
-    found = bytearray()
     for begin in range(0, len(words), _AT_ONCE):
         part = bytearray().join(
             [(word << 4).to_bytes(size, "little") for word in words[begin : begin + _AT_ONCE]]
         )
         del part[_RECORD_BYTES::size]
-        found += part
-    return bytes(found)
+        records += part

@@ -75,8 +75,7 @@ def recaps(output: str) -> dict[str, dict[str, int]]:
 
 def recap(output: str) -> dict[str, int]:
     """The numbers that a play on one host ends with."""
-    (numbers,) = recaps(output).values()
-    return numbers
+    return next(iter(recaps(output).values()))
 
 
 def module(host: Any, called: str, /, **options: Any) -> dict[str, Any]:

@@ -121,7 +121,9 @@ def check_parts(tables: Tables, family: int, addresses: list[int], random: Rando
     for _part in range(5):
         first, last = sorted(random.choices(addresses, k=2))
         expected = {
-            verdict for (begin, verdict), (end, _) in pairwise(run) if begin <= last and first < end
+            verdict
+            for (begin, verdict), (end, _next) in pairwise(run)
+            if begin <= last and first < end
         }
         assert verdicts(tables, family, first, last) == expected
 
