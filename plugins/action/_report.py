@@ -22,6 +22,7 @@ from ansible_collections.packetwatch.xdp.plugins.module_utils._errors import Pac
 from ansible_collections.packetwatch.xdp.plugins.module_utils._info import program_digest
 from ansible_collections.packetwatch.xdp.plugins.module_utils._lists import pair_digest
 from ansible_collections.packetwatch.xdp.plugins.module_utils._policy import (
+    DEFAULT,
     keys_from_options,
     merge_policy,
     parse_policy,
@@ -51,6 +52,7 @@ class ActionModule(ActionBase):
                 "allow": {"type": "dict", "default": {}},
                 "deny": {"type": "dict", "default": {}},
                 "policy": {"type": "dict", "default": {}},
+                "interfaces": {"type": "list", "elements": "raw"},
                 "dest": {"type": "list", "elements": "path", "default": []},
             }
         )
@@ -64,7 +66,9 @@ class ActionModule(ActionBase):
 
     def _ask(self, host: str, options: Result, variables: dict[str, t.Any]) -> _report.Row:
         try:
-            wanted = wanted_of(options["allow"], options["deny"], options["policy"])
+            wanted = wanted_of(
+                options["allow"], options["deny"], options["policy"], options["interfaces"]
+            )
         except PacketwatchError as error:
             raise AnsibleActionFail(str(error)) from error
         arguments = {"gather_subset": _SUBSET}
@@ -77,20 +81,35 @@ class ActionModule(ActionBase):
         return _report.row(host, info, wanted)
 
 
-def wanted_of(allow: t.Any, deny: t.Any, policy: t.Mapping[str, t.Any]) -> _report.Wanted:
+def wanted_of(
+    allow: t.Any,
+    deny: t.Any,
+    policy: t.Mapping[str, t.Any],
+    interfaces: t.Sequence[t.Any] | None = None,
+) -> _report.Wanted:
     """What the role would give a host with these variables; raises what a bad one raises."""
     state = State(
         allow={_OWNER: list_text(allow, "allow").text},
         deny={_OWNER: list_text(deny, "deny").text},
     )
-    complete = merge_policy(parse_policy(keys_from_options(policy), ""))
+    default = parse_policy(keys_from_options(policy), "")
+    policies = {DEFAULT: merge_policy(default)}
+    modes = {}
+    for item in interfaces or ():
+        options = item if isinstance(item, dict) else {"name": item}
+        name = str(options.get("name"))
+        modes[name] = str(options.get("mode") or "auto")
+        keys = keys_from_options(options)
+        if keys:
+            policies[name] = merge_policy(default, parse_policy(keys, name), name)
     return _report.Wanted(
         _OWNER,
         pair_digest(state, _OWNER),
         # As it comes from a host.
-        json.loads(json.dumps(complete._asdict())),
+        json.loads(json.dumps({name: found._asdict() for name, found in policies.items()})),
         program_digest(flatten(OWN)),
         collect(_COLLECTION).name,
+        None if interfaces is None else modes,
     )
 
 

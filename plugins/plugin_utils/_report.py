@@ -43,14 +43,15 @@ class Row:
 
 
 class Wanted(t.NamedTuple):
-    """What a host is to have: digest of the lists of `owner`, the default policy, digest of the program's
-    source, version of the software."""
+    """What a host is to have: digest of the lists of `owner`, digest of the program's source, version of the
+    software; policies by interface, and by "default"; modes by interface, None if the host has chosen one."""
 
     owner: str
     lists: str
-    policy: Info
+    policies: t.Mapping[str, Info]
     program: str
     version: str
+    modes: t.Mapping[str, str] | None = None
 
 
 def not_reached(host: str, reason: str) -> Row:
@@ -97,16 +98,40 @@ def _problems(
         yield from (f"{name} is not filtered" for name, mode in modes.items() if mode == "none")
         if info["lists"]["live"] and not info["lists"]["current"]:
             yield "the kernel does not have the lists that are declared"
+    yield from _attachments(info["interfaces"], wanted.modes)
     if info["change"]["status"] == "pending":
         yield f"a change is not confirmed yet: {_change(info['change'])}"
     if digest != wanted.lists:
         yield "the lists are not those of the inventory"
-    if info["policy"]["default"] != wanted.policy:
-        yield "the policy is not that of the inventory"
+    yield from _policies(info["policy"], wanted)
     if info["change"]["program"] != wanted.program:
         yield "the program is not that of the controller"
     if info["version"] != wanted.version:
         yield f"the software is {info['version'] or 'not installed'}, not {wanted.version}"
+
+
+def _attachments(
+    interfaces: t.Mapping[str, Info], modes: t.Mapping[str, str] | None
+) -> t.Iterator[str]:
+    """What is declared on the host, and is not what the inventory has."""
+    declared = {name: there["wanted"] for name, there in interfaces.items() if there["wanted"]}
+    for name in sorted(declared.keys() | modes.keys()) if modes is not None else ():
+        if name not in modes:
+            yield f"{name} is not in the inventory, and filtered"
+        elif name not in declared:
+            yield f"{name} is in the inventory, and not declared on the host"
+        elif declared[name] != modes[name]:
+            yield f"{name} is declared with mode {declared[name]}, not {modes[name]}"
+
+
+def _policies(policies: t.Mapping[str, Info], wanted: Wanted) -> t.Iterator[str]:
+    """Which policies are not those of the inventory."""
+    if policies["default"] != wanted.policies["default"]:
+        yield "the policy is not that of the inventory"
+    for name in sorted(wanted.modes or ()):
+        own, other = (held.get(name) for held in (policies, wanted.policies))
+        if (own or policies["default"]) != (other or wanted.policies["default"]) and (own or other):
+            yield f"the policy of {name} is not that of the inventory"
 
 
 def as_text(rows: t.Sequence[Row]) -> str:

@@ -21,10 +21,11 @@ from packetwatch_core._errors import InvalidInput
 HOSTS = ["a", "b", "c", "d"]
 DIGEST = "0123456789abcdef"
 VERSION = "0.1.0-abc"
-WANTED = _report.Wanted("ansible", DIGEST, {"action": "enforce"}, "feed", VERSION)
+POLICIES = {"default": {"action": "enforce"}}
+WANTED = _report.Wanted("ansible", DIGEST, POLICIES, "feed", VERSION)
 INFO: dict[str, Any] = {
     "version": VERSION,
-    "interfaces": {"eth0": {"mode": "native"}},
+    "interfaces": {"eth0": {"mode": "native", "wanted": "auto"}},
     "policy": {"default": {"action": "enforce"}},
     "lists": {"declared": {"ansible": DIGEST}, "live": True, "current": True},
     "panic": None,
@@ -67,7 +68,7 @@ def row(**changes: Any) -> _report.Row:
     [
         ({"panic": {"owner": "me", "since": "now"}}, "PANIC of me since now: nothing is filtered"),
         ({"interfaces": {}}, "no interface is filtered"),
-        ({"interfaces": {"eth0": {"mode": "none"}}}, "eth0 is not filtered"),
+        ({"interfaces": {"eth0": {"mode": "none", "wanted": "auto"}}}, "eth0 is not filtered"),
         (
             {"lists": INFO["lists"] | {"current": False}},
             "the kernel does not have the lists that are declared",
@@ -90,6 +91,41 @@ def test_problems(changes: dict[str, Any], problem: str) -> None:
     found = row(**changes)
     assert found.problems == [problem]
     assert not found.ok
+
+
+@pytest.mark.parametrize(
+    ("modes", "own", "problems"),
+    [
+        ({"eth0": "auto"}, {}, []),
+        ({"eth0": "native"}, {}, ["eth0 is declared with mode auto, not native"]),
+        ({}, {}, ["eth0 is not in the inventory, and filtered"]),
+        (
+            {"eth0": "auto", "eth1": "auto"},
+            {},
+            ["eth1 is in the inventory, and not declared on the host"],
+        ),
+        # One that says what the default does is none.
+        ({"eth0": "auto"}, {"eth0": {"action": "enforce"}}, []),
+        (
+            {"eth0": "auto"},
+            {"eth0": {"action": "monitor"}},
+            ["the policy of eth0 is not that of the inventory"],
+        ),
+    ],
+)
+def test_interfaces(
+    modes: dict[str, str], own: dict[str, dict[str, str]], problems: list[str]
+) -> None:
+    wanted = WANTED._replace(modes=modes, policies=POLICIES | own)
+    assert _report.row("web1", INFO, wanted).problems == problems
+
+
+def test_a_policy_that_the_inventory_has_no_more() -> None:
+    info = INFO | {"policy": POLICIES | {"eth0": {"action": "monitor"}}}
+    found = _report.row("web1", info, WANTED._replace(modes={"eth0": "auto"}))
+    assert found.problems == ["the policy of eth0 is not that of the inventory"]
+    # Who leaves it to the host which interfaces there are, has no policy for one either.
+    assert _report.row("web1", info, WANTED).ok
 
 
 def test_all_is_well() -> None:
@@ -126,6 +162,17 @@ def test_what_a_host_is_to_have() -> None:
     other = wanted_of({"packetwatch_allow": ["192.0.2.7"]}, {}, {"action": "monitor"})
     assert one == same
     assert one.lists != other.lists
-    assert (one.policy["action"], other.policy["action"]) == ("enforce", "monitor")
+    actions = [wanted.policies["default"]["action"] for wanted in (one, other)]
+    assert actions == ["enforce", "monitor"]
+    assert one.modes is None
+    interfaces = ["eth0", {"name": "eth1", "mode": "generic", "scan_ports": 3}]
+    several = wanted_of({}, {}, {"scan_window": 30}, interfaces)
+    assert several.modes == {"eth0": "auto", "eth1": "generic"}
+    assert several.policies.keys() == {"default", "eth1"}
+    assert (several.policies["eth1"]["scan_ports"], several.policies["default"]["scan_ports"]) == (
+        3,
+        5,
+    )
+    assert several.policies["eth1"]["scan_window"] == (several.policies["default"]["scan_window"])
     with pytest.raises(InvalidInput, match=r"packetwatch_deny\[0\]"):
         wanted_of({}, {"packetwatch_deny": ["nonsense"]}, {})
