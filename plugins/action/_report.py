@@ -18,7 +18,10 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible_collections.packetwatch.xdp.plugins.action.program import OWN
 from ansible_collections.packetwatch.xdp.plugins.module_utils._edits import list_text
-from ansible_collections.packetwatch.xdp.plugins.module_utils._errors import PacketwatchError
+from ansible_collections.packetwatch.xdp.plugins.module_utils._errors import (
+    InvalidInput,
+    PacketwatchError,
+)
 from ansible_collections.packetwatch.xdp.plugins.module_utils._info import program_digest
 from ansible_collections.packetwatch.xdp.plugins.module_utils._lists import pair_digest
 from ansible_collections.packetwatch.xdp.plugins.module_utils._policy import (
@@ -95,9 +98,11 @@ def wanted_of(
     default = parse_policy(keys_from_options(policy), "")
     policies = {DEFAULT: merge_policy(default)}
     modes = {}
-    for item in interfaces or ():
+    for index, item in enumerate(interfaces or ()):
         options = item if isinstance(item, dict) else {"name": item}
-        name = str(options.get("name"))
+        name = options.get("name")
+        if not isinstance(name, str) or name == DEFAULT:
+            raise InvalidInput(f"packetwatch_interfaces[{index}]: {name!r} is no interface's name")
         modes[name] = str(options.get("mode") or "auto")
         keys = keys_from_options(options)
         if keys:

@@ -13,13 +13,15 @@ import itertools
 import re
 import socket
 import typing as t
+from bisect import bisect_right
 from operator import ne
 from struct import iter_unpack
 
+from ._address import Prefix, format_prefix
 from ._bulk import read_prefixes
-from ._entries import parse_list
+from ._entries import BYTE_ORDER_MARK, parse_list
 from ._pool import IPV4, IPV6
-from ._ranges import unite
+from ._ranges import LAST4, unite
 
 if t.TYPE_CHECKING:
     from ._ranges import Ranges
@@ -29,22 +31,8 @@ _LINES = 200
 # Addresses of what is given to one network, as a rule.
 _NETWORK = 1 << 64
 _LINE = re.compile("[^\n]+")
-# What may make a line that holds no entry, or end a line.
-_ODD = (
-    "#",
-    " ",
-    "\n\n",
-    "\t",
-    "\r",
-    "\v",
-    "\f",
-    "\x1c",
-    "\x1d",
-    "\x1e",
-    "\x85",
-    "\u2028",
-    "\u2029",
-)
+# What may make a line that holds no entry.
+_ODD = ("#", "\n\n", *" \t\r\v\f\x1c\x1d\x1e\x1f")
 
 
 def describe(before: State, after: State) -> tuple[str, str]:
@@ -62,15 +50,21 @@ def describe(before: State, after: State) -> tuple[str, str]:
 @functools.lru_cache(maxsize=64)
 def count_entries(text: str) -> int:
     """Lines of a list that hold an entry."""
-    if not any(odd in text for odd in _ODD) and text[:1] != "\n":
+    if text.isascii() and not any(odd in text for odd in _ODD) and text[:1] != "\n":
         # Every line is one, as in most long lists.
         return text.count("\n") + (text[-1:] not in ("", "\n"))
-    return sum(1 for line in text.splitlines() if line.partition("#")[0].strip())
+    return sum(1 for dummy in _entry_lines(text))
 
 
 def has_entries(text: str) -> bool:
     """Whether a list holds an entry."""
-    return any(line[0].partition("#")[0].strip() for line in _LINE.finditer(text))
+    return any(True for dummy in _entry_lines(text))
+
+
+def _entry_lines(text: str) -> t.Iterator[str]:
+    for line in _LINE.finditer(text.removeprefix(BYTE_ORDER_MARK)):
+        if line[0].partition("#")[0].strip():
+            yield line[0]
 
 
 def count_lists(state: State) -> dict[str, int]:
@@ -172,4 +166,7 @@ def _texts4(addresses: list[int]) -> list[str]:
 
 def _texts6(addresses: list[int]) -> list[str]:
     ntop, family = socket.inet_ntop, socket.AF_INET6
-    return [ntop(family, data) for (data,) in iter_unpack("16s", IPV6.pack(addresses))]
+    odd = bisect_right(addresses, LAST4)  # which the C library writes in two notations
+    found = [format_prefix(Prefix(6, address, 128)) for address in addresses[:odd]]
+    packed = IPV6.pack(addresses[odd:])
+    return found + [ntop(family, data) for (data,) in iter_unpack("16s", packed)]

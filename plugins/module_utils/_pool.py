@@ -88,18 +88,22 @@ class Pool:
     def sorted(self) -> list[int]:
         """Return all numbers, sorted, as objects that lie in memory in that order."""
         if not self._is_sorted:
-            _sort(self._data, self.packing.size)
-            self._is_sorted = True
-        return self.packing.unpack(bytes(self._data))
+            self._is_sorted = _sort(self._data, self.packing.size)
+        numbers = self.packing.unpack(bytes(self._data))
+        if not self._is_sorted:
+            numbers.sort()
+        return numbers
 
 
-def _sort(data: bytearray, size: int) -> None:
-    """Sort elements of so many bytes by their bytes.
+def _sort(data: bytearray, size: int) -> bool:
+    """Sort elements of so many bytes by their bytes; False where the C library cannot.
 
-    qsort_r(3) hands its last argument to the function that compares, as the third one; memcmp(3) takes
-    the size there.
+    Linux's qsort_r(3) hands its last argument to the function that compares, as the third one; memcmp(3)
+    takes the size there. Controllers may be other systems, whose qsort_r is another one.
     """
     library = ctypes.CDLL(None)
+    if sys.platform != "linux" or not hasattr(library, "qsort_r"):
+        return False
     count = len(data) // size
     elements = (ctypes.c_char * len(data)).from_buffer(data)
     library.qsort_r(
@@ -109,3 +113,4 @@ def _sort(data: bytearray, size: int) -> None:
         library.memcmp,
         ctypes.c_size_t(size),
     )
+    return True

@@ -26,6 +26,7 @@ from ._ranges import (
 )
 
 PAGE_SIZE = 65536
+_VERDICTS = 3
 FORMAT = 3
 """Changes with docs/tables.md, so that no program reads what was compiled for another one."""
 
@@ -123,6 +124,8 @@ def verdicts(tables: Tables, family: int, first: int, last: int) -> set[int]:
         starts = _walk.walk6(words, first, last)
     behind = NONE, last + 1  # what holds behind the start before, and from where on
     for word in starts:
+        if len(found) == _VERDICTS:
+            break
         if behind[1] < word >> 4:
             found.add(behind[0])
         found.add(word & 3)

@@ -15,6 +15,9 @@ from typing import NamedTuple
 from ._lines import INNER, LOW, NO_KEY, TABLE, WORDS
 from ._tables6 import BITS, LOOK, MANY, RECORD_WORDS
 
+Part = tuple[int, int]
+"""The first and the last address that somebody asks for."""
+
 
 class _Table(NamedTuple):
     """A line that leads to a table, by bits behind those that it skips, which must be a prefix's."""
@@ -126,32 +129,50 @@ def _pair(words: memoryview, number: int) -> tuple[int, int]:
 def walk4(words: memoryview, shift: int, first: int, last: int) -> Iterator[int]:
     """Yield the start words of the addresses from first to last, as start_words gives them."""
     return chain.from_iterable(
-        _within(keys, bucket << shift, (1 << shift) - 1, first, last)
+        leaf
         for bucket in range(first >> shift, (last >> shift) + 1)
-        for keys in _leaves4(words, bucket, bucket << shift + 4)
+        for leaf in _Bucket4(words, bucket << shift, (first, last)).leaves(bucket, 0, shift)
     )
 
 
-def _within(found: list[int], begin: int, host_part: int, first: int, last: int) -> list[int]:
-    """Those of a prefix's start words whose addresses are not before the first or behind the last."""
-    if first <= begin and begin | host_part <= last:
+def _within(found: list[int], begin: int, bits: int, part: Part) -> list[int]:
+    """Those start words of the addresses from begin on, with so many bits behind it, that are in the part."""
+    if part[0] <= begin and begin | (1 << bits) - 1 <= part[1]:
         return found
-    return [word for word in found if first <= word >> 4 <= last]
+    return [word for word in found if part[0] <= word >> 4 <= part[1]]
 
 
-def _leaves4(words: memoryview, line: int, top: int) -> Iterator[list[int]]:
-    """Yield the start words of each leaf below a line; top: what they have in common."""
-    place = line * WORDS
-    head = words[place]
-    if head & 7 == TABLE:
-        below = range((words[place + 1] >> 8) + 1)
-    elif head & 7 == INNER:
-        below = range(len(_keys(words, place)) + 1)
-    else:
-        yield [top | key for key in words[place + 1 : place + WORDS] if key < NO_KEY]
-        return
-    for number in below:
-        yield from _leaves4(words, (head >> 4) + number, top)
+def _numbers(begin: int, bits: int, width: int, part: Part) -> range:
+    """Lines of a table of that width that the part reaches; each takes so many bits from begin on."""
+    return range(
+        max(0, part[0] - begin >> bits), min((1 << width) - 1, part[1] - begin >> bits) + 1
+    )
+
+
+class _Bucket4:
+    """What lies below a line of the top table, in a part of the address space; top: its first address."""
+
+    def __init__(self, words: memoryview, top: int, part: Part) -> None:
+        self._words = words
+        self._top = top
+        self._part = part
+
+    def leaves(self, line: int, low: int, bits: int) -> Iterator[list[int]]:
+        """Yield the start words of each leaf below a line that so many bits behind top and low reach."""
+        words = self._words
+        place = line * WORDS
+        first = words[place] >> 4
+        begin = self._top | low
+        if words[place] & 7 == TABLE:
+            below = words[place + 1] & 31
+            for number in _numbers(begin, below, bits - below, self._part):
+                yield from self.leaves(first + number, low | number << below, below)
+        elif words[place] & 7 == INNER:
+            for number in range(len(_keys(words, place)) + 1):
+                yield from self.leaves(first + number, low, bits)
+        else:
+            found = [self._top << 4 | key for key in _keys(words, place)]
+            yield _within(found, begin, bits, self._part)
 
 
 def _keys(words: memoryview, place: int) -> list[int]:
@@ -161,32 +182,29 @@ def _keys(words: memoryview, place: int) -> list[int]:
 
 def walk6(words: memoryview, first: int, last: int) -> Iterator[int]:
     """Yield the start words of the addresses from first to last, as start_words gives them."""
-    return chain.from_iterable(_Walk6(words, first, last).below(0, 0, 0))
+    return chain.from_iterable(_Walk6(words, (first, last)).below(0, 0, 0))
 
 
 class _Walk6:
-    """From the first address to the last."""
+    """What lies in a part of the address space."""
 
-    def __init__(self, words: memoryview, first: int, last: int) -> None:
+    def __init__(self, words: memoryview, part: Part) -> None:
         self._words = words
         self._pairs = words.cast("B").cast("Q")
-        self._first = first
-        self._last = last
+        self._part = part
 
     def below(self, line: int, prefix: int, at: int) -> Iterator[list[int]]:
         """The starts of each leaf below a line that addresses with a prefix of so many bits reach."""
         begin = prefix << BITS - at
         if self._words[line * WORDS] & 7 != TABLE:
             found = self._leaf(line, begin, at)
-            yield _within(found, begin, (1 << BITS - at) - 1, self._first, self._last)
+            yield _within(found, begin, BITS - at, self._part)
             return
         table = _table6(self._words, line)
         begin |= table.prefix << BITS - at - table.skipped
         at += table.skipped + table.width
-        low = max(0, self._first - begin >> BITS - at)
-        high = min((1 << table.width) - 1, self._last - begin >> BITS - at)
         prefix = begin >> BITS - at
-        for number in range(low, high + 1):
+        for number in _numbers(begin, BITS - at, table.width, self._part):
             yield from self.below(table.first + number, prefix | number, at)
 
     def _leaf(self, line: int, begin: int, at: int) -> list[int]:

@@ -35,6 +35,10 @@ options:
     description: The policy that it is to have, with the options of M(packetwatch.xdp.policy). For V(ask).
     type: dict
     default: {}
+  interfaces:
+    description: The interfaces that it is to have, as names or dictionaries. Without this, those that it has. For V(ask).
+    type: list
+    elements: raw
   dest:
     description: Files on the controller to write the report to, as text, JSON or CSV by their names' end. For V(tell).
     type: list

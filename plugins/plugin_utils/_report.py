@@ -103,7 +103,7 @@ def _problems(
         yield f"a change is not confirmed yet: {_change(info['change'])}"
     if digest != wanted.lists:
         yield "the lists are not those of the inventory"
-    yield from _policies(info["policy"], wanted)
+    yield from _policies(info["policy"], wanted, info["interfaces"])
     if info["change"]["program"] != wanted.program:
         yield "the program is not that of the controller"
     if info["version"] != wanted.version:
@@ -113,22 +113,28 @@ def _problems(
 def _attachments(
     interfaces: t.Mapping[str, Info], modes: t.Mapping[str, str] | None
 ) -> t.Iterator[str]:
-    """What is declared on the host, and is not what the inventory has."""
+    """Which interfaces are not what the inventory has; without such, what is attached and not declared."""
     declared = {name: there["wanted"] for name, there in interfaces.items() if there["wanted"]}
-    for name in sorted(declared.keys() | modes.keys()) if modes is not None else ():
+    for name in sorted(interfaces.keys() - declared.keys()):
+        yield f"{name} is attached, and not declared on the host"
+    if modes is None:
+        return
+    for name in sorted(declared.keys() | modes.keys()):
         if name not in modes:
-            yield f"{name} is not in the inventory, and filtered"
-        elif name not in declared:
-            yield f"{name} is in the inventory, and not declared on the host"
-        elif declared[name] != modes[name]:
+            yield f"{name} is declared on the host, and not in the inventory"
+        elif name in declared and declared[name] != modes[name]:
             yield f"{name} is declared with mode {declared[name]}, not {modes[name]}"
+        elif name not in interfaces:
+            yield f"{name} is in the inventory, and not declared on the host"
 
 
-def _policies(policies: t.Mapping[str, Info], wanted: Wanted) -> t.Iterator[str]:
+def _policies(
+    policies: t.Mapping[str, Info], wanted: Wanted, interfaces: t.Iterable[str]
+) -> t.Iterator[str]:
     """Which policies are not those of the inventory."""
     if policies["default"] != wanted.policies["default"]:
         yield "the policy is not that of the inventory"
-    for name in sorted(wanted.modes or ()):
+    for name in sorted(interfaces if wanted.modes is None else wanted.modes):
         own, other = (held.get(name) for held in (policies, wanted.policies))
         if (own or policies["default"]) != (other or wanted.policies["default"]) and (own or other):
             yield f"the policy of {name} is not that of the inventory"

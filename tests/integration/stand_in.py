@@ -34,7 +34,7 @@ echo $$ >"$timer"
     sleep "${seconds%%s}"
     [ "$(cat "$timer")" = $$ ] || exit
     "$@"
-    rm -f "$timer"
+    [ "$(cat "$timer")" != $$ ] || rm "$timer"
 ) >/run/rollback.log 2>&1 </dev/null &
 """
 CONTROL = """#!/bin/sh

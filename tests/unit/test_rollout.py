@@ -98,7 +98,7 @@ def test_problems(changes: dict[str, Any], problem: str) -> None:
     [
         ({"eth0": "auto"}, {}, []),
         ({"eth0": "native"}, {}, ["eth0 is declared with mode auto, not native"]),
-        ({}, {}, ["eth0 is not in the inventory, and filtered"]),
+        ({}, {}, ["eth0 is declared on the host, and not in the inventory"]),
         (
             {"eth0": "auto", "eth1": "auto"},
             {},
@@ -125,7 +125,14 @@ def test_a_policy_that_the_inventory_has_no_more() -> None:
     found = _report.row("web1", info, WANTED._replace(modes={"eth0": "auto"}))
     assert found.problems == ["the policy of eth0 is not that of the inventory"]
     # Who leaves it to the host which interfaces there are, has no policy for one either.
-    assert _report.row("web1", info, WANTED).ok
+    assert _report.row("web1", info, WANTED).problems == found.problems
+
+
+@pytest.mark.parametrize("modes", [None, {"eth0": "auto"}, {"eth0": "auto", "eth1": "auto"}])
+def test_what_is_attached_and_not_declared(modes: dict[str, str] | None) -> None:
+    interfaces = INFO["interfaces"] | {"eth1": {"mode": "native", "wanted": None}}
+    found = _report.row("web1", INFO | {"interfaces": interfaces}, WANTED._replace(modes=modes))
+    assert found.problems == ["eth1 is attached, and not declared on the host"]
 
 
 def test_all_is_well() -> None:

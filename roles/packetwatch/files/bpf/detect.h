@@ -66,7 +66,7 @@ static __always_inline int pw_is_closed(struct pw_closed *known, struct pw_scrat
 {
 	struct pw_packet *packet = &scratch->packet;
 	return known->when == scratch->now && known->port == packet->dport &&
-	       known->ifindex == packet->ifindex &&
+	       known->ifindex == packet->ifindex && known->family == packet->family &&
 	       known->daddr.word[3] == packet->daddr.word[3] &&
 	       known->daddr.word[2] == packet->daddr.word[2] &&
 	       known->daddr.word[1] == packet->daddr.word[1] &&
@@ -94,6 +94,7 @@ static __always_inline int pw_counts(struct xdp_md *context, struct pw_header *h
 	known->when = scratch->now;
 	known->daddr = packet->daddr;
 	known->ifindex = packet->ifindex;
+	known->family = packet->family;
 	known->port = packet->dport;
 	return 1;
 }

@@ -39,7 +39,8 @@ struct pw_closed {
 	__u64 when;
 	struct pw_addr daddr;
 	__u32 ifindex;
-	__u32 port;
+	__u16 family;
+	__u16 port;
 };
 
 /* Per-CPU working memory. What was parsed and what steers loops lives here, not in registers or on
