@@ -6,13 +6,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from socket import AF_INET, AF_INET6
 
 import pytest
-from kernel.datapath import GRACE, PORTS, Datapath, listening
+from kernel.datapath import GRACE, PASS, PORTS, Datapath, listening
 from kernel.packets import ACK, HOST4, MORE_FRAGMENTS, ethernet, ipv4, syn4, syn6, tcp
+
+from packetwatch_core._address import mapped, parse_prefix
 
 SOURCE4, SOURCE6 = "198.51.100.7", "2001:db8:7::7"
 PASSES4, PASSES6 = "pass unlisted ipv4", "pass unlisted ipv6"
@@ -45,6 +48,20 @@ def test_a_port_served_in_the_other_family_only_is_closed(closed: Datapath) -> N
         assert counts(closed, syn4(SOURCE4, 8103))
         assert not counts(closed, syn4(SOURCE4, 8101))
         assert not counts(closed, syn6(SOURCE6, 8102))
+
+
+def test_what_one_address_lacks_another_may_serve(closed: Datapath) -> None:
+    """Also within one tick of the clock, for which a closed port is remembered."""
+    other, ports = "10.77.0.9", range(8501, 8517)
+    ((dummy, value), *_rest) = closed.maps["local"].items()
+    closed.maps["local"].update(mapped(parse_prefix(other)), value)
+    with contextlib.ExitStack() as served:
+        for port in ports:
+            served.enter_context(listening(AF_INET, HOST4, port))
+        for number, port in enumerate(ports):
+            closed.run(syn4(f"203.0.113.{number}", port, other))
+            assert closed.run(syn4(SOURCE4, port)) == PASS
+            assert closed.hits() == number + 1
 
 
 def test_a_port_closed_within_the_grace_is_not_counted(closed: Datapath) -> None:

@@ -4,7 +4,18 @@
 
 from __future__ import annotations
 
-from packetwatch_core._describe import count_entries, count_lists, describe, list_entries
+import pytest
+
+from packetwatch_core._bulk import read_prefixes
+from packetwatch_core._describe import (
+    count_entries,
+    count_lists,
+    describe,
+    format_ranges,
+    has_entries,
+    list_entries,
+)
+from packetwatch_core._ranges import LAST6, Ranges, Spans
 from packetwatch_core._store import State
 
 BEFORE = State(
@@ -65,6 +76,39 @@ def test_what_comes_and_goes_is_summed_up_without_overlaps() -> None:
 def test_entries_are_counted_without_comments_and_blanks() -> None:
     assert count_entries("# head\n\n  \n10.0.0.1 # one\n10.0.0.2") == 2
     assert count_lists(BEFORE) == {"allow": 1, "deny": 3}
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("", 0),
+        ("\n", 0),
+        ("10.0.0.1", 1),
+        ("10.0.0.1\n10.0.0.2\n", 2),
+        ("\n10.0.0.1\n\n10.0.0.2", 2),
+        ("# nothing\n", 0),
+        # Only \n ends a line, for whoever reads lists too.
+        ("# a\r10.0.0.1\n", 0),
+        ("# a\u202810.0.0.1\n", 0),
+        ("\ufeff# nothing\n", 0),
+        ("\ufeff10.0.0.1\n", 1),
+        ("\f\n\u2003\n \t\n10.0.0.1\r\n", 1),
+    ],
+)
+def test_what_counts_as_an_entry(text: str, count: int) -> None:
+    assert count_entries(text) == count
+    assert has_entries(text) == bool(count)
+    assert read_prefixes(text, "x", 0, True, "deny").entries == count
+
+
+def test_ranges_have_one_notation() -> None:
+    nothing = Spans([], [])
+    hosts4, hosts6 = Spans([0x0A000001], [0x0A000001]), Spans([1, 0x01020304], [2, 0x01020304])
+    families = Ranges(nothing, hosts4), Ranges(hosts6, Spans([1 << 127], [LAST6]))
+    assert format_ranges(families) == {
+        "allow": "::1-::2\n::102:304\n",
+        "deny": "10.0.0.1\n8000::-ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff\n",
+    }
 
 
 def test_entries_are_listed_with_their_owners() -> None:

@@ -2,10 +2,11 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Numbers of both families, sorted in parts, against the sorted list of all."""
+"""Packed numbers of both families, sorted, against the sorted list of all."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from random import Random
 
@@ -44,6 +45,17 @@ def test_all_numbers_come_back_sorted(packing: Packing, bits: int, order: str, s
 
 
 @PACKINGS
+def test_a_controller_may_have_another_c_library(
+    packing: Packing, bits: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random = Random(bits)
+    numbers = [random.getrandbits(bits) for _number in range(5000)]
+    monkeypatch.setattr(sys, "platform", "darwin")
+    pool = filled(packing, numbers, 900)
+    assert pool.sorted() == pool.sorted() == sorted(numbers)
+
+
+@PACKINGS
 def test_a_pool_grows_after_it_has_been_sorted(packing: Packing, bits: int) -> None:
     random = Random(bits)
     numbers = [random.getrandbits(bits) for _number in range(20_000)]
@@ -54,7 +66,7 @@ def test_a_pool_grows_after_it_has_been_sorted(packing: Packing, bits: int) -> N
 
 
 @PACKINGS
-@pytest.mark.parametrize("count", [0, 1, 2, 127, 128, 4095, 4096, 4097, 8193])
+@pytest.mark.parametrize("count", [0, 1, 2, 8193])
 def test_equal_numbers_stay_as_many(packing: Packing, bits: int, count: int) -> None:
     pool = filled(packing, [7] * count, 1000)
     assert pool.sorted() == [7] * count

@@ -7,7 +7,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -23,7 +26,8 @@ if TYPE_CHECKING:
     from lab.machine import Machine
 
 CANARY, LATER = HOSTS[:2]
-WAIT = "Wait"
+WAIT = "sleep 33"
+SECONDS = 600.0
 
 testinfra_hosts = [CANARY]
 
@@ -34,7 +38,7 @@ def rollout(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     lists = {"name": "canary", "deny": LOCKOUT, "force": True, "confirm_timeout": 30}
     tasks = [
         {"packetwatch.xdp._rollout": {"phase": "begin"}, "run_once": True},
-        {"name": WAIT, "ansible.builtin.command": "sleep 20"},
+        {"name": "Wait", "ansible.builtin.command": WAIT},
         {"packetwatch.xdp.access_lists": lists},
         {"packetwatch.xdp._rollout": {"phase": "end"}},
     ]
@@ -51,23 +55,20 @@ def rollout(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
         stderr=subprocess.STDOUT,
         text=True,
         env=plain() | environment,
+        start_new_session=True,
     ) as process:
-        yield process
-        process.kill()
-
-
-def read(process: subprocess.Popen[str], until: str = "") -> str:
-    """What it prints up to a line with that text, or to its end."""
-    found = []
-    for row in process.stdout or ():
-        found.append(row)
-        if until and until in row:
-            break
-    return "".join(found)
+        # Its workers too.
+        late = threading.Timer(SECONDS, os.killpg, (process.pid, signal.SIGKILL))
+        late.start()
+        try:
+            yield process
+        finally:
+            late.cancel()
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def is_untouched(host: Any) -> bool:
-    return not host.run("ls /etc/packetwatch/current/deny.d/canary.list").succeeded
+    return "canary.list" not in host.check_output("ls /etc/packetwatch/current/deny.d").split()
 
 
 def is_open(fleet: Fleet, machine: Machine) -> bool:
@@ -77,8 +78,8 @@ def is_open(fleet: Fleet, machine: Machine) -> bool:
 def test_it_is_locked_out(
     host: Any, fleet: Fleet, machine: Machine, rollout: subprocess.Popen[str]
 ) -> None:
-    output = read(rollout)
-    assert rollout.wait() != 0
+    output, dummy = rollout.communicate()
+    assert rollout.returncode != 0
     assert "was not confirmed in time: the host has returned" in output, output
     assert recaps(output)[CANARY]["failed"] == 1
     assert recaps(output).keys() == {CANARY}, output
@@ -86,17 +87,17 @@ def test_it_is_locked_out(
     assert is_untouched(host)
 
 
-def test_it_becomes_unreachable(
+def test_it_becomes_unreachable_amid_a_task(
     host: Any, fleet: Fleet, machine: Machine, rollout: subprocess.Popen[str]
 ) -> None:
-    read(rollout, until=f"TASK [{WAIT}]")
+    wait_for(lambda: machine.ssh(["pgrep", "-f", f"^{WAIT}"], check=False).returncode == 0, 120)
     fleet.network.plug(CANARY, False)
     try:
-        output = read(rollout)
+        output, dummy = rollout.communicate()
     finally:
         fleet.network.plug(CANARY, True)
         machine.hang_up()
-    assert rollout.wait() != 0
+    assert rollout.returncode != 0
     numbers = recaps(output)
     assert numbers[CANARY]["unreachable"] == 1, output
     assert f"hosts of earlier batches were not brought to an end: {CANARY}" in output, output
