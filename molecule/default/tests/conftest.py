@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import re
+import tempfile
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,7 +16,7 @@ from lab.scenario import machine_of, open_fleet
 from xdist.scheduler import LoadScopeScheduling
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Iterator
 
     from lab.fleet import Fleet
     from lab.machine import Machine
@@ -30,6 +31,13 @@ def fleet() -> Fleet:
 def machine(host: Any, fleet: Fleet) -> Machine:
     """The host under test, as the lab knows it."""
     return machine_of(host, fleet)
+
+
+@pytest.fixture
+def sockets() -> Iterator[str]:
+    """A folder for ssh's sockets, whose names must be short."""
+    with tempfile.TemporaryDirectory(prefix="pw") as folder:
+        yield folder
 
 
 class ByHost(LoadScopeScheduling):  # type: ignore[misc]

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -33,7 +34,7 @@ testinfra_hosts = [CANARY]
 
 
 @pytest.fixture
-def rollout(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+def rollout(tmp_path: Path, sockets: str) -> Iterator[subprocess.Popen[str]]:
     """A play that goes from host to host, as site does, and locks out its controller."""
     lists = {"name": "canary", "deny": LOCKOUT, "force": True, "confirm_timeout": 30}
     tasks = [
@@ -46,7 +47,7 @@ def rollout(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     path = tmp_path / "rollout.yml"
     path.write_text(json.dumps([book | {"any_errors_fatal": True, "serial": 1}]), encoding="ascii")
     environment = {
-        "ANSIBLE_SSH_CONTROL_PATH_DIR": str(tmp_path),
+        "ANSIBLE_SSH_CONTROL_PATH_DIR": sockets,
         "ANSIBLE_SSH_EXTRA_ARGS": "-o ServerAliveInterval=2 -o ServerAliveCountMax=3",
     }
     with subprocess.Popen(
@@ -64,7 +65,8 @@ def rollout(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
             yield process
         finally:
             late.cancel()
-            os.killpg(process.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def is_untouched(host: Any) -> bool:

@@ -65,12 +65,10 @@ def logins(machine: Machine) -> int:
 
 
 @pytest.mark.parametrize("pipelining", ["true", "false"])
-def test_a_change_is_confirmed(
-    host: Any, machine: Machine, tmp_path: Path, pipelining: str
-) -> None:
+def test_a_change_is_confirmed(host: Any, machine: Machine, sockets: str, pipelining: str) -> None:
     environment = {
         "ANSIBLE_PIPELINING": pipelining,
-        "ANSIBLE_SSH_CONTROL_PATH_DIR": str(tmp_path),
+        "ANSIBLE_SSH_CONTROL_PATH_DIR": sockets,
     }
     before = logins(machine)
     with change(host, 60, environment, deny=["198.51.100.0/24"]) as process:
