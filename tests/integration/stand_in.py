@@ -29,12 +29,15 @@ done
 }
 timer=/run/systemd/transient/packetwatch-rollback.timer
 # One that was stopped must not end the one after it.
+is_ours() {
+    [ "$(cat "$timer" 2>/dev/null)" = $$ ]
+}
 echo $$ >"$timer"
 (
     sleep "${seconds%%s}"
-    [ "$(cat "$timer")" = $$ ] || exit
+    is_ours || exit
     "$@"
-    [ "$(cat "$timer")" != $$ ] || rm "$timer"
+    ! is_ours || rm "$timer"
 ) >/run/rollback.log 2>&1 </dev/null &
 """
 CONTROL = """#!/bin/sh
