@@ -51,7 +51,7 @@ def complaints(page: bytes) -> str:
 
 
 class Prometheus:
-    """One that scrapes a target, ADDRESS:PORT, every second, with a file of rules."""
+    """One that scrapes a target, ADDRESS:PORT, every five seconds, with a file of rules."""
 
     def __init__(
         self, folder: Path, rules: Path, target: str, port: int, namespace: str = HERE
@@ -59,7 +59,12 @@ class Prometheus:
         self._namespace = namespace
         self._port = port
         config = {
-            "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
+            # A scrape may take as long; an emulated processor may need more than a second.
+            "global": {
+                "scrape_interval": "5s",
+                "scrape_timeout": "5s",
+                "evaluation_interval": "1s",
+            },
             "rule_files": [str(rules)],
             "scrape_configs": [
                 {"job_name": "packetwatch", "static_configs": [{"targets": [target]}]}

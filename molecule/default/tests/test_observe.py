@@ -86,7 +86,7 @@ def test_prometheus_scrapes_it_and_has_no_alert(
         well = "up == 1 and on (instance) packetwatch_attached == 1 and on (instance) packetwatch_lists_in_kernel == 1"
         wait_for(lambda: prometheus.query(well))
         wait_for(lambda: health(prometheus) == {"ok"})
-        settle(lambda: prometheus.ask("alerts")["alerts"], [])
+        settle(lambda: prometheus.ask("alerts")["alerts"], [], 120)
     finally:
         prometheus.close()
 
