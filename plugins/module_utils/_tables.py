@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from . import _tables4, _tables6, _walk
@@ -19,7 +20,6 @@ from ._ranges import (
     Blocks,
     Prefixes,
     Ranges,
-    Spans,
     compile_ranges,
     ranges_of,
     start_words,
@@ -114,16 +114,8 @@ def lookup(tables: Tables, family: int, address: int) -> int:
 def verdicts(tables: Tables, family: int, first: int, last: int) -> set[int]:
     """Return what holds anywhere from the first address to the last."""
     found = {lookup(tables, family, first)}
-    area = tables.v4 if family == 4 else tables.v6
-    if not area:
-        return found
-    words = memoryview(area).cast("I")
-    if family == 4:
-        starts = _walk.walk4(words, tables.v4_shift, first, last)
-    else:
-        starts = _walk.walk6(words, first, last)
     behind = NONE, last + 1  # what holds behind the start before, and from where on
-    for word in starts:
+    for word in _starts(tables, family, first, last):
         if len(found) == _VERDICTS:
             break
         if behind[1] < word >> 4:
@@ -137,12 +129,17 @@ def verdicts(tables: Tables, family: int, first: int, last: int) -> set[int]:
 
 def read_ranges(tables: Tables) -> tuple[Ranges, Ranges]:
     """Return the IPv4 and the IPv6 ranges that the tables hold: what compile_ranges had given."""
-    nothing = Ranges(Spans([], []), Spans([], []))
-    ranges4 = ranges6 = nothing
-    if tables.v4:
-        words = memoryview(tables.v4).cast("I")
-        ranges4 = ranges_of(_walk.walk4(words, tables.v4_shift, 0, LAST4), LAST4)
-    if tables.v6:
-        words = memoryview(tables.v6).cast("I")
-        ranges6 = ranges_of(_walk.walk6(words, 0, LAST6), LAST6)
-    return ranges4, ranges6
+    return (
+        ranges_of(_starts(tables, 4, 0, LAST4), LAST4),
+        ranges_of(_starts(tables, 6, 0, LAST6), LAST6),
+    )
+
+
+def _starts(tables: Tables, family: int, first: int, last: int) -> Iterator[int]:
+    """Yield the start words of the addresses from the first to the last."""
+    words = memoryview(tables.v4 if family == 4 else tables.v6).cast("I")
+    if not words:
+        return iter(())
+    if family == 4:
+        return _walk.walk4(words, tables.v4_shift, first, last)
+    return _walk.walk6(words, first, last)

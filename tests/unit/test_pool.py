@@ -66,7 +66,7 @@ def test_a_pool_grows_after_it_has_been_sorted(packing: Packing, bits: int) -> N
 
 
 @PACKINGS
-@pytest.mark.parametrize("count", [0, 1, 2, 8193])
+@pytest.mark.parametrize("count", [0, 1, 2, 127, 128, 4095, 4096, 4097, 8193])
 def test_equal_numbers_stay_as_many(packing: Packing, bits: int, count: int) -> None:
     pool = filled(packing, [7] * count, 1000)
     assert pool.sorted() == [7] * count
