@@ -16,6 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from functools import lru_cache
+from itertools import repeat
 from socket import AF_INET, AF_INET6, inet_pton
 from typing import Literal, NamedTuple
 
@@ -112,11 +113,11 @@ def _read_piece(piece: str, clock: _Clock) -> Prefixes:
 
 
 def _read_hosts4(lines: list[str], blocks: Blocks) -> None:
-    blocks.hosts.take(b"".join([inet_pton(AF_INET, line) for line in lines]))
+    blocks.hosts.take(b"".join(map(inet_pton, repeat(AF_INET), lines)))
 
 
 def _read_hosts6(lines: list[str], blocks: Blocks) -> None:
-    values = [inet_pton(AF_INET6, line) for line in lines]
+    values = list(map(inet_pton, repeat(AF_INET6), lines))
     if values and min(values) <= _HIGHEST_MAPPED:
         _refuse_mapped([int.from_bytes(value, "big") for value in values], [0] * len(values))
     blocks.hosts.take(b"".join(values))

@@ -38,3 +38,20 @@ def low_halves(lanes: int, count: int) -> array[int]:
     """Return the lower 32 bits of lanes of 64 bits as an array."""
     data = memoryview(lanes.to_bytes(8 * count, sys.byteorder)).cast("I")
     return array("I", data[_LOW_HALF::2].tobytes())
+
+
+def zero_lanes(lanes: int, size: int, count: int) -> list[int]:
+    """Return which of so many lanes, of so many bytes each, are zero."""
+    bits = 8 * size
+    highest = repeated(1 << bits - 1, size, count)
+    others = repeated((1 << bits - 1) - 1, size, count)
+    # The highest bit becomes 1 if any of a lane's bits is: from the others by a carry.
+    marked = ((lanes & others) + others | lanes) & highest
+    place = size - 1 if sys.byteorder == "little" else 0
+    marks = marked.to_bytes(size * count, sys.byteorder)[place::size]
+    found = []
+    at = marks.find(0)
+    while at >= 0:
+        found.append(at)
+        at = marks.find(0, at + 1)
+    return found

@@ -21,6 +21,9 @@ from operator import itemgetter
 from struct import iter_unpack
 from typing import NamedTuple, cast
 
+from ._lanes import as_number, repeated, zero_lanes
+
+_AT_ONCE = 1 << 16
 _number = cast(Callable[[bytes, str], int], int.from_bytes)
 
 
@@ -30,6 +33,8 @@ class Packing(NamedTuple):
     size: int
     pack: Callable[[Iterable[int]], bytes]
     unpack: Callable[[bytes], list[int]]
+    leads: Callable[[bytes | bytearray], array[int]]
+    """The first bits of each, in the order of this machine's bytes."""
 
 
 def _swapped(words: array[int]) -> array[int]:
@@ -54,8 +59,16 @@ def _unpack6(data: bytes) -> list[int]:
     return list(map(_number, map(itemgetter(0), iter_unpack("16s", data)), repeat("big")))
 
 
-IPV4 = Packing(4, _pack4, _unpack4)
-IPV6 = Packing(16, _pack6, _unpack6)
+def _leads4(data: bytes | bytearray) -> array[int]:
+    return _swapped(array("I", data))
+
+
+def _leads6(data: bytes | bytearray) -> array[int]:
+    return _swapped(array("Q", data)[::2])
+
+
+IPV4 = Packing(4, _pack4, _unpack4, _leads4)
+IPV6 = Packing(16, _pack6, _unpack6, _leads6)
 
 
 class Pool:
@@ -71,6 +84,11 @@ class Pool:
 
     def __iter__(self) -> Iterator[int]:
         return iter(self.packing.unpack(bytes(self._data)))
+
+    @property
+    def packed(self) -> bytearray | None:
+        """All numbers, sorted, one behind the other; nothing while they are not sorted so."""
+        return self._data if self._is_sorted else None
 
     def extend(self, numbers: Iterable[int]) -> None:
         """Take over some numbers."""
@@ -93,6 +111,22 @@ class Pool:
         if not self._is_sorted:
             numbers.sort()
         return numbers
+
+    def near(self) -> list[int] | None:
+        """Return the places of all numbers that may be at most one above the number before, and of few
+        others; nothing while what is packed is not sorted."""
+        if not self._is_sorted:
+            return None
+        size = self.packing.size
+        found: list[int] = []
+        for begin in range(0, len(self) - 1, _AT_ONCE):
+            leads = self.packing.leads(self._data[begin * size : (begin + _AT_ONCE + 1) * size])
+            count, width = len(leads) - 1, leads.itemsize
+            # They ascend, so no lane borrows from its neighbour.
+            apart = as_number(leads[1:]) - as_number(leads[:-1])
+            more = repeated((1 << 8 * width) - 2, width, count)
+            found += [begin + at + 1 for at in zero_lanes(apart & more, width, count)]
+        return found
 
 
 def _sort(data: bytearray, size: int) -> bool:

@@ -16,10 +16,10 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, MutableSequence
+from collections.abc import Iterable, Iterator, MutableSequence, Sequence
 from itertools import chain, compress, count, islice, pairwise
 from operator import ne, sub
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from ._lanes import as_number, longs, repeated
 from ._pool import IPV4, IPV6, Packing, Pool
@@ -27,6 +27,9 @@ from ._pool import IPV4, IPV6, Packing, Pool
 NONE = 0
 ALLOW = 1
 DENY = 2
+
+_FEW = 64  # how many times more the others must be
+_Numbers = TypeVar("_Numbers", list[int], MutableSequence[int])
 
 LAST4 = (1 << 32) - 1
 LAST6 = (1 << 128) - 1
@@ -130,11 +133,15 @@ def unite(blocks: Blocks) -> Spans:
     all n-1 earlier starts have had their end before it, that is, if the (n-1)-th end lies before.
     """
     starts = ends = blocks.hosts.sorted()
+    places = blocks.hosts.near() if not blocks.starts else None
     if blocks.starts:
         starts = _merged([starts, blocks.starts.sorted()])
         ends = _merged([ends, blocks.ends.sorted()])
-    gaps = map(sub, islice(starts, 1, None), ends)
-    joints = list(compress(count(1), map((2).__gt__, gaps)))
+    if places is None:
+        gaps = map(sub, islice(starts, 1, None), ends)
+        joints = list(compress(count(1), map((2).__gt__, gaps)))
+    else:
+        joints = [place for place in places if starts[place] - ends[place - 1] < 2]
     if not joints:
         return Spans(starts, ends)
     return Spans(_without(starts, joints), _without(ends, [index - 1 for index in joints]))
@@ -209,11 +216,24 @@ def _without(numbers: list[int], indexes: list[int]) -> list[int]:
     return found
 
 
-def _merged(parts: Iterable[Iterable[int]]) -> list[int]:
-    """Return the numbers of sorted sequences, sorted; that is what list.sort is best at."""
-    numbers = list(chain.from_iterable(parts))
-    numbers.sort()
-    return numbers
+def _merged(parts: Sequence[_Numbers]) -> _Numbers:
+    """Return the numbers of sorted sequences, sorted.
+
+    As a rule a list has many hosts and few networks: then the few are put in between.
+    """
+    longest = max(parts, key=len)
+    few = sorted(chain.from_iterable(part for part in parts if part is not longest))
+    if len(few) * _FEW > len(longest):
+        return sorted(chain(longest, few))
+    found = longest[:0]
+    begin = 0
+    for number in few:
+        at = bisect_left(longest, number, begin)
+        found += longest[begin:at]
+        found.append(number)
+        begin = at
+    found += longest[begin:]
+    return found
 
 
 def _complement(spans: Spans, last: int) -> Spans:
@@ -273,7 +293,7 @@ def start_words(ranges: Ranges, last: int) -> MutableSequence[int]:
                 own[index] |= spread
             parts.append([(ends[index] + 1) << 4 for index in wide if ends[index] != last])
     parts = [part for part in parts if part]
-    words = parts[0] if len(parts) == 1 else _merged(parts)
+    words: MutableSequence[int] = _merged(parts) if parts else []
     if ranges.allow.starts and ranges.deny.starts:
         # Where allow and deny touch, the end of the one gives way to the start of the other.
         words = [word for word, later in pairwise((*words, -1)) if word >> 4 != later >> 4]

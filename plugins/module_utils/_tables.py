@@ -91,7 +91,16 @@ def _compile6(allow: Blocks, deny: Blocks) -> tuple[bytes, int]:
     total = ranges.total
     words = start_words(ranges, LAST6)
     del ranges  # what is large goes as soon as it has served
-    return _padded(_tables6.build6(words)), total
+    return _padded(_tables6.build6(words, _hosts_only(allow, deny, total))), total
+
+
+def _hosts_only(allow: Blocks, deny: Blocks, total: int) -> bytearray | None:
+    """Return the addresses as they are packed, if one side has nothing, and the other only single
+    hosts, which make so many ranges as they are themselves."""
+    for one, other in ((allow, deny), (deny, allow)):
+        if len(one.hosts) == total and not (one.starts or other.hosts or other.starts):
+            return one.hosts.packed
+    return None
 
 
 def _padded(area: array[int]) -> bytes:

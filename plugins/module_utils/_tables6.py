@@ -16,7 +16,7 @@ from itertools import accumulate, chain, groupby, pairwise
 from typing import NamedTuple
 
 from ._errors import TooLarge
-from ._lanes import as_number, low_halves, repeated
+from ._lanes import as_number, low_halves, repeated, zero_lanes
 from ._lines import KEYS, LOW, NO_KEY, TABLE, WORDS, Lines, table_width
 
 BITS = 128
@@ -35,16 +35,18 @@ _KEY = (1 << LOW) - 1 << 4
 _WHOLE = frozenset((0, 5, 10))
 _EXACT = frozenset(range(16))
 _AT_ONCE = 1 << 16
+_LEAVES_AT_ONCE = 1 << 13
 _LAST_HIGH = 48  # behind more bits an address has no 24 in its record's second half
 _IS_LITTLE = sys.byteorder == "little"
 
 
-def build6(words: MutableSequence[int]) -> array[int]:
+def build6(words: MutableSequence[int], hosts: bytearray | None = None) -> array[int]:
     """Return the area (unpadded) for start words, as _ranges has them. Lookups begin with line 0.
 
-    The words are used up: a million of them take more memory than the area.
+    The words are used up: a million of them take more memory than the area. hosts: the words'
+    addresses, packed as in _pool, if all of them are single hosts with one verdict.
     """
-    builder = _Builder(words)
+    builder = _Builder(words, hosts)
     builder.fill(builder.lines.reserve(1))
     words.clear()
     return builder.area()
@@ -62,9 +64,10 @@ class _Leaf(NamedTuple):
 class _Builder:
     """Writes lines, and records that come to lie behind all of them."""
 
-    def __init__(self, words: Sequence[int]) -> None:
+    def __init__(self, words: Sequence[int], hosts: bytearray | None) -> None:
         self.lines = Lines()
         self._words = words
+        self._hosts = hosts
         self._records = bytearray()
         # Lines with records, whose numbers do not count the lines yet.
         self._recorded: list[int] = []
@@ -138,7 +141,7 @@ class _Builder:
         words = list(chain.from_iterable(self._words[leaf.begin : leaf.end] for leaf in leaves))
         record = self._next_record()
         if words and words[0] & 15 not in _WHOLE:
-            _pack(self._records, words)
+            self._record(leaves, words)
         keys = _keys_of_hosts(memoryview(self._records)[record * _RECORD_BYTES :], at)
         keys = keys or _keys(words, at)
         recorded = any(key & 3 == LOOK for key in keys)
@@ -147,7 +150,7 @@ class _Builder:
         else:
             self._recorded += [leaf.line for leaf in leaves]
             if record == self._next_record():
-                _pack(self._records, words)
+                self._record(leaves, words)
         area = self.lines.area
         index = 0
         for line, begin, end, state in leaves:
@@ -164,6 +167,17 @@ class _Builder:
                 self._join(
                     leaves[number].line, words[begin : ends[number]], keys[begin : ends[number]]
                 )
+
+    def _record(self, leaves: list[_Leaf], words: list[int]) -> None:
+        """Append a record for each start of the leaves, whose words these are."""
+        if self._hosts is None:
+            _pack(self._records, words)
+            return
+        size = _RECORD_BYTES
+        for first in range(0, len(leaves), _LEAVES_AT_ONCE):
+            some = leaves[first : first + _LEAVES_AT_ONCE]
+            parts = [self._hosts[leaf.begin * size : leaf.end * size] for leaf in some]
+            _pack_hosts(self._records, b"".join(parts), words[0] & 15)
 
     def _join(self, line: int, words: list[int], keys: Sequence[int]) -> None:
         """Give a line one key for all starts that have its bits, whose records become a run."""
@@ -232,16 +246,13 @@ def _keys_of(highs: int, count: int, at: int, said: int) -> array[int]:
 
 def _equal(keys: array[int]) -> list[int]:
     """Return where the next key has the same bits."""
-    found = []
+    found: list[int] = []
     for begin in range(0, len(keys) - 1, _AT_ONCE):
         part = keys[begin : begin + _AT_ONCE + 1]
         count = len(part) - 1
         differ = as_number(part[1:]) ^ as_number(part[:-1])
-        lanes = array("I", (differ & repeated(_KEY, 4, count)).to_bytes(4 * count, sys.byteorder))
-        at = -1
-        for _number in range(lanes.count(0)):
-            at = lanes.index(0, at + 1)
-            found.append(begin + at)
+        lanes = differ & repeated(_KEY, part.itemsize, count)
+        found += [begin + at for at in zero_lanes(lanes, part.itemsize, count)]
     return found
 
 
@@ -254,3 +265,14 @@ def _pack(records: bytearray, words: list[int]) -> None:
         )
         del part[_RECORD_BYTES::size]
         records += part
+
+
+def _pack_hosts(records: bytearray, hosts: bytes, said: int) -> None:
+    """Append the same for addresses, the highest byte first, whose words all say the same."""
+    packed = bytearray(hosts[1:])
+    packed.append(0)
+    packed[_RECORD_BYTES - 1 :: _RECORD_BYTES] = bytes([said << 4]) * (len(hosts) // _RECORD_BYTES)
+    halves = array("Q", packed)
+    halves.byteswap()
+    halves[::2], halves[1::2] = halves[1::2], halves[::2]
+    records += halves.tobytes()

@@ -35,7 +35,8 @@ from packetwatch_core._ring import RingBuffer
 _LIVE_FRAMES = 1 << 1
 _BATCH = 64
 PORT = 9999
-DROPS, SYNS = 200_000, 50_000
+# So many SYNs that what may be logged at once does not count.
+DROPS, SYNS = 200_000, 400_000
 TEN, HUNDRED = (1, 10_000), (1, 100_000)  # number 0 is 0.0.0.0, which ipset refuses
 # A million sources in 100.0.0.0/8, most of them new; none of them is a martian to the stack.
 STRANGERS = {"first": 1 << 31, "count": 1 << 30, "keep": 0x00FFFFFF, "set": 100 << 24}

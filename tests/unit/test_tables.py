@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from itertools import pairwise
 from random import Random
@@ -391,6 +392,26 @@ def test_a_million_random_ipv6_hosts_are_two_lines_away_and_take_26_bytes_each()
     assert sum(depth == 2 for depth in shape.depths) > 0.95 * len(shape.depths)
     assert {lookup(tables, 6, value) for value in values[:3000]} == {DENY}
     assert {lookup(tables, 6, value ^ 1) for value in values[:3000]} == {NONE}
+
+
+@pytest.mark.parametrize("span", [128, 64, 40, 20, 16])
+@pytest.mark.parametrize("verdict", ["allow", "deny"])
+def test_hosts_alone_have_the_same_tables_packed_or_not(
+    span: int, verdict: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random = Random(span)
+    high = random.getrandbits(128) >> span << span
+    hosts, nothing = Prefixes(), Prefixes()
+    hosts.v6.hosts.extend({high | 2 * random.getrandbits(span - 1) for _number in range(30_000)})
+    pair = (hosts, nothing) if verdict == "allow" else (nothing, hosts)
+    tables = compile_tables(*pair)
+    assert tables.ranges6 == len(hosts.v6.hosts)
+    assert hosts.v6.hosts.packed
+    # Where the C library cannot sort them, they are not kept packed.
+    monkeypatch.setattr(sys, "platform", "darwin")
+    hosts.v6.hosts.extend([])
+    assert compile_tables(*pair) == tables
+    assert not hosts.v6.hosts.packed
 
 
 def test_neighbouring_64_with_different_verdicts() -> None:

@@ -171,12 +171,12 @@ static __always_inline __u64 pw_track_count(struct pw_track *track, struct pw_sc
 }
 
 /* The track of a source that has none; NULL if it needs none yet, or if there is no room. */
-static __always_inline struct pw_track *pw_track_begin(struct pw_shared *shared,
+static __always_inline struct pw_track *pw_track_begin(struct pw_firsts *set,
 						       struct pw_scratch *scratch,
 						       struct pw_policy *policy,
 						       struct pw_counters *counters)
 {
-	if (pw_first_port(shared, scratch, counters, policy->window_ns) != PW_FIRST_MORE &&
+	if (pw_first_port(set, scratch, counters, policy->window_ns) != PW_FIRST_MORE &&
 	    policy->scan_ports > 1)
 		return 0;
 	if (!tracks_add(&scratch->source, &scratch->first)) {

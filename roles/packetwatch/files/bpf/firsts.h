@@ -40,6 +40,14 @@ static __always_inline __u64 pw_hash(struct pw_source *source, struct pw_shared 
 	return pw_mix(pw_mix(hash, source->plen), seed);
 }
 
+/* The set in which a source lies; scratch->hash tells what it is called there. */
+static __always_inline struct pw_firsts *pw_first_set(struct pw_shared *shared,
+						      struct pw_scratch *scratch)
+{
+	scratch->hash = pw_hash(&scratch->source, shared);
+	return firsts_get(scratch->hash % PW_FIRST_SETS);
+}
+
 static __always_inline int pw_first_is(__u64 who, __u64 hash)
 {
 	return !((who ^ hash) >> 16);
@@ -53,12 +61,12 @@ static __always_inline int pw_first_try(struct pw_firsts *set, struct pw_scratch
 	__u64 port = scratch->port;
 	__u64 stamp = scratch->now >> 10 << 16;
 	__u64 own = stamp | hash >> 48;
-	__u64 oldest = ~0ULL;
+	__u64 oldest = ~0ULL >> 1;
+	__u64 index = 0;
 	__u64 old_who = 0; /* as they were seen: what has come since must not be overwritten */
 	__u64 old_when = 0;
 	int same = 0;
 	scratch->fresh = 0;
-	scratch->index = 0;
 	scratch->first.slot[PW_FIRST_WAYS] = stamp | port;
 	for (int i = 0; i < PW_FIRST_WAYS; i++) {
 		struct pw_first *way = &set->way[i];
@@ -76,20 +84,20 @@ static __always_inline int pw_first_try(struct pw_firsts *set, struct pw_scratch
 				same = 1;
 			}
 		}
-		__u64 age = who && !pw_first_is(who, hash) ? when : 0;
-		if (age < oldest) {
-			oldest = age;
-			old_who = who;
-			old_when = when;
-			scratch->index = i;
-		}
+		/* Which one is the oldest nobody foretells: a branch would cost more than all this. */
+		__u64 age = who && !pw_first_is(who, hash) ? when >> 1 : 0;
+		__u64 older = (__u64)((__s64)(age - oldest) >> 63);
+		oldest ^= (oldest ^ age) & older;
+		old_who ^= (old_who ^ who) & older;
+		old_when ^= (old_when ^ when) & older;
+		index ^= (index ^ i) & older;
 	}
 	if (scratch->fresh)
 		return PW_FIRST_MORE;
 	if (same)
 		return PW_FIRST_KEPT;
 
-	struct pw_first *way = &set->way[scratch->index % PW_FIRST_WAYS];
+	struct pw_first *way = &set->way[index % PW_FIRST_WAYS];
 	if (old_who && pw_first_is(old_who, hash)) {
 		/* Its own port of long ago must not be taken for one of now. */
 		if (__sync_val_compare_and_swap(&way->who, old_who, 0) != old_who)
@@ -106,13 +114,9 @@ static __always_inline int pw_first_try(struct pw_firsts *set, struct pw_scratch
 }
 
 /* Not a loop, as pw_track_port is none. */
-static __always_inline int pw_first_port(struct pw_shared *shared, struct pw_scratch *scratch,
+static __always_inline int pw_first_port(struct pw_firsts *set, struct pw_scratch *scratch,
 					 struct pw_counters *counters, __u64 window)
 {
-	scratch->hash = pw_hash(&scratch->source, shared);
-	struct pw_firsts *set = firsts_get(scratch->hash % PW_FIRST_SETS);
-	if (!set)
-		return PW_FIRST_KEPT;
 	int result = pw_first_try(set, scratch, counters, window);
 	if (result == PW_FIRST_AGAIN)
 		result = pw_first_try(set, scratch, counters, window);
@@ -123,12 +127,8 @@ static __always_inline int pw_first_port(struct pw_shared *shared, struct pw_scr
 	return result;
 }
 
-static __always_inline void pw_first_forget(struct pw_shared *shared, struct pw_scratch *scratch)
+static __always_inline void pw_first_forget(struct pw_firsts *set, __u64 hash)
 {
-	__u64 hash = pw_hash(&scratch->source, shared);
-	struct pw_firsts *set = firsts_get(hash % PW_FIRST_SETS);
-	if (!set)
-		return;
 	for (int i = 0; i < PW_FIRST_WAYS; i++) {
 		struct pw_first *way = &set->way[i];
 		__u64 who = pw_read(way->who);

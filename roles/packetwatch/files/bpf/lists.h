@@ -198,10 +198,11 @@ static __always_inline struct pw_policy *pw_policy_of(struct xdp_md *context,
 	scratch->index = 0;
 	for (int i = 0; i < PW_POLICY_PROBES; i++) {
 		__u32 index = (ifindex + i) % PW_POLICY_SLOTS;
-		if (slots[index].ifindex == ifindex) {
+		__u32 own = slots[index].ifindex;
+		if (own == ifindex)
 			scratch->index = index;
-			break;
-		}
+		if (own == ifindex || (!own && index))
+			break; /* free: it has none of its own */
 	}
 	return &slots[scratch->index % PW_POLICY_SLOTS];
 }

@@ -21,7 +21,8 @@ static __always_inline int pw_verdict(struct pw_counters *counters, __u32 reason
 /* A source has crossed the threshold: ban it, unless it is protected or we only watch. */
 static __always_inline __u32 pw_scan(struct pw_header *header, struct pw_policy *policy,
 				     struct pw_shared *shared, struct pw_counters *counters,
-				     struct pw_scratch *scratch, struct pw_track *track)
+				     struct pw_scratch *scratch, struct pw_firsts *set,
+				     struct pw_track *track)
 {
 	struct pw_packet *packet = &scratch->packet;
 	struct pw_source *source = &scratch->source;
@@ -53,7 +54,7 @@ static __always_inline __u32 pw_scan(struct pw_header *header, struct pw_policy 
 		packet->flags = pw_ban_write(header, shared, counters, source, &ban);
 	pw_log_scan(header, shared, counters, scratch, source, now, ban.expires);
 	tracks_delete(source);
-	pw_first_forget(shared, scratch);
+	pw_first_forget(set, scratch->hash);
 	return packet->passed;
 }
 
@@ -73,16 +74,21 @@ static __always_inline __u32 pw_connection(struct xdp_md *context, struct pw_hea
 
 	pw_source_of(packet, &scratch->source);
 	scratch->port = packet->ports_known ? packet->dport : pw_some_port();
+	struct pw_firsts *set = pw_first_set(shared, scratch);
+	if (!set)
+		return packet->passed;
+	/* It comes from far: let it be under way while the tracks are searched. */
+	scratch->index = pw_read(set->way[0].when);
 	struct pw_track *track = tracks_get(&scratch->source);
 	if (!track)
-		track = pw_track_begin(shared, scratch, policy, counters);
+		track = pw_track_begin(set, scratch, policy, counters);
 	if (!track)
 		return packet->passed;
 	pw_track_port(track, scratch, policy->window_ns);
 	if (pw_track_count(track, scratch, policy->window_ns, policy->scan_ports) <
 	    policy->scan_ports)
 		return packet->passed;
-	return pw_scan(header, policy, shared, counters, scratch, track);
+	return pw_scan(header, policy, shared, counters, scratch, set, track);
 }
 
 /* Neighbour and router discovery from link-local addresses keeps the link alive: no ban hits it. */

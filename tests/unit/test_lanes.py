@@ -1,0 +1,39 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Arithmetic on lanes of a long number, against the same on single ones."""
+
+from __future__ import annotations
+
+from array import array
+from random import Random
+
+import pytest
+
+from packetwatch_core._lanes import as_number, longs, low_halves, repeated, zero_lanes
+
+SIZES = {4: "I", 8: "Q"}
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_zero_lanes_are_found(size: int) -> None:
+    random = Random(size)
+    # Single bits at all places, and what carries from one end of a lane to the other.
+    others = [1 << bit for bit in range(8 * size)] + [(1 << 8 * size) - 1, 0xFF]
+    for count in (1, 2, 17, 1000):
+        for zeros in (0, 1, count // 2, count):
+            lanes = [0] * zeros + random.choices(others, k=count - zeros)
+            random.shuffle(lanes)
+            number = as_number(array(SIZES[size], lanes))
+            expected = [at for at, lane in enumerate(lanes) if not lane]
+            assert zero_lanes(number, size, count) == expected
+
+
+def test_lanes_come_back() -> None:
+    random = Random(1)
+    lanes = array("Q", [random.getrandbits(64) for _number in range(333)])
+    assert longs(as_number(lanes), 333) == lanes
+    assert low_halves(as_number(lanes), 333).tolist() == [lane & 0xFFFFFFFF for lane in lanes]
+    assert as_number(lanes) | repeated(0, 8, 333) == as_number(lanes)
+    assert longs(repeated(7 << 40, 8, 5), 5).tolist() == [7 << 40] * 5
