@@ -92,12 +92,13 @@ static __always_inline int pw_first_try(struct pw_firsts *set, struct pw_scratch
 		old_when ^= (old_when ^ when) & older;
 		index ^= (index ^ i) & older;
 	}
+	scratch->index = index; /* or the compiler, which knows its bounds, leaves the mask out below */
 	if (scratch->fresh)
 		return PW_FIRST_MORE;
 	if (same)
 		return PW_FIRST_KEPT;
 
-	struct pw_first *way = &set->way[index % PW_FIRST_WAYS];
+	struct pw_first *way = &set->way[scratch->index % PW_FIRST_WAYS];
 	if (old_who && pw_first_is(old_who, hash)) {
 		/* Its own port of long ago must not be taken for one of now. */
 		if (__sync_val_compare_and_swap(&way->who, old_who, 0) != old_who)
