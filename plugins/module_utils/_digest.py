@@ -14,10 +14,11 @@ from __future__ import annotations
 import functools
 import typing as t
 
+from ._files import pieces
+
 __all__ = ["digest_text", "sha256", "sha256_for"]
 
 _LARGE = 1 << 22
-
 if t.TYPE_CHECKING:
     from hashlib import sha256
 else:
@@ -43,7 +44,7 @@ def sha256_for(size: int) -> t.Any:
 @functools.lru_cache(maxsize=64)
 def digest_text(text: str) -> str:
     """SHA-256 of a text in UTF-8, as hex."""
-    data = text.encode()
-    check = sha256_for(len(data))
-    check.update(data)
+    check = sha256_for(len(text))
+    for piece in pieces(text):
+        check.update(piece.encode())
     return str(check.hexdigest())

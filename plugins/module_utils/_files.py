@@ -10,6 +10,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+import typing as t
+
+_PIECE = 1 << 16
+
+
+def pieces(text: str) -> t.Iterator[str]:
+    """Yield a text in pieces: of a long one nobody needs all encoded at once."""
+    for begin in range(0, len(text), _PIECE):
+        yield text[begin : begin + _PIECE]
 
 
 def replace_file(path: str, text: str, mode: int = 0o600) -> None:
@@ -19,7 +28,7 @@ def replace_file(path: str, text: str, mode: int = 0o600) -> None:
     try:
         with open(draft, "w", encoding="utf-8") as stream:
             os.fchmod(stream.fileno(), mode)
-            stream.write(text)
+            stream.writelines(pieces(text))
             stream.flush()
             os.fsync(stream.fileno())
         os.rename(draft, path)

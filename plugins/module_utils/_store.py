@@ -32,6 +32,7 @@ import types
 import typing as t
 
 from ._errors import InvalidInput, Locked, PacketwatchError, Unreadable
+from ._files import pieces
 from ._policy import DEFAULT, canonical_policy, format_policy, read_policy
 
 ROOT = "/etc/packetwatch"
@@ -412,7 +413,7 @@ def _read_file(path: str, errors: str = "strict") -> str:
 def _write_file(path: str, text: str) -> None:
     with open(path, "w", encoding="utf-8") as file:
         os.fchmod(file.fileno(), 0o644)
-        file.write(text)
+        file.writelines(pieces(text))
         file.flush()
         os.fsync(file.fileno())
 
