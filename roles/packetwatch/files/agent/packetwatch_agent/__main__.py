@@ -52,9 +52,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     attach.add_argument("interface")
     attach.set_defaults(command=_attach)
-    detach = commands.add_parser("detach", help="take the program off an interface")
-    detach.add_argument("interface")
-    detach.set_defaults(command=_detach)
     apply = commands.add_parser("apply", help="compile confirmed state and let it go live")
     apply.set_defaults(command=_apply)
     rollback = commands.add_parser(
@@ -94,11 +91,6 @@ def _attach(options: argparse.Namespace) -> None:
     reason = f" ({done.reason})" if done.reason else ""
     _say(f"{done.interface} is filtered, mode {done.mode}{reason}")
     _tell_of_feeds(host)
-
-
-def _detach(options: argparse.Namespace) -> None:
-    done = _host().detach(options.interface)
-    _say(f"{done.interface} is not filtered{'' if done.changed else ', and was not before'}")
 
 
 def _apply(dummy: argparse.Namespace) -> None:

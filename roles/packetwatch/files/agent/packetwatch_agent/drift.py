@@ -18,6 +18,7 @@ from .loop import Loop
 from .metrics import Values
 from .outlook import Outlook
 from .output import ECS_VERSION, Output, Trouble, Value, encode, timestamp
+from .request import ask
 from .settings import Settings
 
 PERIOD = 5.0
@@ -73,8 +74,7 @@ class Drift:
         if not self._request or (self._asked and now < self._asked + self._pause):
             return
         try:
-            with open(self._request, "w", encoding="ascii"):
-                pass
+            ask(self._request)
         except OSError as error:
             self._trouble.tell(f"root cannot be asked to mend what has drifted: {error}")
         self._pause = min(2 * self._pause, _LONGEST) if self._asked else _FIRST

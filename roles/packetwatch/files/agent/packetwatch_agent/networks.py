@@ -6,11 +6,12 @@
 
 from __future__ import annotations
 
-import os
 import typing as t
 
 from packetwatch_core._protect import connected
 from packetwatch_core._spare import unknown_networks
+
+from .request import ask
 
 if t.TYPE_CHECKING:
     from packetwatch_core._protect import Network
@@ -35,4 +36,4 @@ class Networks:
             return
         self._asked = new
         self._output.say("info", f"feeds are to leave out new networks: {', '.join(sorted(new))}")
-        os.close(os.open(self._request, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        ask(self._request)
