@@ -19,6 +19,7 @@ from ._files import pieces
 __all__ = ["digest_text", "sha256", "sha256_for"]
 
 _LARGE = 1 << 22
+
 if t.TYPE_CHECKING:
     from hashlib import sha256
 else:

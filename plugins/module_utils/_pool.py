@@ -24,6 +24,7 @@ from typing import NamedTuple, cast
 from ._lanes import as_number, repeated, zero_lanes
 
 _AT_ONCE = 1 << 16
+_MANY = 8  # one of so many
 _number = cast(Callable[[bytes, str], int], int.from_bytes)
 
 
@@ -113,8 +114,11 @@ class Pool:
         return numbers
 
     def near(self) -> list[int] | None:
-        """Return the places of all numbers that may be at most one above the number before, and of few
-        others; nothing while what is packed is not sorted."""
+        """Return the places of all numbers that may be at most one above the number before.
+
+        Nothing while what is packed is not sorted, or where so many are close to each other that it
+        is quicker to look at all.
+        """
         if not self._is_sorted:
             return None
         size = self.packing.size
@@ -126,6 +130,8 @@ class Pool:
             apart = as_number(leads[1:]) - as_number(leads[:-1])
             more = repeated((1 << 8 * width) - 2, width, count)
             found += [begin + at + 1 for at in zero_lanes(apart & more, width, count)]
+            if len(found) * _MANY > begin + count:
+                return None
         return found
 
 

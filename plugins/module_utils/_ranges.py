@@ -219,10 +219,14 @@ def _without(numbers: list[int], indexes: list[int]) -> list[int]:
 def _merged(parts: Sequence[_Numbers]) -> _Numbers:
     """Return the numbers of sorted sequences, sorted.
 
-    As a rule a list has many hosts and few networks: then the few are put in between.
+    As a rule a list has many hosts and few networks: then the few are put in between. If there is
+    nothing else, the longest one itself is returned.
     """
-    longest = max(parts, key=len)
-    few = sorted(chain.from_iterable(part for part in parts if part is not longest))
+    place = max(range(len(parts)), key=lambda at: len(parts[at]))
+    longest = parts[place]
+    few = sorted(chain(*parts[:place], *parts[place + 1 :]))
+    if not few:
+        return longest
     if len(few) * _FEW > len(longest):
         return sorted(chain(longest, few))
     found = longest[:0]

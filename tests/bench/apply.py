@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What the modules do, in a process of its own as ipset's and nft's is.
+"""What the modules and packetwatchctl do, in a process of its own as ipset's and nft's is.
 
 Run by the system's Python: apply.py LIBRARY WHAT LIST PATHS-OF-THE-HOST... The library lies there under its
 installed name, and nothing but it is imported. WHAT: `change`, make the list live; `keep`, do so although
