@@ -21,16 +21,21 @@ def pieces(text: str) -> t.Iterator[str]:
         yield text[begin : begin + _PIECE]
 
 
+def write_file(path: str, text: str, mode: int) -> None:
+    """Write a file of that mode, to the disk."""
+    with open(path, "w", encoding="utf-8") as file:
+        os.fchmod(file.fileno(), mode)
+        file.writelines(pieces(text))
+        file.flush()
+        os.fsync(file.fileno())
+
+
 def replace_file(path: str, text: str, mode: int = 0o600) -> None:
     """Write a file of root's: on disk as a draft beside it, then in place of it."""
     folder, name = os.path.split(path)
     draft = os.path.join(folder, f".new-{name}")
     try:
-        with open(draft, "w", encoding="utf-8") as stream:
-            os.fchmod(stream.fileno(), mode)
-            stream.writelines(pieces(text))
-            stream.flush()
-            os.fsync(stream.fileno())
+        write_file(draft, text, mode)
         os.rename(draft, path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):

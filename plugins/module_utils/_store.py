@@ -32,7 +32,7 @@ import types
 import typing as t
 
 from ._errors import InvalidInput, Locked, PacketwatchError, Unreadable
-from ._files import pieces
+from ._files import write_file
 from ._policy import DEFAULT, canonical_policy, format_policy, read_policy
 
 ROOT = "/etc/packetwatch"
@@ -262,7 +262,7 @@ class Store:
         for folder in ("allow.d", "deny.d", "policy.d"):
             os.mkdir(os.path.join(draft, folder))
         for name, text in files.items():
-            _write_file(os.path.join(draft, name), text)
+            write_file(os.path.join(draft, name), text, 0o644)
         for folder in ("allow.d", "deny.d", "policy.d", "."):
             _settle(os.path.join(draft, folder))
         os.rename(draft, os.path.join(self.root, str(number)))
@@ -408,14 +408,6 @@ def _read_file(path: str, errors: str = "strict") -> str:
         raise Unreadable(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise InvalidInput(f"{path} is not UTF-8 text, from byte {error.start} on") from error
-
-
-def _write_file(path: str, text: str) -> None:
-    with open(path, "w", encoding="utf-8") as file:
-        os.fchmod(file.fileno(), 0o644)
-        file.writelines(pieces(text))
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _remove_tree(path: str) -> None:

@@ -12,13 +12,12 @@ from __future__ import annotations
 import itertools
 import os
 import random
-import shutil
 import subprocess
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from kernel.hosting import ROOT, Site, Wire
+from kernel.hosting import CLEAN, Site, Wire, install_library
 
 from bench import addresses
 from bench.addresses import IPV6
@@ -34,8 +33,6 @@ from packetwatch_core._tables import compile_tables
 
 MILLION = 1_000_000
 MIB = 1 << 20
-# Without what is set for the bench itself: its bytecode is kept elsewhere.
-CLEAN = {"PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1"}
 
 
 def cpu_seconds(argv: Sequence[str], stdin: Path | None = None) -> float:
@@ -49,15 +46,6 @@ def cpu_seconds(argv: Sequence[str], stdin: Path | None = None) -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def install(folder: Path) -> None:
-    """Put the library there as the role does: compiled, and nobody compares times when it starts."""
-    skipped = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(ROOT / "plugins" / "module_utils", folder / "packetwatch_core", ignore=skipped)
-    options = ("-q", "--invalidation-mode", "unchecked-hash")
-    command = [PYTHON, "-m", "compileall", *options, str(folder)]
-    subprocess.run(command, check=True, env=CLEAN)
-
-
 class Ours:
     """A host that gets one list after another; each differs from the one before."""
 
@@ -65,7 +53,7 @@ class Ours:
         self._site: Site = place.site()
         self._folder = place.folder / "library"
         if not self._folder.exists():
-            install(self._folder)
+            install_library(self._folder)
 
     def case(self, what: str, *texts: Path) -> Case:
         """Seconds to do that (`apply.py` knows what) with the next of these lists."""

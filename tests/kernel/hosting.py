@@ -23,7 +23,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from packetwatch_core._compile import Compiler
+from packetwatch_core._compile import PYTHON, Compiler
 from packetwatch_core._edits import set_lists, set_policy
 from packetwatch_core._host import Host
 from packetwatch_core._libbpf import ARRAY, Map
@@ -34,6 +34,8 @@ from packetwatch_core._source import flatten
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "roles/packetwatch/files/bpf"
+# For an installed library: what is set for the tests keeps their bytecode elsewhere.
+CLEAN = {"PATH": os.environ["PATH"]}
 FULL = bool(os.environ.get("PACKETWATCH_FULL"))
 BPFFS = Path("/sys/fs/bpf")
 PREFIX = "pwtest-"
@@ -252,6 +254,14 @@ def run(argv: Sequence[str], stdin: str | None) -> tuple[int, str, str]:
     except OSError as error:
         return 127, "", f"{argv[0]}: {error.strerror}"
     return done.returncode, done.stdout, done.stderr
+
+
+def install_library(folder: Path) -> None:
+    """Put the host library there as the role does: compiled, and no start compares times."""
+    skipped = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "plugins/module_utils", folder / "packetwatch_core", ignore=skipped)
+    compiling = ("-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash")
+    subprocess.run([PYTHON, *compiling, str(folder)], env=CLEAN, check=True)
 
 
 def ip(command: str) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from kernel.hosting import DENIED, ROOT, XDP_DROP, Site, run, source_text
+from kernel.hosting import DENIED, XDP_DROP, Site, install_library, run, source_text
 
 from packetwatch_core._compile import Compiler
 from packetwatch_core._errors import LoadFailed
@@ -74,15 +74,8 @@ def test_load_needs_neither_bcc_nor_headers_and_little_memory(
 ) -> None:
     # After a reboot: everything is declared, nothing is in the kernel.
     filtered.power_off()
-    shutil.copytree(
-        ROOT / "plugins/module_utils",
-        tmp_path / "lib/packetwatch_core",
-        ignore=shutil.ignore_patterns("__pycache__"),
-    )
-    # As the role installs it: compiling the library would cost more than what it does.
-    compiling = ("-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash")
-    plain = {"PATH": os.environ["PATH"]}
-    subprocess.run(["/usr/bin/python3", *compiling, str(tmp_path / "lib")], env=plain, check=True)
+    # Compiling the library would cost more than what it does.
+    install_library(tmp_path / "lib")
     script = ATTACH.format(paths=filtered.paths_as_words())
     python = ("/usr/bin/python3", "-Ps", "-c", script)
     done = subprocess.run(
