@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -150,8 +151,9 @@ def test_an_interface_that_comes_back_is_filtered_again(host: Any) -> None:
     host.check_output("ip link delete pw8")
 
 
-def deny_for_a_while(host: Any) -> float:
-    """Deny the client for longer than modules take here and now; returns the end in UTC seconds."""
+@contextmanager
+def denied_for_a_while(host: Any) -> Iterator[float]:
+    """The client denied for longer than modules take here and now: the end in UTC seconds."""
     began = time.time()
     info(host, "lists")
     now = time.time()
@@ -159,7 +161,10 @@ def deny_for_a_while(host: Any) -> float:
     text = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(end))
     entry = {"address": CLIENT, "expires": text}
     assert module(host, "access_lists", name="temporary", deny=[entry])["changed"]
-    return end
+    try:
+        yield end
+    finally:
+        assert module(host, "access_lists", name="temporary", state="absent")["changed"]
 
 
 def test_an_entry_ends_at_its_time(host: Any, fleet: Fleet, machine: Machine) -> None:
@@ -170,13 +175,12 @@ def test_an_entry_ends_at_its_time(host: Any, fleet: Fleet, machine: Machine) ->
         "assert ctypes.CDLL(None).adjtimex(clock) == 0"
     )
     host.check_output(f'python3 -c "{synchronise}"')
-    end = deny_for_a_while(host)
-    assert connect(fleet.station("client"), machine.ipv4, SSH, timeout=4.0) is Answer.NONE
-    wait_for(
-        lambda: connect(fleet.station("client"), machine.ipv4, SSH) is Answer.OPEN,
-        end - time.time() + 60,
-    )
-    assert module(host, "access_lists", name="temporary", state="absent")["changed"]
+    with denied_for_a_while(host) as end:
+        assert connect(fleet.station("client"), machine.ipv4, SSH, timeout=4.0) is Answer.NONE
+        wait_for(
+            lambda: connect(fleet.station("client"), machine.ipv4, SSH) is Answer.OPEN,
+            end - time.time() + 60,
+        )
 
 
 def test_filter_goes_on_without_the_agent(host: Any, fleet: Fleet, machine: Machine) -> None:
@@ -208,34 +212,37 @@ def answers_to_denied(fleet: Fleet, machine: Machine) -> Iterator[list[Answer]]:
         thread.join()
 
 
+def active_since(machine: Machine, unit: str) -> int:
+    """Microseconds from the boot until the unit was started."""
+    argv = ["systemctl", "show", "--property", "ActiveEnterTimestampMonotonic", "--value", unit]
+    return int(machine.ssh(argv).stdout)
+
+
 def test_reboot_filters_before_sshd_answers(
     host: Any, fleet: Fleet, machine: Machine, answers_to_denied: list[Answer]
 ) -> None:
-    end = deny_for_a_while(host)
-    machine.reboot()
-    assert answers_to_denied
-    assert set(answers_to_denied) == {Answer.NONE}
-    filtering, listening = (
-        int(
-            machine.ssh(
-                [
-                    "systemctl",
-                    "show",
-                    "--property",
-                    "ActiveEnterTimestampMonotonic",
-                    "--value",
-                    unit,
-                ]
-            ).stdout
+    with denied_for_a_while(host) as end:
+        machine.reboot()
+        assert answers_to_denied
+        assert set(answers_to_denied) == {Answer.NONE}
+        filtering, listening = (
+            active_since(machine, unit) for unit in ("packetwatch-xdp@eth0.service", "ssh.service")
         )
-        for unit in ("packetwatch-xdp@eth0.service", "ssh.service")
-    )
-    assert 0 < filtering < listening
-    # No clock was synchronised since, so that nobody knows whether the entry's time has passed.
-    time.sleep(max(0.0, end + 5 - time.time()))
-    assert connect(fleet.station("client"), machine.ipv4, SSH, timeout=4.0) is Answer.NONE
-    assert module(host, "access_lists", name="temporary", state="absent")["changed"]
+        assert 0 < filtering < listening
+        # No clock was synchronised since, so that nobody knows whether the entry's time has passed.
+        time.sleep(max(0.0, end + 5 - time.time()))
+        assert connect(fleet.station("client"), machine.ipv4, SSH, timeout=4.0) is Answer.NONE
     assert connect(fleet.station("client"), machine.ipv4, SSH) is Answer.OPEN
+
+
+def test_attaching_takes_no_place_in_tmp(host: Any) -> None:
+    # At boot it happens while /tmp is being emptied, where systemd prepares some kinds of sandbox.
+    unit = "packetwatch-xdp@eth0.service"
+    host.check_output(
+        "mount -t tmpfs -o ro tmpfs /tmp; trap 'umount --lazy /tmp' EXIT;"
+        f" systemctl reset-failed {unit}; systemctl restart {unit}"
+    )
+    assert host.service(unit).is_running
 
 
 def test_bans_survive_the_reboot(fleet: Fleet, machine: Machine, host: Any) -> None:
