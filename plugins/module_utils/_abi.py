@@ -133,6 +133,8 @@ HEADER = Layout(
     ("v4_shift", "I"),
     ("v4_page", "I"),
     ("v6_page", "I"),
+    ("v6_buckets", "I"),
+    ("v6_hosts", "I"),
     ("reserved", "I"),
     ("ban_interval_ns", "Q"),
     ("ban_burst_ns", "Q"),

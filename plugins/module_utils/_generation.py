@@ -19,12 +19,14 @@ import typing as t
 from . import _abi
 from ._digest import sha256_for
 from ._errors import InvalidInput
+from ._hosts6 import Place
 from ._libbpf import ARRAY, ARRAY_OF_MAPS, F_MMAPABLE, KernelError, Map
 from ._pins import RING_CAPACITY
 from ._policy import DEFAULT, Policy, nanoseconds
 from ._tables import Tables
 
 _U32 = struct.Struct("=I")
+_SHAPE = struct.Struct("=3I")
 _ZERO = _U32.pack(0)
 _SECOND = 1_000_000_000
 _ATTEMPTS = 5
@@ -40,20 +42,21 @@ class Areas(t.NamedTuple):
     v4: bytes
     v4_shift: int
     v6: bytes
+    v6_hosts: Place
     lists: bytes
     next_expiry: int
 
     @classmethod
     def of(cls, tables: Tables, lists: bytes, next_expiry: int) -> Areas:
-        return cls(tables.v4, tables.v4_shift, tables.v6, lists, next_expiry)
+        return cls(tables.v4, tables.v4_shift, tables.v6, tables.v6_hosts, lists, next_expiry)
 
     def tables(self) -> Tables:
-        return Tables(self.v4, self.v4_shift, self.v6)
+        return Tables(self.v4, self.v4_shift, self.v6, self.v6_hosts)
 
     def digest(self) -> str:
         """Of the tables alone, whatever the policies and the lists' comments."""
         check = sha256_for(len(self.v4) + len(self.v6))
-        check.update(_U32.pack(self.v4_shift))
+        check.update(_SHAPE.pack(self.v4_shift, *self.v6_hosts))
         check.update(self.v4)
         check.update(self.v6)
         return str(check.hexdigest())
@@ -104,6 +107,8 @@ def build(
         "v4_shift": areas.v4_shift,
         "v4_page": 1,
         "v6_page": 1 + v4_pages,
+        "v6_buckets": areas.v6_hosts.homes,
+        "v6_hosts": areas.v6_hosts.line,
         "published": _published(policies[DEFAULT]),
         **_ban_rate(policies),
         **_EVENT_RATE,
@@ -239,13 +244,14 @@ class Generation:
         """The tables, copied out of the kernel; empty ones, made of no lists, if it holds none of ours."""
         header = self.header
         if not header["v4_page"] <= header["v6_page"] <= header["pages"] <= self.capacity:
-            return Areas(b"", 0, b"", b"", 0)
+            return Areas(b"", 0, b"", Place(), b"", 0)
         v4 = range(header["v4_page"], header["v6_page"])
         v6 = range(header["v6_page"], header["pages"])
         return Areas(
             b"".join(self._page(i) for i in v4),
             header["v4_shift"],
             b"".join(self._page(i) for i in v6),
+            Place(header["v6_hosts"], header["v6_buckets"]),
             header["lists"],
             header["next_expiry"],
         )

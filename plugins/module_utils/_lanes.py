@@ -34,10 +34,18 @@ def longs(lanes: int, count: int) -> array[int]:
     return array("Q", lanes.to_bytes(8 * count, sys.byteorder))
 
 
-def low_halves(lanes: int, count: int) -> array[int]:
-    """Return the lower 32 bits of lanes of 64 bits as an array."""
-    data = memoryview(lanes.to_bytes(8 * count, sys.byteorder)).cast("I")
-    return array("I", data[_LOW_HALF::2].tobytes())
+def low_halves(lanes: int, count: int, code: str = "I") -> array[int]:
+    """Return the lower halves of lanes, which are twice as large as the array's elements."""
+    size = array(code).itemsize
+    data = memoryview(lanes.to_bytes(2 * size * count, sys.byteorder)).cast("B").cast(code)
+    return array(code, data[_LOW_HALF::2].tobytes())
+
+
+def widened(part: array[int]) -> array[int]:
+    """Return an array of twice the length, in which the numbers are the lower halves of lanes."""
+    wide = array(part.typecode, bytes(2 * part.itemsize * len(part)))
+    wide[_LOW_HALF::2] = part
+    return wide
 
 
 def zero_lanes(lanes: int, size: int, count: int) -> list[int]:

@@ -53,11 +53,7 @@ class Lines:
     def reserve(self, count: int) -> int:
         """Append so many lines without keys; return the first one's number."""
         first = len(self.area) // WORDS
-        if first + count > MAX_LINES:
-            raise TooLarge(
-                f"the lists need more than {MAX_LINES >> 14} MiB of tables: "
-                "use shorter lists or larger prefixes"
-            )
+        check_lines(first + count)
         self.area += _EMPTY * count
         return first
 
@@ -139,6 +135,15 @@ class _Keys:
                 self._leaf(first + number, start, stop)
             else:
                 self._inner(first + number, start, stop, reach // _FAN)
+
+
+def check_lines(count: int) -> None:
+    """Raise TooLarge if a family's lists need more lines than can be counted."""
+    if count > MAX_LINES:
+        raise TooLarge(
+            f"the lists need more than {MAX_LINES >> 14} MiB of tables: "
+            "use shorter lists or larger prefixes"
+        )
 
 
 def reach_of(count: int) -> int:

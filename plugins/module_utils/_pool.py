@@ -86,11 +86,6 @@ class Pool:
     def __iter__(self) -> Iterator[int]:
         return iter(self.packing.unpack(bytes(self._data)))
 
-    @property
-    def packed(self) -> bytearray | None:
-        """All numbers, sorted, one behind the other; nothing while they are not sorted so."""
-        return self._data if self._is_sorted else None
-
     def extend(self, numbers: Iterable[int]) -> None:
         """Take over some numbers."""
         self.take(self.packing.pack(numbers))
@@ -106,12 +101,29 @@ class Pool:
 
     def sorted(self) -> list[int]:
         """Return all numbers, sorted, as objects that lie in memory in that order."""
-        if not self._is_sorted:
-            self._is_sorted = _sort(self._data, self.packing.size)
+        self._sort()
         numbers = self.packing.unpack(bytes(self._data))
         if not self._is_sorted:
             numbers.sort()
         return numbers
+
+    def apart(self) -> bytearray | None:
+        """Return all numbers, sorted and packed, if each is more than one above the one before.
+
+        Nothing if they are not, or if that cannot be told quickly.
+        """
+        self._sort()
+        places = self.near()
+        if places is None:
+            return None
+        size = self.packing.size
+        for place in places:
+            one, other = self.packing.unpack(
+                bytes(self._data[(place - 1) * size : (place + 1) * size])
+            )
+            if other - one < 2:
+                return None
+        return self._data
 
     def near(self) -> list[int] | None:
         """Return the places of all numbers that may be at most one above the number before.
@@ -133,6 +145,10 @@ class Pool:
             if len(found) * _MANY > begin + count:
                 return None
         return found
+
+    def _sort(self) -> None:
+        if not self._is_sorted:
+            self._is_sorted = _sort(self._data, self.packing.size)
 
 
 def _sort(data: bytearray, size: int) -> bool:

@@ -9,11 +9,17 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator
+from bisect import bisect
+from collections.abc import Iterator, MutableSequence
 from typing import NamedTuple
 
-from . import _tables4, _tables6, _walk
+from . import _hosts6, _tables4, _tables6, _walk
+from ._hosts6 import Buckets, Place
+from ._lines import WORDS, check_lines
+from ._pool import IPV6
 from ._ranges import (
+    ALLOW,
+    DENY,
     LAST4,
     LAST6,
     NONE,
@@ -27,7 +33,7 @@ from ._ranges import (
 
 PAGE_SIZE = 65536
 _VERDICTS = 3
-FORMAT = 3
+FORMAT = 4
 """Changes with docs/tables.md, so that no program reads what was compiled for another one."""
 
 
@@ -38,7 +44,9 @@ class Tables(NamedTuple):
     """Whole pages of 64 KiB."""
     v4_shift: int = 0
     v6: bytes = b""
-    """Whole pages of 64 KiB."""
+    """Whole pages of 64 KiB: a tree, and hosts."""
+    v6_hosts: Place = Place()
+    """Where in them the hosts are."""
     ranges4: int = 0
     """Disjoint ranges that are allowed or denied."""
     ranges6: int = 0
@@ -58,11 +66,12 @@ def compile_tables(allow: Prefixes, deny: Prefixes) -> Tables:
     Raises TooLarge beyond what the format can address, which is 8 GiB for each family.
     """
     v4, v4_shift, ranges4 = _compile4(allow.v4, deny.v4)
-    v6, ranges6 = _compile6(allow.v6, deny.v6)
+    v6, v6_hosts, ranges6 = _compile6(allow.v6, deny.v6)
     return Tables(
         v4,
         v4_shift,
         v6,
+        v6_hosts,
         ranges4,
         ranges6,
         allow_entries=allow.entries,
@@ -83,24 +92,44 @@ def _compile4(allow: Blocks, deny: Blocks) -> tuple[bytes, int, int]:
     return _padded(area), shift, total
 
 
-def _compile6(allow: Blocks, deny: Blocks) -> tuple[bytes, int]:
-    """Return the IPv6 area and the count of ranges."""
-    ranges = compile_ranges(allow, deny, LAST6)
-    if not ranges.total:
-        return b"", 0
-    total = ranges.total
-    words = start_words(ranges, LAST6)
-    del ranges  # what is large goes as soon as it has served
-    return _padded(_tables6.build6(words, _hosts_only(allow, deny, total))), total
+def _compile6(allow: Blocks, deny: Blocks) -> tuple[bytes, Place, int]:
+    """Return the IPv6 area, where its hosts are, and the count of ranges."""
+    hosts = _hosts_alone(allow, deny)
+    words: MutableSequence[int] = []
+    total = sum(map(len, hosts.values())) // IPV6.size
+    if not hosts:
+        ranges = compile_ranges(allow, deny, LAST6)
+        if not ranges.total:
+            return b"", Place(), 0
+        total = ranges.total
+        found, words = _hosts6.split(start_words(ranges, LAST6))
+        del ranges  # what is large goes as soon as it has served
+        hosts = {verdict: IPV6.pack(addresses) for verdict, addresses in found.items()}
+    buckets = Buckets(sum(map(len, hosts.values())) // IPV6.size)
+    for verdict, packed in hosts.items():
+        buckets.add(packed, verdict)
+    for host in buckets.settle():
+        at = bisect(words, host)
+        around = words[at - 1] >> 2 & 3 if at else NONE
+        words.insert(at, host | around << 2)
+    area = _tables6.build6(words) if words else array("I")
+    area.extend([0] * (-len(area) % WORDS))
+    place = buckets.place
+    if place.homes:
+        place = place._replace(line=len(area) // WORDS)
+        area += buckets.area()
+    check_lines(len(area) // WORDS)
+    return _padded(area), place, total
 
 
-def _hosts_only(allow: Blocks, deny: Blocks, total: int) -> bytearray | None:
-    """Return the addresses as they are packed, if one side has nothing, and the other only single
-    hosts, which make so many ranges as they are themselves."""
-    for one, other in ((allow, deny), (deny, allow)):
-        if len(one.hosts) == total and not (one.starts or other.hosts or other.starts):
-            return one.hosts.packed
-    return None
+def _hosts_alone(allow: Blocks, deny: Blocks) -> dict[int, bytes | bytearray]:
+    """Return the addresses by verdict, packed, if one side has nothing, and the other only single
+    hosts, no two of which are one range. Nothing if not: then ranges have to be made."""
+    for verdict, one, other in ((ALLOW, allow, deny), (DENY, deny, allow)):
+        if one.hosts and not (one.starts or other.hosts or other.starts):
+            packed = one.hosts.apart()
+            return {verdict: packed} if packed else {}
+    return {}
 
 
 def _padded(area: array[int]) -> bytes:
@@ -117,7 +146,8 @@ def lookup(tables: Tables, family: int, address: int) -> int:
     words = memoryview(area).cast("I")
     if family == 4:
         return _walk.lookup4(words, tables.v4_shift, address)
-    return _walk.lookup6(words, address)
+    said = _hosts6.lookup(words, tables.v6_hosts, address)
+    return said if said or tables.v6_hosts.is_all else _walk.lookup6(words, address)
 
 
 def verdicts(tables: Tables, family: int, first: int, last: int) -> set[int]:
@@ -151,4 +181,8 @@ def _starts(tables: Tables, family: int, first: int, last: int) -> Iterator[int]
         return iter(())
     if family == 4:
         return _walk.walk4(words, tables.v4_shift, first, last)
-    return _walk.walk6(words, first, last)
+    hosts = _hosts6.listed(words, tables.v6_hosts, first, last)
+    if tables.v6_hosts.is_all:
+        return iter(hosts)
+    around = _walk.lookup6(words, first)
+    return iter(_hosts6.merged(_walk.walk6(words, first, last), hosts, around))

@@ -4,7 +4,7 @@
 
 # This code is PRIVATE to the collection.
 
-"""The IPv6 area of docs/tables.md: tables below tables, until a line has up to 15 starts."""
+"""The IPv6 tree of docs/tables.md: tables below tables, until a line has up to 15 starts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from itertools import accumulate, chain, groupby, pairwise
 from typing import NamedTuple
 
 from ._errors import TooLarge
-from ._lanes import as_number, low_halves, repeated, zero_lanes
+from ._lanes import as_number, repeated, zero_lanes
 from ._lines import KEYS, LOW, NO_KEY, TABLE, WORDS, Lines, table_width
 
 BITS = 128
@@ -35,18 +35,14 @@ _KEY = (1 << LOW) - 1 << 4
 _WHOLE = frozenset((0, 5, 10))
 _EXACT = frozenset(range(16))
 _AT_ONCE = 1 << 16
-_LEAVES_AT_ONCE = 1 << 13
-_LAST_HIGH = 48  # behind more bits an address has no 24 in its record's second half
-_IS_LITTLE = sys.byteorder == "little"
 
 
-def build6(words: MutableSequence[int], hosts: bytearray | None = None) -> array[int]:
-    """Return the area (unpadded) for start words, as _ranges has them. Lookups begin with line 0.
+def build6(words: MutableSequence[int]) -> array[int]:
+    """Return the tree (unpadded) for start words, as _ranges has them. Lookups begin with line 0.
 
-    The words are used up: a million of them take more memory than the area. hosts: the words'
-    addresses, packed as in _pool, if all of them are single hosts with one verdict.
+    The words are used up: a million of them take more memory than the tree.
     """
-    builder = _Builder(words, hosts)
+    builder = _Builder(words)
     builder.fill(builder.lines.reserve(1))
     words.clear()
     return builder.area()
@@ -64,10 +60,9 @@ class _Leaf(NamedTuple):
 class _Builder:
     """Writes lines, and records that come to lie behind all of them."""
 
-    def __init__(self, words: Sequence[int], hosts: bytearray | None) -> None:
+    def __init__(self, words: Sequence[int]) -> None:
         self.lines = Lines()
         self._words = words
-        self._hosts = hosts
         self._records = bytearray()
         # Lines with records, whose numbers do not count the lines yet.
         self._recorded: list[int] = []
@@ -139,18 +134,12 @@ class _Builder:
     def _leaves(self, leaves: list[_Leaf], at: int) -> None:
         """Write lines of keys, which are the bits behind the first ones (at)."""
         words = list(chain.from_iterable(self._words[leaf.begin : leaf.end] for leaf in leaves))
+        keys = _keys(words, at)
         record = self._next_record()
-        if words and words[0] & 15 not in _WHOLE:
-            self._record(leaves, words)
-        keys = _keys_of_hosts(memoryview(self._records)[record * _RECORD_BYTES :], at)
-        keys = keys or _keys(words, at)
         recorded = any(key & 3 == LOOK for key in keys)
-        if not recorded:
-            del self._records[record * _RECORD_BYTES :]
-        else:
+        if recorded:
             self._recorded += [leaf.line for leaf in leaves]
-            if record == self._next_record():
-                self._record(leaves, words)
+            _pack(self._records, words)
         area = self.lines.area
         index = 0
         for line, begin, end, state in leaves:
@@ -167,17 +156,6 @@ class _Builder:
                 self._join(
                     leaves[number].line, words[begin : ends[number]], keys[begin : ends[number]]
                 )
-
-    def _record(self, leaves: list[_Leaf], words: list[int]) -> None:
-        """Append a record for each start of the leaves, whose words these are."""
-        if self._hosts is None:
-            _pack(self._records, words)
-            return
-        size = _RECORD_BYTES
-        for first in range(0, len(leaves), _LEAVES_AT_ONCE):
-            some = leaves[first : first + _LEAVES_AT_ONCE]
-            parts = [self._hosts[leaf.begin * size : leaf.end * size] for leaf in some]
-            _pack_hosts(self._records, b"".join(parts), words[0] & 15)
 
     def _join(self, line: int, words: list[int], keys: Sequence[int]) -> None:
         """Give a line one key for all starts that have its bits, whose records become a run."""
@@ -221,29 +199,6 @@ def _keys(words: list[int], at: int) -> array[int]:
     )
 
 
-def _keys_of_hosts(records: memoryview, at: int) -> array[int]:
-    """Return the same by the records, if all of them are hosts of one kind.
-
-    Nothing if they are not, or if the bits are not in the records' second halves.
-    """
-    flags = records[::_RECORD_BYTES].tobytes()
-    keys = array("I")
-    if flags != flags[:1] * len(flags) or not (8 <= at <= _LAST_HIGH and _IS_LITTLE):
-        return keys
-    highs = records.cast("Q")[1::2]
-    for begin in range(0, len(highs), _AT_ONCE):
-        part = highs[begin : begin + _AT_ONCE]
-        keys += _keys_of(as_number(part), len(part), at, flags[0] >> 4 & 12 | LOOK)
-    return keys
-
-
-def _keys_of(highs: int, count: int, at: int, said: int) -> array[int]:
-    """Return keys that say the same; highs: second halves of records, as one number."""
-    shift = _LAST_HIGH - at - 4
-    bits = highs >> shift if shift >= 0 else highs << -shift
-    return low_halves(bits & repeated(_KEY, 8, count) | repeated(said, 8, count), count)
-
-
 def _equal(keys: array[int]) -> list[int]:
     """Return where the next key has the same bits."""
     found: list[int] = []
@@ -265,14 +220,3 @@ def _pack(records: bytearray, words: list[int]) -> None:
         )
         del part[_RECORD_BYTES::size]
         records += part
-
-
-def _pack_hosts(records: bytearray, hosts: bytes, said: int) -> None:
-    """Append the same for addresses, the highest byte first, whose words all say the same."""
-    packed = bytearray(hosts[1:])
-    packed.append(0)
-    packed[_RECORD_BYTES - 1 :: _RECORD_BYTES] = bytes([said << 4]) * (len(hosts) // _RECORD_BYTES)
-    halves = array("Q", packed)
-    halves.byteswap()
-    halves[::2], halves[1::2] = halves[1::2], halves[::2]
-    records += halves.tobytes()

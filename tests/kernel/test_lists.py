@@ -274,7 +274,21 @@ def many_networks(family: int, choice: random.Random) -> Rules:
     return Rules(family, nets[:150], hosts + nets[150:600])
 
 
-@pytest.mark.parametrize("make", [dense, many_hosts, neighbours, one_slash_64, many_networks])
+def same_hash(family: int, choice: random.Random) -> Rules:
+    """IPv6 hosts that all want to be in one bucket: some are elsewhere, others in the tree."""
+    factor, whole = 0x9E3779B97F4A7C15, (1 << 64) - 1
+    hosts = [
+        ((0x20010DB8 << 32) - low * factor & whole) << 64 | low
+        for low in choice.sample(range(1 << 32), 250)
+    ]
+    hosts = [host >> 128 - BITS[family] for host in hosts]
+    prefixes = [(host, BITS[family]) for host in hosts]
+    return Rules(family, prefixes[::3], [*prefixes, masked(family, hosts[0], 20)])
+
+
+@pytest.mark.parametrize(
+    "make", [same_hash, dense, many_hosts, neighbours, one_slash_64, many_networks]
+)
 @pytest.mark.parametrize("family", [4, 6])
 def test_adversarial_sets_match_brute_force(
     prober: Prober, family: int, make: Callable[[int, random.Random], Rules]

@@ -12,11 +12,12 @@ from packetwatch_core import _abi
 from packetwatch_core._digest import sha256
 from packetwatch_core._errors import InvalidInput, TooLarge
 from packetwatch_core._generation import Areas, Image, build, capacity_for, fits
+from packetwatch_core._hosts6 import Place
 from packetwatch_core._loaded import check_memory
 from packetwatch_core._policy import resolve_policies
 
 CODE = b"c" * 32
-EMPTY = Areas(b"", 0, b"", b"l" * 32, 0)
+EMPTY = Areas(b"", 0, b"", Place(), b"l" * 32, 0)
 PAGE = bytes(_abi.PAGE)
 
 

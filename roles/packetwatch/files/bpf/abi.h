@@ -75,6 +75,8 @@ struct pw_header {
 	__u32 v4_shift;
 	__u32 v4_page;
 	__u32 v6_page;
+	__u32 v6_buckets; /* for IPv6 hosts, not counting those behind the last home; 0: none */
+	__u32 v6_hosts;   /* line in the IPv6 area where they begin; 0 if they are all that it has */
 	__u32 reserved;
 	__u64 ban_interval_ns; /* between two scan bans on average: longest ban_time * 4/3 / capacity */
 	__u64 ban_burst_ns;    /* tolerance of that rate: a quarter of the ring */

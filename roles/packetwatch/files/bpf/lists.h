@@ -2,7 +2,8 @@
 /* Copyright: (c) 2026, Packetwatch authors */
 /*
  * Looking up an address in the list tables: docs/tables.md has the format.
- * Idea: DXR (Zec, Rizzo, Mikuc, ACM CCR 42(5), 2012).
+ * Ideas: DXR (Zec, Rizzo, Mikuc, ACM CCR 42(5), 2012) for prefixes; a filter of tags before buckets of keys
+ * (Fan et al., MemC3, NSDI 2013) for IPv6 hosts.
  */
 #ifndef PACKETWATCH_LISTS_H
 #define PACKETWATCH_LISTS_H
@@ -16,6 +17,14 @@
 #define PW_LOOK 3 /* an IPv6 key's verdict that says: look at the record */
 #define PW_RUN 15 /* records in a run at most */
 #define PW_MANY 1
+#define PW_SLOTS 4  /* hosts in a bucket */
+#define PW_TRIES 32 /* buckets that may have a host */
+#define PW_EACH 0x0001000100010001ULL
+#define PW_TAG 0x1fffULL
+#define PW_MORE 0x2000ULL /* in a bucket's first slot: some of its hosts are in the next one */
+#define PW_SAYS 14        /* bit of a slot where its verdict begins */
+#define PW_HASH_LOW 0x9e3779b97f4a7c15ULL
+#define PW_HASH_ALL 0xd6e8feb86659fd93ULL
 
 /* One start: an address without its first eight bits. The lowest bits say what holds at it and
  * behind it. */
@@ -160,12 +169,63 @@ static __always_inline __u32 pw_leaf6(void *tables, struct pw_scratch *scratch, 
 	return pw_records(tables, scratch, first, (head >> 4) + rank - 1, high, low, before);
 }
 
-static __always_inline __u32 pw_lists6(void *tables, struct pw_header *header,
-				       struct pw_scratch *scratch)
+/* What a bucket says of an address. Without a branch: which slot has it nobody can predict. */
+static __always_inline __u32 pw_said(struct pw_line *bucket, __u64 slots, __u64 high, __u64 low)
 {
-	struct pw_addr *address = &scratch->packet.saddr;
-	__u64 high = (__u64)pw_be32(address->word[0]) << 32 | pw_be32(address->word[1]);
-	__u64 low = (__u64)pw_be32(address->word[2]) << 32 | pw_be32(address->word[3]);
+	__u64 said = 0;
+#pragma unroll
+	for (int i = 0; i < PW_SLOTS; i++) {
+		__u64 differ = (bucket->pair[2 * i] ^ high) | (bucket->pair[2 * i + 1] ^ low);
+		__u64 sign = differ | -differ; /* 1 if they differ at all */
+		pw_opaque(sign);
+		__u64 mask = (sign >> 63) - 1;
+		pw_opaque(mask);
+		said |= slots >> (16 * i + PW_SAYS) & 3 & mask;
+	}
+	return said;
+}
+
+/*
+ * What a bucket says of an address; its slots are put into scratch->index. The filter tells nearly always
+ * that it has not got it. Where the bucket is depends on the address alone, so a processor that expects to
+ * find it fetches both at once.
+ */
+static __always_inline __u32 pw_bucket6(void *tables, struct pw_header *header,
+					struct pw_scratch *scratch, __u32 bucket, __u64 hash, __u64 high,
+					__u64 low)
+{
+	__u32 filter = header->v6_hosts + header->v6_buckets + PW_TRIES - 1;
+	struct pw_line *own = pw_line_of(tables, header->v6_page, header->v6_hosts + bucket);
+	struct pw_line *line = pw_line_of(tables, header->v6_page, filter + bucket / 8);
+	if (!line || !own)
+		return PW_NONE;
+	__u64 slots = line->pair[bucket % 8];
+	__u64 differ = (slots ^ (hash >> 16 & PW_TAG) * PW_EACH) & PW_TAG * PW_EACH;
+	scratch->index = slots;
+	/* A carry out of each tag that is not equal. */
+	if ((differ + PW_TAG * PW_EACH & PW_MORE * PW_EACH) == PW_MORE * PW_EACH)
+		return PW_NONE;
+	return pw_said(own, slots, high, low);
+}
+
+/* What holds at a single address that is listed by itself: most are in the first bucket. */
+static __always_inline __u32 pw_hosts6(void *tables, struct pw_header *header,
+				       struct pw_scratch *scratch, __u64 high, __u64 low)
+{
+	__u64 hash = high + low * PW_HASH_LOW;
+	hash = (hash ^ hash >> 32) * PW_HASH_ALL;
+	__u32 bucket = (hash >> 32) * header->v6_buckets >> 32;
+	scratch->index = 0;
+	__u32 said = pw_bucket6(tables, header, scratch, bucket, hash, high, low);
+	for (int i = 1; i < PW_TRIES && !said && scratch->index & PW_MORE; i++)
+		said = pw_bucket6(tables, header, scratch, bucket + i, hash, high, low);
+	return said;
+}
+
+/* What the tree says of an address; it begins with line 0. */
+static __always_inline __u32 pw_tree6(void *tables, struct pw_header *header,
+				      struct pw_scratch *scratch, __u64 high, __u64 low)
+{
 	__u32 line = 0;
 	scratch->index = 0; /* how many bits the lines so far have decided */
 	for (int i = 0; i < PW_STEPS6; i++) {
@@ -185,6 +245,22 @@ static __always_inline __u32 pw_lists6(void *tables, struct pw_header *header,
 		scratch->index = done + skipped + (shape & 63);
 	}
 	return pw_leaf6(tables, scratch, header->v6_page, line, high, low);
+}
+
+/* address: as in the packet, in two halves. */
+static __always_inline __u32 pw_lists6(void *tables, struct pw_header *header, __u64 *address)
+{
+	__u64 high = pw_be64(address[0]);
+	__u64 low = pw_be64(address[1]);
+	struct pw_scratch *scratch = scratch_get();
+	if (!scratch)
+		return PW_NONE;
+	if (header->v6_buckets) {
+		__u32 said = pw_hosts6(tables, header, scratch, high, low);
+		if (said || !header->v6_hosts)
+			return said;
+	}
+	return pw_tree6(tables, header, scratch, high, low);
 }
 
 /* The policy of the interface that the packet came in by. Its index goes by the scratch memory, so

@@ -15,6 +15,7 @@
 #define PW_SECTION(name)
 #define pw_be16(x) bpf_ntohs(x)
 #define pw_be32(x) bpf_ntohl(x)
+#define pw_be64(x) bpf_ntohll(x)
 
 #include "abi.h"
 #include "private.h"

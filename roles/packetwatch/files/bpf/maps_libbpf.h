@@ -13,6 +13,7 @@
 #define PW_SECTION(name) SEC(name)
 #define pw_be16(x) bpf_ntohs(x)
 #define pw_be32(x) bpf_ntohl(x)
+#define pw_be64(x) bpf_be64_to_cpu(x)
 
 #include "abi.h"
 #include "private.h"

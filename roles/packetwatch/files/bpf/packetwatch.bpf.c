@@ -224,17 +224,12 @@ static __always_inline __u32 pw_ipv4(struct xdp_md *context, struct pw_cursor *c
 static __always_inline __u32 pw_ipv6(struct xdp_md *context, struct pw_cursor *cursor, void *tables,
 				     struct pw_header *header, struct pw_counters *counters)
 {
-	struct pw_scratch *scratch = scratch_get();
-	if (!scratch)
-		return PW_PASS_NO_TABLES;
-	struct pw_packet *packet = &scratch->packet;
 	struct ipv6hdr *ip = cursor->at;
 	__u32 denied = 0;
 	if ((void *)(ip + 1) > cursor->end || ip->version != 6)
 		return PW_PASS_MALFORMED;
-	__builtin_memcpy(&packet->saddr, &ip->saddr, sizeof(packet->saddr));
 	if (header->features & PW_F_LISTS6) {
-		__u32 listed = pw_lists6(tables, header, scratch);
+		__u32 listed = pw_lists6(tables, header, (__u64 *)&ip->saddr);
 		if (listed == PW_ALLOW)
 			return PW_PASS_ALLOW;
 		if (listed)
@@ -242,10 +237,18 @@ static __always_inline __u32 pw_ipv6(struct xdp_md *context, struct pw_cursor *c
 		if (denied && denied != PW_PASS_MONITOR_DENY)
 			return denied;
 	}
+	int decided = !denied && !(header->features & PW_F_SCOPE_ALL);
+	if (decided && pw_is_plain6(cursor, ip))
+		return PW_PASS_UNLISTED;
+	struct pw_scratch *scratch = scratch_get();
+	if (!scratch)
+		return PW_PASS_NO_TABLES;
+	struct pw_packet *packet = &scratch->packet;
 	pw_parse_upper6(context, cursor, ip, packet);
-	if (!denied && !packet->upper && !(header->features & PW_F_SCOPE_ALL))
+	if (decided && !packet->upper)
 		return PW_PASS_UNLISTED;
 	packet->family = PW_IPV6;
+	__builtin_memcpy(&packet->saddr, &ip->saddr, sizeof(packet->saddr));
 	__builtin_memcpy(&packet->daddr, &ip->daddr, sizeof(packet->daddr));
 	return pw_decide(context, header, counters, scratch, denied);
 }

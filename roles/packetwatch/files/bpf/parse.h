@@ -100,8 +100,8 @@ static __always_inline void pw_parse_tcp(struct xdp_md *context, struct pw_curso
 	packet->ports_known = 1;
 }
 
-/* Most packets: another protocol, or a whole TCP header that begins nothing. What this does not know
- * it leaves to those below. */
+/* Most packets: another protocol, or a whole TCP header that begins nothing. What these do not know
+ * they leave to those below. */
 static __always_inline int pw_is_plain4(struct pw_cursor *cursor, struct iphdr *ip)
 {
 	if (ip->protocol != IPPROTO_TCP)
@@ -110,6 +110,17 @@ static __always_inline int pw_is_plain4(struct pw_cursor *cursor, struct iphdr *
 	if (ip->ihl != 5 || (void *)(tcp + PW_TCP_FLAGS_END) > cursor->end ||
 	    ip->frag_off & bpf_htons(PW_FRAGMENT_MORE | PW_FRAGMENT_OFFSET) ||
 	    pw_be16(ip->tot_len) < sizeof(*ip) + PW_TCP_FLAGS_END)
+		return 0;
+	return (tcp[13] & (PW_TCP_SYN | PW_TCP_ACK)) != PW_TCP_SYN;
+}
+
+static __always_inline int pw_is_plain6(struct pw_cursor *cursor, struct ipv6hdr *ip)
+{
+	if (ip->nexthdr == IPPROTO_UDP)
+		return 1;
+	__u8 *tcp = (void *)(ip + 1);
+	if (ip->nexthdr != IPPROTO_TCP || (void *)(tcp + PW_TCP_FLAGS_END) > cursor->end ||
+	    pw_be16(ip->payload_len) < PW_TCP_FLAGS_END)
 		return 0;
 	return (tcp[13] & (PW_TCP_SYN | PW_TCP_ACK)) != PW_TCP_SYN;
 }
