@@ -36,9 +36,9 @@ def longs(lanes: int, count: int) -> array[int]:
 
 def low_halves(lanes: int, count: int, code: str = "I") -> array[int]:
     """Return the lower halves of lanes, which are twice as large as the array's elements."""
-    size = array(code).itemsize
-    data = memoryview(lanes.to_bytes(2 * size * count, sys.byteorder)).cast("B").cast(code)
-    return array(code, data[_LOW_HALF::2].tobytes())
+    halves = array(code)
+    halves.frombytes(lanes.to_bytes(2 * halves.itemsize * count, sys.byteorder))
+    return halves[_LOW_HALF::2]
 
 
 def widened(part: array[int]) -> array[int]:
