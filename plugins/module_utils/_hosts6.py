@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from ._lanes import as_number, low_halves, repeated, widened, zero_lanes
 from ._lines import WORDS
-from ._ranges import ALLOW, DENY, NONE
+from ._ranges import ALLOW, DENY, LAST6, NONE
 from ._scatter import scatter
 
 SLOTS = 4
@@ -60,19 +60,28 @@ class Place(NamedTuple):
 def split(words: Iterable[int]) -> tuple[dict[int, list[int]], list[int]]:
     """Return the addresses of single hosts by verdict, and the other start words (see _ranges).
 
-    Single is what has its own verdict amid another one, so that the others do not need it.
+    Single is what has its own verdict amid another one, so that the others do not need it. Amid what
+    is listed, the word behind it says that this holds again: that one is not needed either.
     """
     hosts: dict[int, list[int]] = {ALLOW: [], DENY: []}
-    others = []
-    around = NONE
+    others: list[int] = []
+    around = before = NONE  # before: what held before the last of the others
     for word in words:
-        after = word >> 2 & 3
-        verdict = word & 3
-        if after == around and verdict != after and verdict != NONE:
-            hosts[verdict].append(word >> 4)
+        said = word & 15
+        if (
+            before
+            and said == before * 5
+            and others[-1] in (word - 16 & ~15 | ALLOW, word - 16 & ~15 | DENY)
+        ):
+            host = others.pop()
+            hosts[host & 3].append(host >> 4)
+            around, before = before, NONE
+        elif not around and said in hosts:
+            hosts[said].append(word >> 4)
+            before = NONE
         else:
             others.append(word)
-        around = after
+            around, before = said >> 2, around
     return hosts, others
 
 
@@ -88,7 +97,7 @@ class Buckets:
     """Buckets that are being filled, with room for so many hosts."""
 
     def __init__(self, count: int) -> None:
-        # Two and a half hosts a bucket: one in nine hosts finds its home full.
+        # Two and a half hosts a bucket: one in fifteen finds its home full.
         self.place = Place(homes=count * 2 // 5 + 1 if count else 0)
         self._used = bytearray(self.place.buckets)
         self._passed: set[int] = set()
@@ -188,7 +197,7 @@ def listed(words: memoryview, place: Place, first: int, last: int) -> list[int]:
     if not place.homes:
         return []
     keys, slots = _views(words, place)
-    highs, lows = array("Q", keys[::2].tobytes()), array("Q", keys[1::2].tobytes())
+    highs = array("Q", keys[::2].tobytes())
     free = ((first ^ last) >> 64).bit_length()
     numbers: Iterable[int] = range(len(slots))
     if free < 64:
@@ -197,12 +206,12 @@ def listed(words: memoryview, place: Place, first: int, last: int) -> list[int]:
         differ = (as_number(highs) ^ repeated(first >> 64, 8, len(highs))) & fixed
         numbers = zero_lanes(differ, 8, len(highs))
     found = [
-        (highs[number] << 64 | lows[number]) << 4 | slots[number] >> SAYS
+        (highs[number] << 64 | keys[2 * number + 1]) << 4 | slots[number] >> SAYS
         for number in numbers
         if slots[number] >> SAYS
     ]
     found.sort()
-    if free < 64 or first or last >> 64 != _WHOLE:
+    if (first, last) != (0, LAST6):
         found = [word for word in found if first <= word >> 4 <= last]
     return found
 

@@ -158,11 +158,13 @@ def is_denied(tables: Tables, prefix: Prefix) -> bool:
 
 def _denied_nets(tables: Tables, protection: Protection) -> list[tuple[int, bytes]]:
     """Declared protected prefixes of which any part is denied."""
+    nets = [key for key, flags in protection.nets.items() if flags & _abi.NET_PROTECTED]
     found = []
-    for (length, address), flags in sorted(protection.nets.items()):
-        prefix = from_mapped(address, length)
-        if flags & _abi.NET_PROTECTED and DENY in verdicts(
-            tables, prefix.family, prefix.value, prefix.last
-        ):
-            found.append((length, address))
-    return found
+    for family in (4, 6):
+        own = {
+            key: prefix for key in nets if (prefix := from_mapped(key[1], key[0])).family == family
+        }
+        parts = [(prefix.value, prefix.last) for prefix in own.values()]
+        held = verdicts(tables, family, parts)
+        found += [key for key, said in zip(own, held) if DENY in said]
+    return sorted(found)

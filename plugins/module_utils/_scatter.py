@@ -17,7 +17,6 @@ from array import array
 
 from ._lanes import as_number, longs, repeated
 
-_PIPE = 1 << 16  # bytes that a pipe holds
 _MOST = 1024  # IOV_MAX of Linux
 
 
@@ -36,15 +35,18 @@ def scatter(target: array[int], places: array[int], data: memoryview) -> None:
     data = data.cast("B")
     reader, writer = os.pipe()
     try:
-        for first in range(0, count, _PIPE // size):
-            last = min(first + _PIPE // size, count)
-            os.write(writer, data[first * size : last * size])
-            for at in range(first, last, _MOST):
-                some = min(_MOST, last - at)
-                entry = ctypes.c_void_p(entries.buffer_info()[0] + 16 * at)
-                got = readv(reader, entry, some)
-                if got != some * size:
-                    raise OSError(f"readv(2) has read {got} bytes instead of {some * size}")
+        os.set_blocking(writer, False)
+        done = 0
+        while done < count:
+            # Only as many as the pipe takes, which is less for users that have many.
+            some = min(count - done, _MOST)
+            written = os.write(writer, data[done * size : (done + some) * size])
+            some, rest = divmod(written, size)
+            entry = ctypes.c_void_p(entries.buffer_info()[0] + 16 * done)
+            got = readv(reader, entry, some)
+            if rest or got != written:
+                raise OSError(f"readv(2) has read {got} bytes of {written}")
+            done += some
     finally:
         os.close(reader)
         os.close(writer)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect
-from collections.abc import Iterator, MutableSequence
+from collections.abc import Iterable, MutableSequence, Sequence
 from typing import NamedTuple
 
 from . import _hosts6, _tables4, _tables6, _walk
@@ -102,16 +102,15 @@ def _compile6(allow: Blocks, deny: Blocks) -> tuple[bytes, Place, int]:
         if not ranges.total:
             return b"", Place(), 0
         total = ranges.total
-        found, words = _hosts6.split(start_words(ranges, LAST6))
+        starts = start_words(ranges, LAST6)
         del ranges  # what is large goes as soon as it has served
-        hosts = {verdict: IPV6.pack(addresses) for verdict, addresses in found.items()}
+        found, words = _hosts6.split(starts)
+        del starts
+        hosts = {verdict: IPV6.pack(found.pop(verdict)) for verdict in (ALLOW, DENY)}
     buckets = Buckets(sum(map(len, hosts.values())) // IPV6.size)
     for verdict, packed in hosts.items():
         buckets.add(packed, verdict)
-    for host in buckets.settle():
-        at = bisect(words, host)
-        around = words[at - 1] >> 2 & 3 if at else NONE
-        words.insert(at, host | around << 2)
+    words = _hosts6.merged(words, sorted(buckets.settle()), NONE)
     area = _tables6.build6(words) if words else array("I")
     area.extend([0] * (-len(area) % WORDS))
     place = buckets.place
@@ -140,21 +139,38 @@ def _padded(area: array[int]) -> bytes:
 
 def lookup(tables: Tables, family: int, address: int) -> int:
     """Return the verdict for an address (a number), read as the XDP program reads it."""
-    area = tables.v4 if family == 4 else tables.v6
-    if not area:
+    words = _words(tables, family)
+    if not words:
         return NONE
-    words = memoryview(area).cast("I")
     if family == 4:
         return _walk.lookup4(words, tables.v4_shift, address)
     said = _hosts6.lookup(words, tables.v6_hosts, address)
     return said if said or tables.v6_hosts.is_all else _walk.lookup6(words, address)
 
 
-def verdicts(tables: Tables, family: int, first: int, last: int) -> set[int]:
-    """Return what holds anywhere from the first address to the last."""
+def verdicts(tables: Tables, family: int, parts: Sequence[tuple[int, int]]) -> list[set[int]]:
+    """Return what holds anywhere in each part, given by its first address and its last."""
+    words = _words(tables, family)
+    hosts: list[int] = []
+    if family == 6 and parts:
+        # They are in no order: looked through once for all parts.
+        whole = min(first for first, _last in parts), max(last for _first, last in parts)
+        hosts = _hosts6.listed(words, tables.v6_hosts, *whole)
+    return [
+        _verdicts(tables, family, part, _hosts_in(hosts, part)) if words else {NONE}
+        for part in parts
+    ]
+
+
+def _hosts_in(hosts: list[int], part: tuple[int, int]) -> list[int]:
+    return hosts[bisect(hosts, part[0] << 4) : bisect(hosts, part[1] << 4 | 15)]
+
+
+def _verdicts(tables: Tables, family: int, part: tuple[int, int], hosts: list[int]) -> set[int]:
+    first, last = part
     found = {lookup(tables, family, first)}
     behind = NONE, last + 1  # what holds behind the start before, and from where on
-    for word in _starts(tables, family, first, last):
+    for word in _starts(tables, family, part, hosts):
         if len(found) == _VERDICTS:
             break
         if behind[1] < word >> 4:
@@ -168,21 +184,26 @@ def verdicts(tables: Tables, family: int, first: int, last: int) -> set[int]:
 
 def read_ranges(tables: Tables) -> tuple[Ranges, Ranges]:
     """Return the IPv4 and the IPv6 ranges that the tables hold: what compile_ranges had given."""
+    hosts = _hosts6.listed(_words(tables, 6), tables.v6_hosts, 0, LAST6)
     return (
-        ranges_of(_starts(tables, 4, 0, LAST4), LAST4),
-        ranges_of(_starts(tables, 6, 0, LAST6), LAST6),
+        ranges_of(_starts(tables, 4, (0, LAST4), []), LAST4),
+        ranges_of(_starts(tables, 6, (0, LAST6), hosts), LAST6),
     )
 
 
-def _starts(tables: Tables, family: int, first: int, last: int) -> Iterator[int]:
-    """Yield the start words of the addresses from the first to the last."""
-    words = memoryview(tables.v4 if family == 4 else tables.v6).cast("I")
+def _words(tables: Tables, family: int) -> memoryview:
+    """The words of a family's area, which are none if nothing of it is listed."""
+    return memoryview(tables.v4 if family == 4 else tables.v6).cast("I")
+
+
+def _starts(tables: Tables, family: int, part: tuple[int, int], hosts: list[int]) -> Iterable[int]:
+    """Return the start words of a part; hosts: those that are in it."""
+    words = _words(tables, family)
     if not words:
-        return iter(())
+        return ()
     if family == 4:
-        return _walk.walk4(words, tables.v4_shift, first, last)
-    hosts = _hosts6.listed(words, tables.v6_hosts, first, last)
+        return _walk.walk4(words, tables.v4_shift, *part)
     if tables.v6_hosts.is_all:
-        return iter(hosts)
-    around = _walk.lookup6(words, first)
-    return iter(_hosts6.merged(_walk.walk6(words, first, last), hosts, around))
+        return hosts
+    around = _walk.lookup6(words, part[0])
+    return _hosts6.merged(_walk.walk6(words, *part), hosts, around)

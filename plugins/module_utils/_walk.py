@@ -56,7 +56,7 @@ def lookup4(words: memoryview, shift: int, address: int) -> int:
 
 
 def lookup6(words: memoryview, address: int) -> int:
-    """Return an address's verdict; words are the area's, of 32 bits."""
+    """Return what the tree says of an address; words are the area's, of 32 bits."""
     line = at = 0
     while words[line * WORDS] & 7 == TABLE:
         table = _table6(words, line)
@@ -181,7 +181,7 @@ def _keys(words: memoryview, place: int) -> list[int]:
 
 
 def walk6(words: memoryview, first: int, last: int) -> Iterator[int]:
-    """Yield the start words of the addresses from first to last, as start_words gives them."""
+    """Yield the tree's start words of the addresses from first to last."""
     return chain.from_iterable(_Walk6(words, (first, last)).below(0, 0, 0))
 
 

@@ -21,7 +21,7 @@ LEAVES = (
 )
 
 
-NESTED = st.recursive(LEAVES, lambda s: st.lists(s) | st.dictionaries(st.text(), s))
+NESTED = st.recursive(LEAVES, lambda s: st.lists(s) | st.dictionaries(st.text(), s), max_leaves=5)
 
 
 @given(st.dictionaries(st.text(), NESTED))

@@ -119,14 +119,16 @@ def check_read_back(tables: Tables, allow: Iterable[Prefix], deny: Iterable[Pref
 def check_parts(tables: Tables, family: int, addresses: list[int], random: Random) -> None:
     """What holds in some part of the address space is what its ranges say."""
     run = [*runs(read_ranges(tables)[family == 6], LAST[family]), (LAST[family] + 1, NONE)]
-    for _part in range(5):
-        first, last = sorted(random.choices(addresses, k=2))
-        expected = {
+    parts = [tuple(sorted(random.choices(addresses, k=2))) for _part in range(5)]
+    expected = [
+        {
             verdict
             for (begin, verdict), (end, _next) in pairwise(run)
             if begin <= last and first < end
         }
-        assert verdicts(tables, family, first, last) == expected
+        for first, last in parts
+    ]
+    assert verdicts(tables, family, parts) == expected
 
 
 def hosts_only(tables: Tables, family: int, values: list[int]) -> None:
@@ -450,6 +452,20 @@ def test_hosts_without_room_are_in_the_tree(count: int) -> None:
     check(6, allow, [*deny, block(6, values[-1], 3)], Random(count))
 
 
+def test_many_hosts_without_room_amid_prefixes_take_no_long_time() -> None:
+    random = Random(19)
+    nets = [block(6, random.getrandbits(127) | 1 << 127, 64) for _number in range(20_000)]
+    hosts = same_hash(5000)
+    tables = build([], [host(6, value) for value in hosts] + nets)
+    check_read_back(tables, [], [host(6, value) for value in hosts] + nets)
+
+
+def test_what_holds_up_to_the_last_host() -> None:
+    tables = build([host(6, 7)], [host(6, LAST6)])
+    parts = [(0, LAST6), (0, LAST6 - 1), (LAST6 - 1, LAST6), (8, 9)]
+    assert verdicts(tables, 6, parts) == [{NONE, ALLOW, DENY}, {NONE, ALLOW}, {NONE, DENY}, {NONE}]
+
+
 def test_the_first_and_the_last_address_as_hosts_among_others() -> None:
     """Both halves of the first one are what an empty slot has."""
     random = Random(18)
@@ -492,7 +508,8 @@ def test_hosts_beside_a_crowded_64_within_a_denied_net() -> None:
     allow = [host(6, high | random.getrandbits(64)) for _number in range(5000)]
     deny = [block(6, high, 48), host(6, 1)]
     tables = build(allow, deny)
-    Shape6(tables)
+    # None of them is in the tree.
+    assert set(Shape6(tables).depths) == {1}
     for item in random.sample(allow, 500):
         assert lookup(tables, 6, item.value) == ALLOW
         assert lookup(tables, 6, item.value ^ 1) == verdict(allow, deny, item.value ^ 1)

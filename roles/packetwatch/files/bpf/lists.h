@@ -21,7 +21,7 @@
 #define PW_TRIES 32 /* buckets that may have a host */
 #define PW_EACH 0x0001000100010001ULL
 #define PW_TAG 0x1fffULL
-#define PW_MORE 0x2000ULL /* in a bucket's first slot: some of its hosts are in the next one */
+#define PW_MORE 0x2000ULL /* in a bucket's first slot: whoever looked for room here may be in the next ones */
 #define PW_SAYS 14        /* bit of a slot where its verdict begins */
 #define PW_HASH_LOW 0x9e3779b97f4a7c15ULL
 #define PW_HASH_ALL 0xd6e8feb86659fd93ULL

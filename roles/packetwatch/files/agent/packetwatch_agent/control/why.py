@@ -99,7 +99,7 @@ def _fields(kind: str, owner: str, entry: Entry, in_force: bool) -> Fields:
 
 def live(tables: Tables, prefix: Prefix) -> str:
     """What the tables in the kernel say: allow, deny, none; mixed for a network of several."""
-    found = verdicts(tables, prefix.family, prefix.value, prefix.last)
+    (found,) = verdicts(tables, prefix.family, [(prefix.value, prefix.last)])
     return _VERDICTS[found.pop()] if len(found) == 1 else "mixed"
 
 
