@@ -51,7 +51,7 @@ static __always_inline void *pw_page(void *tables, __u32 index)
 	return bpf_map_lookup_elem(tables, &index);
 }
 
-static __always_inline struct pw_line *pw_line_of(void *tables, __u32 first, __u32 line)
+static __always_inline struct pw_line *pw_line_of(void *tables, __u32 first, __u64 line)
 {
 	struct pw_lines *page = pw_page(tables, first + line / PW_LINES);
 	return page ? &page->line[line % PW_LINES] : 0;
@@ -68,9 +68,9 @@ static __always_inline struct pw_record *pw_record_of(void *tables, __u32 first,
  * branch, which would often be mispredicted: bit 28 of a half of a pair becomes 1 exactly if its key is
  * above. Keys are 2^28 at most and heads below 2^31, so nothing is carried into the other half.
  */
-static __always_inline __u32 pw_rank(struct pw_line *line, __u32 low)
+static __always_inline __u32 pw_rank(struct pw_line *line, __u64 low)
 {
-	__u64 bound = (1U << 28) - ((low + 1) << 4);
+	__u64 bound = (1ULL << 28) - ((low + 1) << 4);
 	bound |= bound << 32;
 	__u64 both = 1ULL << 60 | 1ULL << 28;
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
@@ -84,30 +84,34 @@ static __always_inline __u32 pw_rank(struct pw_line *line, __u32 low)
 	return 15 - (__u32)((above >> 60) + (above >> 28 & 15));
 }
 
-static __always_inline __u32 pw_lists4(void *tables, struct pw_header *header, __u32 address)
+/* The leaf that a line which is none leads to. */
+static __always_inline struct pw_line *pw_leaf4(void *tables, struct pw_header *header,
+						struct pw_line *at, __u64 low)
+{
+	for (int i = 1; i < PW_STEPS4 && at; i++) {
+		__u32 head = at->word[0];
+		if ((head & PW_INNER) != PW_INNER)
+			break;
+		__u32 shape = at->word[1];
+		__u64 line = head >> 4;
+		line += (head & 7) == PW_TABLE ? low >> (shape & 31) & shape >> 8 : pw_rank(at, low);
+		at = pw_line_of(tables, header->v4_page, line);
+	}
+	return at;
+}
+
+static __always_inline __u32 pw_lists4(void *tables, struct pw_header *header, __u64 address)
 {
 	__u32 shift = header->v4_shift & 31;
-	__u32 line = address >> shift;
-	__u32 low = address & ((1U << shift) - 1);
-	for (int i = 0; i < PW_STEPS4; i++) {
-		struct pw_line *at = pw_line_of(tables, header->v4_page, line);
-		if (!at)
-			return PW_NONE;
-		__u32 head = at->word[0];
-		if ((head & 7) == PW_TABLE) {
-			__u32 shape = at->word[1];
-			line = (head >> 4) + (low >> (shape & 31) & shape >> 8);
-			continue;
-		}
-		__u32 rank = pw_rank(at, low);
-		if ((head & 7) == PW_INNER) {
-			line = (head >> 4) + rank;
-			continue;
-		}
-		__u32 key = at->word[rank & 15];
-		return key >> 4 == low ? key & 3 : key >> 2 & 3;
-	}
-	return PW_NONE;
+	__u64 low = address & ((1ULL << shift) - 1);
+	struct pw_line *at = pw_line_of(tables, header->v4_page, address >> shift);
+	/* Most are leaves. */
+	if (at && (at->word[0] & PW_INNER) == PW_INNER)
+		at = pw_leaf4(tables, header, at, low);
+	if (!at)
+		return PW_NONE;
+	__u32 key = at->word[pw_rank(at, low) & 15];
+	return key >> 4 == low ? key & 3 : key >> 2 & 3;
 }
 
 /* The next 64 bits of an address, from one on; zeros behind it. */
@@ -191,10 +195,10 @@ static __always_inline __u32 pw_said(struct pw_line *bucket, __u64 slots, __u64 
  * find it fetches both at once.
  */
 static __always_inline __u32 pw_bucket6(void *tables, struct pw_header *header,
-					struct pw_scratch *scratch, __u32 bucket, __u64 hash, __u64 high,
+					struct pw_scratch *scratch, __u64 bucket, __u64 hash, __u64 high,
 					__u64 low)
 {
-	__u32 filter = header->v6_hosts + header->v6_buckets + PW_TRIES - 1;
+	__u64 filter = (__u64)header->v6_hosts + header->v6_buckets + PW_TRIES - 1;
 	struct pw_line *own = pw_line_of(tables, header->v6_page, header->v6_hosts + bucket);
 	struct pw_line *line = pw_line_of(tables, header->v6_page, filter + bucket / 8);
 	if (!line || !own)
@@ -214,7 +218,7 @@ static __always_inline __u32 pw_hosts6(void *tables, struct pw_header *header,
 {
 	__u64 hash = high + low * PW_HASH_LOW;
 	hash = (hash ^ hash >> 32) * PW_HASH_ALL;
-	__u32 bucket = (hash >> 32) * header->v6_buckets >> 32;
+	__u64 bucket = (hash >> 32) * header->v6_buckets >> 32;
 	scratch->index = 0;
 	__u32 said = pw_bucket6(tables, header, scratch, bucket, hash, high, low);
 	for (int i = 1; i < PW_TRIES && !said && scratch->index & PW_MORE; i++)

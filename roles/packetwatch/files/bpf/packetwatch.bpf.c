@@ -184,6 +184,14 @@ static __always_inline void pw_log_tagged(struct xdp_md *context, struct pw_head
 	pw_log_would_drop(header, shared, counters, packet, bpf_ktime_get_coarse_ns(), PW_DROP_VLAN);
 }
 
+/* Whether all that begins nothing passes. The compiler shall not keep the answer: asking again is quicker. */
+static __always_inline int pw_is_decided(struct pw_header *header, __u32 denied)
+{
+	__u32 features = header->features;
+	pw_opaque(features);
+	return !denied && !(features & PW_F_SCOPE_ALL);
+}
+
 /* Most packets are decided by the lists, or pass because they begin nothing: they cost no more than
  * what that takes. */
 static __always_inline __u32 pw_ipv4(struct xdp_md *context, struct pw_cursor *cursor, void *tables,
@@ -191,7 +199,8 @@ static __always_inline __u32 pw_ipv4(struct xdp_md *context, struct pw_cursor *c
 {
 	struct iphdr *ip = cursor->at;
 	__u32 denied = 0;
-	if ((void *)(ip + 1) > cursor->end || ip->version != 4 || ip->ihl < 5)
+	/* Version 4, and 5 to 15 words. */
+	if ((void *)(ip + 1) > cursor->end || (__u32)*(__u8 *)ip - 0x45 > 10)
 		return PW_PASS_MALFORMED;
 	if (header->features & PW_F_LISTS4) {
 		__u32 listed = pw_lists4(tables, header, pw_be32(ip->saddr));
@@ -202,15 +211,14 @@ static __always_inline __u32 pw_ipv4(struct xdp_md *context, struct pw_cursor *c
 		if (denied && denied != PW_PASS_MONITOR_DENY)
 			return denied;
 	}
-	int decided = !denied && !(header->features & PW_F_SCOPE_ALL);
-	if (decided && pw_is_plain4(cursor, ip))
+	if (pw_is_decided(header, denied) && pw_is_plain4(cursor, ip))
 		return PW_PASS_UNLISTED;
 	struct pw_scratch *scratch = scratch_get();
 	if (!scratch)
 		return PW_PASS_NO_TABLES;
 	struct pw_packet *packet = &scratch->packet;
 	pw_parse_upper4(context, cursor, ip, packet);
-	if (decided && !packet->upper)
+	if (pw_is_decided(header, denied) && !packet->upper)
 		return PW_PASS_UNLISTED;
 	packet->family = PW_IPV4;
 	packet->saddr.word[0] = packet->saddr.word[1] = 0;
@@ -237,15 +245,14 @@ static __always_inline __u32 pw_ipv6(struct xdp_md *context, struct pw_cursor *c
 		if (denied && denied != PW_PASS_MONITOR_DENY)
 			return denied;
 	}
-	int decided = !denied && !(header->features & PW_F_SCOPE_ALL);
-	if (decided && pw_is_plain6(cursor, ip))
+	if (pw_is_decided(header, denied) && pw_is_plain6(cursor, ip))
 		return PW_PASS_UNLISTED;
 	struct pw_scratch *scratch = scratch_get();
 	if (!scratch)
 		return PW_PASS_NO_TABLES;
 	struct pw_packet *packet = &scratch->packet;
 	pw_parse_upper6(context, cursor, ip, packet);
-	if (decided && !packet->upper)
+	if (pw_is_decided(header, denied) && !packet->upper)
 		return PW_PASS_UNLISTED;
 	packet->family = PW_IPV6;
 	__builtin_memcpy(&packet->saddr, &ip->saddr, sizeof(packet->saddr));
@@ -270,23 +277,19 @@ int packetwatch(struct xdp_md *context)
 	};
 	__u32 family = PW_OTHER;
 	__u32 reason = PW_PASS_NOT_IP;
-	switch (pw_parse_ethernet(&cursor)) {
-	case ETH_P_IP:
+	__u32 type = pw_parse_ethernet(&cursor);
+	if (type == ETH_P_IP) {
 		family = PW_IPV4;
 		reason = pw_ipv4(context, &cursor, tables, header, counters);
-		break;
-	case ETH_P_IPV6:
+	} else if (type == ETH_P_IPV6) {
 		family = PW_IPV6;
 		reason = pw_ipv6(context, &cursor, tables, header, counters);
-		break;
-	case PW_VLAN:
-	case PW_VLAN_S:
+	} else if (type == PW_VLAN || type == PW_VLAN_S) {
 		/* More tags than we read: what is behind them cannot be told, so it does not pass. */
 		reason = pw_denied(context, header, PW_DROP_VLAN);
 		if (reason == PW_PASS_MONITOR_DENY)
 			pw_log_tagged(context, header, counters);
-		break;
-	case 0:
+	} else if (!type) {
 		reason = PW_PASS_MALFORMED;
 	}
 	return pw_verdict(counters, reason, family);

@@ -61,7 +61,8 @@ static __always_inline __u32 pw_parse_ethernet(struct pw_cursor *cursor)
 	if ((void *)(ethernet + 1) > cursor->end)
 		return 0;
 	cursor->at = ethernet + 1;
-	__u32 type = pw_be16(ethernet->h_proto);
+	/* As the last half of a tag: the struct is packed, so its own field would be read bytewise. */
+	__u32 type = pw_be16(((struct pw_vlan *)(ethernet + 1) - 1)->type);
 #pragma unroll
 	for (int i = 0; i < PW_VLAN_MAX; i++) {
 		if (type != PW_VLAN && type != PW_VLAN_S)
