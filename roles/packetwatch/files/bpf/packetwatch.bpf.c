@@ -184,12 +184,13 @@ static __always_inline void pw_log_tagged(struct xdp_md *context, struct pw_head
 	pw_log_would_drop(header, shared, counters, packet, bpf_ktime_get_coarse_ns(), PW_DROP_VLAN);
 }
 
-/* Whether all that begins nothing passes. The compiler shall not keep the answer: asking again is quicker. */
+/* Whether what begins nothing passes. Compilers would keep the answer on the stack: asking again is
+ * quicker. */
 static __always_inline int pw_is_decided(struct pw_header *header, __u32 denied)
 {
-	__u32 features = header->features;
+	__u32 features = header->features & PW_F_SCOPE_ALL;
 	pw_opaque(features);
-	return !denied && !(features & PW_F_SCOPE_ALL);
+	return !(features | denied);
 }
 
 /* Most packets are decided by the lists, or pass because they begin nothing: they cost no more than

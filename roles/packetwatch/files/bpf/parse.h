@@ -105,6 +105,7 @@ static __always_inline void pw_parse_tcp(struct xdp_md *context, struct pw_curso
  * they leave to those below. */
 static __always_inline int pw_is_plain4(struct pw_cursor *cursor, struct iphdr *ip)
 {
+	pw_opaque(ip); /* in a register from here on */
 	if (ip->protocol != IPPROTO_TCP)
 		return 1;
 	__u8 *tcp = (void *)(ip + 1);
@@ -117,6 +118,7 @@ static __always_inline int pw_is_plain4(struct pw_cursor *cursor, struct iphdr *
 
 static __always_inline int pw_is_plain6(struct pw_cursor *cursor, struct ipv6hdr *ip)
 {
+	pw_opaque(ip);
 	if (ip->nexthdr == IPPROTO_UDP)
 		return 1;
 	__u8 *tcp = (void *)(ip + 1);
