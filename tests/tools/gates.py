@@ -18,11 +18,13 @@ import sys
 import time
 import xml.etree.ElementTree as ET
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 from ansible_test._internal.python_requirements import get_venv_packages  # type: ignore
 
@@ -228,21 +230,33 @@ def run_side_by_side(gates: list[Gate], build: Build, result: Result) -> None:
                 print(output.rstrip(), flush=True)
 
 
+@contextmanager
+def running(
+    command: Sequence[str], build: Build, **options: Any
+) -> Iterator[subprocess.Popen[str]]:
+    """Run a command. If it is interrupted, as we are, it is left the time to take down what it has made."""
+    process = subprocess.Popen(
+        command,
+        cwd=build.collection,
+        env=build.environment(),
+        stdin=subprocess.DEVNULL,
+        **options,
+    )
+    try:
+        yield process
+        process.wait()
+    except KeyboardInterrupt:
+        process.wait()
+        raise
+
+
 def run_openly(gate: Gate, build: Build, result: Result) -> None:
     """Run a gate with its output on the terminal."""
     started = time.monotonic()
     print(f"------ {gate.name}", flush=True)
     incomplete = []
-    with subprocess.Popen(
-        gate.command,
-        cwd=build.collection,
-        env=build.environment(),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-    ) as process:
+    output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    with running(gate.command, build, text=True, errors="replace", **output) as process:
         for line in process.stdout or ():
             print(line, end="", flush=True)
             if gate.refused and gate.refused.search(line):
@@ -271,13 +285,8 @@ def run_suite(suite: Suite, options: Sequence[str], build: Build, result: Result
         *options,
         suite.folder,
     )
-    done = subprocess.run(
-        command,
-        cwd=build.collection,
-        env=build.environment(),
-        stdin=subprocess.DEVNULL,
-        check=False,
-    )
+    with running(command, build) as done:
+        pass
     counted = count(report)
     if done.returncode != 0:
         result.failed.append(suite.name)
