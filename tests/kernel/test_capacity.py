@@ -99,6 +99,7 @@ def test_small_changes_stay_in_their_slot(filtered: Site) -> None:
         assert program <= filtered.objects()
 
 
+@pytest.mark.slow
 def test_crossings_leave_nothing_over(filtered: Site) -> None:
     filtered.wire.add("pw1")
     filtered.host.attach("pw1")

@@ -232,6 +232,7 @@ def test_two_processors_with_half_a_scan_each_miss_no_ban(
     assert grown[PASSES4] <= ROUNDS * (threshold - 1)
 
 
+@pytest.mark.slow
 def test_two_processors_with_the_same_ports_ban_nobody(datapath: Datapath) -> None:
     datapath.policy(scan_ports=6, log_connections="none")
     ports = (1, 2, 3, 4, 5)

@@ -116,7 +116,7 @@ def test_a_boot_without_a_network_goes_by_those_of_before(filtered: Site) -> Non
 @pytest.mark.parametrize(
     "damage", [b"45.9.9.9\n45.9.9\n", b"\xff\xfe\0\0", b"<html>\n", b"45.9.9.9/8\n"]
 )
-@pytest.mark.parametrize("way", ["apply", "boot"])
+@pytest.mark.parametrize("way", ["apply", pytest.param("boot", marks=pytest.mark.slow)])
 def test_a_damaged_feed_leaves_the_other_lists_alone(
     filtered: Site, damage: bytes, way: str
 ) -> None:

@@ -355,16 +355,15 @@ def attach_and_replace(timers: Timers) -> Change | None:
     return timers.host.attach("pw1", source=other_program(), terms=MINUTE).pending
 
 
-KINDS = [
-    change_capacity,
-    change_policy,
-    change_program,
-    change_mode,
-    attach_second,
-    attach_and_replace,
-    detach_last,
-]
-kinds = pytest.mark.parametrize("begin", KINDS)
+OTHERS = (change_capacity, change_mode, attach_second, attach_and_replace, detach_last)
+kinds = pytest.mark.parametrize(
+    "begin",
+    [
+        change_policy,
+        change_program,
+        *(pytest.param(kind, marks=pytest.mark.slow) for kind in OTHERS),
+    ],
+)
 
 
 @kinds
