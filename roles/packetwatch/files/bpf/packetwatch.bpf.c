@@ -139,17 +139,16 @@ static __always_inline __u32 pw_would_deny(struct pw_header *header, struct pw_c
 	return PW_PASS_MONITOR_DENY;
 }
 
-/* Behind the lists, whatever is not plain; denied: the lists would drop it. */
+/* Behind the lists, whatever is not plain. */
 static __always_inline __u32 pw_decide(struct xdp_md *context, struct pw_header *header,
-				       struct pw_counters *counters, struct pw_scratch *scratch,
-				       __u32 denied)
+				       struct pw_counters *counters, struct pw_scratch *scratch)
 {
 	struct pw_packet *packet = &scratch->packet;
 	struct pw_policy *policy = pw_policy_of(context, header, scratch);
 	if (policy->action == PW_ACTION_OFF)
 		return PW_PASS_OFF;
 	packet->ifindex = context->ingress_ifindex;
-	if (denied)
+	if (packet->denied)
 		return pw_would_deny(header, counters, packet);
 	packet->flags = 0;
 	packet->passed = PW_PASS_UNLISTED;
@@ -194,9 +193,9 @@ static __always_inline int pw_is_decided(struct pw_header *header, __u32 denied)
 }
 
 /* Most packets are decided by the lists, or pass because they begin nothing: they cost no more than
- * what that takes. */
+ * what that takes. Of others the scratch memory has what was found out. */
 static __always_inline __u32 pw_ipv4(struct xdp_md *context, struct pw_cursor *cursor, void *tables,
-				     struct pw_header *header, struct pw_counters *counters)
+				     struct pw_header *header)
 {
 	struct iphdr *ip = cursor->at;
 	__u32 denied = 0;
@@ -227,11 +226,12 @@ static __always_inline __u32 pw_ipv4(struct xdp_md *context, struct pw_cursor *c
 	packet->saddr.word[2] = packet->daddr.word[2] = bpf_htonl(0xffff);
 	packet->saddr.word[3] = ip->saddr;
 	packet->daddr.word[3] = ip->daddr;
-	return pw_decide(context, header, counters, scratch, denied);
+	packet->denied = denied;
+	return PW_UNDECIDED;
 }
 
 static __always_inline __u32 pw_ipv6(struct xdp_md *context, struct pw_cursor *cursor, void *tables,
-				     struct pw_header *header, struct pw_counters *counters)
+				     struct pw_header *header)
 {
 	struct ipv6hdr *ip = cursor->at;
 	__u32 denied = 0;
@@ -258,7 +258,8 @@ static __always_inline __u32 pw_ipv6(struct xdp_md *context, struct pw_cursor *c
 	packet->family = PW_IPV6;
 	__builtin_memcpy(&packet->saddr, &ip->saddr, sizeof(packet->saddr));
 	__builtin_memcpy(&packet->daddr, &ip->daddr, sizeof(packet->daddr));
-	return pw_decide(context, header, counters, scratch, denied);
+	packet->denied = denied;
+	return PW_UNDECIDED;
 }
 
 PW_SECTION("xdp.frags")
@@ -281,10 +282,10 @@ int packetwatch(struct xdp_md *context)
 	__u32 type = pw_parse_ethernet(&cursor);
 	if (type == ETH_P_IP) {
 		family = PW_IPV4;
-		reason = pw_ipv4(context, &cursor, tables, header, counters);
+		reason = pw_ipv4(context, &cursor, tables, header);
 	} else if (type == ETH_P_IPV6) {
 		family = PW_IPV6;
-		reason = pw_ipv6(context, &cursor, tables, header, counters);
+		reason = pw_ipv6(context, &cursor, tables, header);
 	} else if (type == PW_VLAN || type == PW_VLAN_S) {
 		/* More tags than we read: what is behind them cannot be told, so it does not pass. */
 		reason = pw_denied(context, header, PW_DROP_VLAN);
@@ -292,6 +293,14 @@ int packetwatch(struct xdp_md *context)
 			pw_log_tagged(context, header, counters);
 	} else if (!type) {
 		reason = PW_PASS_MALFORMED;
+	}
+	if (reason == PW_UNDECIDED) {
+		struct pw_scratch *scratch = scratch_get();
+		if (!scratch)
+			return pw_verdict(counters, PW_PASS_NO_TABLES, PW_OTHER);
+		/* Nothing but memory is different for the two families: the verifier follows one of them. */
+		family = scratch->packet.family;
+		reason = pw_decide(context, header, counters, scratch);
 	}
 	return pw_verdict(counters, reason, family);
 }

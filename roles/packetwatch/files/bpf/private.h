@@ -8,6 +8,8 @@ struct pw_page {
 	__u64 word[PW_PAGE_SIZE / 8];
 };
 
+#define PW_UNDECIDED PW_REASONS /* the lists have not told how a packet ends */
+
 enum pw_upper {
 	PW_UPPER_OTHER = 0, /* not the beginning of a TCP connection */
 	PW_UPPER_SYN = 1,
@@ -25,7 +27,7 @@ struct pw_packet {
 	__u32 passed; /* enum pw_reason, if nothing speaks against it */
 	__u32 flags;  /* of events */
 	__u32 length; /* of the extension header that is being skipped, bytes */
-	__u32 padding;
+	__u32 denied; /* by the lists, and passes only because we monitor */
 	__u16 sport;
 	__u16 dport;
 	struct pw_addr saddr;
