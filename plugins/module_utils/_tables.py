@@ -33,6 +33,7 @@ from ._ranges import (
 
 PAGE_SIZE = 65536
 _VERDICTS = 3
+_FEW = 10
 FORMAT = 4
 """Changes with docs/tables.md, so that no program reads what was compiled for another one."""
 
@@ -151,19 +152,19 @@ def lookup(tables: Tables, family: int, address: int) -> int:
 def verdicts(tables: Tables, family: int, parts: Sequence[tuple[int, int]]) -> list[set[int]]:
     """Return what holds anywhere in each part, given by its first address and its last."""
     words = _words(tables, family)
-    hosts: list[int] = []
-    if family == 6 and parts:
-        # They are in no order: looked through once for all parts.
+    if not words:
+        return [{NONE} for _part in parts]
+    found: list[list[int]] = [[] for _part in parts]
+    if family == 6 and len(parts) <= _FEW:
+        found = [_hosts6.listed(words, tables.v6_hosts, *part) for part in parts]
+    elif family == 6:
+        # They are in no order, so that each time all of them are looked at.
         whole = min(first for first, _last in parts), max(last for _first, last in parts)
         hosts = _hosts6.listed(words, tables.v6_hosts, *whole)
-    return [
-        _verdicts(tables, family, part, _hosts_in(hosts, part)) if words else {NONE}
-        for part in parts
-    ]
-
-
-def _hosts_in(hosts: list[int], part: tuple[int, int]) -> list[int]:
-    return hosts[bisect(hosts, part[0] << 4) : bisect(hosts, part[1] << 4 | 15)]
+        found = [
+            hosts[bisect(hosts, part[0] << 4) : bisect(hosts, part[1] << 4 | 15)] for part in parts
+        ]
+    return [_verdicts(tables, family, part, hosts) for part, hosts in zip(parts, found)]
 
 
 def _verdicts(tables: Tables, family: int, part: tuple[int, int], hosts: list[int]) -> set[int]:

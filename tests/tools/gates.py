@@ -97,6 +97,8 @@ class Gate:
     command: Sequence[str]
     evidence: str = ""
     refused: re.Pattern[str] | None = None
+    undo: Sequence[str] = ()
+    """What takes down what the command leaves behind when it is interrupted."""
 
 
 @dataclass(frozen=True)
@@ -160,12 +162,14 @@ def static_gates(build: Build) -> list[Gate]:
     ]
 
 
+MOLECULE = ("molecule", "-c", "molecule/config.yml")
 SUITES = (Suite("unit", "tests/unit"), Suite("kernel", "tests/kernel"))
 SLOW: tuple[Gate | Suite, ...] = (
     Gate(
         "molecule",
-        ("molecule", "-c", "molecule/config.yml", "test", "--all"),
+        (*MOLECULE, "test", "--all"),
         refused=re.compile(r"Missing playbook|no tests found", re.IGNORECASE),
+        undo=(*MOLECULE, "destroy", "--all"),
     ),
     Suite("integration", "tests/integration", optional=True),
 )
@@ -242,12 +246,13 @@ def running(
         stdin=subprocess.DEVNULL,
         **options,
     )
-    try:
-        yield process
-        process.wait()
-    except KeyboardInterrupt:
-        process.wait()
-        raise
+    with process:
+        try:
+            yield process
+            process.wait()
+        except KeyboardInterrupt:
+            process.communicate()
+            raise
 
 
 def run_openly(gate: Gate, build: Build, result: Result) -> None:
@@ -256,11 +261,16 @@ def run_openly(gate: Gate, build: Build, result: Result) -> None:
     print(f"------ {gate.name}", flush=True)
     incomplete = []
     output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    with running(gate.command, build, text=True, errors="replace", **output) as process:
-        for line in process.stdout or ():
-            print(line, end="", flush=True)
-            if gate.refused and gate.refused.search(line):
-                incomplete.append(line.strip())
+    try:
+        with running(gate.command, build, text=True, errors="replace", **output) as process:
+            for line in process.stdout or ():
+                print(line, end="", flush=True)
+                if gate.refused and gate.refused.search(line):
+                    incomplete.append(line.strip())
+    except KeyboardInterrupt:
+        if gate.undo:
+            subprocess.run(gate.undo, cwd=build.collection, env=build.environment(), check=False)
+        raise
     if incomplete:
         print(f"{gate.name} has left something out: {incomplete[0]}")
     ok = process.returncode == 0 and not incomplete

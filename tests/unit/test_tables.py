@@ -463,7 +463,9 @@ def test_many_hosts_without_room_amid_prefixes_take_no_long_time() -> None:
 def test_what_holds_up_to_the_last_host() -> None:
     tables = build([host(6, 7)], [host(6, LAST6)])
     parts = [(0, LAST6), (0, LAST6 - 1), (LAST6 - 1, LAST6), (8, 9)]
-    assert verdicts(tables, 6, parts) == [{NONE, ALLOW, DENY}, {NONE, ALLOW}, {NONE, DENY}, {NONE}]
+    expected = [{NONE, ALLOW, DENY}, {NONE, ALLOW}, {NONE, DENY}, {NONE}]
+    for times in (1, 5):
+        assert verdicts(tables, 6, parts * times) == expected * times
 
 
 def test_the_first_and_the_last_address_as_hosts_among_others() -> None:

@@ -88,7 +88,7 @@ static __always_inline __u32 pw_rank(struct pw_line *line, __u64 low)
 static __always_inline struct pw_line *pw_leaf4(void *tables, struct pw_header *header,
 						struct pw_line *at, __u64 low)
 {
-	for (int i = 1; i < PW_STEPS4 && at; i++) {
+	for (int i = 1; i < PW_STEPS4; i++) {
 		__u32 head = at->word[0];
 		if ((head & PW_INNER) != PW_INNER)
 			break;
@@ -96,6 +96,8 @@ static __always_inline struct pw_line *pw_leaf4(void *tables, struct pw_header *
 		__u64 line = head >> 4;
 		line += (head & 7) == PW_TABLE ? low >> (shape & 31) & shape >> 8 : pw_rank(at, low);
 		at = pw_line_of(tables, header->v4_page, line);
+		if (!at) /* here, or LLVM 19 adds to a pointer that may be NULL */
+			return 0;
 	}
 	return at;
 }
