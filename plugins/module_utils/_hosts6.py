@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from ._lanes import as_number, low_halves, repeated, widened, zero_lanes
 from ._lines import WORDS
+from ._pool import IPV6
 from ._ranges import ALLOW, DENY, LAST6, NONE
 from ._scatter import scatter
 
@@ -58,7 +59,7 @@ class Place(NamedTuple):
 
 
 def split(words: Iterable[int]) -> tuple[dict[int, list[int]], list[int]]:
-    """Return the addresses of single hosts by verdict, and the other start words (see _ranges).
+    """Return the start words (see _ranges) of single hosts by verdict, and the others.
 
     Single is what has its own verdict amid another one, so that the others do not need it. Amid what
     is listed, the word behind it says that this holds again: that one is not needed either.
@@ -74,15 +75,23 @@ def split(words: Iterable[int]) -> tuple[dict[int, list[int]], list[int]]:
             and others[-1] in (word - 16 & ~15 | ALLOW, word - 16 & ~15 | DENY)
         ):
             host = others.pop()
-            hosts[host & 3].append(host >> 4)
+            hosts[host & 3].append(host)
             around, before = before, NONE
         elif not around and said in hosts:
-            hosts[said].append(word >> 4)
+            hosts[said].append(word)
             before = NONE
         else:
             others.append(word)
             around, before = said >> 2, around
     return hosts, others
+
+
+def packed(words: list[int]) -> bytearray:
+    """Return the addresses of start words as _pool packs them; never all of them as objects."""
+    data = bytearray()
+    for begin in range(0, len(words), _AT_ONCE):
+        data += IPV6.pack([word >> 4 for word in words[begin : begin + _AT_ONCE]])
+    return data
 
 
 class _Late(NamedTuple):

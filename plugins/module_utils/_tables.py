@@ -107,7 +107,7 @@ def _compile6(allow: Blocks, deny: Blocks) -> tuple[bytes, Place, int]:
         del ranges  # what is large goes as soon as it has served
         found, words = _hosts6.split(starts)
         del starts
-        hosts = {verdict: IPV6.pack(found.pop(verdict)) for verdict in (ALLOW, DENY)}
+        hosts = {verdict: _hosts6.packed(found.pop(verdict)) for verdict in (ALLOW, DENY)}
     buckets = Buckets(sum(map(len, hosts.values())) // IPV6.size)
     for verdict, packed in hosts.items():
         buckets.add(packed, verdict)
