@@ -69,12 +69,9 @@ def split(words: Iterable[int]) -> tuple[dict[int, list[int]], list[int]]:
     around = before = NONE  # before: what held before the last of the others
     for word in words:
         said = word & 15
-        if (
-            before
-            and said == before * 5
-            and others[-1] in (word - 16 & ~15 | ALLOW, word - 16 & ~15 | DENY)
-        ):
-            host = others.pop()
+        host = others[-1] if before and said == before * 5 else NONE
+        if host & 15 in hosts and host >> 4 == (word >> 4) - 1:
+            others.pop()
             hosts[host & 3].append(host)
             around, before = before, NONE
         elif not around and said in hosts:
