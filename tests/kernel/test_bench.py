@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -30,6 +31,9 @@ def test_every_row_has_a_figure(tmp_path: Path) -> None:
     argv = [sys.executable, "-m", "bench", *parts, "--rounds", "1", str(tmp_path)]
     done = subprocess.run(argv, stdout=subprocess.PIPE, text=True, check=False, timeout=600)
     assert done.returncode in (0, 1), done.stdout
-    rows = json.loads((tmp_path / "bench.json").read_text())["rows"]
-    assert {row["name"] for row in rows} == {row.name for row in ROWS}
-    assert all(row["ratio"] > 0 for row in rows)
+    found = json.loads((tmp_path / "bench.json").read_text())
+    assert {row["name"] for row in found["rows"]} == {row.name for row in ROWS}
+    # What was measured is above zero. The difference of two such figures, of one round on a busy
+    # machine, need not be.
+    assert not [name for name, figures in found["raw"].items() if min(figures) <= 0]
+    assert not [row["name"] for row in found["rows"] if not math.isfinite(row["ratio"])]
