@@ -15,8 +15,10 @@ from __future__ import annotations
 import errno
 import struct
 import typing as t
+from itertools import chain
 
 from . import _abi
+from ._area import Area
 from ._digest import sha256_for
 from ._errors import InvalidInput
 from ._hosts6 import Place
@@ -39,9 +41,9 @@ _SOURCE_RATE = {"source_interval_ns": _SECOND // 100, "source_burst_ns": 2 * _SE
 class Areas(t.NamedTuple):
     """Both families' tables as in the generation; `lists`: digest of what they were made from."""
 
-    v4: bytes
+    v4: Area
     v4_shift: int
-    v6: bytes
+    v6: Area
     v6_hosts: Place
     lists: bytes
     next_expiry: int
@@ -55,24 +57,20 @@ class Areas(t.NamedTuple):
 
     def digest(self) -> str:
         """Of the tables alone, whatever the policies and the lists' comments."""
-        check = sha256_for(len(self.v4) + len(self.v6))
-        check.update(_SHAPE.pack(self.v4_shift, *self.v6_hosts))
-        check.update(self.v4)
-        check.update(self.v6)
-        return str(check.hexdigest())
+        return _checked(_SHAPE.pack(self.v4_shift, *self.v6_hosts), self.v4, self.v6)
 
 
 class Image(t.NamedTuple):
     """A generation in memory: page 0 and the pages of both areas."""
 
     first: bytes
-    v4: bytes
-    v6: bytes
+    v4: Area
+    v6: Area
     digest: str
 
     @property
     def pages(self) -> int:
-        return (len(self.first) + len(self.v4) + len(self.v6)) // _abi.PAGE
+        return 1 + self.v4.pages + self.v6.pages
 
     @property
     def bytecode(self) -> bytes:
@@ -98,15 +96,14 @@ def build(
 
     policies: complete, by interface and `DEFAULT`; ifindexes: of the interfaces attached to.
     """
-    v4_pages = len(areas.v4) // _abi.PAGE
     values = {
         "magic": _abi.MAGIC,
         "abi": _abi.ABI,
-        "pages": 1 + v4_pages + len(areas.v6) // _abi.PAGE,
+        "pages": 1 + areas.v4.pages + areas.v6.pages,
         "features": _features(areas, policies),
         "v4_shift": areas.v4_shift,
         "v4_page": 1,
-        "v6_page": 1 + v4_pages,
+        "v6_page": 1 + areas.v4.pages,
         "v6_buckets": areas.v6_hosts.homes,
         "v6_hosts": areas.v6_hosts.line,
         "published": _published(policies[DEFAULT]),
@@ -153,11 +150,9 @@ def go_live(slot: Map, image: Image, capacity: int) -> None:
     Returns when no packet reads the former generation any more (the kernel waits for readers).
     """
     with _pages(capacity) as pages:
-        index = 0
-        for part in (image.first, image.v4, image.v6):
-            for at in range(0, len(part), _abi.PAGE):
-                pages.update(_U32.pack(index), part[at : at + _abi.PAGE])
-                index += 1
+        parts = chain((image.first,), image.v4.each_page(), image.v6.each_page())
+        for index, page in enumerate(parts):
+            pages.update(_U32.pack(index), page)
         pages.freeze()
         _point(slot, pages)
 
@@ -244,13 +239,13 @@ class Generation:
         """The tables, copied out of the kernel; empty ones, made of no lists, if it holds none of ours."""
         header = self.header
         if not header["v4_page"] <= header["v6_page"] <= header["pages"] <= self.capacity:
-            return Areas(b"", 0, b"", Place(), b"", 0)
+            return Areas(Area(), 0, Area(), Place(), b"", 0)
         v4 = range(header["v4_page"], header["v6_page"])
         v6 = range(header["v6_page"], header["pages"])
         return Areas(
-            b"".join(self._page(i) for i in v4),
+            Area.from_pages(self._page(i) for i in v4),
             header["v4_shift"],
-            b"".join(self._page(i) for i in v6),
+            Area.from_pages(self._page(i) for i in v6),
             Place(header["v6_hosts"], header["v6_buckets"]),
             header["lists"],
             header["next_expiry"],
@@ -273,18 +268,23 @@ def _pages(capacity: int) -> Map:
     return Map.create(ARRAY, "pages", 4, _abi.PAGE, capacity, F_MMAPABLE)
 
 
-def _digest(values: t.Mapping[str, t.Any], table: bytes, v4: bytes, v6: bytes) -> str:
+def _digest(values: t.Mapping[str, t.Any], table: bytes, v4: Area, v6: Area) -> str:
     """Of all that decides a verdict: the header but for `_UNDIGESTED`, policies, tables."""
-    check = sha256_for(len(v4) + len(v6))
-    check.update(_abi.HEADER.pack(**values) + table)
-    check.update(v4)
-    check.update(v6)
+    return _checked(_abi.HEADER.pack(**values) + table, v4, v6)
+
+
+def _checked(first: bytes, v4: Area, v6: Area) -> str:
+    """The digest of these bytes and of both areas."""
+    parts = (first, *v4, *v6)
+    check = sha256_for(sum(map(len, parts)))
+    for part in parts:
+        check.update(part)
     return str(check.hexdigest())
 
 
 def _features(areas: Areas, policies: t.Mapping[str, Policy]) -> int:
-    features = _abi.F_LISTS4 if areas.v4 else 0
-    features |= _abi.F_LISTS6 if areas.v6 else 0
+    features = _abi.F_LISTS4 if areas.v4.pages else 0
+    features |= _abi.F_LISTS6 if areas.v6.pages else 0
     if any(policy.ban_scope == "all" for policy in policies.values()):
         features |= _abi.F_SCOPE_ALL
     return features

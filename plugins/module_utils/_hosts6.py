@@ -4,7 +4,7 @@
 
 # This code is PRIVATE to the collection.
 
-"""Single IPv6 addresses of docs/tables.md: buckets that a hash leads to, and the filter before them.
+"""Single IPv6 addresses of docs/tables.md: buckets that a hash leads to, and their filter.
 
 All arrays are in the order of bytes of the hosts that packets come to, which is little-endian.
 """
@@ -17,8 +17,8 @@ from collections.abc import Iterable
 from itertools import chain
 from typing import NamedTuple
 
+from ._area import WORDS, Area, check_lines
 from ._lanes import as_number, low_halves, repeated, widened, zero_lanes
-from ._lines import WORDS
 from ._pool import IPV6
 from ._ranges import ALLOW, DENY, LAST6, NONE
 from ._scatter import scatter
@@ -171,21 +171,25 @@ class Buckets:
         scatter(self._keys, taken, memoryview(keys))
         scatter(self._slots, taken, memoryview(marks))
 
-    def area(self) -> array[int]:
-        """Return the buckets, and behind them the filter."""
+    def after(self, tree: array[int]) -> tuple[Area, Place]:
+        """Return the area that begins with these lines, and where in it the buckets are."""
         for bucket in self._passed:
             self._slots[bucket * SLOTS] |= MORE
-        area = array("I", memoryview(self._keys)[: 2 * self._nowhere].tobytes())
-        area.frombytes(memoryview(self._slots)[: self._nowhere].tobytes())
-        area.extend([0] * (-len(area) % WORDS))
-        return area
+        line = len(tree) // WORDS
+        check_lines(line + self.place.buckets)
+        filters = array("Q", bytes(8 * line))
+        if not self.place.homes:
+            return Area.of(tree, filters), self.place
+        tree.frombytes(memoryview(self._keys)[: 2 * self._nowhere].tobytes())
+        filters.frombytes(memoryview(self._slots)[: self._nowhere].tobytes())
+        return Area.of(tree, filters), self.place._replace(line=line)
 
 
-def lookup(words: memoryview, place: Place, address: int) -> int:
-    """Return a host's verdict; words are the area's, of 32 bits."""
+def lookup(area: Area, place: Place, address: int) -> int:
+    """Return a host's verdict."""
     if not place.homes:
         return NONE
-    keys, slots = _views(words, place)
+    keys, slots = _views(area, place)
     key = address >> 64, address & _WHOLE
     ((home,), (mark,)) = _hash(array("Q", key), place.homes)
     for bucket in range(home, home + TRIES):
@@ -198,11 +202,11 @@ def lookup(words: memoryview, place: Place, address: int) -> int:
     return NONE
 
 
-def listed(words: memoryview, place: Place, first: int, last: int) -> list[int]:
+def listed(area: Area, place: Place, first: int, last: int) -> list[int]:
     """Return `address << 4 | verdict` of the hosts from the first address to the last, ascending."""
     if not place.homes:
         return []
-    keys, slots = _views(words, place)
+    keys, slots = _views(area, place)
     highs = array("Q", keys[::2].tobytes())
     free = ((first ^ last) >> 64).bit_length()
     numbers: Iterable[int] = range(len(slots))
@@ -241,12 +245,11 @@ def merged(others: Iterable[int], hosts: list[int], around: int) -> list[int]:
     return found
 
 
-def _views(words: memoryview, place: Place) -> tuple[memoryview, memoryview]:
-    """The buckets' keys, as numbers of 64 bits, and the filter's slots."""
-    begin = place.line * WORDS
-    end = begin + place.buckets * WORDS
-    keys = words[begin:end].cast("B").cast("Q")
-    slots = words[end : end + place.buckets * SLOTS // 2].cast("B").cast("H")
+def _views(area: Area, place: Place) -> tuple[memoryview, memoryview]:
+    """The buckets' keys, as numbers of 64 bits, and the slots of their filter."""
+    end = place.line + place.buckets
+    keys = memoryview(area.lines).cast("Q")[8 * place.line : 8 * end]
+    slots = memoryview(area.filter).cast("H")[SLOTS * place.line : SLOTS * end]
     return keys, slots
 
 

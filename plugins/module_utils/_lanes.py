@@ -41,6 +41,23 @@ def low_halves(lanes: int, count: int, code: str = "I") -> array[int]:
     return halves[_LOW_HALF::2]
 
 
+def low_bytes(part: array[int]) -> bytes:
+    """Return the lowest byte of each number."""
+    place = 0 if sys.byteorder == "little" else part.itemsize - 1
+    return part.tobytes()[place :: part.itemsize]
+
+
+def as_bits(marks: bytearray) -> array[int]:
+    """Return numbers of 64 bits, of which each is one of these bytes, all 0 or 1; the first one lowest."""
+    bits = 0
+    for bit in range(8):
+        bits |= int.from_bytes(marks[bit::8], "little") << bit
+    found = array("Q", bits.to_bytes(len(marks) // 8, "little"))
+    if sys.byteorder == "big":
+        found.byteswap()
+    return found
+
+
 def widened(part: array[int]) -> array[int]:
     """Return an array of twice the length, in which the numbers are the lower halves of lanes."""
     wide = array(part.typecode, bytes(2 * part.itemsize * len(part)))

@@ -17,12 +17,8 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from itertools import pairwise
 
-from ._errors import TooLarge
+from ._area import WORDS, check_lines
 
-PAGE_LINES = 1 << 10
-"""Lines in a page of 64 KiB."""
-WORDS = 16
-"""Words of 32 bits in a line."""
 KEYS = WORDS - 1
 LOW = 24
 """Bits of an address that a key can hold."""
@@ -32,7 +28,6 @@ NO_KEY = 1 << LOW + 4
 """What stands where there is no key: above all of them."""
 INNER = 3
 TABLE = 7
-MAX_LINES = 1 << 27
 
 _EMPTY = array("I", [0, *[NO_KEY] * KEYS])
 _FAN = 16
@@ -135,15 +130,6 @@ class _Keys:
                 self._leaf(first + number, start, stop)
             else:
                 self._inner(first + number, start, stop, reach // _FAN)
-
-
-def check_lines(count: int) -> None:
-    """Raise TooLarge if a family's lists need more lines than can be counted."""
-    if count > MAX_LINES:
-        raise TooLarge(
-            f"the lists need more than {MAX_LINES >> 14} MiB of tables: "
-            "use shorter lists or larger prefixes"
-        )
 
 
 def reach_of(count: int) -> int:

@@ -14,8 +14,8 @@ from collections.abc import Iterable, MutableSequence, Sequence
 from typing import NamedTuple
 
 from . import _hosts6, _tables4, _tables6, _walk
+from ._area import Area
 from ._hosts6 import Buckets, Place
-from ._lines import WORDS, check_lines
 from ._pool import IPV6
 from ._ranges import (
     ALLOW,
@@ -31,21 +31,19 @@ from ._ranges import (
     start_words,
 )
 
-PAGE_SIZE = 65536
 _VERDICTS = 3
 _FEW = 10
-FORMAT = 4
+FORMAT = 5
 """Changes with docs/tables.md, so that no program reads what was compiled for another one."""
 
 
 class Tables(NamedTuple):
     """Both families' areas; an empty area means that nothing of that family is listed."""
 
-    v4: bytes = b""
-    """Whole pages of 64 KiB."""
+    v4: Area = Area()
     v4_shift: int = 0
-    v6: bytes = b""
-    """Whole pages of 64 KiB: a tree, and hosts."""
+    v6: Area = Area()
+    """A tree, and hosts."""
     v6_hosts: Place = Place()
     """Where in them the hosts are."""
     ranges4: int = 0
@@ -58,7 +56,7 @@ class Tables(NamedTuple):
     @property
     def pages(self) -> int:
         """Pages of both areas together."""
-        return (len(self.v4) + len(self.v6)) // PAGE_SIZE
+        return self.v4.pages + self.v6.pages
 
 
 def compile_tables(allow: Prefixes, deny: Prefixes) -> Tables:
@@ -80,20 +78,18 @@ def compile_tables(allow: Prefixes, deny: Prefixes) -> Tables:
     )
 
 
-def _compile4(allow: Blocks, deny: Blocks) -> tuple[bytes, int, int]:
+def _compile4(allow: Blocks, deny: Blocks) -> tuple[Area, int, int]:
     """Return the IPv4 area, its shift, and the count of ranges."""
     ranges = compile_ranges(allow, deny, LAST4)
     if not ranges.total:
-        return b"", 0, 0
+        return Area(), 0, 0
     total = ranges.total
     words = start_words(ranges, LAST4)
     del ranges  # what is large goes as soon as it has served
-    area, shift = _tables4.build4(words)
-    del words
-    return _padded(area), shift, total
+    return *_tables4.build4(words), total
 
 
-def _compile6(allow: Blocks, deny: Blocks) -> tuple[bytes, Place, int]:
+def _compile6(allow: Blocks, deny: Blocks) -> tuple[Area, Place, int]:
     """Return the IPv6 area, where its hosts are, and the count of ranges."""
     hosts = _hosts_alone(allow, deny)
     words: MutableSequence[int] = []
@@ -101,7 +97,7 @@ def _compile6(allow: Blocks, deny: Blocks) -> tuple[bytes, Place, int]:
     if not hosts:
         ranges = compile_ranges(allow, deny, LAST6)
         if not ranges.total:
-            return b"", Place(), 0
+            return Area(), Place(), 0
         total = ranges.total
         starts = start_words(ranges, LAST6)
         del ranges  # what is large goes as soon as it has served
@@ -112,14 +108,8 @@ def _compile6(allow: Blocks, deny: Blocks) -> tuple[bytes, Place, int]:
     for verdict, packed in hosts.items():
         buckets.add(packed, verdict)
     words = _hosts6.merged(words, sorted(buckets.settle()), NONE)
-    area = _tables6.build6(words) if words else array("I")
-    area.extend([0] * (-len(area) % WORDS))
-    place = buckets.place
-    if place.homes:
-        place = place._replace(line=len(area) // WORDS)
-        area += buckets.area()
-    check_lines(len(area) // WORDS)
-    return _padded(area), place, total
+    tree = _tables6.build6(words) if words else array("I")
+    return *buckets.after(tree), total
 
 
 def _hosts_alone(allow: Blocks, deny: Blocks) -> dict[int, bytes | bytearray]:
@@ -132,35 +122,29 @@ def _hosts_alone(allow: Blocks, deny: Blocks) -> dict[int, bytes | bytearray]:
     return {}
 
 
-def _padded(area: array[int]) -> bytes:
-    """Return an area as whole pages."""
-    area.frombytes(bytes(-len(area) * area.itemsize % PAGE_SIZE))
-    return area.tobytes()
-
-
 def lookup(tables: Tables, family: int, address: int) -> int:
     """Return the verdict for an address (a number), read as the XDP program reads it."""
-    words = _words(tables, family)
-    if not words:
+    area = _area(tables, family)
+    if not area.pages:
         return NONE
     if family == 4:
-        return _walk.lookup4(words, tables.v4_shift, address)
-    said = _hosts6.lookup(words, tables.v6_hosts, address)
-    return said if said or tables.v6_hosts.is_all else _walk.lookup6(words, address)
+        return _walk.lookup4(area, tables.v4_shift, address)
+    said = _hosts6.lookup(area, tables.v6_hosts, address)
+    return said if said or tables.v6_hosts.is_all else _walk.lookup6(area.words, address)
 
 
 def verdicts(tables: Tables, family: int, parts: Sequence[tuple[int, int]]) -> list[set[int]]:
     """Return what holds anywhere in each part, given by its first address and its last."""
-    words = _words(tables, family)
-    if not words:
+    area = _area(tables, family)
+    if not area.pages:
         return [{NONE} for _part in parts]
     found: list[list[int]] = [[] for _part in parts]
     if family == 6 and len(parts) <= _FEW:
-        found = [_hosts6.listed(words, tables.v6_hosts, *part) for part in parts]
+        found = [_hosts6.listed(area, tables.v6_hosts, *part) for part in parts]
     elif family == 6:
         # They are in no order, so that each time all of them are looked at.
         whole = min(first for first, _last in parts), max(last for _first, last in parts)
-        hosts = _hosts6.listed(words, tables.v6_hosts, *whole)
+        hosts = _hosts6.listed(area, tables.v6_hosts, *whole)
         found = [
             hosts[bisect(hosts, part[0] << 4) : bisect(hosts, part[1] << 4 | 15)] for part in parts
         ]
@@ -185,23 +169,23 @@ def _verdicts(tables: Tables, family: int, part: tuple[int, int], hosts: list[in
 
 def read_ranges(tables: Tables) -> tuple[Ranges, Ranges]:
     """Return the IPv4 and the IPv6 ranges that the tables hold: what compile_ranges had given."""
-    hosts = _hosts6.listed(_words(tables, 6), tables.v6_hosts, 0, LAST6)
+    hosts = _hosts6.listed(tables.v6, tables.v6_hosts, 0, LAST6)
     return (
         ranges_of(_starts(tables, 4, (0, LAST4), []), LAST4),
         ranges_of(_starts(tables, 6, (0, LAST6), hosts), LAST6),
     )
 
 
-def _words(tables: Tables, family: int) -> memoryview:
-    """The words of a family's area, which are none if nothing of it is listed."""
-    return memoryview(tables.v4 if family == 4 else tables.v6).cast("I")
+def _area(tables: Tables, family: int) -> Area:
+    return tables.v4 if family == 4 else tables.v6
 
 
 def _starts(tables: Tables, family: int, part: tuple[int, int], hosts: list[int]) -> Iterable[int]:
     """Return the start words of a part; hosts: those that are in it."""
-    words = _words(tables, family)
-    if not words:
+    area = _area(tables, family)
+    if not area.pages:
         return ()
+    words = area.words
     if family == 4:
         return _walk.walk4(words, tables.v4_shift, *part)
     if tables.v6_hosts.is_all:

@@ -11,12 +11,17 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 
-from ._lanes import as_number, low_halves, repeated
+from ._area import Area
+from ._lanes import as_bits, as_number, low_bytes, low_halves, repeated
 from ._lines import LEAST_TOP, Lines, table_width
 
+BLOCK_BITS = 6
+"""Bits of an address, behind its top line's number, that say which bit of the filter tells of it."""
+_GOES_ON = bytes(word >> 2 & 3 != 0 for word in range(256))
 
-def build4(words: Sequence[int]) -> tuple[array[int], int]:
-    """Return the area (unpadded) and the top table's shift for start words, as _ranges has them."""
+
+def build4(words: Sequence[int]) -> tuple[Area, int]:
+    """Return the area and the top table's shift for start words, as _ranges has them."""
     width, cuts = table_width(words, 0, len(words), 32, LEAST_TOP)
     bits = 32 - width
     every = array("Q", words)
@@ -25,4 +30,22 @@ def build4(words: Sequence[int]) -> tuple[array[int], int]:
     buckets = [words[cut] >> bits + 4 for cut in cuts[:-1]]
     lines = Lines()
     lines.table(keys, cuts, buckets, width, bits)
-    return lines.area, bits
+    return Area.of(lines.area, _filter(every, bits - BLOCK_BITS)), bits
+
+
+def _filter(words: array[int], shift: int) -> array[int]:
+    """Return a bit for each block of 2^shift addresses: whether a range begins or goes on in it."""
+    marks = bytearray(1 << 32 - shift)
+    blocks = low_halves(as_number(words) >> shift + 4, len(words))
+    for block in blocks:
+        marks[block] = 1
+    # What lies between the blocks of two starts.
+    blocks.append(len(marks))
+    goes_on = low_bytes(words).translate(_GOES_ON)
+    at = goes_on.find(1)
+    while at >= 0:
+        begin, end = blocks[at] + 1, blocks[at + 1]
+        if begin < end:
+            marks[begin:end] = b"\1" * (end - begin)
+        at = goes_on.find(1, at + 1)
+    return as_bits(marks)

@@ -15,9 +15,10 @@ from collections.abc import MutableSequence, Sequence
 from itertools import accumulate, chain, groupby, pairwise
 from typing import NamedTuple
 
+from ._area import WORDS
 from ._errors import TooLarge
 from ._lanes import as_number, repeated, zero_lanes
-from ._lines import KEYS, LOW, NO_KEY, TABLE, WORDS, Lines, table_width
+from ._lines import KEYS, LOW, NO_KEY, TABLE, Lines, table_width
 
 BITS = 128
 LOOK = 3
@@ -38,7 +39,7 @@ _AT_ONCE = 1 << 16
 
 
 def build6(words: MutableSequence[int]) -> array[int]:
-    """Return the tree (unpadded) for start words, as _ranges has them. Lookups begin with line 0.
+    """Return the tree, in whole lines, for start words, as _ranges has them. Lookups begin with line 0.
 
     The words are used up: a million of them take more memory than the tree.
     """
@@ -89,6 +90,7 @@ class _Builder:
         if sys.byteorder == "big":
             records.byteswap()
         area.frombytes(records.tobytes())
+        area.extend([0] * (-len(area) % WORDS))
         return area
 
     def _table(self, line: int, begin: int, end: int, state: int, at: int) -> None:

@@ -12,7 +12,10 @@ from collections.abc import Iterator
 from itertools import chain
 from typing import NamedTuple
 
-from ._lines import INNER, LOW, NO_KEY, TABLE, WORDS
+from ._area import WORDS, Area
+from ._lines import INNER, LOW, NO_KEY, TABLE
+from ._ranges import NONE
+from ._tables4 import BLOCK_BITS
 from ._tables6 import BITS, LOOK, MANY, RECORD_WORDS
 
 Part = tuple[int, int]
@@ -38,10 +41,13 @@ class _Record(NamedTuple):
     after: int
 
 
-def lookup4(words: memoryview, shift: int, address: int) -> int:
-    """Return an address's verdict; words are the area's, of 32 bits."""
+def lookup4(area: Area, shift: int, address: int) -> int:
+    """Return an address's verdict."""
     low = address & (1 << shift) - 1
     line = address >> shift
+    if not memoryview(area.filter).cast("Q")[line] >> (low >> shift - BLOCK_BITS) & 1:
+        return NONE
+    words = area.words
     while True:
         place = line * WORDS
         head = words[place]

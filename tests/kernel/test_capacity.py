@@ -21,6 +21,7 @@ from kernel.hosting import (
     wait_gone,
 )
 
+from packetwatch_core import _abi
 from packetwatch_core._errors import TooLarge
 from packetwatch_core._libbpf import Map
 
@@ -55,7 +56,7 @@ def test_ten_to_a_million_and_back(filtered: Site) -> None:
     filtered.lists(f"{DENIED}\n{large}")
     print(f"{LARGE} entries compiled and live: {time.monotonic() - started:.2f} s")
     amid = filtered.objects()
-    assert capacity(filtered) >= LARGE * 8 / 65536
+    assert capacity(filtered) >= LARGE * 8 / _abi.PAGE
     assert filtered.verdict("1.0.0.0") == filtered.verdict(DENIED) == XDP_DROP
     assert filtered.verdict(STRANGER) == XDP_PASS
     wait_gone(before - amid)

@@ -9,6 +9,7 @@ import hashlib
 import pytest
 
 from packetwatch_core import _abi
+from packetwatch_core._area import Area
 from packetwatch_core._digest import sha256
 from packetwatch_core._errors import InvalidInput, TooLarge
 from packetwatch_core._generation import Areas, Image, build, capacity_for, fits
@@ -17,7 +18,7 @@ from packetwatch_core._loaded import check_memory
 from packetwatch_core._policy import resolve_policies
 
 CODE = b"c" * 32
-EMPTY = Areas(b"", 0, b"", Place(), b"l" * 32, 0)
+EMPTY = Areas(Area(), 0, Area(), Place(), b"l" * 32, 0)
 PAGE = bytes(_abi.PAGE)
 
 
@@ -56,13 +57,16 @@ def test_a_little_more_or_less_fits_the_same_slot() -> None:
 
 
 def test_memory_needed_is_named() -> None:
-    check_memory(64 * 16, 64)
+    most = (64 << 20) // _abi.PAGE
+    check_memory(most, 64)
     with pytest.raises(TooLarge, match=r"need 65 MiB .* allows 64: .*\(PW_LIST_MEMORY\) to 65"):
-        check_memory(64 * 16 + 1, 64)
+        check_memory(most + 1, 64)
 
 
 def test_areas_follow_the_header() -> None:
-    found = image(EMPTY._replace(v4=PAGE * 2, v4_shift=20, v6=PAGE * 3))
+    found = image(
+        EMPTY._replace(v4=Area.from_pages([PAGE] * 2), v4_shift=20, v6=Area.from_pages([PAGE] * 3))
+    )
     header = _abi.HEADER.unpack(found.first)
     assert found.pages == header["pages"] == 6
     assert (header["v4_page"], header["v6_page"]) == (1, 3)
@@ -81,13 +85,15 @@ def test_digest_is_of_what_decides_verdicts() -> None:
     one = image()
     assert image(EMPTY._replace(lists=b"m" * 32, next_expiry=9)).digest == one.digest
     assert one.made_for(b"d" * 32).digest == one.digest
-    assert image(EMPTY._replace(v4=PAGE)).digest != one.digest
+    assert image(EMPTY._replace(v4=Area.from_pages([PAGE]))).digest != one.digest
     assert image(policies={"default": {"PW_SCAN_PORTS": "9"}}).digest != one.digest
     assert image(pw0=3).digest == one.digest
 
 
 def test_image_for_another_program_differs_in_that_alone() -> None:
-    one = image(EMPTY._replace(v4=PAGE), {"default": {"PW_PUBLISHED_PORTS": "80"}})
+    one = image(
+        EMPTY._replace(v4=Area.from_pages([PAGE])), {"default": {"PW_PUBLISHED_PORTS": "80"}}
+    )
     other = one.made_for(b"d" * 32)
     assert other.bytecode == b"d" * 32
     assert other.made_for(CODE) == one

@@ -121,12 +121,12 @@ def test_what_an_unsettled_clock_decided_is_decided_anew(monkeypatch: pytest.Mon
     monkeypatch.setattr(time, "time", lambda: clock[0])
     monkeypatch.setattr(_lists, "clock_synchronised", lambda: settled[0])
     lists = compile_lists(declared)
-    assert lists.areas.v4, "an expired deny stays in until the clock can be believed"
+    assert lists.areas.v4.pages, "an expired deny stays in until the clock can be believed"
     assert is_current(lists.areas, declared)
     clock[0] += 61
     settled[0] = True
     assert not is_current(lists.areas, declared)
-    assert not compile_lists(declared).areas.v4
+    assert not compile_lists(declared).areas.v4.pages
 
 
 def test_for_good_leaves_out_what_is_allowed_for_a_while() -> None:

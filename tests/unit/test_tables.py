@@ -13,8 +13,9 @@ from random import Random
 
 import pytest
 
-from packetwatch_core import _lines
+from packetwatch_core import _area, _lines, _tables4
 from packetwatch_core._address import BITS, Prefix
+from packetwatch_core._area import Area
 from packetwatch_core._errors import TooLarge
 from packetwatch_core._ranges import (
     ALLOW,
@@ -29,7 +30,6 @@ from packetwatch_core._ranges import (
     runs,
 )
 from packetwatch_core._tables import (
-    PAGE_SIZE,
     Tables,
     compile_tables,
     lookup,
@@ -154,8 +154,8 @@ def test_no_entries_have_no_areas() -> None:
 def test_one_family_leaves_the_other_without_area(family: int) -> None:
     tables = build([], [host(family, 9)])
     areas = {4: tables.v4, 6: tables.v6}
-    assert len(areas.pop(family)) == PAGE_SIZE
-    assert list(areas.values()) == [b""]
+    assert areas.pop(family).pages == 1
+    assert list(areas.values()) == [Area()]
 
 
 @FAMILIES
@@ -255,11 +255,16 @@ def test_dense_block_given_as_hosts_becomes_one_range(family: int) -> None:
     check_read_back(tables, [], [block(family, base, BITS[family] - 12)])
 
 
+def size(area: Area) -> int:
+    """Its bytes."""
+    return sum(map(len, area.each_page()))
+
+
 class Shape:
     """Walks an area and checks the format's bounds on the way."""
 
-    def __init__(self, area: bytes, top: int) -> None:
-        self.words = memoryview(area).cast("I")
+    def __init__(self, area: Area, top: int) -> None:
+        self.words = area.words
         self.depths: list[int] = []
         self.seen: set[int] = set()
         for line in range(top):
@@ -336,16 +341,43 @@ def test_a_line_holds_fifteen_ipv4_starts() -> None:
         assert max(Shape4(tables).depths) == (1 if count == 15 else 2 if count <= 240 else 3)
 
 
-def test_a_million_random_ipv4_hosts_are_one_line_away_and_take_nine_bytes_each() -> None:
+def test_a_million_random_ipv4_hosts_are_one_line_away_and_take_ten_bytes_each() -> None:
     random = Random(9)
     values = random.sample(range(1 << 32), 1_000_000)
     items = Prefixes()
     items.v4.hosts.extend(values)
     tables = compile_tables(Prefixes(), items)
-    assert len(tables.v4) < 9_000_000
+    assert size(tables.v4) < 10_000_000
     shape = Shape4(tables)
     assert sum(depth == 1 for depth in shape.depths) > 0.95 * len(shape.depths)
     assert {lookup(tables, 4, value) for value in values[:3000]} == {DENY}
+
+
+@pytest.mark.parametrize("count", [1, 1000, 100_000])
+def test_the_filter_tells_of_most_addresses_that_they_are_not_listed(count: int) -> None:
+    random = Random(count)
+    values = [random.getrandbits(32) for _number in range(count)]
+    area, shift = _tables4.build4([value << 4 | DENY for value in sorted(set(values))])
+    numbers = memoryview(area.filter).cast("Q")
+    blocks = {value >> shift - 6 for value in values}
+    assert {64 * line + bit for line, number in enumerate(numbers) for bit in bits_of(number)} == (
+        blocks
+    )
+    assert len(blocks) < (1 << 32 - shift) * 64 * 0.15
+
+
+def bits_of(number: int) -> list[int]:
+    return [bit for bit in range(64) if number >> bit & 1]
+
+
+def test_the_filter_knows_all_blocks_of_a_range() -> None:
+    for first, last in ((0, LAST[4]), (0x0A000000, 0x0AFFFFFF), (0xC0000201, 0xC0000202)):
+        words = [first << 4 | DENY * 5, *([last + 1 << 4] if last < LAST[4] else [])]
+        area, shift = _tables4.build4(words)
+        numbers = memoryview(area.filter).cast("Q")
+        found = {64 * line + bit for line, number in enumerate(numbers) for bit in bits_of(number)}
+        ends = {(last + 1) >> shift - 6} if last < LAST[4] else set()
+        assert found == {*range(first >> shift - 6, (last >> shift - 6) + 1)} | ends
 
 
 def test_crowds_in_one_8_get_tables_of_their_own() -> None:
@@ -360,7 +392,7 @@ def test_crowds_in_one_8_get_tables_of_their_own() -> None:
 def test_lists_that_offsets_cannot_reach_are_refused(
     family: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_lines, "MAX_LINES", 1200)
+    monkeypatch.setattr(_area, "MAX_LINES", 1200)
     shift = BITS[family] - 30
     build([], [host(family, number << shift) for number in range(40)])
     with pytest.raises(TooLarge, match="shorter lists"):
@@ -380,7 +412,7 @@ def test_prefixes_up_to_64_that_are_evenly_spread_need_no_records() -> None:
     nets = [block(6, random.getrandbits(128), random.randint(25, 32)) for _number in range(4000)]
     tables = build([], nets)
     assert not Shape6(tables).records
-    assert len(tables.v6) < 17 * 2 * 4000
+    assert size(tables.v6) < 19 * 2 * 4000
     check(6, [], nets[:300], random)
 
 
@@ -397,7 +429,7 @@ def test_a_million_ipv6_hosts_are_one_bucket_away_and_take_29_bytes_each(cluster
     ]
     items.v6.hosts.extend(values)
     tables = compile_tables(Prefixes(), items)
-    assert len(tables.v6) < 29_000_000
+    assert size(tables.v6) < 29_000_000
     assert tables.v6_hosts.is_all
     assert {lookup(tables, 6, value) for value in values[:3000]} == {DENY}
     listed = set(values)

@@ -9,6 +9,7 @@
 #define PACKETWATCH_LISTS_H
 
 #define PW_LINES 1024U /* lines in a page */
+#define PW_BLOCKS 6    /* bits behind a top line's number: which bit of its filter */
 #define PW_STEPS4 14   /* lines that a lookup visits at most */
 #define PW_STEPS6 43
 #define PW_INNER 3 /* kinds of lines, by their lowest three bits; others are leaves */
@@ -42,8 +43,11 @@ struct pw_line {
 	};
 };
 
+/* A page. What tells of most addresses that their line says nothing of them is apart, so that it
+ * stays in a processor's own cache. */
 struct pw_lines {
 	struct pw_line line[PW_LINES];
+	__u64 filter[PW_LINES];
 };
 
 static __always_inline void *pw_page(void *tables, __u32 index)
@@ -104,11 +108,17 @@ static __always_inline struct pw_line *pw_leaf4(void *tables, struct pw_header *
 
 static __always_inline __u32 pw_lists4(void *tables, struct pw_header *header, __u64 address)
 {
-	__u32 shift = header->v4_shift & 31;
+	__u64 shift = header->v4_shift & 31;
+	__u64 top = address >> shift;
+	struct pw_lines *page = pw_page(tables, header->v4_page + top / PW_LINES);
+	if (!page)
+		return PW_NONE;
 	__u64 low = address & ((1ULL << shift) - 1);
-	struct pw_line *at = pw_line_of(tables, header->v4_page, address >> shift);
+	if (!(page->filter[top % PW_LINES] >> (low << PW_BLOCKS >> shift) & 1))
+		return PW_NONE;
+	struct pw_line *at = &page->line[top % PW_LINES];
 	/* Most are leaves. */
-	if (at && (at->word[0] & PW_INNER) == PW_INNER)
+	if ((at->word[0] & PW_INNER) == PW_INNER)
 		at = pw_leaf4(tables, header, at, low);
 	if (!at)
 		return PW_NONE;
@@ -200,18 +210,17 @@ static __always_inline __u32 pw_bucket6(void *tables, struct pw_header *header,
 					struct pw_scratch *scratch, __u64 bucket, __u64 hash, __u64 high,
 					__u64 low)
 {
-	__u64 filter = (__u64)header->v6_hosts + header->v6_buckets + PW_TRIES - 1;
-	struct pw_line *own = pw_line_of(tables, header->v6_page, header->v6_hosts + bucket);
-	struct pw_line *line = pw_line_of(tables, header->v6_page, filter + bucket / 8);
-	if (!line || !own)
+	__u64 line = header->v6_hosts + bucket;
+	struct pw_lines *page = pw_page(tables, header->v6_page + line / PW_LINES);
+	if (!page)
 		return PW_NONE;
-	__u64 slots = line->pair[bucket % 8];
+	__u64 slots = page->filter[line % PW_LINES];
 	__u64 differ = (slots ^ (hash >> 16 & PW_TAG) * PW_EACH) & PW_TAG * PW_EACH;
 	scratch->index = slots;
 	/* A carry out of each tag that is not equal. */
 	if ((differ + PW_TAG * PW_EACH & PW_MORE * PW_EACH) == PW_MORE * PW_EACH)
 		return PW_NONE;
-	return pw_said(own, slots, high, low);
+	return pw_said(&page->line[line % PW_LINES], slots, high, low);
 }
 
 /* What holds at a single address that is listed by itself: most are in the first bucket. */
