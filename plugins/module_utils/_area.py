@@ -41,10 +41,10 @@ class Area(NamedTuple):
     @classmethod
     def from_pages(cls, pages: Iterable[bytes]) -> Area:
         """The inverse of each_page."""
-        found = list(pages)
+        found = [memoryview(page) for page in pages]
         return cls(
-            b"".join(page[:_LINES_SIZE] for page in found),
-            b"".join(page[_LINES_SIZE:] for page in found),
+            b"".join([page[:_LINES_SIZE] for page in found]),
+            b"".join([page[_LINES_SIZE:] for page in found]),
         )
 
     @property

@@ -18,7 +18,7 @@ from itertools import chain
 from typing import NamedTuple
 
 from ._area import WORDS, Area, check_lines
-from ._lanes import as_number, low_halves, repeated, widened, zero_lanes
+from ._lanes import as_number, longs, low_halves, places_of, repeated, widened, zero_lanes
 from ._pool import IPV6
 from ._ranges import ALLOW, DENY, LAST6, NONE
 from ._scatter import scatter
@@ -120,13 +120,12 @@ class Buckets:
             if sys.byteorder == "little":
                 keys.byteswap()
             homes, marks = _hash(keys, self.place.homes, verdict)
-            taken = self._take(homes)
+            taken, full = self._take(homes)
             self._write(taken, keys, marks)
-            for number, slot in enumerate(taken):
-                if slot == self._nowhere:
-                    self._late.append(
-                        _Late(homes[number], marks[number], keys[2 * number : 2 * number + 2])
-                    )
+            self._late += [
+                _Late(homes[number], marks[number], keys[2 * number : 2 * number + 2])
+                for number in full
+            ]
 
     def settle(self) -> list[int]:
         """Put what waits behind its homes; return `address << 4 | verdict` of what has no room there.
@@ -144,18 +143,21 @@ class Buckets:
             if slot == self._nowhere
         ]
 
-    def _take(self, homes: array[int]) -> array[int]:
-        """Return a slot for each of these homes' hosts, or nowhere."""
-        taken = []
+    def _take(self, homes: array[int]) -> tuple[array[int], list[int]]:
+        """Return a slot for each of these homes' hosts, and the places of those that found none."""
+        counts = []
         used = self._used
         for bucket in homes:
             count = used[bucket]
-            if count == SLOTS:
-                taken.append(self._nowhere)
-                continue
-            used[bucket] = count + 1
-            taken.append(bucket * SLOTS + count)
-        return array("Q", taken)
+            counts.append(count)
+            if count < SLOTS:
+                used[bucket] = count + 1
+        slots = as_number(homes) * SLOTS + as_number(array("Q", counts))
+        taken = longs(slots, len(counts))
+        full = places_of(SLOTS, bytes(counts))
+        for number in full:
+            taken[number] = self._nowhere
+        return taken, full
 
     def _take_behind(self, home: int) -> int:
         """Return a slot in the first bucket behind a full one that has room, and mark the way."""

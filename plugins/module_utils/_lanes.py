@@ -73,10 +73,14 @@ def zero_lanes(lanes: int, size: int, count: int) -> list[int]:
     # The highest bit becomes 1 if any of a lane's bits is: from the others by a carry.
     marked = ((lanes & others) + others | lanes) & highest
     place = size - 1 if sys.byteorder == "little" else 0
-    marks = marked.to_bytes(size * count, sys.byteorder)[place::size]
+    return places_of(0, marked.to_bytes(size * count, sys.byteorder)[place::size])
+
+
+def places_of(value: int, data: bytes) -> list[int]:
+    """Return where a byte of that value is."""
     found = []
-    at = marks.find(0)
+    at = data.find(value)
     while at >= 0:
         found.append(at)
-        at = marks.find(0, at + 1)
+        at = data.find(value, at + 1)
     return found

@@ -12,7 +12,7 @@ from array import array
 from collections.abc import Sequence
 
 from ._area import Area
-from ._lanes import as_bits, as_number, low_bytes, low_halves, repeated
+from ._lanes import as_bits, as_number, low_bytes, low_halves, places_of, repeated
 from ._lines import LEAST_TOP, Lines, table_width
 
 BLOCK_BITS = 6
@@ -41,11 +41,8 @@ def _filter(words: array[int], shift: int) -> array[int]:
         marks[block] = 1
     # What lies between the blocks of two starts.
     blocks.append(len(marks))
-    goes_on = low_bytes(words).translate(_GOES_ON)
-    at = goes_on.find(1)
-    while at >= 0:
+    for at in places_of(1, low_bytes(words).translate(_GOES_ON)):
         begin, end = blocks[at] + 1, blocks[at + 1]
         if begin < end:
             marks[begin:end] = b"\1" * (end - begin)
-        at = goes_on.find(1, at + 1)
     return as_bits(marks)
