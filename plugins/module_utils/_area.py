@@ -16,12 +16,14 @@ from . import _abi
 from ._errors import TooLarge
 
 PAGE_LINES = 1 << 10
+"""Lines in a page."""
 WORDS = 16
 """Words of 32 bits in a line."""
 MAX_LINES = 1 << 27
+"""Lines that the format can count."""
 
 _LINES_SIZE = 4 * WORDS * PAGE_LINES
-_FILTER_SIZE = _abi.PAGE - _LINES_SIZE
+_FILTER_SIZE = 8 * PAGE_LINES
 
 
 class Area(NamedTuple):
@@ -32,7 +34,10 @@ class Area(NamedTuple):
 
     @classmethod
     def of(cls, lines: array[int], filters: array[int]) -> Area:
-        """Fill up lines (words of 32 bits) and the filter of the first ones of them (numbers of 64)."""
+        """The area of lines (words of 32 bits) and of the filter of the first ones (numbers of 64).
+
+        Both arrays are filled up.
+        """
         lines.frombytes(bytes(-len(lines) * lines.itemsize % _LINES_SIZE))
         pages = len(lines) * lines.itemsize // _LINES_SIZE
         filters.frombytes(bytes(pages * _FILTER_SIZE - len(filters) * filters.itemsize))
@@ -70,6 +75,6 @@ def check_lines(count: int) -> None:
     """Raise TooLarge if a family's lists need more lines than can be counted."""
     if count > MAX_LINES:
         raise TooLarge(
-            f"the lists need more than {MAX_LINES >> 14} MiB of tables: "
+            f"the lists need more than {MAX_LINES // PAGE_LINES * _abi.PAGE >> 20} MiB of tables: "
             "use shorter lists or larger prefixes"
         )

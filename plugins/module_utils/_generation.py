@@ -238,7 +238,8 @@ class Generation:
     def areas(self) -> Areas:
         """The tables, copied out of the kernel; empty ones, made of no lists, if it holds none of ours."""
         header = self.header
-        if not header["v4_page"] <= header["v6_page"] <= header["pages"] <= self.capacity:
+        ordered = header["v4_page"] <= header["v6_page"] <= header["pages"] <= self.capacity
+        if not ordered or (self._pages and self._pages.info.value_size != _abi.PAGE):
             return Areas(Area(), 0, Area(), Place(), b"", 0)
         v4 = range(header["v4_page"], header["v6_page"])
         v6 = range(header["v6_page"], header["pages"])

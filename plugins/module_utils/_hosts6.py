@@ -182,8 +182,8 @@ class Buckets:
         filters = array("Q", bytes(8 * line))
         if not self.place.homes:
             return Area.of(tree, filters), self.place
-        tree.frombytes(memoryview(self._keys)[: 2 * self._nowhere].tobytes())
-        filters.frombytes(memoryview(self._slots)[: self._nowhere].tobytes())
+        tree.frombytes(memoryview(self._keys)[: 2 * self._nowhere].cast("B"))
+        filters.frombytes(memoryview(self._slots)[: self._nowhere].cast("B"))
         return Area.of(tree, filters), self.place._replace(line=line)
 
 

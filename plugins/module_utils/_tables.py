@@ -62,7 +62,7 @@ class Tables(NamedTuple):
 def compile_tables(allow: Prefixes, deny: Prefixes) -> Tables:
     """Return the tables for what all allow lists and all deny lists hold.
 
-    Raises TooLarge beyond what the format can address, which is 8 GiB for each family.
+    Raises TooLarge beyond what the format can address, which is 9 GiB for each family.
     """
     v4, v4_shift, ranges4 = _compile4(allow.v4, deny.v4)
     v6, v6_hosts, ranges6 = _compile6(allow.v6, deny.v6)

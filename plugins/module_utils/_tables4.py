@@ -10,13 +10,15 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
+from itertools import chain, compress, islice
 
 from ._area import Area
-from ._lanes import as_bits, as_number, low_bytes, low_halves, places_of, repeated
+from ._lanes import as_bits, as_number, low_bytes, low_halves, repeated
 from ._lines import LEAST_TOP, Lines, table_width
 
 BLOCK_BITS = 6
 """Bits of an address, behind its top line's number, that say which bit of the filter tells of it."""
+_LISTED = bytes(word & 15 != 0 for word in range(256))
 _GOES_ON = bytes(word >> 2 & 3 != 0 for word in range(256))
 
 
@@ -34,15 +36,16 @@ def build4(words: Sequence[int]) -> tuple[Area, int]:
 
 
 def _filter(words: array[int], shift: int) -> array[int]:
-    """Return a bit for each block of 2^shift addresses: whether a range begins or goes on in it."""
+    """Return a bit for each block of 2^shift addresses: whether anything in it is listed."""
     marks = bytearray(1 << 32 - shift)
     blocks = low_halves(as_number(words) >> shift + 4, len(words))
-    for block in blocks:
+    said = low_bytes(words)
+    for block in compress(blocks, said.translate(_LISTED)):
         marks[block] = 1
-    # What lies between the blocks of two starts.
-    blocks.append(len(marks))
-    for at in places_of(1, low_bytes(words).translate(_GOES_ON)):
-        begin, end = blocks[at] + 1, blocks[at + 1]
-        if begin < end:
-            marks[begin:end] = b"\1" * (end - begin)
+    # What a range has behind the block that it begins in.
+    ends = islice(chain(words, (1 << 36,)), 1, None)
+    for begin, end in compress(zip(blocks, ends), said.translate(_GOES_ON)):
+        behind = ((end >> 4) - 1 >> shift) - begin
+        if behind:
+            marks[begin + 1 : begin + 1 + behind] = b"\1" * behind
     return as_bits(marks)

@@ -21,6 +21,7 @@ from bench.place import Place
 from bench.rivals import XdpFilter
 from bench.rounds import Case
 from bench.runs import Run, Varied
+from packetwatch_core import _abi
 from packetwatch_core._bans import Bans
 from packetwatch_core._info import BAN_MAPS
 from packetwatch_core._loaded import Loaded
@@ -32,6 +33,7 @@ PREFIXES, ALLOWED, BANS = 10_000, 1_000, 10_000
 LISTED = (1, MILLION)
 UNLISTED = (1 << 31, (1 << 31) - 1)
 REPEAT = 200_000
+ARRAY_PAGE = 65536
 PASS, DROP = 2, 1
 
 
@@ -101,7 +103,7 @@ class Lookups:
         return Target(objects.program(program), 0, self._home, Varied(objects))
 
     def array(self, pages: int) -> Target:
-        """A bare read at random in an array of so many pages of 64 KiB."""
+        """A bare read at random in an array of so many pages (`ARRAY_PAGE` bytes)."""
         objects = self._object(False, array=pages)
         varied = Varied(objects, pages=pages)
         return Target(objects.program("read_array"), 0, self._home, varied)
@@ -184,6 +186,7 @@ def ban_some(site: Site, count: int) -> None:
 
 
 def area_pages(site: Site) -> int:
-    """Pages of the compiled IPv4 lists."""
+    """The compiled IPv4 lists, in pages of the array that `Lookups.array` makes."""
     with site.wire.host.entered(), Loaded(site.host.pins) as loaded, loaded.generation() as current:
-        return int(current.header["v6_page"] - current.header["v4_page"])
+        pages = current.header["v6_page"] - current.header["v4_page"]
+        return int(pages * _abi.PAGE // ARRAY_PAGE)

@@ -19,7 +19,7 @@ from kernel.datapath import Datapath, Runner, difference
 from kernel.hosting import FULL, run
 from kernel.packets import udp4, udp6
 
-from packetwatch_core import _abi, _generation
+from packetwatch_core import _abi, _generation, _tables4
 from packetwatch_core._bulk import read_prefixes
 from packetwatch_core._compile import Compiler
 from packetwatch_core._libbpf import PERCPU_ARRAY, Map
@@ -286,9 +286,11 @@ def same_hash(family: int, choice: random.Random) -> Rules:
     return Rules(family, prefixes[::3], [*prefixes, masked(family, hosts[0], 20)])
 
 
-@pytest.mark.parametrize(
-    "make", [same_hash, dense, many_hosts, neighbours, one_slash_64, many_networks]
-)
+ADVERSARIAL = (same_hash, dense, many_hosts, neighbours, one_slash_64, many_networks)
+WIDTHS = (13, 16)
+
+
+@pytest.mark.parametrize("make", ADVERSARIAL)
 @pytest.mark.parametrize("family", [4, 6])
 def test_adversarial_sets_match_brute_force(
     prober: Prober, family: int, make: Callable[[int, random.Random], Rules]
@@ -298,6 +300,28 @@ def test_adversarial_sets_match_brute_force(
     prober.declare(rules)
     wrong = prober.mismatches(rules, addresses_for(rules, choice, 1500))
     assert not wrong, wrong[:3]
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_top_tables_as_long_lists_have_them_match_brute_force(
+    prober: Prober, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many pages, and few bits of an address behind a line's number."""
+    monkeypatch.setattr(_tables4, "LEAST_TOP", width)
+    choice = random.Random(width)
+    for make in (*[nested] * 20, *ADVERSARIAL):
+        rules = make(4, choice)
+        prober.declare(rules)
+        # The borders of blocks, lines and pages beside each listed address.
+        edges = [
+            (address >> shift << shift) + step & 0xFFFFFFFF
+            for address, _length in (*rules.allow, *rules.deny)
+            for shift in (26 - width, 31 - width, 32 - width, 42 - width)
+            for step in (-1, 0, 1 << shift)
+        ]
+        edges = choice.sample(edges, min(len(edges), 300))
+        wrong = prober.mismatches(rules, [*edges, *addresses_for(rules, choice, 300)])
+        assert not wrong, (make.__name__, rules, wrong[:3])
 
 
 def test_four_quarters_allowed_beat_a_half_denied(datapath: Datapath) -> None:

@@ -11,7 +11,16 @@ from random import Random
 
 import pytest
 
-from packetwatch_core._lanes import as_number, longs, low_halves, repeated, zero_lanes
+from packetwatch_core._lanes import (
+    as_bits,
+    as_number,
+    longs,
+    low_bytes,
+    low_halves,
+    places_of,
+    repeated,
+    zero_lanes,
+)
 
 SIZES = {4: "I", 8: "Q"}
 
@@ -37,3 +46,20 @@ def test_lanes_come_back() -> None:
     assert low_halves(as_number(lanes), 333).tolist() == [lane & 0xFFFFFFFF for lane in lanes]
     assert as_number(lanes) | repeated(0, 8, 333) == as_number(lanes)
     assert longs(repeated(7 << 40, 8, 5), 5).tolist() == [7 << 40] * 5
+
+
+def test_bytes_become_bits() -> None:
+    random = Random(2)
+    marks = bytearray(random.choices((0, 1), k=192))
+    numbers = as_bits(marks)
+    assert [number >> bit & 1 for number in numbers for bit in range(64)] == list(marks)
+
+
+def test_bytes_are_found() -> None:
+    random = Random(3)
+    lanes = array("Q", [random.getrandbits(64) for _number in range(333)])
+    lowest = [lane & 0xFF for lane in lanes]
+    assert list(low_bytes(lanes)) == lowest
+    for value in {0, lowest[0], lowest[-1]}:
+        expected = [at for at, byte in enumerate(lowest) if byte == value]
+        assert places_of(value, bytes(lowest)) == expected

@@ -13,7 +13,7 @@ from random import Random
 
 import pytest
 
-from packetwatch_core import _area, _lines, _tables4
+from packetwatch_core import _abi, _area, _lines, _tables4
 from packetwatch_core._address import BITS, Prefix
 from packetwatch_core._area import Area
 from packetwatch_core._errors import TooLarge
@@ -358,26 +358,59 @@ def test_the_filter_tells_of_most_addresses_that_they_are_not_listed(count: int)
     random = Random(count)
     values = [random.getrandbits(32) for _number in range(count)]
     area, shift = _tables4.build4([value << 4 | DENY for value in sorted(set(values))])
-    numbers = memoryview(area.filter).cast("Q")
     blocks = {value >> shift - 6 for value in values}
-    assert {64 * line + bit for line, number in enumerate(numbers) for bit in bits_of(number)} == (
-        blocks
-    )
+    assert blocks_in(area) == blocks
     assert len(blocks) < (1 << 32 - shift) * 64 * 0.15
 
 
-def bits_of(number: int) -> list[int]:
-    return [bit for bit in range(64) if number >> bit & 1]
+def blocks_in(area: Area) -> set[int]:
+    numbers = memoryview(area.filter).cast("Q")
+    return {
+        64 * line + bit
+        for line, number in enumerate(numbers)
+        for bit in range(64)
+        if number >> bit & 1
+    }
 
 
-def test_the_filter_knows_all_blocks_of_a_range() -> None:
-    for first, last in ((0, LAST[4]), (0x0A000000, 0x0AFFFFFF), (0xC0000201, 0xC0000202)):
+@pytest.mark.parametrize("width", [8, 13, 15])
+def test_the_filter_has_exactly_the_blocks_of_ranges(
+    width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_tables4, "LEAST_TOP", width)
+    for first, last in (
+        (0, LAST[4]),
+        (0, 0),
+        (LAST[4], LAST[4]),
+        (0x0A000000, 0x0AFFFFFF),
+        (0xC0000201, 0xC0000202),
+        (0x09FFFFFF, 0x0A000000),
+    ):
         words = [first << 4 | DENY * 5, *([last + 1 << 4] if last < LAST[4] else [])]
         area, shift = _tables4.build4(words)
-        numbers = memoryview(area.filter).cast("Q")
-        found = {64 * line + bit for line, number in enumerate(numbers) for bit in bits_of(number)}
-        ends = {(last + 1) >> shift - 6} if last < LAST[4] else set()
-        assert found == {*range(first >> shift - 6, (last >> shift - 6) + 1)} | ends
+        assert blocks_in(area) == {*range(first >> shift - 6, (last >> shift - 6) + 1)}
+
+
+def test_lookups_go_by_the_filter() -> None:
+    tables = build([], [host(4, 9), host(6, 9)])
+    assert lookup(tables, 4, 9) == lookup(tables, 6, 9) == DENY
+    blind = tables._replace(
+        v4=tables.v4._replace(filter=bytes(len(tables.v4.filter))),
+        v6=tables.v6._replace(filter=bytes(len(tables.v6.filter))),
+    )
+    assert lookup(blind, 4, 9) == lookup(blind, 6, 9) == NONE
+
+
+@FAMILIES
+def test_pages_can_be_put_together_again(family: int) -> None:
+    random = Random(18)
+    tables = build(
+        [], [host(family, random.getrandbits(BITS[family])) for _number in range(30_000)]
+    )
+    area = tables.v4 if family == 4 else tables.v6
+    assert area.pages > 2
+    assert {len(page) for page in area.each_page()} == {_abi.PAGE}
+    assert Area.from_pages(area.each_page()) == area
 
 
 def test_crowds_in_one_8_get_tables_of_their_own() -> None:

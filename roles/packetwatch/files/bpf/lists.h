@@ -9,7 +9,7 @@
 #define PACKETWATCH_LISTS_H
 
 #define PW_LINES 1024U /* lines in a page */
-#define PW_BLOCKS 6    /* bits behind a top line's number: which bit of its filter */
+#define PW_BLOCK_BITS 6 /* bits of an address behind a top line's number that say which of its blocks */
 #define PW_STEPS4 14   /* lines that a lookup visits at most */
 #define PW_STEPS6 43
 #define PW_INNER 3 /* kinds of lines, by their lowest three bits; others are leaves */
@@ -49,6 +49,8 @@ struct pw_lines {
 	struct pw_line line[PW_LINES];
 	__u64 filter[PW_LINES];
 };
+
+_Static_assert(sizeof(struct pw_lines) == PW_PAGE_SIZE, "pages are what the maps have");
 
 static __always_inline void *pw_page(void *tables, __u32 index)
 {
@@ -109,13 +111,12 @@ static __always_inline struct pw_line *pw_leaf4(void *tables, struct pw_header *
 static __always_inline __u32 pw_lists4(void *tables, struct pw_header *header, __u64 address)
 {
 	__u64 shift = header->v4_shift & 31;
-	__u64 top = address >> shift;
+	__u64 block = address << PW_BLOCK_BITS >> shift;
+	__u64 top = block >> PW_BLOCK_BITS;
 	struct pw_lines *page = pw_page(tables, header->v4_page + top / PW_LINES);
-	if (!page)
+	if (!page || !(page->filter[top % PW_LINES] >> (block & 63) & 1))
 		return PW_NONE;
 	__u64 low = address & ((1ULL << shift) - 1);
-	if (!(page->filter[top % PW_LINES] >> (low << PW_BLOCKS >> shift) & 1))
-		return PW_NONE;
 	struct pw_line *at = &page->line[top % PW_LINES];
 	/* Most are leaves. */
 	if ((at->word[0] & PW_INNER) == PW_INNER)
