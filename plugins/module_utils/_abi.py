@@ -16,6 +16,8 @@ import struct
 import typing as t
 
 ABI = 1
+FORMAT = 5
+"""Of the tables (docs/tables.md): no program is given such as it does not read."""
 MAGIC = 0x50573031
 PAGE = 73728
 POLICY_OFFSET = 16384
@@ -135,7 +137,7 @@ HEADER = Layout(
     ("v6_page", "I"),
     ("v6_buckets", "I"),
     ("v6_hosts", "I"),
-    ("reserved", "I"),
+    ("format", "I"),
     ("ban_interval_ns", "Q"),
     ("ban_burst_ns", "Q"),
     ("ring_capacity", "Q"),

@@ -99,6 +99,7 @@ def build(
     values = {
         "magic": _abi.MAGIC,
         "abi": _abi.ABI,
+        "format": _abi.FORMAT,
         "pages": 1 + areas.v4.pages + areas.v6.pages,
         "features": _features(areas, policies),
         "v4_shift": areas.v4_shift,
@@ -239,7 +240,7 @@ class Generation:
         """The tables, copied out of the kernel; empty ones, made of no lists, if it holds none of ours."""
         header = self.header
         ordered = header["v4_page"] <= header["v6_page"] <= header["pages"] <= self.capacity
-        if not ordered or (self._pages and self._pages.info.value_size != _abi.PAGE):
+        if not ordered or header["format"] != _abi.FORMAT:
             return Areas(Area(), 0, Area(), Place(), b"", 0)
         v4 = range(header["v4_page"], header["v6_page"])
         v6 = range(header["v6_page"], header["pages"])

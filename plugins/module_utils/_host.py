@@ -31,6 +31,7 @@ from ._planner import Planner, count
 from ._policy import resolve_policies
 from ._prog import attached
 from ._results import UNKNOWN, Attachment, Outcome, Plan, Switch
+from ._source import check_format
 from ._spare import write_note
 from ._store import MODES, State, Store, check_interface
 
@@ -268,6 +269,8 @@ class Host:
         self._panic.refuse()
         if mode is not None and mode not in MODES:
             raise InvalidInput(f"mode is {mode!r}: choose one of {', '.join(MODES)}")
+        if source:
+            check_format(source)
         ifindex = _attach.check_device(interface)
         check_bpffs(self.paths.bpffs)
         lock = contextlib.nullcontext() if check else self.store.lock(self._patience)
@@ -440,7 +443,7 @@ class Host:
     ) -> t.Callable[[], None]:
         """Take what the live generation says of interfaces that are attached to no more out of it."""
         with loaded.generation() as current:
-            code, digest = current.header["bytecode"], current.digest
+            code, digest = self.planner.code_for(current.header, state), current.digest
         image, lists = self.planner.image(loaded, state, loaded.ifindexes, code)
         undo = contextlib.ExitStack()
         if image.digest != digest:

@@ -23,7 +23,7 @@ from ._generation import Areas
 from ._ranges import DENY, Prefixes
 from ._spare import NOTHING, FeedReport, Note, has_feeds, leave_out
 from ._store import is_feed
-from ._tables import FORMAT, compile_tables, lookup, verdicts
+from ._tables import compile_tables, lookup, verdicts
 
 if t.TYPE_CHECKING:
     from ._protect import Protection
@@ -48,7 +48,7 @@ class Lists(t.NamedTuple):
 
 def digest_of(state: State) -> bytes:
     """SHA-256 of all drop-ins, with their names, and of the format that their tables have."""
-    check = sha256(f"tables {FORMAT}\n".encode())
+    check = sha256(f"tables {_abi.FORMAT}\n".encode())
     for kind, lists in (("allow", state.allow), ("deny", state.deny)):
         for name, text in sorted(lists.items()):
             check.update(f"{kind} {name} {digest_text(text)}\n".encode())

@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import typing as t
 
-from . import _attach, _protect
+from . import _abi, _attach, _protect
 from ._generation import build, capacity_for
 from ._lists import Lists, check_protected, compile_lists, digest_of, is_current
 from ._loaded import check_memory
 from ._policy import resolve_policies
 from ._results import Plan
 from ._settings import read_settings
-from ._source import flatten
+from ._source import flatten, reads_ours
 from ._spare import NOTHING, has_feeds, lasting, read_note, spared_now
 
 if t.TYPE_CHECKING:
@@ -68,8 +68,10 @@ class Planner:
             header = current.header
             live = current.areas() if loaded.active and not afresh else None
         code = loaded_code = header["bytecode"]
-        if afresh or (after.program != before.program and loaded.active):
+        if afresh or (loaded.active and after.program != before.program):
             code = self.bytecode_of(after)().digest
+        elif loaded.active:
+            code = self.code_for(header, after)
         areas, lists = self._tables(loaded, live, after)
         hits = None
         if lists and (after.allow, after.deny) != (before.allow, before.deny):
@@ -163,9 +165,17 @@ class Planner:
         """Gets the bytecode of a state's program; compiles it if need be."""
         return lambda: self._compiler.get(self.source_of(state))
 
+    def code_for(self, header: dict[str, t.Any], state: State) -> bytes:
+        """The digest of the program that new tables are for: the live generation's, if it reads such."""
+        if header["format"] == _abi.FORMAT:
+            return bytes(header["bytecode"])
+        return self.bytecode_of(state)().digest
+
     def source_of(self, state: State) -> str:
-        """The program of a state; at first the one that the role installed."""
-        return state.program or flatten(self._paths.source)
+        """The program of a state; at first, and while that reads other tables, the one that the role installed."""
+        if state.program and reads_ours(state.program):
+            return state.program
+        return flatten(self._paths.source)
 
 
 def count(state: State) -> dict[str, int]:

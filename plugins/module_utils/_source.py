@@ -11,11 +11,13 @@ from __future__ import annotations
 import os
 import re
 
+from . import _abi
 from ._errors import InvalidInput
 
 BODY = "packetwatch.bpf.c"
 PREFACE = "maps_bcc.h"
 
+_FORMAT = re.compile(r"^#define PW_FORMAT (\d+)", re.MULTILINE)
 _INCLUDE = re.compile(r'#include "([A-Za-z0-9_./-]+)"\s*')
 
 
@@ -30,6 +32,21 @@ def flatten(directory: str, body: str = BODY) -> str:
     for name in (PREFACE, body):
         _append(directory, name, seen, parts)
     return "".join(parts)
+
+
+def reads_ours(source: str) -> bool:
+    """Whether a program reads tables of the format that this library writes."""
+    found = _FORMAT.search(source)
+    return found is None or int(found.group(1)) == _abi.FORMAT
+
+
+def check_format(source: str) -> None:
+    """InvalidInput for a program of another version, which reads other tables."""
+    if not reads_ours(source):
+        raise InvalidInput(
+            "the program reads tables of another version (PW_FORMAT): "
+            f"take the C source that came with this one, whose format is {_abi.FORMAT}"
+        )
 
 
 def _append(directory: str, name: str, seen: set[str], parts: list[str]) -> None:

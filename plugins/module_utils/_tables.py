@@ -33,8 +33,6 @@ from ._ranges import (
 
 _VERDICTS = 3
 _FEW = 10
-FORMAT = 5
-"""Changes with docs/tables.md, so that no program reads what was compiled for another one."""
 
 
 class Tables(NamedTuple):

@@ -34,6 +34,7 @@ ENUMS = (
 )
 MACROS = {
     "PW_ABI": _abi.ABI,
+    "PW_FORMAT": _abi.FORMAT,
     "PW_MAGIC": _abi.MAGIC,
     "PW_PAGE_SIZE": _abi.PAGE,
     "PW_POLICY_OFFSET": _abi.POLICY_OFFSET,

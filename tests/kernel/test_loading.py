@@ -29,7 +29,7 @@ from kernel.hosting import (
 
 from packetwatch_core import _abi
 from packetwatch_core._edits import set_lists
-from packetwatch_core._errors import PacketwatchError
+from packetwatch_core._errors import InvalidInput, PacketwatchError
 from packetwatch_core._host import Host
 from packetwatch_core._libbpf import Map
 from packetwatch_core._loaded import Loaded
@@ -72,6 +72,64 @@ def test_boot_loads_the_program_that_was_attached_last(filtered: Site) -> None:
     filtered.host.attach("pw0")
     with filtered.program() as program:
         assert program.info().tag == tag
+
+
+# Another version of the collection: what is loaded reads other tables than we write
+
+FORMER = source_text(
+    (f"#define PW_FORMAT {_abi.FORMAT} ", f"#define PW_FORMAT {_abi.FORMAT - 1} "),
+    ("#define PW_EXT_MAX 8\n", "#define PW_EXT_MAX 7\n"),
+)
+
+
+@pytest.fixture
+def outdated(site: Site, monkeypatch: pytest.MonkeyPatch) -> Site:
+    """A host that was set up by the former version."""
+    monkeypatch.setattr(_abi, "FORMAT", _abi.FORMAT - 1)
+    site.host.attach("pw0", source=FORMER)
+    site.lists(DENIED)
+    monkeypatch.undo()
+    return site
+
+
+def live_format(site: Site) -> int:
+    with Loaded(site.host.pins) as loaded, loaded.generation() as current:
+        return int(current.header["format"])
+
+
+@pytest.mark.parametrize("change", ["lists", "policy", "interface", "none"])
+def test_tables_of_another_format_bring_the_program_that_reads_them(
+    outdated: Site, change: str
+) -> None:
+    assert live_format(outdated) == _abi.FORMAT - 1
+    before = attached(socket.if_nametoindex("pw0")).program_id
+    assert outdated.host.info(ALL)["lists"]["live"]
+    if change == "lists":
+        assert outdated.lists(f"{DENIED}\n203.0.113.0/24").changed
+    elif change == "policy":
+        assert outdated.policy(scan_ports="9").changed
+    elif change == "interface":
+        assert outdated.host.attach("pw0").changed
+    else:
+        outdated.host.apply()
+    assert attached(socket.if_nametoindex("pw0")).program_id != before
+    assert live_format(outdated) == _abi.FORMAT
+    assert outdated.verdict(DENIED) == XDP_DROP
+    assert outdated.host.verify() == []
+    renewed = attached(socket.if_nametoindex("pw0")).program_id
+    outdated.host.apply()
+    assert attached(socket.if_nametoindex("pw0")).program_id == renewed
+    outdated.power_off()
+    outdated.host.reattach("pw0")
+    assert live_format(outdated) == _abi.FORMAT
+    assert outdated.verdict(DENIED) == XDP_DROP
+
+
+def test_a_program_of_another_version_is_refused(filtered: Site) -> None:
+    before = filtered.snapshot()
+    with pytest.raises(InvalidInput, match=r"another version \(PW_FORMAT\): take the C source"):
+        filtered.host.attach("pw0", source=FORMER)
+    assert filtered.snapshot() == before
 
 
 def test_boot_attaches_in_the_declared_mode(site: Site) -> None:

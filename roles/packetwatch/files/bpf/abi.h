@@ -9,6 +9,7 @@
 #define PACKETWATCH_ABI_H
 
 #define PW_ABI 1
+#define PW_FORMAT 5 /* of the tables: whoever changes docs/tables.md changes this */
 #define PW_MAGIC 0x50573031U /* "PW01" */
 
 /* Bounds of the parser: what lies beyond is never waved through. */
@@ -77,7 +78,7 @@ struct pw_header {
 	__u32 v6_page;
 	__u32 v6_buckets; /* for IPv6 hosts, not counting those behind the last home; 0: none */
 	__u32 v6_hosts;   /* line in the IPv6 area where they begin; 0 if they are all that it has */
-	__u32 reserved;
+	__u32 format;     /* PW_FORMAT */
 	__u64 ban_interval_ns; /* between two scan bans on average: longest ban_time * 4/3 / capacity */
 	__u64 ban_burst_ns;    /* tolerance of that rate: a quarter of the ring */
 	__u64 ring_capacity;   /* entries of scan_ring that are in use */
