@@ -16,7 +16,7 @@ import struct
 import typing as t
 
 ABI = 1
-FORMAT = 5
+FORMAT = 6
 """Of the tables (docs/tables.md): no program is given such as it does not read."""
 MAGIC = 0x50573031
 PAGE = 73728

@@ -63,6 +63,14 @@ class Lines:
         """Append a top table, whose buckets begin with keys[cut]; bits: how many the keys have."""
         _Keys(self, keys).spread(self.reserve(1 << width), cuts, buckets, width, bits)
 
+    def lead(self, keys: array[int], line: int, begin: int, end: int, bits: int) -> None:
+        """Let a line hold keys[begin:end], which have so many bits, or lead to them."""
+        writer = _Keys(self, keys)
+        if end - begin <= KEYS:
+            writer.leaf(line, begin, end)
+        else:
+            writer.fill(line, begin, end, bits)
+
 
 class _Keys:
     """Writes what leads to keys."""
@@ -111,7 +119,8 @@ class _Keys:
         """What holds before keys[begin]."""
         return self._keys[begin - 1] >> 2 & 3 if begin else 0
 
-    def _leaf(self, line: int, begin: int, end: int) -> None:
+    def leaf(self, line: int, begin: int, end: int) -> None:
+        """Let a line hold keys[begin:end], which are as many as it can at most."""
         place = line * WORDS
         self._area[place] = self._before(begin) * 5
         self._area[place + 1 : place + 1 + end - begin] = self._keys[begin:end]
@@ -127,7 +136,7 @@ class _Keys:
                 self._area[place + number] = self._keys[start] & ~15
             stop = min(start + reach, end)
             if reach == KEYS:
-                self._leaf(first + number, start, stop)
+                self.leaf(first + number, start, stop)
             else:
                 self._inner(first + number, start, stop, reach // _FAN)
 

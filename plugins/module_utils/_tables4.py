@@ -4,7 +4,7 @@
 
 # This code is PRIVATE to the collection.
 
-"""The IPv4 area of docs/tables.md: a top table, whose lines hold what is left of the addresses."""
+"""The IPv4 area of docs/tables.md: a top table, whose lines or halves hold what is left of the addresses."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from itertools import chain, compress, islice
 
 from ._area import Area
+from ._halves4 import HALF_BITS, HALVES, build_halves, suits
 from ._lanes import as_bits, as_number, low_bytes, low_halves, repeated
-from ._lines import LEAST_TOP, Lines, table_width
+from ._lines import LEAST_TOP, Lines, cuts_at, table_width
 
 BLOCK_BITS = 6
 """Bits of an address, behind its top line's number, that say which bit of the filter tells of it."""
@@ -28,8 +29,15 @@ def build4(words: Sequence[int]) -> tuple[Area, int]:
     bits = 32 - width
     every = array("Q", words)
     count = len(every)
+    halved = bits <= HALF_BITS + 1 and suits(every)
+    if halved and bits > HALF_BITS:
+        bits = HALF_BITS
+        cuts = cuts_at(words, 0, count, bits + 4)
     keys = low_halves(as_number(every) & repeated((1 << bits + 4) - 1, 8, count), count)
     buckets = [words[cut] >> bits + 4 for cut in cuts[:-1]]
+    if halved:
+        lines = build_halves(every, keys, cuts, buckets, bits)
+        return Area.of(lines.area, _filter(every, bits + 1 - BLOCK_BITS)), bits + 1 | HALVES
     lines = Lines()
     lines.table(keys, cuts, buckets, width, bits)
     return Area.of(lines.area, _filter(every, bits - BLOCK_BITS)), bits

@@ -8,11 +8,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import NamedTuple
 
 from ._area import WORDS, Area
+from ._halves4 import HALVES, hosts_of, line_of
 from ._lines import INNER, LOW, NO_KEY, TABLE
 from ._ranges import NONE
 from ._tables4 import BLOCK_BITS
@@ -43,11 +44,21 @@ class _Record(NamedTuple):
 
 def lookup4(area: Area, shift: int, address: int) -> int:
     """Return an address's verdict."""
+    halved = shift & HALVES
+    shift &= ~HALVES
     low = address & (1 << shift) - 1
     line = address >> shift
     if not memoryview(area.filter).cast("Q")[line] >> (low >> shift - BLOCK_BITS) & 1:
         return NONE
     words = area.words
+    if halved:
+        half = address >> shift - 1
+        low &= (1 << shift - 1) - 1
+        below = line_of(words, half)
+        if below is None:
+            verdict, lows = hosts_of(words, half)
+            return verdict if low in lows else NONE
+        line = below
     while True:
         place = line * WORDS
         head = words[place]
@@ -134,11 +145,31 @@ def _pair(words: memoryview, number: int) -> tuple[int, int]:
 
 def walk4(words: memoryview, shift: int, first: int, last: int) -> Iterator[int]:
     """Yield the start words of the addresses from first to last, as start_words gives them."""
+    if shift & HALVES:
+        shift = (shift & ~HALVES) - 1
+        leaves = _halves
+    else:
+        leaves = _lines
     return chain.from_iterable(
         leaf
         for bucket in range(first >> shift, (last >> shift) + 1)
-        for leaf in _Bucket4(words, bucket << shift, (first, last)).leaves(bucket, 0, shift)
+        for leaf in leaves(words, bucket, shift, (first, last))
     )
+
+
+def _lines(words: memoryview, bucket: int, shift: int, part: Part) -> Iterable[list[int]]:
+    """The start words of each leaf that a line of the top table leads to."""
+    return _Bucket4(words, bucket << shift, part).leaves(bucket, 0, shift)
+
+
+def _halves(words: memoryview, half: int, shift: int, part: Part) -> Iterable[list[int]]:
+    """The same of a half."""
+    line = line_of(words, half)
+    if line is not None:
+        return _Bucket4(words, half << shift, part).leaves(line, 0, shift)
+    verdict, lows = hosts_of(words, half)
+    found = [half << shift + 4 | low << 4 | verdict for low in lows]
+    return (_within(found, half << shift, shift, part),)
 
 
 def _within(found: list[int], begin: int, bits: int, part: Part) -> list[int]:

@@ -19,7 +19,7 @@ from kernel.datapath import Datapath, Runner, difference
 from kernel.hosting import FULL, run
 from kernel.packets import udp4, udp6
 
-from packetwatch_core import _abi, _generation, _tables4
+from packetwatch_core import _abi, _generation, _halves4, _tables4
 from packetwatch_core._bulk import read_prefixes
 from packetwatch_core._compile import Compiler
 from packetwatch_core._libbpf import PERCPU_ARRAY, Map
@@ -32,7 +32,7 @@ BITS = {4: 32, 6: 128}
 FATES = {"none": "pass unlisted", "allow": "pass allow", "deny": "drop deny"}
 FAMILIES = {4: "ipv4", 6: "ipv6"}
 SETS = 600 if FULL else 150
-CAPACITY = 96
+CAPACITY = 144
 
 Prefix = tuple[int, int]
 
@@ -287,7 +287,6 @@ def same_hash(family: int, choice: random.Random) -> Rules:
 
 
 ADVERSARIAL = (same_hash, dense, many_hosts, neighbours, one_slash_64, many_networks)
-WIDTHS = (13, 16)
 
 
 @pytest.mark.parametrize("make", ADVERSARIAL)
@@ -302,12 +301,13 @@ def test_adversarial_sets_match_brute_force(
     assert not wrong, wrong[:3]
 
 
-@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize(("width", "few"), [(13, 32), (16, 32), (16, 0), (17, 0)])
 def test_top_tables_as_long_lists_have_them_match_brute_force(
-    prober: Prober, width: int, monkeypatch: pytest.MonkeyPatch
+    prober: Prober, width: int, few: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Many pages, and few bits of an address behind a line's number."""
     monkeypatch.setattr(_tables4, "LEAST_TOP", width)
+    monkeypatch.setattr(_halves4, "_FEW", few)
     choice = random.Random(width)
     for make in (*[nested] * 20, *ADVERSARIAL):
         rules = make(4, choice)

@@ -7,13 +7,14 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Iterable
 from itertools import pairwise
 from random import Random
 
 import pytest
 
-from packetwatch_core import _abi, _area, _lines, _tables4
+from packetwatch_core import _abi, _area, _halves4, _lines, _tables4
 from packetwatch_core._address import BITS, Prefix
 from packetwatch_core._area import Area
 from packetwatch_core._errors import TooLarge
@@ -263,12 +264,10 @@ def size(area: Area) -> int:
 class Shape:
     """Walks an area and checks the format's bounds on the way."""
 
-    def __init__(self, area: Area, top: int) -> None:
+    def __init__(self, area: Area) -> None:
         self.words = area.words
         self.depths: list[int] = []
         self.seen: set[int] = set()
-        for line in range(top):
-            self.visit(line, 1)
 
     def visit(self, line: int, depth: int) -> None:
         assert line not in self.seen
@@ -294,8 +293,31 @@ class Shape4(Shape):
     """An IPv4 area."""
 
     def __init__(self, tables: Tables) -> None:
-        super().__init__(tables.v4, 1 << 32 - tables.v4_shift)
+        super().__init__(tables.v4)
+        lines = range(1 << 32 - (tables.v4_shift & 31))
+        self.halved = bool(tables.v4_shift & _halves4.HALVES)
+        if self.halved:
+            self.halves(range(2 * len(lines)), tables.v4_shift - _halves4.HALVES - 1)
+        else:
+            for line in lines:
+                self.visit(line, 1)
         assert max(self.depths) <= 14
+
+    def halves(self, numbers: range, bits: int) -> None:
+        shared: Counter[int] = Counter()
+        for half in numbers:
+            line = _halves4.line_of(self.words, half)
+            if line is None:
+                verdict, hosts = _halves4.hosts_of(self.words, half)
+                assert hosts == sorted(set(hosts)) and len(hosts) <= 15
+                assert all(not low >> bits for low in hosts)
+                assert verdict in (ALLOW, DENY) if any(hosts) else verdict in (NONE, ALLOW, DENY)
+                self.depths.append(1)
+            else:
+                shared[line] += 1
+        for line, count in shared.items():
+            assert count == 1 or self.words[line * 16 + 1] == _lines.NO_KEY
+            self.visit(line, 2)
 
     def below(self, head: int, shape: int, keys: list[int]) -> range:
         assert head >> 31 == 0
@@ -316,7 +338,8 @@ class Shape6(Shape):
     def __init__(self, tables: Tables) -> None:
         self.records = 0
         assert not tables.v6_hosts.is_all
-        super().__init__(tables.v6, 1)
+        super().__init__(tables.v6)
+        self.visit(0, 1)
         assert max(self.depths) <= 43
 
     def below(self, head: int, shape: int, keys: list[int]) -> range:
@@ -341,16 +364,38 @@ def test_a_line_holds_fifteen_ipv4_starts() -> None:
         assert max(Shape4(tables).depths) == (1 if count == 15 else 2 if count <= 240 else 3)
 
 
-def test_a_million_random_ipv4_hosts_are_one_line_away_and_take_ten_bytes_each() -> None:
+def test_a_million_random_ipv4_hosts_are_half_a_line_away_and_take_five_bytes_each() -> None:
     random = Random(9)
     values = random.sample(range(1 << 32), 1_000_000)
     items = Prefixes()
     items.v4.hosts.extend(values)
     tables = compile_tables(Prefixes(), items)
-    assert size(tables.v4) < 10_000_000
+    assert size(tables.v4) < 5_000_000
     shape = Shape4(tables)
-    assert sum(depth == 1 for depth in shape.depths) > 0.95 * len(shape.depths)
+    assert sum(depth == 1 for depth in shape.depths) > 0.98 * len(shape.depths)
     assert {lookup(tables, 4, value) for value in values[:3000]} == {DENY}
+
+
+@pytest.mark.parametrize("width", [13, 16, 17])
+def test_top_tables_as_long_lists_have_them(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From 16 on their lines are halves: hosts of one kind, or what leads to another line."""
+    monkeypatch.setattr(_tables4, "LEAST_TOP", width)
+    monkeypatch.setattr(_halves4, "_FEW", 0)
+    random = Random(width)
+    base = random.getrandbits(32) >> 17 << 17
+    near = [base | random.getrandbits(17) for _number in range(60)]
+    hosts = [host(4, value) for value in near]
+    nets = [block(4, value, random.randint(8, 31)) for value in near[:20]]
+    for allow, deny in (
+        ([], hosts),
+        (hosts[:30], hosts[15:]),
+        (nets[:3], hosts),
+        (hosts, nets),
+        ([], [block(4, 0, 0)]),
+        ([host(4, 0), host(4, LAST[4])], [block(4, base, 12), *hosts[:5]]),
+        ([], [host(4, base + 2 * step) for step in range(400)]),
+    ):
+        assert Shape4(check(4, allow, deny, random)).halved == (width > 15)
 
 
 @pytest.mark.parametrize("count", [1, 1000, 100_000])

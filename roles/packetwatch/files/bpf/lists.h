@@ -10,6 +10,7 @@
 
 #define PW_LINES 1024U /* lines in a page */
 #define PW_BLOCK_BITS 6 /* bits of an address behind a top line's number that say which of its blocks */
+#define PW_HALVES 32 /* added to the top table's shift if its lines are two halves */
 #define PW_STEPS4 14   /* lines that a lookup visits at most */
 #define PW_STEPS6 43
 #define PW_INNER 3 /* kinds of lines, by their lowest three bits; others are leaves */
@@ -108,6 +109,19 @@ static __always_inline struct pw_line *pw_leaf4(void *tables, struct pw_header *
 	return at;
 }
 
+/* What a half of a line says of an address, of which 15 bits at most are left: all numbers but the first one are
+ * such bits. The highest bit of each quarter of a word becomes 1 unless they are equal. */
+static __always_inline __u32 pw_half4(__u64 *half, __u64 low)
+{
+	__u64 each = low * 0x0001000100010001ULL;
+	__u64 most = 0x7fff7fff7fff7fffULL;
+	__u64 differ = ((half[0] ^ each) | 1) + most; /* the first one says what holds */
+#pragma unroll
+	for (int i = 1; i < 4; i++)
+		differ &= (half[i] ^ each) + most;
+	return (differ | most) == ~0ULL ? PW_NONE : half[0] & 3;
+}
+
 static __always_inline __u32 pw_lists4(void *tables, struct pw_header *header, __u64 address)
 {
 	__u64 shift = header->v4_shift & 31;
@@ -118,6 +132,18 @@ static __always_inline __u32 pw_lists4(void *tables, struct pw_header *header, _
 		return PW_NONE;
 	__u64 low = address & ((1ULL << shift) - 1);
 	struct pw_line *at = &page->line[top % PW_LINES];
+	if (header->v4_shift & PW_HALVES) {
+		__u64 *half = &at->pair[(low >> (shift - 1) & 1) * 4];
+		low &= (1ULL << (shift - 1)) - 1;
+		if (!(*half >> 31 & 1))
+			return pw_half4(half, low);
+		__u64 line = *half & 0x7fffffff;
+		page = pw_page(tables, header->v4_page + line / PW_LINES);
+		if (!page)
+			return PW_NONE;
+		pw_opaque(page); /* or LLVM 19 adds to it first */
+		at = &page->line[line % PW_LINES];
+	}
 	/* Most are leaves. */
 	if ((at->word[0] & PW_INNER) == PW_INNER)
 		at = pw_leaf4(tables, header, at, low);

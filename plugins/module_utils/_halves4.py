@@ -1,0 +1,105 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is PRIVATE to the collection.
+
+"""The top table of long IPv4 lists (docs/tables.md): two halves a line, each with up to 15 hosts.
+
+All arrays are in the order of bytes of the hosts that packets come to, which is little-endian.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from itertools import pairwise
+
+from ._area import WORDS
+from ._lanes import as_number, low_bytes, low_halves, repeated
+from ._lines import KEYS, Lines
+from ._ranges import ALLOW, DENY, NONE
+
+HALF_BITS = 15
+"""Bits of an address that a half's numbers can hold."""
+HALVES = 32
+"""Added to the top table's shift if its lines are halves."""
+LONG = 1 << 31
+"""Set in the first word of a half that is the number of a line."""
+
+_HALF_WORDS = WORDS // 2
+_NUMBERS = WORDS
+_FEW = 32  # one of so many
+_SAID = bytes(word & 15 for word in range(256))
+_Span = tuple[int, int, int]
+
+
+def suits(words: array[int]) -> bool:
+    """Whether nearly all start words are hosts amid nothing, so that few halves are not theirs alone."""
+    said = low_bytes(words).translate(_SAID)
+    others = len(words) - said.count(ALLOW) - said.count(DENY)
+    return others * _FEW <= len(words)
+
+
+def build_halves(
+    words: array[int], keys: array[int], cuts: list[int], buckets: Sequence[int], bits: int
+) -> Lines:
+    """Return a table of halves, and lines behind it, for start words; keys: their lowest bits."""
+    count = len(words)
+    said = low_bytes(words).translate(_SAID)
+    lows = low_halves(as_number(keys) >> 4 & repeated((1 << bits) - 1, 4, count), count, "H")
+    top = array("H", bytes(_NUMBERS * lows.itemsize << 32 - bits))
+    long: list[_Span] = []
+    whole: list[_Span] = []
+    filled = 0
+    state = NONE
+    for half, (begin, end) in zip(buckets, pairwise(cuts)):
+        if state and filled < half:
+            whole.append((filled, half, state))
+        filled = half + 1
+        verdict = said[begin]
+        used = end - begin
+        if state or used > KEYS or said.count(verdict, begin, end) < used or not 0 < verdict < 3:
+            long.append((half, begin, end))
+            state = keys[end - 1] >> 2 & 3
+            continue
+        place = half * _NUMBERS
+        top[place] = verdict
+        # The first one again where there is none: as zero would be an address.
+        top[place + 1 : place + _NUMBERS] = lows[begin:end] + lows[begin : begin + 1] * (
+            KEYS - used
+        )
+    if state:
+        whole.append((filled, 1 << 32 - bits, state))
+
+    lines = Lines()
+    lines.area.frombytes(top.tobytes())
+    for half, begin, end in long:
+        line = lines.reserve(1)
+        lines.area[half * _HALF_WORDS] = LONG | line
+        lines.lead(keys, line, begin, end, bits)
+    shared = {state: _leaf(lines, state) for state in sorted({span[2] for span in whole})}
+    for begin, end, state in whole:
+        numbers = array("I", [LONG | shared[state]]) * (end - begin)
+        lines.area[begin * _HALF_WORDS : end * _HALF_WORDS : _HALF_WORDS] = numbers
+    return lines
+
+
+def _leaf(lines: Lines, state: int) -> int:
+    """A line that says the same of all addresses."""
+    line = lines.reserve(1)
+    lines.say(line, line + 1, state)
+    return line
+
+
+def line_of(words: memoryview, half: int) -> int | None:
+    """The line that a half leads to, if it holds no hosts itself."""
+    first = words[half * _HALF_WORDS]
+    return first & ~LONG if first & LONG else None
+
+
+def hosts_of(words: memoryview, half: int) -> tuple[int, list[int]]:
+    """What a half says of addresses, and the lowest bits of these, ascending."""
+    place = half * _HALF_WORDS
+    verdict, *numbers = words[place : place + _HALF_WORDS].cast("B").cast("H")
+    return verdict, list(dict.fromkeys(numbers)) if verdict in (ALLOW, DENY) else []
