@@ -92,14 +92,20 @@ def _leaf(lines: Lines, state: int) -> int:
     return line
 
 
-def line_of(words: memoryview, half: int) -> int | None:
-    """The line that a half leads to, if it holds no hosts itself."""
-    first = words[half * _HALF_WORDS]
-    return first & ~LONG if first & LONG else None
+class Halves:
+    """Reads the top table of an area, whose words of 32 bits these are."""
 
+    def __init__(self, words: memoryview) -> None:
+        self._words = words
+        self._numbers = words.cast("B").cast("H")
 
-def hosts_of(words: memoryview, half: int) -> tuple[int, list[int]]:
-    """What a half says of addresses, and the lowest bits of these, ascending."""
-    place = half * _HALF_WORDS
-    verdict, *numbers = words[place : place + _HALF_WORDS].cast("B").cast("H")
-    return verdict, list(dict.fromkeys(numbers)) if verdict in (ALLOW, DENY) else []
+    def line_of(self, half: int) -> int | None:
+        """The line that a half leads to, if it holds no hosts itself."""
+        first: int = self._words[half * _HALF_WORDS]
+        return first & ~LONG if first & LONG else None
+
+    def hosts_of(self, half: int) -> tuple[int, list[int]]:
+        """What a half says of addresses, and the lowest bits of these, ascending."""
+        place = half * _NUMBERS
+        verdict, *lows = self._numbers[place : place + _NUMBERS].tolist()
+        return verdict, list(dict.fromkeys(lows)) if verdict else []

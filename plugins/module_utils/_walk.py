@@ -8,12 +8,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import chain
 from typing import NamedTuple
 
 from ._area import WORDS, Area
-from ._halves4 import HALVES, hosts_of, line_of
+from ._halves4 import HALVES, Halves
 from ._lines import INNER, LOW, NO_KEY, TABLE
 from ._ranges import NONE
 from ._tables4 import BLOCK_BITS
@@ -52,11 +52,12 @@ def lookup4(area: Area, shift: int, address: int) -> int:
         return NONE
     words = area.words
     if halved:
+        halves = Halves(words)
         half = address >> shift - 1
         low &= (1 << shift - 1) - 1
-        below = line_of(words, half)
+        below = halves.line_of(half)
         if below is None:
-            verdict, lows = hosts_of(words, half)
+            verdict, lows = halves.hosts_of(half)
             return verdict if low in lows else NONE
         line = below
     while True:
@@ -145,31 +146,29 @@ def _pair(words: memoryview, number: int) -> tuple[int, int]:
 
 def walk4(words: memoryview, shift: int, first: int, last: int) -> Iterator[int]:
     """Yield the start words of the addresses from first to last, as start_words gives them."""
+    part = first, last
     if shift & HALVES:
-        shift = (shift & ~HALVES) - 1
-        leaves = _halves
-    else:
-        leaves = _lines
+        return chain.from_iterable(_halves(words, (shift & ~HALVES) - 1, part))
     return chain.from_iterable(
         leaf
         for bucket in range(first >> shift, (last >> shift) + 1)
-        for leaf in leaves(words, bucket, shift, (first, last))
+        for leaf in _Bucket4(words, bucket << shift, part).leaves(bucket, 0, shift)
     )
 
 
-def _lines(words: memoryview, bucket: int, shift: int, part: Part) -> Iterable[list[int]]:
-    """The start words of each leaf that a line of the top table leads to."""
-    return _Bucket4(words, bucket << shift, part).leaves(bucket, 0, shift)
-
-
-def _halves(words: memoryview, half: int, shift: int, part: Part) -> Iterable[list[int]]:
-    """The same of a half."""
-    line = line_of(words, half)
-    if line is not None:
-        return _Bucket4(words, half << shift, part).leaves(line, 0, shift)
-    verdict, lows = hosts_of(words, half)
-    found = [half << shift + 4 | low << 4 | verdict for low in lows]
-    return (_within(found, half << shift, shift, part),)
+def _halves(words: memoryview, bits: int, part: Part) -> Iterator[list[int]]:
+    """The start words of each leaf of a top table of halves, which have so many bits."""
+    halves = Halves(words)
+    for half in range(part[0] >> bits, (part[1] >> bits) + 1):
+        begin = half << bits
+        line = halves.line_of(half)
+        if line is not None:
+            yield from _Bucket4(words, begin, part).leaves(line, 0, bits)
+            continue
+        verdict, lows = halves.hosts_of(half)
+        if lows:
+            top = begin << 4 | verdict
+            yield _within([top | low << 4 for low in lows], begin, bits, part)
 
 
 def _within(found: list[int], begin: int, bits: int, part: Part) -> list[int]:

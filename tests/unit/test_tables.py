@@ -304,11 +304,12 @@ class Shape4(Shape):
         assert max(self.depths) <= 14
 
     def halves(self, numbers: range, bits: int) -> None:
+        reader = _halves4.Halves(self.words)
         shared: Counter[int] = Counter()
         for half in numbers:
-            line = _halves4.line_of(self.words, half)
+            line = reader.line_of(half)
             if line is None:
-                verdict, hosts = _halves4.hosts_of(self.words, half)
+                verdict, hosts = reader.hosts_of(half)
                 assert hosts == sorted(set(hosts)) and len(hosts) <= 15
                 assert all(not low >> bits for low in hosts)
                 assert verdict in (ALLOW, DENY) if any(hosts) else verdict in (NONE, ALLOW, DENY)
