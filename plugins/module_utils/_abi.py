@@ -17,7 +17,7 @@ import typing as t
 
 ABI = 1
 FORMAT = 6
-"""Of the tables (docs/tables.md): no program is given such as it does not read."""
+"""Of the tables (docs/tables.md), `PAGE` included: no program is given such as it does not read."""
 MAGIC = 0x50573031
 PAGE = 73728
 POLICY_OFFSET = 16384

@@ -35,9 +35,9 @@ _Span = tuple[int, int, int]
 
 
 def suits(words: array[int]) -> bool:
-    """Whether nearly all start words are hosts amid nothing, so that few halves are not theirs alone."""
+    """Whether nearly all start words are hosts of one verdict amid nothing: a half has no room for others."""
     said = low_bytes(words).translate(_SAID)
-    others = len(words) - said.count(ALLOW) - said.count(DENY)
+    others = len(words) - max(said.count(ALLOW), said.count(DENY))
     return others * _FEW <= len(words)
 
 
@@ -69,11 +69,12 @@ def build_halves(
         top[place + 1 : place + _NUMBERS] = lows[begin:end] + lows[begin : begin + 1] * (
             KEYS - used
         )
-    if state:
+    if state and filled < 1 << 32 - bits:
         whole.append((filled, 1 << 32 - bits, state))
 
     lines = Lines()
-    lines.area.frombytes(top.tobytes())
+    lines.area.frombytes(memoryview(top).cast("B"))
+    del top
     for half, begin, end in long:
         line = lines.reserve(1)
         lines.area[half * _HALF_WORDS] = LONG | line

@@ -18,7 +18,7 @@ import os
 import socket
 import typing as t
 
-from . import _attach, _panic, _pending, _protect
+from . import _abi, _attach, _panic, _pending, _protect
 from ._alarm import Alarm
 from ._changes import Changes
 from ._compile import Compiler
@@ -86,7 +86,7 @@ class Host:
         with Loaded(self.pins) as loaded:
             if loaded.active:
                 _protect.check_room(self.planner.protection(), self._protection_maps())
-            return self.planner.draft(loaded, edit, force).plan
+            return self.planner.draft(loaded, edit, force, check=True).plan
 
     def apply(
         self, edit: Edit | None = None, *, force: bool = False, terms: Terms = AT_ONCE
@@ -269,8 +269,6 @@ class Host:
         self._panic.refuse()
         if mode is not None and mode not in MODES:
             raise InvalidInput(f"mode is {mode!r}: choose one of {', '.join(MODES)}")
-        if source:
-            check_format(source)
         ifindex = _attach.check_device(interface)
         check_bpffs(self.paths.bpffs)
         lock = contextlib.nullcontext() if check else self.store.lock(self._patience)
@@ -309,7 +307,7 @@ class Host:
         """confirmed: what `state` was made of; None: nothing shall be declared."""
         wanted = mode or state.interfaces.get(interface, "auto")
         text = source or self.planner.source_of(state)
-        bytecode = self._compiler.get(text)
+        bytecode = self.planner.compiled(text)
         former = attached(ifindex).mode
         first = not self.pins.loaded()
         with loaded.generation() as current:
@@ -322,7 +320,10 @@ class Host:
             loaded, state, ifindexes | {interface: ifindex}, bytecode.digest
         )
         reload = replaced or not loaded.whole or image.digest != digest_before
-        declared = state._replace(interfaces=state.interfaces | {interface: wanted}, program=text)
+        declared = state._replace(
+            interfaces=state.interfaces | {interface: wanted},
+            program=source or state.program or text,
+        )
         wish = declared if confirmed and declared != confirmed else None
         met = reload or held is None or moved
         reason = ""
@@ -364,7 +365,9 @@ class Host:
         now = attached(ifindex)
         name, held = loaded.held_on(ifindex)
         fresh = held is None
-        replaced = loaded.program is None or (source is not None and source != state.program)
+        text = source or self.planner.source_of(state)
+        check_format(text)
+        replaced = loaded.program is None or text != state.program
         moved = not fresh and wanted not in ("auto", now.mode)
         foretold = now.mode if not fresh and not moved else wanted
         if foretold == "auto":
@@ -443,10 +446,11 @@ class Host:
     ) -> t.Callable[[], None]:
         """Take what the live generation says of interfaces that are attached to no more out of it."""
         with loaded.generation() as current:
-            code, digest = self.planner.code_for(current.header, state), current.digest
-        image, lists = self.planner.image(loaded, state, loaded.ifindexes, code)
+            header, digest = current.header, current.digest
+        image, lists = self.planner.image(loaded, state, loaded.ifindexes, header["bytecode"])
         undo = contextlib.ExitStack()
-        if image.digest != digest:
+        # What reads other tables keeps those that it has: a policy too many harms nobody.
+        if image.digest != digest and header["format"] == _abi.FORMAT:
             undo.callback(loaded.replace(image, self.planner.bytecode_of(state)))
         self._note(loaded, state, image, lists, change)
         return undo.close

@@ -13,13 +13,14 @@ from __future__ import annotations
 import typing as t
 
 from . import _abi, _attach, _protect
+from ._errors import InvalidInput
 from ._generation import build, capacity_for
 from ._lists import Lists, check_protected, compile_lists, digest_of, is_current
 from ._loaded import check_memory
 from ._policy import resolve_policies
 from ._results import Plan
 from ._settings import read_settings
-from ._source import flatten, reads_ours
+from ._source import check_format, flatten, reads_ours
 from ._spare import NOTHING, has_feeds, lasting, read_note, spared_now
 
 if t.TYPE_CHECKING:
@@ -44,6 +45,10 @@ class Draft(t.NamedTuple):
     met: bool
 
 
+_UNKNOWN = bytes(32)
+"""For the digest of a program that would have to be compiled."""
+
+
 class Planner:
     """Knows the host's files and pins, and the compiler."""
 
@@ -54,11 +59,19 @@ class Planner:
         self._compiler = compiler
 
     def draft(
-        self, loaded: Loaded, edit: Edit | None, force: bool, *, afresh: bool = False
+        self,
+        loaded: Loaded,
+        edit: Edit | None,
+        force: bool,
+        *,
+        afresh: bool = False,
+        check: bool = False,
     ) -> Draft:
         """What an edit of confirmed state, or that state by itself, comes to; raises what forbids it.
 
-        afresh: compile and compare all, without belief in what the kernel says of itself.
+        afresh: compile and compare all, without belief in what the kernel says of itself. check: nothing
+        will be done with it. What is loaded stays as it is where neither it nor what is installed
+        reads the tables of this version: those go live with the program that does.
         """
         dummy, before = self._store.read_current()
         after = edit(before) if edit else before
@@ -68,10 +81,12 @@ class Planner:
             header = current.header
             live = current.areas() if loaded.active and not afresh else None
         code = loaded_code = header["bytecode"]
-        if afresh or (loaded.active and after.program != before.program):
+        is_read = header["format"] == _abi.FORMAT
+        reaches = loaded.active and (is_read or self._can_bring(after))
+        if reaches and not is_read and check:
+            code = _UNKNOWN
+        elif reaches and (afresh or not is_read or after.program != before.program):
             code = self.bytecode_of(after)().digest
-        elif loaded.active:
-            code = self.code_for(header, after)
         areas, lists = self._tables(loaded, live, after)
         hits = None
         if lists and (after.allow, after.deny) != (before.allow, before.deny):
@@ -89,7 +104,7 @@ class Planner:
             _attach.check_listeners(policies, loaded.ifindexes)
             check_memory(capacity_for(image.pages), read_settings(self._paths.settings).list_memory)
         other = image.digest != digest_before or code != loaded_code
-        apply = loaded.active and (other or not loaded.whole)
+        apply = reaches and (other or not loaded.whole)
         drifted = apply
         if loaded.whole and code == loaded_code and live is not None and live.lists == areas.lists:
             # That entries expire is no change.
@@ -100,13 +115,13 @@ class Planner:
             digest_after=image.digest,
             counts=lists.counts if lists else count(after),
             states=(before, after),
-            live=loaded.active,
+            live=reaches,
             hits=hits,
             feeds=lists.note.report if lists else self.feeds(),
         )
         # Lists whose text changed but whose tables did not still need their digest renewed.
         said = header["lists"], header["next_expiry"]
-        renew = apply or (areas.lists, areas.next_expiry) != said
+        renew = apply or (is_read and (areas.lists, areas.next_expiry) != said)
         return Draft(plan, after, image, lists, before != after, renew, apply)
 
     def feeds(self) -> FeedReport:
@@ -163,13 +178,19 @@ class Planner:
 
     def bytecode_of(self, state: State) -> t.Callable[[], Bytecode]:
         """Gets the bytecode of a state's program; compiles it if need be."""
-        return lambda: self._compiler.get(self.source_of(state))
+        return lambda: self.compiled(self.source_of(state))
 
-    def code_for(self, header: dict[str, t.Any], state: State) -> bytes:
-        """The digest of the program that new tables are for: the live generation's, if it reads such."""
-        if header["format"] == _abi.FORMAT:
-            return bytes(header["bytecode"])
-        return self.bytecode_of(state)().digest
+    def compiled(self, source: str) -> Bytecode:
+        """The bytecode of a program; InvalidInput if it reads other tables than this version writes."""
+        check_format(source)
+        return self._compiler.get(source)
+
+    def _can_bring(self, state: State) -> bool:
+        """Whether a state's program, or the installed one, reads the tables of this version."""
+        try:
+            return reads_ours(self.source_of(state))
+        except InvalidInput:
+            return False
 
     def source_of(self, state: State) -> str:
         """The program of a state; at first, and while that reads other tables, the one that the role installed."""

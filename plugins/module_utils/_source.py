@@ -35,17 +35,20 @@ def flatten(directory: str, body: str = BODY) -> str:
 
 
 def reads_ours(source: str) -> bool:
-    """Whether a program reads tables of the format that this library writes."""
+    """Whether a program reads tables of the format that this library writes.
+
+    One with headers of its own need not say so, and must keep up by itself.
+    """
     found = _FORMAT.search(source)
-    return found is None or int(found.group(1)) == _abi.FORMAT
+    return int(found.group(1)) == _abi.FORMAT if found else "#define PW_ABI " not in source
 
 
 def check_format(source: str) -> None:
     """InvalidInput for a program of another version, which reads other tables."""
     if not reads_ours(source):
         raise InvalidInput(
-            "the program reads tables of another version (PW_FORMAT): "
-            f"take the C source that came with this one, whose format is {_abi.FORMAT}"
+            f"the program reads tables of another version (its PW_FORMAT is not {_abi.FORMAT}): attach the one "
+            "that came with this version (the role does, or the module packetwatch.xdp.program with src)"
         )
 
 

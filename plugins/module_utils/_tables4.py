@@ -33,14 +33,16 @@ def build4(words: Sequence[int]) -> tuple[Area, int]:
     if halved and bits > HALF_BITS:
         bits = HALF_BITS
         cuts = cuts_at(words, 0, count, bits + 4)
+    shift = bits + 1 if halved else bits
+    filters = _filter(every, shift - BLOCK_BITS)
     keys = low_halves(as_number(every) & repeated((1 << bits + 4) - 1, 8, count), count)
     buckets = [words[cut] >> bits + 4 for cut in cuts[:-1]]
     if halved:
         lines = build_halves(every, keys, cuts, buckets, bits)
-        return Area.of(lines.area, _filter(every, bits + 1 - BLOCK_BITS)), bits + 1 | HALVES
+        return Area.of(lines.area, filters), shift | HALVES
     lines = Lines()
     lines.table(keys, cuts, buckets, width, bits)
-    return Area.of(lines.area, _filter(every, bits - BLOCK_BITS)), bits
+    return Area.of(lines.area, filters), shift
 
 
 def _filter(words: array[int], shift: int) -> array[int]:

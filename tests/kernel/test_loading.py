@@ -7,6 +7,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import socket
 import time
 from pathlib import Path
@@ -27,13 +29,14 @@ from kernel.hosting import (
     wait_gone,
 )
 
-from packetwatch_core import _abi
+from packetwatch_core import _abi, _planner
 from packetwatch_core._edits import set_lists
 from packetwatch_core._errors import InvalidInput, PacketwatchError
 from packetwatch_core._host import Host
 from packetwatch_core._libbpf import Map
 from packetwatch_core._loaded import Loaded
 from packetwatch_core._prog import attached
+from packetwatch_core._source import BODY, PREFACE
 from packetwatch_core._store import State, Store
 
 pytest_plugins = ("kernel.site_fixtures",)
@@ -82,13 +85,27 @@ FORMER = source_text(
 )
 
 
-@pytest.fixture
-def outdated(site: Site, monkeypatch: pytest.MonkeyPatch) -> Site:
+# The first ones did not say which they read.
+SILENT = re.sub(r"#define PW_FORMAT .*\n", "", FORMER)
+
+
+def former_host(site: Site) -> Host:
+    """What the former version's own processes have: its source is installed."""
+    folder = site.state.parent / "former"
+    folder.mkdir(exist_ok=True)
+    (folder / BODY).write_text(FORMER)
+    (folder / PREFACE).write_text("")
+    return Host(run, site.paths._replace(source=str(folder)))
+
+
+@pytest.fixture(params=[FORMER, SILENT], ids=["says so", "does not"])
+def outdated(site: Site, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Site:
     """A host that was set up by the former version."""
-    monkeypatch.setattr(_abi, "FORMAT", _abi.FORMAT - 1)
-    site.host.attach("pw0", source=FORMER)
-    site.lists(DENIED)
-    monkeypatch.undo()
+    with monkeypatch.context() as patched:
+        patched.setattr(_abi, "FORMAT", _abi.FORMAT - 1)
+        patched.setattr(_planner, "check_format", lambda source: None)
+        site.host.attach("pw0", source=request.param)
+        site.lists(DENIED)
     return site
 
 
@@ -119,15 +136,45 @@ def test_tables_of_another_format_bring_the_program_that_reads_them(
     renewed = attached(socket.if_nametoindex("pw0")).program_id
     outdated.host.apply()
     assert attached(socket.if_nametoindex("pw0")).program_id == renewed
+    number = outdated.host.store.number()
     outdated.power_off()
     outdated.host.reattach("pw0")
+    assert outdated.host.store.number() == number
     assert live_format(outdated) == _abi.FORMAT
     assert outdated.verdict(DENIED) == XDP_DROP
 
 
+def test_until_a_program_reads_them_new_tables_are_only_declared(outdated: Site) -> None:
+    """As the role does it: lists come before the software."""
+    host = former_host(outdated)
+    before, generation = attached(socket.if_nametoindex("pw0")).program_id, outdated.generation_id()
+    edit = set_lists("ansible", {"allow": "", "deny": f"{DENIED}\n{STRANGER}"}, False)
+    assert host.plan(edit).changed
+    plan = host.apply(edit)
+    assert plan.changed and not plan.live
+    assert not host.apply(edit).changed
+    assert outdated.generation_id() == generation
+    assert attached(socket.if_nametoindex("pw0")).program_id == before
+    assert outdated.verdict(DENIED) == XDP_DROP
+    with pytest.raises(InvalidInput, match=r"another version \(its PW_FORMAT is not"):
+        host.attach("pw0")
+    assert outdated.policy(scan_ports="9").changed, "what is installed now brings the program"
+    assert outdated.verdict(DENIED) == outdated.verdict(STRANGER) == XDP_DROP
+    assert outdated.host.verify() == []
+
+
+def test_a_check_compiles_nothing(outdated: Site) -> None:
+    shutil.rmtree(outdated.paths.cache)
+    edit = set_lists("ansible", {"allow": "", "deny": STRANGER}, False)
+    plan = outdated.host.plan(edit)
+    assert plan.changed and plan.live
+    assert outdated.host.attach("pw0", check=True).changed
+    assert not Path(outdated.paths.cache).exists()
+
+
 def test_a_program_of_another_version_is_refused(filtered: Site) -> None:
     before = filtered.snapshot()
-    with pytest.raises(InvalidInput, match=r"another version \(PW_FORMAT\): take the C source"):
+    with pytest.raises(InvalidInput, match=r"another version \(its PW_FORMAT is not"):
         filtered.host.attach("pw0", source=FORMER)
     assert filtered.snapshot() == before
 

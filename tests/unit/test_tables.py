@@ -399,6 +399,15 @@ def test_top_tables_as_long_lists_have_them(width: int, monkeypatch: pytest.Monk
         assert Shape4(check(4, allow, deny, random)).halved == (width > 15)
 
 
+def test_hosts_of_both_verdicts_have_no_halves() -> None:
+    """Or most of those would lead to a line, which takes more memory than lines alone."""
+    random = Random(19)
+    values = sorted(random.sample(range(1 << 32), 300_000))
+    for other, halved in ((DENY, True), (ALLOW, False)):
+        words = [value << 4 | random.choice((DENY, other)) for value in values]
+        assert bool(_tables4.build4(words)[1] & _halves4.HALVES) == halved
+
+
 @pytest.mark.parametrize("count", [1, 1000, 100_000])
 def test_the_filter_tells_of_most_addresses_that_they_are_not_listed(count: int) -> None:
     random = Random(count)
