@@ -144,7 +144,8 @@ counts:
 live:
   description:
     - Whether a program reads these tables.
-    - V(false) where no interface is attached yet. What is declared then takes effect when one is.
+    - V(false) where no interface is attached yet, or what is loaded and installed is of another version. What is
+      declared then takes effect when an interface is attached, or the program replaced.
   returned: success
   type: bool
   sample: true
