@@ -60,6 +60,6 @@ def test_bytes_are_found() -> None:
     lanes = array("Q", [random.getrandbits(64) for _number in range(333)])
     lowest = [lane & 0xFF for lane in lanes]
     assert list(low_bytes(lanes)) == lowest
-    for value in {0, lowest[0], lowest[-1]}:
+    for value in (0, lowest[0], lowest[-1]):
         expected = [at for at, byte in enumerate(lowest) if byte == value]
         assert places_of(value, bytes(lowest)) == expected
