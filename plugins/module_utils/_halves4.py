@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from ._area import WORDS
-from ._lanes import as_number, low_bytes, low_halves, repeated
+from ._lanes import as_number, low_halves, repeated
 from ._lines import KEYS, Lines
 from ._ranges import ALLOW, DENY, NONE
 
@@ -30,23 +30,23 @@ LONG = 1 << 31
 _HALF_WORDS = WORDS // 2
 _NUMBERS = WORDS
 _FEW = 32  # one of so many
-_SAID = bytes(word & 15 for word in range(256))
 _Span = tuple[int, int, int]
 
 
-def suits(words: array[int]) -> bool:
-    """Whether nearly all start words are hosts of one verdict amid nothing: a half has no room for others."""
-    said = low_bytes(words).translate(_SAID)
-    others = len(words) - max(said.count(ALLOW), said.count(DENY))
-    return others * _FEW <= len(words)
+def suits(said: bytes) -> bool:
+    """Whether nearly all starts are hosts of one verdict amid nothing: a half has no room for others.
+
+    said: the lowest four bits of each start word.
+    """
+    others = len(said) - max(said.count(ALLOW), said.count(DENY))
+    return others * _FEW <= len(said)
 
 
 def build_halves(
-    words: array[int], keys: array[int], cuts: list[int], buckets: Sequence[int], bits: int
+    said: bytes, keys: array[int], cuts: list[int], buckets: Sequence[int], bits: int
 ) -> Lines:
-    """Return a table of halves, and lines behind it, for start words; keys: their lowest bits."""
-    count = len(words)
-    said = low_bytes(words).translate(_SAID)
+    """Return a table of halves, and lines behind it, for starts; said: as above, keys: as lines have them."""
+    count = len(keys)
     lows = low_halves(as_number(keys) >> 4 & repeated((1 << bits) - 1, 4, count), count, "H")
     top = array("H", bytes(_NUMBERS * lows.itemsize << 32 - bits))
     long: list[_Span] = []

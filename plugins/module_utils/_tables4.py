@@ -19,7 +19,7 @@ from ._lines import LEAST_TOP, Lines, cuts_at, table_width
 
 BLOCK_BITS = 6
 """Bits of an address, behind its top line's number, that say which bit of the filter tells of it."""
-_LISTED = bytes(word & 15 != 0 for word in range(256))
+_SAID = bytes(word & 15 for word in range(256))
 _GOES_ON = bytes(word >> 2 & 3 != 0 for word in range(256))
 
 
@@ -29,28 +29,31 @@ def build4(words: Sequence[int]) -> tuple[Area, int]:
     bits = 32 - width
     every = array("Q", words)
     count = len(every)
-    halved = bits <= HALF_BITS + 1 and suits(every)
+    said = low_bytes(every).translate(_SAID)
+    halved = bits <= HALF_BITS + 1 and suits(said)
     if halved and bits > HALF_BITS:
         bits = HALF_BITS
         cuts = cuts_at(words, 0, count, bits + 4)
     shift = bits + 1 if halved else bits
-    filters = _filter(every, shift - BLOCK_BITS)
+    filters = _filter(every, said, shift - BLOCK_BITS)
     keys = low_halves(as_number(every) & repeated((1 << bits + 4) - 1, 8, count), count)
     buckets = [words[cut] >> bits + 4 for cut in cuts[:-1]]
     if halved:
-        lines = build_halves(every, keys, cuts, buckets, bits)
+        lines = build_halves(said, keys, cuts, buckets, bits)
         return Area.of(lines.area, filters), shift | HALVES
     lines = Lines()
     lines.table(keys, cuts, buckets, width, bits)
     return Area.of(lines.area, filters), shift
 
 
-def _filter(words: array[int], shift: int) -> array[int]:
-    """Return a bit for each block of 2^shift addresses: whether anything in it is listed."""
+def _filter(words: array[int], said: bytes, shift: int) -> array[int]:
+    """Return a bit for each block of 2^shift addresses: whether anything in it is listed.
+
+    said: the lowest four bits of each start word; 0 if nothing is listed from there on.
+    """
     marks = bytearray(1 << 32 - shift)
     blocks = low_halves(as_number(words) >> shift + 4, len(words))
-    said = low_bytes(words)
-    for block in compress(blocks, said.translate(_LISTED)):
+    for block in compress(blocks, said):
         marks[block] = 1
     # What a range has behind the block that it begins in.
     ends = islice(chain(words, (1 << 36,)), 1, None)
