@@ -16,7 +16,7 @@ import struct
 import typing as t
 
 ABI = 1
-FORMAT = 6
+FORMAT = 7
 """Of the tables (docs/tables.md), `PAGE` included: no program is given such as it does not read."""
 MAGIC = 0x50573031
 PAGE = 73728
@@ -31,6 +31,7 @@ EVENT_SHORT = 72
 F_LISTS4 = 1 << 0
 F_LISTS6 = 1 << 1
 F_SCOPE_ALL = 1 << 2
+F_ENFORCED = 1 << 3
 
 ACTIONS = ("enforce", "monitor", "off")
 COUNTS = ("closed", "any")

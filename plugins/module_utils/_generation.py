@@ -289,6 +289,8 @@ def _features(areas: Areas, policies: t.Mapping[str, Policy]) -> int:
     features |= _abi.F_LISTS6 if areas.v6.pages else 0
     if any(policy.ban_scope == "all" for policy in policies.values()):
         features |= _abi.F_SCOPE_ALL
+    if all(policy.action == "enforce" for policy in policies.values()):
+        features |= _abi.F_ENFORCED
     return features
 
 

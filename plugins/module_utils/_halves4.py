@@ -16,16 +16,16 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from ._area import WORDS
-from ._lanes import as_number, low_halves, repeated
+from ._lanes import as_number, low_halves
 from ._lines import KEYS, Lines
 from ._ranges import ALLOW, DENY, NONE
 
 HALF_BITS = 15
-"""Bits of an address that a half's numbers can hold."""
+"""Bits of an address that a half's numbers hold, and the keys of lines behind halves."""
 HALVES = 32
 """Added to the top table's shift if its lines are halves."""
 LONG = 1 << 31
-"""Set in the first word of a half that is the number of a line."""
+"""Set in the second word of a half whose first one is the number of a line."""
 
 _HALF_WORDS = WORDS // 2
 _NUMBERS = WORDS
@@ -45,9 +45,11 @@ def suits(said: bytes) -> bool:
 def build_halves(
     said: bytes, keys: array[int], cuts: list[int], buckets: Sequence[int], bits: int
 ) -> Lines:
-    """Return a table of halves, and lines behind it, for starts; said: as above, keys: as lines have them."""
-    count = len(keys)
-    lows = low_halves(as_number(keys) >> 4 & repeated((1 << bits) - 1, 4, count), count, "H")
+    """Return a table of halves, of which so many bits are left, and lines behind it, for starts.
+
+    said: as above; keys: as lines have them, with `HALF_BITS`.
+    """
+    lows = low_halves(as_number(keys) >> 4, len(keys), "H")
     top = array("H", bytes(_NUMBERS * lows.itemsize << 32 - bits))
     long: list[_Span] = []
     whole: list[_Span] = []
@@ -77,12 +79,14 @@ def build_halves(
     del top
     for half, begin, end in long:
         line = lines.reserve(1)
-        lines.area[half * _HALF_WORDS] = LONG | line
-        lines.lead(keys, line, begin, end, bits)
+        lines.area[half * _HALF_WORDS : half * _HALF_WORDS + 2] = array("I", [line, LONG])
+        lines.lead(keys, line, begin, end, HALF_BITS)
     shared = {state: _leaf(lines, state) for state in sorted({span[2] for span in whole})}
     for begin, end, state in whole:
-        numbers = array("I", [LONG | shared[state]]) * (end - begin)
-        lines.area[begin * _HALF_WORDS : end * _HALF_WORDS : _HALF_WORDS] = numbers
+        for word, value in enumerate((shared[state], LONG)):
+            lines.area[begin * _HALF_WORDS + word : end * _HALF_WORDS : _HALF_WORDS] = array(
+                "I", [value]
+            ) * (end - begin)
     return lines
 
 
@@ -102,8 +106,8 @@ class Halves:
 
     def line_of(self, half: int) -> int | None:
         """The line that a half leads to, if it holds no hosts itself."""
-        first: int = self._words[half * _HALF_WORDS]
-        return first & ~LONG if first & LONG else None
+        line, is_long = self._words[half * _HALF_WORDS : half * _HALF_WORDS + 2].tolist()
+        return line if is_long & LONG else None
 
     def hosts_of(self, half: int) -> tuple[int, list[int]]:
         """What a half says of addresses, and the lowest bits of these, ascending."""

@@ -36,7 +36,8 @@ def build4(words: Sequence[int]) -> tuple[Area, int]:
         cuts = cuts_at(words, 0, count, bits + 4)
     shift = bits + 1 if halved else bits
     filters = _filter(every, said, shift - BLOCK_BITS)
-    keys = low_halves(as_number(every) & repeated((1 << bits + 4) - 1, 8, count), count)
+    low = HALF_BITS if halved else bits
+    keys = low_halves(as_number(every) & repeated((1 << low + 4) - 1, 8, count), count)
     buckets = [words[cut] >> bits + 4 for cut in cuts[:-1]]
     if halved:
         lines = build_halves(said, keys, cuts, buckets, bits)

@@ -13,7 +13,7 @@ from itertools import chain
 from typing import NamedTuple
 
 from ._area import WORDS, Area
-from ._halves4 import HALVES, Halves
+from ._halves4 import HALF_BITS, HALVES, Halves
 from ._lines import INNER, LOW, NO_KEY, TABLE
 from ._ranges import NONE
 from ._tables4 import BLOCK_BITS
@@ -54,7 +54,7 @@ def lookup4(area: Area, shift: int, address: int) -> int:
     if halved:
         halves = Halves(words)
         half = address >> shift - 1
-        low &= (1 << shift - 1) - 1
+        low = address & (1 << HALF_BITS) - 1
         below = halves.line_of(half)
         if below is None:
             verdict, lows = halves.hosts_of(half)
@@ -163,7 +163,8 @@ def _halves(words: memoryview, bits: int, part: Part) -> Iterator[list[int]]:
         begin = half << bits
         line = halves.line_of(half)
         if line is not None:
-            yield from _Bucket4(words, begin, part).leaves(line, 0, bits)
+            top = begin >> HALF_BITS << HALF_BITS
+            yield from _Bucket4(words, top, part).leaves(line, 0, HALF_BITS)
             continue
         verdict, lows = halves.hosts_of(half)
         if lows:

@@ -143,6 +143,7 @@ def test_enums_have_the_same_values(types: list[dict[str, Any]]) -> None:
             "PW_F_LISTS4": _abi.F_LISTS4,
             "PW_F_LISTS6": _abi.F_LISTS6,
             "PW_F_SCOPE_ALL": _abi.F_SCOPE_ALL,
+            "PW_F_ENFORCED": _abi.F_ENFORCED,
         },
         "action": numbered("PW_ACTION", _abi.ACTIONS),
         "counts": numbered("PW_COUNTS", _abi.COUNTS),

@@ -70,7 +70,7 @@ def test_areas_follow_the_header() -> None:
     header = _abi.HEADER.unpack(found.first)
     assert found.pages == header["pages"] == 6
     assert (header["v4_page"], header["v6_page"]) == (1, 3)
-    assert header["features"] == _abi.F_LISTS4 | _abi.F_LISTS6
+    assert header["features"] == _abi.F_LISTS4 | _abi.F_LISTS6 | _abi.F_ENFORCED
     assert (header["lists"], header["bytecode"]) == (b"l" * 32, CODE)
     assert header["digest"].hex() == found.digest
 
@@ -78,7 +78,14 @@ def test_areas_follow_the_header() -> None:
 def test_nothing_listed_takes_one_page() -> None:
     found = image()
     assert found.pages == 1
-    assert _abi.HEADER.unpack(found.first)["features"] == 0
+    assert _abi.HEADER.unpack(found.first)["features"] == _abi.F_ENFORCED
+
+
+@pytest.mark.parametrize("action", ["monitor", "off"])
+@pytest.mark.parametrize("where", ["default", "pw1"])
+def test_the_program_looks_at_policies_if_one_does_not_enforce(action: str, where: str) -> None:
+    found = image(policies={where: {"PW_ACTION": action}}, pw0=7)
+    assert not _abi.HEADER.unpack(found.first)["features"] & _abi.F_ENFORCED
 
 
 def test_digest_is_of_what_decides_verdicts() -> None:

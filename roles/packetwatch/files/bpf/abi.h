@@ -9,7 +9,7 @@
 #define PACKETWATCH_ABI_H
 
 #define PW_ABI 1
-#define PW_FORMAT 6 /* of the tables: whoever changes docs/tables.md changes this */
+#define PW_FORMAT 7 /* of the tables: whoever changes docs/tables.md changes this */
 #define PW_MAGIC 0x50573031U /* "PW01" */
 
 /* Bounds of the parser: what lies beyond is never waved through. */
@@ -43,6 +43,7 @@ enum pw_feature {
 	PW_F_LISTS4 = 1 << 0,
 	PW_F_LISTS6 = 1 << 1,
 	PW_F_SCOPE_ALL = 1 << 2, /* some interface bans all packets, not only SYNs */
+	PW_F_ENFORCED = 1 << 3,  /* all interfaces enforce */
 };
 
 enum pw_action {

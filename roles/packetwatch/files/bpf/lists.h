@@ -11,6 +11,7 @@
 #define PW_LINES 1024U /* lines in a page */
 #define PW_BLOCK_BITS 6 /* bits of an address behind a top line's number that say which of its blocks */
 #define PW_HALVES 32 /* added to the top table's shift if its lines are two halves */
+#define PW_HALF_BITS 15 /* bits of an address that are looked for in a half */
 #define PW_STEPS4 14   /* lines that a lookup visits at most */
 #define PW_STEPS6 43
 #define PW_INNER 3 /* kinds of lines, by their lowest three bits; others are leaves */
@@ -109,8 +110,8 @@ static __always_inline struct pw_line *pw_leaf4(void *tables, struct pw_header *
 	return at;
 }
 
-/* What a half of a line says of an address, of which 15 bits at most are left: all numbers but the first one are
- * such bits. The highest bit of each quarter of a word becomes 1 unless they are equal. */
+/* What a half of a line says of an address by its last bits, which all numbers but the first one are.
+ * The highest bit of each quarter of a word becomes 1 unless they are equal. */
 static __always_inline __u32 pw_half4(__u64 *half, __u64 low)
 {
 	__u64 each = low * 0x0001000100010001ULL;
@@ -130,14 +131,14 @@ static __always_inline __u32 pw_lists4(void *tables, struct pw_header *header, _
 	struct pw_lines *page = pw_page(tables, header->v4_page + top / PW_LINES);
 	if (!page || !(page->filter[top % PW_LINES] >> (block & 63) & 1))
 		return PW_NONE;
-	__u64 low = address & ((1ULL << shift) - 1);
 	struct pw_line *at = &page->line[top % PW_LINES];
+	__u64 low = address & ((1ULL << shift) - 1);
 	if (header->v4_shift & PW_HALVES) {
-		__u64 *half = &at->pair[(low >> (shift - 1) & 1) * 4];
-		low &= (1ULL << (shift - 1)) - 1;
-		if (!(*half >> 31 & 1))
+		__u64 *half = (void *)at + (block & sizeof(*at) / 2); /* its upper half of blocks: the second one */
+		low = address & ((1 << PW_HALF_BITS) - 1);
+		if ((__s64)*half >= 0)
 			return pw_half4(half, low);
-		__u64 line = *half & 0x7fffffff;
+		__u64 line = *half & 0xffffffff;
 		page = pw_page(tables, header->v4_page + line / PW_LINES);
 		if (!page)
 			return PW_NONE;

@@ -10,9 +10,9 @@
 #include "bans.h"
 #include "detect.h"
 
-static __always_inline int pw_verdict(struct pw_counters *counters, __u32 reason, __u32 family)
+static __always_inline int pw_verdict(struct pw_counters *counters, __u64 reason, __u64 family)
 {
-	__u32 cell = reason * PW_FAMILIES + family;
+	__u64 cell = reason * PW_FAMILIES + family;
 	if (cell < PW_REASONS * PW_FAMILIES) /* always: for the verifier */
 		counters->packets[0][cell]++;
 	return reason >= PW_DROP_DENY ? XDP_DROP : XDP_PASS;
@@ -160,9 +160,11 @@ static __always_inline __u32 pw_decide(struct xdp_md *context, struct pw_header 
 }
 
 /* What must not pass, as the policy has it: the reason to drop it, or what lets it pass. */
-static __always_inline __u32 pw_denied(struct xdp_md *context, struct pw_header *header,
-				       __u32 reason)
+static __always_inline __u64 pw_denied(struct xdp_md *context, struct pw_header *header,
+				       __u64 reason)
 {
+	if (header->features & PW_F_ENFORCED)
+		return reason;
 	__u32 action = pw_action_of(context, header);
 	if (action == PW_ACTION_ENFORCE)
 		return reason;
@@ -185,20 +187,20 @@ static __always_inline void pw_log_tagged(struct xdp_md *context, struct pw_head
 
 /* Whether what begins nothing passes. Compilers would keep the answer on the stack: asking again is
  * quicker. */
-static __always_inline int pw_is_decided(struct pw_header *header, __u32 denied)
+static __always_inline int pw_is_decided(struct pw_header *header, __u64 denied)
 {
-	__u32 features = header->features & PW_F_SCOPE_ALL;
+	__u64 features = header->features & PW_F_SCOPE_ALL;
 	pw_opaque(features);
 	return !(features | denied);
 }
 
 /* Most packets are decided by the lists, or pass because they begin nothing: they cost no more than
  * what that takes. Of others the scratch memory has what was found out. */
-static __always_inline __u32 pw_ipv4(struct xdp_md *context, struct pw_cursor *cursor, void *tables,
+static __always_inline __u64 pw_ipv4(struct xdp_md *context, struct pw_cursor *cursor, void *tables,
 				     struct pw_header *header)
 {
 	struct iphdr *ip = cursor->at;
-	__u32 denied = 0;
+	__u64 denied = 0;
 	/* Version 4, and 5 to 15 words. */
 	if ((void *)(ip + 1) > cursor->end || (__u32)*(__u8 *)ip - 0x45 > 10)
 		return PW_PASS_MALFORMED;
@@ -230,11 +232,11 @@ static __always_inline __u32 pw_ipv4(struct xdp_md *context, struct pw_cursor *c
 	return PW_UNDECIDED;
 }
 
-static __always_inline __u32 pw_ipv6(struct xdp_md *context, struct pw_cursor *cursor, void *tables,
+static __always_inline __u64 pw_ipv6(struct xdp_md *context, struct pw_cursor *cursor, void *tables,
 				     struct pw_header *header)
 {
 	struct ipv6hdr *ip = cursor->at;
-	__u32 denied = 0;
+	__u64 denied = 0;
 	if ((void *)(ip + 1) > cursor->end || ip->version != 6)
 		return PW_PASS_MALFORMED;
 	if (header->features & PW_F_LISTS6) {
@@ -277,13 +279,13 @@ int packetwatch(struct xdp_md *context)
 		.at = (void *)(long)context->data,
 		.end = (void *)(long)context->data_end,
 	};
-	__u32 family = PW_OTHER;
-	__u32 reason = PW_PASS_NOT_IP;
-	__u32 type = pw_parse_ethernet(&cursor);
-	if (type == ETH_P_IP) {
+	__u64 family = PW_OTHER;
+	__u64 reason = PW_PASS_NOT_IP;
+	__u64 type = pw_parse_ethernet(&cursor);
+	if (type == PW_IP) {
 		family = PW_IPV4;
 		reason = pw_ipv4(context, &cursor, tables, header);
-	} else if (type == ETH_P_IPV6) {
+	} else if (type == PW_IP6) {
 		family = PW_IPV6;
 		reason = pw_ipv6(context, &cursor, tables, header);
 	} else if (type == PW_VLAN || type == PW_VLAN_S) {

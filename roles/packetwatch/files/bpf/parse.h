@@ -8,8 +8,10 @@
 #ifndef PACKETWATCH_PARSE_H
 #define PACKETWATCH_PARSE_H
 
-#define PW_VLAN 0x8100    /* IEEE 802.1Q */
-#define PW_VLAN_S 0x88a8  /* IEEE 802.1ad */
+#define PW_IP pw_be16(ETH_P_IP) /* EtherTypes as in the packet */
+#define PW_IP6 pw_be16(ETH_P_IPV6)
+#define PW_VLAN pw_be16(0x8100)   /* IEEE 802.1Q */
+#define PW_VLAN_S pw_be16(0x88a8) /* IEEE 802.1ad */
 #define PW_FRAGMENT_MORE 0x2000
 #define PW_FRAGMENT_OFFSET 0x1fff
 #define PW_TCP_FLAGS_END 14 /* bytes of TCP up to and with the flags */
@@ -53,25 +55,29 @@ static __always_inline __u32 pw_cut(struct xdp_md *context, struct pw_cursor *cu
 	return bpf_xdp_get_buff_len(context) < claimed ? PW_UPPER_SHORT : PW_UPPER_OPAQUE;
 }
 
-/* Ethernet and up to PW_VLAN_MAX tags: the EtherType in host order, 0 if cut short. Another tag is
+/* Ethernet and up to PW_VLAN_MAX tags: the EtherType as in the packet, 0 if cut short. Another tag is
  * left for the caller to see. */
-static __always_inline __u32 pw_parse_ethernet(struct pw_cursor *cursor)
+static __always_inline __u64 pw_parse_ethernet(struct pw_cursor *cursor)
 {
 	struct ethhdr *ethernet = cursor->at;
 	if ((void *)(ethernet + 1) > cursor->end)
 		return 0;
-	cursor->at = ethernet + 1;
 	/* As the last half of a tag: the struct is packed, so its own field would be read bytewise. */
-	__u32 type = pw_be16(((struct pw_vlan *)(ethernet + 1) - 1)->type);
+	struct pw_vlan *tag = (struct pw_vlan *)(ethernet + 1);
+	__u64 type = tag[-1].type;
+	cursor->at = tag;
+	if (type == PW_IP) {
+		pw_opaque(cursor->at); /* or compilers ask for everything else first */
+		return type;
+	}
 #pragma unroll
 	for (int i = 0; i < PW_VLAN_MAX; i++) {
 		if (type != PW_VLAN && type != PW_VLAN_S)
 			break;
-		struct pw_vlan *tag = cursor->at;
 		if ((void *)(tag + 1) > cursor->end)
 			return 0;
-		cursor->at = tag + 1;
-		type = pw_be16(tag->type);
+		type = tag->type;
+		cursor->at = ++tag;
 	}
 	return type;
 }
