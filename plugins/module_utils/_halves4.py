@@ -11,12 +11,13 @@ All arrays are in the order of bytes of the hosts that packets come to, which is
 
 from __future__ import annotations
 
+import sys
 from array import array
 from collections.abc import Sequence
 from itertools import pairwise
 
 from ._area import WORDS
-from ._lanes import as_number, low_halves
+from ._lanes import as_number, low_halves, places_of
 from ._lines import KEYS, Lines
 from ._ranges import ALLOW, DENY, NONE
 
@@ -29,17 +30,21 @@ LONG = 1 << 31
 
 _HALF_WORDS = WORDS // 2
 _NUMBERS = WORDS
+_SIZE = 2  # bytes of a number
+_HALF_SIZE = _NUMBERS * _SIZE
+_EMPTY = bytes(_HALF_SIZE)
 _FEW = 32  # one of so many
 _Span = tuple[int, int, int]
 
 
-def suits(said: bytes) -> bool:
-    """Whether nearly all starts are hosts of one verdict amid nothing: a half has no room for others.
+def main_verdict(said: bytes) -> int:
+    """Return the verdict of which nearly all starts are, as hosts amid nothing; NONE if there is no such one.
 
     said: the lowest four bits of each start word.
     """
-    others = len(said) - max(said.count(ALLOW), said.count(DENY))
-    return others * _FEW <= len(said)
+    verdict = max((ALLOW, DENY), key=said.count)
+    others = len(said) - said.count(verdict)
+    return verdict if others * _FEW <= len(said) else NONE
 
 
 def build_halves(
@@ -47,35 +52,43 @@ def build_halves(
 ) -> Lines:
     """Return a table of halves, of which so many bits are left, and lines behind it, for starts.
 
-    said: as above; keys: as lines have them, with `HALF_BITS`.
+    said: as above, with a main verdict; keys: as lines have them, with `HALF_BITS`.
     """
-    lows = low_halves(as_number(keys) >> 4, len(keys), "H")
-    top = array("H", bytes(_NUMBERS * lows.itemsize << 32 - bits))
+    main = main_verdict(said)
+    head = main.to_bytes(_SIZE, sys.byteorder)
+    others = iter(places_of(1, said.translate(bytes(word != main for word in range(256)))))
+    other = next(others, len(said))  # a half has no room for such ones
+    lows = low_halves(as_number(keys) >> 4, len(keys), "H").tobytes()
+    top = bytearray()
     long: list[_Span] = []
     whole: list[_Span] = []
     filled = 0
     state = NONE
     for half, (begin, end) in zip(buckets, pairwise(cuts)):
-        if state and filled < half:
-            whole.append((filled, half, state))
+        if filled < half:
+            top += bytes((half - filled) * _HALF_SIZE)
+            if state:
+                whole.append((filled, half, state))
         filled = half + 1
-        verdict = said[begin]
         used = end - begin
-        if state or used > KEYS or said.count(verdict, begin, end) < used or not 0 < verdict < 3:
+        if state or used > KEYS or other < end:
             long.append((half, begin, end))
             state = keys[end - 1] >> 2 & 3
+            top += _EMPTY
+            while other < end:
+                other = next(others, len(said))
             continue
-        place = half * _NUMBERS
-        top[place] = verdict
+        hosts = lows[begin * _SIZE : end * _SIZE]
+        top += head
+        top += hosts
         # The first one again where there is none: as zero would be an address.
-        top[place + 1 : place + _NUMBERS] = lows[begin:end] + lows[begin : begin + 1] * (
-            KEYS - used
-        )
+        top += hosts[:_SIZE] * (KEYS - used)
+    top += bytes(((1 << 32 - bits) - filled) * _HALF_SIZE)
     if state and filled < 1 << 32 - bits:
         whole.append((filled, 1 << 32 - bits, state))
 
     lines = Lines()
-    lines.area.frombytes(memoryview(top).cast("B"))
+    lines.area.frombytes(top)
     del top
     for half, begin, end in long:
         line = lines.reserve(1)

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
-from itertools import chain, compress, islice
+from itertools import compress
 
 from ._area import Area
-from ._halves4 import HALF_BITS, HALVES, build_halves, suits
-from ._lanes import as_bits, as_number, low_bytes, low_halves, repeated
+from ._halves4 import HALF_BITS, HALVES, build_halves, main_verdict
+from ._lanes import as_bits, as_number, low_bytes, low_halves, places_of, repeated
 from ._lines import LEAST_TOP, Lines, cuts_at, table_width
+from ._ranges import LAST4, NONE
 
 BLOCK_BITS = 6
 """Bits of an address, behind its top line's number, that say which bit of the filter tells of it."""
@@ -30,7 +31,7 @@ def build4(words: Sequence[int]) -> tuple[Area, int]:
     every = array("Q", words)
     count = len(every)
     said = low_bytes(every).translate(_SAID)
-    halved = bits <= HALF_BITS + 1 and suits(said)
+    halved = bits <= HALF_BITS + 1 and main_verdict(said) != NONE
     if halved and bits > HALF_BITS:
         bits = HALF_BITS
         cuts = cuts_at(words, 0, count, bits + 4)
@@ -54,12 +55,13 @@ def _filter(words: array[int], said: bytes, shift: int) -> array[int]:
     """
     marks = bytearray(1 << 32 - shift)
     blocks = low_halves(as_number(words) >> shift + 4, len(words))
-    for block in compress(blocks, said):
+    for block in compress(blocks, said) if NONE in said else blocks:
         marks[block] = 1
     # What a range has behind the block that it begins in.
-    ends = islice(chain(words, (1 << 36,)), 1, None)
-    for begin, end in compress(zip(blocks, ends), said.translate(_GOES_ON)):
-        behind = ((end >> 4) - 1 >> shift) - begin
+    for place in places_of(1, said.translate(_GOES_ON)):
+        begin = blocks[place]
+        last = (words[place + 1] >> 4) - 1 if place + 1 < len(words) else LAST4
+        behind = (last >> shift) - begin
         if behind:
             marks[begin + 1 : begin + 1 + behind] = b"\1" * behind
     return as_bits(marks)
