@@ -9,12 +9,10 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import re
 import socket
 import typing as t
 from bisect import bisect_right
-from operator import ne
 from struct import iter_unpack
 
 from ._address import Prefix, format_prefix
@@ -153,18 +151,18 @@ def format_ranges(families: t.Iterable[Ranges]) -> dict[str, str]:
     for ranges, write in zip(families, (_texts4, _texts6)):
         for kind, spans in (("allow", ranges.allow), ("deny", ranges.deny)):
             found = write(spans.starts)
-            wide = list(itertools.compress(itertools.count(), map(ne, *spans)))
+            wide = spans.wide()
             for index, end in zip(wide, write([spans.ends[index] for index in wide])):
                 found[index] += f"-{end}"
             lines[kind] += found
     return {kind: "\n".join([*found, ""]) for kind, found in lines.items()}
 
 
-def _texts4(addresses: list[int]) -> list[str]:
+def _texts4(addresses: t.Sequence[int]) -> list[str]:
     return [socket.inet_ntoa(data) for (data,) in iter_unpack("4s", IPV4.pack(addresses))]
 
 
-def _texts6(addresses: list[int]) -> list[str]:
+def _texts6(addresses: t.Sequence[int]) -> list[str]:
     ntop, family = socket.inet_ntop, socket.AF_INET6
     odd = bisect_right(addresses, LAST4)  # which the C library writes in two notations
     found = [format_prefix(Prefix(6, address, 128)) for address in addresses[:odd]]

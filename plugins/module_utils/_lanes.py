@@ -16,6 +16,7 @@ from __future__ import annotations
 import sys
 from array import array
 
+_NOT_ZERO = bytes([0] + [1] * 255)
 _LOW_HALF = 0 if sys.byteorder == "little" else 1
 
 
@@ -74,6 +75,14 @@ def zero_lanes(lanes: int, size: int, count: int) -> list[int]:
     marked = ((lanes & others) + others | lanes) & highest
     place = size - 1 if sys.byteorder == "little" else 0
     return places_of(0, marked.to_bytes(size * count, sys.byteorder)[place::size])
+
+
+def unlike_lanes(one: array[int], other: array[int]) -> list[int]:
+    """Return where two arrays of that length and type differ."""
+    size = one.itemsize
+    differ = (as_number(one) ^ as_number(other)).to_bytes(size * len(one), sys.byteorder)
+    found = places_of(1, differ.translate(_NOT_ZERO))
+    return sorted({place // size for place in found})
 
 
 def places_of(value: int, data: bytes) -> list[int]:

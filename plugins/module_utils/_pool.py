@@ -15,7 +15,7 @@ from __future__ import annotations
 import ctypes
 import sys
 from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, MutableSequence
 from itertools import repeat
 from operator import itemgetter
 from struct import iter_unpack
@@ -33,7 +33,7 @@ class Packing(NamedTuple):
 
     size: int
     pack: Callable[[Iterable[int]], bytes]
-    unpack: Callable[[bytes], list[int]]
+    unpack: Callable[[bytes | bytearray], MutableSequence[int]]
     leads: Callable[[bytes | bytearray], array[int]]
     """The first bits of each, in the order of this machine's bytes."""
 
@@ -48,27 +48,23 @@ def _pack4(numbers: Iterable[int]) -> bytes:
     return _swapped(array("I", numbers)).tobytes()
 
 
-def _unpack4(data: bytes) -> list[int]:
-    return _swapped(array("I", data)).tolist()
+def _unpack4(data: bytes | bytearray) -> array[int]:
+    return _swapped(array("I", data))
 
 
 def _pack6(numbers: Iterable[int]) -> bytes:
     return b"".join([number.to_bytes(16, "big") for number in numbers])
 
 
-def _unpack6(data: bytes) -> list[int]:
+def _unpack6(data: bytes | bytearray) -> list[int]:
     return list(map(_number, map(itemgetter(0), iter_unpack("16s", data)), repeat("big")))
-
-
-def _leads4(data: bytes | bytearray) -> array[int]:
-    return _swapped(array("I", data))
 
 
 def _leads6(data: bytes | bytearray) -> array[int]:
     return _swapped(array("Q", data)[::2])
 
 
-IPV4 = Packing(4, _pack4, _unpack4, _leads4)
+IPV4 = Packing(4, _pack4, _unpack4, _unpack4)
 IPV6 = Packing(16, _pack6, _unpack6, _leads6)
 
 
@@ -84,7 +80,7 @@ class Pool:
         return len(self._data) // self.packing.size
 
     def __iter__(self) -> Iterator[int]:
-        return iter(self.packing.unpack(bytes(self._data)))
+        return iter(self.packing.unpack(self._data))
 
     def extend(self, numbers: Iterable[int]) -> None:
         """Take over some numbers."""
@@ -99,13 +95,11 @@ class Pool:
         """Take over all numbers of another pool of that packing."""
         self.take(other._data)
 
-    def sorted(self) -> list[int]:
-        """Return all numbers, sorted, as objects that lie in memory in that order."""
+    def sorted(self) -> MutableSequence[int]:
+        """Return all numbers, sorted. If they are objects, these lie in memory in that order."""
         self._sort()
-        numbers = self.packing.unpack(bytes(self._data))
-        if not self._is_sorted:
-            numbers.sort()
-        return numbers
+        numbers = self.packing.unpack(self._data)
+        return numbers if self._is_sorted else sorted(numbers)
 
     def apart(self) -> bytearray | None:
         """Return all numbers, sorted and packed, if each is more than one above the one before.
@@ -118,9 +112,7 @@ class Pool:
             return None
         size = self.packing.size
         for place in places:
-            one, other = self.packing.unpack(
-                bytes(self._data[(place - 1) * size : (place + 1) * size])
-            )
+            one, other = self.packing.unpack(self._data[(place - 1) * size : (place + 1) * size])
             if other - one < 2:
                 return None
         return self._data

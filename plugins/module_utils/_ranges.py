@@ -21,7 +21,7 @@ from itertools import chain, compress, count, islice, pairwise
 from operator import ne, sub
 from typing import NamedTuple, TypeVar
 
-from ._lanes import as_number, longs, repeated
+from ._lanes import as_number, longs, repeated, unlike_lanes, widened
 from ._pool import IPV4, IPV6, Packing, Pool
 
 NONE = 0
@@ -38,10 +38,16 @@ LAST6 = (1 << 128) - 1
 class Spans(NamedTuple):
     """A set of addresses: disjoint, ascending, and never touching each other."""
 
-    starts: list[int]
+    starts: MutableSequence[int]
     """First address of each span."""
-    ends: list[int]
+    ends: MutableSequence[int]
     """Last address of each span, which is the same number for a single host."""
+
+    def wide(self) -> list[int]:
+        """Return the places of spans with more than one address, which few have in most lists."""
+        if isinstance(self.starts, array) and isinstance(self.ends, array):
+            return unlike_lanes(self.starts, self.ends)
+        return list(compress(count(), map(ne, self.starts, self.ends)))
 
 
 class Ranges(NamedTuple):
@@ -205,9 +211,9 @@ def cut(start: int, end: int, bits: int) -> Iterator[tuple[int, int]]:
         start += 1 << free
 
 
-def _without(numbers: list[int], indexes: list[int]) -> list[int]:
+def _without(numbers: _Numbers, indexes: list[int]) -> _Numbers:
     """Return the numbers but for some, which are few in most lists."""
-    found: list[int] = []
+    found = numbers[:0]
     begin = 0
     for index in indexes:
         found += numbers[begin:index]
@@ -257,8 +263,8 @@ def _intersect(one: Spans, other: Spans) -> Spans:
     At most two spans lie above each other. So the second of two begins at the n-th start exactly if
     the (n-1)-th end is not before it, and that is where the overlap ends.
     """
-    starts = sorted(one.starts + other.starts)
-    ends = sorted(one.ends + other.ends)
+    starts = sorted(chain(one.starts, other.starts))
+    ends = sorted(chain(one.ends, other.ends))
     return Spans(
         [start for start, end in zip(islice(starts, 1, None), ends) if start <= end],
         [end for start, end in zip(islice(starts, 1, None), ends) if start <= end],
@@ -287,15 +293,16 @@ def start_words(ranges: Ranges, last: int) -> MutableSequence[int]:
     host is one start. Any other start has the same verdict twice.
     """
     parts: list[MutableSequence[int]] = []
-    for verdict, (starts, ends) in ((ALLOW, ranges.allow), (DENY, ranges.deny)):
+    for verdict, spans in ((ALLOW, ranges.allow), (DENY, ranges.deny)):
         spread = verdict << 2 | verdict
-        own = _words(starts, verdict, last)
+        own = _words(spans.starts, verdict, last)
         parts.append(own)
-        if starts is not ends:
-            wide = list(compress(count(), map(ne, starts, ends)))
+        if spans.starts is not spans.ends:
+            wide = spans.wide()
             for index in wide:
                 own[index] |= spread
-            parts.append([(ends[index] + 1) << 4 for index in wide if ends[index] != last])
+            ends = [spans.ends[index] for index in wide]
+            parts.append([(end + 1) << 4 for end in ends if end != last])
     parts = [part for part in parts if part]
     words: MutableSequence[int] = _merged(parts) if parts else []
     if ranges.allow.starts and ranges.deny.starts:
@@ -304,12 +311,13 @@ def start_words(ranges: Ranges, last: int) -> MutableSequence[int]:
     return words
 
 
-def _words(starts: list[int], verdict: int, last: int) -> MutableSequence[int]:
+def _words(starts: Sequence[int], verdict: int, last: int) -> MutableSequence[int]:
     """Return a start word for each start, as of single hosts."""
     if last > LAST4:
         return [start << 4 | verdict for start in starts]
     size = len(starts)
-    return longs(as_number(array("Q", starts)) << 4 | repeated(verdict, 8, size), size)
+    lanes = as_number(widened(array("I", starts)))
+    return longs(lanes << 4 | repeated(verdict, 8, size), size)
 
 
 def ranges_of(words: Iterable[int], last: int) -> Ranges:

@@ -11,6 +11,7 @@ from random import Random
 from typing import Any, Literal
 
 import pytest
+from unit.comparing import as_lists
 
 from packetwatch_core import _bulk
 from packetwatch_core._address import Prefix, parse_prefix
@@ -275,7 +276,7 @@ def read_as_list(text: str, name: str) -> Prefixes:
 
 
 def spans(found: Prefixes) -> tuple[Spans, Spans]:
-    return unite(found.v4), unite(found.v6)
+    return as_lists(unite(found.v4)), as_lists(unite(found.v6))
 
 
 def spans_of(prefixes: list[Prefix]) -> tuple[Spans, Spans]:

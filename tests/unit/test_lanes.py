@@ -19,6 +19,7 @@ from packetwatch_core._lanes import (
     low_halves,
     places_of,
     repeated,
+    unlike_lanes,
     zero_lanes,
 )
 
@@ -63,3 +64,14 @@ def test_bytes_are_found() -> None:
     for value in (0, lowest[0], lowest[-1]):
         expected = [at for at, byte in enumerate(lowest) if byte == value]
         assert places_of(value, bytes(lowest)) == expected
+
+
+def test_lanes_that_differ_are_found() -> None:
+    random = Random(4)
+    one = array("I", [random.getrandbits(32) for _number in range(333)])
+    for count in (0, 1, 30, 333):
+        other = one[:]
+        places = sorted(random.sample(range(333), count))
+        for place in places:
+            other[place] ^= random.choice((1, 1 << 31, 0xFFFFFFFF, random.randrange(1, 1 << 32)))
+        assert unlike_lanes(one, other) == places
