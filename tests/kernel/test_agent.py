@@ -186,6 +186,7 @@ def test_a_port_in_use_stops_only_the_metrics(host: Host) -> None:
         host.wait(lambda: sequences(host) == [1])
 
 
+@pytest.mark.slow
 def test_without_a_filter_its_metrics_say_so(host: Host) -> None:
     state = host.folder / "config/1"
     (state / "policy.d").mkdir(parents=True)
@@ -210,6 +211,7 @@ def test_it_can_be_stopped_while_it_waits(host: Host) -> None:
     assert host.stop() == 0
 
 
+@pytest.mark.slow
 def test_it_follows_the_maps_when_the_filter_is_loaded_anew(host: Host) -> None:
     host.start()
     feed(host, [connection(1)])

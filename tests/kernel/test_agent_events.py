@@ -64,6 +64,7 @@ def test_scanners_by_the_thousand_in_25_mib(host: agents.Host) -> None:
     assert int(host.status("VmHWM")) <= agents.LIMIT_KIB
 
 
+@pytest.mark.slow
 def test_killed_amid_scans_it_repeats_and_loses_none(host: agents.Host) -> None:
     """Episodes forget what they had, but begin anew with an alert."""
     records = [
@@ -138,6 +139,7 @@ def beats() -> Iterator[tuple[int, list[dict[str, Any]]]]:
     thread.join()
 
 
+@pytest.mark.slow
 def test_its_heart_says_down_while_nothing_is_loaded(
     host: agents.Host, beats: tuple[int, list[dict[str, Any]]]
 ) -> None:

@@ -356,6 +356,7 @@ def test_device_that_comes_back_is_attached_again(filtered: Site) -> None:
     assert not filtered.host.attach("pw0").changed
 
 
+@pytest.mark.slow
 def test_severed_link_holds_nothing_back(filtered: Site) -> None:
     filtered.wire.add("pw1")
     filtered.host.attach("pw1")

@@ -155,6 +155,7 @@ def test_unreadable_state_is_not_taken_for_none(untouched: Site) -> None:
     current.symlink_to(target)
 
 
+@pytest.mark.slow
 def test_pinned_map_of_another_version(filtered: Site) -> None:
     tracks = filtered.host.pins.map("tracks")
     os.unlink(tracks)

@@ -427,6 +427,7 @@ def test_clients_of_one_user_are_bounded(host: Controlled) -> None:
     host.wait(lambda: host.ctl("top").status == DONE)
 
 
+@pytest.mark.slow
 def test_who_is_refused_often_does_not_fill_the_log(host: Controlled) -> None:
     code = (
         "import socket, sys\n"
@@ -477,6 +478,7 @@ def test_the_socket_goes_with_the_agent(host: Controlled) -> None:
     assert host.ctl("top").status == DONE
 
 
+@pytest.mark.slow
 def test_an_agent_that_waits_says_so(bytecode_cache: Path) -> None:
     wire = Wire()
     bare = Controlled(wire, bytecode_cache)

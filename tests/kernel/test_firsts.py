@@ -10,6 +10,7 @@ import itertools
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
+import pytest
 from kernel.datapath import Datapath, in_step
 from kernel.hosting import FULL
 from kernel.packets import syn4
@@ -99,6 +100,7 @@ def test_a_first_port_that_is_hit_again_is_as_new(datapath: Datapath) -> None:
     assert scan(datapath, SOURCE, [2, 3]) == [PASSES, SCAN]
 
 
+@pytest.mark.slow
 def test_two_processors_with_first_ports_in_one_set(datapath: Datapath) -> None:
     """Each has sources of its own, which push each other out all the time; none is banned for it."""
     datapath.policy(scan_ports=2, log_connections="none")

@@ -198,6 +198,7 @@ def test_with_scope_all_it_does_not(closed: Datapath) -> None:
     assert not host_reaches(closed, OTHER, patience=0.5)
 
 
+@pytest.mark.slow
 def test_an_honest_client_gets_in_again_after_one_ban_time(closed: Datapath) -> None:
     ban_time = 2
     closed.policy(scan_counts="closed", scan_ports=THRESHOLD, scan_grace=1, ban_time=ban_time)

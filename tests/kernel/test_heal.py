@@ -336,6 +336,7 @@ def test_a_rollback_by_hand_is_confirmed_state(filtered: Site) -> None:
     check(filtered)
 
 
+@pytest.mark.slow
 def test_an_entry_that_expires_is_no_drift(filtered: Site) -> None:
     soon = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 2))
     filtered.lists(deny=f"{DENIED}\n203.0.113.77 expires={soon}\n")

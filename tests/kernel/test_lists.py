@@ -301,7 +301,15 @@ def test_adversarial_sets_match_brute_force(
     assert not wrong, wrong[:3]
 
 
-@pytest.mark.parametrize(("width", "few"), [(13, 32), (16, 32), (16, 0), (17, 0), (18, 0)])
+@pytest.mark.parametrize(
+    ("width", "few"),
+    [
+        (13, 32),
+        (16, 32),
+        (16, 0),
+        *(pytest.param(width, 0, marks=pytest.mark.slow) for width in (17, 18)),
+    ],
+)
 def test_top_tables_as_long_lists_have_them_match_brute_force(
     prober: Prober, width: int, few: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

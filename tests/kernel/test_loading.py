@@ -172,6 +172,7 @@ def test_a_check_compiles_nothing(outdated: Site) -> None:
     assert not Path(outdated.paths.cache).exists()
 
 
+@pytest.mark.slow
 def test_a_program_of_another_version_is_refused(filtered: Site) -> None:
     before = filtered.snapshot()
     with pytest.raises(InvalidInput, match=r"another version \(its PW_FORMAT is not"):
@@ -245,6 +246,7 @@ def test_confirmed_state_wins_over_a_drift_in_the_kernel(filtered: Site) -> None
     assert store.read_current()[0] == number + 1
 
 
+@pytest.mark.slow
 def test_a_failure_to_confirm_undoes_what_is_live(
     filtered: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -339,6 +341,7 @@ def test_info_of_a_filter_at_work(filtered: Site) -> None:
     assert found["protected"][OWN] == "own address"
 
 
+@pytest.mark.slow
 def test_whoever_only_reads_is_not_in_the_way(filtered: Site) -> None:
     child = os.fork()
     if not child:

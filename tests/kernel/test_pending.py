@@ -253,6 +253,7 @@ def test_confirmed_state_is_not_applied_meanwhile(filtered: Site, confirming: Ti
     assert filtered.snapshot() == before
 
 
+@pytest.mark.slow
 def test_an_entry_that_expired_meanwhile(filtered: Site, confirming: Timers) -> None:
     ends = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 2))
     change = deny(confirming, f"{DENIED} expires={ends}\n{STRANGER}")
@@ -549,6 +550,7 @@ def test_death_amid_a_confirmation(filtered: Site, confirming: Timers) -> None:
     assert seen == {True, False}
 
 
+@pytest.mark.slow
 def test_interleaved_runs(filtered: Site, confirming: Timers) -> None:
     """Change, die at any moment, confirm or return, and again: the old lists or the new ones."""
     texts = (DENIED, f"{DENIED}\n{MANY}", f"{DENIED}\n{STRANGER}")

@@ -247,6 +247,7 @@ def test_broken_program_leaves_the_old_one(filtered: Site, fault: str) -> None:
         assert tap.leaked() == 0
 
 
+@pytest.mark.slow
 def test_broken_program_as_the_first_leaves_nothing(site: Site) -> None:
     before = site.snapshot()
     with pytest.raises(LoadFailed):

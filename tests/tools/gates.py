@@ -3,9 +3,9 @@
 
 """Run the gates on the copy of the collection: gates.py BUILD check|test [GATE ...].
 
-Gates that only read run side by side, and show their output only when they fail. Test suites follow
-one by one, with their output on the terminal: for `check` without what is slow and on all processors,
-for `test` whole, and undisturbed. The last line sums up, in pytest's form.
+Gates that only read show their output only when they fail. Test suites run one by one, with their
+output on the terminal: for `check` on all processors, without what is slow and beside the gates; for
+`test` whole, and undisturbed, after the gates. The last line sums up, in pytest's form.
 """
 
 from __future__ import annotations
@@ -217,21 +217,20 @@ def run_quietly(gate: Gate, build: Build) -> tuple[bool, float, str]:
     return ok, time.monotonic() - started, "".join(f"{line}\n" for line in lines)
 
 
-def run_side_by_side(gates: list[Gate], build: Build, result: Result) -> None:
-    """Run gates, as many at a time as there are processors."""
+Running = dict[Future[tuple[bool, float, str]], Gate]
+
+
+def report(running: Running, build: Build, result: Result) -> None:
+    """Tell how gates have ended that run side by side."""
     logs = build.cache("logs")
-    with ThreadPoolExecutor(WORKERS) as pool:
-        running: dict[Future[tuple[bool, float, str]], Gate] = {
-            pool.submit(run_quietly, gate, build): gate for gate in gates
-        }
-        for future in as_completed(running):
-            name = running[future].name
-            ok, seconds, output = future.result()
-            (logs / f"{name}.log").write_text(output)
-            result.add(name, ok)
-            say("ok" if ok else "FAILED", name, seconds)
-            if not ok:
-                print(output.rstrip(), flush=True)
+    for future in as_completed(running):
+        name = running[future].name
+        ok, seconds, output = future.result()
+        (logs / f"{name}.log").write_text(output)
+        result.add(name, ok)
+        say("ok" if ok else "FAILED", name, seconds)
+        if not ok:
+            print(output.rstrip(), flush=True)
 
 
 @contextmanager
@@ -349,8 +348,16 @@ def main() -> int:
 
     prepare(build)
     result = Result()
-    run_side_by_side([gate for gate in static if gate.name in chosen], build, result)
-    run_one_by_one([suite for suite in SUITES if suite.name in chosen], options, build, result)
+    suites = [suite for suite in SUITES if suite.name in chosen]
+    with ThreadPoolExecutor(WORKERS if stage == "test" else 1) as pool:
+        running: Running = {
+            pool.submit(run_quietly, gate, build): gate for gate in static if gate.name in chosen
+        }
+        if stage == "test":
+            report(running, build, result)
+        run_one_by_one(suites, options, build, result)
+        if stage == "check":
+            report(running, build, result)
     remaining = [step for step in slow if step.name in chosen]
     if not result.failed:
         run_one_by_one(remaining, options, build, result)

@@ -379,7 +379,9 @@ def test_a_million_random_ipv4_hosts_are_half_a_line_away_and_take_five_bytes_ea
     assert {lookup(tables, 4, value) for value in values[:3000]} == {DENY}
 
 
-@pytest.mark.parametrize("width", [13, 16, 17, 18])
+@pytest.mark.parametrize(
+    "width", [13, 16, *(pytest.param(width, marks=pytest.mark.slow) for width in (17, 18))]
+)
 def test_top_tables_as_long_lists_have_them(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """From 16 on their lines are halves: hosts of one kind, or what leads to another line."""
     monkeypatch.setattr(_tables4, "LEAST_TOP", width)
@@ -506,7 +508,7 @@ def test_prefixes_up_to_64_that_are_evenly_spread_need_no_records() -> None:
     check(6, [], nets[:300], random)
 
 
-@pytest.mark.parametrize("clustered", [False, True])
+@pytest.mark.parametrize("clustered", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_million_ipv6_hosts_are_one_bucket_away_and_take_29_bytes_each(clustered: bool) -> None:
     random = Random(17)
     items = Prefixes()
