@@ -6,7 +6,7 @@
 
 """The top table of long IPv4 lists (docs/tables.md): two halves a line, each with up to 15 hosts.
 
-All arrays are in the order of bytes of the hosts that packets come to, which is little-endian.
+All arrays are in this machine's order of bytes, which is that of the hosts that packets come to: little-endian.
 """
 
 from __future__ import annotations
@@ -48,13 +48,12 @@ def main_verdict(said: bytes) -> int:
 
 
 def build_halves(
-    said: bytes, keys: array[int], cuts: list[int], buckets: Sequence[int], bits: int
+    said: bytes, main: int, keys: array[int], cuts: list[int], buckets: Sequence[int], bits: int
 ) -> Lines:
     """Return a table of halves, of which so many bits are left, and lines behind it, for starts.
 
-    said: as above, with a main verdict; keys: as lines have them, with `HALF_BITS`.
+    said, main: as above; keys: as lines have them, but always with `HALF_BITS`.
     """
-    main = main_verdict(said)
     head = main.to_bytes(_SIZE, sys.byteorder)
     others = iter(places_of(1, said.translate(bytes(word != main for word in range(256)))))
     other = next(others, len(said))  # a half has no room for such ones
@@ -93,7 +92,7 @@ def build_halves(
     for half, begin, end in long:
         line = lines.reserve(1)
         lines.area[half * _HALF_WORDS : half * _HALF_WORDS + 2] = array("I", [line, LONG])
-        lines.lead(keys, line, begin, end, HALF_BITS)
+        lines.lead(keys, line, begin, end, bits)
     shared = {state: _leaf(lines, state) for state in sorted({span[2] for span in whole})}
     for begin, end, state in whole:
         for word, value in enumerate((shared[state], LONG)):

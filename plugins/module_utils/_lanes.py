@@ -16,7 +16,7 @@ from __future__ import annotations
 import sys
 from array import array
 
-_NOT_ZERO = bytes([0] + [1] * 255)
+_MARK = 0x80
 _LOW_HALF = 0 if sys.byteorder == "little" else 1
 
 
@@ -68,21 +68,23 @@ def widened(part: array[int]) -> array[int]:
 
 def zero_lanes(lanes: int, size: int, count: int) -> list[int]:
     """Return which of so many lanes, of so many bytes each, are zero."""
+    return places_of(0, _marked(lanes, size, count))
+
+
+def _marked(lanes: int, size: int, count: int) -> bytes:
+    """Return a byte for each of so many lanes, of so many bytes each: `_MARK`, or 0 if it is zero."""
     bits = 8 * size
     highest = repeated(1 << bits - 1, size, count)
     others = repeated((1 << bits - 1) - 1, size, count)
     # The highest bit becomes 1 if any of a lane's bits is: from the others by a carry.
     marked = ((lanes & others) + others | lanes) & highest
     place = size - 1 if sys.byteorder == "little" else 0
-    return places_of(0, marked.to_bytes(size * count, sys.byteorder)[place::size])
+    return marked.to_bytes(size * count, sys.byteorder)[place::size]
 
 
 def unlike_lanes(one: array[int], other: array[int]) -> list[int]:
     """Return where two arrays of that length and type differ."""
-    size = one.itemsize
-    differ = (as_number(one) ^ as_number(other)).to_bytes(size * len(one), sys.byteorder)
-    found = places_of(1, differ.translate(_NOT_ZERO))
-    return sorted({place // size for place in found})
+    return places_of(_MARK, _marked(as_number(one) ^ as_number(other), one.itemsize, len(one)))
 
 
 def places_of(value: int, data: bytes) -> list[int]:

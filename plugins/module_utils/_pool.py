@@ -7,7 +7,7 @@
 """More numbers than Python handles well as objects: kept packed, and sorted by the C library.
 
 A list's numbers as objects lie in memory in the order in which they were read. Once such are sorted,
-every pass over them waits for memory. So they become objects only when they are in order.
+every pass over them waits for memory. So they become objects when they are in order, or never.
 """
 
 from __future__ import annotations

@@ -7,9 +7,9 @@
 """Allow and deny prefixes → disjoint ranges with a verdict.
 
 Addresses are plain numbers here; a function that needs the size of the address space is given its
-highest address. Sets of addresses are spans: two parallel sorted lists. All set operations are
-single passes over sorted lists, without an object per entry: a million hosts take well under a
-second.
+highest address. Sets of addresses are spans: two parallel sorted sequences, lists or arrays. All set
+operations are single passes over them, without an object per entry: a million hosts take well under
+a second.
 """
 
 from __future__ import annotations

@@ -31,17 +31,17 @@ def build4(words: Sequence[int]) -> tuple[Area, int]:
     every = array("Q", words)
     count = len(every)
     said = low_bytes(every).translate(_SAID)
-    halved = bits <= HALF_BITS + 1 and main_verdict(said) != NONE
-    if halved and bits > HALF_BITS:
+    main = main_verdict(said) if bits <= HALF_BITS + 1 else NONE
+    if main and bits > HALF_BITS:
         bits = HALF_BITS
         cuts = cuts_at(words, 0, count, bits + 4)
-    shift = bits + 1 if halved else bits
+    shift = bits + 1 if main else bits
     filters = _filter(every, said, shift - BLOCK_BITS)
-    low = HALF_BITS if halved else bits
-    keys = low_halves(as_number(every) & repeated((1 << low + 4) - 1, 8, count), count)
+    key_bits = HALF_BITS if main else bits
+    keys = low_halves(as_number(every) & repeated((1 << key_bits + 4) - 1, 8, count), count)
     buckets = [words[cut] >> bits + 4 for cut in cuts[:-1]]
-    if halved:
-        lines = build_halves(said, keys, cuts, buckets, bits)
+    if main:
+        lines = build_halves(said, main, keys, cuts, buckets, bits)
         return Area.of(lines.area, filters), shift | HALVES
     lines = Lines()
     lines.table(keys, cuts, buckets, width, bits)

@@ -164,7 +164,7 @@ def _halves(words: memoryview, bits: int, part: Part) -> Iterator[list[int]]:
         line = halves.line_of(half)
         if line is not None:
             top = begin >> HALF_BITS << HALF_BITS
-            yield from _Bucket4(words, top, part).leaves(line, 0, HALF_BITS)
+            yield from _Bucket4(words, top, part).leaves(line, begin - top, bits)
             continue
         verdict, lows = halves.hosts_of(half)
         if lows:
@@ -187,7 +187,10 @@ def _numbers(begin: int, bits: int, width: int, part: Part) -> range:
 
 
 class _Bucket4:
-    """What lies below a line of the top table, in a part of the address space; top: its first address."""
+    """What lies below a line of the top table, or a half, in a part of the address space.
+
+    top: the address that is zero in the keys' `low`.
+    """
 
     def __init__(self, words: memoryview, top: int, part: Part) -> None:
         self._words = words

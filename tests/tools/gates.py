@@ -133,7 +133,7 @@ class Result:
 
 
 def static_gates(build: Build) -> list[Gate]:
-    """Return the gates that read the copy; those that take longest come first."""
+    """Return the gates that read the copy; the one that takes longest comes first."""
     tools = str(ROOT / "tests" / "tools")
     mypy = ("mypy", "--no-error-summary", "--cache-dir")
     artifact = build.cache("artifact")
@@ -217,14 +217,14 @@ def run_quietly(gate: Gate, build: Build) -> tuple[bool, float, str]:
     return ok, time.monotonic() - started, "".join(f"{line}\n" for line in lines)
 
 
-Running = dict[Future[tuple[bool, float, str]], Gate]
+Started = dict[Future[tuple[bool, float, str]], Gate]
 
 
-def report(running: Running, build: Build, result: Result) -> None:
-    """Tell how gates have ended that run side by side."""
+def tell(gates: Started, build: Build, result: Result) -> None:
+    """Wait for gates, and tell how each has ended."""
     logs = build.cache("logs")
-    for future in as_completed(running):
-        name = running[future].name
+    for future in as_completed(gates):
+        name = gates[future].name
         ok, seconds, output = future.result()
         (logs / f"{name}.log").write_text(output)
         result.add(name, ok)
@@ -321,7 +321,7 @@ def count(report: Path) -> Counter[str]:
 def run_one_by_one(
     steps: Sequence[Gate | Suite], options: Sequence[str], build: Build, result: Result
 ) -> None:
-    """Run steps that need the machine for themselves; options: of the suites."""
+    """Run steps that show their output; options: of the suites."""
     for step in steps:
         if isinstance(step, Suite):
             run_suite(step, options, build, result)
@@ -349,15 +349,20 @@ def main() -> int:
     prepare(build)
     result = Result()
     suites = [suite for suite in SUITES if suite.name in chosen]
-    with ThreadPoolExecutor(WORKERS if stage == "test" else 1) as pool:
-        running: Running = {
+    beside = stage == "check" and bool(suites)
+    with ThreadPoolExecutor(1 if beside else WORKERS) as pool:
+        gates: Started = {
             pool.submit(run_quietly, gate, build): gate for gate in static if gate.name in chosen
         }
-        if stage == "test":
-            report(running, build, result)
-        run_one_by_one(suites, options, build, result)
-        if stage == "check":
-            report(running, build, result)
+        try:
+            if not beside:
+                tell(gates, build, result)
+            run_one_by_one(suites, options, build, result)
+            if beside:
+                tell(gates, build, result)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     remaining = [step for step in slow if step.name in chosen]
     if not result.failed:
         run_one_by_one(remaining, options, build, result)

@@ -43,7 +43,7 @@ enum pw_feature {
 	PW_F_LISTS4 = 1 << 0,
 	PW_F_LISTS6 = 1 << 1,
 	PW_F_SCOPE_ALL = 1 << 2, /* some interface bans all packets, not only SYNs */
-	PW_F_ENFORCED = 1 << 3,  /* all interfaces enforce */
+	PW_F_ENFORCED = 1 << 3,  /* all policies enforce */
 };
 
 enum pw_action {
