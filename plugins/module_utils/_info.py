@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 import time
@@ -17,10 +18,11 @@ from . import _abi, _pending, _protect
 from ._bans import Bans
 from ._describe import count_entries, format_ranges
 from ._digest import sha256_for
+from ._libbpf import KernelError
 from ._lists import digest_of, pair_digest
 from ._loaded import Loaded
 from ._policy import resolve_policies
-from ._prog import attached
+from ._prog import Program, attached
 from ._tables import read_ranges
 
 if t.TYPE_CHECKING:
@@ -143,8 +145,20 @@ def _interfaces(loaded: Loaded, state: State) -> dict[str, t.Any]:
             "wanted": state.interfaces.get(name),
             "mode": there.mode if there else "none",
             "program_id": there.program_id if there else 0,
+            "verified_instructions": _verified(there.program_id) if there else 0,
         }
     return result
+
+
+def _verified(program_id: int) -> int:
+    """How many instructions the verifier has processed to load a program; 0 if there is none."""
+    try:
+        with Program.by_id(program_id) as program:
+            return program.info().verified
+    except KernelError as error:
+        if error.errno == errno.ENOENT:
+            return 0  # none, or whoever only reads has no lock: replaced since
+        raise
 
 
 def _lists(loaded: Loaded, state: State) -> dict[str, t.Any]:

@@ -68,7 +68,9 @@ class _ProgInfo(ctypes.Structure):
         ("nr_map_ids", ctypes.c_uint32),
         ("map_ids", ctypes.c_void_p),
         ("name", ctypes.c_char * 16),
-        ("rest", ctypes.c_uint8 * 160),
+        ("others", ctypes.c_uint8 * 136),
+        ("verified_insns", ctypes.c_uint32),
+        ("rest", ctypes.c_uint8 * 20),
     ]
 
 
@@ -140,13 +142,18 @@ class XdpContext(ctypes.Structure):
 
 
 class ProgramInfo(t.NamedTuple):
-    """What the kernel says of a program; ``loaded`` in ns since boot."""
+    """What the kernel says of a program; ``loaded`` in ns since boot, ``code`` in bytes.
+
+    verified: instructions that the verifier processed, of the million that it allows (BPF_COMPLEXITY_LIMIT_INSNS).
+    """
 
     id: int
     name: str
     tag: str
     loaded: int
     map_ids: tuple[int, ...]
+    code: int
+    verified: int
 
 
 class Attached(t.NamedTuple):
@@ -198,7 +205,15 @@ class Program(Descriptor):
         raw = _ProgInfo(nr_map_ids=len(ids), map_ids=ctypes.addressof(ids))
         info_by_fd(self.fd, raw, "program")
         used = tuple(ids[: raw.nr_map_ids])
-        return ProgramInfo(raw.id, raw.name.decode(), bytes(raw.tag).hex(), raw.load_time, used)
+        return ProgramInfo(
+            raw.id,
+            raw.name.decode(),
+            bytes(raw.tag).hex(),
+            raw.load_time,
+            used,
+            raw.jited_prog_len,
+            raw.verified_insns,
+        )
 
     def test_run(self, packet: bytes, ifindex: int = 0, repeat: int = 1) -> tuple[int, int]:
         """Run on a packet (at least 14 bytes): (XDP verdict, ns a run).

@@ -72,7 +72,10 @@ interfaces:
     program_id:
       description: The kernel's number of the program.
       type: int
-  sample: {"eth0": {"wanted": "auto", "mode": "native", "program_id": 42}}
+    verified_instructions:
+      description: How many instructions the kernel's verifier has processed to load it, of 1,000,000 that it allows.
+      type: int
+  sample: {"eth0": {"wanted": "auto", "mode": "native", "program_id": 42, "verified_instructions": 224250}}
 lists:
   description: What the program's tables were compiled from.
   returned: if O(gather_subset) has it

@@ -10,7 +10,6 @@ import argparse
 import os
 import platform
 import signal
-import struct
 import sys
 import time
 from collections.abc import Callable
@@ -24,11 +23,8 @@ from bench.plot import svg
 from bench.report import document, table
 from bench.rounds import Case, interleaved
 from bench.rows import ROWS
-from packetwatch_core._libbpf import info_by_fd
-from packetwatch_core._prog import _ProgInfo
 
 Raw = dict[str, list[float]]
-_VERIFIED = 136  # where bpf_prog_info has verified_insns, behind what _ProgInfo names
 GRACE = 150
 
 
@@ -87,9 +83,7 @@ def about(place: Place) -> dict[str, Any]:
     """What the figures belong to."""
     site = place.site()
     with site.wire.host.entered(), site.program() as program:
-        raw = _ProgInfo()
-        info_by_fd(program.fd, raw, "program")
-        verified = struct.unpack_from("=I", bytes(raw.rest), _VERIFIED)[0]
+        info = program.info()
     models = [
         line.partition(":")[2].strip()
         for line in Path("/proc/cpuinfo").read_text().splitlines()
@@ -102,8 +96,8 @@ def about(place: Place) -> dict[str, Any]:
         "processors": os.cpu_count(),
         "load_before": os.getloadavg()[0],
         "python": platform.python_version(),
-        "verifier_instructions": verified,
-        "program_bytes": raw.jited_prog_len,
+        "verifier_instructions": info.verified,
+        "program_bytes": info.code,
     }
 
 
