@@ -22,7 +22,7 @@ from ._libbpf import KernelError
 from ._lists import digest_of, pair_digest
 from ._loaded import Loaded
 from ._policy import resolve_policies
-from ._prog import Program, attached
+from ._prog import Attached, Program, attached
 from ._tables import read_ranges
 
 if t.TYPE_CHECKING:
@@ -140,12 +140,12 @@ def _interfaces(loaded: Loaded, state: State) -> dict[str, t.Any]:
     result = {}
     for name in sorted(set(state.interfaces) | set(loaded.links)):
         held = loaded.links.get(name)
-        there = attached(held.ifindex) if held and held.ifindex else None
+        there = attached(held.ifindex) if held and held.ifindex else Attached(0, "none")
         result[name] = {
             "wanted": state.interfaces.get(name),
-            "mode": there.mode if there else "none",
-            "program_id": there.program_id if there else 0,
-            "verified_instructions": _verified(there.program_id) if there else 0,
+            "mode": there.mode,
+            "program_id": there.program_id,
+            "verified_instructions": _verified(there.program_id),
         }
     return result
 

@@ -45,6 +45,8 @@ class Spans(NamedTuple):
 
     def wide(self) -> list[int]:
         """Return the places of spans with more than one address, which few have in most lists."""
+        if self.starts is self.ends:
+            return []
         if isinstance(self.starts, array) and isinstance(self.ends, array):
             return unlike_lanes(self.starts, self.ends)
         return list(compress(count(), map(ne, self.starts, self.ends)))
@@ -297,12 +299,11 @@ def start_words(ranges: Ranges, last: int) -> MutableSequence[int]:
         spread = verdict << 2 | verdict
         own = _words(spans.starts, verdict, last)
         parts.append(own)
-        if spans.starts is not spans.ends:
-            wide = spans.wide()
-            for index in wide:
-                own[index] |= spread
-            ends = [spans.ends[index] for index in wide]
-            parts.append([(end + 1) << 4 for end in ends if end != last])
+        wide = spans.wide()
+        for index in wide:
+            own[index] |= spread
+        ends = [spans.ends[index] for index in wide]
+        parts.append([(end + 1) << 4 for end in ends if end != last])
     parts = [part for part in parts if part]
     words: MutableSequence[int] = _merged(parts) if parts else []
     if ranges.allow.starts and ranges.deny.starts:
