@@ -17,21 +17,21 @@ from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible_collections.packetwatch.xdp.plugins.action.program import OWN
-from ansible_collections.packetwatch.xdp.plugins.module_utils._edits import list_text
-from ansible_collections.packetwatch.xdp.plugins.module_utils._errors import (
+from ansible_collections.packetwatch.xdp.plugins.module_utils._active.lists import pair_digest
+from ansible_collections.packetwatch.xdp.plugins.module_utils._base.errors import (
     InvalidInput,
     PacketwatchError,
 )
-from ansible_collections.packetwatch.xdp.plugins.module_utils._info import program_digest
-from ansible_collections.packetwatch.xdp.plugins.module_utils._lists import pair_digest
-from ansible_collections.packetwatch.xdp.plugins.module_utils._policy import (
+from ansible_collections.packetwatch.xdp.plugins.module_utils._declared.edits import list_text
+from ansible_collections.packetwatch.xdp.plugins.module_utils._declared.policy import (
     DEFAULT,
     keys_from_options,
     merge_policy,
     parse_policy,
 )
-from ansible_collections.packetwatch.xdp.plugins.module_utils._source import flatten
-from ansible_collections.packetwatch.xdp.plugins.module_utils._store import State
+from ansible_collections.packetwatch.xdp.plugins.module_utils._declared.store import State
+from ansible_collections.packetwatch.xdp.plugins.module_utils._health.info import program_digest
+from ansible_collections.packetwatch.xdp.plugins.module_utils._kernel.source import flatten
 from ansible_collections.packetwatch.xdp.plugins.plugin_utils import _report
 from ansible_collections.packetwatch.xdp.plugins.plugin_utils._archive import collect
 from ansible_collections.packetwatch.xdp.plugins.plugin_utils._notes import Notes

@@ -15,7 +15,7 @@ import typing as t
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
-from ansible_collections.packetwatch.xdp.plugins.module_utils._errors import some_of
+from ansible_collections.packetwatch.xdp.plugins.module_utils._base.errors import some_of
 from ansible_collections.packetwatch.xdp.plugins.plugin_utils._notes import Notes
 
 _SHOWN = 10

@@ -9,7 +9,11 @@ from __future__ import annotations
 import os
 import typing as t
 
-from ansible_collections.packetwatch.xdp.plugins.module_utils._source import BODY, PREFACE, flatten
+from ansible_collections.packetwatch.xdp.plugins.module_utils._kernel.source import (
+    BODY,
+    PREFACE,
+    flatten,
+)
 from ansible_collections.packetwatch.xdp.plugins.plugin_utils._confirm import ChangeAction
 from ansible_collections.packetwatch.xdp.plugins.plugin_utils._transfer import Brought
 

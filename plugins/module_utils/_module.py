@@ -10,18 +10,18 @@ from __future__ import annotations
 
 import typing as t
 
-from . import _pending
-from ._errors import PacketwatchError
-from ._host import Host
-from ._pending import Terms
+from ._base.errors import PacketwatchError
+from ._change import pending as pending_module
+from ._change.pending import Terms
+from ._host.host import Host
 
 if t.TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
 
-    from ._edits import Edit
-    from ._pending import Change
-    from ._results import Plan
-    from ._types import Run
+    from ._base.types import Run
+    from ._change.pending import Change
+    from ._change.results import Plan
+    from ._declared.edits import Edit
 
 Result = dict[str, t.Any]
 
@@ -65,7 +65,9 @@ def make_change(
 def read_terms(module: AnsibleModule) -> Terms:
     """What the options of `CONFIRMATION` say."""
     params = module.params
-    return Terms(params["confirm_timeout"], params["confirm_token"], _pending.caller(module._name))
+    return Terms(
+        params["confirm_timeout"], params["confirm_token"], pending_module.caller(module._name)
+    )
 
 
 def confirmation(module: AnsibleModule, host: Host, pending: Change | None) -> Result:
@@ -81,7 +83,7 @@ def confirmation(module: AnsibleModule, host: Host, pending: Change | None) -> R
     return {
         "confirmed": False,
         "token": pending.token,
-        "returns_at": _pending.moment(pending.ends),
+        "returns_at": pending_module.moment(pending.ends),
     }
 
 

@@ -98,29 +98,31 @@ lacks:
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.packetwatch.xdp.plugins.module_utils._describe import count_entries
-from ansible_collections.packetwatch.xdp.plugins.module_utils._digest import digest_text
-from ansible_collections.packetwatch.xdp.plugins.module_utils._edits import read_list
-from ansible_collections.packetwatch.xdp.plugins.module_utils._errors import InvalidInput
-from ansible_collections.packetwatch.xdp.plugins.module_utils._feed_edits import (
+from ansible_collections.packetwatch.xdp.plugins.module_utils._base.digest import digest_text
+from ansible_collections.packetwatch.xdp.plugins.module_utils._base.errors import InvalidInput
+from ansible_collections.packetwatch.xdp.plugins.module_utils._declared.describe import (
+    count_entries,
+)
+from ansible_collections.packetwatch.xdp.plugins.module_utils._declared.edits import read_list
+from ansible_collections.packetwatch.xdp.plugins.module_utils._declared.store import FEED
+from ansible_collections.packetwatch.xdp.plugins.module_utils._feeds.edit import (
     BROKEN,
     CURRENT,
     FeedEdit,
     Wish,
 )
+from ansible_collections.packetwatch.xdp.plugins.module_utils._feeds.spare import LeftOut
 from ansible_collections.packetwatch.xdp.plugins.module_utils._module import (
     CONFIRMATION,
     make_change,
     run_module,
 )
-from ansible_collections.packetwatch.xdp.plugins.module_utils._spare import LeftOut
-from ansible_collections.packetwatch.xdp.plugins.module_utils._store import FEED
 
 if t.TYPE_CHECKING:
-    from ansible_collections.packetwatch.xdp.plugins.module_utils._host import Host
+    from ansible_collections.packetwatch.xdp.plugins.module_utils._change.results import Plan
+    from ansible_collections.packetwatch.xdp.plugins.module_utils._declared.store import State
+    from ansible_collections.packetwatch.xdp.plugins.module_utils._host.host import Host
     from ansible_collections.packetwatch.xdp.plugins.module_utils._module import Result
-    from ansible_collections.packetwatch.xdp.plugins.module_utils._results import Plan
-    from ansible_collections.packetwatch.xdp.plugins.module_utils._store import State
 
 
 def apply(module: AnsibleModule, host: Host) -> Result:

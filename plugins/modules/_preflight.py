@@ -133,22 +133,22 @@ import re
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.packetwatch.xdp.plugins.module_utils._address import (
+from ansible_collections.packetwatch.xdp.plugins.module_utils._base.address import (
     parse_address,
     parse_prefix,
 )
-from ansible_collections.packetwatch.xdp.plugins.module_utils._errors import PacketwatchError
-from ansible_collections.packetwatch.xdp.plugins.module_utils._policy import (
+from ansible_collections.packetwatch.xdp.plugins.module_utils._base.errors import PacketwatchError
+from ansible_collections.packetwatch.xdp.plugins.module_utils._declared.policy import (
     keys_from_options,
     merge_policy,
     parse_policy,
 )
-from ansible_collections.packetwatch.xdp.plugins.module_utils._spare import has_feeds
-from ansible_collections.packetwatch.xdp.plugins.module_utils._store import (
+from ansible_collections.packetwatch.xdp.plugins.module_utils._declared.store import (
     MODES,
     Store,
     check_interface,
 )
+from ansible_collections.packetwatch.xdp.plugins.module_utils._feeds.spare import has_feeds
 
 DEBIAN = ("12", "13")
 KERNEL = (6, 1)

@@ -90,8 +90,8 @@ import tempfile
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.packetwatch.xdp.plugins.module_utils._errors import PacketwatchError
-from ansible_collections.packetwatch.xdp.plugins.module_utils._store import Store
+from ansible_collections.packetwatch.xdp.plugins.module_utils._base.errors import PacketwatchError
+from ansible_collections.packetwatch.xdp.plugins.module_utils._declared.store import Store
 
 LIBRARY = "/usr/lib/packetwatch"
 UNITS = "/etc/systemd/system"

@@ -183,13 +183,13 @@ confirmed:
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.packetwatch.xdp.plugins.module_utils._edits import (
+from ansible_collections.packetwatch.xdp.plugins.module_utils._base.errors import InvalidInput
+from ansible_collections.packetwatch.xdp.plugins.module_utils._declared.edits import (
     list_text,
     read_list,
     remove_lists,
     set_lists,
 )
-from ansible_collections.packetwatch.xdp.plugins.module_utils._errors import InvalidInput
 from ansible_collections.packetwatch.xdp.plugins.module_utils._module import (
     CONFIRMATION,
     change,
@@ -197,7 +197,7 @@ from ansible_collections.packetwatch.xdp.plugins.module_utils._module import (
 )
 
 if t.TYPE_CHECKING:
-    from ansible_collections.packetwatch.xdp.plugins.module_utils._host import Host
+    from ansible_collections.packetwatch.xdp.plugins.module_utils._host.host import Host
     from ansible_collections.packetwatch.xdp.plugins.module_utils._module import Result
 
 KINDS: tuple[t.Literal["allow", "deny"], ...] = ("allow", "deny")

@@ -69,7 +69,7 @@ owner:
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.packetwatch.xdp.plugins.module_utils._errors import (
+from ansible_collections.packetwatch.xdp.plugins.module_utils._base.errors import (
     InvalidInput,
     Pending,
     Returned,
@@ -77,7 +77,7 @@ from ansible_collections.packetwatch.xdp.plugins.module_utils._errors import (
 from ansible_collections.packetwatch.xdp.plugins.module_utils._module import run_module
 
 if t.TYPE_CHECKING:
-    from ansible_collections.packetwatch.xdp.plugins.module_utils._host import Host
+    from ansible_collections.packetwatch.xdp.plugins.module_utils._host.host import Host
     from ansible_collections.packetwatch.xdp.plugins.module_utils._module import Result
 
 

@@ -190,17 +190,20 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.urls import open_url
-from ansible_collections.packetwatch.xdp.plugins.module_utils._errors import (
+from ansible_collections.packetwatch.xdp.plugins.module_utils._base.errors import (
     InvalidInput,
     PacketwatchError,
 )
-from ansible_collections.packetwatch.xdp.plugins.module_utils._feed import (
+from ansible_collections.packetwatch.xdp.plugins.module_utils._base.files import replace_file
+from ansible_collections.packetwatch.xdp.plugins.module_utils._declared.store import (
+    FEED,
+    check_name,
+)
+from ansible_collections.packetwatch.xdp.plugins.module_utils._feeds.parse import (
     FORMATS,
     Format,
     read_feed,
 )
-from ansible_collections.packetwatch.xdp.plugins.module_utils._files import replace_file
-from ansible_collections.packetwatch.xdp.plugins.module_utils._store import FEED, check_name
 
 CHECKSUM = re.compile(r"sha256:([0-9a-f]{64})", re.IGNORECASE)
 PIECE = 1 << 16

@@ -218,7 +218,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.packetwatch.xdp.plugins.module_utils._module import run_module
 
 if t.TYPE_CHECKING:
-    from ansible_collections.packetwatch.xdp.plugins.module_utils._host import Host
+    from ansible_collections.packetwatch.xdp.plugins.module_utils._host.host import Host
     from ansible_collections.packetwatch.xdp.plugins.module_utils._module import Result
 
 ALL = "all"

@@ -63,7 +63,7 @@ confirmed:
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.packetwatch.xdp.plugins.module_utils import _info
+from ansible_collections.packetwatch.xdp.plugins.module_utils._health import info
 from ansible_collections.packetwatch.xdp.plugins.module_utils._module import (
     CONFIRMATION,
     confirmation,
@@ -72,7 +72,7 @@ from ansible_collections.packetwatch.xdp.plugins.module_utils._module import (
 )
 
 if t.TYPE_CHECKING:
-    from ansible_collections.packetwatch.xdp.plugins.module_utils._host import Host
+    from ansible_collections.packetwatch.xdp.plugins.module_utils._host.host import Host
     from ansible_collections.packetwatch.xdp.plugins.module_utils._module import Result
 
 
@@ -90,7 +90,7 @@ def switch(module: AnsibleModule, host: Host) -> Result:
         before, after = after, before
     return {
         "changed": done.changed,
-        "panic": _info.panic(done.panic),
+        "panic": info.panic(done.panic),
         "diff": {"before": before if done.changed else after, "after": after},
         **confirmed,
     }

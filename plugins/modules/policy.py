@@ -161,16 +161,18 @@ confirmed:
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.packetwatch.xdp.plugins.module_utils._edits import set_policy
+from ansible_collections.packetwatch.xdp.plugins.module_utils._declared.edits import set_policy
+from ansible_collections.packetwatch.xdp.plugins.module_utils._declared.policy import (
+    keys_from_options,
+)
 from ansible_collections.packetwatch.xdp.plugins.module_utils._module import (
     CONFIRMATION,
     change,
     run_module,
 )
-from ansible_collections.packetwatch.xdp.plugins.module_utils._policy import keys_from_options
 
 if t.TYPE_CHECKING:
-    from ansible_collections.packetwatch.xdp.plugins.module_utils._host import Host
+    from ansible_collections.packetwatch.xdp.plugins.module_utils._host.host import Host
     from ansible_collections.packetwatch.xdp.plugins.module_utils._module import Result
 
 

@@ -125,7 +125,7 @@ confirmed:
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.packetwatch.xdp.plugins.module_utils._errors import InvalidInput
+from ansible_collections.packetwatch.xdp.plugins.module_utils._base.errors import InvalidInput
 from ansible_collections.packetwatch.xdp.plugins.module_utils._module import (
     CONFIRMATION,
     confirmation,
@@ -134,7 +134,7 @@ from ansible_collections.packetwatch.xdp.plugins.module_utils._module import (
 )
 
 if t.TYPE_CHECKING:
-    from ansible_collections.packetwatch.xdp.plugins.module_utils._host import Host
+    from ansible_collections.packetwatch.xdp.plugins.module_utils._host.host import Host
     from ansible_collections.packetwatch.xdp.plugins.module_utils._module import Result
 
 

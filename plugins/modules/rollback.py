@@ -73,7 +73,9 @@ confirmed:
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.packetwatch.xdp.plugins.module_utils._edits import return_to_former
+from ansible_collections.packetwatch.xdp.plugins.module_utils._declared.edits import (
+    return_to_former,
+)
 from ansible_collections.packetwatch.xdp.plugins.module_utils._module import (
     CONFIRMATION,
     change,
@@ -81,7 +83,7 @@ from ansible_collections.packetwatch.xdp.plugins.module_utils._module import (
 )
 
 if t.TYPE_CHECKING:
-    from ansible_collections.packetwatch.xdp.plugins.module_utils._host import Host
+    from ansible_collections.packetwatch.xdp.plugins.module_utils._host.host import Host
     from ansible_collections.packetwatch.xdp.plugins.module_utils._module import Result
 
 

@@ -21,8 +21,8 @@ import typing as t
 # Folder in the archive, folder in the collection, patterns of names. Whatever else lies about there
 # (caches, editors' copies, links out of the tree) stays behind.
 _SOURCES = (
-    ("packetwatch_core", "plugins/module_utils", ("_*.py",)),
-    ("packetwatch_agent", "roles/packetwatch/files/agent/packetwatch_agent", ("**/*.py",)),
+    ("packetwatch_core", "plugins/module_utils", ("_*.py", "_*/[a-z_]*.py")),
+    ("packetwatch_agent", "roles/packetwatch/files/agent/packetwatch_agent", ("**/[a-z_]*.py",)),
     ("bpf", "roles/packetwatch/files/bpf", ("*.c", "*.h")),
     ("sysusers", "roles/packetwatch/files/sysusers", ("*.conf",)),
     ("units", "roles/packetwatch/files/units", ("*.service", "*.path", "*.timer", "*.socket")),

@@ -14,7 +14,7 @@ import typing as t
 from ansible.errors import AnsibleActionFail
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
-from ansible_collections.packetwatch.xdp.plugins.module_utils._errors import PacketwatchError
+from ansible_collections.packetwatch.xdp.plugins.module_utils._base.errors import PacketwatchError
 
 Arguments = dict[str, t.Any]
 Result = dict[str, t.Any]

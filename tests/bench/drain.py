@@ -153,8 +153,8 @@ def agent(written: bool) -> Ring:
     from packetwatch_agent.output import Output
     from packetwatch_agent.quota import Quota
     from packetwatch_agent.stream import Stream
-    from packetwatch_core._libbpf import RINGBUF, Map
-    from packetwatch_core._ring import RingBuffer
+    from packetwatch_core._kernel.libbpf import RINGBUF, Map
+    from packetwatch_core._kernel.ring import RingBuffer
 
     ring_map = Map.create(RINGBUF, "events", 0, 0, RING)
     lines = Lines(HOST, {1: "eth0"}.__getitem__)
@@ -181,7 +181,7 @@ def agent(written: bool) -> Ring:
 
 def libbpf_callback(written: bool) -> Ring:
     """ring_buffer__consume with a callback in Python."""
-    from packetwatch_core._libbpf import RINGBUF, Map, library
+    from packetwatch_core._kernel.libbpf import RINGBUF, Map, library
 
     sink = Sink()
     write = Writer(sink).write
@@ -224,7 +224,7 @@ def bcc_callback(written: bool) -> Ring:
     """open_ring_buffer of bcc with a callback in Python."""
     from bcc import BPF
 
-    from packetwatch_core._libbpf import Map
+    from packetwatch_core._kernel.libbpf import Map
 
     sink = Sink()
     write = Writer(sink).write

@@ -14,12 +14,12 @@ from bench.place import processors
 from bench.rivals import Detector
 from bench.rounds import Case
 from bench.runs import Run
-from packetwatch_core import _abi
-from packetwatch_core._generation import build
-from packetwatch_core._libbpf import Map
-from packetwatch_core._loaded import Loaded
-from packetwatch_core._policy import resolve_policies
-from packetwatch_core._ring import RingBuffer
+from packetwatch_core._active.generation import build
+from packetwatch_core._active.loaded import Loaded
+from packetwatch_core._declared.policy import resolve_policies
+from packetwatch_core._kernel import abi
+from packetwatch_core._kernel.libbpf import Map
+from packetwatch_core._kernel.ring import RingBuffer
 
 TOTAL, AT_ONCE = 100_000, 5_000
 BANS = 10_000
@@ -58,9 +58,9 @@ def unlimited(site: Site) -> None:
         with loaded.generation() as current:
             areas, code = current.areas(), current.header["bytecode"]
         image = build(areas, policies, loaded.ifindexes, code)
-        fields = _abi.HEADER.unpack(image.first)
+        fields = abi.HEADER.unpack(image.first)
         fields |= {"event_interval_ns": 0, "source_interval_ns": 0}
-        head = _abi.HEADER.pack(**fields)
+        head = abi.HEADER.pack(**fields)
         image = image._replace(first=head + image.first[len(head) :])
         loaded.replace(image, _never)  # type: ignore[arg-type]
 

@@ -24,12 +24,12 @@ from bench.addresses import IPV6
 from bench.place import Place
 from bench.rivals import command, ipset_text, nft_text
 from bench.rounds import Case
-from packetwatch_core._bulk import read_prefixes
-from packetwatch_core._compile import PYTHON
-from packetwatch_core._generation import Areas, build, capacity_for, go_live, make_slot
-from packetwatch_core._libbpf import Map
-from packetwatch_core._policy import resolve_policies
-from packetwatch_core._tables import compile_tables
+from packetwatch_core._active.generation import Areas, build, capacity_for, go_live, make_slot
+from packetwatch_core._declared.bulk import read_prefixes
+from packetwatch_core._declared.policy import resolve_policies
+from packetwatch_core._kernel.bytecode import PYTHON
+from packetwatch_core._kernel.libbpf import Map
+from packetwatch_core._tables.tables import compile_tables
 
 MILLION = 1_000_000
 MIB = 1 << 20

@@ -22,11 +22,11 @@ from bench.place import Place
 from bench.rivals import XdpFilter
 from bench.rounds import Case
 from bench.runs import Run, Varied
-from packetwatch_core import _abi
-from packetwatch_core._bans import Bans
-from packetwatch_core._info import BAN_MAPS
-from packetwatch_core._loaded import Loaded
-from packetwatch_core._prog import Program
+from packetwatch_core._active.loaded import Loaded
+from packetwatch_core._bans.bans import Bans
+from packetwatch_core._health.info import BAN_MAPS
+from packetwatch_core._kernel import abi
+from packetwatch_core._kernel.programs import Program
 
 MILLION = 1_000_000
 PREFIXES, ALLOWED, BANS = 10_000, 1_000, 10_000
@@ -199,4 +199,4 @@ def area_pages(site: Site) -> int:
     """The compiled IPv4 lists, in pages of the array that `Lookups.array` makes."""
     with site.wire.host.entered(), Loaded(site.host.pins) as loaded, loaded.generation() as current:
         pages = current.header["v6_page"] - current.header["v4_page"]
-        return int(pages * _abi.PAGE // ARRAY_PAGE)
+        return int(pages * abi.PAGE // ARRAY_PAGE)

@@ -13,8 +13,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from packetwatch_core._libbpf import Map, call, library
-from packetwatch_core._prog import Program
+from packetwatch_core._kernel.libbpf import Map, call, library
+from packetwatch_core._kernel.programs import Program
 
 SOURCE = Path(__file__).with_name("programs.bpf.c")
 _HAS_FRAGS = 1 << 5

@@ -16,8 +16,8 @@ from pathlib import Path
 from kernel.hosting import Site, Wire, run
 
 from bench import objects
-from packetwatch_core._compile import Compiler
-from packetwatch_core._source import flatten
+from packetwatch_core._kernel.bytecode import Compiler
+from packetwatch_core._kernel.source import flatten
 
 
 class Place:

@@ -13,9 +13,9 @@ from pathlib import Path
 from kernel.hosting import Wire
 
 from bench import addresses
-from packetwatch_core._compile import PYTHON
-from packetwatch_core._libbpf import Map, possible_cpus
-from packetwatch_core._prog import Program, attached
+from packetwatch_core._kernel.bytecode import PYTHON
+from packetwatch_core._kernel.libbpf import Map, possible_cpus
+from packetwatch_core._kernel.programs import Program, attached
 
 
 def command(*argv: str, stdin: str | None = None) -> str:

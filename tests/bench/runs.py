@@ -15,8 +15,8 @@ from kernel.hosting import Namespace
 
 from bench import addresses
 from bench.objects import Object, Settings
-from packetwatch_core._libbpf import library
-from packetwatch_core._prog import Program, XdpContext, _TestRunOpts
+from packetwatch_core._kernel.libbpf import library
+from packetwatch_core._kernel.programs import Program, XdpContext, _TestRunOpts
 
 WARM_UP = 20_000
 

@@ -28,9 +28,9 @@ from bench.objects import Object, Settings
 from bench.place import Place, processors
 from bench.rivals import Detector, Recipe, XdpFilter, ipset_denies, nft_denies
 from bench.rounds import Case
-from packetwatch_core._libbpf import call
-from packetwatch_core._prog import XDP_NATIVE, Link, XdpContext, _TestRunOpts
-from packetwatch_core._ring import RingBuffer
+from packetwatch_core._kernel.libbpf import call
+from packetwatch_core._kernel.programs import XDP_NATIVE, Link, XdpContext, _TestRunOpts
+from packetwatch_core._kernel.ring import RingBuffer
 
 _LIVE_FRAMES = 1 << 1
 _BATCH = 64

@@ -23,7 +23,7 @@ from typing import Any
 import ansible
 import pytest
 
-from packetwatch_core._source import flatten
+from packetwatch_core._kernel.source import flatten
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ROOT / "roles" / "packetwatch" / "files" / "bpf"

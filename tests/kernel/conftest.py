@@ -22,7 +22,7 @@ import pytest
 from kernel.datapath import GRACE, PORTS, Datapath, join, reaches, wait_for
 from kernel.hosting import BPFFS, PREFIX, SOURCE, Namespace, ip, sweep
 
-from packetwatch_core._pins import Paths, Pins
+from packetwatch_core._kernel.pins import Paths, Pins
 
 NUMBER = 1_000_000  # of our folder of pins: sites count theirs from 0
 

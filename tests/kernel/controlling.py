@@ -25,9 +25,9 @@ from typing import Any, NamedTuple
 
 from kernel.hosting import ROOT, Site, Wire, run
 
-from packetwatch_core._bans import Bans
-from packetwatch_core._host import Host
-from packetwatch_core._info import BAN_MAPS
+from packetwatch_core._bans.bans import Bans
+from packetwatch_core._health.info import BAN_MAPS
+from packetwatch_core._host.host import Host
 
 READERS, ADMINS = 62010, 62011
 PROTECTED = "198.51.100.99"
@@ -36,7 +36,7 @@ PYTHON = "/usr/bin/python3" if Path("/usr/bin/python3").exists() else "python3"
 _CLI = """
 import json, sys
 from packetwatch_agent.control import cli
-from packetwatch_core._pins import Paths
+from packetwatch_core._kernel.pins import Paths
 given = json.loads(sys.argv[1])
 places = cli.Places(Paths(**given["paths"]), given["control"], given["edit"])
 def tell(line):
@@ -49,8 +49,8 @@ import json, os, socket, sys
 from packetwatch_agent.control import edit
 from packetwatch_agent.control.rights import Rights
 from packetwatch_agent.run import run
-from packetwatch_core._host import Host
-from packetwatch_core._pins import Paths
+from packetwatch_core._host.host import Host
+from packetwatch_core._kernel.pins import Paths
 given = json.loads(sys.argv[1])
 with socket.socket(fileno=os.dup(0)) as connection:
     host = Host(run, Paths(**given["paths"]))

@@ -20,17 +20,18 @@ from typing import Any, NoReturn
 
 from kernel.hosting import Namespace, ip, run
 
-from packetwatch_core import _abi, _edits
-from packetwatch_core._bans import Ban, Bans
-from packetwatch_core._firsts import Firsts
-from packetwatch_core._host import Host
-from packetwatch_core._libbpf import Map, library
-from packetwatch_core._loaded import Loaded
-from packetwatch_core._pins import Paths, Pins, specs
-from packetwatch_core._policy import DEFAULT, keys_from_options
-from packetwatch_core._prog import Program, XdpContext, _TestRunOpts
-from packetwatch_core._ring import RingBuffer
-from packetwatch_core._store import State
+from packetwatch_core._active.loaded import Loaded
+from packetwatch_core._bans.bans import Ban, Bans
+from packetwatch_core._declared import edits
+from packetwatch_core._declared.policy import DEFAULT, keys_from_options
+from packetwatch_core._declared.store import State
+from packetwatch_core._host.host import Host
+from packetwatch_core._kernel import abi
+from packetwatch_core._kernel.first_ports import Firsts
+from packetwatch_core._kernel.libbpf import Map, library
+from packetwatch_core._kernel.pins import Paths, Pins, specs
+from packetwatch_core._kernel.programs import Program, XdpContext, _TestRunOpts
+from packetwatch_core._kernel.ring import RingBuffer
 
 POLICY = {"scan_counts": "any", "scan_ports": 3}
 PASS, DROP = 2, 1
@@ -78,7 +79,7 @@ class Datapath:
         self.bans = Bans(self.maps)
         self._ring = RingBuffer(self.maps["events"])
         self._firsts = Firsts(self.maps["firsts"], self.maps["shared"])
-        self._sets = mmap.mmap(self.maps["firsts"].fd, _abi.FIRST_SETS * _abi.FIRSTS.size)
+        self._sets = mmap.mmap(self.maps["firsts"].fd, abi.FIRST_SETS * abi.FIRSTS.size)
         self._program: Program | None = None
         self._runner: Runner | None = None
 
@@ -99,7 +100,7 @@ class Datapath:
             for key, dummy in self.maps[name].items():
                 self.maps[name].delete(key)
         self.forget_hits()
-        self.maps["shared"].update(_ZERO, bytes(_abi.SHARED.size))
+        self.maps["shared"].update(_ZERO, bytes(abi.SHARED.size))
         policy = {DEFAULT: keys_from_options(POLICY)}
         self.host.apply(lambda state: State(policy=policy, interfaces=state.interfaces))
         self._forget()
@@ -108,13 +109,13 @@ class Datapath:
     def policy(self, **options: Any) -> None:
         """Make `POLICY` with these options the default policy."""
         keys = keys_from_options(POLICY | options)
-        self.host.apply(_edits.set_policy(None, keys, replace=True))
+        self.host.apply(edits.set_policy(None, keys, replace=True))
         self._forget()
 
     def lists(self, allow: Sequence[str] = (), deny: Sequence[str] = ()) -> None:
         """Declare exactly these entries."""
         texts = {"allow": "\n".join(allow), "deny": "\n".join(deny)}
-        self.host.apply(_edits.set_lists("test", texts, allow_empty=True), force=True)
+        self.host.apply(edits.set_lists("test", texts, allow_empty=True), force=True)
         self._forget()
 
     def protect(self, *prefixes: str, auto: bool = False) -> None:
@@ -169,7 +170,7 @@ class Datapath:
         """All counters, summed over the processors."""
         raw = self.maps["counters"].lookup(_ZERO) or b""
         rows = [
-            _abi.COUNTERS.unpack(raw, offset) for offset in range(0, len(raw), _abi.COUNTERS.size)
+            abi.COUNTERS.unpack(raw, offset) for offset in range(0, len(raw), abi.COUNTERS.size)
         ]
         return {
             name: tuple(map(sum, zip(*(row[name] for row in rows), strict=True)))
@@ -183,8 +184,8 @@ class Datapath:
         packets = self.counters()["packets"]
         names = (
             f"{verdict} {reason} {family}"
-            for verdict, reason in _abi.REASONS
-            for family in _abi.FAMILIES
+            for verdict, reason in abi.REASONS
+            for family in abi.FAMILIES
         )
         return dict(zip(names, packets, strict=True))
 
@@ -203,14 +204,14 @@ class Datapath:
         while records := self._ring.read(4096):
             self._ring.release()
             for record in records:
-                fields = _abi.EVENT.unpack(record.ljust(_abi.EVENT.size, b"\0"))
+                fields = abi.EVENT.unpack(record.ljust(abi.EVENT.size, b"\0"))
                 found.append(fields | {"size": len(record)})
         return found
 
     def hits(self) -> int:
         """How many ports are remembered, of all sources together."""
         tracks = self.maps["tracks"].items()
-        slots = sum(slot != 0 for _k, value in tracks for slot in _abi.TRACK.unpack(value)["slot"])
+        slots = sum(slot != 0 for _k, value in tracks for slot in abi.TRACK.unpack(value)["slot"])
         # What a track began with is in both.
         twice = sum(len(self._firsts.hits(key)) for key, _value in tracks)
         with memoryview(self._sets) as raw, raw.cast("Q") as words:
@@ -230,9 +231,9 @@ class Datapath:
                 if words[index]:
                     words[index] = max(words[index] - back, words[index] & 0xFFFF)
         for key, value in self.maps["tracks"].items():
-            slots = _abi.TRACK.unpack(value)["slot"]
+            slots = abi.TRACK.unpack(value)["slot"]
             older = [max(slot - back, slot & 0xFFFF) for slot in slots]
-            self.maps["tracks"].update(key, _abi.TRACK.pack(slot=older))
+            self.maps["tracks"].update(key, abi.TRACK.pack(slot=older))
 
 
 def join(device: str, *addresses: str) -> None:

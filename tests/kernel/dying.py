@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from packetwatch_core import _libbpf, _prog
+from packetwatch_core._kernel import libbpf, programs
 
 _NEVER = 1 << 30
 _FILE_CALLS = ("rename", "unlink", "symlink", "mkdir", "rmdir", "chmod", "fsync")
@@ -43,7 +43,7 @@ class _Library:
 
     def __init__(self, steps: _Steps) -> None:
         self._steps = steps
-        self._library = _libbpf.library()
+        self._library = libbpf.library()
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         return self._steps.watched(getattr(self._library, name))
@@ -91,7 +91,7 @@ def _was_killed(child: int) -> bool:
 def _arm(fatal: int) -> _Steps:
     steps = _Steps(fatal)
     library = _Library(steps)
-    for module in (_libbpf, _prog):
+    for module in (libbpf, programs):
         vars(module)["library"] = lambda: library
     for name in _FILE_CALLS:
         setattr(os, name, steps.watched(getattr(os, name)))

@@ -11,9 +11,9 @@ import struct
 import time
 from collections.abc import Sequence
 
-from packetwatch_core import _abi
-from packetwatch_core._libbpf import Descriptor, Map, call
-from packetwatch_core._ring import RingBuffer
+from packetwatch_core._kernel import abi
+from packetwatch_core._kernel.libbpf import Descriptor, Map, call
+from packetwatch_core._kernel.ring import RingBuffer
 
 _XDP = 6
 _LOAD_BYTES = 189
@@ -121,14 +121,14 @@ class Feeder:
 
 def connection(sequence: int, source: bytes = bytes.fromhex("cb007107")) -> bytes:
     """A connection's record, IPv4."""
-    return _abi.EVENT.pack(
+    return abi.EVENT.pack(
         time=time.monotonic_ns(),
         sequence=sequence,
         ifindex=1,
-        type=_abi.EVENT_CONNECTION,
+        type=abi.EVENT_CONNECTION,
         family=4,
         saddr=bytes(10) + b"\xff\xff" + source,
         daddr=bytes(10) + b"\xff\xff" + bytes((192, 0, 2, 1)),
         sport=40000,
         dport=443,
-    )[: _abi.EVENT_SHORT]
+    )[: abi.EVENT_SHORT]

@@ -23,8 +23,8 @@ from collections.abc import Callable, Iterator
 
 from kernel.hosting import Site, packet, wait
 
-from packetwatch_core._libbpf import call
-from packetwatch_core._prog import Program, XdpContext, _TestRunOpts, attached
+from packetwatch_core._kernel.libbpf import call
+from packetwatch_core._kernel.programs import Program, XdpContext, _TestRunOpts, attached
 
 _LIVE_FRAMES = 1 << 1
 _BATCH = 64

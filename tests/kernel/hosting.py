@@ -23,14 +23,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from packetwatch_core._compile import PYTHON, Compiler
-from packetwatch_core._edits import set_lists, set_policy
-from packetwatch_core._host import Host
-from packetwatch_core._libbpf import ARRAY, Map
-from packetwatch_core._pins import Paths
-from packetwatch_core._prog import Program, attached
-from packetwatch_core._results import Plan
-from packetwatch_core._source import flatten
+from packetwatch_core._change.results import Plan
+from packetwatch_core._declared.edits import set_lists, set_policy
+from packetwatch_core._host.host import Host
+from packetwatch_core._kernel.bytecode import PYTHON, Compiler
+from packetwatch_core._kernel.libbpf import ARRAY, Map
+from packetwatch_core._kernel.pins import Paths
+from packetwatch_core._kernel.programs import Program, attached
+from packetwatch_core._kernel.source import flatten
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "roles/packetwatch/files/bpf"

@@ -19,31 +19,31 @@ import pytest
 from kernel.datapath import Datapath, Runner, difference
 from kernel.test_parser import corpus
 
-from packetwatch_core import _abi
-from packetwatch_core._libbpf import Map
-from packetwatch_core._pins import specs
-from packetwatch_core._prog import Program
+from packetwatch_core._kernel import abi
+from packetwatch_core._kernel.libbpf import Map
+from packetwatch_core._kernel.pins import specs
+from packetwatch_core._kernel.programs import Program
 
 SOURCE = Path(__file__).resolve().parents[2] / "roles/packetwatch/files/bpf"
 # Debian 13's besides the machine's own: the verifier refuses some of what newer ones make.
 COMPILERS = ("clang", "clang-19")
-STRUCTS = [layout.name for layout in _abi.LAYOUTS] + ["pw_scratch"]
+STRUCTS = [layout.name for layout in abi.LAYOUTS] + ["pw_scratch"]
 ENUMS = (
     *("verdict", "feature", "action", "counts", "scope", "log", "origin", "ban_flag"),
     *("net_flag", "event_type", "event_flag", "reason", "family"),
 )
 MACROS = {
-    "PW_ABI": _abi.ABI,
-    "PW_FORMAT": _abi.FORMAT,
-    "PW_MAGIC": _abi.MAGIC,
-    "PW_PAGE_SIZE": _abi.PAGE,
-    "PW_POLICY_OFFSET": _abi.POLICY_OFFSET,
-    "PW_POLICY_SLOTS": _abi.POLICY_SLOTS,
-    "PW_POLICY_PROBES": _abi.POLICY_PROBES,
-    "PW_TRACK_SLOTS": _abi.TRACK_SLOTS,
-    "PW_FIRST_SETS": _abi.FIRST_SETS,
-    "PW_FIRST_WAYS": _abi.FIRST_WAYS,
-    "PW_EVENT_SHORT": _abi.EVENT_SHORT,
+    "PW_ABI": abi.ABI,
+    "PW_FORMAT": abi.FORMAT,
+    "PW_MAGIC": abi.MAGIC,
+    "PW_PAGE_SIZE": abi.PAGE,
+    "PW_POLICY_OFFSET": abi.POLICY_OFFSET,
+    "PW_POLICY_SLOTS": abi.POLICY_SLOTS,
+    "PW_POLICY_PROBES": abi.POLICY_PROBES,
+    "PW_TRACK_SLOTS": abi.TRACK_SLOTS,
+    "PW_FIRST_SETS": abi.FIRST_SETS,
+    "PW_FIRST_WAYS": abi.FIRST_WAYS,
+    "PW_EVENT_SHORT": abi.EVENT_SHORT,
 }
 
 
@@ -97,8 +97,8 @@ def size_of(types: list[dict[str, Any]], number: int) -> int:
     return size_of(types, item["type_id"])
 
 
-@pytest.mark.parametrize("layout", _abi.LAYOUTS, ids=lambda layout: layout.name)
-def test_structs_have_the_same_fields(layout: _abi.Layout, types: list[dict[str, Any]]) -> None:
+@pytest.mark.parametrize("layout", abi.LAYOUTS, ids=lambda layout: layout.name)
+def test_structs_have_the_same_fields(layout: abi.Layout, types: list[dict[str, Any]]) -> None:
     found = struct_of(types, layout.name)
     theirs = [
         (member["name"], member["bits_offset"] // 8, size_of(types, member["type_id"]))
@@ -114,13 +114,13 @@ def test_structs_have_the_same_fields(layout: _abi.Layout, types: list[dict[str,
 
 
 def test_there_is_room_for_the_programs_memory(types: list[dict[str, Any]]) -> None:
-    assert struct_of(types, "pw_scratch")["size"] == _abi.SCRATCH_SIZE
+    assert struct_of(types, "pw_scratch")["size"] == abi.SCRATCH_SIZE
 
 
 def test_a_short_event_ends_before_its_ports(types: list[dict[str, Any]]) -> None:
     members = struct_of(types, "pw_event")["members"]
     (ports,) = (member for member in members if member["name"] == "ports")
-    assert ports["bits_offset"] // 8 == _abi.EVENT_SHORT
+    assert ports["bits_offset"] // 8 == abi.EVENT_SHORT
 
 
 def enum_of(types: list[dict[str, Any]], name: str) -> dict[str, int]:
@@ -134,37 +134,37 @@ def test_enums_have_the_same_values(types: list[dict[str, Any]]) -> None:
 
     reasons = {
         f"PW_{verdict}_{reason}".upper(): number
-        for number, (verdict, reason) in enumerate(_abi.REASONS)
+        for number, (verdict, reason) in enumerate(abi.REASONS)
     }
-    families = numbered("PW", _abi.FAMILIES)
+    families = numbered("PW", abi.FAMILIES)
     expected = {
         "verdict": {"PW_NONE": 0, "PW_ALLOW": 1, "PW_DENY": 2},
         "feature": {
-            "PW_F_LISTS4": _abi.F_LISTS4,
-            "PW_F_LISTS6": _abi.F_LISTS6,
-            "PW_F_SCOPE_ALL": _abi.F_SCOPE_ALL,
-            "PW_F_ENFORCED": _abi.F_ENFORCED,
+            "PW_F_LISTS4": abi.F_LISTS4,
+            "PW_F_LISTS6": abi.F_LISTS6,
+            "PW_F_SCOPE_ALL": abi.F_SCOPE_ALL,
+            "PW_F_ENFORCED": abi.F_ENFORCED,
         },
-        "action": numbered("PW_ACTION", _abi.ACTIONS),
-        "counts": numbered("PW_COUNTS", _abi.COUNTS),
-        "scope": numbered("PW_SCOPE", _abi.SCOPES),
-        "log": numbered("PW_LOG", _abi.LOGS),
-        "origin": {f"PW_ORIGIN_{name.upper()}": value for value, name in _abi.ORIGINS.items()},
-        "ban_flag": {"PW_BAN_OVERFLOW": _abi.BAN_OVERFLOW},
+        "action": numbered("PW_ACTION", abi.ACTIONS),
+        "counts": numbered("PW_COUNTS", abi.COUNTS),
+        "scope": numbered("PW_SCOPE", abi.SCOPES),
+        "log": numbered("PW_LOG", abi.LOGS),
+        "origin": {f"PW_ORIGIN_{name.upper()}": value for value, name in abi.ORIGINS.items()},
+        "ban_flag": {"PW_BAN_OVERFLOW": abi.BAN_OVERFLOW},
         "net_flag": {
-            "PW_NET_PROTECTED": _abi.NET_PROTECTED,
-            "PW_NET_SINGLE": _abi.NET_SINGLE,
+            "PW_NET_PROTECTED": abi.NET_PROTECTED,
+            "PW_NET_SINGLE": abi.NET_SINGLE,
         },
         "event_type": {
-            "PW_EVENT_CONNECTION": _abi.EVENT_CONNECTION,
-            "PW_EVENT_BAN": _abi.EVENT_BAN,
-            "PW_EVENT_WOULD_DROP": _abi.EVENT_WOULD_DROP,
+            "PW_EVENT_CONNECTION": abi.EVENT_CONNECTION,
+            "PW_EVENT_BAN": abi.EVENT_BAN,
+            "PW_EVENT_WOULD_DROP": abi.EVENT_WOULD_DROP,
         },
         "event_flag": {
-            "PW_EVENT_MONITOR": _abi.EVENT_MONITOR,
-            "PW_EVENT_PROTECTED": _abi.EVENT_PROTECTED,
-            "PW_EVENT_OVERFLOW": _abi.EVENT_IN_OVERFLOW,
-            "PW_EVENT_OPAQUE": _abi.EVENT_OPAQUE,
+            "PW_EVENT_MONITOR": abi.EVENT_MONITOR,
+            "PW_EVENT_PROTECTED": abi.EVENT_PROTECTED,
+            "PW_EVENT_OVERFLOW": abi.EVENT_IN_OVERFLOW,
+            "PW_EVENT_OPAQUE": abi.EVENT_OPAQUE,
         },
         "reason": reasons | {"PW_REASONS": len(reasons)},
         "family": families | {"PW_FAMILIES": len(families)},
@@ -215,7 +215,7 @@ def test_both_compilers_programs_decide_alike(datapath: Datapath, other: Program
         for name in ("tracks", "scan_bans", "overflow", "rates"):
             for key, dummy in datapath.maps[name].items():
                 datapath.maps[name].delete(key)
-        datapath.maps["shared"].update(bytes(4), bytes(_abi.SHARED.size))
+        datapath.maps["shared"].update(bytes(4), bytes(abi.SHARED.size))
         datapath.events()
         before, run = datapath.cells(), Runner(program, datapath.ifindex)
         verdicts = [run(frame) for frame in frames]

@@ -20,10 +20,10 @@ import pytest
 from kernel.agent_process import AgentProcess
 from kernel.feeder import Feeder, connection
 
-from packetwatch_core import _abi
-from packetwatch_core._bans import Bans, Source
-from packetwatch_core._libbpf import Map
-from packetwatch_core._pins import Pins
+from packetwatch_core._bans.bans import Bans, Source
+from packetwatch_core._kernel import abi
+from packetwatch_core._kernel.libbpf import Map
+from packetwatch_core._kernel.pins import Pins
 
 ROOT = Path(__file__).resolve().parents[2]
 NOBODY = 65534
@@ -60,8 +60,8 @@ class Host(AgentProcess):
 
     def ban(self, number: int, seconds: float, table: str = "scan_bans") -> None:
         now = time.monotonic_ns()
-        value = _abi.BAN.pack(
-            since=now, expires=now + int(seconds * SECOND), origin=_abi.ORIGIN_SCAN, ports=5
+        value = abi.BAN.pack(
+            since=now, expires=now + int(seconds * SECOND), origin=abi.ORIGIN_SCAN, ports=5
         )
         source = Source(128, bytes(10) + b"\xff\xff" + (0x0A000000 + number).to_bytes(4, "big"))
         self.maps[table].update(source.key, value)
@@ -153,7 +153,7 @@ def test_bans_survive_a_reboot(host: Host) -> None:
     found = bans.active()
     assert len(found) == 201
     assert {ban.table for ban in found} == {"bans"}
-    assert _abi.SHARED.unpack(host.maps["shared"].lookup(bytes(4)) or b"")["has_bans"] == 1
+    assert abi.SHARED.unpack(host.maps["shared"].lookup(bytes(4)) or b"")["has_bans"] == 1
     (manual,) = (ban for ban in found if ban.origin_name == "manual")
     assert (manual.source.text, manual.expires) == ("203.0.113.9", 0)
     assert host.said("are restored")

@@ -19,20 +19,20 @@ import kernel.test_agent as agents
 import pytest
 from kernel.feeder import Feeder, connection
 
-from packetwatch_core import _abi
+from packetwatch_core._kernel import abi
 
 host = agents.host
 SECONDS = 20
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="makes maps")
 
 
-def scan(sequence: int, source: int, flags: int = _abi.EVENT_MONITOR) -> bytes:
+def scan(sequence: int, source: int, flags: int = abi.EVENT_MONITOR) -> bytes:
     """A scan of 64 ports, as long as a record can be."""
-    return _abi.EVENT.pack(
+    return abi.EVENT.pack(
         time=time.monotonic_ns(),
         sequence=sequence,
         ifindex=1,
-        type=_abi.EVENT_BAN,
+        type=abi.EVENT_BAN,
         family=4,
         flags=flags,
         plen=32,

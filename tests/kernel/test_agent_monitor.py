@@ -19,8 +19,8 @@ from kernel.hosting import DENIED, Site, dummy_program, wait
 from kernel.packets import ethernet, ipv4, syn4
 
 from packetwatch_agent.quota import BURST
-from packetwatch_core._attach import attach
-from packetwatch_core._prog import attached
+from packetwatch_core._active.attach import attach
+from packetwatch_core._kernel.programs import attached
 
 pytest_plugins = ("kernel.site_fixtures",)
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="loads programs")

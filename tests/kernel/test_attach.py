@@ -28,10 +28,10 @@ from kernel.hosting import (
     wait_gone,
 )
 
-from packetwatch_core._edits import set_policy
-from packetwatch_core._errors import Foreign, InvalidInput, LoadFailed, Unsupported
-from packetwatch_core._host import Host
-from packetwatch_core._prog import XDP_GENERIC, XDP_NATIVE, Link, attached
+from packetwatch_core._base.errors import Foreign, InvalidInput, LoadFailed, Unsupported
+from packetwatch_core._declared.edits import set_policy
+from packetwatch_core._host.host import Host
+from packetwatch_core._kernel.programs import XDP_GENERIC, XDP_NATIVE, Link, attached
 
 pytest_plugins = ("kernel.site_fixtures",)
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="loads programs")

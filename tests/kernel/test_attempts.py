@@ -27,10 +27,10 @@ RESTRICTED = Path("/proc/sys/kernel/unprivileged_bpf_disabled").read_text().stri
 
 _TRY = """
 import errno, json, os, socket, subprocess, sys, time
-from packetwatch_core._libbpf import ARRAY, HASH, Map, call, obj_get, obj_pin
-from packetwatch_core._pins import Pins
-from packetwatch_core._prog import Link, Program
-from packetwatch_core._store import Store
+from packetwatch_core._kernel.libbpf import ARRAY, HASH, Map, call, obj_get, obj_pin
+from packetwatch_core._kernel.pins import Pins
+from packetwatch_core._kernel.programs import Link, Program
+from packetwatch_core._declared.store import Store
 root, ifindex, objects, control, edit, state = sys.argv[1:7]
 pins, ifindex, objects = Pins(root), int(ifindex), json.loads(objects)
 run = lambda name: os.path.join(pins.run, name)

@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 from kernel.hosting import DENIED, OWN, ROOT, STRANGER, XDP_DROP, XDP_PASS, Site, other_program
 
-from packetwatch_core._edits import list_text, set_lists, set_policy
-from packetwatch_core._errors import InvalidInput, LoadFailed, PacketwatchError, Unreadable
-from packetwatch_core._host import Host
+from packetwatch_core._base.errors import InvalidInput, LoadFailed, PacketwatchError, Unreadable
+from packetwatch_core._declared.edits import list_text, set_lists, set_policy
+from packetwatch_core._host.host import Host
 
 pytest_plugins = ("kernel.site_fixtures",)
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="loads programs")
@@ -171,9 +171,9 @@ def test_pinned_map_of_another_version(filtered: Site) -> None:
 CHILD = """
 import os, sys
 sys.path.insert(0, {library!r})
-from packetwatch_core._errors import PacketwatchError
-from packetwatch_core._host import Host
-from packetwatch_core._pins import Paths
+from packetwatch_core._base.errors import PacketwatchError
+from packetwatch_core._host.host import Host
+from packetwatch_core._kernel.pins import Paths
 import subprocess
 def run(argv, stdin):
     done = subprocess.run(argv, input=stdin, capture_output=True, text=True)

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from kernel.hosting import DENIED, XDP_DROP, Site, install_library, run, source_text
 
-from packetwatch_core._compile import Compiler
-from packetwatch_core._errors import LoadFailed
+from packetwatch_core._base.errors import LoadFailed
+from packetwatch_core._kernel.bytecode import Compiler
 
 pytest_plugins = ("kernel.site_fixtures",)
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="loads programs")
@@ -24,8 +24,8 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="loads programs")
 LIMIT_KIB = 15 * 1024
 # As the one-shot does it; at the end it says its peak.
 ATTACH = """
-from packetwatch_core._host import Host
-from packetwatch_core._pins import Paths
+from packetwatch_core._host.host import Host
+from packetwatch_core._kernel.pins import Paths
 def run(argv, stdin):
     raise AssertionError("a process is started")
 print(Host(run, Paths(**{paths!r})).attach("pw0").mode)

@@ -21,9 +21,9 @@ from kernel.hosting import (
     wait_gone,
 )
 
-from packetwatch_core import _abi
-from packetwatch_core._errors import TooLarge
-from packetwatch_core._libbpf import Map
+from packetwatch_core._base.errors import TooLarge
+from packetwatch_core._kernel import abi
+from packetwatch_core._kernel.libbpf import Map
 
 pytest_plugins = ("kernel.site_fixtures",)
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="loads programs")
@@ -56,7 +56,7 @@ def test_ten_to_a_million_and_back(filtered: Site) -> None:
     filtered.lists(f"{DENIED}\n{large}")
     print(f"{LARGE} entries compiled and live: {time.monotonic() - started:.2f} s")
     amid = filtered.objects()
-    assert capacity(filtered) >= LARGE * 8 / _abi.PAGE
+    assert capacity(filtered) >= LARGE * 8 / abi.PAGE
     assert filtered.verdict("1.0.0.0") == filtered.verdict(DENIED) == XDP_DROP
     assert filtered.verdict(STRANGER) == XDP_PASS
     wait_gone(before - amid)

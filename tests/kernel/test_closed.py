@@ -15,7 +15,7 @@ import pytest
 from kernel.datapath import GRACE, PASS, PORTS, Datapath, listening
 from kernel.packets import ACK, HOST4, MORE_FRAGMENTS, ethernet, ipv4, syn4, syn6, tcp
 
-from packetwatch_core._address import mapped, parse_prefix
+from packetwatch_core._base.address import mapped, parse_prefix
 
 SOURCE4, SOURCE6 = "198.51.100.7", "2001:db8:7::7"
 PASSES4, PASSES6 = "pass unlisted ipv4", "pass unlisted ipv6"

@@ -33,7 +33,7 @@ from kernel.controlling import (
 from kernel.feeder import Feeder, connection
 from kernel.hosting import DENIED, XDP_DROP, XDP_PASS, Wire
 
-from packetwatch_core._libbpf import Map
+from packetwatch_core._kernel.libbpf import Map
 
 pytest_plugins = ("kernel.site_fixtures",)
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="makes namespaces and loads programs")

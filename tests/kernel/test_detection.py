@@ -34,8 +34,9 @@ from kernel.packets import (
     udp6,
 )
 
-from packetwatch_core import _abi, _edits
-from packetwatch_core._bans import Source
+from packetwatch_core._bans.bans import Source
+from packetwatch_core._declared import edits
+from packetwatch_core._kernel import abi
 
 SOURCE4, SOURCE6 = "198.51.100.7", "2001:db8:7::7"
 PASSES4, PASSES6 = "pass unlisted ipv4", "pass unlisted ipv6"
@@ -54,13 +55,13 @@ def scan(datapath: Datapath, source: str, ports: Sequence[int] = (1, 2, 3)) -> l
 def change_ban(datapath: Datapath, address: str, **values: Any) -> None:
     """Write other values into the scan ban of an address."""
     source = datapath.bans.source_of(address)
-    before = _abi.BAN.unpack(datapath.maps["scan_bans"].lookup(source.key) or b"")
-    datapath.maps["scan_bans"].update(source.key, _abi.BAN.pack(**before | values))
+    before = abi.BAN.unpack(datapath.maps["scan_bans"].lookup(source.key) or b"")
+    datapath.maps["scan_bans"].update(source.key, abi.BAN.pack(**before | values))
 
 
 def change_shared(datapath: Datapath, **values: int) -> None:
-    before = _abi.SHARED.unpack(datapath.maps["shared"].lookup(bytes(4)) or b"")
-    datapath.maps["shared"].update(bytes(4), _abi.SHARED.pack(**before | values))
+    before = abi.SHARED.unpack(datapath.maps["shared"].lookup(bytes(4)) or b"")
+    datapath.maps["shared"].update(bytes(4), abi.SHARED.pack(**before | values))
 
 
 # With 3 ports of any kind in the window
@@ -246,7 +247,7 @@ def put_track(datapath: Datapath, hits: Sequence[tuple[int, float]]) -> None:
     now = time.monotonic_ns()
     slots = [round(now - age * 1e9) >> 10 << 16 | port for port, age in hits]
     key = datapath.bans.source_of(SOURCE4).key
-    datapath.maps["tracks"].update(key, _abi.TRACK.pack(slot=slots))
+    datapath.maps["tracks"].update(key, abi.TRACK.pack(slot=slots))
 
 
 def test_a_hit_that_another_processor_saw_later_is_no_old_one(datapath: Datapath) -> None:
@@ -259,7 +260,7 @@ def test_a_later_hit_is_not_set_back(datapath: Datapath) -> None:
     assert scan(datapath, SOURCE4, [1, 2]) == [PASSES4] * 2
     datapath.age(WINDOW + 10)
     put_back = datapath.maps["tracks"].items()[0][1]
-    assert sum(slot != 0 for slot in _abi.TRACK.unpack(put_back)["slot"]) == 2
+    assert sum(slot != 0 for slot in abi.TRACK.unpack(put_back)["slot"]) == 2
     assert scan(datapath, SOURCE4, [3, 4]) == [PASSES4, SCAN4]
 
 
@@ -286,8 +287,8 @@ def test_addresses_of_one_slash_64_are_one_source(datapath: Datapath) -> None:
 
 
 def test_addresses_of_a_single_net_are_banned_one_by_one(datapath: Datapath) -> None:
-    net = _abi.NET.pack(plen=48, addr=bytes.fromhex("20010db80007") + bytes(10))
-    datapath.maps["nets"].update(net, _abi.NET_SINGLE.to_bytes(4, sys.byteorder))
+    net = abi.NET.pack(plen=48, addr=bytes.fromhex("20010db80007") + bytes(10))
+    datapath.maps["nets"].update(net, abi.NET_SINGLE.to_bytes(4, sys.byteorder))
     frames = [syn6(f"2001:db8:7::{port}", port) for port in (1, 2, 3, 4)]
     assert datapath.fates(*frames) == [PASSES6] * 4
     assert scan(datapath, "2001:db8:7::9", (1, 2, 3, 4)) == [PASSES6, PASSES6, SCAN6, BAN6]
@@ -327,8 +328,8 @@ def test_monitor_bans_nothing_and_says_so(datapath: Datapath) -> None:
     assert scan(datapath, "203.0.113.7", [1]) == ["pass monitor_deny ipv4"]
     assert scan(datapath, "192.0.2.9", [1]) == ["pass monitor_ban ipv4"]
     assert datapath.banned() == {"192.0.2.9"}
-    scans = [event for event in datapath.events() if event["type"] == _abi.EVENT_BAN]
-    assert [(event["flags"], event["expires"]) for event in scans] == [(_abi.EVENT_MONITOR, 0)] * 2
+    scans = [event for event in datapath.events() if event["type"] == abi.EVENT_BAN]
+    assert [(event["flags"], event["expires"]) for event in scans] == [(abi.EVENT_MONITOR, 0)] * 2
 
 
 def test_off_lets_everything_pass(datapath: Datapath) -> None:
@@ -342,7 +343,7 @@ def test_off_lets_everything_pass(datapath: Datapath) -> None:
 
 def test_an_interface_has_its_own_policy(datapath: Datapath) -> None:
     keys = {"PW_ACTION": "off", "PW_SCAN_PORTS": "7"}
-    datapath.host.apply(_edits.set_policy("v0", keys, replace=True))
+    datapath.host.apply(edits.set_policy("v0", keys, replace=True))
     assert set(scan(datapath, SOURCE4, range(1, 20))) == {"pass off ipv4"}
     elsewhere = Runner(datapath.program, 1)
     before = datapath.cells()
@@ -379,15 +380,15 @@ def test_a_protected_source_is_detected_but_never_banned(
     fates = scan(datapath, SOURCE4, range(1, 7))
     assert fates == [PASSES4, PASSES4, "pass protected ipv4"] * 2
     assert not datapath.banned()
-    scans = [event for event in datapath.events() if event["type"] == _abi.EVENT_BAN]
-    assert [event["flags"] for event in scans] == [_abi.EVENT_PROTECTED] * 2
+    scans = [event for event in datapath.events() if event["type"] == abi.EVENT_BAN]
+    assert [event["flags"] for event in scans] == [abi.EVENT_PROTECTED] * 2
 
 
 def test_protection_that_has_ended_protects_no_more(datapath: Datapath) -> None:
     key = bytes(10) + b"\xff\xff" + socket.inet_aton(SOURCE4)
     now = time.monotonic_ns()
     for expires, last in ((now + 60 * 10**9, "pass protected ipv4"), (now - 10**9, SCAN4)):
-        datapath.maps["hosts"].update(key, _abi.HOST.pack(expires=expires, origin=6))
+        datapath.maps["hosts"].update(key, abi.HOST.pack(expires=expires, origin=6))
         assert scan(datapath, SOURCE4)[2] == last
 
 
@@ -449,10 +450,10 @@ def test_above_the_rate_earlier_bans_stay_and_new_scanners_are_still_hit(
     datapath.events()
     assert scan(datapath, SOURCE4, range(1, 5)) == [PASSES4, PASSES4, SCAN4, BAN4]
     ban = datapath.ban_of(SOURCE4)
-    assert ban is not None and (ban.table, ban.flags) == ("overflow", _abi.BAN_OVERFLOW)
+    assert ban is not None and (ban.table, ban.flags) == ("overflow", abi.BAN_OVERFLOW)
     assert ban.expires - ban.since == 60 * 10**9
     (event,) = datapath.events()
-    assert (event["flags"], event["expires"]) == (_abi.EVENT_IN_OVERFLOW, ban.expires)
+    assert (event["flags"], event["expires"]) == (abi.EVENT_IN_OVERFLOW, ban.expires)
 
 
 def test_the_ring_takes_over_only_what_is_over(datapath: Datapath) -> None:
@@ -503,6 +504,6 @@ def test_a_ring_full_of_expired_bans_refuses_none(datapath: Datapath) -> None:
 
 def _expire_all(datapath: Datapath) -> None:
     items = datapath.maps["scan_bans"].items()
-    over = [_abi.BAN.pack(**_abi.BAN.unpack(value) | {"expires": 1}) for dummy, value in items]
+    over = [abi.BAN.pack(**abi.BAN.unpack(value) | {"expires": 1}) for dummy, value in items]
     keys = b"".join(key for key, dummy in items)
     datapath.maps["scan_bans"].update_many(keys, b"".join(over), len(items))

@@ -17,13 +17,13 @@ from kernel.hosting import DENIED, FULL, XDP_DROP, XDP_PASS, Site, ip, wait
 from kernel.timers import Timers
 
 from packetwatch_agent.control import truth, why
-from packetwatch_core._address import parse_prefix
-from packetwatch_core._edits import set_lists
-from packetwatch_core._feed import Format, read_feed
-from packetwatch_core._feed_edits import FeedEdit, Wish
-from packetwatch_core._pending import Terms
-from packetwatch_core._results import Plan
-from packetwatch_core._spare import KEEP_BOGONS, read_note
+from packetwatch_core._base.address import parse_prefix
+from packetwatch_core._change.pending import Terms
+from packetwatch_core._change.results import Plan
+from packetwatch_core._declared.edits import set_lists
+from packetwatch_core._feeds.edit import FeedEdit, Wish
+from packetwatch_core._feeds.parse import Format, read_feed
+from packetwatch_core._feeds.spare import KEEP_BOGONS, read_note
 
 pytest_plugins = ("kernel.site_fixtures",)
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="loads programs")

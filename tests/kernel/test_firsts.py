@@ -15,9 +15,9 @@ from kernel.datapath import Datapath, in_step
 from kernel.hosting import FULL
 from kernel.packets import syn4
 
-from packetwatch_core import _abi
-from packetwatch_core._address import Prefix, format_prefix
-from packetwatch_core._firsts import hash_of
+from packetwatch_core._base.address import Prefix, format_prefix
+from packetwatch_core._kernel import abi
+from packetwatch_core._kernel.first_ports import hash_of
 
 SOURCE = "198.51.100.7"
 PASSES, SCAN = "pass unlisted ipv4", "drop scan ipv4"
@@ -31,12 +31,12 @@ def scan(datapath: Datapath, source: str, ports: Sequence[int]) -> list[str]:
 
 def neighbours(datapath: Datapath, count: int) -> list[str]:
     """Sources that lie in one set of the table of first ports."""
-    seed = _abi.SHARED.unpack(datapath.maps["shared"].lookup(bytes(4)) or b"")["seed"]
+    seed = abi.SHARED.unpack(datapath.maps["shared"].lookup(bytes(4)) or b"")["seed"]
     found: dict[int, list[str]] = defaultdict(list)
     for number in itertools.count(0x0B000000):
         text = format_prefix(Prefix(4, number, 32))
         key = datapath.bans.source_of(text).key
-        sources = found[hash_of(key, seed) % _abi.FIRST_SETS]
+        sources = found[hash_of(key, seed) % abi.FIRST_SETS]
         sources.append(text)
         if len(sources) == count:
             return sources

@@ -22,7 +22,7 @@ from kernel.datapath import Datapath, difference, join, listening
 from kernel.hosting import ip
 from kernel.packets import HOST4, HOST6, syn4, syn6
 
-from packetwatch_core import _abi
+from packetwatch_core._kernel import abi
 
 pytestmark = pytest.mark.usefixtures("plugged_in")
 
@@ -163,9 +163,9 @@ def test_whom_the_host_needs_is_never_cut_off(
         before = closed.counters()
         forge(closed, source)
         assert closed.counters()["scans"] - before["scans"] == 3
-        alerts = [event for event in closed.events() if event["type"] == _abi.EVENT_BAN]
+        alerts = [event for event in closed.events() if event["type"] == abi.EVENT_BAN]
         assert alerts
-        assert all(alert["flags"] & _abi.EVENT_PROTECTED for alert in alerts)
+        assert all(alert["flags"] & abi.EVENT_PROTECTED for alert in alerts)
         assert not closed.banned()
         assert reaches_host(closed, source, patience=2)
         assert host_reaches(closed, source)

@@ -13,10 +13,10 @@ import pytest
 from kernel.hosting import DENIED, STRANGER, XDP_DROP, XDP_PASS, Site, other_program, source_text
 from kernel.timers import Timers
 
-from packetwatch_core._edits import return_to_former
-from packetwatch_core._errors import InvalidInput, Returned
-from packetwatch_core._pending import Terms
-from packetwatch_core._results import Plan
+from packetwatch_core._base.errors import InvalidInput, Returned
+from packetwatch_core._change.pending import Terms
+from packetwatch_core._change.results import Plan
+from packetwatch_core._declared.edits import return_to_former
 
 pytest_plugins = ("kernel.site_fixtures",)
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="loads programs")

@@ -31,13 +31,13 @@ from kernel.hosting import (
 )
 from kernel.timers import Timers
 
-from packetwatch_core import _heal
-from packetwatch_core._attach import attach
-from packetwatch_core._edits import set_lists
-from packetwatch_core._errors import Unreadable
-from packetwatch_core._libbpf import ARRAY, F_MMAPABLE, Map, call
-from packetwatch_core._pending import Terms
-from packetwatch_core._prog import Link, attached
+from packetwatch_core._active.attach import attach
+from packetwatch_core._base.errors import Unreadable
+from packetwatch_core._change.pending import Terms
+from packetwatch_core._declared.edits import set_lists
+from packetwatch_core._host import heal
+from packetwatch_core._kernel.libbpf import ARRAY, F_MMAPABLE, Map, call
+from packetwatch_core._kernel.programs import Link, attached
 
 pytest_plugins = ("kernel.site_fixtures",)
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="loads programs")
@@ -65,7 +65,7 @@ def check(site: Site) -> None:
     assert (site.verdict(DENIED), site.verdict(STRANGER)) == (XDP_DROP, XDP_PASS)
     assert site.host.verify() == []
     before = site.snapshot()
-    assert site.host.heal() == _heal.Repair([], [])
+    assert site.host.heal() == heal.Repair([], [])
     assert not site.host.apply().changed
     assert site.snapshot() == before
 
@@ -128,7 +128,7 @@ def test_one_interface_of_two(filtered: Site) -> None:
     os.unlink(filtered.host.pins.link("pw1"))
     wait(lambda: mode("pw1") == "none")
     # The tables have a policy of it too.
-    assert filtered.host.heal() == _heal.Repair(["pw1 is not filtered", OTHERS], [])
+    assert filtered.host.heal() == heal.Repair(["pw1 is not filtered", OTHERS], [])
     assert mode("pw1") == "generic"
     assert attached(socket.if_nametoindex("pw0")) == program
     check(filtered)
@@ -138,16 +138,16 @@ def test_an_interface_that_is_gone_is_not_missed(filtered: Site) -> None:
     filtered.wire.add("pw1")
     filtered.host.attach("pw1")
     ip("link delete pw1")
-    assert filtered.host.heal() == _heal.Repair([], [])
+    assert filtered.host.heal() == heal.Repair([], [])
 
 
 def test_an_interface_that_was_detached_on_purpose_is_left_alone(filtered: Site) -> None:
     filtered.wire.add("pw1")
     filtered.host.attach("pw1")
     filtered.host.detach("pw1")
-    assert filtered.host.heal() == _heal.Repair([], [])
+    assert filtered.host.heal() == heal.Repair([], [])
     filtered.host.detach("pw0")
-    assert filtered.host.heal() == _heal.Repair([], [])
+    assert filtered.host.heal() == heal.Repair([], [])
     assert is_unfiltered()
 
 
@@ -160,7 +160,7 @@ def test_somebody_elses_program_is_told_and_stays(filtered: Site) -> None:
         ifindex = socket.if_nametoindex("pw0")
         held = attach(foreign, "pw0", ifindex, "auto")
         number = foreign.info().id
-        for attempt in range(_heal.MOST + 2):
+        for attempt in range(heal.MOST + 2):
             repair = filtered.host.heal()
             assert repair.found == [UNFILTERED]
             assert repair.left[0] == UNFILTERED
@@ -198,7 +198,7 @@ def test_tables_swapped_for_anything(filtered: Site, filling: int) -> None:
                 theirs.update(page.to_bytes(4, "little"), bytes([filling]) * size)
             slot.update(bytes(4), theirs.fd.to_bytes(4, "little"))
     assert filtered.verdict(DENIED) == XDP_PASS
-    assert filtered.host.heal() == _heal.Repair([OTHERS], [])
+    assert filtered.host.heal() == heal.Repair([OTHERS], [])
     check(filtered)
 
 
@@ -208,7 +208,7 @@ def test_tables_swapped_for_those_of_before(filtered: Site) -> None:
         with filtered.slot() as slot:
             slot.update(bytes(4), former.fd.to_bytes(4, "little"))
     assert filtered.verdict("203.0.113.130") == XDP_PASS
-    assert filtered.host.heal() == _heal.Repair([OTHERS], [])
+    assert filtered.host.heal() == heal.Repair([OTHERS], [])
     assert filtered.verdict("203.0.113.130") == XDP_DROP
     check(filtered)
 
@@ -222,7 +222,7 @@ def test_tables_that_only_claim_to_be_ours(filtered: Site) -> None:
             assert first
             theirs.update(bytes(4), first)
             slot.update(bytes(4), theirs.fd.to_bytes(4, "little"))
-    assert filtered.host.heal() == _heal.Repair([OTHERS], [])
+    assert filtered.host.heal() == heal.Repair([OTHERS], [])
     check(filtered)
 
 
@@ -230,7 +230,7 @@ def test_a_slot_that_is_empty(filtered: Site) -> None:
     with filtered.slot() as slot:
         assert slot.delete(bytes(4))
     assert filtered.verdict(DENIED) == XDP_PASS
-    assert filtered.host.heal() == _heal.Repair([OTHERS], [])
+    assert filtered.host.heal() == heal.Repair([OTHERS], [])
     check(filtered)
 
 
@@ -245,7 +245,7 @@ def test_a_pin_of_every_map(filtered: Site) -> None:
         path.unlink()
         repair = filtered.host.heal()
         told = f"the map {path.name} is in use and not pinned any more"
-        assert repair == _heal.Repair([told], [])
+        assert repair == heal.Repair([told], [])
         assert filtered.objects() == before
         assert (path.stat().st_mode & 0o777) == 0o600
         Path(filtered.paths.status).unlink()
@@ -318,7 +318,7 @@ def test_what_somebody_has_edited_does_not_go_live_by_itself(filtered: Site) -> 
     before = filtered.snapshot()
     edited = ["confirmed state was edited by hand and is not live: packetwatchctl apply"]
     for dummy in range(2):
-        assert filtered.host.heal() == _heal.Repair(edited, edited)
+        assert filtered.host.heal() == heal.Repair(edited, edited)
         assert filtered.snapshot() == before
     remove_link_pin(filtered)
     assert filtered.host.heal().left == [UNFILTERED, *edited]
@@ -332,7 +332,7 @@ def test_a_rollback_by_hand_is_confirmed_state(filtered: Site) -> None:
     number = int(os.readlink(link))
     link.unlink()
     link.symlink_to(str(number - 1))
-    assert filtered.host.heal() == _heal.Repair([OTHERS], [])
+    assert filtered.host.heal() == heal.Repair([OTHERS], [])
     check(filtered)
 
 
@@ -345,7 +345,7 @@ def test_an_entry_that_expires_is_no_drift(filtered: Site) -> None:
     assert filtered.verdict("203.0.113.77") == XDP_DROP
     assert filtered.host.verify() == []
     assert note(filtered)["matches"] is True
-    assert filtered.host.heal() == _heal.Repair([], [])
+    assert filtered.host.heal() == heal.Repair([], [])
     assert filtered.generation_id() == live
     assert not filtered.host.apply().changed
     assert filtered.verdict("203.0.113.77") == XDP_PASS
@@ -357,7 +357,7 @@ def test_an_entry_that_nobody_takes_out_is(filtered: Site, monkeypatch: pytest.M
     filtered.lists(deny=f"{DENIED}\n203.0.113.77 expires={soon}\n")
     clock = time.time
     monkeypatch.setattr(time, "time", lambda: clock() + 600)
-    assert filtered.host.heal() == _heal.Repair([OTHERS], [])
+    assert filtered.host.heal() == heal.Repair([OTHERS], [])
     assert filtered.verdict("203.0.113.77") == XDP_PASS
 
 
@@ -377,7 +377,7 @@ def test_while_a_change_is_pending_nothing_is_mended(filtered: Site) -> None:
     assert "a change of a test" in repair.paused
     assert filtered.snapshot() == before
     assert host.roll_back(change.token).changed
-    assert host.heal() == _heal.Repair([], [])
+    assert host.heal() == heal.Repair([], [])
     check(filtered)
 
 
@@ -406,7 +406,7 @@ def test_after_a_confirmation_the_new_state_counts(filtered: Site) -> None:
 def test_who_undoes_it_again_and_again_wins_for_an_hour(
     filtered: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for dummy in range(_heal.MOST):
+    for dummy in range(heal.MOST):
         detach_link(filtered)
         assert filtered.host.heal().left == []
     detach_link(filtered)
@@ -417,7 +417,7 @@ def test_who_undoes_it_again_and_again_wins_for_an_hour(
     record = note(filtered)["heal"]
     assert (record["success"], record["failure"], len(record["recent"])) == (5, 1, 5)
     clock = time.monotonic
-    monkeypatch.setattr(time, "monotonic", lambda: clock() + _heal.HOUR)
+    monkeypatch.setattr(time, "monotonic", lambda: clock() + heal.HOUR)
     assert filtered.host.heal().left == []
     check(filtered)
 

@@ -17,10 +17,10 @@ import pytest
 from kernel.controlling import AGENT, Controlled, controlled
 from kernel.hosting import DENIED, STRANGER, XDP_DROP, dummy_program, wait
 
-from packetwatch_core._attach import attach
-from packetwatch_core._edits import set_lists
-from packetwatch_core._libbpf import call
-from packetwatch_core._prog import Link
+from packetwatch_core._active.attach import attach
+from packetwatch_core._declared.edits import set_lists
+from packetwatch_core._kernel.libbpf import call
+from packetwatch_core._kernel.programs import Link
 
 pytest_plugins = ("kernel.site_fixtures",)
 # Each waits for rounds of the agent.

@@ -18,11 +18,11 @@ from kernel.hosting import DENIED, OWN, STRANGER, Site, ip
 from kernel.packets import syn4, syn6
 
 from packetwatch_agent.control import edits
-from packetwatch_core import _peers
-from packetwatch_core._edits import remove_lists, set_lists
-from packetwatch_core._hits import MINUTES
-from packetwatch_core._libbpf import Map
-from packetwatch_core._results import Plan
+from packetwatch_core._change.hits import MINUTES
+from packetwatch_core._change.results import Plan
+from packetwatch_core._declared.edits import remove_lists, set_lists
+from packetwatch_core._kernel.libbpf import Map
+from packetwatch_core._network import peers
 
 pytest_plugins = ("kernel.site_fixtures",)
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="loads programs")
@@ -92,8 +92,8 @@ def test_an_allow_that_goes_hits_too(unprotected: Site) -> None:
 
 
 def test_peers_of_connections(unprotected: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_peers, "_logged_in", lambda root: None)
-    (port,) = sorted(_peers.ssh_ports())[:1]
+    monkeypatch.setattr(peers, "_logged_in", lambda root: None)
+    (port,) = sorted(peers.ssh_ports())[:1]
     with connected(8080):
         assert hit(plan(unprotected, f"{CLIENT}\n")) == {"peers": [CLIENT]}
     ip(f"address del {CLIENT}/32 dev lo")

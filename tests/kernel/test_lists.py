@@ -19,14 +19,16 @@ from kernel.datapath import Datapath, Runner, difference
 from kernel.hosting import FULL, run
 from kernel.packets import udp4, udp6
 
-from packetwatch_core import _abi, _generation, _halves4, _tables4
-from packetwatch_core._bulk import read_prefixes
-from packetwatch_core._compile import Compiler
-from packetwatch_core._libbpf import PERCPU_ARRAY, Map
-from packetwatch_core._policy import resolve_policies
-from packetwatch_core._prog import Program
-from packetwatch_core._source import flatten
-from packetwatch_core._tables import compile_tables
+from packetwatch_core._active import generation
+from packetwatch_core._declared.bulk import read_prefixes
+from packetwatch_core._declared.policy import resolve_policies
+from packetwatch_core._kernel import abi
+from packetwatch_core._kernel.bytecode import Compiler
+from packetwatch_core._kernel.libbpf import PERCPU_ARRAY, Map
+from packetwatch_core._kernel.programs import Program
+from packetwatch_core._kernel.source import flatten
+from packetwatch_core._tables import ipv4, ipv4_halves
+from packetwatch_core._tables.tables import compile_tables
 
 BITS = {4: 32, 6: 128}
 FATES = {"none": "pass unlisted", "allow": "pass allow", "deny": "drop deny"}
@@ -84,9 +86,9 @@ class Prober:
         bytecode = Compiler(run, datapath.paths.cache).get(flatten(datapath.paths.source))
         self._code = bytecode.digest
         self._datapath = datapath
-        self._slot = _generation.make_slot(CAPACITY)
+        self._slot = generation.make_slot(CAPACITY)
         self._policies = resolve_policies({})
-        with Map.create(PERCPU_ARRAY, "scratch", 4, _abi.SCRATCH_SIZE, 1) as scratch:
+        with Map.create(PERCPU_ARRAY, "scratch", 4, abi.SCRATCH_SIZE, 1) as scratch:
             descriptors = {name: found.fd for name, found in datapath.maps.items()}
             descriptors |= {"generation": self._slot.fd, "scratch": scratch.fd}
             self._program = Program.load(bytecode.resolved(descriptors), "packetwatch")
@@ -100,10 +102,10 @@ class Prober:
         """Compile the rules and make them live."""
         allow = read_prefixes(rules.text(rules.allow), "allow", 0, True, "allow")
         deny = read_prefixes(rules.text(rules.deny), "deny", 0, True, "deny")
-        areas = _generation.Areas.of(compile_tables(allow, deny), bytes(32), 0)
-        image = _generation.build(areas, self._policies, {}, self._code)
+        areas = generation.Areas.of(compile_tables(allow, deny), bytes(32), 0)
+        image = generation.build(areas, self._policies, {}, self._code)
         assert image.pages <= CAPACITY, image.pages
-        _generation.go_live(self._slot, image, CAPACITY)
+        generation.go_live(self._slot, image, CAPACITY)
 
     def mismatches(self, rules: Rules, addresses: Iterable[int]) -> list[str]:
         """Addresses for which the program does not answer as brute force does."""
@@ -309,8 +311,8 @@ def test_top_tables_as_long_lists_have_them_match_brute_force(
     prober: Prober, width: int, few: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Many pages, and few bits of an address behind a line's number."""
-    monkeypatch.setattr(_tables4, "LEAST_TOP", width)
-    monkeypatch.setattr(_halves4, "_FEW", few)
+    monkeypatch.setattr(ipv4, "LEAST_TOP", width)
+    monkeypatch.setattr(ipv4_halves, "_FEW", few)
     choice = random.Random(width)
     for make in (*[nested] * 20, *ADVERSARIAL):
         rules = make(4, choice)

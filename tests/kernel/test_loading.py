@@ -29,15 +29,16 @@ from kernel.hosting import (
     wait_gone,
 )
 
-from packetwatch_core import _abi, _planner
-from packetwatch_core._edits import set_lists
-from packetwatch_core._errors import InvalidInput, PacketwatchError
-from packetwatch_core._host import Host
-from packetwatch_core._libbpf import Map
-from packetwatch_core._loaded import Loaded
-from packetwatch_core._prog import attached
-from packetwatch_core._source import BODY, PREFACE
-from packetwatch_core._store import State, Store
+from packetwatch_core._active.loaded import Loaded
+from packetwatch_core._base.errors import InvalidInput, PacketwatchError
+from packetwatch_core._change import planner
+from packetwatch_core._declared.edits import set_lists
+from packetwatch_core._declared.store import State, Store
+from packetwatch_core._host.host import Host
+from packetwatch_core._kernel import abi
+from packetwatch_core._kernel.libbpf import Map
+from packetwatch_core._kernel.programs import attached
+from packetwatch_core._kernel.source import BODY, PREFACE
 
 pytest_plugins = ("kernel.site_fixtures",)
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="loads programs")
@@ -80,7 +81,7 @@ def test_boot_loads_the_program_that_was_attached_last(filtered: Site) -> None:
 # Another version of the collection: what is loaded reads other tables than we write
 
 FORMER = source_text(
-    (f"#define PW_FORMAT {_abi.FORMAT} ", f"#define PW_FORMAT {_abi.FORMAT - 1} "),
+    (f"#define PW_FORMAT {abi.FORMAT} ", f"#define PW_FORMAT {abi.FORMAT - 1} "),
     ("#define PW_EXT_MAX 8\n", "#define PW_EXT_MAX 7\n"),
 )
 
@@ -102,8 +103,8 @@ def former_host(site: Site) -> Host:
 def outdated(site: Site, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Site:
     """A host that was set up by the former version."""
     with monkeypatch.context() as patched:
-        patched.setattr(_abi, "FORMAT", _abi.FORMAT - 1)
-        patched.setattr(_planner, "check_format", lambda source: None)
+        patched.setattr(abi, "FORMAT", abi.FORMAT - 1)
+        patched.setattr(planner, "check_format", lambda source: None)
         site.host.attach("pw0", source=request.param)
         site.lists(DENIED)
     return site
@@ -118,7 +119,7 @@ def live_format(site: Site) -> int:
 def test_tables_of_another_format_bring_the_program_that_reads_them(
     outdated: Site, change: str
 ) -> None:
-    assert live_format(outdated) == _abi.FORMAT - 1
+    assert live_format(outdated) == abi.FORMAT - 1
     before = attached(socket.if_nametoindex("pw0")).program_id
     assert outdated.host.info(ALL)["lists"]["live"]
     if change == "lists":
@@ -130,7 +131,7 @@ def test_tables_of_another_format_bring_the_program_that_reads_them(
     else:
         outdated.host.apply()
     assert attached(socket.if_nametoindex("pw0")).program_id != before
-    assert live_format(outdated) == _abi.FORMAT
+    assert live_format(outdated) == abi.FORMAT
     assert outdated.verdict(DENIED) == XDP_DROP
     assert outdated.host.verify() == []
     renewed = attached(socket.if_nametoindex("pw0")).program_id
@@ -140,7 +141,7 @@ def test_tables_of_another_format_bring_the_program_that_reads_them(
     outdated.power_off()
     outdated.host.reattach("pw0")
     assert outdated.host.store.number() == number
-    assert live_format(outdated) == _abi.FORMAT
+    assert live_format(outdated) == abi.FORMAT
     assert outdated.verdict(DENIED) == XDP_DROP
 
 
@@ -218,7 +219,7 @@ def test_expired_entries_stay_out(filtered: Site) -> None:
 
 def next_expiry(site: Site) -> int:
     with Map.by_id(site.generation_id()) as pages:
-        return int(_abi.HEADER.unpack(pages.lookup(bytes(4)) or b"")["next_expiry"])
+        return int(abi.HEADER.unpack(pages.lookup(bytes(4)) or b"")["next_expiry"])
 
 
 # Plans

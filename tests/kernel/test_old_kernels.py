@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from kernel.hosting import run, source_text
 
-from packetwatch_core._compile import Compiler
+from packetwatch_core._kernel.bytecode import Compiler
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -24,11 +24,11 @@ from kernel.hosting import (
 )
 from kernel.timers import Timers
 
-from packetwatch_core._edits import set_lists
-from packetwatch_core._errors import LoadFailed, Locked, PacketwatchError, Panicked, Returned
-from packetwatch_core._host import Host
-from packetwatch_core._pending import Terms
-from packetwatch_core._prog import Link, attached
+from packetwatch_core._base.errors import LoadFailed, Locked, PacketwatchError, Panicked, Returned
+from packetwatch_core._change.pending import Terms
+from packetwatch_core._declared.edits import set_lists
+from packetwatch_core._host.host import Host
+from packetwatch_core._kernel.programs import Link, attached
 
 pytest_plugins = ("kernel.site_fixtures",)
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="loads programs")

@@ -46,7 +46,7 @@ from kernel.packets import (
     udp6,
 )
 
-from packetwatch_core import _abi
+from packetwatch_core._kernel import abi
 
 SOURCE4, SOURCE6 = "198.51.100.7", "2001:db8:7::7"
 EXT_MAX = 8
@@ -119,7 +119,7 @@ def test_more_tags_pass_where_nothing_is_enforced(
     datapath.policy(action=action)
     assert datapath.fates(*[syn4(SOURCE4, 1, tags=[VLAN] * 3)] * 2) == [fate] * 2
     told = [(event["type"], event["count"], event["ifindex"]) for event in datapath.events()]
-    would_drop = (_abi.EVENT_WOULD_DROP, _abi.WOULD_VLAN, datapath.ifindex)
+    would_drop = (abi.EVENT_WOULD_DROP, abi.WOULD_VLAN, datapath.ifindex)
     assert told == [would_drop] * (action == "monitor")
 
 

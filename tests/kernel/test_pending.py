@@ -29,8 +29,7 @@ from kernel.hosting import (
 from kernel.timers import Timers
 
 from packetwatch_agent.control import edits
-from packetwatch_core._edits import set_lists, set_policy
-from packetwatch_core._errors import (
+from packetwatch_core._base.errors import (
     InvalidInput,
     LoadFailed,
     PacketwatchError,
@@ -38,8 +37,9 @@ from packetwatch_core._errors import (
     Returned,
     Unsupported,
 )
-from packetwatch_core._pending import Change, Terms
-from packetwatch_core._prog import attached
+from packetwatch_core._change.pending import Change, Terms
+from packetwatch_core._declared.edits import set_lists, set_policy
+from packetwatch_core._kernel.programs import attached
 
 pytest_plugins = ("kernel.site_fixtures",)
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="loads programs")

@@ -14,7 +14,8 @@ import pytest
 from kernel.datapath import Datapath
 from kernel.packets import HOST4, HOST6, ethernet, ipv4, syn4, syn6
 
-from packetwatch_core import _abi, _edits
+from packetwatch_core._declared import edits
+from packetwatch_core._kernel import abi
 
 SOURCE4, SOURCE6 = "198.51.100.7", "2001:db8:7::7"
 SECOND = 10**9
@@ -43,12 +44,12 @@ def test_a_connection_is_told_with_all_its_fields(datapath: Datapath) -> None:
     datapath.fates(syn4(SOURCE4, 443), syn6(SOURCE6, 22))
     first, second = datapath.events()
     assert begun < first["time"] <= second["time"] <= time.monotonic_ns()
-    assert first["size"] == second["size"] == _abi.EVENT_SHORT
+    assert first["size"] == second["size"] == abi.EVENT_SHORT
     for event, family, source, target, port in (
         (first, 4, SOURCE4, HOST4, 443),
         (second, 6, SOURCE6, HOST6, 22),
     ):
-        assert event["type"] == _abi.EVENT_CONNECTION
+        assert event["type"] == abi.EVENT_CONNECTION
         assert event["ifindex"] == datapath.ifindex
         assert (event["family"], event["flags"], event["plen"]) == (family, 0, 0)
         assert (text_of(event["saddr"]), text_of(event["daddr"])) == (source, target)
@@ -69,8 +70,8 @@ def test_a_ban_is_told_with_its_ports(
     assert [connection["dport"] for connection in connections] == [22, 80, 65535]
     ban = datapath.ban_of(source)
     assert ban is not None
-    assert event["size"] == _abi.EVENT.size
-    assert (event["type"], event["flags"]) == (_abi.EVENT_BAN, 0)
+    assert event["size"] == abi.EVENT.size
+    assert (event["type"], event["flags"]) == (abi.EVENT_BAN, 0)
     assert (event["family"], event["plen"]) == (family, plen)
     assert (event["expires"], event["time"]) == (ban.expires, ban.since)
     assert (text_of(event["saddr"]), event["dport"]) == (source, 65535)
@@ -92,7 +93,7 @@ def test_a_hidden_upper_layer_is_marked(datapath: Datapath) -> None:
     frame = ethernet(0x0800, ipv4(SOURCE4, HOST4, bytes(8), fragment=1))
     datapath.fates(*[frame] * 3)
     (event,) = datapath.events()
-    assert event["flags"] == _abi.EVENT_OPAQUE
+    assert event["flags"] == abi.EVENT_OPAQUE
     assert (event["sport"], event["dport"], event["count"]) == (0, 0, 3)
 
 
@@ -119,7 +120,7 @@ def test_addresses_of_one_slash_64_share_a_limit(datapath: Datapath) -> None:
 
 def test_all_sources_together_have_a_limit(datapath: Datapath) -> None:
     """Bans are made and counted all the same."""
-    late = _abi.SHARED.pack(event_tat=time.monotonic_ns() + 3600 * SECOND)
+    late = abi.SHARED.pack(event_tat=time.monotonic_ns() + 3600 * SECOND)
     datapath.maps["shared"].update(bytes(4), late)
     before = datapath.counters()
     frames = (syn4(SOURCE4, port) for port in (1, 2, 3))
@@ -142,13 +143,13 @@ def test_none_tells_bans_only(datapath: Datapath) -> None:
     datapath.policy(log_connections="none")
     before = datapath.counters()
     datapath.fates(*(syn4(SOURCE4, port) for port in (1, 2, 3)))
-    assert [event["type"] for event in datapath.events()] == [_abi.EVENT_BAN]
+    assert [event["type"] for event in datapath.events()] == [abi.EVENT_BAN]
     assert counted(datapath, before) == {"events": 1, "events_suppressed": 0, "events_lost": 0}
     assert datapath.counters()["connections"][1] - before["connections"][1] == 3
 
 
 def test_events_that_find_no_room_are_counted_and_leave_a_gap(datapath: Datapath) -> None:
-    count = datapath.maps["events"].info.max_entries // (_abi.EVENT_SHORT + 8) + 500
+    count = datapath.maps["events"].info.max_entries // (abi.EVENT_SHORT + 8) + 500
     before, run = datapath.counters(), datapath.run
     frame = syn4("0.0.0.0", 443)
     for number in range(count):
@@ -164,10 +165,10 @@ def test_events_that_find_no_room_are_counted_and_leave_a_gap(datapath: Datapath
 def test_scans_are_told_when_connections_have_used_up_the_limit(datapath: Datapath) -> None:
     """Half of the burst is theirs alone."""
     burst = 2 * SECOND
-    spent = _abi.SHARED.pack(event_tat=time.monotonic_ns() + burst + SECOND)
+    spent = abi.SHARED.pack(event_tat=time.monotonic_ns() + burst + SECOND)
     datapath.maps["shared"].update(bytes(4), spent)
     datapath.fates(*(syn4(SOURCE4, port) for port in (1, 2, 3)))
-    assert [event["type"] for event in datapath.events()] == [_abi.EVENT_BAN]
+    assert [event["type"] for event in datapath.events()] == [abi.EVENT_BAN]
 
 
 def test_what_monitoring_lets_pass_is_told_once_a_second(datapath: Datapath) -> None:
@@ -181,8 +182,8 @@ def test_what_monitoring_lets_pass_is_told_once_a_second(datapath: Datapath) -> 
     assert datapath.fate(syn6(SOURCE6, 22)) == "pass monitor_deny ipv6"
     first, *more, last = datapath.events()
     assert len(more) <= 1 + time.monotonic() - begun
-    assert {event["type"] for event in (first, *more, last)} == {_abi.EVENT_WOULD_DROP}
-    assert (first["count"], first["flags"]) == (_abi.WOULD_DENY, _abi.EVENT_MONITOR)
+    assert {event["type"] for event in (first, *more, last)} == {abi.EVENT_WOULD_DROP}
+    assert (first["count"], first["flags"]) == (abi.WOULD_DENY, abi.EVENT_MONITOR)
     assert (text_of(first["saddr"]), first["sport"], first["dport"]) == (SOURCE4, 0, 0)
     assert (text_of(last["saddr"]), last["sport"], last["dport"]) == (SOURCE6, 40000, 22)
     assert counted(datapath, before)["events_suppressed"] == 0
@@ -193,8 +194,8 @@ def test_bans_that_monitoring_lets_pass_are_told(datapath: Datapath) -> None:
     datapath.bans.add(SOURCE4, 60)
     assert datapath.fate(syn4(SOURCE4, 22)) == "pass monitor_ban ipv4"
     (event,) = datapath.events()
-    assert (event["type"], event["dport"]) == (_abi.EVENT_WOULD_DROP, 22)
-    assert _abi.REASONS[event["count"]] == ("pass", "monitor_ban")
+    assert (event["type"], event["dport"]) == (abi.EVENT_WOULD_DROP, 22)
+    assert abi.REASONS[event["count"]] == ("pass", "monitor_ban")
 
 
 def test_enforcing_tells_no_such_thing(datapath: Datapath) -> None:
@@ -203,7 +204,7 @@ def test_enforcing_tells_no_such_thing(datapath: Datapath) -> None:
     assert datapath.events() == []
 
 
-@pytest.mark.parametrize("log", _abi.LOGS)
+@pytest.mark.parametrize("log", abi.LOGS)
 def test_metrics_do_not_depend_on_what_is_logged(datapath: Datapath, log: str) -> None:
     datapath.policy(log_connections=log)
     before = datapath.counters()
@@ -217,7 +218,7 @@ def test_metrics_do_not_depend_on_what_is_logged(datapath: Datapath, log: str) -
 def test_each_interface_has_its_own_log(datapath: Datapath) -> None:
     """v0 tells all, others nothing."""
     datapath.policy(log_connections="none")
-    datapath.host.apply(_edits.set_policy("v0", {"PW_LOG_CONNECTIONS": "all"}, replace=True))
+    datapath.host.apply(edits.set_policy("v0", {"PW_LOG_CONNECTIONS": "all"}, replace=True))
     datapath._forget()
     hammer(datapath, 5)
     assert len(datapath.events()) == 5

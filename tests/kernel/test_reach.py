@@ -14,10 +14,10 @@ import pytest
 from kernel.hosting import DENIED, OWN, STRANGER, Site, ip
 from kernel.timers import Timers
 
-from packetwatch_core import _reach
-from packetwatch_core._edits import set_lists, set_policy
-from packetwatch_core._errors import LoadFailed
-from packetwatch_core._pending import Terms
+from packetwatch_core._base.errors import LoadFailed
+from packetwatch_core._change.pending import Terms
+from packetwatch_core._declared.edits import set_lists, set_policy
+from packetwatch_core._network import reach
 
 pytest_plugins = ("kernel.site_fixtures",)
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="loads programs")
@@ -89,7 +89,7 @@ def test_what_only_reports_lets_everybody_pass(filtered: Site, confirming: Timer
 def test_the_packet_is_a_sound_one(source: str, target: str) -> None:
     family = socket.AF_INET6 if ":" in source else socket.AF_INET
     raw = socket.inet_pton(family, target)
-    packet = _reach.syn(mapped(source), raw, 22)
+    packet = reach.syn(mapped(source), raw, 22)
     head = packet[14:34] if family == socket.AF_INET else packet[14:54]
     tcp = packet[14 + len(head) :][:24]
     assert int.from_bytes(tcp[2:4], "big") == 22

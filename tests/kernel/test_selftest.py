@@ -16,8 +16,8 @@ from kernel.controlling import READER, Controlled, controlled
 from kernel.hosting import Wire, ip
 
 from packetwatch_agent.control.selftest import STAGES, Drill
-from packetwatch_core._bans import MAPS
-from packetwatch_core._libbpf import Map
+from packetwatch_core._bans.bans import MAPS
+from packetwatch_core._kernel.libbpf import Map
 
 pytest_plugins = ("kernel.site_fixtures",)
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="makes namespaces and loads programs")

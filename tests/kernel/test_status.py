@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 from kernel.hosting import DENIED, Site, dummy_program, ip, source_text, wait
 
-from packetwatch_core import _abi
-from packetwatch_core._attach import attach
-from packetwatch_core._errors import PacketwatchError
-from packetwatch_core._libbpf import Map
-from packetwatch_core._prog import attached
+from packetwatch_core._active.attach import attach
+from packetwatch_core._base.errors import PacketwatchError
+from packetwatch_core._kernel import abi
+from packetwatch_core._kernel.libbpf import Map
+from packetwatch_core._kernel.programs import attached
 
 pytest_plugins = ("kernel.site_fixtures",)
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="loads programs")
@@ -45,7 +45,7 @@ def test_what_an_attachment_notes(filtered: Site) -> None:
         "left_out": 0,
         "broken_feeds": 0,
     }
-    assert found["bytes"] == 2 * _abi.PAGE
+    assert found["bytes"] == 2 * abi.PAGE
     assert found["capacity"] >= found["bytes"]
     assert found["number"] == int(os.readlink(filtered.state / "current"))
     assert found["apply"]["success"] is True
@@ -117,7 +117,7 @@ def test_a_table_that_is_not_what_its_header_says_is_found(
 
     def lie(self: Map, key: bytes) -> bytes | None:
         value = lookup(self, key)
-        if value and len(value) == _abi.PAGE and key[0] == 1:
+        if value and len(value) == abi.PAGE and key[0] == 1:
             return value[:-1] + bytes([value[-1] ^ 1])
         return value
 

@@ -28,14 +28,14 @@ from kernel.hosting import (
     wait_gone,
 )
 
-from packetwatch_core._edits import set_lists
-from packetwatch_core._errors import LoadFailed
-from packetwatch_core._generation import Image, build
-from packetwatch_core._lists import compile_lists
-from packetwatch_core._loaded import Loaded
-from packetwatch_core._policy import resolve_policies
-from packetwatch_core._prog import attached
-from packetwatch_core._store import State
+from packetwatch_core._active.generation import Image, build
+from packetwatch_core._active.lists import compile_lists
+from packetwatch_core._active.loaded import Loaded
+from packetwatch_core._base.errors import LoadFailed
+from packetwatch_core._declared.edits import set_lists
+from packetwatch_core._declared.policy import resolve_policies
+from packetwatch_core._declared.store import State
+from packetwatch_core._kernel.programs import attached
 
 pytest_plugins = ("kernel.site_fixtures",)
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="loads programs")

@@ -12,7 +12,7 @@ from pathlib import Path
 from kernel import hosting
 from kernel.hosting import Site
 
-from packetwatch_core._host import Host
+from packetwatch_core._host.host import Host
 
 UNIT = "packetwatch-rollback"
 

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from packetwatch_core._ranges import Ranges, Spans
+from packetwatch_core._tables.ranges import Ranges, Spans
 
 
 def as_lists(spans: Spans) -> Spans:

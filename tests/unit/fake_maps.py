@@ -12,7 +12,7 @@ import struct
 from types import SimpleNamespace
 from typing import Any
 
-from packetwatch_core import _abi
+from packetwatch_core._kernel import abi
 
 _NO_ROOM = 7
 
@@ -48,11 +48,11 @@ class FakeTrie(FakeMap):
     """Answers with the longest prefix that matches."""
 
     def lookup(self, key: bytes) -> bytes | None:
-        length, address = _abi.NET.struct.unpack(key)
+        length, address = abi.NET.struct.unpack(key)
         number = int.from_bytes(address, "big")
         for plen in range(length, -1, -1):
             short = (number >> (128 - plen) << (128 - plen)).to_bytes(16, "big")
-            value = self.entries.get(_abi.NET.struct.pack(plen, short))
+            value = self.entries.get(abi.NET.struct.pack(plen, short))
             if value is not None:
                 return value
         return None
@@ -64,10 +64,10 @@ class FakeShared(FakeMap):
     def __init__(self, name: str) -> None:
         super().__init__(name)
         self.fd = os.memfd_create(name)
-        os.write(self.fd, _abi.SHARED.pack(sequence=99).ljust(mmap.PAGESIZE, b"\0"))
+        os.write(self.fd, abi.SHARED.pack(sequence=99).ljust(mmap.PAGESIZE, b"\0"))
 
     def lookup(self, key: bytes) -> bytes | None:
-        return os.pread(self.fd, _abi.SHARED.size, 0)
+        return os.pread(self.fd, abi.SHARED.size, 0)
 
     def __del__(self) -> None:
         os.close(self.fd)
@@ -81,7 +81,7 @@ def run_maps(**sizes: int) -> dict[str, Any]:
     }
     maps["nets"] = FakeTrie("nets", sizes.get("nets", 1024))
     maps["shared"] = FakeShared("shared")
-    maps["counters"].entries[bytes(4)] = _abi.COUNTERS.pack()
+    maps["counters"].entries[bytes(4)] = abi.COUNTERS.pack()
     return maps
 
 

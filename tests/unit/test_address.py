@@ -11,7 +11,7 @@ from random import Random
 
 import pytest
 
-from packetwatch_core._address import (
+from packetwatch_core._base.address import (
     BITS,
     Prefix,
     format_prefix,
@@ -21,7 +21,7 @@ from packetwatch_core._address import (
     parse_address,
     parse_prefix,
 )
-from packetwatch_core._errors import InvalidInput
+from packetwatch_core._base.errors import InvalidInput
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from packetwatch_core._alarm import Alarm
-from packetwatch_core._errors import LoadFailed
+from packetwatch_core._base.errors import LoadFailed
+from packetwatch_core._change.alarm import Alarm
 
 
 class Systemd:

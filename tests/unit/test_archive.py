@@ -56,7 +56,9 @@ def test_what_lies_about_stays_behind(checkout: Path) -> None:
     for path in (
         agent / "__pycache__/run.cpython-313.pyc",
         agent / "run.py~",
-        checkout / "plugins/module_utils/.#_store.py",
+        checkout / "plugins/module_utils/.#_module.py",
+        checkout / "plugins/module_utils/_declared/.#store.py",
+        agent / ".#run.py",
         checkout / "roles/packetwatch/files/bpf/packetwatch.bpf.o",
         checkout / "roles/packetwatch/files/units/packetwatch.service.orig",
     ):

@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 from unit.fake_maps import mapped, run_maps
 
-from packetwatch_core import _abi, _ban_file
-from packetwatch_core._bans import Bans, Source
-from packetwatch_core._errors import Unreadable
+from packetwatch_core._bans import saved
+from packetwatch_core._bans.bans import Bans, Source
+from packetwatch_core._base.errors import Unreadable
+from packetwatch_core._kernel import abi
 
 SECOND = 1_000_000_000
 
@@ -30,8 +31,8 @@ def after_boot(**sizes: int) -> tuple[dict[str, Any], Bans]:
 
 def scan(maps: dict[str, Any], number: int, seconds: float, table: str = "scan_bans") -> None:
     now = time.monotonic_ns()
-    value = _abi.BAN.pack(
-        since=now, expires=now + int(seconds * SECOND), origin=_abi.ORIGIN_SCAN, ports=5, dropped=9
+    value = abi.BAN.pack(
+        since=now, expires=now + int(seconds * SECOND), origin=abi.ORIGIN_SCAN, ports=5, dropped=9
     )
     maps[table].update(Source(128, mapped(f"203.0.113.{number}")).key, value)
 
@@ -46,28 +47,28 @@ def test_bans_come_back_into_the_first_map(path: str) -> None:
     bans = Bans(maps)
     scan(maps, 1, 600)
     bans.add("2001:db8::7", None)
-    assert _ban_file.save(bans, path) == 2
+    assert saved.save(bans, path) == 2
 
     maps, bans = after_boot()
-    result = _ban_file.restore(bans, path)
+    result = saved.restore(bans, path)
     assert result is not None
-    assert result == _ban_file.Restored(restored=2)
+    assert result == saved.Restored(restored=2)
     found = {ban.source.text: ban for ban in bans.walk()}
     ban = found["203.0.113.1"]
     assert (ban.table, ban.origin_name, ban.ports, ban.dropped) == ("bans", "scan", 5, 9)
     assert 590 * SECOND < ban.expires - time.monotonic_ns() <= 600 * SECOND
     assert found["2001:db8::/64"].expires == 0
     assert not maps["scan_bans"].entries
-    assert _abi.SHARED.unpack(maps["shared"].lookup(bytes(4)))["has_bans"]
+    assert abi.SHARED.unpack(maps["shared"].lookup(bytes(4)))["has_bans"]
 
 
 def test_bans_of_this_boot_are_left_as_they_are(path: str) -> None:
     maps = run_maps()
     bans = Bans(maps)
     bans.add("203.0.113.1", 600)
-    _ban_file.save(bans, path)
+    saved.save(bans, path)
     bans.lift("203.0.113.1")
-    assert _ban_file.restore(bans, path) is None
+    assert saved.restore(bans, path) is None
     assert not maps["bans"].entries
 
 
@@ -75,16 +76,16 @@ def test_short_and_finished_bans_are_not_saved(path: str) -> None:
     maps = run_maps()
     scan(maps, 1, 60, "overflow")
     scan(maps, 2, -1)
-    assert _ban_file.save(Bans(maps), path) == 0
+    assert saved.save(Bans(maps), path) == 0
 
 
 def test_expired_bans_are_dropped(path: str) -> None:
     maps = run_maps()
     scan(maps, 1, 0.05)
-    _ban_file.save(Bans(maps), path)
+    saved.save(Bans(maps), path)
     time.sleep(0.1)
     maps, bans = after_boot()
-    assert _ban_file.restore(bans, path) == _ban_file.Restored(expired=1)
+    assert saved.restore(bans, path) == saved.Restored(expired=1)
     assert not maps["bans"].entries
 
 
@@ -94,29 +95,29 @@ def test_a_quarter_of_the_room_stays_free_and_manual_bans_come_first(path: str) 
     for number in range(10):
         scan(maps, number, 600)
     bans.add("203.0.113.200", None)
-    _ban_file.save(bans, path)
+    saved.save(bans, path)
     maps, bans = after_boot(bans=8)
-    assert _ban_file.restore(bans, path) == _ban_file.Restored(restored=6, without_room=5)
+    assert saved.restore(bans, path) == saved.Restored(restored=6, without_room=5)
     assert "203.0.113.200" in {ban.source.text for ban in bans.walk()}
 
 
 def test_what_is_protected_by_now_is_refused(path: str) -> None:
     maps = run_maps()
     scan(maps, 1, 600)
-    _ban_file.save(Bans(maps), path)
+    saved.save(Bans(maps), path)
     maps, bans = after_boot()
-    maps["hosts"].update(mapped("203.0.113.1"), _abi.HOST.pack(origin=1))
-    assert _ban_file.restore(bans, path) == _ban_file.Restored(refused=1)
+    maps["hosts"].update(mapped("203.0.113.1"), abi.HOST.pack(origin=1))
+    assert saved.restore(bans, path) == saved.Restored(refused=1)
 
 
 def test_a_newer_ban_is_kept(path: str) -> None:
     maps = run_maps()
     bans = Bans(maps)
     bans.add("203.0.113.1", 600)
-    _ban_file.save(bans, path)
+    saved.save(bans, path)
     maps, bans = after_boot()
     bans.add("203.0.113.1", None)
-    assert _ban_file.restore(bans, path) == _ban_file.Restored(superseded=1)
+    assert saved.restore(bans, path) == saved.Restored(superseded=1)
     assert next(bans.walk()).expires == 0
 
 
@@ -126,7 +127,7 @@ def test_a_clock_set_back_makes_no_ban_longer(path: str) -> None:
     line |= {"since": now + 86400, "expires": now + 86400 + 600}
     Path(path).write_text(f'{{"format": 1, "boot": "other", "map": 1}}\n{json.dumps(line)}\n')
     bans = after_boot()[1]
-    _ban_file.restore(bans, path)
+    saved.restore(bans, path)
     (ban,) = bans.walk()
     assert ban.expires - time.monotonic_ns() <= 600 * SECOND
 
@@ -151,23 +152,23 @@ def test_a_clock_set_back_makes_no_ban_longer(path: str) -> None:
 def test_damaged_lines_are_counted(path: str, line: str) -> None:
     Path(path).write_text(f'{{"format": 1, "boot": "other", "map": 1}}\n{line}\n')
     maps, bans = after_boot()
-    assert _ban_file.restore(bans, path) == _ban_file.Restored(damaged=1)
+    assert saved.restore(bans, path) == saved.Restored(damaged=1)
     assert not maps["bans"].entries
 
 
 @pytest.mark.parametrize("text", ["", "rubbish\n", '{"format": 99}\n'])
 def test_a_file_that_is_none_of_ours_says_nothing(path: str, text: str) -> None:
     Path(path).write_text(text)
-    assert _ban_file.restore(after_boot()[1], path) is None
+    assert saved.restore(after_boot()[1], path) is None
 
 
 def test_no_file(path: str) -> None:
-    assert _ban_file.restore(after_boot()[1], path) is None
+    assert saved.restore(after_boot()[1], path) is None
 
 
 def test_unreadable_is_not_absent(tmp_path: Path) -> None:
     with pytest.raises(Unreadable):
-        _ban_file.restore(after_boot()[1], str(tmp_path))
+        saved.restore(after_boot()[1], str(tmp_path))
 
 
 def test_the_former_file_stays_until_the_new_one_is_whole(
@@ -175,11 +176,11 @@ def test_the_former_file_stays_until_the_new_one_is_whole(
 ) -> None:
     maps = run_maps()
     scan(maps, 1, 600)
-    _ban_file.save(Bans(maps), path)
+    saved.save(Bans(maps), path)
     former = Path(path).read_text()
     monkeypatch.setattr("os.fdatasync", lambda fd: _no_space())
     with pytest.raises(OSError, match="full"):
-        _ban_file.save(Bans(maps), path)
+        saved.save(Bans(maps), path)
     assert Path(path).read_text() == former
 
 

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from packetwatch_core._address import parse_prefix
-from packetwatch_core._ban_story import Story, story
+from packetwatch_core._bans.story import Story, story
+from packetwatch_core._base.address import parse_prefix
 
 SOURCE = "203.0.113.9"
 OTHER = {"event.action": "ban", "source.ip": "203.0.113.8", "packetwatch.ports": [1, 2]}

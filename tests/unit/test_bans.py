@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 from unit.fake_maps import mapped, run_maps, u32
 
-from packetwatch_core import _abi, _protect
-from packetwatch_core._bans import Bans, Source
-from packetwatch_core._errors import InvalidInput, TooLarge
+from packetwatch_core._bans.bans import Bans, Source
+from packetwatch_core._base.errors import InvalidInput, TooLarge
+from packetwatch_core._kernel import abi
+from packetwatch_core._network import protect
 
 NOW = 5_000_000_000_000
 SECOND = 1_000_000_000
@@ -35,12 +36,12 @@ def bans(maps: dict[str, Any]) -> Bans:
 
 
 def scan(maps: dict[str, Any], source: Source, expires: int, table: str = "scan_bans") -> None:
-    value = _abi.BAN.pack(since=NOW, expires=expires, origin=_abi.ORIGIN_SCAN, ports=5, slot=3)
+    value = abi.BAN.pack(since=NOW, expires=expires, origin=abi.ORIGIN_SCAN, ports=5, slot=3)
     maps[table].update(source.key, value)
 
 
-def single(maps: dict[str, Any], plen: int, network: str, flags: int = _abi.NET_SINGLE) -> None:
-    maps["nets"].update(_abi.NET.struct.pack(plen, v6(network)), u32(flags))
+def single(maps: dict[str, Any], plen: int, network: str, flags: int = abi.NET_SINGLE) -> None:
+    maps["nets"].update(abi.NET.struct.pack(plen, v6(network)), u32(flags))
 
 
 def test_add_writes_a_manual_ban_and_the_hint_first(maps: dict[str, Any], bans: Bans) -> None:
@@ -49,13 +50,13 @@ def test_add_writes_a_manual_ban_and_the_hint_first(maps: dict[str, Any], bans: 
     assert ban.source.text == "203.0.113.7"
     assert (ban.since, ban.expires) == (NOW, NOW + 60 * SECOND)
     assert ban.origin_name == "manual"
-    assert _abi.SHARED.unpack(maps["shared"].lookup(bytes(4)))["has_bans"] == 1
+    assert abi.SHARED.unpack(maps["shared"].lookup(bytes(4)))["has_bans"] == 1
 
 
 def test_hint_leaves_the_counters_beside_it_alone(maps: dict[str, Any], bans: Bans) -> None:
     bans.add("203.0.113.7", 60)
     bans.add("203.0.113.8", 60)
-    assert _abi.SHARED.unpack(maps["shared"].lookup(bytes(4)))["sequence"] == 99
+    assert abi.SHARED.unpack(maps["shared"].lookup(bytes(4)))["sequence"] == 99
     assert not maps["shared"].log
 
 
@@ -100,14 +101,14 @@ def test_networks_are_refused(bans: Bans, address: str) -> None:
 
 
 def test_protected_address_is_refused_with_its_reason(maps: dict[str, Any], bans: Bans) -> None:
-    maps["hosts"].update(mapped("192.0.2.1"), _abi.HOST.pack(origin=_protect.GATEWAY))
+    maps["hosts"].update(mapped("192.0.2.1"), abi.HOST.pack(origin=protect.GATEWAY))
     with pytest.raises(InvalidInput, match=r"192\.0\.2\.1 is protected \(gateway\)"):
         bans.add("192.0.2.1", 60)
     assert not maps["bans"].entries
 
 
 def test_address_in_protected_prefix_is_refused(maps: dict[str, Any], bans: Bans) -> None:
-    maps["nets"].update(_abi.NET.struct.pack(120, mapped("192.0.2.0")), u32(_abi.NET_PROTECTED))
+    maps["nets"].update(abi.NET.struct.pack(120, mapped("192.0.2.0")), u32(abi.NET_PROTECTED))
     with pytest.raises(InvalidInput, match="lies in a protected prefix"):
         bans.add("192.0.2.200", 60)
     bans.add("192.0.3.1", 60)
@@ -139,7 +140,7 @@ def test_lift_takes_a_source_out_of_all_maps(maps: dict[str, Any], bans: Bans) -
 def test_why_names_protection_and_bans(maps: dict[str, Any], bans: Bans) -> None:
     scan(maps, Source(128, mapped("203.0.113.7")), NOW + SECOND)
     scan(maps, Source(128, mapped("203.0.113.7")), NOW - SECOND, "overflow")
-    maps["hosts"].update(mapped("203.0.113.7"), _abi.HOST.pack(origin=_protect.SSH_CLIENT))
+    maps["hosts"].update(mapped("203.0.113.7"), abi.HOST.pack(origin=protect.SSH_CLIENT))
     why = bans.why("203.0.113.7")
     assert why.protected == "203.0.113.7 is protected (SSH client)"
     assert [ban.table for ban in why.bans] == ["scan_bans"]

@@ -9,7 +9,7 @@ import errno
 
 import pytest
 
-from packetwatch_core import _clock
+from packetwatch_core._base import clock
 
 TIME_OK, TIME_ERROR = 0, 5
 BOOTED, SETTLED = 30.0, 601.0
@@ -31,5 +31,5 @@ def test_what_the_kernel_does_not_say_is_not_believed(
 ) -> None:
     library = type("Library", (), {"adjtimex": lambda self, dummy: max(state, -1)})
     monkeypatch.setattr(ctypes, "CDLL", lambda dummy: library())
-    monkeypatch.setattr(_clock.time, "clock_gettime", lambda dummy: uptime)
-    assert _clock.clock_synchronised() is believed
+    monkeypatch.setattr(clock.time, "clock_gettime", lambda dummy: uptime)
+    assert clock.clock_synchronised() is believed

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from packetwatch_core._compile import FUNCTION, PYTHON, Bytecode, Compiler
-from packetwatch_core._errors import LoadFailed, Unsupported
+from packetwatch_core._base.errors import LoadFailed, Unsupported
+from packetwatch_core._kernel.bytecode import FUNCTION, PYTHON, Bytecode, Compiler
 
 EXIT = bytes.fromhex("b700000002000000") + bytes.fromhex("9500000000000000")
 GOOD = f"0:counters\n{(bytes.fromhex('1811000000000000') + bytes(8) + EXIT).hex()}\n"

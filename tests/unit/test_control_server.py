@@ -22,9 +22,9 @@ from packetwatch_agent.control.server import Command, Server
 from packetwatch_agent.control.talkers import SIZE, WINDOW, Summary, Talkers
 from packetwatch_agent.loop import IDLE, Loop
 from packetwatch_agent.output import Output
-from packetwatch_core import _abi
-from packetwatch_core._errors import InvalidInput
-from packetwatch_core._ring import HEADER
+from packetwatch_core._base.errors import InvalidInput
+from packetwatch_core._kernel import abi
+from packetwatch_core._kernel.ring import HEADER
 
 # Rights
 
@@ -253,9 +253,9 @@ def test_a_place_that_is_no_socket_is_left_alone(tmp_path: Path) -> None:
 # What top keeps
 
 
-def record(source: int, port: int = 80, kind: int = _abi.EVENT_CONNECTION) -> bytes:
+def record(source: int, port: int = 80, kind: int = abi.EVENT_CONNECTION) -> bytes:
     saddr = bytes(12) + source.to_bytes(4, "big")
-    return _abi.EVENT.pack(type=kind, family=4, saddr=saddr, dport=port)[: _abi.EVENT_SHORT]
+    return abi.EVENT.pack(type=kind, family=4, saddr=saddr, dport=port)[: abi.EVENT_SHORT]
 
 
 def test_heavy_sources_are_found_among_a_million() -> None:
@@ -292,7 +292,7 @@ def test_of_a_large_batch_a_sample_is_taken() -> None:
     assert 900 <= count <= 1100
     talkers.look(len(record(1)), 1, memoryview(alike))
     assert talkers.sources(5)[0][1] == count + 1
-    talkers.note([b"short", record(1, kind=_abi.EVENT_BAN), b""])
+    talkers.note([b"short", record(1, kind=abi.EVENT_BAN), b""])
     assert talkers.sources(5)[0][1] == count + 1
 
 

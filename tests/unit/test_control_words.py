@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 
 from packetwatch_agent.control import cli, screen, show, why, wire, words
-from packetwatch_core._address import parse_prefix
-from packetwatch_core._bulk import read_prefixes
-from packetwatch_core._errors import InvalidInput, Unreadable
-from packetwatch_core._store import State
-from packetwatch_core._tables import compile_tables
+from packetwatch_core._base.address import parse_prefix
+from packetwatch_core._base.errors import InvalidInput, Unreadable
+from packetwatch_core._declared.bulk import read_prefixes
+from packetwatch_core._declared.store import State
+from packetwatch_core._tables.tables import compile_tables
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = ROOT / "roles/packetwatch/files"

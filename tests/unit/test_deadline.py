@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from packetwatch_core import _deadline
-from packetwatch_core._deadline import Deadline
-from packetwatch_core._errors import InvalidInput, LoadFailed, Unreadable, Unsupported
-from packetwatch_core._pending import AT_ONCE, Record, Terms, begin, check_terms
+from packetwatch_core._base.errors import InvalidInput, LoadFailed, Unreadable, Unsupported
+from packetwatch_core._change import deadline
+from packetwatch_core._change.deadline import Deadline
+from packetwatch_core._change.pending import AT_ONCE, Record, Terms, begin, check_terms
 
 
 class Systemd:
@@ -69,10 +69,11 @@ def test_where_the_role_is_not_installed_the_library_is_left_for_the_timer(
     assert "/usr/bin/python3" in argv
     compile(argv[-1], "rollback", "exec")
     assert f"--setenv=PYTHONPATH={systemd.root}" in argv
-    copied = {path.name for path in (systemd.root / "packetwatch_core").iterdir()}
-    assert {"_host.py", "_former.py", "_store.py"} <= copied
-    own = Path(_deadline.__file__)
-    assert (systemd.root / "packetwatch_core/_deadline.py").read_text() == own.read_text()
+    copy = systemd.root / "packetwatch_core"
+    own = Path(deadline.__file__).parents[1]
+    copied = {path.relative_to(copy) for path in copy.rglob("*.py")}
+    assert copied == {path.relative_to(own) for path in own.rglob("*.py")}
+    assert all((copy / path).read_text() == (own / path).read_text() for path in copied)
 
 
 def test_a_timer_that_is_left_makes_room(systemd: Systemd) -> None:

@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import pytest
 
-from packetwatch_core._bulk import read_prefixes
-from packetwatch_core._describe import (
+from packetwatch_core._declared.bulk import read_prefixes
+from packetwatch_core._declared.describe import (
     count_entries,
     count_lists,
     describe,
@@ -15,8 +15,8 @@ from packetwatch_core._describe import (
     has_entries,
     list_entries,
 )
-from packetwatch_core._ranges import LAST6, Ranges, Spans
-from packetwatch_core._store import State
+from packetwatch_core._declared.store import State
+from packetwatch_core._tables.ranges import LAST6, Ranges, Spans
 
 BEFORE = State(
     allow={"ansible": "192.0.2.1\n"},

@@ -18,7 +18,7 @@ import pytest
 from packetwatch_agent import settings
 from packetwatch_agent.drift import PERIOD, Drift
 from packetwatch_agent.output import Output
-from packetwatch_core._errors import Unreadable
+from packetwatch_core._base.errors import Unreadable
 
 GONE = "eth0 is not filtered"
 

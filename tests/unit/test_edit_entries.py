@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import pytest
 
-from packetwatch_core._edits import drop_entries, put_entries
-from packetwatch_core._entries import Entry
-from packetwatch_core._errors import InvalidInput
-from packetwatch_core._store import State
+from packetwatch_core._base.errors import InvalidInput
+from packetwatch_core._declared.edits import drop_entries, put_entries
+from packetwatch_core._declared.entries import Entry
+from packetwatch_core._declared.store import State
 
 STATE = State(
     allow={"ansible": "192.0.2.7\n"},

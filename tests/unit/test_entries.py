@@ -13,10 +13,11 @@ from typing import Any, Literal
 import pytest
 from unit.comparing import as_lists
 
-from packetwatch_core import _bulk
-from packetwatch_core._address import Prefix, parse_prefix
-from packetwatch_core._bulk import read_prefixes
-from packetwatch_core._entries import (
+from packetwatch_core._base.address import Prefix, parse_prefix
+from packetwatch_core._base.errors import InvalidInput
+from packetwatch_core._declared import bulk
+from packetwatch_core._declared.bulk import read_prefixes
+from packetwatch_core._declared.entries import (
     Entry,
     entries_from_input,
     expires_at,
@@ -24,8 +25,7 @@ from packetwatch_core._entries import (
     merge_inputs,
     parse_list,
 )
-from packetwatch_core._errors import InvalidInput
-from packetwatch_core._ranges import Prefixes, Spans, unite
+from packetwatch_core._tables.ranges import Prefixes, Spans, unite
 
 NEW_YEAR = "2027-01-01T00:00:00Z"
 NEW_YEAR_SECONDS = 1798761600.0
@@ -313,7 +313,7 @@ LINES = (
 def test_bulk_reads_what_the_parser_of_lists_reads(monkeypatch: pytest.MonkeyPatch) -> None:
     random = Random(1)
     for size in (1, 30, 1 << 18):
-        monkeypatch.setattr(_bulk, "_PIECE", size)
+        monkeypatch.setattr(bulk, "_PIECE", size)
         for count in range(60):
             text = "\n".join(random.choices(LINES, k=count)) + random.choice(("", "\n"))
             entries = parse_list(text, "x")
@@ -324,7 +324,7 @@ def test_bulk_reads_what_the_parser_of_lists_reads(monkeypatch: pytest.MonkeyPat
 
 
 def test_wrong_line_far_behind_the_first_piece(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_bulk, "_PIECE", 100)
+    monkeypatch.setattr(bulk, "_PIECE", 100)
     lines = ["192.0.2.7 # a comment"] * 500
     lines[345] = "2001:db8::1/3"
     with pytest.raises(InvalidInput, match=r"^x\.list, line 346: "):

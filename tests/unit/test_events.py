@@ -20,8 +20,8 @@ from packetwatch_agent.control import audit
 from packetwatch_agent.control.rights import Peer
 from packetwatch_agent.episodes import Episode
 from packetwatch_agent.events import Lines, decode
-from packetwatch_core import _abi
-from packetwatch_core._bans import Ban, Source
+from packetwatch_core._bans.bans import Ban, Source
+from packetwatch_core._kernel import abi
 
 ROOT = Path(__file__).resolve().parents[2]
 V6 = socket.inet_pton(socket.AF_INET6, "2001:db8::7")
@@ -38,19 +38,19 @@ def record(**values: Any) -> bytes:
         "time": time.monotonic_ns(),
         "sequence": 12,
         "ifindex": 2,
-        "type": _abi.EVENT_CONNECTION,
+        "type": abi.EVENT_CONNECTION,
         "family": 4,
         "saddr": mapped("203.0.113.7"),
         "daddr": mapped("192.0.2.1"),
         "sport": 40000,
         "dport": 443,
     }
-    return _abi.EVENT.pack(**(fields | values))
+    return abi.EVENT.pack(**(fields | values))
 
 
 def scan_record(**values: Any) -> bytes:
     fields = {
-        "type": _abi.EVENT_BAN,
+        "type": abi.EVENT_BAN,
         "plen": 32,
         "count": 3,
         "listed": 3,
@@ -80,7 +80,7 @@ def scan(lines: Lines, data: bytes) -> dict[str, Any]:
 
 
 def test_connection(lines: Lines) -> None:
-    fields = connection(lines, record()[: _abi.EVENT_SHORT])
+    fields = connection(lines, record()[: abi.EVENT_SHORT])
     del fields["@timestamp"]
     assert fields == {
         "ecs.version": "8.17.0",
@@ -120,7 +120,7 @@ def test_unknown_interface_is_left_out(lines: Lines) -> None:
 
 
 def test_opaque_connection_has_no_ports(lines: Lines) -> None:
-    fields = connection(lines, record(flags=_abi.EVENT_OPAQUE, sport=0, dport=0))
+    fields = connection(lines, record(flags=abi.EVENT_OPAQUE, sport=0, dport=0))
     assert "source.port" not in fields
     assert "destination.port" not in fields
     assert fields["packetwatch.opaque"] is True
@@ -148,12 +148,12 @@ def test_ban_of_an_ipv6_network(lines: Lines) -> None:
 
 
 def test_short_ban(lines: Lines) -> None:
-    assert scan(lines, scan_record(flags=_abi.EVENT_IN_OVERFLOW))["packetwatch.overflow"] is True
+    assert scan(lines, scan_record(flags=abi.EVENT_IN_OVERFLOW))["packetwatch.overflow"] is True
 
 
 @pytest.mark.parametrize(
     ("flag", "reason"),
-    [(_abi.EVENT_MONITOR, "monitor"), (_abi.EVENT_PROTECTED, "protected")],
+    [(abi.EVENT_MONITOR, "monitor"), (abi.EVENT_PROTECTED, "protected")],
 )
 def test_scan_without_a_ban_is_not_called_one(lines: Lines, flag: int, reason: str) -> None:
     fields = scan(lines, scan_record(flags=flag))
@@ -174,7 +174,7 @@ def ban_of(**values: Any) -> Ban:
         "slot": 0,
         "ifindex": 2,
         "ports": 0,
-        "origin": _abi.ORIGIN_MANUAL,
+        "origin": abi.ORIGIN_MANUAL,
         "flags": 0,
     }
     return Ban(**(fields | values))
@@ -189,7 +189,7 @@ def test_manual_ban(lines: Lines) -> None:
 
 
 def test_expiry_and_lift(lines: Lines) -> None:
-    fields = read(lines.expiry(ban_of(origin=_abi.ORIGIN_SCAN, ports=5)))
+    fields = read(lines.expiry(ban_of(origin=abi.ORIGIN_SCAN, ports=5)))
     assert fields["event.action"] == "expiry"
     assert fields["packetwatch.dropped"] == 4
     assert fields["packetwatch.ports_count"] == 5
@@ -205,14 +205,14 @@ def test_expiry_and_lift(lines: Lines) -> None:
     [
         b"",
         b"short",
-        record()[: _abi.EVENT_SHORT - 1],
+        record()[: abi.EVENT_SHORT - 1],
         record(type=0),
         record(type=200),
         record(family=0),
         record(family=5),
         scan_record(plen=33),
         scan_record(listed=65535),
-        scan_record(listed=64)[: _abi.EVENT_SHORT + 8],
+        scan_record(listed=64)[: abi.EVENT_SHORT + 8],
         b"\xff" * 200,
     ],
     # Of themselves they hold times, and each worker would collect tests of other names.
@@ -247,14 +247,14 @@ def test_every_field_is_documented(lines: Lines) -> None:
         sections["Fields"] + sections["Who has changed what"] + sections["The agent's own words"]
     )
     documented = set(re.findall(r"^\| `([^`]+)`", tables, re.M))
-    opaque = _abi.EVENT_OPAQUE | _abi.EVENT_IN_OVERFLOW
+    opaque = abi.EVENT_OPAQUE | abi.EVENT_IN_OVERFLOW
     written = (
-        set(connection(lines, record(flags=_abi.EVENT_OPAQUE)))
+        set(connection(lines, record(flags=abi.EVENT_OPAQUE)))
         | set(scan(lines, scan_record(flags=opaque)))
         | set(read(lines.expiry(ban_of(ports=3))))
         | set(scan(Lines("host", str, with_community_id=True), scan_record()))
         | set(read(lines.episode(episode_of(scan_record()))))
-        | set(read(lines.episode(episode_of(record(type=_abi.EVENT_WOULD_DROP)))))
+        | set(read(lines.episode(episode_of(record(type=abi.EVENT_WOULD_DROP)))))
         | set(read(audit.line("web1", Peer(5, 0, frozenset()), "ban", ["a"], reason="r")))
     )
     assert written <= documented

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from packetwatch_core._errors import InvalidInput
-from packetwatch_core._feed import Copy, Format, read_feed
-from packetwatch_core._spare import KEEP_BOGONS
-from packetwatch_core._special import SPECIAL
+from packetwatch_core._base.errors import InvalidInput
+from packetwatch_core._feeds.parse import Copy, Format, read_feed
+from packetwatch_core._feeds.spare import KEEP_BOGONS
+from packetwatch_core._feeds.special import SPECIAL
 
 DROP = """\
 ; Example DROP List 2026/11/26

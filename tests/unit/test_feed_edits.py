@@ -10,9 +10,9 @@ from typing import Literal
 
 import pytest
 
-from packetwatch_core._errors import InvalidInput
-from packetwatch_core._feed_edits import FeedEdit, Wish
-from packetwatch_core._store import State
+from packetwatch_core._base.errors import InvalidInput
+from packetwatch_core._declared.store import State
+from packetwatch_core._feeds.edit import FeedEdit, Wish
 
 OLD = "".join(f"45.1.2.{i}\n" for i in range(10))
 STATE = State(

@@ -8,18 +8,18 @@ import hashlib
 
 import pytest
 
-from packetwatch_core import _abi
-from packetwatch_core._area import Area
-from packetwatch_core._digest import sha256
-from packetwatch_core._errors import InvalidInput, TooLarge
-from packetwatch_core._generation import Areas, Image, build, capacity_for, fits
-from packetwatch_core._hosts6 import Place
-from packetwatch_core._loaded import check_memory
-from packetwatch_core._policy import resolve_policies
+from packetwatch_core._active.generation import Areas, Image, build, capacity_for, fits
+from packetwatch_core._active.loaded import check_memory
+from packetwatch_core._base.digest import sha256
+from packetwatch_core._base.errors import InvalidInput, TooLarge
+from packetwatch_core._declared.policy import resolve_policies
+from packetwatch_core._kernel import abi
+from packetwatch_core._tables.area import Area
+from packetwatch_core._tables.ipv6_hosts import Place
 
 CODE = b"c" * 32
 EMPTY = Areas(Area(), 0, Area(), Place(), b"l" * 32, 0)
-PAGE = bytes(_abi.PAGE)
+PAGE = bytes(abi.PAGE)
 
 
 def image(
@@ -32,13 +32,13 @@ def image(
 
 def policy(found: Image, ifindex: int) -> dict[str, int]:
     """The policy of an interface, found as the program finds it."""
-    for probe in range(_abi.POLICY_PROBES):
-        place = (ifindex + probe) % _abi.POLICY_SLOTS
-        offset = _abi.POLICY_OFFSET + place * _abi.POLICY.size
-        values = _abi.POLICY.unpack(found.first, offset)
+    for probe in range(abi.POLICY_PROBES):
+        place = (ifindex + probe) % abi.POLICY_SLOTS
+        offset = abi.POLICY_OFFSET + place * abi.POLICY.size
+        values = abi.POLICY.unpack(found.first, offset)
         if values["ifindex"] == ifindex:
             return values
-    return _abi.POLICY.unpack(found.first, _abi.POLICY_OFFSET)
+    return abi.POLICY.unpack(found.first, abi.POLICY_OFFSET)
 
 
 def test_there_is_always_room_and_never_too_much() -> None:
@@ -57,7 +57,7 @@ def test_a_little_more_or_less_fits_the_same_slot() -> None:
 
 
 def test_memory_needed_is_named() -> None:
-    most = (64 << 20) // _abi.PAGE
+    most = (64 << 20) // abi.PAGE
     check_memory(most, 64)
     with pytest.raises(TooLarge, match=r"need 65 MiB .* allows 64: .*\(PW_LIST_MEMORY\) to 65"):
         check_memory(most + 1, 64)
@@ -67,10 +67,10 @@ def test_areas_follow_the_header() -> None:
     found = image(
         EMPTY._replace(v4=Area.from_pages([PAGE] * 2), v4_shift=20, v6=Area.from_pages([PAGE] * 3))
     )
-    header = _abi.HEADER.unpack(found.first)
+    header = abi.HEADER.unpack(found.first)
     assert found.pages == header["pages"] == 6
     assert (header["v4_page"], header["v6_page"]) == (1, 3)
-    assert header["features"] == _abi.F_LISTS4 | _abi.F_LISTS6 | _abi.F_ENFORCED
+    assert header["features"] == abi.F_LISTS4 | abi.F_LISTS6 | abi.F_ENFORCED
     assert (header["lists"], header["bytecode"]) == (b"l" * 32, CODE)
     assert header["digest"].hex() == found.digest
 
@@ -78,14 +78,14 @@ def test_areas_follow_the_header() -> None:
 def test_nothing_listed_takes_one_page() -> None:
     found = image()
     assert found.pages == 1
-    assert _abi.HEADER.unpack(found.first)["features"] == _abi.F_ENFORCED
+    assert abi.HEADER.unpack(found.first)["features"] == abi.F_ENFORCED
 
 
 @pytest.mark.parametrize("action", ["monitor", "off"])
 @pytest.mark.parametrize("where", ["default", "pw1"])
 def test_the_program_looks_at_policies_if_one_does_not_enforce(action: str, where: str) -> None:
     found = image(policies={where: {"PW_ACTION": action}}, pw0=7)
-    assert not _abi.HEADER.unpack(found.first)["features"] & _abi.F_ENFORCED
+    assert not abi.HEADER.unpack(found.first)["features"] & abi.F_ENFORCED
 
 
 def test_digest_is_of_what_decides_verdicts() -> None:
@@ -109,28 +109,28 @@ def test_image_for_another_program_differs_in_that_alone() -> None:
 def test_interfaces_have_their_policy_or_the_default() -> None:
     keys = {"default": {"PW_SCAN_PORTS": "9"}, "a": {"PW_ACTION": "off"}, "gone": {}}
     found = image(policies=keys, a=3, b=4)
-    assert policy(found, 3)["action"] == _abi.ACTIONS.index("off")
+    assert policy(found, 3)["action"] == abi.ACTIONS.index("off")
     assert policy(found, 3)["scan_ports"] == policy(found, 4)["scan_ports"] == 9
     assert policy(found, 4)["ifindex"] == 0
 
 
 def test_policies_of_numbers_that_end_alike_find_room() -> None:
-    slots = _abi.POLICY_SLOTS
+    slots = abi.POLICY_SLOTS
     numbers = {"a": 5, "b": 5 + slots, "c": 5 + 2 * slots, "d": 6, "e": slots}
     found = image(policies={name: {} for name in numbers}, **numbers)
     assert [policy(found, number)["ifindex"] for number in numbers.values()] == [*numbers.values()]
 
 
 def test_policies_without_room_are_refused() -> None:
-    slots = _abi.POLICY_SLOTS
-    numbers = {f"v{i}": 5 + i * slots for i in range(_abi.POLICY_PROBES + 1)}
+    slots = abi.POLICY_SLOTS
+    numbers = {f"v{i}": 5 + i * slots for i in range(abi.POLICY_PROBES + 1)}
     with pytest.raises(InvalidInput, match="no room for a policy of v4"):
         image(policies={name: {} for name in numbers}, **numbers)
 
 
 def test_published_ports_are_bits() -> None:
     found = image(policies={"default": {"PW_PUBLISHED_PORTS": "1,63-64,65535"}})
-    words = _abi.HEADER.unpack(found.first)["published"]
+    words = abi.HEADER.unpack(found.first)["published"]
     assert {i: word for i, word in enumerate(words) if word} == {
         0: 2 | 1 << 63,
         1: 1,
@@ -140,7 +140,7 @@ def test_published_ports_are_bits() -> None:
 
 def test_ban_rate_never_takes_more_than_the_ring_within_a_ban_time() -> None:
     for seconds in ("1", "600", "86400"):
-        header = _abi.HEADER.unpack(image(policies={"default": {"PW_BAN_TIME": seconds}}).first)
+        header = abi.HEADER.unpack(image(policies={"default": {"PW_BAN_TIME": seconds}}).first)
         interval, burst = header["ban_interval_ns"], header["ban_burst_ns"]
         bans = burst // interval + int(seconds) * 10**9 // interval + 1
         assert bans <= header["ring_capacity"]

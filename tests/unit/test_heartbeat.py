@@ -23,7 +23,7 @@ import pytest
 from packetwatch_agent import beat, heartbeat, settings
 from packetwatch_agent.loop import IDLE, Loop
 from packetwatch_agent.output import Output
-from packetwatch_core._errors import InvalidInput
+from packetwatch_core._base.errors import InvalidInput
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -21,8 +21,9 @@ from packetwatch_agent.events import Event, Lines, decode
 from packetwatch_agent.guard import Guard
 from packetwatch_agent.keeper import FILE, Keeper
 from packetwatch_agent.output import Output
-from packetwatch_core import _abi, _netlink, _protect
-from packetwatch_core._bans import Bans, Source
+from packetwatch_core._bans.bans import Bans, Source
+from packetwatch_core._kernel import abi, netlink
+from packetwatch_core._network import protect
 
 SECOND = 1_000_000_000
 
@@ -72,11 +73,11 @@ class Lab:
         now = time.monotonic_ns()
         expires = now + int(seconds * SECOND)
         saddr = mapped(f"203.0.113.{number}")
-        ban = _abi.BAN.pack(since=now, expires=expires, origin=_abi.ORIGIN_SCAN, ports=5)
+        ban = abi.BAN.pack(since=now, expires=expires, origin=abi.ORIGIN_SCAN, ports=5)
         self.maps[table].update(Source(128, saddr).key, ban)
         event = decode(
-            _abi.EVENT.pack(
-                time=now, expires=expires, type=_abi.EVENT_BAN, family=4, plen=32, saddr=saddr
+            abi.EVENT.pack(
+                time=now, expires=expires, type=abi.EVENT_BAN, family=4, plen=32, saddr=saddr
             )
         )
         assert event is not None
@@ -204,7 +205,7 @@ def test_prolonged_bans_leave_room_for_those_by_hand(tmp_path: Path) -> None:
 def test_monitored_and_protected_sources_are_not_prolonged(tmp_path: Path) -> None:
     lab = Lab(tmp_path, "PW_BAN_TIME=100\nPW_BAN_TIME_MAX=300\n")
     for dummy in range(3):
-        event = lab.scan(1, 100)._replace(flags=_abi.EVENT_MONITOR)
+        event = lab.scan(1, 100)._replace(flags=abi.EVENT_MONITOR)
         assert lab.keeper.note(event, "eth0") == event
 
 
@@ -226,8 +227,8 @@ def test_confirmed_state_is_read_again_when_the_link_moves(lab: Lab) -> None:
 
 
 def guard_of(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> tuple[Guard, list[Any]]:
-    addresses: list[_netlink.Address] = []
-    monkeypatch.setattr(_protect, "read_network", lambda: _protect.Network(addresses, []))
+    addresses: list[netlink.Address] = []
+    monkeypatch.setattr(protect, "read_network", lambda: protect.Network(addresses, []))
     values = settings.read({"PW_PROTECT": "198.51.100.0/24"})
     return Guard(lab.maps, values, lab.output, lab.keeper.lift, lambda dummy: None), addresses
 
@@ -240,7 +241,7 @@ def test_a_ban_on_what_becomes_protected_is_lifted(
     lab.scan(1, 600)
     lab.scan(2, 600)
     raw = mapped("203.0.113.1")[12:]
-    addresses.append(_netlink.Address(4, raw, 24, 2, 0, 0, raw))
+    addresses.append(netlink.Address(4, raw, 24, 2, 0, 0, raw))
     guard.refresh()
     assert lab.actions() == [("lift", "203.0.113.1")]
     assert mapped("203.0.113.1") in lab.maps["local"].entries
@@ -252,7 +253,7 @@ def test_bans_in_a_declared_prefix_are_lifted_at_the_start(
 ) -> None:
     now = time.monotonic_ns()
     source = Source(128, mapped("198.51.100.7"))
-    lab.maps["bans"].update(source.key, _abi.BAN.pack(since=now, origin=2))
+    lab.maps["bans"].update(source.key, abi.BAN.pack(since=now, origin=2))
     guard, dummy = guard_of(lab, monkeypatch)
     guard.refresh()
     assert lab.actions() == [("lift", "198.51.100.7")]
@@ -261,10 +262,10 @@ def test_bans_in_a_declared_prefix_are_lifted_at_the_start(
 def test_what_cannot_be_read_is_told_once(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     guard, dummy = guard_of(lab, monkeypatch)
 
-    def fail() -> _protect.Network:
+    def fail() -> protect.Network:
         raise OSError(1, "no")
 
-    monkeypatch.setattr(_protect, "read_network", fail)
+    monkeypatch.setattr(protect, "read_network", fail)
     guard.refresh()
     guard.refresh()
     (line,) = lab.written()

@@ -11,7 +11,7 @@ from random import Random
 
 import pytest
 
-from packetwatch_core._lanes import (
+from packetwatch_core._tables.lanes import (
     as_bits,
     as_number,
     longs,

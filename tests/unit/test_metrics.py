@@ -19,16 +19,16 @@ import pytest
 
 from packetwatch_agent import metrics, scrape
 from packetwatch_agent.loop import IDLE, Loop
-from packetwatch_core import _abi
+from packetwatch_core._kernel import abi
 
 ROOT = Path(__file__).resolve().parents[2]
 LINE = re.compile(r'[a-z_]+(\{[a-z_]+="[^"]*"(,[a-z_]+="[^"]*")*\})? [0-9.e+-]+')
 
 
 def test_counters_of_all_cpus_are_added() -> None:
-    packets = [0] * (len(_abi.REASONS) * len(_abi.FAMILIES))
-    packets[_abi.REASONS.index(("drop", "ban")) * 3 + 1] = 5
-    one = _abi.COUNTERS.pack(packets=packets, scans=2, connections=(0, 7, 1), bans=1)
+    packets = [0] * (len(abi.REASONS) * len(abi.FAMILIES))
+    packets[abi.REASONS.index(("drop", "ban")) * 3 + 1] = 5
+    one = abi.COUNTERS.pack(packets=packets, scans=2, connections=(0, 7, 1), bans=1)
     values = metrics.of_counters(one * 4)
     labels = {"verdict": "drop", "reason": "ban", "family": "ipv4"}
     assert (labels, 20) in values["packetwatch_packets_total"]
@@ -42,7 +42,7 @@ def test_counters_of_all_cpus_are_added() -> None:
 
 
 def test_text_format() -> None:
-    values = metrics.of_counters(_abi.COUNTERS.pack()) | metrics.of_process(time.time())
+    values = metrics.of_counters(abi.COUNTERS.pack()) | metrics.of_process(time.time())
     text = metrics.render(values)
     assert text.endswith("\n")
     for line in text.splitlines():

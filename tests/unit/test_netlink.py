@@ -11,7 +11,7 @@ import struct
 
 import pytest
 
-from packetwatch_core import _netlink
+from packetwatch_core._kernel import netlink
 
 
 def attribute(kind: int, data: bytes) -> bytes:
@@ -23,22 +23,22 @@ def view(*attributes: bytes) -> memoryview:
 
 
 def test_loopback_is_found() -> None:
-    loopback = next(link for link in _netlink.links() if link.name == "lo")
-    assert loopback.type == _netlink.ARPHRD_LOOPBACK
+    loopback = next(link for link in netlink.links() if link.name == "lo")
+    assert loopback.type == netlink.ARPHRD_LOOPBACK
     assert loopback.xdp_mode == ""
 
 
 def test_loopback_address_is_found() -> None:
-    found = {address.address for address in _netlink.addresses()}
+    found = {address.address for address in netlink.addresses()}
     assert socket.inet_aton("127.0.0.1") in found or not found
 
 
 def test_routes_are_readable() -> None:
-    assert all(len(route.destination) in (4, 16) for route in _netlink.routes())
+    assert all(len(route.destination) in (4, 16) for route in netlink.routes())
 
 
 def test_changes_are_quiet_while_nothing_happens() -> None:
-    changes = _netlink.Changes()
+    changes = netlink.Changes()
     assert changes.fileno() >= 0
     assert changes.drain() is False
     changes.close()
@@ -47,42 +47,42 @@ def test_changes_are_quiet_while_nothing_happens() -> None:
 def test_attributes_stop_at_a_broken_length() -> None:
     good = attribute(3, b"eth0\0")
     broken = struct.pack("=HH", 400, 3)
-    assert bytes(_netlink.attributes_of(view(good, broken), {3: "name"})["name"]) == b"eth0\0"
-    assert _netlink.attributes_of(view(struct.pack("=HH", 0, 3)), {3: "name"}) == {}
+    assert bytes(netlink.attributes_of(view(good, broken), {3: "name"})["name"]) == b"eth0\0"
+    assert netlink.attributes_of(view(struct.pack("=HH", 0, 3)), {3: "name"}) == {}
 
 
 def test_messages_of_another_request_are_left_out() -> None:
     datagram = struct.pack("=IHHII", 20, 16, 0, 1, 0) + b"abcd"
     datagram += struct.pack("=IHHII", 20, 16, 0, 2, 0) + b"efgh"
-    found = [(kind, bytes(body)) for kind, dummy, body in _netlink.messages(datagram, 2)]
+    found = [(kind, bytes(body)) for kind, dummy, body in netlink.messages(datagram, 2)]
     assert found == [(16, b"efgh")]
 
 
 def test_message_with_a_broken_length_ends_the_datagram() -> None:
-    assert not list(_netlink.messages(struct.pack("=IHHII", 4, 16, 0, 1, 0), 1))
-    assert not list(_netlink.messages(struct.pack("=IHHII", 400, 16, 0, 1, 0), 1))
+    assert not list(netlink.messages(struct.pack("=IHHII", 4, 16, 0, 1, 0), 1))
+    assert not list(netlink.messages(struct.pack("=IHHII", 400, 16, 0, 1, 0), 1))
 
 
 @pytest.mark.parametrize(("mode", "name"), [(1, "native"), (2, "generic"), (9, "")])
 def test_xdp_mode_and_program(mode: int, name: str) -> None:
     inner = attribute(2, struct.pack("=B", mode)) + attribute(4, struct.pack("=I", 42))
-    attributes = _netlink.attributes_of(
-        view(attribute(3, b"eth0\0"), attribute(0x8000 | 43, inner)), _netlink.LINK.attributes
+    attributes = netlink.attributes_of(
+        view(attribute(3, b"eth0\0"), attribute(0x8000 | 43, inner)), netlink.LINK.attributes
     )
-    link = _netlink._link((0, 1, 7, 0, 0), attributes)
+    link = netlink._link((0, 1, 7, 0, 0), attributes)
     assert (link.name, link.ifindex, link.xdp_mode, link.xdp_program) == ("eth0", 7, name, 42)
 
 
 def test_address_with_a_peer() -> None:
-    attributes = _netlink.attributes_of(
+    attributes = netlink.attributes_of(
         view(
             attribute(1, socket.inet_aton("198.51.100.2")),
             attribute(2, socket.inet_aton("198.51.100.1")),
             attribute(8, struct.pack("=I", 0x280)),
         ),
-        _netlink.ADDRESS.attributes,
+        netlink.ADDRESS.attributes,
     )
-    address = _netlink._address((socket.AF_INET, 32, 0x80, 0, 3), attributes)
+    address = netlink._address((socket.AF_INET, 32, 0x80, 0, 3), attributes)
     assert address.address == socket.inet_aton("198.51.100.1")
     assert address.network == socket.inet_aton("198.51.100.2")
     assert (address.family, address.flags, address.ifindex) == (4, 0x280, 3)
@@ -93,8 +93,8 @@ def test_gateways_of_several_hops() -> None:
     via = struct.pack("=H", socket.AF_INET6) + socket.inet_pton(socket.AF_INET6, "fe80::1")
     second = attribute(18, via)
     hops = b"".join(struct.pack("=HBBi", len(hop) + 8, 0, 0, 2) + hop for hop in (first, second))
-    attributes = _netlink.attributes_of(view(attribute(9, hops)), _netlink.ROUTE.attributes)
-    route = _netlink._route((socket.AF_INET, 0, 0, 0, 254, 3, 0, 1, 0), attributes)
+    attributes = netlink.attributes_of(view(attribute(9, hops)), netlink.ROUTE.attributes)
+    route = netlink._route((socket.AF_INET, 0, 0, 0, 254, 3, 0, 1, 0), attributes)
     assert route.gateways == (
         socket.inet_aton("192.0.2.1"),
         socket.inet_pton(socket.AF_INET6, "fe80::1"),
@@ -120,4 +120,4 @@ def test_only_default_and_on_link_routes_are_wanted(
     family: int, prefixlen: int, table: int, protocol: int, kind: int, wanted: bool
 ) -> None:
     header = (family, prefixlen, 0, 0, table, protocol, 0, kind, 0)
-    assert _netlink._is_wanted(header) is wanted
+    assert netlink._is_wanted(header) is wanted

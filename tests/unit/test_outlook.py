@@ -21,7 +21,7 @@ from packetwatch_agent.losses import Losses
 from packetwatch_agent.outlook import Outlook
 from packetwatch_agent.output import Output
 from packetwatch_agent.quota import Quota
-from packetwatch_core import _abi, _netlink
+from packetwatch_core._kernel import abi, netlink
 
 
 class Lab:
@@ -34,8 +34,8 @@ class Lab:
         self.folder = folder
         self.file = folder / "status.json"
         self.complaints: list[str] = []
-        self.links = [_netlink.Link(2, "eth0", 1, 1, "native", 12)]
-        monkeypatch.setattr(_netlink, "links", lambda: self.links)
+        self.links = [netlink.Link(2, "eth0", 1, 1, "native", 12)]
+        monkeypatch.setattr(netlink, "links", lambda: self.links)
         monkeypatch.setattr(outlook, "_STATISTICS", f"{folder}/{{}}-{{}}")
         self.confirmed = Confirmed(str(folder))
         self.confirmed.refresh()
@@ -94,13 +94,13 @@ def test_without_a_note_only_what_can_be_seen_is_told(lab: Lab) -> None:
 
 def test_a_foreign_program_is_not_ours(lab: Lab) -> None:
     lab.note()
-    lab.links = [_netlink.Link(2, "eth0", 1, 1, "generic", 13)]
+    lab.links = [netlink.Link(2, "eth0", 1, 1, "generic", 13)]
     assert lab.value("packetwatch_attached", interface="eth0", mode="generic") == 0
     assert lab.outlook.problems() == ["eth0 is not filtered"]
 
 
-@pytest.mark.parametrize("links", [[], [_netlink.Link(2, "eth0", 1, 1, "", 0)]])
-def test_nothing_attached(lab: Lab, links: list[_netlink.Link]) -> None:
+@pytest.mark.parametrize("links", [[], [netlink.Link(2, "eth0", 1, 1, "", 0)]])
+def test_nothing_attached(lab: Lab, links: list[netlink.Link]) -> None:
     lab.note()
     lab.links = links
     assert lab.value("packetwatch_attached", interface="eth0", mode="none") == 0
@@ -124,7 +124,7 @@ def test_while_a_change_is_pending_other_tables_are_right(lab: Lab) -> None:
 def test_drift_is_what_differs_and_nobody_has_declared(lab: Lab) -> None:
     lab.note()
     assert lab.outlook.drift() == []
-    lab.links = [_netlink.Link(2, "eth0", 1, 1, "generic", 13)]
+    lab.links = [netlink.Link(2, "eth0", 1, 1, "generic", 13)]
     lab.note(matches=False)
     found = ["eth0 is not filtered", "the kernel does not have what is confirmed"]
     assert lab.outlook.drift() == found
@@ -205,7 +205,7 @@ def test_losses_are_told_when_they_have_grown() -> None:
     os.set_blocking(reader, False)
 
     def set_to(suppressed: int, lost: int) -> None:
-        one = _abi.COUNTERS.pack(events_suppressed=suppressed, events_lost=lost)
+        one = abi.COUNTERS.pack(events_suppressed=suppressed, events_lost=lost)
         counters.entries[bytes(4)] = one * 2
 
     set_to(10, 1)
@@ -238,13 +238,13 @@ def test_losses_are_told_when_they_have_grown() -> None:
 
 
 def test_evictions_are_estimated() -> None:
-    values = metrics.of_counters(_abi.COUNTERS.pack(tracks_inserted=100_000, scans=1000))
+    values = metrics.of_counters(abi.COUNTERS.pack(tracks_inserted=100_000, scans=1000))
     found = metrics.of_maps({"bans": 3}, {"bans": 16384}, 7, values)
     room = {tuple(k.items()): v for k, v in found["packetwatch_map_capacity_entries"]}
     tracks = room[(("map", "tracks"),)]
     assert found["packetwatch_tracks_evicted_estimate"] == [({}, 99_000 - tracks)]
     assert found["packetwatch_map_entries"] == [({"map": "bans"}, 3), ({"map": "tracks"}, 7)]
-    few = metrics.of_counters(_abi.COUNTERS.pack(tracks_inserted=10))
+    few = metrics.of_counters(abi.COUNTERS.pack(tracks_inserted=10))
     assert metrics.of_maps({}, {}, None, few)["packetwatch_tracks_evicted_estimate"] == [({}, 0)]
 
 

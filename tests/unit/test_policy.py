@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import pytest
 
-from packetwatch_core._errors import InvalidInput
-from packetwatch_core._policy import (
+from packetwatch_core._base.errors import InvalidInput
+from packetwatch_core._declared.policy import (
     DEFAULT,
     KEYS,
     Policy,

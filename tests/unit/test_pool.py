@@ -12,7 +12,7 @@ from random import Random
 
 import pytest
 
-from packetwatch_core._pool import IPV4, IPV6, Packing, Pool
+from packetwatch_core._tables.pool import IPV4, IPV6, Packing, Pool
 
 PACKINGS = pytest.mark.parametrize(("packing", "bits"), [(IPV4, 32), (IPV6, 128)])
 ORDERS: dict[str, Callable[[list[int], Random], None]] = {

@@ -21,7 +21,7 @@ from ansible_collections.packetwatch.xdp.plugins.modules import _preflight as pr
 from ansible_collections.packetwatch.xdp.plugins.modules._preflight import Host
 
 from packetwatch_agent import settings
-from packetwatch_core._errors import InvalidInput
+from packetwatch_core._base.errors import InvalidInput
 
 ROLE = Path(__file__).resolve().parents[2] / "roles" / "packetwatch"
 RELEASE = "6.1.0-37-amd64"

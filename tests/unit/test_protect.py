@@ -17,11 +17,12 @@ from pathlib import Path
 import pytest
 from unit.fake_maps import mapped, run_maps
 
-from packetwatch_core import _abi, _peers, _protect
-from packetwatch_core._errors import InvalidInput, TooLarge, Unreadable
-from packetwatch_core._netlink import Address, Route
+from packetwatch_core._base.errors import InvalidInput, TooLarge, Unreadable
+from packetwatch_core._kernel import abi
+from packetwatch_core._kernel.netlink import Address, Route
+from packetwatch_core._network import peers, protect
 
-NOTHING = _protect.Network([], [])
+NOTHING = protect.Network([], [])
 
 
 def v6(text: str) -> bytes:
@@ -34,7 +35,7 @@ def address(text: str, prefixlen: int) -> Address:
     return Address(family, raw, prefixlen, 2, 0, 0, raw)
 
 
-NETWORK = _protect.Network(
+NETWORK = protect.Network(
     [
         address("192.0.2.10", 24),
         address("2001:db8:1::10", 64),
@@ -56,12 +57,12 @@ def write(root: Path, name: str, text: str) -> None:
     path.write_text(text)
 
 
-def hosts(protection: _protect.Protection) -> dict[bytes, str]:
-    return {key: _protect.ORIGINS[origin] for key, origin in protection.hosts.items()}
+def hosts(protection: protect.Protection) -> dict[bytes, str]:
+    return {key: protect.ORIGINS[origin] for key, origin in protection.hosts.items()}
 
 
 def test_own_addresses_and_gateways(tmp_path: Path) -> None:
-    found = _protect.compute([], True, NETWORK, str(tmp_path))
+    found = protect.compute([], True, NETWORK, str(tmp_path))
     assert hosts(found) == {
         mapped("192.0.2.10"): "own address",
         v6("2001:db8:1::10"): "own address",
@@ -71,7 +72,7 @@ def test_own_addresses_and_gateways(tmp_path: Path) -> None:
         mapped("192.0.2.1"): "gateway",
         v6("fe80::1"): "gateway",
     }
-    assert found.nets[104, mapped("127.0.0.0")] == _abi.NET_PROTECTED
+    assert found.nets[104, mapped("127.0.0.0")] == abi.NET_PROTECTED
     assert found.local == {
         mapped("192.0.2.10"),
         v6("2001:db8:1::10"),
@@ -83,8 +84,8 @@ def test_own_addresses_and_gateways(tmp_path: Path) -> None:
 
 
 def test_single_nets(tmp_path: Path) -> None:
-    found = _protect.compute(_protect.parse_declared("2001:db8:7::7"), True, NETWORK, str(tmp_path))
-    single = {net for net, flags in found.nets.items() if flags & _abi.NET_SINGLE}
+    found = protect.compute(protect.parse_declared("2001:db8:7::7"), True, NETWORK, str(tmp_path))
+    single = {net for net, flags in found.nets.items() if flags & abi.NET_SINGLE}
     assert single == {
         (10, v6("fe80::")),
         (64, v6("fe80::")),
@@ -95,38 +96,38 @@ def test_single_nets(tmp_path: Path) -> None:
 
 
 def test_without_auto_only_what_is_declared(tmp_path: Path) -> None:
-    declared = _protect.parse_declared("198.51.100.0/24, 203.0.113.9\n2001:db8:7::/48")
-    found = _protect.compute(declared, False, NETWORK, str(tmp_path))
+    declared = protect.parse_declared("198.51.100.0/24, 203.0.113.9\n2001:db8:7::/48")
+    found = protect.compute(declared, False, NETWORK, str(tmp_path))
     assert hosts(found) == {mapped("203.0.113.9"): "declared"}
-    protected = {net for net, flags in found.nets.items() if flags & _abi.NET_PROTECTED}
+    protected = {net for net, flags in found.nets.items() if flags & abi.NET_PROTECTED}
     assert protected == {(120, mapped("198.51.100.0")), (48, v6("2001:db8:7::"))}
     assert mapped("192.0.2.10") in found.local
 
 
 def test_declared_is_the_first_origin(tmp_path: Path) -> None:
-    declared = _protect.parse_declared("192.0.2.1")
-    found = _protect.compute(declared, True, NETWORK, str(tmp_path))
+    declared = protect.parse_declared("192.0.2.1")
+    found = protect.compute(declared, True, NETWORK, str(tmp_path))
     assert hosts(found)[mapped("192.0.2.1")] == "declared"
 
 
 def test_declared_names_the_variable() -> None:
     with pytest.raises(InvalidInput, match=r"PW_PROTECT: '192\.0\.2\.1/24'"):
-        _protect.parse_declared("203.0.113.1 192.0.2.1/24")
+        protect.parse_declared("203.0.113.1 192.0.2.1/24")
 
 
 def test_a_longer_net_has_the_flags_of_the_shorter() -> None:
     nets = {
-        (32, v6("2001:db8::")): _abi.NET_PROTECTED,
-        (64, v6("2001:db8:1::")): _abi.NET_SINGLE,
-        (64, v6("2001:db9:1::")): _abi.NET_SINGLE,
+        (32, v6("2001:db8::")): abi.NET_PROTECTED,
+        (64, v6("2001:db8:1::")): abi.NET_SINGLE,
+        (64, v6("2001:db9:1::")): abi.NET_SINGLE,
     }
-    found = _protect.inherit(nets)
-    assert found[64, v6("2001:db8:1::")] == _abi.NET_PROTECTED | _abi.NET_SINGLE
-    assert found[64, v6("2001:db9:1::")] == _abi.NET_SINGLE
+    found = protect.inherit(nets)
+    assert found[64, v6("2001:db8:1::")] == abi.NET_PROTECTED | abi.NET_SINGLE
+    assert found[64, v6("2001:db9:1::")] == abi.NET_SINGLE
 
 
 def test_all_of_ipv6_is_not_all_of_ipv4() -> None:
-    found = _protect.inherit({(0, bytes(16)): 1, (120, mapped("192.0.2.0")): 2})
+    found = protect.inherit({(0, bytes(16)): 1, (120, mapped("192.0.2.0")): 2})
     assert found[96, mapped("0.0.0.0")] == 0
     assert found[120, mapped("192.0.2.0")] == 2
 
@@ -138,15 +139,15 @@ def test_longest_match_answers_for_all_that_cover() -> None:
         for dummy in range(rng.randrange(1, 12)):
             plen = rng.randrange(129)
             number = rng.getrandbits(3) << 125 | rng.getrandbits(125)
-            nets[plen, _protect.masked(number.to_bytes(16, "big"), plen)] = rng.randrange(4)
-        found = _protect.inherit(nets)
+            nets[plen, protect.masked(number.to_bytes(16, "big"), plen)] = rng.randrange(4)
+        found = protect.inherit(nets)
         probe = rng.choice(list(nets))[1]
         want = 0
         for (plen, network), flags in nets.items():
-            if _protect.masked(probe, plen) == network:
+            if protect.masked(probe, plen) == network:
                 want |= flags
         longest = max(
-            (net for net in found if _protect.masked(probe, net[0]) == net[1]), default=None
+            (net for net in found if protect.masked(probe, net[0]) == net[1]), default=None
         )
         assert longest is not None
         if not probe.startswith(bytes(10) + b"\xff\xff"):
@@ -155,12 +156,12 @@ def test_longest_match_answers_for_all_that_cover() -> None:
 
 def test_write_by_difference_adding_first() -> None:
     maps = run_maps()
-    first = _protect.Protection({mapped("192.0.2.1"): 3}, {}, {mapped("192.0.2.10")}, [])
-    assert _protect.write(first, maps) == (2, 0)
-    assert _protect.write(first, maps) == (0, 0)
-    second = _protect.Protection({mapped("192.0.2.2"): 3}, {}, {mapped("192.0.2.10")}, [])
+    first = protect.Protection({mapped("192.0.2.1"): 3}, {}, {mapped("192.0.2.10")}, [])
+    assert protect.write(first, maps) == (2, 0)
+    assert protect.write(first, maps) == (0, 0)
+    second = protect.Protection({mapped("192.0.2.2"): 3}, {}, {mapped("192.0.2.10")}, [])
     maps["hosts"].log.clear()
-    assert _protect.write(second, maps) == (2, 0)
+    assert protect.write(second, maps) == (2, 0)
     assert maps["hosts"].log == [
         ("update", mapped("192.0.2.2")),
         ("delete", mapped("192.0.2.1")),
@@ -169,45 +170,45 @@ def test_write_by_difference_adding_first() -> None:
 
 def test_ssh_clients_stay_until_their_end() -> None:
     maps = run_maps()
-    seen = _protect.Protection({mapped("192.0.2.1"): _protect.SSH_CLIENT}, {}, set(), [])
-    gone = _protect.Protection({}, {}, set(), [])
-    assert _protect.write(seen, maps) == (1, 0)
-    assert _protect.write(seen, maps) == (0, 0)
-    assert _protect.write(gone, maps) == (0, 0)
+    seen = protect.Protection({mapped("192.0.2.1"): protect.SSH_CLIENT}, {}, set(), [])
+    gone = protect.Protection({}, {}, set(), [])
+    assert protect.write(seen, maps) == (1, 0)
+    assert protect.write(seen, maps) == (0, 0)
+    assert protect.write(gone, maps) == (0, 0)
     (value,) = maps["hosts"].entries.values()
-    left = _abi.HOST.unpack(value)["expires"] - time.monotonic_ns()
+    left = abi.HOST.unpack(value)["expires"] - time.monotonic_ns()
     assert 590 * 10**9 < left <= 600 * 10**9
     # Who is still there when half of it is over gets a new end.
-    maps["hosts"].entries[mapped("192.0.2.1")] = _abi.HOST.pack(
-        origin=_protect.SSH_CLIENT, expires=time.monotonic_ns() + 200 * 10**9
+    maps["hosts"].entries[mapped("192.0.2.1")] = abi.HOST.pack(
+        origin=protect.SSH_CLIENT, expires=time.monotonic_ns() + 200 * 10**9
     )
-    assert _protect.write(seen, maps) == (1, 0)
-    maps["hosts"].entries[mapped("192.0.2.1")] = _abi.HOST.pack(
-        origin=_protect.SSH_CLIENT, expires=time.monotonic_ns() - 1
+    assert protect.write(seen, maps) == (1, 0)
+    maps["hosts"].entries[mapped("192.0.2.1")] = abi.HOST.pack(
+        origin=protect.SSH_CLIENT, expires=time.monotonic_ns() - 1
     )
-    assert _protect.write(gone, maps) == (1, 0)
+    assert protect.write(gone, maps) == (1, 0)
     assert not maps["hosts"].entries
 
 
 def test_an_ssh_client_may_become_something_else() -> None:
     maps = run_maps()
-    for origin in (_protect.SSH_CLIENT, _protect.DECLARED):
-        _protect.write(_protect.Protection({mapped("192.0.2.1"): origin}, {}, set(), []), maps)
+    for origin in (protect.SSH_CLIENT, protect.DECLARED):
+        protect.write(protect.Protection({mapped("192.0.2.1"): origin}, {}, set(), []), maps)
     (value,) = maps["hosts"].entries.values()
-    assert _abi.HOST.unpack(value) == {"expires": 0, "origin": _protect.DECLARED, "reserved": 0}
+    assert abi.HOST.unpack(value) == {"expires": 0, "origin": protect.DECLARED, "reserved": 0}
 
 
 def test_write_into_a_full_map() -> None:
     maps = run_maps(hosts=1)
-    _protect.write(_protect.Protection({mapped("192.0.2.1"): 3}, {}, set(), []), maps)
-    _protect.write(_protect.Protection({mapped("192.0.2.2"): 3}, {}, set(), []), maps)
+    protect.write(protect.Protection({mapped("192.0.2.1"): 3}, {}, set(), []), maps)
+    protect.write(protect.Protection({mapped("192.0.2.2"): 3}, {}, set(), []), maps)
     assert list(maps["hosts"].entries) == [mapped("192.0.2.2")]
 
 
 def test_nothing_goes_while_something_cannot_be_read() -> None:
     maps = run_maps()
-    _protect.write(_protect.Protection({mapped("192.0.2.1"): 3}, {}, set(), []), maps)
-    _protect.write(_protect.Protection({}, {}, set(), ["unreadable"]), maps)
+    protect.write(protect.Protection({mapped("192.0.2.1"): 3}, {}, set(), []), maps)
+    protect.write(protect.Protection({}, {}, set(), ["unreadable"]), maps)
     assert mapped("192.0.2.1") in maps["hosts"].entries
 
 
@@ -215,7 +216,7 @@ def test_too_many_are_refused_before_anything_changes() -> None:
     maps = run_maps(hosts=1)
     many = {mapped(f"192.0.2.{number}"): 1 for number in range(2)}
     with pytest.raises(TooLarge, match="hosts, which takes 1"):
-        _protect.write(_protect.Protection(many, {}, {mapped("192.0.2.9")}, []), maps)
+        protect.write(protect.Protection(many, {}, {mapped("192.0.2.9")}, []), maps)
     assert not maps["local"].entries
 
 
@@ -223,7 +224,7 @@ def test_too_many_learned_ones_leave_the_least_telling_out() -> None:
     maps = run_maps(hosts=3)
     many = {mapped(f"192.0.2.{number}"): 6 for number in range(9)}
     many |= {mapped("198.51.100.1"): 3, mapped("203.0.113.1"): 1}
-    done = _protect.write(_protect.Protection(many, {}, set(), []), maps)
+    done = protect.write(protect.Protection(many, {}, set(), []), maps)
     assert done == (3, 8)
     assert mapped("203.0.113.1") in maps["hosts"].entries
     assert mapped("198.51.100.1") in maps["hosts"].entries
@@ -232,9 +233,9 @@ def test_too_many_learned_ones_leave_the_least_telling_out() -> None:
 def test_what_is_there_makes_room_for_what_is_declared() -> None:
     maps = run_maps(hosts=2)
     there = {mapped(f"192.0.2.{number}"): 6 for number in range(2)}
-    _protect.write(_protect.Protection(there, {}, set(), []), maps)
-    declared = _protect.Protection({mapped("203.0.113.1"): 1}, {}, set(), ["unreadable"])
-    assert _protect.write(declared, maps).left_out == 1
+    protect.write(protect.Protection(there, {}, set(), []), maps)
+    declared = protect.Protection({mapped("203.0.113.1"): 1}, {}, set(), ["unreadable"])
+    assert protect.write(declared, maps).left_out == 1
     assert mapped("203.0.113.1") in maps["hosts"].entries
     assert len(maps["hosts"].entries) == 2
 
@@ -246,7 +247,7 @@ def test_resolvers(tmp_path: Path) -> None:
         "run/systemd/resolve/resolv.conf",
         "nameserver 192.0.2.53\nnameserver fe80::1%2\nnameserver broken\nnameserver 0.0.0.0\n",
     )
-    assert _peers.resolvers(str(tmp_path)) == {
+    assert peers.resolvers(str(tmp_path)) == {
         mapped("127.0.0.53"),
         mapped("192.0.2.53"),
         v6("fe80::1"),
@@ -258,7 +259,7 @@ def test_time_servers(tmp_path: Path) -> None:
     write(tmp_path, "run/systemd/netif/links/2", "DNS=192.0.2.53\nNTP=192.0.2.124\n")
     write(tmp_path, "etc/chrony/chrony.conf", "pool 2.debian.pool.ntp.org iburst\n! no\n")
     write(tmp_path, "etc/chrony/sources.d/x.sources", "server 2001:db8::123 iburst\n")
-    assert _peers.time_servers(str(tmp_path)) == {
+    assert peers.time_servers(str(tmp_path)) == {
         mapped("192.0.2.123"),
         mapped("192.0.2.124"),
         v6("2001:db8::123"),
@@ -278,7 +279,7 @@ def test_time_servers(tmp_path: Path) -> None:
 )
 def test_ssh_ports(tmp_path: Path, text: str, ports: set[int]) -> None:
     write(tmp_path, "etc/ssh/sshd_config", text)
-    assert _peers.ssh_ports(str(tmp_path)) == ports
+    assert peers.ssh_ports(str(tmp_path)) == ports
 
 
 def proc_address(raw: bytes) -> str:
@@ -309,7 +310,7 @@ def test_ssh_clients(tmp_path: Path) -> None:
         proc_line(v6("2001:db8::1"), 2222, v6("2001:db8::5"), 40000, "01")
         + proc_line(v6("::ffff:192.0.2.10"), 22, v6("::ffff:203.0.113.9"), 40000, "01"),
     )
-    assert _peers.ssh_clients({22, 2222}, str(tmp_path)) == {
+    assert peers.ssh_clients({22, 2222}, str(tmp_path)) == {
         mapped("203.0.113.5"),
         v6("2001:db8::5"),
         mapped("203.0.113.9"),
@@ -322,20 +323,20 @@ def test_who_has_not_logged_in_is_no_ssh_client(tmp_path: Path) -> None:
     lines = [proc_line(own, 22, remote, 40000, "01") for remote in remotes]
     write(tmp_path, "proc/self/net/tcp", "".join(lines))
     everybody = {mapped("203.0.113.5"), mapped("203.0.113.6")}
-    assert _peers.ssh_clients({22}, str(tmp_path)) == everybody
+    assert peers.ssh_clients({22}, str(tmp_path)) == everybody
     write(tmp_path, "etc/pam.d/common-session", "session optional pam_systemd.so\n")
     for config in ("Port 22\n", "UsePAM no\n"):
         write(tmp_path, "etc/ssh/sshd_config", config)
-        assert _peers.ssh_clients({22}, str(tmp_path)) == everybody
+        assert peers.ssh_clients({22}, str(tmp_path)) == everybody
     write(tmp_path, "etc/ssh/sshd_config", "Port 22\nUsePAM yes\n")
-    assert _peers.ssh_clients({22}, str(tmp_path)) == set()
+    assert peers.ssh_clients({22}, str(tmp_path)) == set()
     session = "# private\nUID=0\nREMOTE=1\nREMOTE_HOST={}\nSERVICE=sshd\n"
     write(tmp_path, "run/systemd/sessions/1", session.format("203.0.113.5"))
     write(tmp_path, "run/systemd/sessions/2", "UID=0\nREMOTE=0\nSERVICE=login\n")
-    assert _peers.ssh_clients({22}, str(tmp_path)) == {mapped("203.0.113.5")}
+    assert peers.ssh_clients({22}, str(tmp_path)) == {mapped("203.0.113.5")}
     # With UseDNS sshd tells a name, which is not looked up.
     write(tmp_path, "run/systemd/sessions/3", session.format("admin.example.net"))
-    assert _peers.ssh_clients({22}, str(tmp_path)) == everybody
+    assert peers.ssh_clients({22}, str(tmp_path)) == everybody
 
 
 def test_a_live_connection_is_seen(tmp_path: Path) -> None:
@@ -343,8 +344,8 @@ def test_a_live_connection_is_seen(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         with socket.create_connection(("127.0.0.1", port)):
-            assert _peers.ssh_clients({port}, str(tmp_path)) == {mapped("127.0.0.1")}
-            assert _peers.ssh_clients({1}, str(tmp_path)) == set()
+            assert peers.ssh_clients({port}, str(tmp_path)) == {mapped("127.0.0.1")}
+            assert peers.ssh_clients({1}, str(tmp_path)) == set()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs another user")
@@ -356,20 +357,20 @@ def test_unreadable_is_a_problem_and_not_absent() -> None:
         os.seteuid(65534)
         try:
             with pytest.raises(Unreadable, match=r"resolv\.conf"):
-                _peers.resolvers(folder)
+                peers.resolvers(folder)
         finally:
             os.seteuid(0)
 
 
 def test_a_folder_in_place_of_a_file_says_nothing(tmp_path: Path) -> None:
     (tmp_path / "etc/resolv.conf").mkdir(parents=True)
-    assert _peers.resolvers(str(tmp_path)) == set()
+    assert peers.resolvers(str(tmp_path)) == set()
 
 
 def test_problems_are_collected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(root: str) -> set[bytes]:
         raise Unreadable(f"{root} is unreadable")
 
-    monkeypatch.setattr(_peers, "resolvers", fail)
-    found = _protect.compute([], True, NOTHING, str(tmp_path))
+    monkeypatch.setattr(peers, "resolvers", fail)
+    found = protect.compute([], True, NOTHING, str(tmp_path))
     assert found.problems == [f"{tmp_path} is unreadable"]

@@ -13,8 +13,8 @@ from random import Random
 import pytest
 from unit.comparing import as_lists
 
-from packetwatch_core._pool import IPV4, IPV6, Packing
-from packetwatch_core._ranges import (
+from packetwatch_core._tables.pool import IPV4, IPV6, Packing
+from packetwatch_core._tables.ranges import (
     ALLOW,
     DENY,
     LAST4,

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from unit.fake_ring import BUSY, DISCARDED, SIZE, Memory
 
-from packetwatch_core._ring import HEADER, RingBuffer
+from packetwatch_core._kernel.ring import HEADER, RingBuffer
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from ansible_collections.packetwatch.xdp.plugins.action._report import wanted_of
 from ansible_collections.packetwatch.xdp.plugins.action._rollout import unfinished
 from ansible_collections.packetwatch.xdp.plugins.plugin_utils import _report
 
-from packetwatch_core._errors import InvalidInput
+from packetwatch_core._base.errors import InvalidInput
 
 HOSTS = ["a", "b", "c", "d"]
 DIGEST = "0123456789abcdef"

@@ -11,7 +11,7 @@ from random import Random
 
 import pytest
 
-from packetwatch_core._scatter import scatter
+from packetwatch_core._tables.scatter import scatter
 
 
 @pytest.mark.parametrize("code", ["H", "Q"])

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from packetwatch_core._address import parse_prefix
-from packetwatch_core._errors import InvalidInput, Unreadable
-from packetwatch_core._settings import LIST_MEMORY, HostSettings, read_settings
+from packetwatch_core._base.address import parse_prefix
+from packetwatch_core._base.errors import InvalidInput, Unreadable
+from packetwatch_core._network.settings import LIST_MEMORY, HostSettings, read_settings
 
 
 def read(folder: Path, text: str) -> HostSettings:

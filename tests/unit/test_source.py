@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from packetwatch_core._errors import InvalidInput
-from packetwatch_core._source import BODY, PREFACE, flatten
+from packetwatch_core._base.errors import InvalidInput
+from packetwatch_core._kernel.source import BODY, PREFACE, flatten
 
 ROOT = Path(__file__).resolve().parents[2]
 

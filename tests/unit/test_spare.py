@@ -12,12 +12,11 @@ from socket import AF_INET, AF_INET6, inet_pton
 
 import pytest
 
-from packetwatch_core._address import parse_prefix
-from packetwatch_core._errors import InvalidInput
-from packetwatch_core._lists import compile_lists
-from packetwatch_core._netlink import Address, Route
-from packetwatch_core._protect import Network, compute, connected
-from packetwatch_core._spare import (
+from packetwatch_core._active.lists import compile_lists
+from packetwatch_core._base.address import parse_prefix
+from packetwatch_core._base.errors import InvalidInput
+from packetwatch_core._declared.store import State
+from packetwatch_core._feeds.spare import (
     KEEP_BOGONS,
     NOTHING,
     FeedReport,
@@ -31,8 +30,9 @@ from packetwatch_core._spare import (
     unknown_networks,
     write_note,
 )
-from packetwatch_core._store import State
-from packetwatch_core._tables import lookup
+from packetwatch_core._kernel.netlink import Address, Route
+from packetwatch_core._network.protect import Network, compute, connected
+from packetwatch_core._tables.tables import lookup
 
 SPARED: Spared = {
     parse_prefix("45.1.2.0/24"): "connected",

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from packetwatch_core._status import Status, encode
+from packetwatch_core._health.status import Status, encode
 
 LEAVES = (
     st.text() | st.integers() | st.booleans() | st.floats(allow_nan=False, allow_infinity=False)

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from packetwatch_core._errors import InvalidInput, Locked, PacketwatchError, Unreadable
-from packetwatch_core._store import State, Store, check_interface, check_name
+from packetwatch_core._base.errors import InvalidInput, Locked, PacketwatchError, Unreadable
+from packetwatch_core._declared.store import State, Store, check_interface, check_name
 
 OLD = State(
     allow={"ansible": "192.0.2.7 # office\n"},

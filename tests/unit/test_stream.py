@@ -25,8 +25,8 @@ from packetwatch_agent.loop import BUSY, IDLE
 from packetwatch_agent.output import Output
 from packetwatch_agent.quota import BURST, INTERVAL, Quota
 from packetwatch_agent.stream import Stream
-from packetwatch_core import _abi
-from packetwatch_core._ring import RingBuffer
+from packetwatch_core._kernel import abi
+from packetwatch_core._kernel.ring import RingBuffer
 
 SECOND = 10**9
 V6 = bytes.fromhex("20010db8000700000000000000000007")
@@ -71,27 +71,27 @@ class Lab:
             "time": self.now,
             "sequence": 1,
             "ifindex": 2,
-            "type": _abi.EVENT_CONNECTION,
+            "type": abi.EVENT_CONNECTION,
             "family": 4,
             "saddr": mapped("203.0.113.7"),
             "daddr": mapped("192.0.2.1"),
             "sport": 40000,
             "dport": 443,
         }
-        record = _abi.EVENT.pack(**(fields | values))
-        is_short = values.get("type") != _abi.EVENT_BAN
-        self.memory.add(record[: _abi.EVENT_SHORT] if is_short else record)
+        record = abi.EVENT.pack(**(fields | values))
+        is_short = values.get("type") != abi.EVENT_BAN
+        self.memory.add(record[: abi.EVENT_SHORT] if is_short else record)
 
     def scan(self, *ports: int, after: float = 0, **values: Any) -> None:
         self.now += int(after * SECOND)
         count = len(ports)
-        fields = {"plen": 32, "flags": _abi.EVENT_MONITOR, "count": count, "listed": count}
-        self.add(**(fields | values), type=_abi.EVENT_BAN, ports=ports)
+        fields = {"plen": 32, "flags": abi.EVENT_MONITOR, "count": count, "listed": count}
+        self.add(**(fields | values), type=abi.EVENT_BAN, ports=ports)
 
     def would_drop(self, after: float = 0, **values: Any) -> None:
         self.now += int(after * SECOND)
-        fields = {"type": _abi.EVENT_WOULD_DROP, "flags": _abi.EVENT_MONITOR}
-        self.add(**(fields | {"count": _abi.WOULD_DENY} | values))
+        fields = {"type": abi.EVENT_WOULD_DROP, "flags": abi.EVENT_MONITOR}
+        self.add(**(fields | {"count": abi.WOULD_DENY} | values))
 
     def written(self) -> list[dict[str, Any]]:
         while self.stream.poll() != IDLE:
@@ -221,7 +221,7 @@ def test_after_a_pause_it_is_another_episode(lab: Lab) -> None:
 
 def test_sources_and_reasons_have_episodes_of_their_own(lab: Lab) -> None:
     lab.scan(1, 2, 3)
-    lab.scan(1, 2, 3, flags=_abi.EVENT_PROTECTED)
+    lab.scan(1, 2, 3, flags=abi.EVENT_PROTECTED)
     lab.scan(1, 2, 3, saddr=mapped("203.0.113.8"))
     lab.scan(1, 2, 3, family=6, saddr=V6, plen=64)
     lab.scan(1, 2, 3, family=6, saddr=V6[:15] + b"\x99", plen=64)
@@ -250,7 +250,7 @@ def test_more_episodes_than_are_followed(lab: Lab) -> None:
 def test_what_would_be_dropped_is_an_episode_too(lab: Lab) -> None:
     for dummy in range(10):
         lab.would_drop(after=1)
-    lab.would_drop(count=_abi.WOULD_DENY + 1)
+    lab.would_drop(count=abi.WOULD_DENY + 1)
     denied, banned = lab.written()
     assert (denied["event.action"], denied["packetwatch.reason"]) == ("would_drop", "deny")
     assert denied["event.type"] == ["allowed"]
@@ -261,7 +261,7 @@ def test_what_would_be_dropped_is_an_episode_too(lab: Lab) -> None:
     assert lab.stream.records["would_drop"] == 11
 
 
-FLAGS = {"ban": _abi.EVENT_IN_OVERFLOW, "scan": _abi.EVENT_MONITOR}
+FLAGS = {"ban": abi.EVENT_IN_OVERFLOW, "scan": abi.EVENT_MONITOR}
 
 
 def flood(lab: Lab, numbers: range, flags: int | None) -> int:
@@ -298,7 +298,7 @@ def test_bans_of_the_table_are_all_told(lab: Lab) -> None:
 def test_tags_hide_everything_but_the_interface(lab: Lab) -> None:
     for dummy in range(3):
         lab.would_drop(
-            after=1, count=_abi.WOULD_VLAN, saddr=bytes(16), daddr=bytes(16), sport=0, dport=0
+            after=1, count=abi.WOULD_VLAN, saddr=bytes(16), daddr=bytes(16), sport=0, dport=0
         )
     (line,) = lab.written()
     (end,) = lab.ended(60)

@@ -15,11 +15,14 @@ from random import Random
 import pytest
 from unit.comparing import all_as_lists
 
-from packetwatch_core import _abi, _area, _halves4, _lines, _tables4
-from packetwatch_core._address import BITS, Prefix
-from packetwatch_core._area import Area
-from packetwatch_core._errors import TooLarge
-from packetwatch_core._ranges import (
+from packetwatch_core._base.address import BITS, Prefix
+from packetwatch_core._base.errors import TooLarge
+from packetwatch_core._kernel import abi
+from packetwatch_core._tables import area as area_module
+from packetwatch_core._tables import ipv4, ipv4_halves
+from packetwatch_core._tables import lines as lines_module
+from packetwatch_core._tables.area import Area
+from packetwatch_core._tables.ranges import (
     ALLOW,
     DENY,
     LAST4,
@@ -31,7 +34,7 @@ from packetwatch_core._ranges import (
     compile_ranges,
     runs,
 )
-from packetwatch_core._tables import (
+from packetwatch_core._tables.tables import (
     Tables,
     compile_tables,
     lookup,
@@ -297,16 +300,16 @@ class Shape4(Shape):
     def __init__(self, tables: Tables) -> None:
         super().__init__(tables.v4)
         lines = range(1 << 32 - (tables.v4_shift & 31))
-        self.halved = bool(tables.v4_shift & _halves4.HALVES)
+        self.halved = bool(tables.v4_shift & ipv4_halves.HALVES)
         if self.halved:
-            self.halves(range(2 * len(lines)), tables.v4_shift - _halves4.HALVES - 1)
+            self.halves(range(2 * len(lines)), tables.v4_shift - ipv4_halves.HALVES - 1)
         else:
             for line in lines:
                 self.visit(line, 1)
         assert max(self.depths) <= 14
 
     def halves(self, numbers: range, bits: int) -> None:
-        reader = _halves4.Halves(self.words)
+        reader = ipv4_halves.Halves(self.words)
         shared: Counter[int] = Counter()
         for half in numbers:
             line = reader.line_of(half)
@@ -319,7 +322,7 @@ class Shape4(Shape):
             else:
                 shared[line] += 1
         for line, count in shared.items():
-            assert count == 1 or self.words[line * 16 + 1] == _lines.NO_KEY
+            assert count == 1 or self.words[line * 16 + 1] == lines_module.NO_KEY
             self.visit(line, 2)
 
     def below(self, head: int, shape: int, keys: list[int]) -> range:
@@ -327,8 +330,8 @@ class Shape4(Shape):
         if head & 7 == 7:
             return range(head >> 4, (head >> 4) + (shape >> 8) + 1)
         assert keys == sorted(keys)
-        real = [key for key in keys if key < _lines.NO_KEY]
-        assert set(keys[len(real) :]) <= {_lines.NO_KEY}
+        real = [key for key in keys if key < lines_module.NO_KEY]
+        assert set(keys[len(real) :]) <= {lines_module.NO_KEY}
         if head & 7 == 3:
             return range(head >> 4, (head >> 4) + len(real) + 1)
         assert head in (0, 5, 10)
@@ -351,7 +354,7 @@ class Shape6(Shape):
         assert head >> 31 == 0
         assert head & 15 in (0, 5, 10)
         assert keys == sorted(keys)
-        real = [key for key in keys if key < _lines.NO_KEY]
+        real = [key for key in keys if key < lines_module.NO_KEY]
         assert len({key >> 4 for key in real}) == len(real)
         if any(key & 3 == 3 for key in real):
             self.records += len(real)
@@ -382,8 +385,8 @@ def test_a_million_random_ipv4_hosts_are_half_a_line_away_and_take_five_bytes_ea
 @pytest.mark.parametrize("width", [13, 16, pytest.param(18, marks=pytest.mark.slow)])
 def test_top_tables_as_long_lists_have_them(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """From 16 on their lines are halves: hosts of one kind, or what leads to another line."""
-    monkeypatch.setattr(_tables4, "LEAST_TOP", width)
-    monkeypatch.setattr(_halves4, "_FEW", 0)
+    monkeypatch.setattr(ipv4, "LEAST_TOP", width)
+    monkeypatch.setattr(ipv4_halves, "_FEW", 0)
     random = Random(width)
     base = random.getrandbits(32) >> 17 << 17
     near = [base | random.getrandbits(17) for _number in range(60)]
@@ -408,14 +411,14 @@ def test_hosts_of_both_verdicts_have_no_halves() -> None:
     values = sorted(random.sample(range(1 << 32), 300_000))
     for other, halved in ((DENY, True), (ALLOW, False)):
         words = [value << 4 | random.choice((DENY, other)) for value in values]
-        assert bool(_tables4.build4(words)[1] & _halves4.HALVES) == halved
+        assert bool(ipv4.build4(words)[1] & ipv4_halves.HALVES) == halved
 
 
 @pytest.mark.parametrize("count", [1, 1000, 100_000])
 def test_the_filter_tells_of_most_addresses_that_they_are_not_listed(count: int) -> None:
     random = Random(count)
     values = [random.getrandbits(32) for _number in range(count)]
-    area, shift = _tables4.build4([value << 4 | DENY for value in sorted(set(values))])
+    area, shift = ipv4.build4([value << 4 | DENY for value in sorted(set(values))])
     blocks = {value >> shift - 6 for value in values}
     assert blocks_in(area) == blocks
     assert len(blocks) < (1 << 32 - shift) * 64 * 0.15
@@ -435,7 +438,7 @@ def blocks_in(area: Area) -> set[int]:
 def test_the_filter_has_exactly_the_blocks_of_ranges(
     width: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_tables4, "LEAST_TOP", width)
+    monkeypatch.setattr(ipv4, "LEAST_TOP", width)
     for first, last in (
         (0, LAST[4]),
         (0, 0),
@@ -445,7 +448,7 @@ def test_the_filter_has_exactly_the_blocks_of_ranges(
         (0x09FFFFFF, 0x0A000000),
     ):
         words = [first << 4 | DENY * 5, *([last + 1 << 4] if last < LAST[4] else [])]
-        area, shift = _tables4.build4(words)
+        area, shift = ipv4.build4(words)
         assert blocks_in(area) == {*range(first >> shift - 6, (last >> shift - 6) + 1)}
 
 
@@ -467,7 +470,7 @@ def test_pages_can_be_put_together_again(family: int) -> None:
     )
     area = tables.v4 if family == 4 else tables.v6
     assert area.pages > 2
-    assert {len(page) for page in area.each_page()} == {_abi.PAGE}
+    assert {len(page) for page in area.each_page()} == {abi.PAGE}
     assert Area.from_pages(area.each_page()) == area
 
 
@@ -483,7 +486,7 @@ def test_crowds_in_one_8_get_tables_of_their_own() -> None:
 def test_lists_that_offsets_cannot_reach_are_refused(
     family: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_area, "MAX_LINES", 1200)
+    monkeypatch.setattr(area_module, "MAX_LINES", 1200)
     shift = BITS[family] - 30
     build([], [host(family, number << shift) for number in range(40)])
     with pytest.raises(TooLarge, match="shorter lists"):

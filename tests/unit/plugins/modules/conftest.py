@@ -15,9 +15,9 @@ import pytest
 from ansible.module_utils.testing import patch_module_args
 
 from packetwatch_core import _module
-from packetwatch_core._hits import Hits
-from packetwatch_core._spare import NOTHING
-from packetwatch_core._store import State
+from packetwatch_core._change.hits import Hits
+from packetwatch_core._declared.store import State
+from packetwatch_core._feeds.spare import NOTHING
 
 Result = dict[str, Any]
 

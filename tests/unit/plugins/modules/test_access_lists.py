@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from ansible_collections.packetwatch.xdp.plugins.modules import access_lists
 
-from packetwatch_core._hits import Hits
-from packetwatch_core._store import State
+from packetwatch_core._change.hits import Hits
+from packetwatch_core._declared.store import State
 
 OLD = State(
     allow={"ansible": "192.0.2.1\n", "local": "192.0.2.2\n"},

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from ansible_collections.packetwatch.xdp.plugins.modules import ban
 
-from packetwatch_core._errors import InvalidInput
+from packetwatch_core._base.errors import InvalidInput
 
 CHANGE = types.SimpleNamespace(
     changed=True, source="2001:db8::/64", before="", after="banned\n", lifted=[]

@@ -18,8 +18,8 @@ from ansible_collections.packetwatch.xdp.plugins.modules import (
     program,
 )
 
-from packetwatch_core import _panic
-from packetwatch_core._errors import InvalidInput, LoadFailed, Pending, Returned
+from packetwatch_core._base.errors import InvalidInput, LoadFailed, Pending, Returned
+from packetwatch_core._change import panic as panic_module
 
 PENDING = types.SimpleNamespace(token="t0", ends=1_800_000_000.0, owner="somebody", status="x")
 LISTS = {"deny": ["192.0.2.7"]}
@@ -111,7 +111,7 @@ def test_change_in_check_mode(run: Any, host: Any) -> None:
     assert host.calls == []
 
 
-HOLDS = _panic.Panic(1_800_000_000.0, "somebody")
+HOLDS = panic_module.Panic(1_800_000_000.0, "somebody")
 
 
 def test_panic_asks_for_no_confirmation(run: Any, host: Any) -> None:

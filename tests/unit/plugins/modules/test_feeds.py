@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from ansible_collections.packetwatch.xdp.plugins.modules import _feeds
 
-from packetwatch_core._digest import digest_text
-from packetwatch_core._store import State
+from packetwatch_core._base.digest import digest_text
+from packetwatch_core._declared.store import State
 
 TEXT = "45.1.2.3\n"
 FEED = {"name": "x", "list": "deny", "digest": digest_text(TEXT)}

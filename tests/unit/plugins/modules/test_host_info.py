@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from ansible_collections.packetwatch.xdp.plugins.modules import host_info
 
-from packetwatch_core._errors import Unreadable
+from packetwatch_core._base.errors import Unreadable
 
 
 @pytest.mark.parametrize(

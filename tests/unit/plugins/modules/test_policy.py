@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from ansible_collections.packetwatch.xdp.plugins.modules import policy
 
-from packetwatch_core._store import State
+from packetwatch_core._declared.store import State
 
 OLD = State(
     policy={"default": {"PW_SCAN_PORTS": "3", "PW_ACTION": "monitor"}, "lo": {"PW_ACTION": "off"}}

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from ansible_collections.packetwatch.xdp.plugins.modules import program
 
-from packetwatch_core._errors import Foreign
+from packetwatch_core._base.errors import Foreign
 
 ATTACHED = types.SimpleNamespace(
     changed=True,

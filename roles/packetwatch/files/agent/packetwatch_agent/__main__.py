@@ -11,12 +11,12 @@ import os
 import sys
 import typing as t
 
-from packetwatch_core._errors import InvalidInput, PacketwatchError
+from packetwatch_core._base.errors import InvalidInput, PacketwatchError
 
 from . import __version__, settings
 
 if t.TYPE_CHECKING:
-    from packetwatch_core._host import Host
+    from packetwatch_core._host.host import Host
 
 FAILED = 1
 USAGE = 2
@@ -70,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
 def _run(dummy: argparse.Namespace) -> None:
     values = settings.read(os.environ)
     # Imported here: what the one-shots need costs the agent memory, and the other way round.
-    from packetwatch_core._pins import Pins
+    from packetwatch_core._kernel.pins import Pins
 
     from . import service
     from .drift import Drift
@@ -148,7 +148,7 @@ def _edit(dummy: argparse.Namespace) -> None:
 
 
 def _host() -> Host:
-    from packetwatch_core._host import Host
+    from packetwatch_core._host.host import Host
 
     from .run import run
 

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import os
 
-from packetwatch_core._errors import Unreadable
-from packetwatch_core._pins import PANIC
-from packetwatch_core._policy import DEFAULT, Policy, read_policy, resolve_policies
+from packetwatch_core._base.errors import Unreadable
+from packetwatch_core._declared.policy import DEFAULT, Policy, read_policy, resolve_policies
+from packetwatch_core._kernel.pins import PANIC
 
 _SUFFIX = ".conf"
 

@@ -17,8 +17,8 @@ import struct
 import sys
 import typing as t
 
-from packetwatch_core import _abi
-from packetwatch_core._ring import HEADER
+from packetwatch_core._kernel import abi
+from packetwatch_core._kernel.ring import HEADER
 
 from .community import community_id
 from .output import ECS_VERSION, timestamp
@@ -26,7 +26,7 @@ from .output import ECS_VERSION, timestamp
 _SECOND = 1_000_000_000
 # Behind the ring's header: time, sequence, the number of the kind, saddr, daddr, sport, dport.
 _RECORD = struct.Struct("=8xQQ8xQ16s16sHH4x")
-_WORDS = (HEADER + _abi.EVENT_SHORT) // 8
+_WORDS = (HEADER + abi.EVENT_SHORT) // 8
 _KIND_WORD = 4
 _KIND = struct.Struct("=IBBBB")
 _REMEMBERED = 4096

@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 import typing as t
 
-from packetwatch_core._errors import PacketwatchError
+from packetwatch_core._base.errors import PacketwatchError
 
 from .loop import Loop
 from .metrics import Values

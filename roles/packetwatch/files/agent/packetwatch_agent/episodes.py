@@ -13,9 +13,9 @@ from __future__ import annotations
 import array
 import typing as t
 
-from packetwatch_core import _abi
-from packetwatch_core._bans import Source
-from packetwatch_core._policy import nanoseconds
+from packetwatch_core._bans.bans import Source
+from packetwatch_core._declared.policy import nanoseconds
+from packetwatch_core._kernel import abi
 
 from .confirmed import Confirmed
 from .events import Event, Lines
@@ -79,7 +79,7 @@ class Episodes:
                 episode.add(event)
                 return []
             lines += self._end(key)
-        kind = "scan" if event.type == _abi.EVENT_BAN else "would_drop"
+        kind = "scan" if event.type == abi.EVENT_BAN else "would_drop"
         if not self._quota.allows(kind, event.time):
             return lines
         if len(self._open) >= _FOLLOWED:

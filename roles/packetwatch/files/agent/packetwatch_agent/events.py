@@ -11,8 +11,8 @@ import struct
 import time
 import typing as t
 
-from packetwatch_core import _abi
-from packetwatch_core._bans import Ban, Source
+from packetwatch_core._bans.bans import Ban, Source
+from packetwatch_core._kernel import abi
 
 from . import connections
 from .community import community_id
@@ -22,8 +22,8 @@ if t.TYPE_CHECKING:
     from .episodes import Episode
 
 _SHORT = struct.Struct("=QQQIBBBB16s16sHHHH")
-_WOULD = {_abi.WOULD_DENY: "deny", _abi.WOULD_VLAN: "vlan"}
-_UNBANNED = _abi.EVENT_MONITOR | _abi.EVENT_PROTECTED
+_WOULD = {abi.WOULD_DENY: "deny", abi.WOULD_VLAN: "vlan"}
+_UNBANNED = abi.EVENT_MONITOR | abi.EVENT_PROTECTED
 
 
 class Event(t.NamedTuple):
@@ -53,11 +53,11 @@ class Event(t.NamedTuple):
     def reason(self) -> str:
         """Why it was told: of a scan that led to no ban, why not; of a packet that passed, why it
         would not have."""
-        if self.type == _abi.EVENT_WOULD_DROP:
+        if self.type == abi.EVENT_WOULD_DROP:
             return _WOULD.get(self.distinct, "ban")
-        if self.flags & _abi.EVENT_PROTECTED:
+        if self.flags & abi.EVENT_PROTECTED:
             return "protected"
-        return "monitor" if self.flags & _abi.EVENT_MONITOR else "scan"
+        return "monitor" if self.flags & abi.EVENT_MONITOR else "scan"
 
     @property
     def banned(self) -> bool:
@@ -67,19 +67,19 @@ class Event(t.NamedTuple):
 
 def decode(record: bytes) -> Event | None:
     """The event in a record; None if the record is none that this version knows."""
-    if len(record) < _abi.EVENT_SHORT:
+    if len(record) < abi.EVENT_SHORT:
         return None
     fields = _SHORT.unpack_from(record)
     event, listed = Event(*fields[:-1]), fields[-1]
     if event.family not in (4, 6):
         return None
-    if event.type in (_abi.EVENT_CONNECTION, _abi.EVENT_WOULD_DROP):
+    if event.type in (abi.EVENT_CONNECTION, abi.EVENT_WOULD_DROP):
         return event
-    if event.type != _abi.EVENT_BAN or event.plen not in (32, 64, 128):
+    if event.type != abi.EVENT_BAN or event.plen not in (32, 64, 128):
         return None
-    if len(record) < _abi.EVENT_SHORT + 2 * listed:
+    if len(record) < abi.EVENT_SHORT + 2 * listed:
         return None
-    return event._replace(ports=struct.unpack_from(f"={listed}H", record, _abi.EVENT_SHORT))
+    return event._replace(ports=struct.unpack_from(f"={listed}H", record, abi.EVENT_SHORT))
 
 
 class Lines:
@@ -122,7 +122,7 @@ class Lines:
         fields: dict[str, Value] = {
             "event.sequence": event.sequence,
             **self._flow(event),
-            "packetwatch.opaque": bool(event.flags & _abi.EVENT_OPAQUE) or None,
+            "packetwatch.opaque": bool(event.flags & abi.EVENT_OPAQUE) or None,
         }
         return self._line("connection", event, fields, ["connection", "start"])
 
@@ -138,7 +138,7 @@ class Lines:
     def episode(self, episode: Episode) -> str:
         """The end of an episode of which more than the first event was seen."""
         first = episode.first
-        is_scan = first.type == _abi.EVENT_BAN
+        is_scan = first.type == abi.EVENT_BAN
         fields: dict[str, Value] = {
             "event.start": timestamp(first.time + self._offset),
             "event.end": timestamp(episode.last + self._offset),
@@ -173,11 +173,11 @@ class Lines:
             "packetwatch.reason": event.reason,
             "packetwatch.ports": sorted(set(event.ports)),
             "packetwatch.ports_count": event.distinct,
-            "packetwatch.opaque": bool(event.flags & _abi.EVENT_OPAQUE) or None,
+            "packetwatch.opaque": bool(event.flags & abi.EVENT_OPAQUE) or None,
         }
         if event.banned:
             fields["packetwatch.expires"] = self._moment(event.expires)
-            fields["packetwatch.overflow"] = bool(event.flags & _abi.EVENT_IN_OVERFLOW) or None
+            fields["packetwatch.overflow"] = bool(event.flags & abi.EVENT_IN_OVERFLOW) or None
         head = self._head(
             "ban" if event.banned else "scan",
             event.time + self._offset,
@@ -255,7 +255,7 @@ class Lines:
             return {}
         texts = self._texts[event.family]
         source, destination = event.saddr[texts.skipped :], event.daddr[texts.skipped :]
-        is_tcp = event.type != _abi.EVENT_WOULD_DROP or event.sport + event.dport > 0
+        is_tcp = event.type != abi.EVENT_WOULD_DROP or event.sport + event.dport > 0
         return {
             "source.ip": texts[event.saddr],
             "source.port": event.sport or None,
@@ -264,7 +264,7 @@ class Lines:
             "network.type": f"ipv{event.family}",
             "network.transport": "tcp" if is_tcp else None,
             "network.community_id": community_id(source, destination, event.sport, event.dport)
-            if self._with_id and is_tcp and not event.flags & _abi.EVENT_OPAQUE
+            if self._with_id and is_tcp and not event.flags & abi.EVENT_OPAQUE
             else None,
         }
 

@@ -9,15 +9,16 @@ from __future__ import annotations
 import time
 import typing as t
 
-from packetwatch_core import _netlink, _protect
-from packetwatch_core._bans import MAPS, Ban, Bans, Source
-from packetwatch_core._errors import PacketwatchError
+from packetwatch_core._bans.bans import MAPS, Ban, Bans, Source
+from packetwatch_core._base.errors import PacketwatchError
+from packetwatch_core._kernel import netlink
+from packetwatch_core._network import protect
 
 from .output import Output, Trouble
 from .settings import Settings
 
 if t.TYPE_CHECKING:
-    from packetwatch_core._libbpf import Map
+    from packetwatch_core._kernel.libbpf import Map
 
 _SETTLE = 0.5
 _PERIOD = 10.0
@@ -35,7 +36,7 @@ class Guard:
         settings: Settings,
         output: Output,
         on_lift: t.Callable[[Ban], None],
-        on_network: t.Callable[[_protect.Network], None],
+        on_network: t.Callable[[protect.Network], None],
     ) -> None:
         self._maps = maps
         self._settings = settings
@@ -49,7 +50,7 @@ class Guard:
         self._due = 0.0
         self._earliest = 0.0
         self._trouble = Trouble(output)
-        self.protection = _protect.Protection({}, {}, set(), [])
+        self.protection = protect.Protection({}, {}, set(), [])
 
     def changed(self) -> None:
         """The kernel says that addresses, routes or links have changed."""
@@ -72,9 +73,9 @@ class Guard:
         trouble = ""
         try:
             former = self.protection
-            network = _protect.read_network()
-            self.protection = _protect.compute(settings.protect, settings.protect_auto, network)
-            left_out = _protect.write(self.protection, self._maps).left_out
+            network = protect.read_network()
+            self.protection = protect.compute(settings.protect, settings.protect_auto, network)
+            left_out = protect.write(self.protection, self._maps).left_out
             self._spare(former)
             self._on_network(network)
             problems = list(self.protection.problems)
@@ -93,9 +94,9 @@ class Guard:
 
     def counts(self) -> dict[str, int]:
         """Protected addresses by origin."""
-        found = dict.fromkeys(_protect.ORIGINS.values(), 0)
+        found = dict.fromkeys(protect.ORIGINS.values(), 0)
         for origin in self.protection.hosts.values():
-            found[_protect.ORIGINS[origin]] += 1
+            found[protect.ORIGINS[origin]] += 1
         return found
 
     def _read_names(self) -> None:
@@ -106,11 +107,11 @@ class Guard:
         self._names_read = now
         self._names_current = True
         try:
-            self._names = {link.ifindex: link.name for link in _netlink.links()}
+            self._names = {link.ifindex: link.name for link in netlink.links()}
         except PacketwatchError as error:
             self._output.say("warn", f"names of interfaces are not current: {error}")
 
-    def _spare(self, former: _protect.Protection) -> None:
+    def _spare(self, former: protect.Protection) -> None:
         """Lift the bans on what has become protected since `former`."""
         if self.protection.nets != former.nets:
             for ban in self._bans.walk():

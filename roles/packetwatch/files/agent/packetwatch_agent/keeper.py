@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import time
 
-from packetwatch_core import _abi, _ban_file
-from packetwatch_core._bans import MAPS, Ban, Bans
-from packetwatch_core._errors import PacketwatchError
+from packetwatch_core._bans import saved
+from packetwatch_core._bans.bans import MAPS, Ban, Bans
+from packetwatch_core._base.errors import PacketwatchError
+from packetwatch_core._kernel import abi
 
 from .confirmed import Confirmed
 from .events import Event, Lines
@@ -51,7 +52,7 @@ class Keeper:
         self._fingerprint: tuple[int, ...] = ()
         self._saved_fingerprint: tuple[int, ...] = ()
         self._trouble = Trouble(output)
-        self.active = dict.fromkeys(_abi.ORIGINS.values(), 0)
+        self.active = dict.fromkeys(abi.ORIGINS.values(), 0)
         self.entries = dict.fromkeys(MAPS, 0)
         self.made = {"manual": 0, "fleet": 0}
         self.expired = 0
@@ -61,7 +62,7 @@ class Keeper:
     def restore(self) -> None:
         """Write back what a former boot has saved; nothing of it is told as new."""
         try:
-            result = _ban_file.restore(self._bans, self._path)
+            result = saved.restore(self._bans, self._path)
         except PacketwatchError as error:
             self._output.say("error", f"bans of the last boot are not restored: {error}")
             return
@@ -105,7 +106,7 @@ class Keeper:
         started = time.monotonic()
         fingerprint = self._fingerprint
         try:
-            _ban_file.save(self._bans, self._path)
+            saved.save(self._bans, self._path)
         except OSError as error:
             self._trouble.tell(f"bans are not saved: {error}")
         else:
@@ -118,7 +119,7 @@ class Keeper:
     def _round(self) -> int:
         """One look at all bans; returns when the next one ends, as CLOCK_MONOTONIC ns, 0 if some have."""
         started = time.monotonic_ns()
-        active = dict.fromkeys(_abi.ORIGINS.values(), 0)
+        active = dict.fromkeys(abi.ORIGINS.values(), 0)
         entries = dict.fromkeys(MAPS, 0)
         over: list[tuple[str, bytes]] = []
         others: set[bytes] = set()
@@ -132,7 +133,7 @@ class Keeper:
                     if len(over) < _ENDED:
                         over.append((table, key))
                     continue
-                name = _abi.ORIGINS.get(origin, "scan")
+                name = abi.ORIGINS.get(origin, "scan")
                 active[name] += 1
                 first_end = min(first_end, expires or first_end)
                 first += table == "bans"

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import typing as t
 
-from packetwatch_core import _abi
+from packetwatch_core._kernel import abi
 
 from .output import Output
 from .quota import Quota
 
 if t.TYPE_CHECKING:
-    from packetwatch_core._libbpf import Map
+    from packetwatch_core._kernel.libbpf import Map
 
 PERIOD = 60.0
 _ZERO = bytes(4)
@@ -55,8 +55,8 @@ class Losses:
 
     def _read(self) -> _Counts:
         raw = self._counters.lookup(_ZERO) or b""
-        size = _abi.COUNTERS.size
-        blocks = [_abi.COUNTERS.unpack(raw, at) for at in range(0, len(raw) - size + 1, size)]
+        size = abi.COUNTERS.size
+        blocks = [abi.COUNTERS.unpack(raw, at) for at in range(0, len(raw) - size + 1, size)]
         return _Counts(
             sum(block["events_suppressed"] for block in blocks)
             + sum(self._quota.suppressed.values()),

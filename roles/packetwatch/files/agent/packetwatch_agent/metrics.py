@@ -14,8 +14,8 @@ import struct
 import time
 import typing as t
 
-from packetwatch_core import _abi
-from packetwatch_core._pins import specs
+from packetwatch_core._kernel import abi
+from packetwatch_core._kernel.pins import specs
 
 from . import __version__
 
@@ -152,24 +152,24 @@ def by_label(label: str, numbers: t.Mapping[str, float]) -> list[Sample]:
 
 def of_counters(value: bytes) -> Values:
     """Values of the program's counters, `struct pw_counters` of all CPUs one after the other."""
-    size = _abi.COUNTERS.size
+    size = abi.COUNTERS.size
     blocks = [
-        _abi.COUNTERS.struct.unpack_from(value, at) for at in range(0, len(value) - size + 1, size)
+        abi.COUNTERS.struct.unpack_from(value, at) for at in range(0, len(value) - size + 1, size)
     ]
     sums = struct.pack(f"={size // 8}Q", *(sum(column) for column in zip(*blocks, strict=True)))
-    counters = _abi.COUNTERS.unpack(sums)
+    counters = abi.COUNTERS.unpack(sums)
     values: Values = {name: [({}, counters[field])] for field, name in _SIMPLE.items()}
     values["packetwatch_packets_total"] = [
         (
             {"verdict": verdict, "reason": reason, "family": family},
-            counters["packets"][index * len(_abi.FAMILIES) + offset],
+            counters["packets"][index * len(abi.FAMILIES) + offset],
         )
-        for index, (verdict, reason) in enumerate(_abi.REASONS)
-        for offset, family in enumerate(_abi.FAMILIES)
+        for index, (verdict, reason) in enumerate(abi.REASONS)
+        for offset, family in enumerate(abi.FAMILIES)
     ]
     # A connection is IPv4 or IPv6.
     values["packetwatch_connections_total"] = by_label(
-        "family", dict(zip(_abi.FAMILIES[1:], counters["connections"][1:], strict=True))
+        "family", dict(zip(abi.FAMILIES[1:], counters["connections"][1:], strict=True))
     )
     values["packetwatch_bans_total"] = [({"origin": "scan"}, counters["bans"])]
     return values
@@ -198,7 +198,7 @@ def of_maps(
 
 def of_build() -> Values:
     """Which agent this is."""
-    return {"packetwatch_build_info": [({"version": __version__, "abi": str(_abi.ABI)}, 1)]}
+    return {"packetwatch_build_info": [({"version": __version__, "abi": str(abi.ABI)}, 1)]}
 
 
 def of_process(started: float) -> Values:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import typing as t
 
-from packetwatch_core._protect import connected
-from packetwatch_core._spare import unknown_networks
+from packetwatch_core._feeds.spare import unknown_networks
+from packetwatch_core._network.protect import connected
 
 from .request import ask
 
 if t.TYPE_CHECKING:
-    from packetwatch_core._protect import Network
+    from packetwatch_core._network.protect import Network
 
     from .output import Output
     from .settings import Settings

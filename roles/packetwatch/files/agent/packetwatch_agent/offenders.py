@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import typing as t
 
-from packetwatch_core._bans import Bans, Source
-from packetwatch_core._errors import PacketwatchError
-from packetwatch_core._policy import nanoseconds
+from packetwatch_core._bans.bans import Bans, Source
+from packetwatch_core._base.errors import PacketwatchError
+from packetwatch_core._declared.policy import nanoseconds
 
 from .confirmed import Confirmed
 from .events import Event

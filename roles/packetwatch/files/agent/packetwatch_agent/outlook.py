@@ -5,7 +5,7 @@
 """What the agent sees of the filter from outside: interfaces, and what root has noted about the tables.
 
 It may ask the kernel which program sits where, but not what is in it: the one-shots note that in a
-file (`packetwatch_core._status`), after each change and every ten minutes.
+file (`packetwatch_core._health.status`), after each change and every ten minutes.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import os
 import time
 import typing as t
 
-from packetwatch_core import _abi, _netlink
-from packetwatch_core._errors import PacketwatchError
+from packetwatch_core._base.errors import PacketwatchError
+from packetwatch_core._kernel import abi, netlink
 
 from .confirmed import Confirmed
 from .metrics import Sample, Values, by_label
@@ -95,7 +95,7 @@ class Outlook:
             )
             values["packetwatch_ranges_in_kernel"] = by_label(
                 "family",
-                {name: _number(counts, f"ranges_{name}") or 0 for name in _abi.FAMILIES[1:]},
+                {name: _number(counts, f"ranges_{name}") or 0 for name in abi.FAMILIES[1:]},
             )
         return values
 
@@ -155,7 +155,7 @@ class Outlook:
         While root has noted nothing, whatever sits there is taken for ours.
         """
         try:
-            links = {link.name: link for link in _netlink.links()}
+            links = {link.name: link for link in netlink.links()}
         except PacketwatchError as error:
             self._complain(f"what is attached cannot be read: {error}")
             return {}

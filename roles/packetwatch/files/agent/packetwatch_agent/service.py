@@ -10,10 +10,10 @@ import signal
 import time
 import typing as t
 
-from packetwatch_core import _netlink
-from packetwatch_core._bans import Bans
-from packetwatch_core._errors import PacketwatchError
-from packetwatch_core._ring import RingBuffer
+from packetwatch_core._bans.bans import Bans
+from packetwatch_core._base.errors import PacketwatchError
+from packetwatch_core._kernel import netlink
+from packetwatch_core._kernel.ring import RingBuffer
 
 from . import __version__, metrics
 from .confirmed import Confirmed
@@ -36,9 +36,9 @@ from .settings import Settings
 from .stream import Stream
 
 if t.TYPE_CHECKING:
-    from packetwatch_core._bans import Ban
-    from packetwatch_core._libbpf import Map
-    from packetwatch_core._pins import Pins
+    from packetwatch_core._bans.bans import Ban
+    from packetwatch_core._kernel.libbpf import Map
+    from packetwatch_core._kernel.pins import Pins
 
 MAPS = (
     "bans",
@@ -79,7 +79,7 @@ class Service:
         self._troubles: set[str] = set()
         self._ring = RingBuffer(maps["events"])
         self._loop = Loop(self._poll)
-        self._changes = _netlink.Changes()
+        self._changes = netlink.Changes()
         self._talkers = Talkers()
         self._confirmed = Confirmed(settings.config_dir)
         self._outlook = Outlook(settings, self._confirmed, self._complain)

@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 import typing as t
 
-from packetwatch_core._address import Prefix, parse_address
-from packetwatch_core._errors import InvalidInput
-from packetwatch_core._protect import parse_declared
+from packetwatch_core._base.address import Prefix, parse_address
+from packetwatch_core._base.errors import InvalidInput
+from packetwatch_core._network.protect import parse_declared
 
 DEFAULTS = {
     "PW_METRICS_LISTEN": "127.0.0.1:9477",

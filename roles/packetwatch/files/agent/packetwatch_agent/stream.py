@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import typing as t
 
-from packetwatch_core import _abi
-from packetwatch_core._ring import HEADER
+from packetwatch_core._kernel import abi
+from packetwatch_core._kernel.ring import HEADER
 
 from .connections import Form, count_kinds
 from .episodes import Episodes
@@ -18,7 +18,7 @@ from .loop import BUSY, IDLE, MORE
 from .output import Output
 
 if t.TYPE_CHECKING:
-    from packetwatch_core._ring import RingBuffer
+    from packetwatch_core._kernel.ring import RingBuffer
 
     from .control.talkers import Talkers
     from .quota import Quota
@@ -65,7 +65,7 @@ class Stream:
                 self._lines.set_clock()
             count += length
             self._talkers.look(size, length, run)
-            if size == _abi.EVENT_SHORT:
+            if size == abi.EVENT_SHORT:
                 self._write(self._short(run))
             else:
                 self._one_by_one(run, size, len(run) // length)
@@ -78,8 +78,8 @@ class Stream:
         kinds = count_kinds(run)
         forms: dict[int, Form | None] = {}
         for kind, (number, dummy) in kinds.items():
-            if kind.type != _abi.EVENT_CONNECTION or kind.flags or kind.family not in (4, 6):
-                self._one_by_one(run, _abi.EVENT_SHORT, HEADER + _abi.EVENT_SHORT)
+            if kind.type != abi.EVENT_CONNECTION or kind.flags or kind.family not in (4, 6):
+                self._one_by_one(run, abi.EVENT_SHORT, HEADER + abi.EVENT_SHORT)
                 return []
             forms[number] = self._lines.form(kind) if self._wanted(kind.ifindex) else None
         self.records["connection"] += sum(count for dummy, count in kinds.values())
@@ -91,11 +91,11 @@ class Stream:
             if event is None:
                 # A newer program may have written it.
                 self.records["unknown"] += 1
-            elif event.type == _abi.EVENT_CONNECTION:
+            elif event.type == abi.EVENT_CONNECTION:
                 self.records["connection"] += 1
                 if self._wanted(event.ifindex):
                     self._write([self._lines.connection(event)])
-            elif event.type == _abi.EVENT_BAN:
+            elif event.type == abi.EVENT_BAN:
                 self.records["scan"] += 1
                 self._write(self._scan(event))
             else:
@@ -112,13 +112,13 @@ class Stream:
         self._output.write(lines)
 
     def _scan(self, event: Event) -> list[str]:
-        spared = "protected" if event.flags & _abi.EVENT_PROTECTED else "monitor"
+        spared = "protected" if event.flags & abi.EVENT_PROTECTED else "monitor"
         self._talkers.note_scan(event.saddr, event.distinct, "ban" if event.banned else spared)
         if not event.banned:
             return self._episodes.note(event)
         event = self._on_ban(event)
         # Of other bans there are no more than their table takes.
-        is_short = event.flags & _abi.EVENT_IN_OVERFLOW
+        is_short = event.flags & abi.EVENT_IN_OVERFLOW
         if is_short and not self._quota.allows("ban", event.time):
             return []
         return [self._lines.scan(event)]

@@ -9,8 +9,8 @@ from __future__ import annotations
 import time
 import typing as t
 
-from packetwatch_core import _netlink
-from packetwatch_core._errors import PacketwatchError
+from packetwatch_core._base.errors import PacketwatchError
+from packetwatch_core._kernel import netlink
 
 from . import metrics
 from .confirmed import Confirmed
@@ -23,8 +23,8 @@ from .presence import Presence
 from .settings import Settings
 
 if t.TYPE_CHECKING:
-    from packetwatch_core._libbpf import Map
-    from packetwatch_core._pins import Pins
+    from packetwatch_core._kernel.libbpf import Map
+    from packetwatch_core._kernel.pins import Pins
 
 _PERIOD = 2.0
 _BLIND = 60.0
@@ -121,7 +121,7 @@ class Waiting:
     def _is_filtered(self) -> bool:
         """Whether a program is on an interface of confirmed state."""
         try:
-            modes = {link.name: link.xdp_mode for link in _netlink.links()}
+            modes = {link.name: link.xdp_mode for link in netlink.links()}
         except PacketwatchError as error:
             self._tell(str(error))
             return False

@@ -9,14 +9,15 @@ from __future__ import annotations
 import time
 import typing as t
 
-from packetwatch_core import _abi, _protect
-from packetwatch_core._ban_facts import facts, wall
-from packetwatch_core._bans import MAPS, Bans
+from packetwatch_core._bans.bans import MAPS, Bans
+from packetwatch_core._bans.facts import facts, wall
+from packetwatch_core._kernel import abi
+from packetwatch_core._network import protect
 
 from . import wire
 
 if t.TYPE_CHECKING:
-    from packetwatch_core._libbpf import Map
+    from packetwatch_core._kernel.libbpf import Map
 
 Names = t.Callable[[int], str]
 
@@ -25,7 +26,7 @@ def listed(bans: Bans, names: Names) -> t.Iterator[dict[str, t.Any]]:
     """All bans that hit now. Only keys are held meanwhile: there may be tens of thousands."""
     for table in MAPS:
         keys = b"".join(entry[0] for entry in bans.times(table))
-        size = _abi.SOURCE.size
+        size = abi.SOURCE.size
         for at in range(0, len(keys), size):
             ban = bans.read(keys[at : at + size], table)
             if ban is not None and not ban.is_over(time.monotonic_ns()):
@@ -35,7 +36,7 @@ def listed(bans: Bans, names: Names) -> t.Iterator[dict[str, t.Any]]:
 def protected(maps: t.Mapping[str, Map]) -> t.Iterator[dict[str, t.Any]]:
     """Who is never banned, why, and until when, in UTC seconds; None: as long as that is so."""
     offset = time.time_ns() - time.monotonic_ns()
-    for item in _protect.listed(maps):
+    for item in protect.listed(maps):
         until = wall(item.expires, offset)
         yield {"prefix": item.prefix, "reason": item.reason, "until": until}
 

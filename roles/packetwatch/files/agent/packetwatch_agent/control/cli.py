@@ -14,14 +14,14 @@ import sys
 import syslog
 import typing as t
 
-from packetwatch_core._address import format_prefix, parse_prefix
-from packetwatch_core._ban_facts import name_of
-from packetwatch_core._errors import InvalidInput, PacketwatchError
-from packetwatch_core._panic import Flag
-from packetwatch_core._pins import Paths
-from packetwatch_core._settings import read_values
-from packetwatch_core._spare import read_note
-from packetwatch_core._store import State, Store
+from packetwatch_core._bans.facts import name_of
+from packetwatch_core._base.address import format_prefix, parse_prefix
+from packetwatch_core._base.errors import InvalidInput, PacketwatchError
+from packetwatch_core._change.panic import Flag
+from packetwatch_core._declared.store import State, Store
+from packetwatch_core._feeds.spare import read_note
+from packetwatch_core._kernel.pins import Paths
+from packetwatch_core._network.settings import read_values
 
 from .. import __version__
 from ..settings import DEFAULTS
@@ -31,8 +31,8 @@ from .commands import FOLLOWING
 from .rights import Peer
 
 if t.TYPE_CHECKING:
-    from packetwatch_core._host import Host
-    from packetwatch_core._spare import Note
+    from packetwatch_core._feeds.spare import Note
+    from packetwatch_core._host.host import Host
 
 EDIT_SOCKET = "/run/packetwatch-edit.sock"
 # Another writer may be compiling, which takes a slow machine a minute.
@@ -84,7 +84,7 @@ class Session:
     def host(self) -> Host:
         """The host library's view, for root."""
         if self._host is None:
-            from packetwatch_core._host import Host
+            from packetwatch_core._host.host import Host
 
             from ..run import run
 
@@ -178,7 +178,7 @@ def _count_lists(state: State) -> dict[str, dict[str, int]]:
 
 
 def _lists(session: Session, options: argparse.Namespace) -> Outcome:
-    from packetwatch_core._describe import list_entries
+    from packetwatch_core._declared.describe import list_entries
 
     state = session.state()
     result: wire.Result = dict(_count_lists(state)) | {"notes": []}
@@ -196,7 +196,7 @@ def _lists(session: Session, options: argparse.Namespace) -> Outcome:
             result[kind] = {o: n for o, n in result[kind].items() if o == options.owner}
     result["live"] = None
     if session.is_root:
-        from packetwatch_core._lists import is_current
+        from packetwatch_core._active.lists import is_current
 
         from . import truth
 

@@ -12,10 +12,10 @@ import os
 import sys
 import typing as t
 
-from packetwatch_core import _abi, _netlink
-from packetwatch_core._address import format_prefix, from_mapped
-from packetwatch_core._bans import Ban, Bans
-from packetwatch_core._errors import InvalidInput, PacketwatchError
+from packetwatch_core._bans.bans import Ban, Bans
+from packetwatch_core._base.address import format_prefix, from_mapped
+from packetwatch_core._base.errors import InvalidInput, PacketwatchError
+from packetwatch_core._kernel import abi, netlink
 
 from .. import __version__
 from . import banning, wire
@@ -24,13 +24,13 @@ from .server import Command, Handler, Items
 from .talkers import Talkers
 
 if t.TYPE_CHECKING:
-    from packetwatch_core._libbpf import Map
+    from packetwatch_core._kernel.libbpf import Map
 
     from ..guard import Guard
 
 _MOST = 50
 _ZERO = bytes(4)
-_FAMILIES = len(_abi.FAMILIES)
+_FAMILIES = len(abi.FAMILIES)
 
 
 FOLLOWING, WAITING = "following the program", "no filter is loaded"
@@ -39,7 +39,7 @@ FOLLOWING, WAITING = "following the program", "no filter is loaded"
 def about(state: str, started: float, interfaces: t.Iterable[str]) -> wire.Result:
     """The agent, and how each declared interface is filtered."""
     try:
-        modes = {link.name: link.xdp_mode for link in _netlink.links()}
+        modes = {link.name: link.xdp_mode for link in netlink.links()}
     except PacketwatchError:
         modes = {}
     return {
@@ -54,12 +54,12 @@ def about(state: str, started: float, interfaces: t.Iterable[str]) -> wire.Resul
 def packets(counters: Map) -> dict[str, int]:
     """Packets by "verdict reason", of all families."""
     raw = counters.lookup(_ZERO) or b""
-    sums = [0] * len(_abi.REASONS)
-    for at in range(0, len(raw), _abi.COUNTERS.size):
-        cells = _abi.COUNTERS.unpack(raw, at)["packets"]
+    sums = [0] * len(abi.REASONS)
+    for at in range(0, len(raw), abi.COUNTERS.size):
+        cells = abi.COUNTERS.unpack(raw, at)["packets"]
         for index in range(len(sums)):
             sums[index] += sum(cells[index * _FAMILIES : (index + 1) * _FAMILIES])
-    return {f"{verdict} {reason}": n for (verdict, reason), n in zip(_abi.REASONS, sums) if n}
+    return {f"{verdict} {reason}": n for (verdict, reason), n in zip(abi.REASONS, sums) if n}
 
 
 RIGHTS = {

@@ -16,13 +16,13 @@ import socket
 import sys
 import typing as t
 
-from packetwatch_core._errors import InvalidInput, PacketwatchError
+from packetwatch_core._base.errors import InvalidInput, PacketwatchError
 
 from . import audit, wire
 from .rights import CHANGE, Peer, Rights, peer_of
 
 if t.TYPE_CHECKING:
-    from packetwatch_core._host import Host
+    from packetwatch_core._host.host import Host
 
 # Seconds in which the request must have come.
 PATIENCE = 10.0
@@ -100,7 +100,7 @@ def _tell(
 
 def main() -> int:
     """Serve standard input, which is a socket."""
-    from packetwatch_core._host import Host
+    from packetwatch_core._host.host import Host
 
     from .. import settings
     from ..run import run

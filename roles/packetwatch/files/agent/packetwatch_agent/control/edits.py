@@ -12,21 +12,21 @@ from __future__ import annotations
 import time
 import typing as t
 
-from packetwatch_core import _protect
-from packetwatch_core._address import format_prefix, parse_prefix
-from packetwatch_core._edits import Edit, drop_entries, put_entries
-from packetwatch_core._entries import Entry, entries_from_input
-from packetwatch_core._errors import InvalidInput
-from packetwatch_core._lists import check_protected, compile_lists, digest_of
-from packetwatch_core._loaded import Loaded
-from packetwatch_core._settings import read_settings
-from packetwatch_core._spare import spared_now
+from packetwatch_core._active.lists import check_protected, compile_lists, digest_of
+from packetwatch_core._active.loaded import Loaded
+from packetwatch_core._base.address import format_prefix, parse_prefix
+from packetwatch_core._base.errors import InvalidInput
+from packetwatch_core._declared.edits import Edit, drop_entries, put_entries
+from packetwatch_core._declared.entries import Entry, entries_from_input
+from packetwatch_core._feeds.spare import spared_now
+from packetwatch_core._network import protect
+from packetwatch_core._network.settings import read_settings
 
 from . import wire
 
 if t.TYPE_CHECKING:
-    from packetwatch_core._host import Host
-    from packetwatch_core._results import Plan
+    from packetwatch_core._change.results import Plan
+    from packetwatch_core._host.host import Host
 
 OWNER = "local"
 COMMANDS = ("allow", "deny", "remove", "apply", "confirm", "rollback")
@@ -112,8 +112,8 @@ def _check_hand_edits(host: Host) -> None:
         if not loaded.active or current.header["lists"] == digest_of(state):
             return
     settings = read_settings(host.paths.settings)
-    network = _protect.read_network()
-    protection = _protect.compute(settings.protect, settings.protect_auto, network)
+    network = protect.read_network()
+    protection = protect.compute(settings.protect, settings.protect_auto, network)
     check_protected(compile_lists(state, spared_now(network, protection)).areas, protection)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 import typing as t
 
-from packetwatch_core._errors import Unreadable
+from packetwatch_core._base.errors import Unreadable
 
 SYN, ACK = 0x02, 0x10
 

@@ -17,20 +17,20 @@ import struct
 import time
 import typing as t
 
-from packetwatch_core import _abi
-from packetwatch_core._address import format_prefix, from_mapped, mapped, parse_prefix
-from packetwatch_core._bans import MAPS, Ban, Bans, Source
-from packetwatch_core._errors import PacketwatchError
-from packetwatch_core._firsts import Firsts
-from packetwatch_core._libbpf import Map
-from packetwatch_core._loaded import Loaded
-from packetwatch_core._prog import Program, attached
+from packetwatch_core._active.loaded import Loaded
+from packetwatch_core._bans.bans import MAPS, Ban, Bans, Source
+from packetwatch_core._base.address import format_prefix, from_mapped, mapped, parse_prefix
+from packetwatch_core._base.errors import PacketwatchError
+from packetwatch_core._kernel import abi
+from packetwatch_core._kernel.first_ports import Firsts
+from packetwatch_core._kernel.libbpf import Map
+from packetwatch_core._kernel.programs import Program, attached
 
 from . import probe, truth, why, wire
 from .client import Connection
 
 if t.TYPE_CHECKING:
-    from packetwatch_core._host import Host
+    from packetwatch_core._host.host import Host
 
 STAGES = ("prepare", "detect", "ban", "enforce", "log", "lift", "restore")
 _PASS, _DROP = 2, 1
@@ -295,7 +295,7 @@ class Drill:
         if not ban:
             raise Red("there is no ban in the maps")
         length = (ban.expires - ban.since) / _SECOND
-        short = ", short: above the rate of bans" if ban.flags & _abi.BAN_OVERFLOW else ""
+        short = ", short: above the rate of bans" if ban.flags & abi.BAN_OVERFLOW else ""
         return f"{ban.source.text} is banned for {length:g} s{short}, {ban.ports} ports counted"
 
     def _enforce(self) -> str:
@@ -382,7 +382,7 @@ class Drill:
     def _vacate_ring(self) -> None:
         """Free the entries of the ring of scan bans that hold the source."""
         ring = self._maps["scan_ring"]
-        shared = _abi.SHARED.unpack(self._maps["shared"].lookup(bytes(4)) or b"")
+        shared = abi.SHARED.unpack(self._maps["shared"].lookup(bytes(4)) or b"")
         # It is one of the last: bans come slower than the drill ends.
         for turn in range(max(shared["ring_head"] - _ATTEMPTS, 0), shared["ring_head"]):
             place = struct.pack("=I", turn % ring.info.max_entries)

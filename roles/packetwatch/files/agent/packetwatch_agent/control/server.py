@@ -13,7 +13,7 @@ import stat
 import time
 import typing as t
 
-from packetwatch_core._errors import PacketwatchError
+from packetwatch_core._base.errors import PacketwatchError
 
 from ..loop import Loop
 from ..output import Output

@@ -15,8 +15,8 @@ import collections
 import time
 import typing as t
 
-from packetwatch_core import _abi
-from packetwatch_core._ring import HEADER
+from packetwatch_core._kernel import abi
+from packetwatch_core._kernel.ring import HEADER
 
 SIZE = 256
 SCANS = 64
@@ -77,7 +77,7 @@ class Talkers:
         seen = [
             record
             for record in records
-            if len(record) >= _abi.EVENT_SHORT and record[_TYPE] == _abi.EVENT_CONNECTION
+            if len(record) >= abi.EVENT_SHORT and record[_TYPE] == abi.EVENT_CONNECTION
         ]
         if not seen:
             return

@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import typing as t
 
-from packetwatch_core import _abi
-from packetwatch_core._bans import Bans
-from packetwatch_core._describe import count_entries
-from packetwatch_core._errors import PacketwatchError
-from packetwatch_core._info import BAN_MAPS
-from packetwatch_core._loaded import Loaded
-from packetwatch_core._prog import attached
+from packetwatch_core._active.loaded import Loaded
+from packetwatch_core._bans.bans import Bans
+from packetwatch_core._base.errors import PacketwatchError
+from packetwatch_core._declared.describe import count_entries
+from packetwatch_core._health.info import BAN_MAPS
+from packetwatch_core._kernel import abi
+from packetwatch_core._kernel.programs import attached
 
 from . import banning, wire
 from .commands import packets
 
 if t.TYPE_CHECKING:
-    from packetwatch_core._generation import Areas
-    from packetwatch_core._host import Host
-    from packetwatch_core._store import State
+    from packetwatch_core._active.generation import Areas
+    from packetwatch_core._declared.store import State
+    from packetwatch_core._host.host import Host
 
 
 class Interface(t.NamedTuple):
@@ -61,9 +61,9 @@ def interfaces(loaded: Loaded) -> list[Interface]:
         for name, ifindex in sorted(loaded.ifindexes.items()):
             policy = current.policy(ifindex)
             words = (
-                _abi.ACTIONS[policy["action"]],
-                _abi.COUNTS[policy["counts"]],
-                _abi.SCOPES[policy["scope"]],
+                abi.ACTIONS[policy["action"]],
+                abi.COUNTS[policy["counts"]],
+                abi.SCOPES[policy["scope"]],
             )
             found.append(Interface(name, ifindex, attached(ifindex).mode, *words, policy))
     return found
@@ -110,7 +110,7 @@ def status(host: Host) -> wire.Result:
         "packets": {},
     }
     if host.pins.loaded():
-        numbers = dict.fromkeys(_abi.ORIGINS.values(), 0)
+        numbers = dict.fromkeys(abi.ORIGINS.values(), 0)
         for ban in bans_of(host).active():
             numbers[ban.origin_name] = numbers.get(ban.origin_name, 0) + 1
         found["bans"] = numbers

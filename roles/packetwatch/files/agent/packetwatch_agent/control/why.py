@@ -9,19 +9,19 @@ from __future__ import annotations
 import time
 import typing as t
 
-from packetwatch_core._address import Prefix, format_prefix, parse_prefix
-from packetwatch_core._clock import clock_synchronised
-from packetwatch_core._entries import Entry, expires_at, parse_line
-from packetwatch_core._errors import InvalidInput
-from packetwatch_core._ranges import ALLOW, DENY, NONE
-from packetwatch_core._spare import NOTHING, is_left_out
-from packetwatch_core._tables import Tables, verdicts
+from packetwatch_core._base.address import Prefix, format_prefix, parse_prefix
+from packetwatch_core._base.clock import clock_synchronised
+from packetwatch_core._base.errors import InvalidInput
+from packetwatch_core._declared.entries import Entry, expires_at, parse_line
+from packetwatch_core._feeds.spare import NOTHING, is_left_out
+from packetwatch_core._tables.ranges import ALLOW, DENY, NONE
+from packetwatch_core._tables.tables import Tables, verdicts
 
 from . import wire
 
 if t.TYPE_CHECKING:
-    from packetwatch_core._spare import Note
-    from packetwatch_core._store import State
+    from packetwatch_core._declared.store import State
+    from packetwatch_core._feeds.spare import Note
 
 _SHOWN = 50
 _VERDICTS = {NONE: "none", ALLOW: "allow", DENY: "deny"}

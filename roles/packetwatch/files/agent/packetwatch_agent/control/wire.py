@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import typing as t
 
-from packetwatch_core._errors import InvalidInput, PacketwatchError
+from packetwatch_core._base.errors import InvalidInput, PacketwatchError
 
 LONGEST_REQUEST = 65536
 Request = dict[str, t.Any]

@@ -10,7 +10,7 @@ import re
 import time
 import typing as t
 
-from packetwatch_core._errors import InvalidInput
+from packetwatch_core._base.errors import InvalidInput
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _PART = re.compile(r"([0-9]{1,9})([smhdw])")

@@ -1,0 +1,140 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is PRIVATE to the collection.
+
+"""Attaching to an interface: which devices, in which mode, and never over a foreign program."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import socket
+import struct
+import typing as t
+
+from .._base.errors import Foreign, InvalidInput, LoadFailed, Unsupported
+from .._declared.policy import DEFAULT
+from .._kernel.netlink import links
+from .._kernel.programs import XDP_GENERIC, XDP_NATIVE, Link, Program, attached
+
+if t.TYPE_CHECKING:
+    from .._declared.policy import Policy
+
+_SIOCGIFHWADDR = 0x8927
+_SIOCGIFMTU = 0x8921
+_IFREQ = struct.Struct("16s24s")
+# include/uapi/linux/if_arp.h
+_ETHERNET = 1
+_LOOPBACK = 772
+_TAKEN = (errno.EBUSY, errno.EEXIST)
+
+
+class Attached(t.NamedTuple):
+    """A new link, its mode, and why that is not native, if `auto` had to fall back."""
+
+    link: Link
+    mode: str
+    reason: str
+
+
+def check_device(interface: str) -> int:
+    """The interface's index; refuses what has no Ethernet header.
+
+    On tun, WireGuard or PPP devices a program sees packets without it, takes them for something
+    else, and would let everything pass.
+    """
+    try:
+        ifindex = socket.if_nametoindex(interface)
+    except OSError:
+        present = ", ".join(sorted(name for dummy, name in socket.if_nameindex()))
+        raise InvalidInput(f"there is no interface {interface!r}; there are: {present}") from None
+    kind = struct.unpack_from("=H", _ioctl(interface, _SIOCGIFHWADDR))[0]
+    if kind not in (_ETHERNET, _LOOPBACK):
+        raise Unsupported(
+            f"{interface} has no Ethernet header (device type {kind}), so the filter would see "
+            "nothing of what it carries; attach to the Ethernet device below it"
+        )
+    return ifindex
+
+
+def check_listeners(policies: t.Mapping[str, Policy], interfaces: t.Iterable[str]) -> None:
+    """Refuse to count closed ports on a port of a bridge, bond or VRF.
+
+    Services listen on the master, so every port of theirs would look closed
+    (`bpf_skc_lookup_tcp` looks for listeners of the packet's own device).
+    """
+    names = {link.ifindex: link.name for link in links()}
+    masters = {link.name: names.get(link.master, "?") for link in links() if link.master}
+    for name in interfaces:
+        policy = policies.get(name, policies[DEFAULT])
+        if name in masters and (policy.scan_counts, policy.action != "off") == ("closed", True):
+            raise Unsupported(
+                f"{name} is a port of {masters[name]}, where services listen: all their ports would "
+                f"look closed; attach to {masters[name]}, or set scan_counts of {name} to any"
+            )
+
+
+def check_free(interface: str, ifindex: int, ours: t.Container[int]) -> None:
+    """Refuse if somebody else's program is on the interface."""
+    found = attached(ifindex)
+    if found.program_id and found.program_id not in ours:
+        raise _foreign(interface, found.program_id, found.mode)
+
+
+def attach(program: Program, interface: str, ifindex: int, mode: str) -> Attached:
+    """Attach in a mode: native, generic, or auto, which tries native first."""
+    refused = ""
+    if mode != "generic":
+        try:
+            return Attached(Link.create(program, ifindex, XDP_NATIVE), "native", "")
+        except OSError as error:
+            refused = _explain(interface, ifindex, error)
+            if mode == "native":
+                raise LoadFailed(
+                    f"{interface} refuses native mode: {refused}; use mode auto or generic"
+                ) from error
+    try:
+        link = Link.create(program, ifindex, XDP_GENERIC)
+    except OSError as error:
+        reason = _explain(interface, ifindex, error)
+        raise LoadFailed(f"cannot attach to {interface} in generic mode: {reason}") from error
+    return Attached(link, "generic", f"native mode refused: {refused}" if refused else "")
+
+
+def _explain(interface: str, ifindex: int, error: OSError) -> str:
+    """The driver's errno in words; Foreign if somebody else holds the place."""
+    number = error.errno or 0
+    found = attached(ifindex)
+    if number in _TAKEN and found.program_id:
+        raise _foreign(interface, found.program_id, found.mode) from error
+    text = os.strerror(number)
+    if number == errno.EOPNOTSUPP:
+        return f"{text}: the driver has no native XDP"
+    if number in (errno.ERANGE, errno.EINVAL):
+        mtu = struct.unpack_from("=i", _ioctl(interface, _SIOCGIFMTU))[0]
+        return f"{text}: often an MTU (now {mtu}) or offload setting that the driver cannot combine"
+    if number == errno.ENOMEM:
+        return f"{text}: the driver may want more queues or rings for native XDP"
+    return text
+
+
+def _foreign(interface: str, number: int, mode: str) -> Foreign:
+    name = ""
+    try:
+        with Program.by_id(number) as program:
+            name = program.info().name
+    except OSError:
+        name = "unknown"
+    return Foreign(
+        f"{interface} already has another XDP program: {name!r}, id {number}, mode {mode}; "
+        "remove it with the tool that attached it (bpftool net shows it), Packetwatch does not"
+    )
+
+
+def _ioctl(interface: str, request: int) -> bytes:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        name = interface.encode()[:15]
+        return fcntl.ioctl(control, request, _IFREQ.pack(name, b""))[16:]

@@ -1,0 +1,346 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is PRIVATE to the collection.
+
+"""A generation: everything that decides a verdict, as one frozen map that goes live by one pointer.
+
+docs/tables.md has its layout. The slot takes only maps of one size, whose lookups the kernel
+inlines; another size needs the program to be loaded anew with another slot.
+"""
+
+from __future__ import annotations
+
+import errno
+import struct
+import typing as t
+from itertools import chain
+
+from .._base.digest import sha256_for
+from .._base.errors import InvalidInput
+from .._declared.policy import DEFAULT, Policy, nanoseconds
+from .._kernel import abi
+from .._kernel.libbpf import ARRAY, ARRAY_OF_MAPS, F_MMAPABLE, KernelError, Map
+from .._kernel.pins import RING_CAPACITY
+from .._tables.area import Area
+from .._tables.ipv6_hosts import Place
+from .._tables.tables import Tables
+
+_U32 = struct.Struct("=I")
+_SHAPE = struct.Struct("=3I")
+_ZERO = _U32.pack(0)
+_SECOND = 1_000_000_000
+_ATTEMPTS = 5
+_UNDIGESTED = ("digest", "lists", "bytecode", "next_expiry")
+# All sources together: 10,000 events/s with bursts of 20,000; each source: 100/s, bursts of 200.
+_EVENT_RATE = {"event_interval_ns": _SECOND // 10_000, "event_burst_ns": 2 * _SECOND}
+_SOURCE_RATE = {"source_interval_ns": _SECOND // 100, "source_burst_ns": 2 * _SECOND}
+
+
+class Areas(t.NamedTuple):
+    """Both families' tables as in the generation; `lists`: digest of what they were made from."""
+
+    v4: Area
+    v4_shift: int
+    v6: Area
+    v6_hosts: Place
+    lists: bytes
+    next_expiry: int
+
+    @classmethod
+    def of(cls, tables: Tables, lists: bytes, next_expiry: int) -> Areas:
+        return cls(tables.v4, tables.v4_shift, tables.v6, tables.v6_hosts, lists, next_expiry)
+
+    def tables(self) -> Tables:
+        return Tables(self.v4, self.v4_shift, self.v6, self.v6_hosts)
+
+    def digest(self) -> str:
+        """Of the tables alone, whatever the policies and the lists' comments."""
+        return _checked(_SHAPE.pack(self.v4_shift, *self.v6_hosts), self.v4, self.v6)
+
+
+class Image(t.NamedTuple):
+    """A generation in memory: page 0 and the pages of both areas."""
+
+    first: bytes
+    v4: Area
+    v6: Area
+    digest: str
+
+    @property
+    def pages(self) -> int:
+        return 1 + self.v4.pages + self.v6.pages
+
+    @property
+    def bytecode(self) -> bytes:
+        """Digest of the program that it is for."""
+        code: bytes = abi.HEADER.unpack(self.first)["bytecode"]
+        return code
+
+    @property
+    def next_expiry(self) -> int:
+        """When the first of its entries expires, in seconds since 1970; 0: none does."""
+        return int(abi.HEADER.unpack(self.first)["next_expiry"])
+
+    def made_for(self, code: bytes) -> Image:
+        """The same for the program whose bytecode has the digest `code`."""
+        header = abi.HEADER.pack(**abi.HEADER.unpack(self.first) | {"bytecode": code})
+        return self._replace(first=header + self.first[len(header) :])
+
+
+def build(
+    areas: Areas, policies: t.Mapping[str, Policy], ifindexes: t.Mapping[str, int], code: bytes
+) -> Image:
+    """Page 0 and the areas, for the program whose bytecode has the digest `code`.
+
+    policies: complete, by interface and `DEFAULT`; ifindexes: of the interfaces attached to.
+    """
+    values = {
+        "magic": abi.MAGIC,
+        "abi": abi.ABI,
+        "format": abi.FORMAT,
+        "pages": 1 + areas.v4.pages + areas.v6.pages,
+        "features": _features(areas, policies),
+        "v4_shift": areas.v4_shift,
+        "v4_page": 1,
+        "v6_page": 1 + areas.v4.pages,
+        "v6_buckets": areas.v6_hosts.homes,
+        "v6_hosts": areas.v6_hosts.line,
+        "published": _published(policies[DEFAULT]),
+        **_ban_rate(policies),
+        **_EVENT_RATE,
+        **_SOURCE_RATE,
+    }
+    table = _policy_table(policies, ifindexes)
+    digest = _digest(values, table, areas.v4, areas.v6)
+    header = abi.HEADER.pack(
+        **values,
+        digest=bytes.fromhex(digest),
+        lists=areas.lists,
+        bytecode=code,
+        next_expiry=areas.next_expiry,
+    )
+    first = bytearray(abi.PAGE)
+    first[: len(header)] = header
+    first[abi.POLICY_OFFSET : abi.POLICY_OFFSET + len(table)] = table
+    return Image(bytes(first), areas.v4, areas.v6, digest)
+
+
+def capacity_for(pages: int) -> int:
+    """Pages to make room for: some spare, so that most changes fit into the same slot."""
+    if pages < 16:
+        return pages + 2
+    return (pages * 5 // 4 + 15) // 16 * 16
+
+
+def fits(pages: int, capacity: int) -> bool:
+    """Whether a slot of that capacity is large enough and not wastefully large."""
+    return pages <= capacity and (pages * 4 >= capacity or capacity == capacity_for(pages))
+
+
+def make_slot(capacity: int) -> Map:
+    """A slot for generations of that capacity, still empty."""
+    with _pages(capacity) as template:
+        return Map.create(ARRAY_OF_MAPS, "generation", 4, 4, 1, inner=template)
+
+
+def go_live(slot: Map, image: Image, capacity: int) -> None:
+    """Put the image into a new frozen map and point the slot to it.
+
+    Returns when no packet reads the former generation any more (the kernel waits for readers).
+    """
+    with _pages(capacity) as pages:
+        parts = chain((image.first,), image.v4.each_page(), image.v6.each_page())
+        for index, page in enumerate(parts):
+            pages.update(_U32.pack(index), page)
+        pages.freeze()
+        _point(slot, pages)
+
+
+class Generation:
+    """The generation that a slot points to, read back from the kernel."""
+
+    def __init__(self, pages: Map | None) -> None:
+        self._pages = pages
+        self._header: dict[str, t.Any] | None = None
+
+    @classmethod
+    def current(cls, slot: Map) -> Generation:
+        for attempt in range(_ATTEMPTS):
+            value = slot.lookup(_ZERO)
+            if value is None:
+                break
+            try:
+                return cls(Map.by_id(_U32.unpack(value)[0]))
+            except KernelError as error:
+                # Whoever only reads has no lock: the slot may have moved on since the lookup.
+                if error.errno != errno.ENOENT or attempt == _ATTEMPTS - 1:
+                    raise
+        return cls(None)
+
+    def __enter__(self) -> Generation:
+        return self
+
+    def __exit__(self, *dummy: object) -> None:
+        if self._pages is not None:
+            self._pages.close()
+
+    def pin(self, path: str) -> None:
+        """Keep it, whatever the slot points to later."""
+        if self._pages:
+            self._pages.pin(path)
+
+    def revive(self, slot: Map) -> None:
+        """Point the slot to this generation again."""
+        if self._pages:
+            _point(slot, self._pages)
+
+    @property
+    def number(self) -> int:
+        """The kernel's number of the map; 0 if the slot is empty."""
+        return self._pages.info.id if self._pages else 0
+
+    @property
+    def capacity(self) -> int:
+        return 0 if self._pages is None else self._pages.info.max_entries
+
+    @property
+    def header(self) -> dict[str, t.Any]:
+        """Fields of ``struct pw_header``; all zero if the slot is empty."""
+        if self._header is None:
+            self._header = abi.HEADER.unpack(self._page(0) if self._pages else bytes(abi.PAGE))
+        return self._header
+
+    @property
+    def digest(self) -> str:
+        return str(self.header["digest"].hex()) if self._pages else ""
+
+    def check_digest(self, areas: Areas) -> str:
+        """The digest of what is in the kernel, computed anew: not what the header says it is.
+
+        areas: as they were read back.
+        """
+        first, header = self._page(0), self.header
+        end = abi.POLICY_OFFSET + abi.POLICY_SLOTS * abi.POLICY.size
+        values = {name: value for name, value in header.items() if name not in _UNDIGESTED}
+        return _digest(values, first[abi.POLICY_OFFSET : end], areas.v4, areas.v6)
+
+    def policy(self, ifindex: int) -> dict[str, t.Any]:
+        """Fields of the ``struct pw_policy`` that an interface's packets meet."""
+        page, size = self._page(0), abi.POLICY.size
+        slots = [(ifindex + i) % abi.POLICY_SLOTS for i in range(abi.POLICY_PROBES)]
+        for slot in slots:
+            found = abi.POLICY.unpack(page, abi.POLICY_OFFSET + slot * size)
+            if found["ifindex"] == ifindex:
+                return found
+        return abi.POLICY.unpack(page, abi.POLICY_OFFSET)
+
+    def areas(self) -> Areas:
+        """The tables, copied out of the kernel; empty ones, made of no lists, if it holds none of ours."""
+        header = self.header
+        ordered = header["v4_page"] <= header["v6_page"] <= header["pages"] <= self.capacity
+        if not ordered or header["format"] != abi.FORMAT:
+            return Areas(Area(), 0, Area(), Place(), b"", 0)
+        v4 = range(header["v4_page"], header["v6_page"])
+        v6 = range(header["v6_page"], header["pages"])
+        return Areas(
+            Area.from_pages(self._page(i) for i in v4),
+            header["v4_shift"],
+            Area.from_pages(self._page(i) for i in v6),
+            Place(header["v6_hosts"], header["v6_buckets"]),
+            header["lists"],
+            header["next_expiry"],
+        )
+
+    def _page(self, index: int) -> bytes:
+        page = self._pages.lookup(_U32.pack(index)) if self._pages else None
+        return page or bytes(abi.PAGE)
+
+
+def _point(slot: Map, pages: Map) -> None:
+    # The former map stays open until the slot has moved on (CVE-2023-52447).
+    with Generation.current(slot) as dummy:
+        slot.update(_ZERO, _U32.pack(pages.fd))
+
+
+def _pages(capacity: int) -> Map:
+    # The kernel gives an array that may be mapped whole pages of memory; any other begins amid one,
+    # and then every line of the tables lies across two of what the processor fetches at once.
+    return Map.create(ARRAY, "pages", 4, abi.PAGE, capacity, F_MMAPABLE)
+
+
+def _digest(values: t.Mapping[str, t.Any], table: bytes, v4: Area, v6: Area) -> str:
+    """Of all that decides a verdict: the header but for `_UNDIGESTED`, policies, tables."""
+    return _checked(abi.HEADER.pack(**values) + table, v4, v6)
+
+
+def _checked(first: bytes, v4: Area, v6: Area) -> str:
+    """The digest of these bytes and of both areas."""
+    parts = (first, *v4, *v6)
+    check = sha256_for(sum(map(len, parts)))
+    for part in parts:
+        check.update(part)
+    return str(check.hexdigest())
+
+
+def _features(areas: Areas, policies: t.Mapping[str, Policy]) -> int:
+    features = abi.F_LISTS4 if areas.v4.pages else 0
+    features |= abi.F_LISTS6 if areas.v6.pages else 0
+    if any(policy.ban_scope == "all" for policy in policies.values()):
+        features |= abi.F_SCOPE_ALL
+    if all(policy.action == "enforce" for policy in policies.values()):
+        features |= abi.F_ENFORCED
+    return features
+
+
+def _ban_rate(policies: t.Mapping[str, Policy]) -> dict[str, int]:
+    """A quarter of the ring at once, three quarters a ban_time: never more than the whole ring."""
+    longest = nanoseconds(max(policy.ban_time for policy in policies.values()))
+    ring = RING_CAPACITY - 1
+    interval = longest * 4 // (3 * ring) + 1
+    return {
+        "ban_interval_ns": interval,
+        "ban_burst_ns": interval * (ring // 4),
+        "ring_capacity": RING_CAPACITY,
+    }
+
+
+def _published(policy: Policy) -> list[int]:
+    words = [0] * 1024
+    for first, last in policy.published_ports:
+        for port in range(first, last + 1):
+            words[port >> 6] |= 1 << (port & 63)
+    return words
+
+
+def _policy_table(policies: t.Mapping[str, Policy], ifindexes: t.Mapping[str, int]) -> bytes:
+    """All slots; InvalidInput if too many interfaces' numbers fall into the same ones."""
+    slots: dict[int, bytes] = {0: _policy(policies[DEFAULT], 0)}
+    for name, ifindex in sorted(ifindexes.items()):
+        if name not in policies:
+            continue
+        places = [(ifindex + i) % abi.POLICY_SLOTS for i in range(abi.POLICY_PROBES)]
+        free = [place for place in places if place not in slots]
+        if not free:
+            raise InvalidInput(
+                f"no room for a policy of {name}: interfaces whose numbers end alike take its "
+                "slots; let it have the default policy"
+            )
+        slots[free[0]] = _policy(policies[name], ifindex)
+    empty = bytes(abi.POLICY.size)
+    return b"".join(slots.get(i, empty) for i in range(abi.POLICY_SLOTS))
+
+
+def _policy(policy: Policy, ifindex: int) -> bytes:
+    return abi.POLICY.pack(
+        ifindex=ifindex,
+        action=abi.ACTIONS.index(policy.action),
+        counts=abi.COUNTS.index(policy.scan_counts),
+        scope=abi.SCOPES.index(policy.ban_scope),
+        log=abi.LOGS.index(policy.log_connections),
+        scan_ports=policy.scan_ports,
+        window_ns=nanoseconds(policy.scan_window),
+        grace_ns=nanoseconds(policy.scan_grace),
+        ban_ns=nanoseconds(policy.ban_time),
+    )

@@ -1,0 +1,294 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is PRIVATE to the collection.
+
+"""What is loaded now, and loading another program or another generation in its place.
+
+The links are the truth: the program is the one that they hold, its generation is found through its
+maps. The pin of the program only serves where every link was severed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import typing as t
+
+from .._base.errors import LoadFailed, TooLarge, Unreadable
+from .._kernel import abi
+from .._kernel.libbpf import PERCPU_ARRAY, KernelError, Map
+from .._kernel.pins import specs
+from .._kernel.programs import Link, Program
+from . import attach as attach_module
+from .generation import Generation, capacity_for, fits, go_live, make_slot
+
+if t.TYPE_CHECKING:
+    from .._kernel.bytecode import Bytecode
+    from .._kernel.pins import Pins
+    from .generation import Image
+
+_MIB = 1 << 20
+_ATTEMPTS = 5
+
+
+class Held(t.NamedTuple):
+    """A pinned link; ifindex 0: its device is gone."""
+
+    link: Link
+    program_id: int
+    ifindex: int
+
+
+class Loaded:
+    """The filter as it is in the kernel; a context manager that closes what it opened."""
+
+    def __init__(self, pins: Pins) -> None:
+        self._pins = pins
+        self._open = contextlib.ExitStack()
+        self.links: dict[str, Held] = {}
+        self.program: Program | None = None
+        self.slot: Map | None = None
+        self.whole = True
+        """All links hold the one program, and so does its pin; not after a crash amid a change, nor
+        where somebody else has put a program into a link."""
+
+    def __enter__(self) -> Loaded:
+        for attempt in range(_ATTEMPTS):
+            try:
+                self._read()
+                break
+            except Unreadable:
+                self._open.close()
+                raise
+            except KernelError as error:
+                # Whoever only reads has no lock: what was there a moment ago may be replaced.
+                self._open.close()
+                if error.errno != errno.ENOENT or attempt == _ATTEMPTS - 1:
+                    raise
+            except BaseException:
+                self._open.close()
+                raise
+        return self
+
+    def __exit__(self, *dummy: object) -> None:
+        self._open.close()
+
+    @property
+    def program_ids(self) -> set[int]:
+        ids = {held.program_id for held in self.links.values() if held.ifindex}
+        return ids | ({self.program.info().id} if self.program else set())
+
+    @property
+    def ifindexes(self) -> dict[str, int]:
+        return {name: held.ifindex for name, held in self.links.items() if held.ifindex}
+
+    @property
+    def active(self) -> bool:
+        """Whether any interface is filtered."""
+        return bool(self.ifindexes)
+
+    def generation(self) -> Generation:
+        """The live generation; that of an empty slot if nothing is loaded."""
+        return Generation.current(self.slot) if self.slot else Generation(None)
+
+    def replace(self, image: Image, bytecode: t.Callable[[], Bytecode]) -> t.Callable[[], None]:
+        """Make the image live: through the slot if it fits, else with the program loaded anew.
+
+        If it fails, the old state is in force; what comes back is how to return to it.
+        """
+        former = self._keep(self.generation())
+        same = self.whole and former.header["bytecode"] == image.bytecode
+        if self.slot and same and fits(image.pages, former.capacity):
+            slot = self.slot
+            go_live(slot, image, former.capacity)
+            return lambda: former.revive(slot)
+        first = self.program is None and not self.links
+        try:
+            return self._load(image, bytecode())
+        except BaseException:
+            if first:
+                self._pins.remove()
+            raise
+
+    def unpinned(self) -> dict[str, Map]:
+        """Lasting maps of the program that are pinned no more, or in whose place another one is."""
+        maps = self._maps_of(self.program) if self.program else {}
+        return {
+            name: maps[name]
+            for name in specs()
+            if name in maps and not self._pins.holds(name, maps[name])
+        }
+
+    def attach(self, interface: str, ifindex: int, mode: str) -> attach_module.Attached:
+        """Attach the loaded program by a pinned link, in place of the one that there may be."""
+        if self.program is None:
+            raise LoadFailed("no program is loaded")
+        self.drop(interface)
+        done = attach_module.attach(self.program, interface, ifindex, mode)
+        link = self._keep(done.link)
+        # Whoever wanted to be rid of the filter at once may have removed the folder with all links.
+        os.makedirs(self._pins.links, mode=0o700, exist_ok=True)
+        link.pin(self._pins.link(interface))
+        self.links[interface] = Held(link, self.program.info().id, ifindex)
+        return done
+
+    def held_on(self, ifindex: int) -> tuple[str, Held] | tuple[str, None]:
+        """Our link on a device and the name that it had when it was attached to."""
+        for name, held in self.links.items():
+            if held.ifindex == ifindex:
+                return name, held
+        return "", None
+
+    def rename(self, former: str, interface: str) -> None:
+        """A device has another name now."""
+        os.rename(self._pins.link(former), self._pins.link(interface))
+        self.links[interface] = self.links.pop(former)
+
+    def restore(self, interface: str, ifindex: int, mode: str) -> None:
+        """Back to the mode that an interface had before; "none": it was not filtered."""
+        self.drop(interface)
+        if mode != "none":
+            self.attach(interface, ifindex, mode)
+
+    def return_to(self, program: Program, pages: Map) -> None:
+        """Let all links hold a program that was in use before, with the generation of that time."""
+        self._keep(program)
+        self._keep(pages)
+        slot = self._slot_of(program)
+        if slot is None:
+            raise LoadFailed("the former program has no tables")
+        with Generation.current(slot) as current:
+            if current.number != pages.info.id:
+                Generation(pages).revive(slot)
+        if not self.whole or self.program_ids != {program.info().id}:
+            self._switch(program)
+        self.program, self.slot = program, slot
+
+    def detach(self, interface: str) -> None:
+        """Take the filter off an interface; with the last one goes everything that was loaded."""
+        self.drop(interface)
+        if not self.links:
+            self._pins.remove()
+
+    def drop(self, interface: str) -> None:
+        """Take the filter off an interface; what is loaded stays."""
+        held = self.links.pop(interface, None)
+        if held:
+            os.unlink(self._pins.link(interface))
+            held.link.close()
+
+    def _load(self, image: Image, bytecode: Bytecode) -> t.Callable[[], None]:
+        capacity = capacity_for(image.pages)
+        maps = self._pins.ensure()
+        slot = self._keep(make_slot(capacity))
+        go_live(slot, image.made_for(bytecode.digest), capacity)
+        with Map.create(PERCPU_ARRAY, "scratch", 4, abi.SCRATCH_SIZE, 1) as scratch:
+            descriptors = {name: found.fd for name, found in maps.items()}
+            descriptors |= {"generation": slot.fd, "scratch": scratch.fd}
+            program = self._keep(Program.load(bytecode.resolved(descriptors), "packetwatch"))
+        former = self.program, self.slot
+        self._switch(program)
+        self.program, self.slot = program, slot
+        return lambda: self._return(*former)
+
+    def _switch(self, program: Program) -> None:
+        """Let all links and the pin hold the program; if one refuses, they hold the former one."""
+        draft = self._pins.program + "_next"
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(draft)
+        program.pin(draft)
+        done: list[tuple[Link, Program]] = []
+        try:
+            for name, held in list(self.links.items()):
+                former = self._keep(Program.by_id(held.program_id))
+                if _update(held, program):
+                    done.append((held.link, former))
+                    self.links[name] = held._replace(program_id=program.info().id)
+                else:
+                    self.drop(name)
+            os.rename(draft, self._pins.program)
+        except BaseException:
+            for link, former in done:
+                link.update(former)
+            os.unlink(draft)
+            raise
+        self.whole = True
+
+    def _return(self, program: Program | None, slot: Map | None) -> None:
+        """Go back to what was loaded before."""
+        if program is None:
+            self._pins.remove()
+        else:
+            self._switch(program)
+        self.program, self.slot = program, slot
+
+    def _read(self) -> None:
+        self.links = {}
+        self.program = self.slot = None
+        for name in self._pins.interfaces():
+            link = self._keep(_opened(Link.open, self._pins.link(name)))
+            number, ifindex = link.info()
+            self.links[name] = Held(link, number, ifindex)
+        held = {item.program_id for item in self.links.values() if item.ifindex}
+        pinned = 0
+        if os.path.exists(self._pins.program):
+            self.program = self._keep(_opened(Program.open, self._pins.program))
+            pinned = self.program.info().id
+        self.whole = held <= {pinned} and not os.path.exists(self._pins.program + "_next")
+        if self.program:
+            self.slot = self._slot_of(self.program)
+        if held and pinned not in held:
+            self._take_first(held)
+
+    def _take_first(self, held: set[int]) -> None:
+        """Go by the first program that a link holds and that is ours."""
+        for number in sorted(held):
+            program = self._keep(Program.by_id(number))
+            slot = self._slot_of(program)
+            if slot:
+                self.program, self.slot = program, slot
+                return
+
+    def _slot_of(self, program: Program) -> Map | None:
+        return self._maps_of(program).get("generation")
+
+    def _maps_of(self, program: Program) -> dict[str, Map]:
+        found = [self._keep(Map.by_id(number)) for number in program.info().map_ids]
+        return {bpf_map.info.name: bpf_map for bpf_map in found}
+
+    def _keep(self, item: t.Any) -> t.Any:
+        return self._open.enter_context(item)
+
+
+def check_memory(capacity: int, limit: int) -> None:
+    """TooLarge, with the value that would do, if a slot of `capacity` pages is above the limit."""
+    need = -(-capacity * abi.PAGE // _MIB)
+    if need > limit:
+        raise TooLarge(
+            f"the lists need {need} MiB of kernel memory, list_memory allows {limit}: "
+            f"set packetwatch_list_memory (PW_LIST_MEMORY) to {need} or more"
+        )
+
+
+def _update(held: Held, program: Program) -> bool:
+    """Replace a link's program; False if the link's device is gone."""
+    try:
+        if held.ifindex:
+            held.link.update(program)
+        return bool(held.ifindex)
+    except KernelError as error:
+        if error.errno != errno.ENOLINK:
+            raise
+        return False
+
+
+def _opened(opener: t.Callable[[str], t.Any], path: str) -> t.Any:
+    try:
+        return opener(path)
+    except KernelError as error:
+        if error.errno == errno.ENOENT:
+            raise
+        raise Unreadable(f"{path}: {error.strerror}; are you root?") from error

@@ -1,0 +1,275 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is PRIVATE to the collection.
+
+"""Bans: list, add, lift, explain, and carry them over a reboot.
+
+Three maps hold them, all ``struct pw_source`` → ``struct pw_ban``: ``bans`` (manual, fleet, restored
+and prolonged ones), ``scan_bans`` (written by the program) and ``overflow`` (its short ones above
+the ban rate, LRU). Times are CLOCK_MONOTONIC nanoseconds, durations seconds.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+import time
+import typing as t
+
+from .._base.address import Prefix, format_prefix, from_mapped, mapped, parse_prefix
+from .._base.errors import InvalidInput, TooLarge
+from .._kernel import abi
+from .._network.protect import ORIGINS as PROTECTION_ORIGINS
+from .._network.protect import masked
+
+if t.TYPE_CHECKING:
+    from .._kernel.libbpf import Map
+
+MAPS = ("bans", "scan_bans", "overflow")
+_SECOND = 1_000_000_000
+_LONGEST = 100 * 366 * 86400.0
+_U32 = struct.Struct("=I")
+# since, expires and origin of struct pw_ban: all that is needed to see what is over.
+_TIMES = struct.Struct("=QQ22xBx")
+
+
+class Source(t.NamedTuple):
+    """Whom a ban hits: length over 128 bits (128, or 64 for IPv6) and 16 bytes."""
+
+    plen: int
+    address: bytes
+
+    @property
+    def key(self) -> bytes:
+        """As in the maps."""
+        return abi.SOURCE.struct.pack(self.plen, self.address)
+
+    @property
+    def prefix(self) -> Prefix:
+        return from_mapped(self.address, self.plen)
+
+    @property
+    def text(self) -> str:
+        """``192.0.2.7``, ``2001:db8::/64`` or ``2001:db8::7``."""
+        return format_prefix(self.prefix)
+
+
+class Ban(t.NamedTuple):
+    """One entry; `table` is the name of its map. expires 0: forever; since 0: before boot."""
+
+    table: str
+    source: Source
+    since: int
+    expires: int
+    dropped: int
+    slot: int
+    ifindex: int
+    ports: int
+    origin: int
+    flags: int
+
+    @property
+    def origin_name(self) -> str:
+        """scan, manual, fleet; what a newer version may have written is shown as its number."""
+        return abi.ORIGINS.get(self.origin, str(self.origin))
+
+    def is_over(self, now: int) -> bool:
+        return 0 < self.expires <= now
+
+
+class Why(t.NamedTuple):
+    """What bans and protection say of one address."""
+
+    protected: str
+    """The reason why it is never banned, or empty."""
+    bans: list[Ban]
+    """Those that hit it now; without effect where it is protected and the ban came before."""
+
+
+class Bans:
+    """The bans in `maps`: those of `MAPS`, ``hosts``, ``nets`` and ``shared``, by name."""
+
+    def __init__(
+        self, maps: t.Mapping[str, Map], clock: t.Callable[[], int] = time.monotonic_ns
+    ) -> None:
+        self._maps = maps
+        self._clock = clock
+
+    @property
+    def identity(self) -> int:
+        """Kernel's number of the map ``bans``, unique until the next boot."""
+        return self._maps["bans"].info.id
+
+    @property
+    def capacity(self) -> int:
+        """How many bans the first map takes."""
+        return self._maps["bans"].info.max_entries
+
+    def times(self, table: str) -> t.Iterator[tuple[bytes, int, int, int]]:
+        """Key, since, expires and origin of each entry: `walk` for those who have no time."""
+        for key, value in self._maps[table].each():
+            yield (key, *_TIMES.unpack(value))
+
+    def walk(self, *tables: str) -> t.Iterator[Ban]:
+        """All bans, also those that are over; of all `MAPS` or of those named."""
+        for table in tables or MAPS:
+            for key, value in self._maps[table].each():
+                yield _ban(table, key, value)
+
+    def active(self) -> list[Ban]:
+        """All that hit now."""
+        now = self._clock()
+        return [ban for ban in self.walk() if not ban.is_over(now)]
+
+    def add(
+        self, address: str, duration: float | None, origin: int = abi.ORIGIN_MANUAL
+    ) -> tuple[Ban, bool]:
+        """Ban a source for so many seconds, None for ever; replaces an earlier manual ban.
+
+        A plain IPv6 address stands for its /64, or for itself where that holds others whom a ban
+        must not hit. Returns the ban and whether the source was not banned in this way before.
+        Raises `InvalidInput` for what is protected or no source, `TooLarge` when there is no room.
+        """
+        if duration is not None and not 0 < duration <= _LONGEST:
+            raise InvalidInput(
+                f"duration is {duration:g}: write seconds from above 0 to {_LONGEST:.0f}, or none"
+            )
+        source = self.source_of(address)
+        reason = self.protection_of(source)
+        if reason:
+            raise InvalidInput(f"{address} is not banned: {reason}")
+        now = self._clock()
+        expires = 0 if duration is None else now + round(duration * _SECOND)
+        ban = Ban("bans", source, now, expires, 0, 0, 0, 0, origin, 0)
+        former = self.find(source, "bans")
+        self.put(ban)
+        return ban, former is None or former.is_over(now)
+
+    def put(self, ban: Ban) -> None:
+        """Write to the map ``bans`` whatever the entry says; raises `TooLarge` if it is full."""
+        self._announce()
+        value = abi.BAN.pack(
+            since=ban.since,
+            expires=ban.expires,
+            dropped=ban.dropped,
+            ifindex=ban.ifindex,
+            ports=ban.ports,
+            origin=ban.origin,
+        )
+        try:
+            self._maps["bans"].update(ban.source.key, value)
+        except OSError as error:
+            room = self._maps["bans"].info.max_entries
+            raise TooLarge(
+                f"{ban.source.text} is not banned: {error}; there is room for {room} bans that "
+                "are not short ones of the program's own: lift some, or deny by list"
+            ) from error
+
+    def prolong(self, ban: Ban, expires: int) -> Ban:
+        """Let a scan ban last until `expires`, in the first map, which no scanner can fill."""
+        longer = ban._replace(table="bans", expires=expires, slot=0, flags=0)
+        self.put(longer)
+        if ban.table != "bans":
+            self._maps[ban.table].delete(ban.source.key)
+        return longer
+
+    def read(self, key: bytes, table: str) -> Ban | None:
+        """The entry with this key."""
+        value = self._maps[table].lookup(key)
+        return None if value is None else _ban(table, key, value)
+
+    def find(self, source: Source, table: str) -> Ban | None:
+        """The entry of exactly this source."""
+        return self.read(source.key, table)
+
+    def remove(self, ban: Ban) -> bool:
+        """Delete an entry unless it was written anew since it was read."""
+        current = self.find(ban.source, ban.table)
+        if current is None or (current.since, current.expires) != (ban.since, ban.expires):
+            return False
+        return self._maps[ban.table].delete(ban.source.key)
+
+    def lift(self, address: str) -> list[Ban]:
+        """Remove every ban that hits the address, or that is on exactly this IPv6 /64."""
+        lifted = []
+        for source in _sources(parse_prefix(address), address):
+            for table in MAPS:
+                ban = self.find(source, table)
+                if ban and self._maps[table].delete(source.key):
+                    lifted.append(ban)
+        return lifted
+
+    def why(self, address: str) -> Why:
+        """Explain one address or IPv6 /64."""
+        prefix = parse_prefix(address)
+        now = self._clock()
+        found = [self.find(source, table) for source in _sources(prefix, address) for table in MAPS]
+        source = Source(64 if prefix.length == 64 else 128, mapped(prefix))
+        return Why(
+            self.protection_of(source), [ban for ban in found if ban and not ban.is_over(now)]
+        )
+
+    def source_of(self, address: str) -> Source:
+        """The source that an address, or an IPv6 /64, is banned as; raises `InvalidInput`."""
+        prefix = parse_prefix(address)
+        if prefix.family == 6 and prefix.length == 64:
+            return Source(64, mapped(prefix))
+        if not prefix.is_host:
+            raise InvalidInput(
+                f"{address} is a network: a ban takes one address or an IPv6 /64; "
+                "deny networks by list"
+            )
+        single = prefix.family == 4 or "/" in address
+        if single or self._net_flags(mapped(prefix)) & abi.NET_SINGLE:
+            return Source(128, mapped(prefix))
+        return Source(64, masked(mapped(prefix), 64))
+
+    def protection_of(self, source: Source) -> str:
+        """Why the source must not be banned; empty if it may be."""
+        value = self._maps["hosts"].lookup(source.address) if source.plen == 128 else None
+        host = abi.HOST.unpack(value) if value else None
+        if host and not 0 < host["expires"] <= time.monotonic_ns():
+            name = PROTECTION_ORIGINS.get(host["origin"], "for an unknown reason")
+            return f"{source.text} is protected ({name})"
+        flags = self._net_flags(source.address)
+        if flags & abi.NET_PROTECTED:
+            return f"{source.text} is protected (it lies in a protected prefix)"
+        if source.plen == 64 and flags & abi.NET_SINGLE:
+            return (
+                f"{source.text} holds addresses of this host, of its link or protected ones: "
+                "ban single addresses, written with /128"
+            )
+        return ""
+
+    def _net_flags(self, address: bytes) -> int:
+        value = self._maps["nets"].lookup(abi.NET.struct.pack(128, address))
+        return 0 if value is None else int(_U32.unpack(value)[0])
+
+    def _announce(self) -> None:
+        """Tell the program that ``bans`` may have entries."""
+        # Through memory: an update would copy the whole value, in which the program counts.
+        with mmap.mmap(self._maps["shared"].fd, mmap.PAGESIZE) as memory:
+            words = memoryview(memory).cast("Q")
+            words[0] = 1
+            words.release()
+
+
+def _ban(table: str, key: bytes, value: bytes) -> Ban:
+    return Ban(
+        table,
+        Source(*abi.SOURCE.struct.unpack(key)),
+        *abi.BAN.struct.unpack(value),
+    )
+
+
+def _sources(prefix: Prefix, text: str) -> list[Source]:
+    """Sources whose bans hit the prefix: itself, and for an IPv6 address its /64."""
+    address = mapped(prefix)
+    if prefix.is_host:
+        wide = [Source(64, masked(address, 64))] if prefix.family == 6 else []
+        return [Source(128, address), *wide]
+    if prefix.family == 6 and prefix.length == 64:
+        return [Source(64, address)]
+    raise InvalidInput(f"{text} is a network: bans are on single addresses or an IPv6 /64")

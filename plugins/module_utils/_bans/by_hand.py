@@ -1,0 +1,101 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is PRIVATE to the collection.
+
+"""Bans by hand, as a play declares them: again and again, and nothing changes twice."""
+
+from __future__ import annotations
+
+import time
+import typing as t
+
+from .._base.address import format_prefix, parse_prefix
+from .._base.errors import InvalidInput
+from .._health.info import BAN_MAPS
+from .bans import Ban, Bans
+from .facts import facts, name_of
+from .story import story
+
+if t.TYPE_CHECKING:
+    from .._base.types import Run
+    from .._kernel.pins import Pins
+
+_MILLISECOND = 1_000_000
+
+
+class BanChange(t.NamedTuple):
+    """What became of a ban on `source`; lifted: `facts` of each that ended, with its `Story`."""
+
+    changed: bool
+    source: str
+    before: str
+    after: str
+    lifted: t.Sequence[dict[str, t.Any]] = ()
+
+
+def ban(pins: Pins, address: str, duration: float | None, check: bool) -> BanChange:
+    """Ban a source; InvalidInput if it is protected. Seconds, None: until lifted.
+
+    A standing ban of the same length is left as it is: another run of a play changes nothing.
+    """
+    bans = _open(pins)
+    source = bans.source_of(address)
+    standing = bans.find(source, "bans")
+    before = _ban_line(standing)
+    if standing and _is_as_long(standing, duration):
+        return BanChange(False, source.text, before, before)
+    refusal = bans.protection_of(source)
+    if refusal:
+        raise InvalidInput(f"{refusal}, so it cannot be banned")
+    after = f"{source.text} banned {_length(duration)}\n"
+    if not check:
+        bans.add(address, duration)
+    return BanChange(True, source.text, before, after)
+
+
+def unban(run: Run, pins: Pins, address: str, check: bool) -> BanChange:
+    """Lift all bans that cover a source; where nothing is loaded there are none."""
+    if not pins.loaded():
+        return BanChange(False, format_prefix(parse_prefix(address)), "", "")
+    bans = _open(pins)
+    found = bans.why(address).bans
+    source = bans.source_of(address).text
+    if found and not check:
+        bans.lift(address)
+    before = "".join(_ban_line(ban) for ban in found)
+    return BanChange(bool(found), source, before, "", [_tell(run, ban) for ban in found])
+
+
+def _tell(run: Run, ban: Ban) -> dict[str, t.Any]:
+    known = facts(ban, name_of)
+    return known | story(run, ban.source.prefix, known["since"])._asdict()
+
+
+def _open(pins: Pins) -> Bans:
+    if not pins.loaded():
+        raise InvalidInput(
+            "nothing is loaded on this host, so there are no bans: attach the filter first"
+        )
+    return Bans(pins.open_run_maps(BAN_MAPS))
+
+
+def _ban_line(ban: Ban | None) -> str:
+    return f"{ban.source.text} banned ({ban.origin_name})\n" if ban else ""
+
+
+def _is_as_long(ban: Ban, duration: float | None) -> bool:
+    if ban.is_over(time.monotonic_ns()):
+        return False
+    if duration is None or not ban.expires:
+        return duration is None and not ban.expires
+    if not ban.since:
+        # It began before this boot: how long it was is not known any more.
+        return ban.expires - time.monotonic_ns() <= duration * 1e9
+    # Over a boot it is carried in fractions of a second.
+    return abs(ban.expires - ban.since - duration * 1e9) < _MILLISECOND
+
+
+def _length(duration: float | None) -> str:
+    return "until lifted" if duration is None else f"for {duration:g} s"

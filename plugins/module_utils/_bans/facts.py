@@ -1,0 +1,51 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is PRIVATE to the collection.
+
+"""A ban in words, as operators see it."""
+
+from __future__ import annotations
+
+import socket
+import time
+import typing as t
+
+from .._kernel import abi
+
+if t.TYPE_CHECKING:
+    from .bans import Ban
+
+# What a ban rests on: a SYN proves nothing about its sender.
+EVIDENCE = {"scan": "syn", "manual": "manual", "fleet": "fleet"}
+_SECOND = 1_000_000_000
+
+
+def facts(ban: Ban, names: t.Callable[[int], str]) -> dict[str, t.Any]:
+    """A ban; times are UTC seconds, `until` None: until it is lifted. names: of interfaces."""
+    offset = time.time_ns() - time.monotonic_ns()
+    return {
+        "source": ban.source.text,
+        "origin": ban.origin_name,
+        "evidence": EVIDENCE.get(ban.origin_name, "unknown"),
+        "since": wall(ban.since, offset),
+        "until": wall(ban.expires, offset),
+        "ports": ban.ports,
+        "dropped": ban.dropped,
+        "interface": names(ban.ifindex) if ban.ifindex else "",
+        "short": bool(ban.flags & abi.BAN_OVERFLOW),
+    }
+
+
+def wall(monotonic: int, offset: int) -> float | None:
+    """UTC seconds of a time in nanoseconds since boot; 0 is none."""
+    return round((monotonic + offset) / _SECOND, 3) if monotonic else None
+
+
+def name_of(ifindex: int) -> str:
+    """Name of an interface, empty if it is gone."""
+    try:
+        return socket.if_indextoname(ifindex)
+    except OSError:
+        return ""

@@ -1,0 +1,86 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is PRIVATE to the collection.
+
+"""Who made a ban, and why, as far as the journal tells: the kernel keeps neither names nor reasons."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import typing as t
+
+from .._base.address import Prefix, parse_prefix
+from .._base.errors import InvalidInput
+
+if t.TYPE_CHECKING:
+    from .._base.types import Run
+
+_MODULE = "ansible-packetwatch.xdp.ban"
+# The agent, the command, and the module.
+_VOICES = (
+    "_SYSTEMD_UNIT=packetwatch.service",
+    "+",
+    "SYSLOG_IDENTIFIER=packetwatchctl",
+    "+",
+    f"SYSLOG_IDENTIFIER={_MODULE}",
+)
+# Who bans says so before or after it, in this many seconds.
+_SLACK = 3
+_OPTION = re.compile(r"(\w+)=(.*?)(?= (?:address|duration|reason|state)=|$)")
+
+
+class Story(t.NamedTuple):
+    """Who and why; empty: the journal does not tell."""
+
+    by: str = ""
+    reason: str = ""
+
+
+def story(run: Run, source: Prefix, since: float | None) -> Story:
+    """Of the ban of a source that began then; None: before this boot, and the journal is not asked."""
+    if since is None:
+        return Story()
+    span = f"--since=@{math.floor(since) - _SLACK}", f"--until=@{math.ceil(since) + _SLACK}"
+    status, output, dummy = run(
+        ["journalctl", "--quiet", "--output=cat", "--reverse", *span, *_VOICES], None
+    )
+    if status:
+        return Story()
+    found = (_read(line, source) for line in output.splitlines())
+    return next((told for told in found if told), Story())
+
+
+def _read(line: str, source: Prefix) -> Story | None:
+    """What a line tells of a ban of that source."""
+    if line.startswith("Invoked with "):
+        options = dict(_OPTION.findall(line.removeprefix("Invoked with ")))
+        is_meant = options.get("state") == "present" and _hits(options.get("address"), source)
+        return Story("Ansible", options.get("reason", "")) if is_meant else None
+    try:
+        fields = json.loads(line)
+    except ValueError:
+        return None
+    action = fields.get("event.action") if isinstance(fields, dict) else None
+    if action == "ban" and "packetwatch.ports" in fields:
+        ports = ", ".join(map(str, fields["packetwatch.ports"]))
+        is_meant = _hits(fields.get("source.ip"), source)
+        return Story("the program", f"scanned ports {ports}") if is_meant else None
+    if action != "audit" or fields.get("packetwatch.command") != "ban":
+        return None
+    words = dict(str(word).partition("=")[::2] for word in fields.get("packetwatch.arguments", []))
+    if not _hits(words.get("address"), source):
+        return None
+    user = fields.get("user.name") or fields.get("user.id", "")
+    return Story(f"user {user}", str(fields.get("event.reason", "")))
+
+
+def _hits(address: t.Any, source: Prefix) -> bool:
+    try:
+        prefix = parse_prefix(str(address))
+    except InvalidInput:
+        return False
+    return prefix.family == source.family and source.value <= prefix.value <= source.last

@@ -1,0 +1,241 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is PRIVATE to the collection.
+
+"""Changes that wait to be confirmed, from their beginning to their end; all but `pending` under the lock.
+
+A change that waits is written as a candidate, the timer that would undo it is set, what it replaces is
+pinned, and only then does it go live.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import typing as t
+
+from .._active.loaded import Loaded
+from .._base.errors import InvalidInput, PacketwatchError, Pending, Returned
+from . import panic as panic_module
+from . import pending as pending_module
+from .results import Outcome
+
+if t.TYPE_CHECKING:
+    from .._base.types import Run
+    from .._declared.store import State, Store
+    from .._kernel.pins import Paths, Pins
+    from .deadline import Deadline
+    from .pending import Change, Record, Terms
+    from .planner import Planner
+
+
+class Changes:
+    """after: does what had to wait while a change was pending."""
+
+    def __init__(
+        self,
+        run: Run,
+        paths: Paths,
+        store: Store,
+        pins: Pins,
+        planner: Planner,
+        record: Record,
+        panic: panic_module.Flag,
+        after: t.Callable[[], None],
+    ) -> None:
+        self._run = run
+        self._paths = paths
+        self._store = store
+        self._pins = pins
+        self._planner = planner
+        self._record = record
+        self._panic = panic
+        self._catch_up = after
+
+    def pending(self) -> Change | None:
+        """The change that is pending, for whoever only looks."""
+        change = self._record.read()
+        if change is None or change.status != pending_module.PENDING or change.left <= 0:
+            return None
+        return None if self._is_confirmed(change) else change
+
+    def confirm(self, token: str) -> Outcome:
+        """Make the pending change what boot reads; without a token, whosever it is.
+
+        Confirming twice is no error. Raises `Returned` if the host has gone back meanwhile.
+        """
+        pending = self.settle()
+        change = self._find(pending, token)
+        if change is None:
+            raise Returned(_unknown(token))
+        if change.status == pending_module.RETURNED:
+            raise Returned(
+                f"the change of {change.owner} was not confirmed in time: the host has "
+                f"returned to what was confirmed before, at {pending_module.moment(change.ended)}"
+            )
+        if change.status == pending_module.CONFIRMED:
+            return Outcome(False, change)
+        if change.lifts:
+            self._panic.take_down()
+        else:
+            self._store.confirm(change.number)
+        return Outcome(True, self._end(change, pending_module.CONFIRMED))
+
+    def roll_back(self, token: str, due: bool) -> Outcome:
+        """Return to what was confirmed before the pending change; due: only if its time is up."""
+        before = self._record.read()
+        pending = self.settle()
+        change = self._find(pending, token)
+        if due or change is None or change.status == pending_module.RETURNED:
+            # The timer of a change that has ended must not end the one after it.
+            now = self._record.read()
+            return Outcome(now != before, now if before else None)
+        if change.status == pending_module.CONFIRMED:
+            if not token:
+                return Outcome(False, None)
+            raise InvalidInput(
+                f"the change of {change.owner} was confirmed at "
+                f"{pending_module.moment(change.ended)}, so it cannot be taken back any more"
+            )
+        return Outcome(True, self.take_back(change))
+
+    def settle(self) -> Change | None:
+        """The pending change; one whose time is up, or whose confirmer died, is ended first."""
+        change = self._record.read()
+        if change is None or change.status != pending_module.PENDING:
+            self._pins.remove_former()
+            return None
+        if self._is_confirmed(change):
+            self._end(change, pending_module.CONFIRMED)
+        elif change.left <= 0 or (self._panic.read() and not change.lifts):
+            self.take_back(change)
+        else:
+            return change
+        return None
+
+    def refuse_second(self, pending: Change | None) -> None:
+        """Raise Pending if there is one."""
+        if pending:
+            raise Pending(f"{pending.describe()} (nothing was changed)")
+
+    def check_terms(self, terms: Terms) -> None:
+        """Raise what makes terms impossible on this host."""
+        pending_module.check_terms(terms)
+        if terms.seconds:
+            self._deadline().check()
+
+    @contextlib.contextmanager
+    def around(
+        self, loaded: Loaded, after: State | None, terms: Terms, met: bool
+    ) -> t.Iterator[tuple[contextlib.ExitStack, Change | None]]:
+        """Around going live: what comes before it and after it, and all of it undone if it fails.
+
+        after: what is declared, if that changes. met: packets will meet something else.
+        """
+        with contextlib.ExitStack() as undo:
+            change = None
+            if after is not None and met and terms.seconds:
+                undo.callback(self.abandon)
+                change = self.begin(loaded, after, terms)
+            yield undo, change
+            if after is not None and change is None:
+                self._store.declare(after)
+            undo.pop_all()
+
+    def begin(self, loaded: Loaded, after: State, terms: Terms, lifts: bool = False) -> Change:
+        """Write the candidate, set the timer, record the change, keep what it replaces."""
+        from . import former as former_module
+
+        number = self._store.write_candidate(after)
+        former = former_module.modes(loaded), loaded.program is not None
+        change = pending_module.begin(terms, number, *former)._replace(lifts=lifts)
+        self._record.make_folder()
+        self._deadline().arm(terms.seconds)
+        self._record.write(change)
+        former_module.keep(loaded, self._pins)
+        return change
+
+    def abandon(self) -> None:
+        """Forget a change that has failed."""
+        with contextlib.suppress(PacketwatchError, OSError):
+            self._record.remove()
+            self._tidy()
+
+    def take_back(self, change: Change) -> Change:
+        """Let what is confirmed be in force again: from what is kept, at once, or by compiling."""
+        if self._panic.read():
+            panic_module.detach(self._pins)
+        else:
+            self._bring_back(change)
+        return self._end(change, pending_module.RETURNED)
+
+    def _find(self, pending: Change | None, token: str) -> Change | None:
+        """The change meant by a token, by none the last one; Pending if that is another's."""
+        last = pending or self._record.read()
+        if last is None or not token or last.token == token:
+            return last
+        self.refuse_second(pending)
+        return None
+
+    def _is_confirmed(self, change: Change) -> bool:
+        """Whether what a pending change is about has come true: its confirmer may have died then."""
+        if change.lifts:
+            return self._panic.read() is None
+        return change.number == self._store.number()
+
+    def _end(self, change: Change, status: str) -> Change:
+        """Say what has become of a change, and clear up after it; whoever died here is followed."""
+        with Loaded(self._pins) as loaded:
+            if not loaded.links and not self._panic.read():
+                self._pins.remove()
+        ended = change.end(status)
+        self._record.write(ended)
+        self._tidy()
+        self._catch_up()
+        return ended
+
+    def _tidy(self) -> None:
+        self._pins.remove_former()
+        with contextlib.suppress(PacketwatchError):
+            self._deadline().disarm()
+        with contextlib.suppress(PacketwatchError):
+            self._store.prune()
+
+    def _bring_back(self, change: Change) -> None:
+        from . import former as former_module
+
+        dummy, state = self._store.read_current()
+        done = False
+        with contextlib.suppress(PacketwatchError, OSError), Loaded(self._pins) as loaded:
+            done = former_module.bring_back(loaded, self._pins, change, state.interfaces)
+        if not done:
+            with Loaded(self._pins) as loaded:
+                self._rebuild(loaded, state, change)
+
+    def _rebuild(self, loaded: Loaded, state: State, change: Change) -> None:
+        from . import former as former_module
+
+        bytecode = self._planner.bytecode_of(state)()
+        image, dummy = self._planner.image(loaded, state, loaded.ifindexes, bytecode.digest)
+        with loaded.generation() as current:
+            same = current.digest == image.digest and current.header["bytecode"] == bytecode.digest
+        if not (same and loaded.whole):
+            loaded.replace(image, lambda: bytecode)
+        former_module.bring_back_interfaces(loaded, change, state.interfaces)
+
+    def _deadline(self) -> Deadline:
+        # Imported here, as _former below: what a boot does not need would cost it memory.
+        from .deadline import Deadline
+
+        paths = self._paths
+        return Deadline(self._run, paths.runtime, paths.units, paths.pending)
+
+
+def _unknown(token: str) -> str:
+    if not token:
+        return "no change is pending, and none was since the host was booted"
+    return (
+        "nothing is known of a change with this token: it never went live, or the host has been "
+        "booted since; what was confirmed before is in force"
+    )

@@ -1,0 +1,84 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is PRIVATE to the collection.
+
+"""What a pending change has replaced, pinned, so that it is back at once and without a compiler."""
+
+from __future__ import annotations
+
+import os
+import socket
+import typing as t
+
+from .._base.errors import PacketwatchError
+from .._kernel.libbpf import Map
+from .._kernel.programs import Program, attached
+
+if t.TYPE_CHECKING:
+    from .._active.loaded import Loaded
+    from .._kernel.pins import Pins
+    from .pending import Change
+
+_PROGRAM, _PAGES = "program", "generation"
+
+
+def modes(loaded: Loaded) -> dict[str, str]:
+    """Interfaces that are filtered now, with their modes."""
+    return {name: attached(ifindex).mode for name, ifindex in loaded.ifindexes.items()}
+
+
+def keep(loaded: Loaded, pins: Pins) -> None:
+    """Pin program and generation as they are now; the program keeps its slot."""
+    pins.remove_former()
+    if loaded.program is None:
+        return
+    os.makedirs(pins.former, mode=0o700)
+    with loaded.generation() as current:
+        current.pin(os.path.join(pins.former, _PAGES))
+    # Last: where it is, all is.
+    loaded.program.pin(os.path.join(pins.former, _PROGRAM))
+
+
+def bring_back(loaded: Loaded, pins: Pins, change: Change, declared: t.Container[str]) -> bool:
+    """Return to what was in force before a change; False: that is not kept, or not as a whole.
+
+    An interface that came back meanwhile stays filtered if it is `declared`.
+    """
+    if not change.loaded:
+        pins.remove()
+        return True
+    program = os.path.join(pins.former, _PROGRAM)
+    if not os.path.exists(program):
+        return False
+    loaded.return_to(Program.open(program), Map.open(os.path.join(pins.former, _PAGES)))
+    return bring_back_interfaces(loaded, change, declared)
+
+
+def bring_back_interfaces(loaded: Loaded, change: Change, declared: t.Container[str]) -> bool:
+    """Attach and detach as before a change; False if an interface refuses."""
+    for name in list(loaded.links):
+        if name not in change.interfaces and name not in declared:
+            loaded.drop(name)
+    done = True
+    present = {name: ifindex for ifindex, name in socket.if_nameindex()}
+    for name, mode in change.interfaces.items():
+        held = loaded.links.get(name)
+        ifindex = present.get(name, 0)
+        if not ifindex or (held and held.ifindex == ifindex and attached(ifindex).mode == mode):
+            continue
+        try:
+            loaded.restore(name, ifindex, mode)
+        except (PacketwatchError, OSError):
+            done = _attach_somehow(loaded, name, ifindex) and done
+    return done
+
+
+def _attach_somehow(loaded: Loaded, name: str, ifindex: int) -> bool:
+    """Rather another mode than none."""
+    try:
+        loaded.restore(name, ifindex, "auto")
+    except (PacketwatchError, OSError):
+        return False
+    return True

@@ -1,0 +1,238 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is PRIVATE to the collection.
+
+"""Edits: what somebody wants declared, as a function from one state to the next."""
+
+from __future__ import annotations
+
+import socket
+import time
+import typing as t
+
+from .._base.errors import InvalidInput
+from .bulk import read_prefixes
+from .describe import count_entries, has_entries
+from .entries import (
+    BYTE_ORDER_MARK,
+    Entry,
+    format_list,
+    merge_inputs,
+    parse_line,
+)
+from .policy import DEFAULT, resolve_policies
+from .store import State, Store, check_interface, check_name
+
+Edit = t.Callable[[State], State]
+
+
+class ListText(t.NamedTuple):
+    """Text of a drop-in; repeated: how many of the entries given only said again what others say."""
+
+    text: str
+    repeated: int
+
+
+def list_text(value: t.Any, option: str) -> ListText:
+    """A drop-in from what an option holds: entries, or entries by variable.
+
+    Errors name the variable, or else the option, and the index. An entry with the state absent
+    withdraws its prefix from all variables.
+    """
+    variables = value if isinstance(value, dict) else {option: value}
+    entries, repeated = merge_inputs({str(name): values for name, values in variables.items()})
+    return ListText(format_list(entries), repeated)
+
+
+def read_list(path: str, kind: t.Literal["allow", "deny"]) -> str:
+    """Text of a list's file, once it is known to be one; errors name the file and the line."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            text = file.read()
+    except OSError as error:
+        raise InvalidInput(f"cannot read {path}: {error.strerror}") from error
+    read_prefixes(text, path, time.time(), True, kind)
+    return text
+
+
+def set_lists(name: str, texts: t.Mapping[str, str], allow_empty: bool) -> Edit:
+    """Set the drop-ins of a name; texts by kind ("allow", "deny"), a kind left out stays as it is.
+
+    Refuses to empty one that has entries unless told to.
+    """
+    check_name(name)
+
+    def edit(state: State) -> State:
+        lists = {kind: dict(getattr(state, kind)) for kind in texts}
+        for kind, text in texts.items():
+            former = lists[kind].get(name, "")
+            if not allow_empty and has_entries(former) and not has_entries(text):
+                raise InvalidInput(
+                    f"the {kind} list {name!r} would lose all its entries ({count_entries(former)}); "
+                    "if that is what you want, set allow_empty to true"
+                )
+            lists[kind][name] = text
+        return state._replace(
+            allow=lists.get("allow", state.allow), deny=lists.get("deny", state.deny)
+        )
+
+    return edit
+
+
+def remove_lists(name: str) -> Edit:
+    """Remove both drop-ins of a name."""
+    check_name(name)
+
+    def edit(state: State) -> State:
+        allow = {key: text for key, text in state.allow.items() if key != name}
+        deny = {key: text for key, text in state.deny.items() if key != name}
+        return state._replace(allow=allow, deny=deny)
+
+    return edit
+
+
+def return_to_former(store: Store) -> Edit:
+    """Declare once more what was confirmed before; a state that came about so stays as it is.
+
+    So whoever does it twice is not back where he began.
+    """
+
+    def edit(state: State) -> State:
+        if store.took_back():
+            return state
+        former = store.read_former()
+        if former.interfaces != state.interfaces:
+            now, then = (
+                ", ".join(f"{name} ({mode})" for name, mode in sorted(item.interfaces.items()))
+                for item in (state, former)
+            )
+            raise InvalidInput(
+                f"the state before filters {then or 'no interface'}, the current one "
+                f"{now or 'none'}: change packetwatch_interfaces and run the role, which owns their units"
+            )
+        return state if former == state else former._replace(took_back=store.number())
+
+    return edit
+
+
+def put_entries(name: str, kind: str, entries: t.Sequence[Entry]) -> Edit:
+    """Put entries on a drop-in's list ("allow", "deny") and off the other list of that name.
+
+    Comments and other entries stay as they stand in the text. An entry that was there keeps its
+    comment if it gets none.
+    """
+    check_name(name)
+    other = "deny" if kind == "allow" else "allow"
+
+    def edit(state: State) -> State:
+        wanted = {entry.prefix: entry for entry in entries}
+        text = getattr(state, kind).get(name, "")
+        kept: list[str] = []
+        for line, entry in _lines(text, f"{kind}.d/{name}.list"):
+            new = wanted.get(entry.prefix) if entry else None
+            if entry is None or new is None:
+                kept.append(line)
+                continue
+            new = new if new.comment else new._replace(comment=entry.comment)
+            wanted[new.prefix] = new
+            if entry == new:
+                kept.append(line)
+                del wanted[new.prefix]
+        kept += format_list(wanted.values()).splitlines()
+        state = _with_text(state, kind, name, kept)
+        return _without(state, other, name, {entry.prefix for entry in entries})[0]
+
+    return edit
+
+
+def drop_entries(name: str, prefixes: t.Sequence[str], kinds: t.Sequence[str]) -> Edit:
+    """Take prefixes, in canonical form, off the lists of a drop-in; refuses those not on them."""
+    check_name(name)
+
+    def edit(state: State) -> State:
+        left = set(prefixes)
+        for kind in kinds:
+            state, found = _without(state, kind, name, set(prefixes))
+            left -= found
+        if left:
+            prefix = sorted(left)[0]
+            owners = ", ".join(_owners(state, prefix)) or "no list"
+            raise InvalidInput(
+                f"{prefix} is not on the {' or '.join(kinds)} list {name!r} but on {owners}: "
+                "change it where it comes from, or allow or deny it here too"
+            )
+        return state
+
+    return edit
+
+
+def _without(state: State, kind: str, name: str, prefixes: set[str]) -> tuple[State, set[str]]:
+    """A state without the prefixes on one list, and those that were on it."""
+    text = getattr(state, kind).get(name)
+    if text is None:
+        return state, set()
+    lines = _lines(text, f"{kind}.d/{name}.list")
+    found = {entry.prefix for dummy, entry in lines if entry} & prefixes
+    if not found:
+        return state, found
+    kept = [line for line, entry in lines if entry is None or entry.prefix not in found]
+    return _with_text(state, kind, name, kept), found
+
+
+def _with_text(state: State, kind: str, name: str, lines: list[str]) -> State:
+    """A state with these lines as a list; no lines, no list."""
+    lists = {key: text for key, text in getattr(state, kind).items() if key != name}
+    if lines:
+        lists[name] = "".join(f"{line}\n" for line in lines)
+    return state._replace(allow=lists) if kind == "allow" else state._replace(deny=lists)
+
+
+def _lines(text: str, path: str) -> list[tuple[str, Entry | None]]:
+    """Lines of a list, each with the entry on it; InvalidInput names file and line."""
+    found = []
+    for number, line in enumerate(text.removeprefix(BYTE_ORDER_MARK).splitlines(), 1):
+        try:
+            found.append((line, parse_line(line)))
+        except InvalidInput as error:
+            raise InvalidInput(f"{path}, line {number}: {error}") from None
+    return found
+
+
+def _owners(state: State, prefix: str) -> list[str]:
+    return [
+        f"{kind} list {name!r}"
+        for kind, lists in (("allow", state.allow), ("deny", state.deny))
+        for name, text in sorted(lists.items())
+        if any(line.split()[:1] == [prefix] for line in text.splitlines())
+    ]
+
+
+def set_policy(interface: str | None, keys: t.Mapping[str, str], replace: bool) -> Edit:
+    """Set keys of an interface's policy, or of the default; the others stay, or go if `replace`.
+
+    Refuses an interface that neither exists nor is declared.
+    """
+    if interface is not None:
+        check_interface(interface)
+    name = interface or DEFAULT
+
+    def edit(state: State) -> State:
+        wanted = dict(keys) if replace else state.policy.get(name, {}) | dict(keys)
+        policy = {key: value for key, value in state.policy.items() if key != name}
+        if wanted:
+            _check_known(interface, state)
+            policy[name] = wanted
+        resolve_policies(policy)
+        return state._replace(policy=policy)
+
+    return edit
+
+
+def _check_known(interface: str | None, state: State) -> None:
+    present = [name for dummy, name in socket.if_nameindex()]
+    if interface is not None and interface not in present and interface not in state.interfaces:
+        raise InvalidInput(
+            f"there is no interface {interface!r} here; there are {', '.join(present)}"
+        )

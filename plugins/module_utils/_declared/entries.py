@@ -1,0 +1,291 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is PRIVATE to the collection.
+
+"""The list-file format and the entries of the inventory.
+
+A list file has one prefix a line, then optionally ` expires=` and a time, then optionally a
+comment from `#` on. Blank lines and lines that hold only a comment mean nothing. Here every line
+becomes an object, for those who show or change lists; _bulk reads the same format for the compiler.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .._base.address import Prefix, format_prefix, parse_prefix
+from .._base.errors import InvalidInput
+
+if TYPE_CHECKING:
+    # Where it is used it is imported late: a boot has no use for it, and little memory.
+    from datetime import datetime
+
+BYTE_ORDER_MARK = "\ufeff"
+"""What some editors put before a text; it means nothing."""
+
+_EXPIRES = "expires="
+_TIME = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,6})?(?:Z|[+-][0-9]{2}:[0-9]{2})",
+    re.IGNORECASE,
+)
+_TIME_EXAMPLE = "2026-12-01T00:00:00Z or 2026-12-01T00:00:00+01:00"
+_OPTIONS = ("address", "comment", "expires", "state")
+_STATES = ("present", "absent")
+
+
+class Entry(NamedTuple):
+    """One line of a list."""
+
+    prefix: str
+    """Canonical text, as format_prefix writes it."""
+    comment: str = ""
+    """One line of printable text."""
+    expires: str | None = None
+    """Canonical time (RFC 3339, UTC) from which on it does not hold any more."""
+
+
+def expires_at(text: str) -> float:
+    """Return a time (RFC 3339 with zone) as Unix seconds; raises InvalidInput."""
+    return _instant(text).timestamp()
+
+
+def parse_list(text: str, name: str) -> list[Entry]:
+    """Return a list file's entries in the file's order, with repetitions.
+
+    Raises InvalidInput, which names the file and the line.
+    """
+    entries = []
+    for number, line in enumerate(text.removeprefix(BYTE_ORDER_MARK).split("\n"), 1):
+        try:
+            entry = parse_line(line)
+        except InvalidInput as error:
+            raise InvalidInput(f"{name}, line {number}: {error}") from None
+        if entry is not None:
+            entries.append(entry)
+    return entries
+
+
+def parse_line(line: str) -> Entry | None:
+    """Return the entry of one line; None: it has only white space or a comment."""
+    body, _hash, comment = line.partition("#")
+    words = body.split()
+    if not words:
+        return None
+    prefix, expires = parse_words(words)
+    canonical_time = None if expires is None else _canonical_time(expires)
+    return Entry(format_prefix(prefix), _one_line(comment), canonical_time)
+
+
+def parse_words(words: list[str]) -> tuple[Prefix, str | None]:
+    """Return the prefix and the text of its expiry from what stands before a line's comment."""
+    if len(words) == 1:
+        return parse_prefix(words[0]), None
+    if len(words) == 2 and words[1].startswith(_EXPIRES):
+        return parse_prefix(words[0]), words[1].removeprefix(_EXPIRES)
+    raise InvalidInput(
+        f"{' '.join(words[1:])!r} behind {words[0]!r} is not understood: write one prefix a line, "
+        f"behind it at most {_EXPIRES}TIME and a comment that begins with #"
+    )
+
+
+def format_list(entries: Iterable[Entry]) -> str:
+    """Return the list file: canonical, sorted, each prefix once; no entries are an empty text.
+
+    Raises InvalidInput if one prefix is given with different times of expiry.
+    """
+    merged = merge_entries((entry, entry.prefix) for entry in entries)
+    return "".join(f"{_format_entry(entry)}\n" for entry in sort_entries(merged))
+
+
+def sort_entries(entries: Iterable[Entry]) -> list[Entry]:
+    """Return the entries by family, address and length."""
+    return sorted(entries, key=lambda entry: parse_prefix(entry.prefix))
+
+
+def merge_entries(named: Iterable[tuple[Entry, str]]) -> list[Entry]:
+    """Return each prefix once, with its first comment, from pairs of an entry and its origin.
+
+    Raises InvalidInput that names both origins if they disagree about the expiry.
+    """
+    merged: dict[str, tuple[Entry, str]] = {}
+    for entry, origin in named:
+        former, former_origin = merged.setdefault(entry.prefix, (entry, origin))
+        if former.expires != entry.expires:
+            raise InvalidInput(
+                f"{origin}: {_describe_expiry(entry)}, but in {former_origin} "
+                f"{_describe_expiry(former)}: keep one of the two"
+            )
+        if entry.comment and not former.comment:
+            merged[entry.prefix] = (former._replace(comment=entry.comment), former_origin)
+    return [entry for entry, _origin in merged.values()]
+
+
+class Merged(NamedTuple):
+    """Entries of several variables, each prefix once; repeated: how many of them said no more."""
+
+    entries: list[Entry]
+    repeated: int
+
+
+def merge_inputs(variables: Mapping[str, object]) -> Merged:
+    """Return the entries that inventory variables or module options name, by their names.
+
+    An item is the text of a prefix, or a dictionary with address, comment, expires, state. An item
+    with the state absent withdraws its prefix, in whatever variable it stands. Raises InvalidInput,
+    which names the item as variable[index], or both items if they disagree.
+    """
+    present: list[tuple[Entry, str]] = []
+    absent: set[str] = set()
+    for variable, values in variables.items():
+        if not isinstance(values, (list, tuple)):
+            raise InvalidInput(
+                f"{variable} must be a list of addresses and prefixes, "
+                f"but is {_describe_type(values)}"
+            )
+        for index, value in enumerate(values):
+            origin = f"{variable}[{index}]"
+            try:
+                entry, state = _entry_from_item(value)
+            except InvalidInput as error:
+                raise InvalidInput(f"{origin}: {error}") from None
+            if state == "absent":
+                absent.add(entry.prefix)
+            else:
+                present.append((entry, origin))
+    left = [pair for pair in present if pair[0].prefix not in absent]
+    entries = merge_entries(left)
+    return Merged(entries, len(left) - len(entries))
+
+
+def entries_from_input(values: object, variable: str) -> list[Entry]:
+    """Return the entries of one variable, as `merge_inputs` does."""
+    return merge_inputs({variable: values}).entries
+
+
+def _entry_from_item(value: object) -> tuple[Entry, str]:
+    """Return one item's entry and its state."""
+    if isinstance(value, str):
+        return Entry(_canonical_prefix(value)), "present"
+    if not isinstance(value, dict):
+        raise InvalidInput(
+            f"{value!r} is {_describe_type(value)}, not the text of an address: "
+            f"put the address in quotes"
+        )
+    unknown = sorted(str(key) for key in value if key not in _OPTIONS)
+    if unknown:
+        raise InvalidInput(
+            f"{', '.join(unknown)} is not known here: an entry has {', '.join(_OPTIONS)}"
+        )
+    state = value.get("state") or "present"
+    if state not in _STATES:
+        raise InvalidInput(f"state is {state!r}: it must be {' or '.join(_STATES)}")
+    address = value.get("address")
+    if not isinstance(address, str):
+        if address is None:
+            raise InvalidInput("has no address: add one")
+        raise InvalidInput(
+            f"address is {address!r}, {_describe_type(address)}: put the address in quotes"
+        )
+    return (
+        Entry(
+            _canonical_prefix(address),
+            _input_comment(value.get("comment")),
+            _input_expiry(value.get("expires")),
+        ),
+        str(state),
+    )
+
+
+def _canonical_prefix(text: str) -> str:
+    return format_prefix(parse_prefix(str(text)))
+
+
+def _input_comment(value: Any) -> str:
+    """Return an item's comment as one line; numbers are taken for their text."""
+    from datetime import date
+
+    if value is None:
+        return ""
+    if isinstance(value, bool) or not isinstance(value, (str, int, float, date)):
+        raise InvalidInput(f"comment is {_describe_type(value)}: put the comment in quotes")
+    return _one_line(str(value))
+
+
+def _input_expiry(value: Any) -> str | None:
+    """Return an item's expiry in canonical form."""
+    from datetime import date
+
+    if value is None or value == "":
+        return None
+    if isinstance(value, date):
+        raise InvalidInput(
+            f"expires is a date that YAML has made of {value.isoformat()}: put it in quotes, "
+            f"with time and zone, such as {_TIME_EXAMPLE}"
+        )
+    if not isinstance(value, str):
+        raise InvalidInput(
+            f"expires is {value!r}, {_describe_type(value)}: "
+            f"write a time in quotes, such as {_TIME_EXAMPLE}"
+        )
+    return _canonical_time(str(value))
+
+
+def _one_line(text: str) -> str:
+    """Return a comment as it can stand in a list file: one line without control characters."""
+    line = " ".join(text.split())
+    return line if line.isprintable() else "".join(c for c in line if c.isprintable())
+
+
+def _instant(text: str) -> datetime:
+    """Return the moment that the text names; raises InvalidInput."""
+    from datetime import datetime
+
+    if _TIME.fullmatch(text):
+        try:
+            return datetime.fromisoformat(text.upper())
+        except ValueError:
+            pass
+    raise InvalidInput(
+        f"expires={text} is no time with a zone: write it as RFC 3339 has it, "
+        f"such as {_TIME_EXAMPLE}"
+    )
+
+
+def _canonical_time(text: str) -> str:
+    """Return the same moment in UTC; raises InvalidInput."""
+    from datetime import UTC
+
+    try:
+        moment = _instant(text).astimezone(UTC)
+    except OverflowError:
+        raise InvalidInput(f"expires={text} is out of range: write a year up to 9999") from None
+    return moment.replace(tzinfo=None).isoformat() + "Z"
+
+
+def _format_entry(entry: Entry) -> str:
+    """Return a list file's line, without its end."""
+    expires = f" {_EXPIRES}{entry.expires}" if entry.expires else ""
+    comment = f" # {entry.comment}" if entry.comment else ""
+    return f"{entry.prefix}{expires}{comment}"
+
+
+def _describe_expiry(entry: Entry) -> str:
+    return f"{entry.prefix} expires {f'at {entry.expires}' if entry.expires else 'never'}"
+
+
+def _describe_type(value: object) -> str:
+    """Return what a person who writes YAML calls the value's type."""
+    from datetime import date, datetime
+
+    if value is None:
+        return "empty"
+    names = {bool: "a truth value", int: "a number", float: "a number", str: "a text"}
+    names |= {dict: "a dictionary", list: "a list", datetime: "a time", date: "a date"}
+    for kind, name in names.items():
+        if isinstance(value, kind):
+            return name
+    return f"a value of type {type(value).__name__}"

@@ -1,0 +1,499 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is PRIVATE to the collection.
+
+"""What has been declared and confirmed: numbered directories, of which ``current`` names one.
+
+::
+
+    /etc/packetwatch/current -> 7
+    /etc/packetwatch/7/{allow.d,deny.d}/NAME.list  policy.d/{default,IFACE}.conf  interfaces
+    /etc/packetwatch/7/program.c                   if one was ever attached
+    /etc/packetwatch/7/took_back                   if it is a return: the number of what it took back
+    /etc/packetwatch/6/...                         the one before, for a rollback
+    /etc/packetwatch/lock                          flock of whoever writes
+
+A directory is complete and on disk before it gets its number, and gets another name before it is
+taken apart; ``current`` changes by rename. So whoever reads sees one state, never a mix, whatever
+a writer died of. Names with a leading dot are drafts and rubbish, which the next writer clears.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import sys
+import time
+import types
+import typing as t
+
+from .._base.errors import InvalidInput, Locked, PacketwatchError, Unreadable
+from .._base.files import write_file
+from .policy import DEFAULT, canonical_policy, format_policy, read_policy
+
+ROOT = "/etc/packetwatch"
+MODES = ("auto", "native", "generic")
+FEED = "feed-"
+"""What the names of feeds' drop-ins begin with."""
+
+_LISTS = ("allow", "deny")
+_PROGRAM = "program.c"
+_TOOK_BACK = "took_back"
+# All states share it, so nobody can change it.
+_NOTHING: t.Any = types.MappingProxyType({})
+_NAME = re.compile(r"[a-z0-9_-]{1,64}")
+_INTERFACE = re.compile(r"[^\s/:\x00]{1,15}")
+_ATTEMPTS = 20
+_LOCK_STEP = 0.05
+
+
+class State(t.NamedTuple):
+    """All that is declared on a host; an edit makes a new one.
+
+    allow, deny: drop-in's name to the text of its file.
+    policy: `DEFAULT` or an interface's name to its ``PW_*`` keys.
+    interfaces: name to wanted mode, one of `MODES`.
+    program: C source that boot attaches; empty: none was ever attached.
+    took_back: number of the state that this one is the return from, 0: it is none. What is read has 0:
+    an edit of it is no return any more.
+    """
+
+    allow: dict[str, str] = _NOTHING
+    deny: dict[str, str] = _NOTHING
+    policy: dict[str, dict[str, str]] = _NOTHING
+    interfaces: dict[str, str] = _NOTHING
+    program: str = ""
+    took_back: int = 0
+
+
+def check_name(name: str) -> None:
+    """Refuse what is not a drop-in's name."""
+    if not _NAME.fullmatch(name):
+        raise InvalidInput(
+            f"{name!r} is no name for a list; allowed: 1 to 64 of the characters a-z 0-9 _ -"
+        )
+
+
+def is_feed(name: str) -> bool:
+    """Whether a drop-in is a feed's: nobody here wrote it, so it must do no harm to the others."""
+    return name.startswith(FEED)
+
+
+def check_interface(name: str) -> None:
+    """Refuse what the kernel would not take as an interface's name, and ours for the default."""
+    if not _INTERFACE.fullmatch(name) or name in (".", ".."):
+        raise InvalidInput(
+            f"{name!r} is no interface name; allowed: 1 to 15 characters without space, / and :"
+        )
+    if name == DEFAULT:
+        raise InvalidInput(f"an interface named {name!r} cannot be told from the default policy")
+
+
+class Store:
+    """Reads states, and under its lock writes them."""
+
+    def __init__(self, root: str = ROOT) -> None:
+        self.root = root
+
+    # Reading
+
+    def read_current(self) -> tuple[int, State]:
+        """Return the confirmed state with its number; (0, empty) if none was ever confirmed.
+
+        Needs no lock. Raises Unreadable or, for files edited by hand, InvalidInput.
+        """
+        for _attempt in range(_ATTEMPTS):
+            number = self._current()
+            if number is None:
+                return 0, State()
+            before = self._identity(number)
+            try:
+                state = self.read(number)
+            except PacketwatchError:
+                if self._is_current(number, before):
+                    raise
+                continue
+            if self._is_current(number, before):
+                return number, state
+        raise Unreadable(f"{self.root}/current changes faster than it can be read; try again")
+
+    def read(self, number: int) -> State:
+        """Return the state of a number, which must exist."""
+        path = os.path.join(self.root, str(number))
+        return State(
+            allow=_read_lists(os.path.join(path, "allow.d")),
+            deny=_read_lists(os.path.join(path, "deny.d")),
+            policy=_read_policies(os.path.join(path, "policy.d")),
+            interfaces=_read_interfaces(os.path.join(path, "interfaces")),
+            program=_read_program(os.path.join(path, _PROGRAM)),
+        )
+
+    def number(self) -> int:
+        """Return the number that ``current`` names; 0 if nothing was ever confirmed."""
+        return self._current() or 0
+
+    def read_former(self) -> State:
+        """The state that was confirmed before the current one; InvalidInput if none is kept."""
+        former = [number for number in self._numbers() if number < self.number()]
+        if not former:
+            raise InvalidInput(
+                f"{self.root} keeps no state that was confirmed before the current one"
+            )
+        return self.read(max(former))
+
+    def took_back(self) -> int:
+        """Number of the state from which the current one is the return; 0: it is none."""
+        path = os.path.join(self.root, str(self.number()), _TOOK_BACK)
+        return int(_read_file(path)) if os.path.lexists(path) else 0
+
+    def confirmed_at(self) -> float:
+        """When the current state was confirmed, in wall time; 0 if nothing ever was."""
+        try:
+            return os.lstat(os.path.join(self.root, "current")).st_mtime
+        except FileNotFoundError:
+            return 0
+
+    def _current(self) -> int | None:
+        """Return the number that ``current`` names; None if nothing was ever written."""
+        link = os.path.join(self.root, "current")
+        try:
+            target = os.readlink(link)
+        except FileNotFoundError:
+            lost = [number for number in self._numbers() if number != 0]
+            if lost:
+                raise Unreadable(
+                    f"{link} is missing although {self.root}/{max(lost)} exists; "
+                    f"make it again: ln -s {max(lost)} {link}"
+                ) from None
+            return None
+        except OSError as error:
+            raise Unreadable(f"cannot read {link}: {error.strerror}") from error
+        if not _is_number(target):
+            raise Unreadable(f"{link} names {target!r}, which is not one of the numbers beside it")
+        return int(target)
+
+    def _identity(self, number: int) -> tuple[int, int] | None:
+        """Tell a directory from another one that had or will have the same number."""
+        try:
+            status = os.stat(os.path.join(self.root, str(number)))
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino
+
+    def _is_current(self, number: int, identity: tuple[int, int] | None) -> bool:
+        return self._current() == number and self._identity(number) == identity
+
+    def _numbers(self) -> list[int]:
+        try:
+            return sorted(int(name) for name in os.listdir(self.root) if _is_number(name))
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise Unreadable(f"cannot read {self.root}: {error.strerror}") from error
+
+    # Writing, under the lock
+
+    def write_candidate(self, state: State) -> int:
+        """Write a state under the number after the current one, which it leaves as it is.
+
+        An unconfirmed state of that number, and whatever dead writers left, goes away.
+        """
+        files = _files(state)
+        with _writing(self.root):
+            self._clear()
+            number = self._current()
+            if number is None:
+                # From here on a missing link is a loss, not a beginning.
+                number = 0
+                if number not in self._numbers():
+                    self._write_tree(number, _files(State()))
+                self._point(number)
+            for leftover in self._numbers():
+                if leftover > number:
+                    self._discard(leftover)
+            self._write_tree(number + 1, files)
+        return number + 1
+
+    def confirm(self, number: int) -> None:
+        """Make a written state the current one."""
+        if number not in self._numbers():
+            raise Unreadable(f"{self.root}/{number} does not exist, so it cannot be confirmed")
+        with _writing(self.root):
+            self._point(number)
+
+    def declare(self, state: State) -> None:
+        """Make a state the confirmed one; what is left of a failure is removed."""
+        try:
+            self.confirm(self.write_candidate(state))
+        finally:
+            with contextlib.suppress(PacketwatchError):
+                self.prune()
+
+    def prune(self) -> None:
+        """Remove all states but the current one and the one before it."""
+        current = self._current()
+        if current is None:
+            return
+        numbers = self._numbers()
+        keep = {current, max((number for number in numbers if number < current), default=current)}
+        with _writing(self.root):
+            self._clear()
+            for number in numbers:
+                if number not in keep:
+                    self._discard(number)
+
+    def _clear(self) -> None:
+        """Remove drafts and rubbish; nobody else can be at work on them, as the lock is ours."""
+        for name in os.listdir(self.root):
+            if name.startswith(("._new-", "._old-", "._link-")):
+                path = os.path.join(self.root, name)
+                if os.path.islink(path):
+                    os.unlink(path)
+                else:
+                    _remove_tree(path)
+
+    def _write_tree(self, number: int, files: dict[str, str]) -> None:
+        draft = os.path.join(self.root, f"._new-{number}")
+        os.mkdir(draft)
+        for folder in ("allow.d", "deny.d", "policy.d"):
+            os.mkdir(os.path.join(draft, folder))
+        for name, text in files.items():
+            write_file(os.path.join(draft, name), text, 0o644)
+        for folder in ("allow.d", "deny.d", "policy.d", "."):
+            _settle(os.path.join(draft, folder))
+        os.rename(draft, os.path.join(self.root, str(number)))
+        _sync(self.root)
+
+    def _discard(self, number: int) -> None:
+        rubbish = os.path.join(self.root, f"._old-{number}")
+        os.rename(os.path.join(self.root, str(number)), rubbish)
+        _remove_tree(rubbish)
+
+    def _point(self, number: int) -> None:
+        draft = os.path.join(self.root, f"._link-{number}")
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(draft)
+        os.symlink(str(number), draft)
+        os.rename(draft, os.path.join(self.root, "current"))
+        _sync(self.root)
+
+    # The lock
+
+    @contextlib.contextmanager
+    def lock(self, wait: float) -> t.Iterator[None]:
+        """Hold the right to write; raises Locked, naming the holder, after `wait` seconds."""
+        with _writing(self.root):
+            _make_root(self.root)
+            file = _acquire(os.path.join(self.root, "lock"), wait)
+        try:
+            _sign(file)
+            yield
+        finally:
+            try:
+                os.ftruncate(file, 0)
+            finally:
+                os.close(file)
+
+
+# What stands in the files
+
+
+def _files(state: State) -> dict[str, str]:
+    """Path below the state's directory to content."""
+    files = {}
+    for kind in _LISTS:
+        for name, text in sorted(getattr(state, kind).items()):
+            check_name(name)
+            files[f"{kind}.d/{name}.list"] = text
+    for name, keys in sorted(state.policy.items()):
+        if name != DEFAULT:
+            check_interface(name)
+        files[f"policy.d/{name}.conf"] = format_policy(canonical_policy(keys, f"{name}.conf"))
+    for name, mode in state.interfaces.items():
+        check_interface(name)
+        _check_mode(mode, "interfaces")
+    lines = (f"{name} {mode}\n" for name, mode in sorted(state.interfaces.items()))
+    files["interfaces"] = "".join(lines)
+    if state.program:
+        files[_PROGRAM] = state.program
+    if state.took_back:
+        files[_TOOK_BACK] = f"{state.took_back}\n"
+    return files
+
+
+def _read_lists(folder: str) -> dict[str, str]:
+    lists = {}
+    for name, path in _members(folder, ".list"):
+        with _naming(path):
+            check_name(name)
+        # A feed that is damaged must not keep the other lists from being read. It is refused later.
+        lists[name] = _read_file(path, "replace" if is_feed(name) else "strict")
+    return lists
+
+
+def _read_policies(folder: str) -> dict[str, dict[str, str]]:
+    policies = {}
+    for name, path in _members(folder, ".conf"):
+        with _naming(path):
+            if name != DEFAULT:
+                check_interface(name)
+        policies[name] = read_policy(_read_file(path), path)
+    return policies
+
+
+def _read_program(path: str) -> str:
+    return _read_file(path) if os.path.lexists(path) else ""
+
+
+def _read_interfaces(path: str) -> dict[str, str]:
+    interfaces: dict[str, str] = {}
+    for number, line in enumerate(_read_file(path).splitlines(), 1):
+        words = line.partition("#")[0].split()
+        if not words:
+            continue
+        where = f"{path}:{number}"
+        if len(words) != 2:
+            raise InvalidInput(f"{where}: {line!r} is not of the form NAME MODE")
+        name, mode = words
+        with _naming(where):
+            check_interface(name)
+        _check_mode(mode, where)
+        if name in interfaces:
+            raise InvalidInput(f"{where}: {name} stands above already; keep one of both")
+        interfaces[name] = mode
+    return interfaces
+
+
+def _check_mode(mode: str, where: str) -> None:
+    if mode not in MODES:
+        raise InvalidInput(f"{where}: mode is {mode!r}; allowed: {', '.join(MODES)}")
+
+
+def _members(folder: str, suffix: str) -> list[tuple[str, str]]:
+    """Names without suffix and paths; editors' backups are skipped, anything else is an error.
+
+    A list that was ignored for its name would be a hole that nobody sees.
+    """
+    try:
+        files = sorted(os.listdir(folder))
+    except OSError as error:
+        raise Unreadable(f"cannot read {folder}: {error.strerror}") from error
+    members = []
+    for file in files:
+        if file.endswith(suffix):
+            members.append((file.removesuffix(suffix), os.path.join(folder, file)))
+        elif not (file.startswith(".") or file.endswith("~")):
+            raise InvalidInput(
+                f"{folder}/{file} would be ignored: name it NAME{suffix} or remove it"
+            )
+    return members
+
+
+# Files and directories
+
+
+def _is_number(name: str) -> bool:
+    return name.isascii() and name.isdigit() and name == str(int(name))
+
+
+def _read_file(path: str, errors: str = "strict") -> str:
+    try:
+        with open(path, encoding="utf-8", errors=errors) as file:
+            return file.read()
+    except OSError as error:
+        raise Unreadable(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"{path} is not UTF-8 text, from byte {error.start} on") from error
+
+
+def _remove_tree(path: str) -> None:
+    # Imported here: it costs memory that a boot, which writes nothing, need not spend.
+    import shutil
+
+    shutil.rmtree(path)
+
+
+def _make_root(root: str) -> None:
+    """Make the store's directory, for the agent to read, whatever the umask."""
+    try:
+        os.mkdir(root)
+    except FileExistsError:
+        return
+    _settle(root)
+
+
+def _settle(folder: str) -> None:
+    os.chmod(folder, 0o755)
+    _sync(folder)
+
+
+def _sync(folder: str) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _writing(root: str) -> t.Iterator[None]:
+    """Say of an OSError what it was about."""
+    try:
+        yield
+    except OSError as error:
+        path = error.filename or root
+        remedy = "; this needs root" if isinstance(error, PermissionError) else ""
+        raise PacketwatchError(f"cannot write {path}: {error.strerror}{remedy}") from error
+
+
+@contextlib.contextmanager
+def _naming(where: str) -> t.Iterator[None]:
+    try:
+        yield
+    except InvalidInput as error:
+        raise InvalidInput(f"{where}: {error}") from None
+
+
+def _acquire(path: str, wait: float) -> int:
+    """Return a descriptor of the lock's file that has the lock."""
+    deadline = time.monotonic() + wait
+    while True:
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Whoever removes all of ours may have removed the file while we waited for it.
+            if _same_file(file, path):
+                return file
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                holder = _holder(file)
+                os.close(file)
+                raise Locked(f"{path} is held by {holder}; waited {wait:g} s for it") from None
+            time.sleep(_LOCK_STEP)
+        except BaseException:
+            os.close(file)
+            raise
+        os.close(file)
+
+
+def _same_file(file: int, path: str) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _sign(file: int) -> None:
+    since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    text = f"process {os.getpid()} ({' '.join(sys.argv)[:200]}) since {since}"
+    os.ftruncate(file, 0)
+    os.pwrite(file, text.encode(errors="replace"), 0)
+
+
+def _holder(file: int) -> str:
+    # It holds the lock a moment before it has written who it is.
+    return os.pread(file, 4096, 0).decode(errors="replace") or "another process"

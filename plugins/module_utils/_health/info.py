@@ -1,0 +1,205 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is PRIVATE to the collection.
+
+"""What a host's filter is and does now, for whoever asks."""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+import time
+import typing as t
+
+from .._active.lists import digest_of, pair_digest
+from .._active.loaded import Loaded
+from .._bans.bans import Bans
+from .._base.digest import sha256_for
+from .._change import pending as pending_module
+from .._declared.describe import count_entries, format_ranges
+from .._declared.policy import resolve_policies
+from .._kernel import abi
+from .._kernel.libbpf import KernelError
+from .._kernel.programs import Attached, Program, attached
+from .._network import protect
+from .._tables.tables import read_ranges
+
+if t.TYPE_CHECKING:
+    from .._change.panic import Panic
+    from .._change.pending import Change
+    from .._declared.store import State, Store
+    from .._kernel.libbpf import Map
+    from .._kernel.pins import Pins
+
+BAN_MAPS = ("bans", "scan_bans", "overflow", "hosts", "nets", "shared")
+
+_ZERO = bytes(4)
+_U32 = struct.Struct("=I")
+_SECOND = 1e9
+
+
+def gather(subset: set[str], pins: Pins, state: State) -> dict[str, t.Any]:
+    """The subsets asked for, by name; what is not loaded is empty."""
+    found: dict[str, t.Any] = {}
+    if subset & {"interfaces", "lists", "ranges"}:
+        with Loaded(pins) as loaded:
+            found["interfaces"] = _interfaces(loaded, state)
+            found["lists"] = _lists(loaded, state)
+            found["ranges"] = _ranges(loaded) if "ranges" in subset else {}
+    if "policy" in subset:
+        policies = resolve_policies(state.policy)
+        found["policy"] = {name: item._asdict() for name, item in policies.items()}
+    if "entries" in subset:
+        found["entries"] = {"allow": dict(state.allow), "deny": dict(state.deny)}
+    loaded_maps = pins.loaded()
+    if "counters" in subset:
+        maps = pins.open_run_maps(("counters",)) if loaded_maps else {}
+        found["counters"] = read_counters(maps["counters"]) if maps else {}
+    if "bans" in subset:
+        found["bans"] = _bans(Bans(pins.open_run_maps(BAN_MAPS))) if loaded_maps else []
+    if "protected" in subset:
+        found["protected"] = _protected(pins) if loaded_maps else {}
+    return {name: value for name, value in found.items() if name in subset}
+
+
+def change(
+    store: Store, state: State, last: Change | None, pending: Change | None
+) -> dict[str, t.Any]:
+    """The confirmed state, and the change that waits, or did until it was confirmed or rolled back.
+
+    last: the record, pending or not. One that another change has followed is forgotten.
+    """
+    confirmed_at = store.confirmed_at()
+    if last and not pending and last.ended < confirmed_at:
+        last = None
+    return {
+        "number": store.number(),
+        "confirmed_at": _moment(confirmed_at),
+        "took_back": store.took_back() or None,
+        "program": program_digest(state.program),
+        "status": last.status if last else "none",
+        "owner": last.owner if last else "",
+        "remaining": max(0.0, pending.left) if pending else None,
+        "ended_at": _moment(last.ended) if last else None,
+    }
+
+
+def panic(found: Panic | None) -> dict[str, t.Any] | None:
+    """The panic that holds."""
+    return {"since": _moment(found.since), "owner": found.owner} if found else None
+
+
+def program_digest(source: str) -> str:
+    """Digest of a program's source; empty if there is none."""
+    data = source.encode()
+    check = sha256_for(len(data))
+    check.update(data)
+    return str(check.hexdigest())[:16] if data else ""
+
+
+def version(source: str) -> str:
+    """The installed software, ``VERSION-DIGEST``, from where its C source is; empty: it is not."""
+    try:
+        return os.path.basename(os.readlink(os.path.dirname(source)))
+    except OSError:
+        return ""
+
+
+def _moment(seconds: float) -> str | None:
+    return pending_module.moment(seconds) if seconds else None
+
+
+def read_counters(counters: Map) -> dict[str, t.Any]:
+    """Sums over all CPUs: packets by verdict, reason and family (zeros left out), and the rest."""
+    size = abi.COUNTERS.size
+    raw = counters.lookup(_ZERO) or b""
+    sums: dict[str, t.Any] = {}
+    for at in range(0, len(raw), size):
+        for name, value in abi.COUNTERS.unpack(raw, at).items():
+            if isinstance(value, tuple):
+                former = sums.get(name, (0,) * len(value))
+                sums[name] = tuple(a + b for a, b in zip(former, value))
+            else:
+                sums[name] = sums.get(name, 0) + value
+    packets: dict[str, dict[str, dict[str, int]]] = {"pass": {}, "drop": {}}
+    for i, value in enumerate(sums.pop("packets", ())):
+        verdict, reason = abi.REASONS[i // len(abi.FAMILIES)]
+        if value:
+            family = abi.FAMILIES[i % len(abi.FAMILIES)]
+            packets[verdict].setdefault(reason, {})[family] = value
+    connections = sums.pop("connections", ())
+    return {
+        "packets": packets,
+        "connections": dict(list(zip(abi.FAMILIES, connections))[1:]),
+        **sums,
+    }
+
+
+def _interfaces(loaded: Loaded, state: State) -> dict[str, t.Any]:
+    result = {}
+    for name in sorted(set(state.interfaces) | set(loaded.links)):
+        held = loaded.links.get(name)
+        there = attached(held.ifindex) if held and held.ifindex else Attached(0, "none")
+        result[name] = {
+            "wanted": state.interfaces.get(name),
+            "mode": there.mode,
+            "program_id": there.program_id,
+            "verified_instructions": _verified(there.program_id),
+        }
+    return result
+
+
+def _verified(program_id: int) -> int:
+    """How many instructions the verifier has processed to load a program; 0 if there is none."""
+    try:
+        with Program.by_id(program_id) as program:
+            return program.info().verified
+    except KernelError as error:
+        if error.errno == errno.ENOENT:
+            return 0  # none, or whoever only reads has no lock: replaced since
+        raise
+
+
+def _lists(loaded: Loaded, state: State) -> dict[str, t.Any]:
+    with loaded.generation() as current:
+        digest = current.digest
+        is_current = current.header["lists"] == digest_of(state)
+    return {
+        "live": loaded.active,
+        "digest": digest,
+        "current": loaded.active and is_current,
+        "declared": {
+            name: pair_digest(state, name) for name in sorted({*state.allow, *state.deny})
+        },
+        "allow": {name: count_entries(text) for name, text in sorted(state.allow.items())},
+        "deny": {name: count_entries(text) for name, text in sorted(state.deny.items())},
+    }
+
+
+def _ranges(loaded: Loaded) -> dict[str, str]:
+    """What the kernel's tables say, whatever was declared."""
+    with loaded.generation() as current:
+        tables = current.areas().tables()
+    return format_ranges(read_ranges(tables))
+
+
+def _bans(bans: Bans) -> list[dict[str, t.Any]]:
+    now = time.monotonic_ns()
+    return [
+        {
+            "source": ban.source.text,
+            "origin": ban.origin_name,
+            "remaining": (ban.expires - now) / _SECOND if ban.expires else None,
+            "ports": ban.ports,
+            "dropped": ban.dropped,
+        }
+        for ban in sorted(bans.active(), key=lambda ban: ban.source)
+    ]
+
+
+def _protected(pins: Pins) -> dict[str, str]:
+    maps = pins.open_run_maps(("hosts", "nets"))
+    return {item.prefix: item.reason for item in protect.listed(maps)}

@@ -1,0 +1,208 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is PRIVATE to the collection.
+
+"""What root has found and done, noted in a file for the agent, which may not look into the tables.
+
+It lies under /run: after a boot nothing is known until something was attached.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+import typing as t
+
+from .._active.lists import digest_of
+from .._base.digest import sha256
+from .._base.files import replace_file
+from .._kernel import abi
+from .._kernel.programs import attached
+
+if t.TYPE_CHECKING:
+    from .._active.generation import Image
+    from .._active.lists import Lists
+    from .._active.loaded import Loaded
+    from .._declared.store import State
+
+# What is known since lists were compiled.
+_COMPILED = ("counts", "verified", "compiled")
+_COUNTED = ("allow", "deny", "ranges_ipv4", "ranges_ipv6", "left_out", "broken_feeds")
+
+
+class Status:
+    """The file. Trouble with it is nobody's: what it tells about has happened all the same."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def read(self) -> dict[str, t.Any]:
+        """What was noted last; empty if nothing was."""
+        try:
+            with open(self._path, encoding="utf-8") as file:
+                text = file.read()
+            # Imported here: after a boot there is nothing to read, and every byte counts.
+            import json
+
+            found = json.loads(text)
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def applied(
+        self, loaded: Loaded, number: int, state: State, image: Image, lists: Lists | None
+    ) -> None:
+        """What is live came to be so, as the state of that number wants it.
+
+        lists: as they were compiled for that; None if the tables of before still hold.
+        """
+        if not loaded.active:
+            self.clear()
+            return
+        former = self.read()
+        note = self._survey(loaded, number, image) | _kept(former, "heal")
+        note["declared"] = digest_of_declared(state)
+        if lists:
+            note |= _compiled(lists)
+        elif former.get("lists") == note["lists"] and "compiled" in former:
+            # Nothing was compiled now, so the image is made of what the tables are: they must be what
+            # the same lists were compiled to before.
+            note |= _kept(former, *_COMPILED)
+            note["matches"] = note["matches"] and note["tables"] == note["compiled"]
+        else:
+            del note["matches"]
+        self._write(note | {"apply": {"time": time.time(), "success": True}})
+
+    def verified(
+        self,
+        loaded: Loaded,
+        number: int,
+        state: State,
+        image: Image,
+        lists: Lists,
+        tracks: int,
+    ) -> list[str]:
+        """What is live was compared with what was compiled anew; returns what is wrong with it."""
+        former = self.read()
+        note = self._survey(loaded, number, image) | _compiled(lists) | {"tracks": tracks}
+        note |= _kept(former, "apply", "heal")
+        declared = digest_of_declared(state)
+        # Whoever writes states declares a new number; what is changed within one, nobody has checked.
+        is_known = former.get("number") == number and "declared" in former
+        note["edited"] = is_known and former["declared"] != declared and not note.get("matches")
+        note["declared"] = former["declared"] if note["edited"] else declared
+        self._write(note)
+        return _problems(note)
+
+    def is_edited(self) -> bool:
+        """Whether confirmed state was edited by hand, and not applied, when it was last verified."""
+        return self.read().get("edited") is True
+
+    def healed(self, record: dict[str, t.Any]) -> None:
+        """Somebody has tried to mend what had drifted."""
+        self._write(self.read() | {"heal": record})
+
+    def clear(self) -> None:
+        """Nothing is filtered."""
+        with contextlib.suppress(OSError):
+            os.unlink(self._path)
+            os.rmdir(os.path.dirname(self._path))
+
+    def failed(self) -> None:
+        """Confirmed state could not be made live."""
+        former = self.read()
+        self._write(former | {"apply": {"time": time.time(), "success": False}})
+
+    def _survey(self, loaded: Loaded, number: int, image: Image) -> dict[str, t.Any]:
+        interfaces = {}
+        for name, held in loaded.links.items():
+            if held.ifindex:
+                there = attached(held.ifindex)
+                interfaces[name] = {
+                    "program": held.program_id,
+                    "mode": there.mode,
+                    "attached": there.program_id == held.program_id,
+                }
+        note: dict[str, t.Any] = {"number": number, "interfaces": interfaces}
+        if loaded.active:
+            with loaded.generation() as current:
+                areas = current.areas()
+                digest = current.check_digest(areas)
+                note |= {
+                    "digest": digest,
+                    "tables": areas.digest(),
+                    "lists": current.header["lists"].hex(),
+                    "matches": loaded.whole and digest == image.digest,
+                    "whole": loaded.whole,
+                    "bytes": current.header["pages"] * abi.PAGE,
+                    "capacity": current.capacity * abi.PAGE,
+                }
+        return note
+
+    def _write(self, note: dict[str, t.Any]) -> None:
+        with contextlib.suppress(OSError):
+            folder = os.path.dirname(self._path)
+            if not os.path.isdir(folder):
+                os.makedirs(folder, exist_ok=True)
+                os.chmod(folder, 0o755)
+            replace_file(self._path, encode(note) + "\n", 0o644)
+
+
+def encode(value: t.Any) -> str:
+    """JSON of what a note has: objects, lists, texts, numbers, truth values."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{encode(k)}: {encode(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(encode(item) for item in value) + "]"
+    if isinstance(value, str):
+        return '"' + "".join(_character(character) for character in value) + '"'
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return repr(value)
+
+
+def _character(character: str) -> str:
+    if " " <= character <= "~" and character not in '"\\':
+        return character
+    units = character.encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[i]:02x}{units[i + 1]:02x}" for i in range(0, len(units), 2))
+
+
+def _compiled(lists: Lists) -> dict[str, t.Any]:
+    """By `_COMPILED`."""
+    counts = {name: lists.counts[name] for name in _COUNTED}
+    return {"counts": counts, "verified": time.time(), "compiled": lists.areas.digest()}
+
+
+def _kept(note: dict[str, t.Any], *keys: str) -> dict[str, t.Any]:
+    return {key: note[key] for key in keys if key in note}
+
+
+def digest_of_declared(state: State) -> str:
+    """Of all that a state declares."""
+    check = sha256()
+    check.update(digest_of(state))
+    policy = [(name, sorted(keys.items())) for name, keys in sorted(state.policy.items())]
+    check.update(repr((policy, sorted(state.interfaces.items()), state.program)).encode())
+    return str(check.hexdigest())
+
+
+def _problems(note: dict[str, t.Any]) -> list[str]:
+    found = [
+        f"{name} is not filtered by the program that its link holds"
+        for name, there in note["interfaces"].items()
+        if not there["attached"]
+    ]
+    if not note.get("whole", True):
+        found.append(
+            "interfaces hold other programs than the one that is pinned: a change was cut short, or "
+            "somebody has replaced one"
+        )
+    elif note["edited"]:
+        found.append("confirmed state was edited by hand and is not live: packetwatchctl apply")
+    elif not note.get("matches", True):
+        found.append("the tables in the kernel are not those of confirmed state")
+    return found

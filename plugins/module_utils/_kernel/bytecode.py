@@ -1,0 +1,187 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is PRIVATE to the collection.
+
+"""bcc as a compiler: in a child that exits, with its bytecode in a cache.
+
+``import bcc`` alone costs 73 MB and a compilation 150 MB and seconds; loading cached bytecode needs
+neither bcc nor kernel headers. Bytecode refers to maps by name; the loader puts descriptors in.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import struct
+import typing as t
+
+from .._base.digest import sha256
+from .._base.errors import LoadFailed, Unreadable, Unsupported
+from .._base.files import replace_file
+from . import abi
+
+if t.TYPE_CHECKING:
+    from .._base.types import Run
+
+PYTHON = "/usr/bin/python3"
+FUNCTION = "packetwatch"
+# A misspelt function would else become a call that only the verifier refuses, in its own words.
+FLAGS = (
+    "-Wno-unused-function",
+    "-Wno-macro-redefined",
+    "-Werror=implicit-function-declaration",
+)
+
+_INSTRUCTION = struct.Struct("=BBhi")
+_LOAD_64 = 0x18
+_PSEUDO_MAP_FD = 1
+_SHOWN_LINES = 12
+_KERNEL_INCLUDE = re.compile(r"^\s*#\s*include\s*<(?!uapi/)", re.MULTILINE)
+
+# The child's whole program; it imports only bcc and the standard library. It writes two lines: which
+# instruction loads which map's address, and all instructions.
+_SCRIPT = """
+import ctypes, sys
+from bcc import BPF
+from bcc.libbcc import lib
+source, function, flags = %s
+module = BPF(text=source, cflags=flags)
+lib.bpf_num_tables.argtypes, lib.bpf_num_tables.restype = [ctypes.c_void_p], ctypes.c_size_t
+lib.bpf_table_name.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+lib.bpf_table_name.restype = ctypes.c_char_p
+tables = [lib.bpf_table_name(module.module, i) for i in range(lib.bpf_num_tables(module.module))]
+names = {lib.bpf_table_fd(module.module, name): name.decode() for name in tables}
+code = bytearray(module.dump_func(function))
+maps = []
+for i in range(0, len(code), 8):
+    if code[i] == 0x18 and code[i + 1] >> 4 == 1:
+        name = names[int.from_bytes(code[i + 4:i + 8], sys.byteorder)]
+        maps.append(f"{i // 8}:{name}")
+        code[i + 4:i + 8] = bytes(4)
+print(" ".join(maps))
+print(code.hex())
+"""
+
+
+class Bytecode(t.NamedTuple):
+    """A compiled program: instructions of 8 bytes, and which of them load the address of a map."""
+
+    code: bytes
+    maps: tuple[tuple[int, str], ...]
+    digest: bytes
+
+    def resolved(self, descriptors: t.Mapping[str, int]) -> bytes:
+        """The instructions with the maps' descriptors; LoadFailed names a map that is unknown."""
+        code = bytearray(self.code)
+        for index, name in self.maps:
+            if name not in descriptors:
+                raise LoadFailed(
+                    f"the program uses a map {name!r} that Packetwatch does not make; "
+                    "use the maps of maps_bcc.h"
+                )
+            operation, registers, offset, dummy = _INSTRUCTION.unpack_from(code, index * 8)
+            if operation != _LOAD_64 or registers >> 4 != _PSEUDO_MAP_FD:
+                raise LoadFailed("the cached bytecode is damaged: remove the cache and try again")
+            _INSTRUCTION.pack_into(code, index * 8, operation, registers, offset, descriptors[name])
+        return bytes(code)
+
+
+class Compiler:
+    """Bytecode from the cache in ``folder``, or else compiled and put there."""
+
+    def __init__(self, run: Run, folder: str) -> None:
+        self._run = run
+        self._folder = folder
+
+    def cached(self, source: str) -> Bytecode | None:
+        """What is in the cache for the source; None if there is nothing, or nothing sound."""
+        path = self._path(source)
+        try:
+            with open(path, encoding="ascii") as file:
+                return _read_cache(file.read())
+        except (FileNotFoundError, UnicodeDecodeError):
+            return None
+        except OSError as error:
+            raise Unreadable(f"{path}: {error}") from error
+
+    def get(self, source: str) -> Bytecode:
+        """Bytecode of the source, compiled if need be: 1-2 s, on slow machines a minute."""
+        found = self.cached(source)
+        if found is None:
+            text = self._compile(source)
+            found = _read(text)
+            if found is None:
+                raise LoadFailed(f"bcc gave no bytecode: {text[:200]!r}")
+            self._store(self._path(source), text)
+        return found
+
+    def _path(self, source: str) -> str:
+        # What includes only uapi headers, as our own source, is the same bytecode everywhere.
+        release = os.uname().release if _KERNEL_INCLUDE.search(source) else ""
+        parts = (source, FUNCTION, *FLAGS, str(abi.ABI), os.uname().machine, release, _SCRIPT)
+        return os.path.join(self._folder, _digest("\0".join(parts).encode()).hex())
+
+    def _compile(self, source: str) -> str:
+        script = _SCRIPT % ascii((source, FUNCTION, FLAGS))
+        status, output, errors = self._run([PYTHON, "-"], script)
+        if status:
+            raise _failure(errors or output)
+        return output
+
+    def _store(self, path: str, text: str) -> None:
+        try:
+            os.makedirs(self._folder, mode=0o700, exist_ok=True)
+            replace_file(path, text + _check(text))
+        except OSError as error:
+            raise LoadFailed(f"the bytecode cannot be kept: {error}") from error
+
+
+def _digest(data: bytes) -> bytes:
+    return sha256(data).digest()
+
+
+def _check(text: str) -> str:
+    """A third line, which guards a cache file against what a crash or a disk left of it."""
+    return f"{_digest(text.encode()).hex()}\n"
+
+
+def _read_cache(text: str) -> Bytecode | None:
+    """Bytecode from a cache file; None if it is damaged."""
+    end = text.rstrip("\n").rfind("\n") + 1
+    return _read(text[:end]) if text[end:] == _check(text[:end]) else None
+
+
+def _read(text: str) -> Bytecode | None:
+    """Bytecode from the child's output; None if it is none."""
+    try:
+        loads, code = text.splitlines()
+        pairs = [item.split(":") for item in loads.split()]
+        maps = tuple((int(index), name) for index, name in pairs)
+        instructions = bytes.fromhex(code)
+    except ValueError:
+        return None
+    if not instructions or len(instructions) % 8:
+        return None
+    return Bytecode(instructions, maps, _digest(text.encode()))
+
+
+def _failure(errors: str) -> Exception:
+    """The error that says what the operator can do about bcc's message."""
+    release = os.uname().release
+    if "No module named 'bcc'" in errors or "from 'bcc'" in errors:
+        return Unsupported("bcc is not installed: apt-get install python3-bpfcc")
+    if f"{PYTHON}: " in errors:
+        return Unsupported(f"{PYTHON} cannot be run: {errors.strip()}")
+    if "Unable to find kernel headers" in errors or "chdir(/lib/modules" in errors:
+        return Unsupported(
+            f"the headers of the running kernel {release} are not installed: apt-get install "
+            f"linux-headers-{release}, or reboot into the newest installed kernel"
+        )
+    if "Operation not permitted" in errors or "need root" in errors:
+        return Unsupported("not permitted to use BPF: run as root, and allow CAP_BPF if contained")
+    lines = [line for line in errors.strip().splitlines() if line.strip()]
+    at = next((i for i, line in enumerate(lines) if "error:" in line), None)
+    shown = lines[-_SHOWN_LINES:] if at is None else lines[at : at + _SHOWN_LINES]
+    return LoadFailed("the program does not compile: " + "\n".join(shown))

@@ -1,0 +1,71 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is PRIVATE to the collection.
+
+"""The table of first ports (firsts.h), for what must find or forget a source in it."""
+
+from __future__ import annotations
+
+import struct
+import typing as t
+
+from . import abi
+
+if t.TYPE_CHECKING:
+    from .libbpf import Map
+
+_WORD = (1 << 64) - 1
+_MULTIPLIER = 0xBF58476D1CE4E5B9
+_TAG = _WORD ^ 0xFFFF
+
+
+def _mix(value: int, word: int) -> int:
+    value = (value ^ word) * _MULTIPLIER & _WORD
+    return value ^ value >> 32
+
+
+def hash_of(key: bytes, seed: int) -> int:
+    """The hash of a source (struct pw_source), as pw_hash has it."""
+    length, one, two, three, four = struct.unpack("=5I", key)
+    value = _mix(_mix(seed, one << 32 | two), three << 32 | four)
+    return _mix(_mix(value, length), seed)
+
+
+class Firsts:
+    """The maps "firsts" and "shared", which holds the seed."""
+
+    def __init__(self, firsts: Map, shared: Map) -> None:
+        self._firsts = firsts
+        self._shared = shared
+
+    def hits(self, key: bytes) -> list[int]:
+        """What a source (struct pw_source) has in its set: slots as a track has, stamp and port."""
+        _wanted, ways, mine = self._find(key)
+        return [ways[way][1] & _TAG | ways[way][0] & 0xFFFF for way in mine]
+
+    def forget(self, key: bytes) -> None:
+        """Take a source out. What the program writes to its set in this very moment may be lost."""
+        wanted, ways, mine = self._find(key)
+        for way in mine:
+            ways[way] = (0, 0)
+        numbers = [number for pair in ways for number in pair]
+        if mine:
+            self._firsts.update(_index(wanted), abi.FIRSTS.pack(way=numbers))
+
+    def _find(self, key: bytes) -> tuple[int, list[tuple[int, int]], list[int]]:
+        """The source's hash, its set's ways, and which of them are its own."""
+        wanted = hash_of(key, abi.SHARED.unpack(self._shared.lookup(bytes(4)) or b"")["seed"])
+        numbers = abi.FIRSTS.unpack(self._firsts.lookup(_index(wanted)) or b"")["way"]
+        ways = list(zip(numbers[0::2], numbers[1::2]))
+        mine = [
+            way
+            for way, (who, when) in enumerate(ways)
+            if who and not (who ^ wanted) & _TAG and when & 0xFFFF == wanted >> 48
+        ]
+        return wanted, ways, mine
+
+
+def _index(wanted: int) -> bytes:
+    return struct.pack("=I", wanted % abi.FIRST_SETS)

@@ -1,0 +1,305 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is PRIVATE to the collection.
+
+"""Addresses, routes and links as the kernel tells them over rtnetlink, and word of their changes.
+
+Any user may ask. Addresses are in network byte order, 4 or 16 bytes; families are 4 and 6.
+Messages are declared as data (`Kind`); layouts: linux/rtnetlink.h, if_addr.h, if_link.h.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+import typing as t
+
+from .._base.errors import Unreadable
+
+_MESSAGE = struct.Struct("=IHHII")  # length, type, flags, sequence, port
+_ATTRIBUTE = struct.Struct("=HH")  # length, type
+_NEXTHOP = struct.Struct("=HBBi")  # length, flags, hops, ifindex
+_NLM_F_REQUEST_DUMP = 0x1 | 0x300
+_NLM_F_DUMP_INTR = 0x10
+_NLMSG_ERROR = 2
+_NLMSG_DONE = 3
+_NLA_TYPE = 0x3FFF
+_ATTEMPTS = 5
+
+_RTN_UNICAST = 1
+_RT_TABLE_LOCAL = 255
+_RTPROT_KERNEL = 2
+_RTPROT_RA = 9
+
+# RTMGRP_LINK, _IPV4_IFADDR, _IPV4_ROUTE, _IPV6_IFADDR, _IPV6_ROUTE
+_GROUPS = 0x1 | 0x10 | 0x40 | 0x100 | 0x400
+
+ARPHRD_ETHER = 1
+ARPHRD_LOOPBACK = 772
+IFF_UP = 0x1
+SCOPE_LINK = 253
+
+XDP_MODES = {1: "native", 2: "generic", 3: "offloaded", 4: "several"}
+
+
+class Kind(t.NamedTuple):
+    """One kind of object: its messages, its fixed header and the attributes that are read."""
+
+    request: int
+    reply: int
+    header: struct.Struct
+    attributes: dict[int, str]
+
+
+# ifinfomsg: family, type, index, flags, change
+LINK = Kind(18, 16, struct.Struct("=BxHiII"), {3: "name", 10: "master", 43: "xdp"})
+# ifaddrmsg: family, prefixlen, flags, scope, index
+ADDRESS = Kind(22, 20, struct.Struct("=BBBBI"), {1: "address", 2: "local", 8: "flags"})
+# rtmsg: family, dst_len, src_len, tos, table, protocol, scope, type, flags
+ROUTE = Kind(
+    26,
+    24,
+    struct.Struct("=BBBBBBBBI"),
+    {1: "destination", 4: "output", 5: "gateway", 9: "multipath", 18: "via"},
+)
+_XDP = {2: "mode", 4: "program"}
+_HOP = {5: "gateway", 18: "via"}
+
+Attributes = dict[str, memoryview]
+Message = tuple[tuple[int, ...], Attributes]
+
+
+class Address(t.NamedTuple):
+    """An address of this host; `network` is the peer's where there is one, else the same."""
+
+    family: int
+    address: bytes
+    prefixlen: int
+    ifindex: int
+    scope: int
+    flags: int
+    network: bytes
+
+
+class Link(t.NamedTuple):
+    """An interface. `type` is its ARPHRD number; `xdp_mode` is empty where no program sits.
+
+    master: index of the bridge, bond or VRF that it is a port of, 0 if of none.
+    """
+
+    ifindex: int
+    name: str
+    type: int
+    flags: int
+    xdp_mode: str
+    xdp_program: int
+    master: int = 0
+
+
+class Route(t.NamedTuple):
+    """A unicast route; `destination` is padded to the family's length."""
+
+    family: int
+    destination: bytes
+    prefixlen: int
+    gateways: tuple[bytes, ...]
+    ifindex: int
+
+
+def links() -> list[Link]:
+    """All interfaces."""
+    return [_link(header, attributes) for header, attributes in _dump(LINK)]
+
+
+def addresses() -> list[Address]:
+    """All addresses of all interfaces."""
+    found = []
+    for header, attributes in _dump(ADDRESS):
+        if header[0] in (socket.AF_INET, socket.AF_INET6) and attributes:
+            found.append(_address(header, attributes))
+    return found
+
+
+def routes() -> list[Route]:
+    """Default routes of all tables, and the IPv6 prefixes that are on a link.
+
+    Those are told by the kernel (from addresses) or by router advertisements. Other routes are
+    skipped early: a router has a million.
+    """
+    return [_route(header, attributes) for header, attributes in _dump(ROUTE, _is_wanted)]
+
+
+class Changes:
+    """A subscription: readable (`fileno`) when a link, an address or a route may have changed."""
+
+    def __init__(self) -> None:
+        self._socket = _open(_GROUPS)
+        self._socket.setblocking(False)
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def drain(self) -> bool:
+        """Throw away what has arrived; True if something has, or if the kernel lost some of it."""
+        changed = False
+        for dummy in range(1000):
+            try:
+                self._socket.recv(1)
+            except BlockingIOError:
+                break
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
+            changed = True
+        return changed
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+def _open(groups: int = 0) -> socket.socket:
+    try:
+        channel = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+        channel.bind((0, groups))
+    except OSError as error:
+        raise Unreadable(f"rtnetlink cannot be opened: {error.strerror}") from error
+    return channel
+
+
+def _dump(kind: Kind, wanted: t.Callable[[tuple[int, ...]], bool] | None = None) -> list[Message]:
+    """All objects of a kind; read again if they changed meanwhile, as the kernel then says."""
+    found: list[Message] = []
+    with _open() as channel:
+        channel.settimeout(10)
+        for sequence in range(1, _ATTEMPTS + 1):
+            found = []
+            try:
+                if _dump_once(channel, kind, sequence, wanted, found):
+                    break
+            except OSError as error:
+                raise Unreadable(f"rtnetlink cannot be read: {error}") from error
+    return found
+
+
+def _dump_once(
+    channel: socket.socket,
+    kind: Kind,
+    sequence: int,
+    wanted: t.Callable[[tuple[int, ...]], bool] | None,
+    found: list[Message],
+) -> bool:
+    """Append to `found`; False if the kernel says that it changed while it was read."""
+    length = _MESSAGE.size + kind.header.size
+    request = _MESSAGE.pack(length, kind.request, _NLM_F_REQUEST_DUMP, sequence, 0)
+    channel.send(request + bytes(kind.header.size))
+    consistent = True
+    while True:
+        for message, flags, body in messages(channel.recv(1 << 16), sequence):
+            consistent = consistent and not flags & _NLM_F_DUMP_INTR
+            if message == _NLMSG_DONE:
+                return consistent
+            if message == _NLMSG_ERROR:
+                (code,) = struct.unpack_from("=i", body)
+                raise OSError(-code, errno.errorcode.get(-code, "unknown"))
+            if message == kind.reply:
+                header = kind.header.unpack_from(body)
+                if wanted is None or wanted(header):
+                    found.append((header, attributes_of(body[kind.header.size :], kind.attributes)))
+
+
+def messages(data: bytes, sequence: int) -> t.Iterator[tuple[int, int, memoryview]]:
+    """Type, flags and body of each message in a datagram that answers request `sequence`."""
+    view = memoryview(data)
+    while len(view) >= _MESSAGE.size:
+        length, kind, flags, answered, dummy = _MESSAGE.unpack_from(view)
+        if not _MESSAGE.size <= length <= len(view):
+            return
+        if answered == sequence:
+            yield kind, flags, view[_MESSAGE.size : length]
+        view = view[(length + 3) & ~3 :]
+
+
+def attributes_of(view: memoryview, names: dict[int, str]) -> Attributes:
+    """Values of the attributes in `view` that have a name."""
+    found: Attributes = {}
+    while len(view) >= _ATTRIBUTE.size:
+        length, kind = _ATTRIBUTE.unpack_from(view)
+        if not _ATTRIBUTE.size <= length <= len(view):
+            break
+        name = names.get(kind & _NLA_TYPE)
+        if name:
+            found[name] = view[_ATTRIBUTE.size : length]
+        view = view[(length + 3) & ~3 :]
+    return found
+
+
+def _number(attributes: Attributes, name: str, default: int = 0) -> int:
+    """An attribute of 1, 2 or 4 bytes."""
+    value = attributes.get(name)
+    if value is None:
+        return default
+    return int(struct.unpack({1: "=B", 2: "=H", 4: "=I"}[len(value)], value)[0])
+
+
+def _link(header: tuple[int, ...], attributes: Attributes) -> Link:
+    dummy, kind, index, flags, dummy = header
+    name = bytes(attributes.get("name", b"")).rstrip(b"\0").decode(errors="replace")
+    xdp = attributes_of(attributes["xdp"], _XDP) if "xdp" in attributes else {}
+    mode = XDP_MODES.get(_number(xdp, "mode"), "")
+    return Link(
+        index, name, kind, flags, mode, _number(xdp, "program"), _number(attributes, "master")
+    )
+
+
+def _address(header: tuple[int, ...], attributes: Attributes) -> Address:
+    family, prefixlen, flags, scope, index = header
+    network = attributes.get("address", attributes.get("local", memoryview(b"")))
+    return Address(
+        4 if family == socket.AF_INET else 6,
+        bytes(attributes.get("local", network)),
+        prefixlen,
+        index,
+        scope,
+        _number(attributes, "flags", flags),
+        bytes(network),
+    )
+
+
+def _is_wanted(header: tuple[int, ...]) -> bool:
+    family, prefixlen, dummy, dummy, table, protocol, dummy, kind, dummy = header
+    if kind != _RTN_UNICAST or table == _RT_TABLE_LOCAL:
+        return False
+    if family not in (socket.AF_INET, socket.AF_INET6):
+        return False
+    on_link = family == socket.AF_INET6 and protocol in (_RTPROT_KERNEL, _RTPROT_RA)
+    return prefixlen == 0 or on_link
+
+
+def _route(header: tuple[int, ...], attributes: Attributes) -> Route:
+    size = 4 if header[0] == socket.AF_INET else 16
+    gateways = _gateways(attributes)
+    hops = attributes.get("multipath", memoryview(b""))
+    while len(hops) >= _NEXTHOP.size:
+        length, dummy, dummy, dummy = _NEXTHOP.unpack_from(hops)
+        if not _NEXTHOP.size <= length <= len(hops):
+            break
+        gateways += _gateways(attributes_of(hops[_NEXTHOP.size : length], _HOP))
+        hops = hops[(length + 3) & ~3 :]
+    return Route(
+        4 if size == 4 else 6,
+        bytes(attributes.get("destination", b"")).ljust(size, b"\0"),
+        header[1],
+        gateways,
+        _number(attributes, "output"),
+    )
+
+
+def _gateways(attributes: Attributes) -> tuple[bytes, ...]:
+    """The gateway of one hop; RTA_VIA (another family's) starts with the family, 2 bytes."""
+    found = [bytes(attributes["gateway"])] if "gateway" in attributes else []
+    if "via" in attributes:
+        found.append(bytes(attributes["via"][2:]))
+    return tuple(address for address in found if len(address) in (4, 16))

@@ -1,0 +1,270 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is PRIVATE to the collection.
+
+"""Programs and links: load, inspect, attach, replace, run on a test packet."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import typing as t
+
+from .._base.errors import LoadFailed
+from .libbpf import Descriptor, KernelError, call, info_by_fd, library, obj_get
+
+XDP_GENERIC = 1 << 1
+XDP_NATIVE = 1 << 2
+
+_PROG_TYPE_XDP = 6
+_ATTACH_XDP = 37
+_F_HAS_FRAGS = 1 << 5
+_F_REPLACE = 1 << 2
+_LICENSE = b"Dual BSD/GPL"
+# Where the log is cut, older kernels keep its beginning, and what counts is at its end.
+_LOG_BYTES = 1 << 24
+_MODES = {1: "native", 2: "generic", 3: "offloaded"}
+
+
+class _LoadOpts(ctypes.Structure):
+    _fields_ = [
+        ("sz", ctypes.c_size_t),
+        ("attempts", ctypes.c_int),
+        ("expected_attach_type", ctypes.c_uint32),
+        ("prog_btf_fd", ctypes.c_uint32),
+        ("prog_flags", ctypes.c_uint32),
+        ("prog_ifindex", ctypes.c_uint32),
+        ("kern_version", ctypes.c_uint32),
+        ("attach_btf_id", ctypes.c_uint32),
+        ("attach_prog_fd", ctypes.c_uint32),
+        ("attach_btf_obj_fd", ctypes.c_uint32),
+        ("fd_array", ctypes.c_void_p),
+        ("func_info", ctypes.c_void_p),
+        ("func_info_cnt", ctypes.c_uint32),
+        ("func_info_rec_size", ctypes.c_uint32),
+        ("line_info", ctypes.c_void_p),
+        ("line_info_cnt", ctypes.c_uint32),
+        ("line_info_rec_size", ctypes.c_uint32),
+        ("log_level", ctypes.c_uint32),
+        ("log_size", ctypes.c_uint32),
+        ("log_buf", ctypes.c_char_p),
+    ]
+
+
+class _ProgInfo(ctypes.Structure):
+    _fields_ = [
+        ("type", ctypes.c_uint32),
+        ("id", ctypes.c_uint32),
+        ("tag", ctypes.c_uint8 * 8),
+        ("jited_prog_len", ctypes.c_uint32),
+        ("xlated_prog_len", ctypes.c_uint32),
+        ("jited_prog_insns", ctypes.c_uint64),
+        ("xlated_prog_insns", ctypes.c_uint64),
+        ("load_time", ctypes.c_uint64),
+        ("created_by_uid", ctypes.c_uint32),
+        ("nr_map_ids", ctypes.c_uint32),
+        ("map_ids", ctypes.c_void_p),
+        ("name", ctypes.c_char * 16),
+        ("others", ctypes.c_uint8 * 136),
+        ("verified_insns", ctypes.c_uint32),
+        ("rest", ctypes.c_uint8 * 20),
+    ]
+
+
+class _LinkInfo(ctypes.Structure):
+    # The kernel's union is aligned to 8 bytes; for XDP it begins with the ifindex.
+    _fields_ = [
+        ("type", ctypes.c_uint32),
+        ("id", ctypes.c_uint32),
+        ("prog_id", ctypes.c_uint32),
+        ("padding", ctypes.c_uint32),
+        ("ifindex", ctypes.c_uint32),
+        ("rest", ctypes.c_uint8 * 60),
+    ]
+
+
+class _LinkCreateOpts(ctypes.Structure):
+    _fields_ = [
+        ("sz", ctypes.c_size_t),
+        ("flags", ctypes.c_uint32),
+        ("iter_info", ctypes.c_void_p),
+        ("iter_info_len", ctypes.c_uint32),
+        ("target_btf_id", ctypes.c_uint32),
+        ("extra", ctypes.c_uint64 * 4),
+    ]
+
+
+class _QueryOpts(ctypes.Structure):
+    _fields_ = [
+        ("sz", ctypes.c_size_t),
+        ("prog_id", ctypes.c_uint32),
+        ("drv_prog_id", ctypes.c_uint32),
+        ("hw_prog_id", ctypes.c_uint32),
+        ("skb_prog_id", ctypes.c_uint32),
+        ("attach_mode", ctypes.c_uint8),
+    ]
+
+
+class _TestRunOpts(ctypes.Structure):
+    _fields_ = [
+        ("sz", ctypes.c_size_t),
+        ("data_in", ctypes.c_char_p),
+        ("data_out", ctypes.c_void_p),
+        ("data_size_in", ctypes.c_uint32),
+        ("data_size_out", ctypes.c_uint32),
+        ("ctx_in", ctypes.c_void_p),
+        ("ctx_out", ctypes.c_void_p),
+        ("ctx_size_in", ctypes.c_uint32),
+        ("ctx_size_out", ctypes.c_uint32),
+        ("retval", ctypes.c_uint32),
+        ("repeat", ctypes.c_int),
+        ("duration", ctypes.c_uint32),
+        ("flags", ctypes.c_uint32),
+        ("cpu", ctypes.c_uint32),
+        ("batch_size", ctypes.c_uint32),
+    ]
+
+
+class XdpContext(ctypes.Structure):
+    """``struct xdp_md``, to say where a test packet comes from."""
+
+    _fields_ = [
+        ("data", ctypes.c_uint32),
+        ("data_end", ctypes.c_uint32),
+        ("data_meta", ctypes.c_uint32),
+        ("ingress_ifindex", ctypes.c_uint32),
+        ("rx_queue_index", ctypes.c_uint32),
+        ("egress_ifindex", ctypes.c_uint32),
+    ]
+
+
+class ProgramInfo(t.NamedTuple):
+    """What the kernel says of a program; ``loaded`` in ns since boot, ``code`` in bytes.
+
+    verified: instructions that the verifier processed, of the million that it allows (BPF_COMPLEXITY_LIMIT_INSNS).
+    """
+
+    id: int
+    name: str
+    tag: str
+    loaded: int
+    map_ids: tuple[int, ...]
+    code: int
+    verified: int
+
+
+class Attached(t.NamedTuple):
+    """The program on an interface: its id (0: none) and mode (native, generic, none ...)."""
+
+    program_id: int
+    mode: str
+
+
+class Program(Descriptor):
+    """An XDP program in the kernel."""
+
+    @classmethod
+    def load(cls, instructions: bytes, name: str) -> Program:
+        """Load bytecode whose map references are descriptors of this process.
+
+        LoadFailed carries the verifier's last lines.
+        """
+        count = len(instructions) // 8
+        opts = _LoadOpts(sz=ctypes.sizeof(_LoadOpts), prog_flags=_F_HAS_FRAGS)
+        opts.expected_attach_type = _ATTACH_XDP
+        arguments = (_PROG_TYPE_XDP, name.encode(), _LICENSE, instructions, ctypes.c_size_t(count))
+        fd: int = library().bpf_prog_load(*arguments, ctypes.byref(opts))
+        if fd >= 0:
+            return cls(fd)
+        # The log costs time and memory: only asked for when there is something to read.
+        if -fd == errno.EPERM:
+            raise KernelError(-fd, "load the program")
+        log = ctypes.create_string_buffer(_LOG_BYTES)
+        opts.log_level, opts.log_size = 1, _LOG_BYTES
+        opts.log_buf = ctypes.cast(log, ctypes.c_char_p)
+        again: int = library().bpf_prog_load(*arguments, ctypes.byref(opts))
+        if again >= 0:
+            return cls(again)
+        lines = log.value.decode(errors="replace").strip().splitlines()[-4:]
+        reason = os.strerror(-fd)
+        raise LoadFailed(f"the kernel refused the program ({reason}): {' | '.join(lines)}")
+
+    @classmethod
+    def open(cls, path: str) -> Program:
+        return cls(obj_get(path))
+
+    @classmethod
+    def by_id(cls, number: int) -> Program:
+        return cls(call("bpf_prog_get_fd_by_id", number, what=f"program {number}"))
+
+    def info(self) -> ProgramInfo:
+        ids = (ctypes.c_uint32 * 64)()
+        raw = _ProgInfo(nr_map_ids=len(ids), map_ids=ctypes.addressof(ids))
+        info_by_fd(self.fd, raw, "program")
+        used = tuple(ids[: raw.nr_map_ids])
+        return ProgramInfo(
+            raw.id,
+            raw.name.decode(),
+            bytes(raw.tag).hex(),
+            raw.load_time,
+            used,
+            raw.jited_prog_len,
+            raw.verified_insns,
+        )
+
+    def test_run(self, packet: bytes, ifindex: int = 0, repeat: int = 1) -> tuple[int, int]:
+        """Run on a packet (at least 14 bytes): (XDP verdict, ns a run).
+
+        It is the real program on its real maps: it counts, bans and logs. With ``ifindex`` the
+        packet comes in by that interface (of this network namespace).
+        """
+        context = XdpContext(data_end=len(packet), ingress_ifindex=ifindex)
+        opts = _TestRunOpts(sz=ctypes.sizeof(_TestRunOpts), repeat=repeat)
+        opts.data_in, opts.data_size_in = packet, len(packet)
+        if ifindex:
+            opts.ctx_in = ctypes.addressof(context)
+            opts.ctx_size_in = ctypes.sizeof(context)
+        call("bpf_prog_test_run_opts", self.fd, ctypes.byref(opts), what="test run")
+        return opts.retval, opts.duration
+
+
+class Link(Descriptor):
+    """An attachment that outlives its maker as long as it is pinned."""
+
+    @classmethod
+    def create(cls, program: Program, ifindex: int, flags: int) -> Link:
+        """Attach; ``flags``: XDP_NATIVE or XDP_GENERIC. ``OSError`` as the driver says it."""
+        opts = _LinkCreateOpts(sz=ctypes.sizeof(_LinkCreateOpts), flags=flags)
+        what = f"attach to interface {ifindex}"
+        arguments = (program.fd, ifindex, _ATTACH_XDP, ctypes.byref(opts))
+        return cls(call("bpf_link_create", *arguments, what=what))
+
+    @classmethod
+    def open(cls, path: str) -> Link:
+        return cls(obj_get(path))
+
+    def info(self) -> tuple[int, int]:
+        """(program's id, ifindex); the ifindex is 0 when the device is gone."""
+        raw = _LinkInfo()
+        info_by_fd(self.fd, raw, "link")
+        return raw.prog_id, raw.ifindex
+
+    def update(self, program: Program) -> None:
+        """Replace the program; every packet meets the old one or the new one."""
+        call("bpf_link_update", self.fd, program.fd, None, what="replace the program")
+
+    def detach(self) -> None:
+        """Take the program off the device, whoever else holds the link open."""
+        call("bpf_link_detach", self.fd, what="detach")
+
+
+def attached(ifindex: int) -> Attached:
+    """The program on an interface, whoever attached it."""
+    opts = _QueryOpts(sz=ctypes.sizeof(_QueryOpts))
+    call("bpf_xdp_query", ifindex, 0, ctypes.byref(opts), what=f"query interface {ifindex}")
+    ids = {1: opts.drv_prog_id, 2: opts.skb_prog_id, 3: opts.hw_prog_id}
+    number = opts.prog_id or ids.get(opts.attach_mode, 0)
+    return Attached(number, _MODES.get(opts.attach_mode, "none") if number else "none")

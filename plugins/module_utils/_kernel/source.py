@@ -1,0 +1,72 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is PRIVATE to the collection.
+
+"""The XDP program's C source as one text: bcc rewrites table accesses only in its main file."""
+
+from __future__ import annotations
+
+import os
+import re
+
+from .._base.errors import InvalidInput
+from . import abi
+
+BODY = "packetwatch.bpf.c"
+PREFACE = "maps_bcc.h"
+
+_FORMAT = re.compile(r"^#define PW_FORMAT (\d+)", re.MULTILINE)
+_INCLUDE = re.compile(r'#include "([A-Za-z0-9_./-]+)"\s*')
+
+
+def flatten(directory: str, body: str = BODY) -> str:
+    """The preface and ``body`` of ``directory`` with every ``#include "..."`` put in place, once.
+
+    Raises InvalidInput if a file is missing. A body that has its own maps includes none of ours;
+    it must define ``int packetwatch(struct xdp_md *)`` and use the maps of ``maps_bcc.h``.
+    """
+    seen: set[str] = set()
+    parts: list[str] = []
+    for name in (PREFACE, body):
+        _append(directory, name, seen, parts)
+    return "".join(parts)
+
+
+def reads_ours(source: str) -> bool:
+    """Whether a program reads tables of the format that this library writes.
+
+    One with headers of its own need not say so, and must keep up by itself.
+    """
+    found = _FORMAT.search(source)
+    return int(found.group(1)) == abi.FORMAT if found else "#define PW_ABI " not in source
+
+
+def check_format(source: str) -> None:
+    """InvalidInput for a program of another version, which reads other tables."""
+    if not reads_ours(source):
+        raise InvalidInput(
+            f"the program reads tables of another version (its PW_FORMAT is not {abi.FORMAT}): attach the one "
+            "that came with this version (the role does, or the module packetwatch.xdp.program with src)"
+        )
+
+
+def _append(directory: str, name: str, seen: set[str], parts: list[str]) -> None:
+    if name in seen:
+        return
+    seen.add(name)
+    for line in _read(os.path.join(directory, name)):
+        match = _INCLUDE.fullmatch(line)
+        if match:
+            _append(directory, match.group(1), seen, parts)
+        else:
+            parts.append(line)
+
+
+def _read(path: str) -> list[str]:
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read().splitlines(keepends=True)
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"cannot read the C source {path}: {error}") from error

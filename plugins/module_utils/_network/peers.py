@@ -1,0 +1,199 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is PRIVATE to the collection.
+
+"""Whom this host depends on, as its own files say: resolvers, time servers, live SSH clients.
+
+Only literal addresses count, names are not looked up. A file that does not exist says nothing; one
+that exists and cannot be read raises `Unreadable`. Addresses are 16 bytes, IPv4 as ::ffff:a.b.c.d.
+`root` is the folder that stands for /.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+import socket
+import struct
+import typing as t
+
+from .._base.errors import Unreadable
+
+_MAPPED = b"\0" * 10 + b"\xff\xff"
+_UNSPECIFIED = frozenset({_MAPPED + bytes(4), bytes(16)})
+_RESOLV = ("etc/resolv.conf", "run/systemd/resolve/resolv.conf")
+_TIMESYNCD = (
+    "etc/systemd/timesyncd.conf",
+    "etc/systemd/timesyncd.conf.d/*.conf",
+    "run/systemd/timesyncd.conf.d/*.conf",
+    "usr/lib/systemd/timesyncd.conf.d/*.conf",
+    # What the DHCP server told systemd-networkd.
+    "run/systemd/netif/links/*",
+)
+_CHRONY = (
+    "etc/chrony/chrony.conf",
+    "etc/chrony/conf.d/*.conf",
+    "etc/chrony/sources.d/*.sources",
+    "run/chrony-dhcp/*.sources",
+    "etc/ntpsec/ntp.conf",
+)
+_SSHD = ("etc/ssh/sshd_config", "etc/ssh/sshd_config.d/*.conf")
+# Debian's way to tell logind of every login (pam_systemd(8)), and what logind knows of them.
+_PAM = ("etc/pam.d/common-session",)
+_SESSIONS = ("run/systemd/sessions/*",)
+_TIME_KEYS = frozenset({"NTP", "FallbackNTP"})
+_CHRONY_KEYS = frozenset({"server", "peer", "pool"})
+_ESTABLISHED = b"01"
+_WORDS = re.compile(r"[\s=]+")
+
+
+def resolvers(root: str = "/") -> set[bytes]:
+    """Name servers, also those behind systemd-resolved's stub."""
+    found: set[bytes | None] = set()
+    for words in _lines(root, _RESOLV):
+        if words[0] == "nameserver" and len(words) > 1:
+            found.add(to_bytes(words[1]))
+    return _known(found)
+
+
+def time_servers(root: str = "/") -> set[bytes]:
+    """NTP servers of systemd-timesyncd, chrony and ntpsec."""
+    found: set[bytes | None] = set()
+    for words in _lines(root, _TIMESYNCD):
+        if words[0] in _TIME_KEYS:
+            found.update(to_bytes(word) for word in words[1:])
+    for words in _lines(root, _CHRONY):
+        if words[0] in _CHRONY_KEYS and len(words) > 1:
+            found.add(to_bytes(words[1]))
+    return _known(found)
+
+
+def ssh_ports(root: str = "/") -> set[int]:
+    """TCP ports of the SSH server; 22 if its configuration names none."""
+    found: set[int] = set()
+    for words in _lines(root, _SSHD):
+        keyword = words[0].lower()
+        if keyword == "port" and len(words) > 1:
+            found.add(_port(words[1]))
+        elif keyword == "listenaddress" and len(words) > 1:
+            found.add(_port_behind(words[1]))
+    found.discard(0)
+    return found or {22}
+
+
+def ssh_clients(ports: t.Collection[int], root: str = "/") -> set[bytes]:
+    """Remote addresses of established TCP connections to one of the local `ports`.
+
+    Where it can be told, only of those that have logged in: a connection is free to anybody.
+    """
+    found: set[bytes] = set()
+    marks = [b":%04X " % port for port in ports]
+    for name in ("tcp", "tcp6"):
+        with _Reading(os.path.join(root, "proc/self/net", name)) as lines:
+            for line in lines:
+                # A busy server has 100,000 lines: look closely only at those that may matter.
+                if any(mark in line for mark in marks):
+                    found.update(_ssh_client(line, ports))
+    inside = _logged_in(root) if found else None
+    return found if inside is None else found & inside
+
+
+def tcp_peers(root: str = "/") -> set[bytes]:
+    """Remote addresses of all established TCP connections of this network namespace."""
+    found: set[bytes] = set()
+    for name in ("tcp", "tcp6"):
+        with _Reading(os.path.join(root, "proc/self/net", name)) as lines:
+            rows = (line.split(None, 4) for line in lines)
+            found.update(row[2].partition(b":")[0] for row in rows if _ESTABLISHED in row[3:4])
+    return _known({_from_proc(text.decode()) for text in found})
+
+
+def _logged_in(root: str) -> set[bytes] | None:
+    """Where logind's sessions come from; None if it is not told of all, or knows one by name only.
+
+    Debian's sshd_config says that it uses PAM. Without that line, or with another server, it is not
+    known whether logins are told to anybody.
+    """
+    uses_pam = [words[1:] for words in _lines(root, _SSHD) if words[0].lower() == "usepam"]
+    if uses_pam[:1] != [["yes"]] or not any("pam_systemd.so" in w for w in _lines(root, _PAM)):
+        return None
+    hosts = [words[1] for words in _lines(root, _SESSIONS) if words[0] == "REMOTE_HOST"]
+    found = {to_bytes(host) for host in hosts}
+    return None if None in found else _known(found)
+
+
+def to_bytes(text: str) -> bytes | None:
+    """16 bytes of a literal address, whose zone is left out; None if it is none."""
+    address = text.partition("%")[0].strip("[]")
+    try:
+        if ":" in address:
+            return socket.inet_pton(socket.AF_INET6, address)
+        return _MAPPED + socket.inet_pton(socket.AF_INET, address)
+    except (OSError, ValueError):
+        return None
+
+
+def _known(found: t.Iterable[bytes | None]) -> set[bytes]:
+    return {address for address in found if address and address not in _UNSPECIFIED}
+
+
+def _ssh_client(line: bytes, ports: t.Collection[int]) -> t.Iterator[bytes]:
+    """From a line of /proc/net/tcp: number, local and remote ADDRESS:PORT in hex, state."""
+    words = line.split(None, 4)
+    if len(words) < 4 or words[3] != _ESTABLISHED:
+        return
+    dummy, dummy, port = words[1].partition(b":")
+    if int(port, 16) in ports:
+        yield _from_proc(words[2].partition(b":")[0].decode())
+
+
+def _from_proc(text: str) -> bytes:
+    """Address from hex words of 32 bits, each in the host's byte order."""
+    words = [int(text[at : at + 8], 16) for at in range(0, len(text), 8)]
+    address = struct.pack(f"={len(words)}I", *words)
+    return address if len(address) == 16 else _MAPPED + address
+
+
+def _port(text: str) -> int:
+    return int(text) if text.isascii() and text.isdigit() and int(text) < 65536 else 0
+
+
+def _port_behind(text: str) -> int:
+    """Port of ``192.0.2.1:22``, ``[2001:db8::1]:22`` or ``host:22``; 0 if there is none."""
+    host, colon, port = text.rpartition(":")
+    return _port(port) if colon and (":" not in host or host.endswith("]")) else 0
+
+
+def _lines(root: str, patterns: t.Iterable[str]) -> t.Iterator[list[str]]:
+    """Words of each line of the files; comments and empty lines are left out."""
+    for pattern in patterns:
+        for path in sorted(glob.glob(os.path.join(glob.escape(root), pattern))):
+            with _Reading(path) as lines:
+                for line in lines:
+                    text = line.decode(errors="replace").strip()
+                    if text and text[0] not in "#;!":
+                        yield _WORDS.split(text)
+
+
+class _Reading:
+    """Lines of a file; none if it does not exist."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._file: t.BinaryIO | None = None
+
+    def __enter__(self) -> t.Iterable[bytes]:
+        try:
+            self._file = open(self._path, "rb")
+        except (FileNotFoundError, IsADirectoryError):
+            return ()
+        except OSError as error:
+            raise Unreadable(f"{self._path} cannot be read: {error.strerror}") from error
+        return self._file
+
+    def __exit__(self, *dummy: object) -> None:
+        if self._file:
+            self._file.close()

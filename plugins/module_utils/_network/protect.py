@@ -1,0 +1,336 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is PRIVATE to the collection.
+
+"""Protected and local addresses: whom a ban must never hit, and which addresses are this host's.
+
+`compute` says what should be, `write` brings the maps ``hosts``, ``nets`` and ``local`` in line.
+Addresses are 16 bytes, IPv4 as ::ffff:a.b.c.d; prefix lengths are over these 128 bits.
+"""
+
+from __future__ import annotations
+
+import itertools
+import struct
+import time
+import typing as t
+
+from .._base.address import Prefix, format_prefix, from_mapped, mapped, mapped_length, parse_prefix
+from .._base.errors import InvalidInput, TooLarge, Unreadable
+from .._kernel import netlink
+from .._kernel.abi import HOST, NET, NET_PROTECTED, NET_SINGLE
+from . import peers
+
+if t.TYPE_CHECKING:
+    from .._kernel.libbpf import Map
+
+ORIGINS = {
+    1: "declared",
+    2: "own address",
+    3: "gateway",
+    4: "resolver",
+    5: "time server",
+    6: "SSH client",
+    7: "loopback",
+}
+DECLARED, OWN, GATEWAY, RESOLVER, TIME_SERVER, SSH_CLIENT, LOOPBACK = ORIGINS
+
+Net = tuple[int, bytes]
+_MAPPED = b"\0" * 10 + b"\xff\xff"
+_MAPPED_NET: Net = (96, _MAPPED + b"\0" * 4)
+_LINK_LOCAL: Net = (10, b"\xfe\x80" + b"\0" * 14)
+_LOOPBACK_4: Net = (104, _MAPPED + b"\x7f\0\0\0")
+_LOOPBACK_6 = b"\0" * 15 + b"\x01"
+_UNICAST = 1
+# Between two tasks of a play there may be no connection.
+_LINGER = 600 * 1_000_000_000
+_U32 = struct.Struct("=I")
+
+
+class Network(t.NamedTuple):
+    """What the kernel said of this host's addresses and routes."""
+
+    addresses: t.Sequence[netlink.Address]
+    routes: t.Sequence[netlink.Route]
+
+
+class Protection(t.NamedTuple):
+    """What the maps should hold.
+
+    hosts: address → key of `ORIGINS`; nets: (length, address) → NET_* flags; local: addresses.
+    problems: what could not be read. As long as there are any, nothing may be taken for gone.
+    """
+
+    hosts: dict[bytes, int]
+    nets: dict[Net, int]
+    local: set[bytes]
+    problems: list[str]
+
+
+class Written(t.NamedTuple):
+    """changes: entries written or deleted; left_out: learned ones that found no room."""
+
+    changes: int
+    left_out: int
+
+
+def read_network() -> Network:
+    """Ask the kernel; raises `Unreadable`."""
+    return Network(netlink.addresses(), netlink.routes())
+
+
+def parse_declared(text: str, source: str = "PW_PROTECT") -> list[Prefix]:
+    """Addresses and prefixes, apart by commas or white space; raises `InvalidInput`."""
+    found = []
+    for word in text.replace(",", " ").split():
+        try:
+            found.append(parse_prefix(word))
+        except InvalidInput as error:
+            raise InvalidInput(f"{source}: {error}") from None
+    return found
+
+
+def compute(
+    declared: t.Iterable[Prefix], auto: bool, network: Network, root: str = "/"
+) -> Protection:
+    """What is protected and local now.
+
+    Without `auto` only `declared` is protected. Which IPv6 sources are banned one by one does not
+    depend on it: a /64 that holds this host or its neighbours is never banned as a whole.
+    """
+    result = Protection({}, {}, set(), [])
+    own = [_mapped(address.address) for address in network.addresses]
+    result.local.update(own)
+    for prefix in declared:
+        _protect(result, prefix)
+    if auto:
+        result.nets[_LOOPBACK_4] = NET_PROTECTED
+        for origin, addresses in _learned(network, root, own, result.problems):
+            for address in addresses:
+                result.hosts.setdefault(address, origin)
+    for net in _single(result, network, own):
+        result.nets[net] = result.nets.get(net, 0) | NET_SINGLE
+    return result._replace(nets=inherit(result.nets))
+
+
+def connected(network: Network) -> set[Net]:
+    """Networks that this host has a link to; on that link they need no gateway."""
+    found = {
+        _net(address.network, address.prefixlen)
+        for address in network.addresses
+        if len(address.network) in (4, 16)
+    }
+    return found | {
+        _net(route.destination, route.prefixlen)
+        for route in network.routes
+        if route.prefixlen and not route.gateways
+    }
+
+
+def _net(address: bytes, length: int) -> Net:
+    whole = length + 128 - 8 * len(address)
+    return whole, masked(_mapped(address), whole)
+
+
+def inherit(nets: dict[Net, int]) -> dict[Net, int]:
+    """Give each net the flags of those that cover it: the kernel answers with the longest only.
+
+    The mapped IPv4 addresses lie within short IPv6 prefixes, but are none of their hosts: they
+    get a net of their own that ends the inheritance.
+    """
+    nets = dict(nets)
+    if any(_covers(net, _MAPPED_NET) for net in nets):
+        nets.setdefault(_MAPPED_NET, 0)
+    lengths = sorted({length for length, dummy in nets})
+    result = {}
+    for length, address in nets:
+        flags = 0
+        least = 96 if _covers(_MAPPED_NET, (length, address)) else 0
+        for shorter in lengths:
+            if least <= shorter <= length:
+                flags |= nets.get((shorter, masked(address, shorter)), 0)
+        result[length, address] = flags
+    return result
+
+
+def check_room(protection: Protection, maps: t.Mapping[str, Map]) -> None:
+    """`TooLarge` if what is declared does not fit into the maps."""
+    for name, count in _declared(protection).items():
+        room = maps[name].info.max_entries
+        if count > room:
+            raise TooLarge(
+                f"{count} entries do not fit into the map {name}, which takes {room}: "
+                "declare fewer and shorter prefixes to protect"
+            )
+
+
+def write(protection: Protection, maps: t.Mapping[str, Map]) -> Written:
+    """Bring the maps in line, first adding, then deleting.
+
+    What was learned and finds no room is left out, the least telling first; `TooLarge` is raised,
+    before anything is changed, if what is declared does not fit. SSH clients stay for ten minutes
+    after they were last seen. Nothing is deleted, as far as there is room for it, if there were
+    problems.
+    """
+    check_room(protection, maps)
+    now = time.monotonic_ns()
+    present = {name: dict(maps[name].items()) for name in ("hosts", "nets", "local")}
+    wanted: dict[str, dict[bytes, bytes]] = {}
+    left_out = 0
+    for name, entries in _entries(protection, now).items():
+        room = maps[name].info.max_entries
+        entries |= _kept(present[name], entries, now if name == "hosts" else None, protection)
+        wanted[name] = dict(itertools.islice(entries.items(), room))
+        left_out += len(entries) - len(wanted[name])
+    return Written(
+        sum(_update(maps[name], present[name], wanted[name]) for name in wanted), left_out
+    )
+
+
+def _kept(
+    present: dict[bytes, bytes],
+    wanted: dict[bytes, bytes],
+    now: int | None,
+    protection: Protection,
+) -> dict[bytes, bytes]:
+    """Entries that stay as they are, though nobody asks for them or only for another end.
+
+    now: if the entries have an end.
+    """
+    kept = {}
+    for key, value in present.items():
+        if key not in wanted and protection.problems:
+            kept[key] = value
+        elif now is not None and HOST.unpack(value)["origin"] == SSH_CLIENT:
+            least = now + _LINGER // 2 if key in wanted else now
+            if HOST.unpack(value)["expires"] > least and _origin(wanted.get(key)) == SSH_CLIENT:
+                kept[key] = value
+    return kept
+
+
+def _origin(value: bytes | None) -> int:
+    """Of an entry that is wanted; what is wanted no more was an SSH client."""
+    return int(HOST.unpack(value)["origin"]) if value else SSH_CLIENT
+
+
+def _update(bpf_map: Map, present: dict[bytes, bytes], wanted: dict[bytes, bytes]) -> int:
+    """Write the difference; returns the number of entries written or deleted."""
+    stale = present.keys() - wanted.keys()
+    # A full map takes nothing new before something goes: then, and only then, delete first.
+    crowded = len(wanted) + len(stale) > bpf_map.info.max_entries
+    changes = sum(bpf_map.delete(key) for key in stale) if crowded else 0
+    for key, value in wanted.items():
+        if present.get(key) != value:
+            bpf_map.update(key, value)
+            changes += 1
+    return changes + (0 if crowded else sum(bpf_map.delete(key) for key in stale))
+
+
+def _entries(protection: Protection, now: int) -> dict[str, dict[bytes, bytes]]:
+    """What is to stand in the maps, that which matters most first."""
+    ends = {SSH_CLIENT: now + _LINGER}
+    hosts = sorted(protection.hosts.items(), key=lambda item: item[1])
+    nets = sorted(protection.nets.items(), key=lambda item: item[1] == NET_SINGLE)
+    return {
+        "hosts": {
+            key: HOST.pack(expires=ends.get(origin, 0), origin=origin) for key, origin in hosts
+        },
+        "nets": {NET.struct.pack(*key): _U32.pack(flags) for key, flags in nets},
+        "local": {key: _U32.pack(_UNICAST) for key in sorted(protection.local)},
+    }
+
+
+def _declared(protection: Protection) -> dict[str, int]:
+    """How many entries of a map must not be left out."""
+    return {
+        "hosts": list(protection.hosts.values()).count(DECLARED),
+        "nets": sum(flags != NET_SINGLE for flags in protection.nets.values()),
+    }
+
+
+class Listed(t.NamedTuple):
+    """An entry of the maps as text; expires: CLOCK_MONOTONIC nanoseconds, 0: not by itself."""
+
+    prefix: str
+    reason: str
+    expires: int
+
+
+def listed(maps: t.Mapping[str, Map]) -> t.Iterator[Listed]:
+    """Who is protected now, by the maps ``hosts`` and ``nets``."""
+    now = time.monotonic_ns()
+    for key, value in maps["hosts"].items():
+        host = HOST.unpack(value)
+        if not 0 < host["expires"] <= now:
+            reason = ORIGINS.get(host["origin"], "unknown")
+            yield Listed(format_prefix(from_mapped(key, 128)), reason, host["expires"])
+    for key, value in maps["nets"].items():
+        if _U32.unpack(value)[0] & NET_PROTECTED:
+            net = NET.unpack(key)
+            prefix = format_prefix(from_mapped(net["addr"], net["plen"]))
+            yield Listed(prefix, "protected prefix", 0)
+
+
+def masked(address: bytes, length: int) -> bytes:
+    """The address with all bits behind the length cleared."""
+    shift = 128 - length
+    return (int.from_bytes(address, "big") >> shift << shift).to_bytes(16, "big")
+
+
+def _protect(result: Protection, prefix: Prefix) -> None:
+    if prefix.is_host:
+        result.hosts[mapped(prefix)] = DECLARED
+    else:
+        result.nets[mapped_length(prefix), mapped(prefix)] = NET_PROTECTED
+
+
+def _learned(
+    network: Network, root: str, own: list[bytes], problems: list[str]
+) -> t.Iterator[tuple[int, t.Collection[bytes]]]:
+    """Origin and addresses, the most telling origin first."""
+    yield LOOPBACK, [_LOOPBACK_6, *(item for item in own if _covers(_LOOPBACK_4, (128, item)))]
+    yield OWN, own
+    yield GATEWAY, _gateways(network.routes)
+    readers: list[tuple[int, t.Callable[[], set[bytes]]]] = [
+        (RESOLVER, lambda: peers.resolvers(root)),
+        (TIME_SERVER, lambda: peers.time_servers(root)),
+        (SSH_CLIENT, lambda: peers.ssh_clients(peers.ssh_ports(root), root)),
+    ]
+    for origin, read in readers:
+        try:
+            yield origin, read()
+        except Unreadable as error:
+            problems.append(str(error))
+
+
+def _gateways(routes: t.Iterable[netlink.Route]) -> set[bytes]:
+    return {_mapped(hop) for route in routes if route.prefixlen == 0 for hop in route.gateways}
+
+
+def _single(result: Protection, network: Network, own: list[bytes]) -> t.Iterator[Net]:
+    """Nets whose IPv6 sources are banned one by one."""
+    yield _LINK_LOCAL
+    for address in network.addresses:
+        if address.family == 6 and address.prefixlen < 128:
+            yield address.prefixlen, masked(address.network, address.prefixlen)
+    for route in network.routes:
+        if route.family == 6 and route.prefixlen and not route.gateways:
+            yield route.prefixlen, masked(route.destination, route.prefixlen)
+    for host in {*result.hosts, *own, *_longer_than_64(result.nets)}:
+        if not host.startswith(_MAPPED) and host != _LOOPBACK_6:
+            yield 64, masked(host, 64)
+
+
+def _longer_than_64(nets: t.Iterable[Net]) -> list[bytes]:
+    """Networks inside one /64: it holds protected addresses too."""
+    return [address for length, address in nets if length > 64]
+
+
+def _covers(outer: Net, inner: Net) -> bool:
+    return outer[0] <= inner[0] and masked(inner[1], outer[0]) == outer[1]
+
+
+def _mapped(address: bytes) -> bytes:
+    return address if len(address) == 16 else _MAPPED + address

@@ -1,0 +1,114 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is PRIVATE to the collection.
+
+"""Whether who needs the host still reaches it: the loaded program is asked, packet by packet.
+
+It is the real program on its real tables: what it says here is what it will say. It counts and logs
+these packets too.
+"""
+
+from __future__ import annotations
+
+import struct
+import typing as t
+
+from .._base.address import format_prefix, from_mapped
+from .._base.errors import LoadFailed, some_of
+from .._kernel.abi import NET_PROTECTED
+from .._kernel.programs import Program, attached
+from . import protect
+
+if t.TYPE_CHECKING:
+    from .protect import Network, Protection
+
+_PASS = 2
+_MAPPED = b"\0" * 10 + b"\xff\xff"
+_SYN = 2
+_CLIENT_PORT = 50000
+_TCP = 6
+_SHOWN = 5
+_LOOPBACK_NET = (104, _MAPPED + b"\x7f\0\0\0")
+
+
+def unreached(
+    ifindexes: t.Mapping[str, int],
+    protection: Protection,
+    network: Network,
+    ports: t.Collection[int],
+) -> list[str]:
+    """Who could not open a connection to the SSH ports, by which interface; empty: everybody can.
+
+    protection: whom to try; the host's own loopback addresses are left out.
+    """
+    sources = sorted(_sources(protection))
+    failed = []
+    for name, ifindex in sorted(ifindexes.items()):
+        with Program.by_id(attached(ifindex).program_id) as program:
+            for source in sources:
+                target = _target(source, ifindex, network)
+                if target and not _pass(program, ifindex, source, target, ports):
+                    failed.append(f"{format_prefix(from_mapped(source, 128))} on {name}")
+    return failed
+
+
+def check(failed: list[str]) -> None:
+    """LoadFailed if anybody could not."""
+    if failed:
+        raise LoadFailed(
+            "the filter would not let protected addresses open a connection to the SSH server: "
+            f"{some_of(failed, _SHOWN)}; the host has returned to what was confirmed before"
+        )
+
+
+def _sources(protection: Protection) -> set[bytes]:
+    hosts = {key for key, origin in protection.hosts.items() if origin != protect.LOOPBACK}
+    nets = {
+        address
+        for (length, address), flags in protection.nets.items()
+        if flags & NET_PROTECTED and (length, address) != _LOOPBACK_NET
+    }
+    return hosts | nets
+
+
+def _target(source: bytes, ifindex: int, network: Network) -> bytes | None:
+    """An address of this host that the source would connect to, if possible on that interface."""
+    size = 4 if source.startswith(_MAPPED) else 16
+    own = [address for address in network.addresses if len(address.address) == size]
+    own.sort(key=lambda address: address.ifindex != ifindex)
+    return own[0].address if own else None
+
+
+def _pass(
+    program: Program, ifindex: int, source: bytes, target: bytes, ports: t.Collection[int]
+) -> bool:
+    return all(
+        program.test_run(syn(source, target, port), ifindex)[0] == _PASS for port in sorted(ports)
+    )
+
+
+def syn(source: bytes, target: bytes, port: int) -> bytes:
+    """A SYN over Ethernet; source: 16 bytes, target: 4 or 16."""
+    tcp = struct.pack("!HHIIBBH", _CLIENT_PORT, port, 1, 0, 5 << 4, _SYN, 64240)
+    if len(target) == 4:
+        addresses = source[12:] + target
+        pseudo = addresses + struct.pack("!BBH", 0, _TCP, len(tcp) + 4)
+        head = struct.pack("!BBHHHBBH", 0x45, 0, 24 + len(tcp), 0, 0, 64, _TCP, 0)
+        checked = head[:10] + struct.pack("!H", _checksum(head + addresses))
+        packet, kind = checked + addresses, 0x0800
+    else:
+        addresses = source + target
+        pseudo = addresses + struct.pack("!II", len(tcp) + 4, _TCP)
+        packet = struct.pack("!IHBB", 6 << 28, len(tcp) + 4, _TCP, 64) + addresses
+        kind = 0x86DD
+    tcp += struct.pack("!HH", _checksum(pseudo + tcp), 0)
+    return (bytes(12) + struct.pack("!H", kind) + packet + tcp).ljust(60, b"\0")
+
+
+def _checksum(data: bytes) -> int:
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return 0xFFFF - total

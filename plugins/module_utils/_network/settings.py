@@ -1,0 +1,61 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is PRIVATE to the collection.
+
+"""Settings of a host that are not part of what is declared: ``/etc/default/packetwatch``."""
+
+from __future__ import annotations
+
+import shlex
+import typing as t
+
+from .._base.errors import InvalidInput, Unreadable
+from .protect import parse_declared
+
+if t.TYPE_CHECKING:
+    from .._base.address import Prefix
+
+LIST_MEMORY = 64
+
+
+class HostSettings(t.NamedTuple):
+    """list_memory: MiB that a generation may take; protect: declared; protect_auto: learn more."""
+
+    list_memory: int
+    protect: list[Prefix]
+    protect_auto: bool
+
+
+def read_settings(path: str) -> HostSettings:
+    """The settings in a file of ``KEY=value`` lines, which may be missing."""
+    values = read_values(path)
+    memory = values.get("PW_LIST_MEMORY", str(LIST_MEMORY))
+    if not memory.isascii() or not memory.isdigit() or not 1 <= int(memory) <= 65536:
+        raise InvalidInput(f"{path}: PW_LIST_MEMORY is {memory!r}: write MiB, from 1 to 65536")
+    auto = values.get("PW_PROTECT_AUTO", "1")
+    if auto not in ("0", "1"):
+        raise InvalidInput(f"{path}: PW_PROTECT_AUTO is {auto!r}: write 1 or 0")
+    protect = parse_declared(values.get("PW_PROTECT", ""), f"{path}: PW_PROTECT")
+    return HostSettings(int(memory), protect, auto == "1")
+
+
+def read_values(path: str) -> dict[str, str]:
+    """All ``KEY=value`` lines of the file, unquoted; empty if it is missing."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            lines = file.read().splitlines()
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise Unreadable(f"{path}: {error}") from error
+    values = {}
+    for line in lines:
+        key, separator, value = line.strip().partition("=")
+        if separator and not key.startswith("#"):
+            try:
+                values[key] = " ".join(shlex.split(value))
+            except ValueError as error:
+                raise InvalidInput(f"{path}: {key} is {value!r}: {error}") from None
+    return values

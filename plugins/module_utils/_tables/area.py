@@ -1,0 +1,80 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is PRIVATE to the collection.
+
+"""What one family has in a generation: lines, and for each a number to look at before (docs/tables.md)."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from .._base.errors import TooLarge
+from .._kernel import abi
+
+PAGE_LINES = 1 << 10
+"""Lines in a page."""
+WORDS = 16
+"""Words of 32 bits in a line."""
+MAX_LINES = 1 << 27
+"""Lines that the format can count."""
+
+_LINES_SIZE = 4 * WORDS * PAGE_LINES
+_FILTER_SIZE = 8 * PAGE_LINES
+
+
+class Area(NamedTuple):
+    """Lines and filter of whole pages; both are empty if nothing of the family is listed."""
+
+    lines: bytes = b""
+    filter: bytes = b""
+
+    @classmethod
+    def of(cls, lines: array[int], filters: array[int]) -> Area:
+        """The area of lines (words of 32 bits) and of the filter of the first ones (numbers of 64).
+
+        Both arrays are filled up.
+        """
+        lines.frombytes(bytes(-len(lines) * lines.itemsize % _LINES_SIZE))
+        pages = len(lines) * lines.itemsize // _LINES_SIZE
+        filters.frombytes(bytes(pages * _FILTER_SIZE - len(filters) * filters.itemsize))
+        return cls(lines.tobytes(), filters.tobytes())
+
+    @classmethod
+    def from_pages(cls, pages: Iterable[bytes]) -> Area:
+        """The inverse of each_page."""
+        found = [memoryview(page) for page in pages]
+        return cls(
+            b"".join([page[:_LINES_SIZE] for page in found]),
+            b"".join([page[_LINES_SIZE:] for page in found]),
+        )
+
+    @property
+    def pages(self) -> int:
+        """How many there are."""
+        return len(self.lines) // _LINES_SIZE
+
+    def each_page(self) -> Iterator[bytes]:
+        """Yield the pages as the program reads them."""
+        for number in range(self.pages):
+            yield (
+                self.lines[number * _LINES_SIZE : (number + 1) * _LINES_SIZE]
+                + self.filter[number * _FILTER_SIZE : (number + 1) * _FILTER_SIZE]
+            )
+
+    @property
+    def words(self) -> memoryview:
+        """The lines, as words of 32 bits."""
+        return memoryview(self.lines).cast("I")
+
+
+def check_lines(count: int) -> None:
+    """Raise TooLarge if a family's lists need more lines than can be counted."""
+    if count > MAX_LINES:
+        raise TooLarge(
+            f"the lists need more than {MAX_LINES // PAGE_LINES * abi.PAGE >> 20} MiB of tables: "
+            "use shorter lists or larger prefixes"
+        )

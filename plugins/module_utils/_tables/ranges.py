@@ -1,0 +1,350 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is PRIVATE to the collection.
+
+"""Allow and deny prefixes → disjoint ranges with a verdict.
+
+Addresses are plain numbers here; a function that needs the size of the address space is given its
+highest address. Sets of addresses are spans: two parallel sorted sequences, lists or arrays. All set
+operations are single passes over them, without an object per entry: a million hosts take well under
+a second.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, MutableSequence, Sequence
+from itertools import chain, compress, count, islice, pairwise
+from operator import ne, sub
+from typing import NamedTuple, TypeVar
+
+from .lanes import as_number, longs, repeated, unlike_lanes, widened
+from .pool import IPV4, IPV6, Packing, Pool
+
+NONE = 0
+ALLOW = 1
+DENY = 2
+
+_FEW = 64  # how many times more the others must be
+_Numbers = TypeVar("_Numbers", list[int], MutableSequence[int])
+
+LAST4 = (1 << 32) - 1
+LAST6 = (1 << 128) - 1
+
+
+class Spans(NamedTuple):
+    """A set of addresses: disjoint, ascending, and never touching each other."""
+
+    starts: MutableSequence[int]
+    """First address of each span."""
+    ends: MutableSequence[int]
+    """Last address of each span, which is the same number for a single host."""
+
+    def wide(self) -> list[int]:
+        """Return the places of spans with more than one address, which few have in most lists."""
+        if self.starts is self.ends:
+            return []
+        if isinstance(self.starts, array) and isinstance(self.ends, array):
+            return unlike_lanes(self.starts, self.ends)
+        return list(compress(count(), map(ne, self.starts, self.ends)))
+
+
+class Ranges(NamedTuple):
+    """What holds in one family's address space; no address is in both, the rest is not listed."""
+
+    allow: Spans
+    deny: Spans
+
+    @property
+    def total(self) -> int:
+        """How many spans there are."""
+        return len(self.allow.starts) + len(self.deny.starts)
+
+
+class Blocks(NamedTuple):
+    """One family's prefixes as numbers, in any order, with repetitions and overlaps."""
+
+    hosts: Pool
+    """Single addresses."""
+    starts: Pool
+    """First address of each other prefix."""
+    ends: Pool
+    """Last address of each other prefix."""
+
+    def add_nets(self, nets: Iterable[tuple[int, int]]) -> None:
+        """Take over prefixes that are given by first and last address."""
+        pairs = list(nets)
+        self.starts.extend([start for start, _end in pairs])
+        self.ends.extend([end for _start, end in pairs])
+
+
+def blocks_of(packing: Packing) -> Blocks:
+    """Return room for prefixes of a family."""
+    return Blocks(Pool(packing), Pool(packing), Pool(packing))
+
+
+class Prefixes:
+    """What the lists of one kind hold; several lists are united by adding one to the other."""
+
+    def __init__(self) -> None:
+        self.v4 = blocks_of(IPV4)
+        self.v6 = blocks_of(IPV6)
+        self.entries = 0
+        """Entries that hold now, with repetitions."""
+        self.expired = 0
+        """Entries that were left out for their expiry."""
+        self.unsettled = 0
+        """Entries whose expiry could not be judged, because the clock is not synchronised."""
+        self.next_expiry: float | None = None
+        """Unix time at which the next of the entries that hold now expires."""
+
+    def add(self, other: Prefixes) -> None:
+        """Take over everything that the other has."""
+        for own, others in ((self.v4, other.v4), (self.v6, other.v6)):
+            for pool, more in zip(own, others):
+                pool.unite(more)
+        self.entries += other.entries
+        self.expired += other.expired
+        self.unsettled += other.unsettled
+        if other.next_expiry is not None:
+            self.note_expiry(other.next_expiry)
+
+    def note_expiry(self, when: float) -> None:
+        """Keep the earliest expiry (Unix seconds)."""
+        if self.next_expiry is None or when < self.next_expiry:
+            self.next_expiry = when
+
+
+def compile_ranges(allow: Blocks, deny: Blocks, last: int) -> Ranges:
+    """Return what the lists say about one family, whose highest address is last."""
+    return combine(unite(allow), unite(deny), last)
+
+
+def combine(allow: Spans, deny: Spans, last: int) -> Ranges:
+    """Let allow beat deny: it is united first and then taken out of deny as a whole.
+
+    Taking single allow prefixes out of single deny prefixes would be wrong: four /10 that are
+    allowed cover a /8 that is denied, although none of them does.
+    """
+    if allow.starts and deny.starts:
+        deny = _intersect(deny, _complement(allow, last))
+    return Ranges(allow, deny)
+
+
+def unite(blocks: Blocks) -> Spans:
+    """Return the union of the blocks.
+
+    Starts and ends are sorted each for themselves. A new span begins at the n-th start exactly if
+    all n-1 earlier starts have had their end before it, that is, if the (n-1)-th end lies before.
+    """
+    starts = ends = blocks.hosts.sorted()
+    places = blocks.hosts.near() if not blocks.starts else None
+    if blocks.starts:
+        starts = _merged([starts, blocks.starts.sorted()])
+        ends = _merged([ends, blocks.ends.sorted()])
+    if places is None:
+        gaps = map(sub, islice(starts, 1, None), ends)
+        joints = list(compress(count(1), map((2).__gt__, gaps)))
+    else:
+        joints = [place for place in places if starts[place] - ends[place - 1] < 2]
+    if not joints:
+        return Spans(starts, ends)
+    return Spans(_without(starts, joints), _without(ends, [index - 1 for index in joints]))
+
+
+def split_off(blocks: Blocks, spans: Spans) -> tuple[Blocks, list[tuple[int, int]]]:
+    """Return the blocks that have no address of the spans, and first and last of each that has."""
+    if not spans.starts:
+        return blocks, []
+    hosts = blocks.hosts.sorted()
+    touching: list[tuple[int, int]] = []
+    for start, end in zip(*spans, strict=True):
+        low, high = bisect_left(hosts, start), bisect_right(hosts, end)
+        touching += [(host, host) for host in hosts[low:high]]
+        del hosts[low:high]
+    nets = list(nets_of(blocks))
+    touching += [net for net in nets if _touches(net, spans)]
+    if not touching:
+        return blocks, []
+    kept = blocks_of(blocks.hosts.packing)
+    kept.hosts.extend(hosts)
+    kept.add_nets([net for net in nets if not _touches(net, spans)])
+    return kept, touching
+
+
+def nets_of(blocks: Blocks) -> Iterator[tuple[int, int]]:
+    """Yield first and last address of each prefix that is no single address.
+
+    Prefixes overlap only by one being inside the other: that which began last ends first.
+    """
+    starts = blocks.starts.sorted()
+    begun: list[int] = []
+    at = 0
+    for end in blocks.ends.sorted():
+        while at < len(starts) and starts[at] <= end:
+            begun.append(starts[at])
+            at += 1
+        yield begun.pop(), end
+
+
+def spans_of(nets: Iterable[tuple[int, int]], packing: Packing) -> Spans:
+    """Return the union of blocks that are given by first and last address."""
+    blocks = blocks_of(packing)
+    blocks.add_nets(nets)
+    return unite(blocks)
+
+
+def _touches(net: tuple[int, int], spans: Spans) -> bool:
+    """Return whether any address from the first to the last of a net is in the spans."""
+    at = bisect_right(spans.starts, net[1]) - 1
+    return at >= 0 and spans.ends[at] >= net[0]
+
+
+def cut(start: int, end: int, bits: int) -> Iterator[tuple[int, int]]:
+    """Yield the fewest prefixes that make up a range, as (address, length)."""
+    while start <= end:
+        fits = (end - start + 1).bit_length() - 1
+        aligned = (start & -start).bit_length() - 1 if start else bits
+        free = min(fits, aligned)
+        yield start, bits - free
+        start += 1 << free
+
+
+def _without(numbers: _Numbers, indexes: list[int]) -> _Numbers:
+    """Return the numbers but for some, which are few in most lists."""
+    found = numbers[:0]
+    begin = 0
+    for index in indexes:
+        found += numbers[begin:index]
+        begin = index + 1
+    found += numbers[begin:]
+    return found
+
+
+def _merged(parts: Sequence[_Numbers]) -> _Numbers:
+    """Return the numbers of sorted sequences, sorted.
+
+    As a rule a list has many hosts and few networks: then the few are put in between. If there is
+    nothing else, the longest one itself is returned.
+    """
+    place = max(range(len(parts)), key=lambda at: len(parts[at]))
+    longest = parts[place]
+    few = sorted(chain(*parts[:place], *parts[place + 1 :]))
+    if not few:
+        return longest
+    if len(few) * _FEW > len(longest):
+        return sorted(chain(longest, few))
+    found = longest[:0]
+    begin = 0
+    for number in few:
+        at = bisect_left(longest, number, begin)
+        found += longest[begin:at]
+        found.append(number)
+        begin = at
+    found += longest[begin:]
+    return found
+
+
+def _complement(spans: Spans, last: int) -> Spans:
+    """Return all addresses from 0 to last that are not in the spans."""
+    starts = [0, *(end + 1 for end in spans.ends)]
+    ends = [*(start - 1 for start in spans.starts), last]
+    if ends[0] < 0:
+        del starts[0], ends[0]
+    if starts and starts[-1] > last:
+        del starts[-1], ends[-1]
+    return Spans(starts, ends)
+
+
+def _intersect(one: Spans, other: Spans) -> Spans:
+    """Return the addresses that are in both.
+
+    At most two spans lie above each other. So the second of two begins at the n-th start exactly if
+    the (n-1)-th end is not before it, and that is where the overlap ends.
+    """
+    starts = sorted(chain(one.starts, other.starts))
+    ends = sorted(chain(one.ends, other.ends))
+    return Spans(
+        [start for start, end in zip(islice(starts, 1, None), ends) if start <= end],
+        [end for start, end in zip(islice(starts, 1, None), ends) if start <= end],
+    )
+
+
+def runs(ranges: Ranges, last: int) -> Iterator[tuple[int, int]]:
+    """Yield the run of (start, verdict): from 0 on, ascending, neighbours differ."""
+    pieces = [(start, end, ALLOW) for start, end in zip(*ranges.allow, strict=True)]
+    pieces += [(start, end, DENY) for start, end in zip(*ranges.deny, strict=True)]
+    pieces.sort()
+    free = 0
+    for start, end, verdict in pieces:
+        if start > free:
+            yield free, NONE
+        yield start, verdict
+        free = end + 1
+    if free <= last:
+        yield free, NONE
+
+
+def start_words(ranges: Ranges, last: int) -> MutableSequence[int]:
+    """Return the run as the tables hold it: `address << 4 | after << 2 | verdict`, ascending.
+
+    The verdict holds at the address, the one after it from there up to the next start. So a single
+    host is one start. Any other start has the same verdict twice.
+    """
+    parts: list[MutableSequence[int]] = []
+    for verdict, spans in ((ALLOW, ranges.allow), (DENY, ranges.deny)):
+        spread = verdict << 2 | verdict
+        own = _words(spans.starts, verdict, last)
+        parts.append(own)
+        wide = spans.wide()
+        for index in wide:
+            own[index] |= spread
+        ends = [spans.ends[index] for index in wide]
+        parts.append([(end + 1) << 4 for end in ends if end != last])
+    parts = [part for part in parts if part]
+    words: MutableSequence[int] = _merged(parts) if parts else []
+    if ranges.allow.starts and ranges.deny.starts:
+        # Where allow and deny touch, the end of the one gives way to the start of the other.
+        words = [word for word, later in pairwise((*words, -1)) if word >> 4 != later >> 4]
+    return words
+
+
+def _words(starts: Sequence[int], verdict: int, last: int) -> MutableSequence[int]:
+    """Return a start word for each start, as of single hosts."""
+    if last > LAST4:
+        return [start << 4 | verdict for start in starts]
+    size = len(starts)
+    lanes = as_number(widened(array("I", starts)))
+    return longs(lanes << 4 | repeated(verdict, 8, size), size)
+
+
+def ranges_of(words: Iterable[int], last: int) -> Ranges:
+    """Return the ranges behind start words: the inverse of start_words."""
+    found: tuple[Spans, Spans, Spans] = (Spans([], []), Spans([], []), Spans([], []))
+    state = NONE
+    for word in words:
+        address = word >> 4
+        if not state and word & 15 in (ALLOW, DENY):
+            # A single address, as most are in long lists.
+            found[word & 3].starts.append(address)
+            found[word & 3].ends.append(address)
+            continue
+        verdict = word & 3
+        after = word >> 2 & 3
+        if verdict != state:
+            if state:
+                found[state].ends.append(address - 1)
+            if verdict:
+                found[verdict].starts.append(address)
+        if after != verdict:
+            if verdict:
+                found[verdict].ends.append(address)
+            if after:
+                found[after].starts.append(address + 1)
+        state = after
+    if state:
+        found[state].ends.append(last)
+    return Ranges(found[ALLOW], found[DENY])

@@ -1,0 +1,269 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is PRIVATE to the collection.
+
+"""Reading the areas of docs/tables.md: one address as the XDP program does, or all starts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import chain
+from typing import NamedTuple
+
+from .area import WORDS, Area
+from .ipv4 import BLOCK_BITS
+from .ipv4_halves import HALF_BITS, HALVES, Halves
+from .ipv6_tree import BITS, LOOK, MANY, RECORD_WORDS
+from .lines import INNER, LOW, NO_KEY, TABLE
+from .ranges import NONE
+
+Part = tuple[int, int]
+"""The first and the last address that somebody asks for."""
+
+
+class _Table(NamedTuple):
+    """A line that leads to a table, by bits behind those that it skips, which must be a prefix's."""
+
+    first: int
+    width: int
+    skipped: int
+    prefix: int
+    before: int
+    after: int
+
+
+class _Record(NamedTuple):
+    """One start: an address without its first 8 bits; what holds at and behind it."""
+
+    rest: int
+    verdict: int
+    after: int
+
+
+def lookup4(area: Area, shift: int, address: int) -> int:
+    """Return an address's verdict."""
+    halved = shift & HALVES
+    shift &= ~HALVES
+    low = address & (1 << shift) - 1
+    line = address >> shift
+    if not memoryview(area.filter).cast("Q")[line] >> (low >> shift - BLOCK_BITS) & 1:
+        return NONE
+    words = area.words
+    if halved:
+        halves = Halves(words)
+        half = address >> shift - 1
+        low = address & (1 << HALF_BITS) - 1
+        below = halves.line_of(half)
+        if below is None:
+            verdict, lows = halves.hosts_of(half)
+            return verdict if low in lows else NONE
+        line = below
+    while True:
+        place = line * WORDS
+        head = words[place]
+        if head & 7 == TABLE:
+            shape = words[place + 1]
+            line = (head >> 4) + (low >> (shape & 31) & shape >> 8)
+            continue
+        rank = _rank(words, place, low)
+        if head & 7 != INNER:
+            return _say(words[place + rank], low)
+        line = (head >> 4) + rank
+
+
+def lookup6(words: memoryview, address: int) -> int:
+    """Return what the tree says of an address; words are the area's, of 32 bits."""
+    line = at = 0
+    while words[line * WORDS] & 7 == TABLE:
+        table = _table6(words, line)
+        at += table.skipped
+        prefix = address >> BITS - at & (1 << table.skipped) - 1
+        if prefix != table.prefix:
+            return table.before if prefix < table.prefix else table.after
+        at += table.width
+        line = table.first + (address >> BITS - at & (1 << table.width) - 1)
+    place = line * WORDS
+    low = address >> _rest(at) & (1 << LOW) - 1
+    rank = _rank(words, place, low)
+    if not rank:
+        return words[place] & 3
+    key = words[place + rank]
+    if key >> 4 != low or key & 3 != LOOK:
+        return _say(key, low)
+    rest = address & (1 << BITS - 8) - 1
+    said = words[place + rank - 1] >> 2 & 3
+    for record in _records(words, (words[place] >> 4) + rank - 1):
+        if rest <= record.rest:
+            return record.verdict if rest == record.rest else said
+        said = record.after
+    return said
+
+
+def _rank(words: memoryview, place: int, low: int) -> int:
+    """How many of a line's keys are not above low."""
+    bound = low + 1 << 4
+    return sum(key < bound for key in words[place + 1 : place + WORDS])
+
+
+def _say(key: int, low: int) -> int:
+    return key & 3 if key >> 4 == low else key >> 2 & 3
+
+
+def _table6(words: memoryview, line: int) -> _Table:
+    head, shape, low, high = words[line * WORDS : line * WORDS + 4]
+    return _Table(
+        head >> 4, shape & 255, shape >> 8 & 255, high << 32 | low, shape >> 16 & 3, shape >> 18
+    )
+
+
+def _rest(at: int) -> int:
+    """How many bits of an address are behind those of the keys that follow its first ones (at)."""
+    return BITS - LOW - min(at, BITS - LOW)
+
+
+def _records(words: memoryview, number: int) -> list[_Record]:
+    """The records that a key leads to: one, or the run that it names."""
+    low, high = _pair(words, number)
+    count = 1
+    if low & MANY:
+        count = low >> 8
+        number -= high
+    found = []
+    for each in range(number, number + count):
+        low, high = _pair(words, each)
+        found.append(_Record(high << 56 | low >> 8, low >> 4 & 3, low >> 6 & 3))
+    return found
+
+
+def _pair(words: memoryview, number: int) -> tuple[int, int]:
+    """A record's two numbers of 64 bits."""
+    place = number * RECORD_WORDS
+    low, high = words[place : place + RECORD_WORDS].cast("B").cast("Q")
+    return low, high
+
+
+def walk4(words: memoryview, shift: int, first: int, last: int) -> Iterator[int]:
+    """Yield the start words of the addresses from first to last, as start_words gives them."""
+    part = first, last
+    if shift & HALVES:
+        return chain.from_iterable(_halves(words, (shift & ~HALVES) - 1, part))
+    return chain.from_iterable(
+        leaf
+        for bucket in range(first >> shift, (last >> shift) + 1)
+        for leaf in _Bucket4(words, bucket << shift, part).leaves(bucket, 0, shift)
+    )
+
+
+def _halves(words: memoryview, bits: int, part: Part) -> Iterator[list[int]]:
+    """The start words of each leaf of a top table of halves, which have so many bits."""
+    halves = Halves(words)
+    for half in range(part[0] >> bits, (part[1] >> bits) + 1):
+        begin = half << bits
+        line = halves.line_of(half)
+        if line is not None:
+            top = begin >> HALF_BITS << HALF_BITS
+            yield from _Bucket4(words, top, part).leaves(line, begin - top, bits)
+            continue
+        verdict, lows = halves.hosts_of(half)
+        if lows:
+            top = begin << 4 | verdict
+            yield _within([top | low << 4 for low in lows], begin, bits, part)
+
+
+def _within(found: list[int], begin: int, bits: int, part: Part) -> list[int]:
+    """Those start words of the addresses from begin on, with so many bits behind it, that are in the part."""
+    if part[0] <= begin and begin | (1 << bits) - 1 <= part[1]:
+        return found
+    return [word for word in found if part[0] <= word >> 4 <= part[1]]
+
+
+def _numbers(begin: int, bits: int, width: int, part: Part) -> range:
+    """Lines of a table of that width that the part reaches; each takes so many bits from begin on."""
+    return range(
+        max(0, part[0] - begin >> bits), min((1 << width) - 1, part[1] - begin >> bits) + 1
+    )
+
+
+class _Bucket4:
+    """What lies below a line of the top table, or a half, in a part of the address space.
+
+    top: the address that is zero in the keys' `low`.
+    """
+
+    def __init__(self, words: memoryview, top: int, part: Part) -> None:
+        self._words = words
+        self._top = top
+        self._part = part
+
+    def leaves(self, line: int, low: int, bits: int) -> Iterator[list[int]]:
+        """Yield the start words of each leaf below a line that so many bits behind top and low reach."""
+        words = self._words
+        place = line * WORDS
+        first = words[place] >> 4
+        begin = self._top | low
+        if words[place] & 7 == TABLE:
+            below = words[place + 1] & 31
+            for number in _numbers(begin, below, bits - below, self._part):
+                yield from self.leaves(first + number, low | number << below, below)
+        elif words[place] & 7 == INNER:
+            for number in range(len(_keys(words, place)) + 1):
+                yield from self.leaves(first + number, low, bits)
+        else:
+            found = [self._top << 4 | key for key in _keys(words, place)]
+            yield _within(found, begin, bits, self._part)
+
+
+def _keys(words: memoryview, place: int) -> list[int]:
+    """A line's keys, without what fills it up."""
+    return [key for key in words[place + 1 : place + WORDS] if key < NO_KEY]
+
+
+def walk6(words: memoryview, first: int, last: int) -> Iterator[int]:
+    """Yield the tree's start words of the addresses from first to last."""
+    return chain.from_iterable(_Walk6(words, (first, last)).below(0, 0, 0))
+
+
+class _Walk6:
+    """What lies in a part of the address space."""
+
+    def __init__(self, words: memoryview, part: Part) -> None:
+        self._words = words
+        self._pairs = words.cast("B").cast("Q")
+        self._part = part
+
+    def below(self, line: int, prefix: int, at: int) -> Iterator[list[int]]:
+        """The starts of each leaf below a line that addresses with a prefix of so many bits reach."""
+        begin = prefix << BITS - at
+        if self._words[line * WORDS] & 7 != TABLE:
+            found = self._leaf(line, begin, at)
+            yield _within(found, begin, BITS - at, self._part)
+            return
+        table = _table6(self._words, line)
+        begin |= table.prefix << BITS - at - table.skipped
+        at += table.skipped + table.width
+        prefix = begin >> BITS - at
+        for number in _numbers(begin, BITS - at, table.width, self._part):
+            yield from self.below(table.first + number, prefix | number, at)
+
+    def _leaf(self, line: int, begin: int, at: int) -> list[int]:
+        """A leaf's starts; begin: the first address that reaches it."""
+        place = line * WORDS
+        begin = begin >> LOW << LOW if at > BITS - LOW else begin
+        rest = _rest(at)
+        pairs = self._pairs
+        found = []
+        for number, key in enumerate(_keys(self._words, place), self._words[place] >> 4):
+            start = begin | key >> 4 << rest
+            if key & 3 != LOOK:
+                found.append(start << 4 | key & 15)
+                continue
+            top = start >> BITS - 8 << BITS - 4
+            low = pairs[2 * number]
+            if low & MANY:
+                records = _records(self._words, number)
+                found += [top | r.rest << 4 | r.after << 2 | r.verdict for r in records]
+            else:
+                found.append(top | pairs[2 * number + 1] << 60 | low >> 4)
+        return found
