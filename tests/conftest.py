@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[1]
 COLLECTION = "ansible_collections.packetwatch.xdp"
 LIBRARY = f"{COLLECTION}.plugins.module_utils"
@@ -62,3 +64,13 @@ provide_package("ansible_collections.packetwatch", None)
 provide_package(COLLECTION, ROOT)
 provide_package(INSTALLED_LIBRARY, None)
 sys.meta_path.insert(0, InstalledLibrary())
+
+
+@pytest.fixture(autouse=True)
+def _clock_is_settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the tests run on a machine that has just booted and has no time service.
+
+    The library believes such a clock only ten minutes after boot, and keeps expired denials until then.
+    """
+    clock = importlib.import_module(f"{LIBRARY}._base.clock")
+    monkeypatch.setattr(clock, "_SETTLED", 0.0)

@@ -24,7 +24,6 @@ from bench.rounds import Case
 from bench.runs import Run, Varied
 from packetwatch_core._active.loaded import Loaded
 from packetwatch_core._bans.bans import Bans
-from packetwatch_core._health.info import BAN_MAPS
 from packetwatch_core._kernel import abi
 from packetwatch_core._kernel.programs import Program
 
@@ -190,7 +189,7 @@ def add_ipv6(lookups: Lookups, layout: int) -> None:
 
 def ban_some(site: Site, count: int) -> None:
     """Ban sources by hand that nobody here uses."""
-    bans = Bans(site.host.pins.open_run_maps(BAN_MAPS))
+    bans = Bans.open(site.host.pins)
     for number in range(count):
         bans.add(f"172.16.{number >> 8 & 255}.{number & 255}", 86400)
 

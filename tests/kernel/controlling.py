@@ -26,7 +26,6 @@ from typing import Any, NamedTuple
 from kernel.hosting import ROOT, Site, Wire, run
 
 from packetwatch_core._bans.bans import Bans
-from packetwatch_core._health.info import BAN_MAPS
 from packetwatch_core._host.host import Host
 
 READERS, ADMINS = 62010, 62011
@@ -267,12 +266,8 @@ class Controlled:
 
     @contextlib.contextmanager
     def bans(self) -> Iterator[Bans]:
-        maps = self.pins.open_run_maps(BAN_MAPS)
-        try:
-            yield Bans(maps)
-        finally:
-            for opened in maps.values():
-                opened.close()
+        with contextlib.closing(Bans.open(self.pins)) as bans:
+            yield bans
 
     def banned(self) -> set[str]:
         with self.bans() as bans:

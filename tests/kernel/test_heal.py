@@ -35,7 +35,7 @@ from packetwatch_core._active.attach import attach
 from packetwatch_core._base.errors import Unreadable
 from packetwatch_core._change.pending import Terms
 from packetwatch_core._declared.edits import set_lists
-from packetwatch_core._host import heal
+from packetwatch_core._host.heal import HOUR, MOST, Repair, heal
 from packetwatch_core._kernel.libbpf import ARRAY, F_MMAPABLE, Map, call
 from packetwatch_core._kernel.programs import Link, attached
 
@@ -65,7 +65,7 @@ def check(site: Site) -> None:
     assert (site.verdict(DENIED), site.verdict(STRANGER)) == (XDP_DROP, XDP_PASS)
     assert site.host.verify() == []
     before = site.snapshot()
-    assert site.host.heal() == heal.Repair([], [])
+    assert heal(site.host) == Repair([], [])
     assert not site.host.apply().changed
     assert site.snapshot() == before
 
@@ -111,7 +111,7 @@ def test_an_interface_that_is_not_filtered_any_more(
     filtered: Site, cut: Callable[[Site], None]
 ) -> None:
     cut(filtered)
-    repair = filtered.host.heal()
+    repair = heal(filtered.host)
     assert UNFILTERED in repair.found
     assert repair.left == []
     check(filtered)
@@ -128,7 +128,7 @@ def test_one_interface_of_two(filtered: Site) -> None:
     os.unlink(filtered.host.pins.link("pw1"))
     wait(lambda: mode("pw1") == "none")
     # The tables have a policy of it too.
-    assert filtered.host.heal() == heal.Repair(["pw1 is not filtered", OTHERS], [])
+    assert heal(filtered.host) == Repair(["pw1 is not filtered", OTHERS], [])
     assert mode("pw1") == "generic"
     assert attached(socket.if_nametoindex("pw0")) == program
     check(filtered)
@@ -138,16 +138,16 @@ def test_an_interface_that_is_gone_is_not_missed(filtered: Site) -> None:
     filtered.wire.add("pw1")
     filtered.host.attach("pw1")
     ip("link delete pw1")
-    assert filtered.host.heal() == heal.Repair([], [])
+    assert heal(filtered.host) == Repair([], [])
 
 
 def test_an_interface_that_was_detached_on_purpose_is_left_alone(filtered: Site) -> None:
     filtered.wire.add("pw1")
     filtered.host.attach("pw1")
     filtered.host.detach("pw1")
-    assert filtered.host.heal() == heal.Repair([], [])
+    assert heal(filtered.host) == Repair([], [])
     filtered.host.detach("pw0")
-    assert filtered.host.heal() == heal.Repair([], [])
+    assert heal(filtered.host) == Repair([], [])
     assert is_unfiltered()
 
 
@@ -160,8 +160,8 @@ def test_somebody_elses_program_is_told_and_stays(filtered: Site) -> None:
         ifindex = socket.if_nametoindex("pw0")
         held = attach(foreign, "pw0", ifindex, "auto")
         number = foreign.info().id
-        for attempt in range(heal.MOST + 2):
-            repair = filtered.host.heal()
+        for attempt in range(MOST + 2):
+            repair = heal(filtered.host)
             assert repair.found == [UNFILTERED]
             assert repair.left[0] == UNFILTERED
             assert f"another XDP program: 'dummy', id {number}" in repair.left[1]
@@ -170,7 +170,7 @@ def test_somebody_elses_program_is_told_and_stays(filtered: Site) -> None:
             assert (record["success"], record["failure"]) == (0, attempt + 1)
         held.link.close()
     # What has mended nothing does not count as a round of a fight.
-    assert filtered.host.heal().left == []
+    assert heal(filtered.host).left == []
     check(filtered)
 
 
@@ -179,7 +179,7 @@ def test_somebody_elses_program_in_our_link_is_replaced(filtered: Site) -> None:
         link.update(foreign)
         foreign_id = foreign.info().id
     assert filtered.verdict(DENIED) == XDP_PASS
-    repair = filtered.host.heal()
+    repair = heal(filtered.host)
     assert "somebody has replaced one" in repair.found[0]
     assert repair.left == []
     assert attached(socket.if_nametoindex("pw0")).program_id != foreign_id
@@ -198,7 +198,7 @@ def test_tables_swapped_for_anything(filtered: Site, filling: int) -> None:
                 theirs.update(page.to_bytes(4, "little"), bytes([filling]) * size)
             slot.update(bytes(4), theirs.fd.to_bytes(4, "little"))
     assert filtered.verdict(DENIED) == XDP_PASS
-    assert filtered.host.heal() == heal.Repair([OTHERS], [])
+    assert heal(filtered.host) == Repair([OTHERS], [])
     check(filtered)
 
 
@@ -208,7 +208,7 @@ def test_tables_swapped_for_those_of_before(filtered: Site) -> None:
         with filtered.slot() as slot:
             slot.update(bytes(4), former.fd.to_bytes(4, "little"))
     assert filtered.verdict("203.0.113.130") == XDP_PASS
-    assert filtered.host.heal() == heal.Repair([OTHERS], [])
+    assert heal(filtered.host) == Repair([OTHERS], [])
     assert filtered.verdict("203.0.113.130") == XDP_DROP
     check(filtered)
 
@@ -222,7 +222,7 @@ def test_tables_that_only_claim_to_be_ours(filtered: Site) -> None:
             assert first
             theirs.update(bytes(4), first)
             slot.update(bytes(4), theirs.fd.to_bytes(4, "little"))
-    assert filtered.host.heal() == heal.Repair([OTHERS], [])
+    assert heal(filtered.host) == Repair([OTHERS], [])
     check(filtered)
 
 
@@ -230,7 +230,7 @@ def test_a_slot_that_is_empty(filtered: Site) -> None:
     with filtered.slot() as slot:
         assert slot.delete(bytes(4))
     assert filtered.verdict(DENIED) == XDP_PASS
-    assert filtered.host.heal() == heal.Repair([OTHERS], [])
+    assert heal(filtered.host) == Repair([OTHERS], [])
     check(filtered)
 
 
@@ -243,9 +243,9 @@ def test_a_pin_of_every_map(filtered: Site) -> None:
     for path in filtered.pinned_maps():
         before = filtered.objects()
         path.unlink()
-        repair = filtered.host.heal()
+        repair = heal(filtered.host)
         told = f"the map {path.name} is in use and not pinned any more"
-        assert repair == heal.Repair([told], [])
+        assert repair == Repair([told], [])
         assert filtered.objects() == before
         assert (path.stat().st_mode & 0o777) == 0o600
         Path(filtered.paths.status).unlink()
@@ -257,14 +257,14 @@ def test_a_map_of_somebody_else_in_place_of_a_pin(filtered: Site) -> None:
     path = filtered.host.pins.map("bans")
     os.unlink(path)
     filtered.pin_odd_map(path)
-    assert filtered.host.heal().left == []
+    assert heal(filtered.host).left == []
     check(filtered)
 
 
 def test_all_pins_but_the_links(filtered: Site) -> None:
     before = filtered.objects()
     shutil.rmtree(filtered.host.pins.own)
-    repair = filtered.host.heal()
+    repair = heal(filtered.host)
     assert len(repair.found) > 10
     assert repair.left == []
     assert {item for item in filtered.objects() if item[0] == "map"} & before
@@ -274,7 +274,7 @@ def test_all_pins_but_the_links(filtered: Site) -> None:
 
 def test_the_pin_of_the_program(filtered: Site) -> None:
     os.unlink(filtered.host.pins.program)
-    repair = filtered.host.heal()
+    repair = heal(filtered.host)
     assert "other programs than the one that is pinned" in repair.found[0]
     assert repair.left == []
     check(filtered)
@@ -292,7 +292,7 @@ def test_a_broken_link_to_what_is_confirmed(filtered: Site, target: str | None) 
         link.symlink_to(target)
     with pytest.raises(Unreadable):
         filtered.host.verify()
-    repair = filtered.host.heal()
+    repair = heal(filtered.host)
     assert str(link.parent) in repair.found[0]
     assert repair.left == []
     assert os.readlink(link) == was
@@ -306,10 +306,10 @@ def test_a_broken_link_is_told_where_it_is_not_known_what_was_confirmed(filtered
     (filtered.state / number / "deny.d/ansible.list").write_text("192.0.2.9\n")
     before = filtered.snapshot()
     with pytest.raises(Unreadable, match="make it again: ln -s"):
-        filtered.host.heal()
+        heal(filtered.host)
     Path(filtered.paths.status).unlink()
     with pytest.raises(Unreadable, match="make it again: ln -s"):
-        filtered.host.heal()
+        heal(filtered.host)
     assert filtered.snapshot() == before
 
 
@@ -318,10 +318,10 @@ def test_what_somebody_has_edited_does_not_go_live_by_itself(filtered: Site) -> 
     before = filtered.snapshot()
     edited = ["confirmed state was edited by hand and is not live: packetwatchctl apply"]
     for dummy in range(2):
-        assert filtered.host.heal() == heal.Repair(edited, edited)
+        assert heal(filtered.host) == Repair(edited, edited)
         assert filtered.snapshot() == before
     remove_link_pin(filtered)
-    assert filtered.host.heal().left == [UNFILTERED, *edited]
+    assert heal(filtered.host).left == [UNFILTERED, *edited]
     filtered.host.apply()
     assert is_unfiltered()
 
@@ -332,7 +332,7 @@ def test_a_rollback_by_hand_is_confirmed_state(filtered: Site) -> None:
     number = int(os.readlink(link))
     link.unlink()
     link.symlink_to(str(number - 1))
-    assert filtered.host.heal() == heal.Repair([OTHERS], [])
+    assert heal(filtered.host) == Repair([OTHERS], [])
     check(filtered)
 
 
@@ -345,7 +345,7 @@ def test_an_entry_that_expires_is_no_drift(filtered: Site) -> None:
     assert filtered.verdict("203.0.113.77") == XDP_DROP
     assert filtered.host.verify() == []
     assert note(filtered)["matches"] is True
-    assert filtered.host.heal() == heal.Repair([], [])
+    assert heal(filtered.host) == Repair([], [])
     assert filtered.generation_id() == live
     assert not filtered.host.apply().changed
     assert filtered.verdict("203.0.113.77") == XDP_PASS
@@ -357,7 +357,7 @@ def test_an_entry_that_nobody_takes_out_is(filtered: Site, monkeypatch: pytest.M
     filtered.lists(deny=f"{DENIED}\n203.0.113.77 expires={soon}\n")
     clock = time.time
     monkeypatch.setattr(time, "time", lambda: clock() + 600)
-    assert filtered.host.heal() == heal.Repair([OTHERS], [])
+    assert heal(filtered.host) == Repair([OTHERS], [])
     assert filtered.verdict("203.0.113.77") == XDP_PASS
 
 
@@ -372,19 +372,19 @@ def test_while_a_change_is_pending_nothing_is_mended(filtered: Site) -> None:
     with filtered.slot() as slot:
         assert slot.delete(bytes(4))
     before = filtered.snapshot()
-    repair = host.heal()
+    repair = heal(host)
     assert (repair.found, repair.left) == ([], [])
     assert "a change of a test" in repair.paused
     assert filtered.snapshot() == before
     assert host.roll_back(change.token).changed
-    assert host.heal() == heal.Repair([], [])
+    assert heal(host) == Repair([], [])
     check(filtered)
 
 
 def test_a_panic_is_no_drift(filtered: Site) -> None:
     filtered.host.panic("a test")
     before = filtered.snapshot()
-    repair = filtered.host.heal()
+    repair = heal(filtered.host)
     assert (repair.found, repair.left) == ([], [])
     assert "a test" in repair.paused
     assert filtered.snapshot() == before
@@ -396,7 +396,7 @@ def test_after_a_confirmation_the_new_state_counts(filtered: Site) -> None:
     assert change
     host.confirm(change.token)
     remove_all_pins(filtered)
-    assert host.heal().left == []
+    assert heal(host).left == []
     assert (filtered.verdict(DENIED), filtered.verdict(STRANGER)) == (XDP_PASS, XDP_DROP)
 
 
@@ -406,26 +406,26 @@ def test_after_a_confirmation_the_new_state_counts(filtered: Site) -> None:
 def test_who_undoes_it_again_and_again_wins_for_an_hour(
     filtered: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for dummy in range(heal.MOST):
+    for dummy in range(MOST):
         detach_link(filtered)
-        assert filtered.host.heal().left == []
+        assert heal(filtered.host).left == []
     detach_link(filtered)
-    left = filtered.host.heal().left
+    left = heal(filtered.host).left
     assert left[0] == UNFILTERED
     assert "mended 5 times within an hour: not again before" in left[1]
     assert is_unfiltered()
     record = note(filtered)["heal"]
     assert (record["success"], record["failure"], len(record["recent"])) == (5, 1, 5)
     clock = time.monotonic
-    monkeypatch.setattr(time, "monotonic", lambda: clock() + heal.HOUR)
-    assert filtered.host.heal().left == []
+    monkeypatch.setattr(time, "monotonic", lambda: clock() + HOUR)
+    assert heal(filtered.host).left == []
     check(filtered)
 
 
 def test_packets_meet_the_mended_filter(filtered: Site) -> None:
     """On the interface itself, not only in a test run."""
     detach_link(filtered)
-    assert filtered.host.heal().left == []
+    assert heal(filtered.host).left == []
     before = filtered.packets().get("drop deny", 0)
     with filtered.wire.peer.entered(), socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as sender:
         sender.bind(("peer-pw0", 0))
@@ -438,7 +438,7 @@ def test_a_program_that_cannot_be_had_is_told(filtered: Site, tmp_path: Path) ->
     current = filtered.state / "current/program.c"
     current.write_text("#error no such luck\n")
     Path(filtered.paths.status).unlink()
-    repair = filtered.host.heal()
+    repair = heal(filtered.host)
     assert repair.found == [UNFILTERED]
     assert repair.left[0] == UNFILTERED
     assert "no such luck" in repair.left[1]

@@ -19,6 +19,7 @@ from kernel.hosting import DENIED, STRANGER, XDP_DROP, dummy_program, wait
 
 from packetwatch_core._active.attach import attach
 from packetwatch_core._declared.edits import set_lists
+from packetwatch_core._host.heal import heal
 from packetwatch_core._kernel.libbpf import call
 from packetwatch_core._kernel.programs import Link
 
@@ -86,7 +87,7 @@ def test_a_detached_program(watched: Watched) -> None:
     watched.detach()
     assert watched.told("drift", 1)["packetwatch.problems"] == ["pw0 is not filtered"]
     watched.asked()
-    assert watched.host.heal().left == []
+    assert heal(watched.host).left == []
     repair = watched.told("repair", 1)
     assert repair["event.outcome"] == "success"
     assert repair["packetwatch.problems"] == ["pw0 is not filtered"]
@@ -99,12 +100,12 @@ def test_somebody_elses_program(watched: Watched) -> None:
     with dummy_program() as foreign:
         held = attach(foreign, "pw0", socket.if_nametoindex("pw0"), "auto")
         watched.told("drift", before + 1)
-        assert watched.host.heal().left
+        assert heal(watched.host).left
         repair = watched.told("repair", len(watched.lines("repair")) + 1)
         assert repair["event.outcome"] == "failure"
         assert "another XDP program: 'dummy'" in repair["message"]
         held.link.close()
-    assert watched.host.heal().left == []
+    assert heal(watched.host).left == []
 
 
 def test_a_pin_that_is_gone(watched: Watched) -> None:
@@ -112,7 +113,7 @@ def test_a_pin_that_is_gone(watched: Watched) -> None:
     os.unlink(watched.host.pins.map("bans"))
     told = watched.told("drift", before + 1)
     assert told["packetwatch.problems"] == ["the map bans is in use and not pinned any more"]
-    assert watched.host.heal().left == []
+    assert heal(watched.host).left == []
     os.chown(watched.host.pins.map("bans"), AGENT.uid, AGENT.gid)
 
 
@@ -122,7 +123,7 @@ def test_a_broken_link_to_what_is_confirmed(watched: Watched) -> None:
     (watched.site.state / "current").unlink()
     told = watched.told("drift", before + 1)
     assert told["packetwatch.problems"] == [f"state {number} is live, and 0 is confirmed"]
-    assert watched.host.heal().left == []
+    assert heal(watched.host).left == []
     assert watched.host.store.number() == number
 
 
@@ -133,7 +134,7 @@ def test_tables_that_root_has_found_to_be_others(watched: Watched) -> None:
     assert watched.host.verify()
     told = watched.told("drift", before + 1)
     assert told["packetwatch.problems"] == ["the kernel does not have what is confirmed"]
-    assert watched.host.heal().left == []
+    assert heal(watched.host).left == []
 
 
 def test_a_change_by_its_own_ways_is_no_drift(watched: Watched) -> None:

@@ -26,8 +26,10 @@ from .._network.protect import masked
 
 if t.TYPE_CHECKING:
     from .._kernel.libbpf import Map
+    from .._kernel.pins import Pins
 
 MAPS = ("bans", "scan_bans", "overflow")
+_CONSULTED = ("hosts", "nets", "shared")
 _SECOND = 1_000_000_000
 _LONGEST = 100 * 366 * 86400.0
 _U32 = struct.Struct("=I")
@@ -91,11 +93,21 @@ class Why(t.NamedTuple):
 class Bans:
     """The bans in `maps`: those of `MAPS`, ``hosts``, ``nets`` and ``shared``, by name."""
 
+    @classmethod
+    def open(cls, pins: Pins) -> Bans:
+        """The bans of the loaded program; Unreadable if nothing is loaded."""
+        return cls(pins.open_run_maps(MAPS + _CONSULTED))
+
     def __init__(
         self, maps: t.Mapping[str, Map], clock: t.Callable[[], int] = time.monotonic_ns
     ) -> None:
         self._maps = maps
         self._clock = clock
+
+    def close(self) -> None:
+        """Close the maps."""
+        for opened in self._maps.values():
+            opened.close()
 
     @property
     def identity(self) -> int:

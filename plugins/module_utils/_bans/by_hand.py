@@ -13,7 +13,6 @@ import typing as t
 
 from .._base.address import format_prefix, parse_prefix
 from .._base.errors import InvalidInput
-from .._health.info import BAN_MAPS
 from .bans import Ban, Bans
 from .facts import facts, name_of
 from .story import story
@@ -78,7 +77,7 @@ def _open(pins: Pins) -> Bans:
         raise InvalidInput(
             "nothing is loaded on this host, so there are no bans: attach the filter first"
         )
-    return Bans(pins.open_run_maps(BAN_MAPS))
+    return Bans.open(pins)
 
 
 def _ban_line(ban: Ban | None) -> str:

@@ -34,8 +34,6 @@ if t.TYPE_CHECKING:
     from .._kernel.libbpf import Map
     from .._kernel.pins import Pins
 
-BAN_MAPS = ("bans", "scan_bans", "overflow", "hosts", "nets", "shared")
-
 _ZERO = bytes(4)
 _U32 = struct.Struct("=I")
 _SECOND = 1e9
@@ -59,7 +57,7 @@ def gather(subset: set[str], pins: Pins, state: State) -> dict[str, t.Any]:
         maps = pins.open_run_maps(("counters",)) if loaded_maps else {}
         found["counters"] = read_counters(maps["counters"]) if maps else {}
     if "bans" in subset:
-        found["bans"] = _bans(Bans(pins.open_run_maps(BAN_MAPS))) if loaded_maps else []
+        found["bans"] = _bans(Bans.open(pins)) if loaded_maps else []
     if "protected" in subset:
         found["protected"] = _protected(pins) if loaded_maps else {}
     return {name: value for name, value in found.items() if name in subset}

@@ -23,7 +23,6 @@ from .._health.status import digest_of_declared
 from .._health.verify import unfiltered
 
 if t.TYPE_CHECKING:
-    from .._change.pending import Record
     from .._health.status import Status
     from .host import Host
 
@@ -39,9 +38,10 @@ class Repair(t.NamedTuple):
     paused: str = ""
 
 
-def heal(host: Host, status: Status, record: Record) -> Repair:
-    """Verify, mend, verify again; noted for the agent if there was anything to mend."""
-    broken = _mend_link(host, status, record)
+def heal(host: Host) -> Repair:
+    """Verify, repair, verify again; noted for the agent if there was anything to repair."""
+    status = host.status
+    broken = _mend_link(host)
     waiting = host.panicking() or host.pending()
     if waiting:
         return Repair(broken, [], waiting.describe())
@@ -59,7 +59,7 @@ def heal(host: Host, status: Status, record: Record) -> Repair:
     return _note(status, Repair(found, _mend(host)))
 
 
-def _mend_link(host: Host, status: Status, record: Record) -> list[str]:
+def _mend_link(host: Host) -> list[str]:
     """Point `current` to what is live, if it names nothing that can be read; what was wrong with it.
 
     Only if the state is the one that root has made live last, unchanged, and no candidate.
@@ -68,8 +68,8 @@ def _mend_link(host: Host, status: Status, record: Record) -> list[str]:
         host.store.read_current()
         return []
     except Unreadable as error:
-        number, declared = (status.read().get(key) for key in ("number", "declared"))
-        change = record.read()
+        number, declared = (host.status.read().get(key) for key in ("number", "declared"))
+        change = host.record.read()
         if not number or (change and change.status == PENDING):
             raise
         if digest_of_declared(host.store.read(number)) != declared:

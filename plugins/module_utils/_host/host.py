@@ -48,7 +48,6 @@ if t.TYPE_CHECKING:
     from .._declared.edits import Edit
     from .._health.status import Status
     from .._kernel.libbpf import Map
-    from .heal import Repair
 
 LOCK_WAIT = 60.0
 
@@ -68,7 +67,7 @@ class Host:
         self._compiler = Compiler(run, self.paths.cache)
         self.planner = Planner(self.paths, self.store, self.pins, self._compiler)
         self._alarm = Alarm(run, self.paths.runtime, self.paths.units)
-        self._record = Record(self.paths.pending)
+        self.record = Record(self.paths.pending)
         self._panic = panic_module.Flag(self.paths.state)
         self._changes = Changes(
             run,
@@ -76,7 +75,7 @@ class Host:
             self.store,
             self.pins,
             self.planner,
-            self._record,
+            self.record,
             self._panic,
             self._catch_up,
         )
@@ -160,14 +159,8 @@ class Host:
         if self.pending():
             return []
         return verify(
-            self.store, self.pins, self._status, self._patience, self.planner.compile_alike
+            self.store, self.pins, self.status, self._patience, self.planner.compile_alike
         )
-
-    def heal(self) -> Repair:
-        """Find what has drifted from confirmed state, and mend it; paused while a change is pending."""
-        from .heal import heal
-
-        return heal(self, self._status, self._record)
 
     def point_to(self, number: int) -> None:
         """Let a state that lies there be the confirmed one."""
@@ -193,7 +186,7 @@ class Host:
                 self._renew_agent()
 
     @property
-    def _status(self) -> Status:
+    def status(self) -> Status:
         # Imported here: what only looks needs it not.
         from .._health.status import Status
 
@@ -206,7 +199,7 @@ class Host:
             yield
         except (PacketwatchError, OSError):
             if concerned:
-                self._status.failed()
+                self.status.failed()
             raise
 
     def _note(
@@ -222,7 +215,7 @@ class Host:
             number = change.number if change else self.store.number()
             if lists:
                 write_note(self.paths.spared, lists.note)
-            self._status.applied(loaded, number, state, image, lists)
+            self.status.applied(loaded, number, state, image, lists)
 
     # Interfaces
 
@@ -431,7 +424,7 @@ class Host:
                 undo.callback(self._forget(loaded, left, change))
             else:
                 self._alarm.set(0)
-                self._status.clear()
+                self.status.clear()
         return change
 
     def _detach_for_good(self, loaded: Loaded, left: State | None, interface: str) -> None:
@@ -443,7 +436,7 @@ class Host:
             self._forget(loaded, left or self.store.read_current()[1])
         else:
             self._alarm.set(0)
-            self._status.clear()
+            self.status.clear()
 
     def _forget(
         self, loaded: Loaded, state: State, change: Change | None = None
@@ -508,7 +501,7 @@ class Host:
             if loaded.active:
                 self._apply(loaded, self.planner.draft(loaded, None, False), AT_ONCE)
             else:
-                self._status.clear()
+                self.status.clear()
 
     # Panic
 
@@ -540,7 +533,7 @@ class Host:
             if change:
                 self._changes.take_back(change)
             self._alarm.set(0)
-            self._status.clear()
+            self.status.clear()
         return Switch(new or bool(detached), self._panic.read())
 
     def lift(self, *, check: bool = False, terms: Terms = AT_ONCE) -> Switch:
@@ -598,7 +591,7 @@ class Host:
         found = info_module.gather(subset, self.pins, state)
         if "change" in subset:
             found["change"] = info_module.change(
-                self.store, state, self._record.read(), self.pending()
+                self.store, state, self.record.read(), self.pending()
             )
         if "panic" in subset:
             found["panic"] = info_module.panic(self.panicking())

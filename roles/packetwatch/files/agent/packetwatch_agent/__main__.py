@@ -129,7 +129,9 @@ def _verify(dummy: argparse.Namespace) -> None:
 
 
 def _heal(dummy: argparse.Namespace) -> None:
-    done = _host().heal()
+    from packetwatch_core._host.heal import heal
+
+    done = heal(_host())
     if done.left:
         raise PacketwatchError("; ".join(done.left))
     if done.paused:

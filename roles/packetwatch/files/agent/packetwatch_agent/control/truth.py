@@ -12,7 +12,6 @@ from packetwatch_core._active.loaded import Loaded
 from packetwatch_core._bans.bans import Bans
 from packetwatch_core._base.errors import PacketwatchError
 from packetwatch_core._declared.describe import count_entries
-from packetwatch_core._health.info import BAN_MAPS
 from packetwatch_core._kernel import abi
 from packetwatch_core._kernel.programs import attached
 
@@ -44,7 +43,7 @@ def bans_of(host: Host) -> Bans:
             "nothing is loaded on this host, so there are no bans: attach the filter first "
             "(systemctl start packetwatch-xdp@INTERFACE)"
         )
-    return Bans(host.pins.open_run_maps(BAN_MAPS))
+    return Bans.open(host.pins)
 
 
 def protected_of(host: Host) -> list[dict[str, t.Any]]:
