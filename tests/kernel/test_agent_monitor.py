@@ -19,7 +19,7 @@ from kernel.hosting import DENIED, Site, dummy_program, wait
 from kernel.packets import ethernet, ipv4, syn4
 
 from packetwatch_agent.quota import BURST
-from packetwatch_core._active.attach import attach
+from packetwatch_core._active.attach import create_link
 from packetwatch_core._kernel.programs import attached
 
 pytest_plugins = ("kernel.site_fixtures",)
@@ -131,7 +131,7 @@ def test_metrics_tell_our_program_from_another(filtered: Site, tmp_path: Path) -
         os.unlink(filtered.host.pins.link("pw0"))
         wait(lambda: attached(socket.if_nametoindex("pw0")).mode == "none")
         with dummy_program() as foreign:
-            held = attach(foreign, "pw0", socket.if_nametoindex("pw0"), "native")
+            held = create_link(foreign, "pw0", socket.if_nametoindex("pw0"), "native")
             assert agent.metrics()['packetwatch_attached{interface="pw0",mode="native"}'] == 0
             held.link.close()
         wait(lambda: attached(socket.if_nametoindex("pw0")).mode == "none")

@@ -150,7 +150,7 @@ def test_a_feed_that_is_not_confirmed_goes_with_its_exceptions(filtered: Site) -
     assert timers.host.roll_back(pending.token).changed
     assert filtered.verdict(LISTED) == XDP_DROP
     assert filtered.verdict(NEIGHBOUR) == XDP_PASS
-    assert filtered.host.planner.feeds().left_out == {FEED: (1, ["45.1.2.0/28"])}
+    assert filtered.host.feeds().left_out == {FEED: (1, ["45.1.2.0/28"])}
     assert filtered.host.verify() == []
 
 

@@ -31,7 +31,7 @@ from kernel.hosting import (
 )
 from kernel.timers import Timers
 
-from packetwatch_core._active.attach import attach
+from packetwatch_core._active.attach import create_link
 from packetwatch_core._base.errors import Unreadable
 from packetwatch_core._change.pending import Terms
 from packetwatch_core._declared.edits import set_lists
@@ -158,7 +158,7 @@ def test_somebody_elses_program_is_told_and_stays(filtered: Site) -> None:
     remove_link_pin(filtered)
     with dummy_program() as foreign:
         ifindex = socket.if_nametoindex("pw0")
-        held = attach(foreign, "pw0", ifindex, "auto")
+        held = create_link(foreign, "pw0", ifindex, "auto")
         number = foreign.info().id
         for attempt in range(MOST + 2):
             repair = heal(filtered.host)

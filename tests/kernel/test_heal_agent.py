@@ -17,7 +17,7 @@ import pytest
 from kernel.controlling import AGENT, Controlled, controlled
 from kernel.hosting import DENIED, STRANGER, XDP_DROP, dummy_program, wait
 
-from packetwatch_core._active.attach import attach
+from packetwatch_core._active.attach import create_link
 from packetwatch_core._declared.edits import set_lists
 from packetwatch_core._host.heal import heal
 from packetwatch_core._kernel.libbpf import call
@@ -98,7 +98,7 @@ def test_somebody_elses_program(watched: Watched) -> None:
     before = len(watched.lines("drift"))
     watched.detach()
     with dummy_program() as foreign:
-        held = attach(foreign, "pw0", socket.if_nametoindex("pw0"), "auto")
+        held = create_link(foreign, "pw0", socket.if_nametoindex("pw0"), "auto")
         watched.told("drift", before + 1)
         assert heal(watched.host).left
         repair = watched.told("repair", len(watched.lines("repair")) + 1)

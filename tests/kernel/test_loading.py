@@ -31,7 +31,7 @@ from kernel.hosting import (
 
 from packetwatch_core._active.loaded import Loaded
 from packetwatch_core._base.errors import InvalidInput, PacketwatchError
-from packetwatch_core._change import planner
+from packetwatch_core._change import programs
 from packetwatch_core._declared.edits import set_lists
 from packetwatch_core._declared.store import State, Store
 from packetwatch_core._host.host import Host
@@ -104,7 +104,7 @@ def outdated(site: Site, request: pytest.FixtureRequest, monkeypatch: pytest.Mon
     """A host that was set up by the former version."""
     with monkeypatch.context() as patched:
         patched.setattr(abi, "FORMAT", abi.FORMAT - 1)
-        patched.setattr(planner, "check_format", lambda source: None)
+        patched.setattr(programs, "check_format", lambda source: None)
         site.host.attach("pw0", source=request.param)
         site.lists(DENIED)
     return site

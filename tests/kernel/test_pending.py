@@ -458,7 +458,7 @@ def test_a_change_that_fails_leaves_nothing(
     def fail(*dummy: object) -> None:
         raise LoadFailed("on purpose")
 
-    monkeypatch.setattr(confirming.host._alarm, "set", fail)
+    monkeypatch.setattr(confirming.host._site.alarm, "set", fail)
     with pytest.raises(LoadFailed, match="on purpose"):
         deny(confirming, STRANGER)
     assert filtered.snapshot() == before

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from kernel.hosting import DENIED, Site, dummy_program, ip, source_text, wait
 
-from packetwatch_core._active.attach import attach
+from packetwatch_core._active.attach import create_link
 from packetwatch_core._base.errors import PacketwatchError
 from packetwatch_core._kernel import abi
 from packetwatch_core._kernel.libbpf import Map
@@ -163,7 +163,7 @@ def test_another_program_in_our_place_is_found(filtered: Site) -> None:
     os.unlink(filtered.host.pins.link("pw1"))
     wait(lambda: attached(socket.if_nametoindex("pw1")).mode == "none")
     with dummy_program() as foreign:
-        held = attach(foreign, "pw1", socket.if_nametoindex("pw1"), "auto")
+        held = create_link(foreign, "pw1", socket.if_nametoindex("pw1"), "auto")
         assert filtered.host.verify() == ["pw1 is not filtered"]
         assert "pw1" not in note(filtered)["interfaces"]
         held.link.close()

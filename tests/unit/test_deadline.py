@@ -15,7 +15,7 @@ import pytest
 from packetwatch_core._base.errors import InvalidInput, LoadFailed, Unreadable, Unsupported
 from packetwatch_core._change import deadline
 from packetwatch_core._change.deadline import Deadline
-from packetwatch_core._change.pending import AT_ONCE, Record, Terms, begin, check_terms
+from packetwatch_core._change.pending import AT_ONCE, Record, Terms, check_terms, new_change
 
 
 class Systemd:
@@ -101,7 +101,7 @@ def test_record(tmp_path: Path) -> None:
     record = Record(str(tmp_path / "folder"))
     assert record.read() is None
     record.remove()
-    change = begin(Terms(60), 8, {"eth0": "native"}, True)
+    change = new_change(Terms(60), 8, {"eth0": "native"}, True)
     record.write(change)
     assert record.read() == change
     assert (tmp_path / "folder").stat().st_mode & 0o777 == 0o700
@@ -123,7 +123,7 @@ def test_a_damaged_record_is_not_taken_for_none(tmp_path: Path, text: str) -> No
 
 
 def test_tokens_differ() -> None:
-    assert len({begin(AT_ONCE, 1, {}, False).token for dummy in range(100)}) == 100
+    assert len({new_change(AT_ONCE, 1, {}, False).token for dummy in range(100)}) == 100
 
 
 @pytest.mark.parametrize("seconds", [-1, 86400.5, float("nan"), float("inf")])

@@ -11,6 +11,7 @@ import struct
 
 import pytest
 
+from packetwatch_core._base.errors import Unreadable
 from packetwatch_core._kernel import netlink
 
 
@@ -61,6 +62,49 @@ def test_messages_of_another_request_are_left_out() -> None:
 def test_message_with_a_broken_length_ends_the_datagram() -> None:
     assert not list(netlink.messages(struct.pack("=IHHII", 4, 16, 0, 1, 0), 1))
     assert not list(netlink.messages(struct.pack("=IHHII", 400, 16, 0, 1, 0), 1))
+
+
+class InterruptedKernel:
+    """Answers requests for links as the kernel does, and marks the first dumps as interrupted."""
+
+    def __init__(self, interrupted: int) -> None:
+        self.interrupted = interrupted
+        self.dumps = 0
+        self.answer = b""
+
+    def __enter__(self) -> InterruptedKernel:
+        return self
+
+    def __exit__(self, *dummy: object) -> None:
+        pass
+
+    def settimeout(self, seconds: float) -> None:
+        pass
+
+    def send(self, request: bytes) -> None:
+        sequence = struct.unpack_from("=IHHII", request)[3]
+        self.dumps += 1
+        flags = 0x10 if self.dumps <= self.interrupted else 0
+        body = struct.pack("=BxHiII", 0, 1, self.dumps, 0, 0) + attribute(3, b"pw0\0")
+        link = struct.pack("=IHHII", 16 + len(body), 16, flags, sequence, 0) + body
+        self.answer = link + struct.pack("=IHHII", 20, 3, flags, sequence, 0) + bytes(4)
+
+    def recv(self, size: int) -> bytes:
+        return self.answer
+
+
+def test_an_interrupted_dump_is_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel = InterruptedKernel(3)
+    monkeypatch.setattr(netlink, "_open", lambda: kernel)
+    assert [(link.ifindex, link.name) for link in netlink.links()] == [(4, "pw0")]
+
+
+def test_a_dump_that_is_always_interrupted_is_not_taken_for_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(netlink, "_open", lambda: InterruptedKernel(1000))
+    with pytest.raises(Unreadable, match="changed during each of"):
+        netlink.links()
 
 
 @pytest.mark.parametrize(("mode", "name"), [(1, "native"), (2, "generic"), (9, "")])

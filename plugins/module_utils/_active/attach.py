@@ -17,18 +17,14 @@ import typing as t
 
 from .._base.errors import Foreign, InvalidInput, LoadFailed, Unsupported
 from .._declared.policy import DEFAULT
-from .._kernel.netlink import links
+from .._kernel import netlink
 from .._kernel.programs import XDP_GENERIC, XDP_NATIVE, Link, Program, attached
 
 if t.TYPE_CHECKING:
     from .._declared.policy import Policy
 
-_SIOCGIFHWADDR = 0x8927
 _SIOCGIFMTU = 0x8921
 _IFREQ = struct.Struct("16s24s")
-# include/uapi/linux/if_arp.h
-_ETHERNET = 1
-_LOOPBACK = 772
 _TAKEN = (errno.EBUSY, errno.EEXIST)
 
 
@@ -40,34 +36,38 @@ class Attached(t.NamedTuple):
     reason: str
 
 
-def check_device(interface: str) -> int:
+def check_device(interface: str, links: t.Iterable[netlink.Link]) -> int:
     """The interface's index; refuses what has no Ethernet header.
 
     On tun, WireGuard or PPP devices a program sees packets without it, takes them for something
     else, and would let everything pass.
     """
-    try:
-        ifindex = socket.if_nametoindex(interface)
-    except OSError:
-        present = ", ".join(sorted(name for dummy, name in socket.if_nameindex()))
-        raise InvalidInput(f"there is no interface {interface!r}; there are: {present}") from None
-    kind = struct.unpack_from("=H", _ioctl(interface, _SIOCGIFHWADDR))[0]
-    if kind not in (_ETHERNET, _LOOPBACK):
+    devices = {link.name: link for link in links}
+    if interface not in devices:
+        raise InvalidInput(
+            f"there is no interface {interface!r}; there are: {', '.join(sorted(devices))}"
+        )
+    device = devices[interface]
+    if device.type not in (netlink.ARPHRD_ETHER, netlink.ARPHRD_LOOPBACK):
         raise Unsupported(
-            f"{interface} has no Ethernet header (device type {kind}), so the filter would see "
+            f"{interface} has no Ethernet header (device type {device.type}), so the filter would see "
             "nothing of what it carries; attach to the Ethernet device below it"
         )
-    return ifindex
+    return device.ifindex
 
 
-def check_listeners(policies: t.Mapping[str, Policy], interfaces: t.Iterable[str]) -> None:
+def check_listeners(
+    policies: t.Mapping[str, Policy],
+    interfaces: t.Iterable[str],
+    links: t.Sequence[netlink.Link],
+) -> None:
     """Refuse to count closed ports on a port of a bridge, bond or VRF.
 
     Services listen on the master, so every port of theirs would look closed
     (`bpf_skc_lookup_tcp` looks for listeners of the packet's own device).
     """
-    names = {link.ifindex: link.name for link in links()}
-    masters = {link.name: names.get(link.master, "?") for link in links() if link.master}
+    names = {link.ifindex: link.name for link in links}
+    masters = {link.name: names.get(link.master, "?") for link in links if link.master}
     for name in interfaces:
         policy = policies.get(name, policies[DEFAULT])
         if name in masters and (policy.scan_counts, policy.action != "off") == ("closed", True):
@@ -84,7 +84,7 @@ def check_free(interface: str, ifindex: int, ours: t.Container[int]) -> None:
         raise _foreign(interface, found.program_id, found.mode)
 
 
-def attach(program: Program, interface: str, ifindex: int, mode: str) -> Attached:
+def create_link(program: Program, interface: str, ifindex: int, mode: str) -> Attached:
     """Attach in a mode: native, generic, or auto, which tries native first."""
     refused = ""
     if mode != "generic":

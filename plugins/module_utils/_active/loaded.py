@@ -22,7 +22,7 @@ from .._kernel import abi
 from .._kernel.libbpf import PERCPU_ARRAY, KernelError, Map
 from .._kernel.pins import specs
 from .._kernel.programs import Link, Program
-from . import attach as attach_module
+from .attach import Attached, create_link
 from .generation import Generation, capacity_for, fits, go_live, make_slot
 
 if t.TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Loaded:
     """The filter as it is in the kernel; a context manager that closes what it opened."""
 
     def __init__(self, pins: Pins) -> None:
-        self._pins = pins
+        self.pins = pins
         self._open = contextlib.ExitStack()
         self.links: dict[str, Held] = {}
         self.program: Program | None = None
@@ -110,7 +110,7 @@ class Loaded:
             return self._load(image, bytecode())
         except BaseException:
             if first:
-                self._pins.remove()
+                self.pins.remove()
             raise
 
     def unpinned(self) -> dict[str, Map]:
@@ -119,19 +119,19 @@ class Loaded:
         return {
             name: maps[name]
             for name in specs()
-            if name in maps and not self._pins.holds(name, maps[name])
+            if name in maps and not self.pins.holds(name, maps[name])
         }
 
-    def attach(self, interface: str, ifindex: int, mode: str) -> attach_module.Attached:
+    def attach(self, interface: str, ifindex: int, mode: str) -> Attached:
         """Attach the loaded program by a pinned link, in place of the one that there may be."""
         if self.program is None:
             raise LoadFailed("no program is loaded")
         self.drop(interface)
-        done = attach_module.attach(self.program, interface, ifindex, mode)
+        done = create_link(self.program, interface, ifindex, mode)
         link = self._keep(done.link)
         # Whoever wanted to be rid of the filter at once may have removed the folder with all links.
-        os.makedirs(self._pins.links, mode=0o700, exist_ok=True)
-        link.pin(self._pins.link(interface))
+        os.makedirs(self.pins.links, mode=0o700, exist_ok=True)
+        link.pin(self.pins.link(interface))
         self.links[interface] = Held(link, self.program.info().id, ifindex)
         return done
 
@@ -144,7 +144,7 @@ class Loaded:
 
     def rename(self, former: str, interface: str) -> None:
         """A device has another name now."""
-        os.rename(self._pins.link(former), self._pins.link(interface))
+        os.rename(self.pins.link(former), self.pins.link(interface))
         self.links[interface] = self.links.pop(former)
 
     def restore(self, interface: str, ifindex: int, mode: str) -> None:
@@ -171,18 +171,18 @@ class Loaded:
         """Take the filter off an interface; with the last one goes everything that was loaded."""
         self.drop(interface)
         if not self.links:
-            self._pins.remove()
+            self.pins.remove()
 
     def drop(self, interface: str) -> None:
         """Take the filter off an interface; what is loaded stays."""
         held = self.links.pop(interface, None)
         if held:
-            os.unlink(self._pins.link(interface))
+            os.unlink(self.pins.link(interface))
             held.link.close()
 
     def _load(self, image: Image, bytecode: Bytecode) -> t.Callable[[], None]:
         capacity = capacity_for(image.pages)
-        maps = self._pins.ensure()
+        maps = self.pins.ensure()
         slot = self._keep(make_slot(capacity))
         go_live(slot, image.made_for(bytecode.digest), capacity)
         with Map.create(PERCPU_ARRAY, "scratch", 4, abi.SCRATCH_SIZE, 1) as scratch:
@@ -196,7 +196,7 @@ class Loaded:
 
     def _switch(self, program: Program) -> None:
         """Let all links and the pin hold the program; if one refuses, they hold the former one."""
-        draft = self._pins.program + "_next"
+        draft = self.pins.program + "_next"
         with contextlib.suppress(FileNotFoundError):
             os.unlink(draft)
         program.pin(draft)
@@ -209,7 +209,7 @@ class Loaded:
                     self.links[name] = held._replace(program_id=program.info().id)
                 else:
                     self.drop(name)
-            os.rename(draft, self._pins.program)
+            os.rename(draft, self.pins.program)
         except BaseException:
             for link, former in done:
                 link.update(former)
@@ -220,7 +220,7 @@ class Loaded:
     def _return(self, program: Program | None, slot: Map | None) -> None:
         """Go back to what was loaded before."""
         if program is None:
-            self._pins.remove()
+            self.pins.remove()
         else:
             self._switch(program)
         self.program, self.slot = program, slot
@@ -228,16 +228,16 @@ class Loaded:
     def _read(self) -> None:
         self.links = {}
         self.program = self.slot = None
-        for name in self._pins.interfaces():
-            link = self._keep(_opened(Link.open, self._pins.link(name)))
+        for name in self.pins.interfaces():
+            link = self._keep(_opened(Link.open, self.pins.link(name)))
             number, ifindex = link.info()
             self.links[name] = Held(link, number, ifindex)
         held = {item.program_id for item in self.links.values() if item.ifindex}
         pinned = 0
-        if os.path.exists(self._pins.program):
-            self.program = self._keep(_opened(Program.open, self._pins.program))
+        if os.path.exists(self.pins.program):
+            self.program = self._keep(_opened(Program.open, self.pins.program))
             pinned = self.program.info().id
-        self.whole = held <= {pinned} and not os.path.exists(self._pins.program + "_next")
+        self.whole = held <= {pinned} and not os.path.exists(self.pins.program + "_next")
         if self.program:
             self.slot = self._slot_of(self.program)
         if held and pinned not in held:

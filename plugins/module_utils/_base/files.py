@@ -41,3 +41,20 @@ def replace_file(path: str, text: str, mode: int = 0o600) -> None:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(draft)
         raise
+
+
+def read_json(path: str) -> t.Any:
+    """The value in a JSON file; raises OSError, or ValueError if it is not JSON."""
+    with open(path, encoding="utf-8") as file:
+        text = file.read()
+    # Imported here: after a boot there is nothing to read, and half a megabyte is saved.
+    import json
+
+    return json.loads(text)
+
+
+def replace_json(path: str, value: t.Any, mode: int = 0o600) -> None:
+    """Replace a file by the JSON of a value; raises OSError."""
+    import json
+
+    replace_file(path, json.dumps(value) + "\n", mode)

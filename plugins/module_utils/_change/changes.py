@@ -17,21 +17,34 @@ import typing as t
 
 from .._active.loaded import Loaded
 from .._base.errors import InvalidInput, PacketwatchError, Pending, Returned
-from . import panic as panic_module
-from . import pending as pending_module
+from .._network.snapshot import Snapshot
+from . import panic
+from .pending import (
+    CONFIRMED,
+    PENDING,
+    RETURNED,
+    Record,
+    check_terms,
+    moment,
+    new_change,
+)
+from .planner import Planner
 from .results import Outcome
 
 if t.TYPE_CHECKING:
     from .._base.types import Run
     from .._declared.store import State, Store
+    from .._kernel.bytecode import Compiler
     from .._kernel.pins import Paths, Pins
     from .deadline import Deadline
-    from .pending import Change, Record, Terms
-    from .planner import Planner
+    from .pending import Change, Terms
 
 
 class Changes:
-    """after: does what had to wait while a change was pending."""
+    """The pending change of this host, its record, and the panic that overrides it.
+
+    catch_up: does what had to wait while a change was pending.
+    """
 
     def __init__(
         self,
@@ -39,24 +52,22 @@ class Changes:
         paths: Paths,
         store: Store,
         pins: Pins,
-        planner: Planner,
-        record: Record,
-        panic: panic_module.Flag,
-        after: t.Callable[[], None],
+        compiler: Compiler,
+        catch_up: t.Callable[[], None],
     ) -> None:
+        self.record = Record(paths.pending)
+        self.panic = panic.Flag(paths.state)
         self._run = run
         self._paths = paths
         self._store = store
         self._pins = pins
-        self._planner = planner
-        self._record = record
-        self._panic = panic
-        self._catch_up = after
+        self._compiler = compiler
+        self._catch_up = catch_up
 
     def pending(self) -> Change | None:
         """The change that is pending, for whoever only looks."""
-        change = self._record.read()
-        if change is None or change.status != pending_module.PENDING or change.left <= 0:
+        change = self.record.read()
+        if change is None or change.status != PENDING or change.left <= 0:
             return None
         return None if self._is_confirmed(change) else change
 
@@ -69,46 +80,46 @@ class Changes:
         change = self._find(pending, token)
         if change is None:
             raise Returned(_unknown(token))
-        if change.status == pending_module.RETURNED:
+        if change.status == RETURNED:
             raise Returned(
                 f"the change of {change.owner} was not confirmed in time: the host has "
-                f"returned to what was confirmed before, at {pending_module.moment(change.ended)}"
+                f"returned to what was confirmed before, at {moment(change.ended)}"
             )
-        if change.status == pending_module.CONFIRMED:
+        if change.status == CONFIRMED:
             return Outcome(False, change)
         if change.lifts:
-            self._panic.take_down()
+            self.panic.take_down()
         else:
             self._store.confirm(change.number)
-        return Outcome(True, self._end(change, pending_module.CONFIRMED))
+        return Outcome(True, self._end(change, CONFIRMED))
 
     def roll_back(self, token: str, due: bool) -> Outcome:
         """Return to what was confirmed before the pending change; due: only if its time is up."""
-        before = self._record.read()
+        before = self.record.read()
         pending = self.settle()
         change = self._find(pending, token)
-        if due or change is None or change.status == pending_module.RETURNED:
+        if due or change is None or change.status == RETURNED:
             # The timer of a change that has ended must not end the one after it.
-            now = self._record.read()
+            now = self.record.read()
             return Outcome(now != before, now if before else None)
-        if change.status == pending_module.CONFIRMED:
+        if change.status == CONFIRMED:
             if not token:
                 return Outcome(False, None)
             raise InvalidInput(
                 f"the change of {change.owner} was confirmed at "
-                f"{pending_module.moment(change.ended)}, so it cannot be taken back any more"
+                f"{moment(change.ended)}, so it cannot be taken back any more"
             )
         return Outcome(True, self.take_back(change))
 
     def settle(self) -> Change | None:
         """The pending change; one whose time is up, or whose confirmer died, is ended first."""
-        change = self._record.read()
-        if change is None or change.status != pending_module.PENDING:
+        change = self.record.read()
+        if change is None or change.status != PENDING:
             self._pins.remove_former()
             return None
         if self._is_confirmed(change):
-            self._end(change, pending_module.CONFIRMED)
-        elif change.left <= 0 or (self._panic.read() and not change.lifts):
+            self._end(change, CONFIRMED)
+        elif change.left <= 0 or (self.panic.read() and not change.lifts):
             self.take_back(change)
         else:
             return change
@@ -121,7 +132,7 @@ class Changes:
 
     def check_terms(self, terms: Terms) -> None:
         """Raise what makes terms impossible on this host."""
-        pending_module.check_terms(terms)
+        check_terms(terms)
         if terms.seconds:
             self._deadline().check()
 
@@ -145,34 +156,34 @@ class Changes:
 
     def begin(self, loaded: Loaded, after: State, terms: Terms, lifts: bool = False) -> Change:
         """Write the candidate, set the timer, record the change, keep what it replaces."""
-        from . import former as former_module
+        from . import former
 
         number = self._store.write_candidate(after)
-        former = former_module.modes(loaded), loaded.program is not None
-        change = pending_module.begin(terms, number, *former)._replace(lifts=lifts)
-        self._record.make_folder()
+        before = former.modes(loaded), loaded.program is not None
+        change = new_change(terms, number, *before)._replace(lifts=lifts)
+        self.record.make_folder()
         self._deadline().arm(terms.seconds)
-        self._record.write(change)
-        former_module.keep(loaded, self._pins)
+        self.record.write(change)
+        former.keep(loaded, self._pins)
         return change
 
     def abandon(self) -> None:
         """Forget a change that has failed."""
         with contextlib.suppress(PacketwatchError, OSError):
-            self._record.remove()
+            self.record.remove()
             self._tidy()
 
     def take_back(self, change: Change) -> Change:
         """Let what is confirmed be in force again: from what is kept, at once, or by compiling."""
-        if self._panic.read():
-            panic_module.detach(self._pins)
+        if self.panic.read():
+            panic.detach(self._pins)
         else:
             self._bring_back(change)
-        return self._end(change, pending_module.RETURNED)
+        return self._end(change, RETURNED)
 
     def _find(self, pending: Change | None, token: str) -> Change | None:
         """The change meant by a token, by none the last one; Pending if that is another's."""
-        last = pending or self._record.read()
+        last = pending or self.record.read()
         if last is None or not token or last.token == token:
             return last
         self.refuse_second(pending)
@@ -181,16 +192,16 @@ class Changes:
     def _is_confirmed(self, change: Change) -> bool:
         """Whether what a pending change is about has come true: its confirmer may have died then."""
         if change.lifts:
-            return self._panic.read() is None
+            return self.panic.read() is None
         return change.number == self._store.number()
 
     def _end(self, change: Change, status: str) -> Change:
         """Say what has become of a change, and clear up after it; whoever died here is followed."""
         with Loaded(self._pins) as loaded:
-            if not loaded.links and not self._panic.read():
+            if not loaded.links and not self.panic.read():
                 self._pins.remove()
         ended = change.end(status)
-        self._record.write(ended)
+        self.record.write(ended)
         self._tidy()
         self._catch_up()
         return ended
@@ -203,26 +214,28 @@ class Changes:
             self._store.prune()
 
     def _bring_back(self, change: Change) -> None:
-        from . import former as former_module
+        from . import former
 
         dummy, state = self._store.read_current()
         done = False
         with contextlib.suppress(PacketwatchError, OSError), Loaded(self._pins) as loaded:
-            done = former_module.bring_back(loaded, self._pins, change, state.interfaces)
+            done = former.bring_back(loaded, self._pins, change, state.interfaces)
         if not done:
             with Loaded(self._pins) as loaded:
                 self._rebuild(loaded, state, change)
 
     def _rebuild(self, loaded: Loaded, state: State, change: Change) -> None:
-        from . import former as former_module
+        from . import former
 
-        bytecode = self._planner.bytecode_of(state)()
-        image, dummy = self._planner.image(loaded, state, loaded.ifindexes, bytecode.digest)
+        snapshot = Snapshot(self._paths.settings)
+        planner = Planner(self._paths, self._store, self._compiler, loaded, snapshot)
+        bytecode = planner.programs.bytecode(planner.programs.source(state))
+        image, dummy = planner.image(state, loaded.ifindexes, bytecode.digest)
         with loaded.generation() as current:
             same = current.digest == image.digest and current.header["bytecode"] == bytecode.digest
         if not (same and loaded.whole):
             loaded.replace(image, lambda: bytecode)
-        former_module.bring_back_interfaces(loaded, change, state.interfaces)
+        former.bring_back_interfaces(loaded, change, state.interfaces)
 
     def _deadline(self) -> Deadline:
         # Imported here, as _former below: what a boot does not need would cost it memory.

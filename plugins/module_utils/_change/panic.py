@@ -13,12 +13,11 @@ Whatever it holds, it counts: ``touch`` makes one.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import typing as t
 
 from .._base.errors import PacketwatchError, Panicked, Unreadable
-from .._base.files import replace_file
+from .._base.files import read_json, replace_json
 from .._kernel.pins import PANIC
 from .._kernel.programs import Link
 from . import pending
@@ -58,11 +57,8 @@ class Flag:
         except OSError as error:
             raise Unreadable(f"cannot read {self._path}: {error.strerror}") from error
         owner = _BY_HAND
-        with (
-            contextlib.suppress(OSError, ValueError, KeyError, TypeError),
-            open(self._path, encoding="utf-8") as file,
-        ):
-            owner = str(json.load(file)["owner"])
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            owner = str(read_json(self._path)["owner"])
         return Panic(status.st_mtime, owner)
 
     def refuse(self) -> None:
@@ -81,7 +77,7 @@ class Flag:
                 os.mkdir(self._root)
                 # For the agent to read, whatever the umask.
                 os.chmod(self._root, 0o755)
-            replace_file(self._path, json.dumps({"owner": owner}) + "\n", 0o644)
+            replace_json(self._path, {"owner": owner}, 0o644)
             folder = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY)
             try:
                 os.fsync(folder)

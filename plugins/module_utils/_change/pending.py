@@ -13,14 +13,13 @@ pending whose state is the current one, whoever confirmed it died before saying 
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
 import typing as t
 
 from .._base.errors import InvalidInput, LoadFailed, Unreadable
-from .._base.files import replace_file
+from .._base.files import read_json, replace_json
 
 PENDING, CONFIRMED, RETURNED = "pending", "confirmed", "rolled_back"
 LONGEST = 86400.0
@@ -79,7 +78,7 @@ class Change(t.NamedTuple):
         return self._replace(status=status, ended=time.time())
 
 
-def begin(terms: Terms, number: int, interfaces: dict[str, str], loaded: bool) -> Change:
+def new_change(terms: Terms, number: int, interfaces: dict[str, str], loaded: bool) -> Change:
     """A change that begins now."""
     now = time.time()
     return Change(
@@ -124,8 +123,7 @@ class Record:
     def read(self) -> Change | None:
         """The last change since boot; raises `Unreadable`."""
         try:
-            with open(self._path, encoding="utf-8") as file:
-                return Change(**json.load(file))
+            return Change(**read_json(self._path))
         except FileNotFoundError:
             return None
         except (OSError, ValueError, TypeError) as error:
@@ -134,7 +132,7 @@ class Record:
     def write(self, change: Change) -> None:
         self.make_folder()
         try:
-            replace_file(self._path, json.dumps(change._asdict()))
+            replace_json(self._path, change._asdict())
         except OSError as error:
             raise LoadFailed(f"the change cannot be recorded: {error}") from error
 

@@ -27,7 +27,7 @@ _NLM_F_DUMP_INTR = 0x10
 _NLMSG_ERROR = 2
 _NLMSG_DONE = 3
 _NLA_TYPE = 0x3FFF
-_ATTEMPTS = 5
+_ATTEMPTS = 10
 
 _RTN_UNICAST = 1
 _RT_TABLE_LOCAL = 255
@@ -170,18 +170,19 @@ def _open(groups: int = 0) -> socket.socket:
 
 
 def _dump(kind: Kind, wanted: t.Callable[[tuple[int, ...]], bool] | None = None) -> list[Message]:
-    """All objects of a kind; read again if they changed meanwhile, as the kernel then says."""
-    found: list[Message] = []
+    """All objects of a kind, from one dump that no change has interrupted; raises `Unreadable`."""
     with _open() as channel:
         channel.settimeout(10)
         for sequence in range(1, _ATTEMPTS + 1):
-            found = []
             try:
-                if _dump_once(channel, kind, sequence, wanted, found):
-                    break
+                found = _dump_once(channel, kind, sequence, wanted)
             except OSError as error:
                 raise Unreadable(f"rtnetlink cannot be read: {error}") from error
-    return found
+            if found is not None:
+                return found
+    raise Unreadable(
+        f"the kernel's network settings changed during each of {_ATTEMPTS} reads: try again"
+    )
 
 
 def _dump_once(
@@ -189,18 +190,18 @@ def _dump_once(
     kind: Kind,
     sequence: int,
     wanted: t.Callable[[tuple[int, ...]], bool] | None,
-    found: list[Message],
-) -> bool:
-    """Append to `found`; False if the kernel says that it changed while it was read."""
+) -> list[Message] | None:
+    """All objects of a kind; None if they changed while the kernel listed them (NLM_F_DUMP_INTR)."""
     length = _MESSAGE.size + kind.header.size
     request = _MESSAGE.pack(length, kind.request, _NLM_F_REQUEST_DUMP, sequence, 0)
     channel.send(request + bytes(kind.header.size))
+    found: list[Message] = []
     consistent = True
     while True:
         for message, flags, body in messages(channel.recv(1 << 16), sequence):
             consistent = consistent and not flags & _NLM_F_DUMP_INTR
             if message == _NLMSG_DONE:
-                return consistent
+                return found if consistent else None
             if message == _NLMSG_ERROR:
                 (code,) = struct.unpack_from("=i", body)
                 raise OSError(-code, errno.errorcode.get(-code, "unknown"))

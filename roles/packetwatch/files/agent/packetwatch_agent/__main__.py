@@ -107,7 +107,7 @@ def _apply(dummy: argparse.Namespace) -> None:
 
 def _tell_of_feeds(host: Host) -> None:
     """The others are live, so nothing has failed."""
-    for name, why in sorted(host.planner.feeds().broken.items()):
+    for name, why in sorted(host.feeds().broken.items()):
         sys.stderr.write(f"packetwatch: {name} is left out: {why}\n")
 
 

@@ -1,0 +1,52 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is PRIVATE to the collection.
+
+"""The program of a state: its source, and its bytecode."""
+
+from __future__ import annotations
+
+import typing as t
+
+from .._base.errors import InvalidInput
+from .._kernel.source import check_format, flatten, reads_ours
+
+if t.TYPE_CHECKING:
+    from .._declared.store import State
+    from .._kernel.bytecode import Bytecode, Compiler
+
+
+class Programs:
+    """installed: folder of the C source that the role installed."""
+
+    def __init__(self, compiler: Compiler, installed: str) -> None:
+        self._compiler = compiler
+        self._installed = installed
+
+    def source(self, state: State) -> str:
+        """The state's own source, if it reads tables of this version's format; else the installed one."""
+        if state.program and reads_ours(state.program):
+            return state.program
+        return flatten(self._installed)
+
+    def reads_ours(self, state: State) -> bool:
+        """Whether the state's program, or the installed one, reads tables of this version's format."""
+        try:
+            return reads_ours(self.source(state))
+        except InvalidInput:
+            return False
+
+    def bytecode(self, source: str) -> Bytecode:
+        """The bytecode of a source, compiled if necessary.
+
+        InvalidInput if the program reads tables of another format than this version writes.
+        """
+        check_format(source)
+        return self._compiler.get(source)
+
+    def cached(self, source: str) -> Bytecode | None:
+        """As `bytecode`, but None if the source would have to be compiled."""
+        check_format(source)
+        return self._compiler.cached(source)

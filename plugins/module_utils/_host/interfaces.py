@@ -1,0 +1,309 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is PRIVATE to the collection.
+
+"""Attaching the filter to an interface, and detaching it.
+
+Attaching is planned once; check mode reports the plan, an apply carries it out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import typing as t
+
+from .._active import attach
+from .._base.errors import InvalidInput
+from .._change.pending import AT_ONCE
+from .._change.results import UNKNOWN, Attachment
+from .._declared.policy import resolve_policies
+from .._declared.store import MODES, check_interface
+from .._kernel import abi
+from .._kernel.pins import check_bpffs
+from .._kernel.programs import attached
+
+if t.TYPE_CHECKING:
+    from .._change.pending import Change, Terms
+    from .._declared.store import State
+    from .._kernel.bytecode import Bytecode
+    from .._network.snapshot import Snapshot
+    from .site import Site, Work
+
+
+class Order(t.NamedTuple):
+    """What the caller wants: None stands for what is declared, or for what is in use.
+
+    judge: refuse what does not suit the policies; not for what was declared before. declare: confirmed
+    state follows, unless a change is pending.
+    """
+
+    interface: str
+    mode: t.Optional[str] = None
+    source: t.Optional[str] = None
+    judge: bool = True
+    declare: bool = True
+
+
+class Target(t.NamedTuple):
+    """The device of an order as it is now. former: its name when it was attached to; "": it is not."""
+
+    name: str
+    ifindex: int
+    former: str
+    mode: str
+    program_id: int
+
+
+class Attaching(t.NamedTuple):
+    """The plan of an order.
+
+    mode: wanted, one of `MODES`. state: what holds afterwards. code: None if it would have to be
+    compiled. replaces: another program than the loaded one. declares: confirmed state changes.
+    """
+
+    target: Target
+    mode: str
+    state: State
+    code: t.Optional[Bytecode]
+    replaces: bool
+    declares: bool
+
+    @property
+    def moves(self) -> bool:
+        """Whether the device is filtered in another mode than the wanted one."""
+        return bool(self.target.former) and self.mode not in ("auto", self.target.mode)
+
+    @property
+    def links(self) -> bool:
+        """Whether a new link is made."""
+        return not self.target.former or self.moves
+
+    def result(
+        self, mode: str, program_id: int, reason: str = "", change: Change | None = None
+    ) -> Attachment:
+        """The result; mode and program_id: those that the device has, or will have."""
+        name = self.target.name
+        return Attachment(
+            self.replaces or self.links or self.declares,
+            name,
+            mode,
+            reason,
+            program_id,
+            _line(name, self.target.mode),
+            _line(name, mode),
+            change,
+        )
+
+    def forecast(self) -> Attachment:
+        """The result as far as it is known without compiling and attaching."""
+        mode = self.mode if self.links else self.target.mode
+        return self.result(UNKNOWN if mode == "auto" else mode, self.target.program_id)
+
+
+def check_order(site: Site, order: Order, terms: Terms, snapshot: Snapshot) -> None:
+    """Refuse what can be refused without the lock."""
+    check_interface(order.interface)
+    site.changes.check_terms(terms)
+    site.changes.panic.refuse()
+    if order.mode is not None and order.mode not in MODES:
+        raise InvalidInput(f"mode is {order.mode!r}: choose one of {', '.join(MODES)}")
+    attach.check_device(order.interface, snapshot.links)
+    check_bpffs(site.paths.bpffs)
+
+
+def attach_to(
+    work: Work, order: Order, terms: Terms = AT_ONCE, *, check: bool = False
+) -> Attachment:
+    """Filter an interface as ordered; check: only say what that would do, without compiling."""
+    plan = _plan(work, order, check)
+    return plan.forecast() if check else _carry_out(work, plan, terms)
+
+
+def _plan(work: Work, order: Order, check: bool) -> Attaching:
+    target = _target(work, order.interface)
+    base, before = _states(work, target)
+    if order.judge:
+        policies = resolve_policies(before.policy)
+        attach.check_listeners(policies, [target.name], work.planner.snapshot.links)
+    programs = work.planner.programs
+    source = order.source or programs.source(before)
+    code = programs.cached(source) if check else programs.bytecode(source)
+    mode = order.mode or before.interfaces.get(target.name, "auto")
+    after = before
+    if order.declare and not work.pending:
+        after = before._replace(
+            interfaces=before.interfaces | {target.name: mode},
+            program=order.source or before.program or source,
+        )
+    return Attaching(
+        target=target,
+        mode=mode,
+        state=after,
+        code=code,
+        replaces=_replaces(work, before, source, code),
+        declares=order.declare and after != base,
+    )
+
+
+def _target(work: Work, interface: str) -> Target:
+    """The device of that name; refuses one that another program filters."""
+    ifindex = attach.check_device(interface, work.planner.snapshot.links)
+    attach.check_free(interface, ifindex, work.loaded.program_ids)
+    now = attached(ifindex)
+    return Target(interface, ifindex, work.loaded.held_on(ifindex)[0], now.mode, now.program_id)
+
+
+def _states(work: Work, target: Target) -> tuple[State, State]:
+    """The state to go by, and the same with the device's present name.
+
+    While a change is pending, a device that comes back meets what the other devices meet.
+    """
+    if work.pending:
+        candidate = work.site.store.read(work.pending.number)
+        return candidate, candidate
+    dummy, confirmed = work.site.store.read_current()
+    return confirmed, _renamed(confirmed, target.former, target.name)
+
+
+def _replaces(work: Work, state: State, source: str, code: Bytecode | None) -> bool:
+    """Whether the loaded program is another one; code: None if that is not compiled yet."""
+    if work.loaded.program is None:
+        return True
+    if code is None:
+        return source != state.program
+    with work.loaded.generation() as current:
+        return bool(current.header["bytecode"] != code.digest)
+
+
+def _carry_out(work: Work, plan: Attaching, terms: Terms) -> Attachment:
+    site, loaded, target, code = work.site, work.loaded, plan.target, plan.code
+    assert code is not None
+    first = not site.pins.loaded()
+    ifindexes = {key: value for key, value in loaded.ifindexes.items() if value != target.ifindex}
+    image, lists = work.planner.image(
+        plan.state, ifindexes | {target.name: target.ifindex}, code.digest
+    )
+    with loaded.generation() as current:
+        renews = plan.replaces or not loaded.whole or image.digest != current.digest
+    declared = plan.state if plan.declares else None
+    reason = ""
+    with (
+        _renaming(work, target),
+        site.changes.around(loaded, declared, terms, renews or plan.links) as (undo, change),
+    ):
+        if renews:
+            undo.callback(loaded.replace(image, lambda: code))
+        work.write_protection()
+        if plan.links:
+            mode = target.mode if plan.moves else "none"
+            undo.callback(loaded.restore, target.name, target.ifindex, mode)
+            reason = loaded.attach(target.name, target.ifindex, plan.mode).reason
+    work.report(plan.state, image, lists, change)
+    work.wake_at(image.next_expiry, change)
+    if first:
+        site.renew_agent()
+    now = attached(target.ifindex)
+    return plan.result(now.mode, now.program_id, reason, change)
+
+
+@contextlib.contextmanager
+def _renaming(work: Work, target: Target) -> t.Iterator[None]:
+    """Give our link the device's present name; if the change fails, the former one.
+
+    Outside of the change: if it is reverted later, the device still has its name.
+    """
+    if target.former in ("", target.name):
+        yield
+        return
+    work.loaded.rename(target.former, target.name)
+    try:
+        yield
+    except BaseException:
+        work.loaded.rename(target.name, target.former)
+        raise
+
+
+def detach_from(
+    work: Work, interface: str, terms: Terms = AT_ONCE, *, check: bool = False
+) -> Attachment:
+    """Stop filtering an interface, and declare nothing of it any more."""
+    dummy, state = work.site.store.read_current()
+    held = work.loaded.links.get(interface)
+    left = state._replace(
+        interfaces={key: mode for key, mode in state.interfaces.items() if key != interface},
+        policy={key: keys for key, keys in state.policy.items() if key != interface},
+    )
+    changed = held is not None or left != state
+    mode = attached(held.ifindex).mode if held and held.ifindex else "none"
+    change = None
+    if changed and not check:
+        if held and held.ifindex and left != state and terms.seconds:
+            change = _detach_pending(work, left, interface, mode, terms)
+        else:
+            _detach_confirmed(work, left if left != state else None, interface)
+    before, after = _line(interface, mode), _line(interface, "none")
+    return Attachment(changed, interface, "none", "", 0, before, after, change)
+
+
+def _detach_pending(
+    work: Work, left: State, interface: str, mode: str, terms: Terms
+) -> Change | None:
+    """Detach; what is loaded stays until the change is confirmed, even with the last interface."""
+    loaded = work.loaded
+    ifindex = loaded.links[interface].ifindex
+    with work.site.changes.around(loaded, left, terms, True) as (undo, change):
+        undo.callback(loaded.restore, interface, ifindex, mode)
+        loaded.drop(interface)
+        if loaded.active:
+            undo.callback(_forget(work, left, change))
+        else:
+            work.site.quiet()
+    return change
+
+
+def _detach_confirmed(work: Work, left: State | None, interface: str) -> None:
+    """Detach for good; left: what is declared from now on, None if that does not change."""
+    store = work.site.store
+    if left:
+        store.declare(left)
+    if interface in work.loaded.links:
+        work.loaded.detach(interface)
+    if work.loaded.active:
+        _forget(work, left or store.read_current()[1])
+    else:
+        work.site.quiet()
+
+
+def _forget(work: Work, state: State, change: Change | None = None) -> t.Callable[[], None]:
+    """Remove from the active generation the policies of interfaces that are not filtered any more.
+
+    Returns what undoes that.
+    """
+    loaded = work.loaded
+    with loaded.generation() as current:
+        header, digest = current.header, current.digest
+    image, lists = work.planner.image(state, loaded.ifindexes, header["bytecode"])
+    undo = contextlib.ExitStack()
+    # A program that reads tables of another format keeps its own: a policy too many harms nobody.
+    if image.digest != digest and header["format"] == abi.FORMAT:
+        undo.callback(loaded.replace(image, work.bytecode_of(state)))
+    work.report(state, image, lists, change)
+    return undo.close
+
+
+def _renamed(state: State, former: str, interface: str) -> State:
+    """A state in which the declarations for an interface's former name hold for its present one."""
+    if former in ("", interface):
+        return state
+    interfaces, policy = dict(state.interfaces), dict(state.policy)
+    if former in interfaces:
+        interfaces.setdefault(interface, interfaces.pop(former))
+    if former in policy:
+        policy.setdefault(interface, policy.pop(former))
+    return state._replace(interfaces=interfaces, policy=policy)
+
+
+def _line(interface: str, mode: str) -> str:
+    return f"{interface}: {mode}\n"

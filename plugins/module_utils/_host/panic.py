@@ -1,0 +1,69 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is PRIVATE to the collection.
+
+"""Letting everything pass at once, and filtering again."""
+
+from __future__ import annotations
+
+import contextlib
+import typing as t
+
+from .._change.panic import detach
+from .._change.pending import caller
+from .._change.results import Switch
+from .interfaces import Order, attach_to
+
+if t.TYPE_CHECKING:
+    from .._change.pending import Change, Terms
+    from .site import Site, Work
+
+
+def begin(site: Site, owner: str) -> Switch:
+    """Let everything pass. Before the lock, because its holder may take long, and once more after."""
+    flag = site.changes.panic
+    new = False
+    try:
+        new = flag.read() is None
+        if new:
+            # First: whatever attaches from here on refuses to.
+            flag.raise_up(owner or caller())
+    finally:
+        detached = detach(site.pins)
+    with site.store.lock(site.patience):
+        detached += detach(site.pins)
+        change = site.changes.settle()
+        if change:
+            site.changes.take_back(change)
+        site.quiet()
+    return Switch(new or bool(detached), flag.read())
+
+
+def lift(work: Work, terms: Terms) -> Switch:
+    """Filter again what confirmed state declares."""
+    flag = work.site.changes.panic
+    panic = flag.read()
+    if panic is None:
+        return Switch(False, None)
+    with contextlib.ExitStack() as undo:
+        undo.callback(detach, work.site.pins)
+        change = _attach_all(work, terms, undo)
+        undo.pop_all()
+    if change is None:
+        flag.take_down()
+    return Switch(True, panic, change)
+
+
+def _attach_all(work: Work, terms: Terms, undo: contextlib.ExitStack) -> Change | None:
+    """Attach to each declared interface that exists; the change that waits to be confirmed."""
+    dummy, state = work.site.store.read_current()
+    names = sorted({link.name for link in work.planner.snapshot.links} & state.interfaces.keys())
+    change = None
+    if terms.seconds and names:
+        undo.callback(work.site.changes.abandon)
+        change = work.site.changes.begin(work.loaded, state, terms, lifts=True)
+    for name in names:
+        attach_to(work, Order(name, judge=False, declare=False))
+    return change

@@ -1,0 +1,47 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is PRIVATE to the collection.
+
+"""This host's network and settings at one moment."""
+
+from __future__ import annotations
+
+import typing as t
+from functools import cached_property
+
+from .._kernel import netlink
+from . import protect
+from .settings import read_settings
+
+if t.TYPE_CHECKING:
+    from .settings import HostSettings
+
+
+class Snapshot:
+    """What one operation reads of the host: each part once, when it is first used.
+
+    So all checks of a change decide on the same facts. settings: path of the settings file. The parts
+    raise `Unreadable`, the settings also `InvalidInput`.
+    """
+
+    def __init__(self, settings: str) -> None:
+        self._path = settings
+
+    @cached_property
+    def settings(self) -> HostSettings:
+        return read_settings(self._path)
+
+    @cached_property
+    def network(self) -> protect.Network:
+        return protect.read_network()
+
+    @cached_property
+    def links(self) -> list[netlink.Link]:
+        return netlink.links()
+
+    @cached_property
+    def protection(self) -> protect.Protection:
+        """The sources that must not be banned."""
+        return protect.compute(self.settings.protect, self.settings.protect_auto, self.network)
