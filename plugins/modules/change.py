@@ -72,7 +72,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.packetwatch.xdp.plugins.module_utils._base.errors import (
     InvalidInput,
     Pending,
-    Returned,
+    Reverted,
 )
 from ansible_collections.packetwatch.xdp.plugins.module_utils._module import run_module
 
@@ -91,7 +91,7 @@ def decide(module: AnsibleModule, host: Host) -> Result:
     act = host.confirm if module.params["state"] == "confirmed" else host.roll_back
     try:
         changed, change = act(module.params["token"])
-    except Returned as error:
+    except Reverted as error:
         module.fail_json(msg=str(error), status="rolled_back")
     except Pending as error:
         module.fail_json(msg=str(error), status="pending")

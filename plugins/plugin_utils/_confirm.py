@@ -79,7 +79,7 @@ class ChangeAction(TransferAction):
         """Find out what has become of a change whose answer never came, and take it back."""
         answer, dummy = self._insist("rolled_back", token, seconds, task_vars)
         told = {
-            "rolled_back": "the host has returned to what was confirmed before",
+            "rolled_back": "the host has reverted the change",
             "none": "the change had not gone live (if it still does, the host returns by itself)",
         }.get(answer.get("status", ""), answer.get("msg", ""))
         if not told:

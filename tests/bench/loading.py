@@ -24,7 +24,7 @@ from bench.addresses import IPV6
 from bench.place import Place
 from bench.rivals import command, ipset_text, nft_text
 from bench.rounds import Case
-from packetwatch_core._active.generation import Areas, build, capacity_for, go_live, make_slot
+from packetwatch_core._active.generation import Areas, activate, build, capacity_for, make_slot
 from packetwatch_core._declared.bulk import read_prefixes
 from packetwatch_core._declared.policy import resolve_policies
 from packetwatch_core._kernel.bytecode import PYTHON
@@ -160,13 +160,13 @@ def image_case(loading: Loading, hosts: list[str]) -> None:
 
     def seconds() -> float:
         started = time.clock_gettime_ns(time.CLOCK_THREAD_CPUTIME_ID)
-        go_live(slot, image, capacity)
+        activate(slot, image, capacity)
         return (time.clock_gettime_ns(time.CLOCK_THREAD_CPUTIME_ID) - started) / 1e9
 
     def memory() -> float:
         def fill() -> Callable[[], None]:
             fresh = make_slot(capacity)
-            go_live(fresh, image, capacity)
+            activate(fresh, image, capacity)
             return fresh.close
 
         return _grown(fill)

@@ -107,7 +107,7 @@ def test_who_locks_himself_out_is_let_in_again(controller: Controller) -> None:
     took = time.monotonic() - started
     assert done["failed"] is True
     assert done.get("unreachable", False) is False
-    assert "was not confirmed in time: the host has returned" in done["msg"]
+    assert "was not confirmed in time: the host has reverted" in done["msg"]
     assert "Connection timed out" in done["msg"]
     assert "refused" in controller.opened()
     assert host.peer_reaches(HOST)
@@ -120,7 +120,7 @@ def test_without_the_role_the_module_brings_the_way_back(controller: Controller)
     host = controller.host
     host.command("rm", "/etc/systemd/system/packetwatch-rollback.service")
     done = host.ansible("access_lists", deny=[PEER], force=True, confirm_timeout=4)
-    assert "was not confirmed in time: the host has returned" in done["msg"], done
+    assert "was not confirmed in time: the host has reverted" in done["msg"], done
     # It was the timer, from whose process nothing was heard, and not the confirmation that was late.
     assert host.peer_reaches(HOST), host.command("cat", "/run/rollback.log")
     assert host.command("cat", "/run/rollback.log") == ""
@@ -132,7 +132,7 @@ def test_an_answer_that_is_lost(controller: Controller) -> None:
     host.environment |= {"GATED_LOSE": "access_lists", "ANSIBLE_PIPELINING": "true"}
     done = host.ansible("access_lists", deny=["198.51.100.7"], confirm_timeout=60)
     assert done["failed"] is True
-    assert "connection was lost while the change was made; the host has returned" in done["msg"]
+    assert "connection was lost while the change was made; the host has reverted" in done["msg"]
     assert host.files() == before
     assert controller.status() == "none"
 

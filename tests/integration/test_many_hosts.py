@@ -64,7 +64,7 @@ def test_a_late_one_among_many_is_an_error(fleet: Fleet, tmp_path: Path) -> None
     book.write_text(PLAY.format(strategy="free", serial=SIZE, timeout=15))
     done = fleet.play(str(book), "-f", "5")
     assert done.status == 2
-    assert "was not confirmed in time: the host has returned" in done.output, done.output
+    assert "was not confirmed in time: the host has reverted" in done.output, done.output
     recap = done.recap()
     assert {name for name, row in recap.items() if row["failed"]} == {"h13"}
     assert {row["unreachable"] for row in recap.values()} == {0}

@@ -82,7 +82,7 @@ def test_a_canary_that_is_locked_out_is_the_only_one_touched(fleet: Fleet) -> No
     fleet.variables |= {"packetwatch_deny": [PEER], "packetwatch_confirm_timeout": 10}
     done = fleet.play(SITE)
     assert done.status != 0
-    assert "was not confirmed in time: the host has returned" in done.output, done.output
+    assert "was not confirmed in time: the host has reverted" in done.output, done.output
     assert done.recap()["h01"]["failed"] == 1
     for name, host in fleet.hosts.items():
         assert fleet.denied(name) == f"{FIRST}\n", name

@@ -13,7 +13,7 @@ import pytest
 from kernel.hosting import DENIED, STRANGER, XDP_DROP, XDP_PASS, Site, other_program, source_text
 from kernel.timers import Timers
 
-from packetwatch_core._base.errors import InvalidInput, Returned
+from packetwatch_core._base.errors import InvalidInput, Reverted
 from packetwatch_core._change.pending import Terms
 from packetwatch_core._change.results import Plan
 from packetwatch_core._declared.edits import return_to_former
@@ -90,7 +90,7 @@ def test_it_is_confirmed_as_any_change(filtered: Site) -> None:
     change = timers.host.apply(edit, terms=Terms(0.2)).pending
     assert change and verdicts(filtered) == (XDP_DROP, XDP_PASS)
     time.sleep(0.3)
-    with pytest.raises(Returned, match="not confirmed in time"):
+    with pytest.raises(Reverted, match="not confirmed in time"):
         timers.host.confirm(change.token)
     assert verdicts(filtered) == (XDP_PASS, XDP_DROP)
     assert filtered.host.store.number() == number

@@ -105,7 +105,7 @@ class Prober:
         areas = generation.Areas.of(compile_tables(allow, deny), bytes(32), 0)
         image = generation.build(areas, self._policies, {}, self._code)
         assert image.pages <= CAPACITY, image.pages
-        generation.go_live(self._slot, image, CAPACITY)
+        generation.activate(self._slot, image, CAPACITY)
 
     def mismatches(self, rules: Rules, addresses: Iterable[int]) -> list[str]:
         """Addresses for which the program does not answer as brute force does."""

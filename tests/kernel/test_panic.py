@@ -24,7 +24,7 @@ from kernel.hosting import (
 )
 from kernel.timers import Timers
 
-from packetwatch_core._base.errors import LoadFailed, Locked, PacketwatchError, Panicked, Returned
+from packetwatch_core._base.errors import LoadFailed, Locked, PacketwatchError, Panicked, Reverted
 from packetwatch_core._change.pending import Terms
 from packetwatch_core._declared.edits import set_lists
 from packetwatch_core._host.host import Host
@@ -117,7 +117,7 @@ def test_a_pending_change_is_taken_back(filtered: Site, timers: Timers) -> None:
     assert not timers.armed
     assert timers.host.pending() is None
     # The connection that would confirm it comes through because of the panic.
-    with pytest.raises(Returned):
+    with pytest.raises(Reverted):
         timers.host.confirm(change.token)
     timers.host.roll_back(due=True)
     assert passes()
@@ -137,7 +137,7 @@ def test_nobody_is_waited_for(filtered: Site, timers: Timers) -> None:
         assert passes()
     assert flag(filtered).exists()
     # What the panic could not take back for the lock is not confirmed either.
-    with pytest.raises(Returned):
+    with pytest.raises(Reverted):
         timers.host.confirm(change.token)
     assert passes()
 
@@ -207,7 +207,7 @@ def test_an_end_that_is_not_confirmed_is_none(filtered: Site, timers: Timers, ho
     assert flag(filtered).exists()
     if how != "reboot":
         assert filtered.pinned_maps() == maps
-        with pytest.raises(Returned):
+        with pytest.raises(Reverted):
             timers.host.confirm(change.token)
     timers.host.lift()
     assert filtered.verdict(DENIED) == XDP_DROP

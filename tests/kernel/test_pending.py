@@ -34,7 +34,7 @@ from packetwatch_core._base.errors import (
     LoadFailed,
     PacketwatchError,
     Pending,
-    Returned,
+    Reverted,
     Unsupported,
 )
 from packetwatch_core._change.pending import Change, Terms
@@ -74,7 +74,7 @@ def verdicts(site: Site) -> tuple[int, int]:
 
 
 class Before:
-    """All that must be as before a change once the host has returned."""
+    """All that must be as before a change once the host has reverted it."""
 
     def __init__(self, site: Site) -> None:
         self._site = site
@@ -172,7 +172,7 @@ def test_roll_back(filtered: Site, confirming: Timers) -> None:
     before.check(confirming)
     assert filtered.generation_id() == generation
     assert confirming.host.roll_back().changed is False
-    with pytest.raises(Returned, match="the host has returned to what was confirmed before, at 20"):
+    with pytest.raises(Reverted, match="the host has reverted it, at 20"):
         confirming.host.confirm(change.token)
 
 
@@ -180,7 +180,7 @@ def test_too_late(filtered: Site, confirming: Timers) -> None:
     before = Before(filtered)
     change = deny(confirming, STRANGER, Terms(0.2))
     time.sleep(0.3)
-    with pytest.raises(Returned, match="not confirmed in time"):
+    with pytest.raises(Reverted, match="not confirmed in time"):
         confirming.host.confirm(change.token)
     before.check(confirming)
 
@@ -213,12 +213,12 @@ def test_a_token_of_somebody_else(filtered: Site, confirming: Timers) -> None:
     confirming.host.confirm()
     with pytest.raises(InvalidInput, match="was confirmed at 20"):
         confirming.host.roll_back(change.token)
-    with pytest.raises(Returned, match="nothing is known"):
+    with pytest.raises(Reverted, match="no change with this token is known"):
         confirming.host.confirm("0" * 32)
 
 
 def test_nothing_was_ever_pending(filtered: Site, confirming: Timers) -> None:
-    with pytest.raises(Returned, match="no change is pending"):
+    with pytest.raises(Reverted, match="no change is pending"):
         confirming.host.confirm()
     assert confirming.host.roll_back() == (False, None)
 
@@ -477,7 +477,7 @@ def some(steps: int) -> list[int]:
 
 def rolled_back(timers: Timers) -> None:
     """What the timer does when it fires, if it was set."""
-    with contextlib.suppress(Returned):
+    with contextlib.suppress(Reverted):
         timers.host.roll_back()
 
 

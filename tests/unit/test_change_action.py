@@ -148,7 +148,7 @@ def test_an_answer_that_never_came_is_taken_back() -> None:
     action = Action(DOWN, DOWN, {"changed": True, "status": "rolled_back"})
     result = action.go()
     assert result["failed"] is True
-    assert "the host has returned to what was confirmed before" in result["msg"]
+    assert "the host has reverted the change" in result["msg"]
     assert action.asked[-1][1] == {
         "state": "rolled_back",
         "token": action.asked[0][1]["confirm_token"],

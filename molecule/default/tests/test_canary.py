@@ -82,7 +82,7 @@ def test_it_is_locked_out(
 ) -> None:
     output, dummy = rollout.communicate()
     assert rollout.returncode != 0
-    assert "was not confirmed in time: the host has returned" in output, output
+    assert "was not confirmed in time: the host has reverted" in output, output
     assert recaps(output)[CANARY]["failed"] == 1
     assert recaps(output).keys() == {CANARY}, output
     assert is_open(fleet, machine)

@@ -94,7 +94,7 @@ def test_a_lockout_fails_and_the_host_returns(host: Any, fleet: Fleet, machine: 
     assert process.returncode != 0
     assert "FAILED!" in output, output
     assert "UNREACHABLE!" not in output, output
-    assert "was not confirmed in time: the host has returned" in output, output
+    assert "was not confirmed in time: the host has reverted" in output, output
     assert "lockout.list" not in declared(machine)
 
 

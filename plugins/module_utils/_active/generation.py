@@ -4,7 +4,7 @@
 
 # This code is PRIVATE to the collection.
 
-"""A generation: everything that decides a verdict, as one frozen map that goes live by one pointer.
+"""A generation: everything that decides a verdict, as one frozen map that one pointer activates.
 
 docs/tables.md has its layout. The slot takes only maps of one size, whose lookups the kernel
 inlines; another size needs the program to be loaded anew with another slot.
@@ -128,24 +128,24 @@ def build(
 
 
 def capacity_for(pages: int) -> int:
-    """Pages to make room for: some spare, so that most changes fit into the same slot."""
+    """The capacity of a new slot: with spare pages, so that most changes fit into the same slot."""
     if pages < 16:
         return pages + 2
     return (pages * 5 // 4 + 15) // 16 * 16
 
 
 def fits(pages: int, capacity: int) -> bool:
-    """Whether a slot of that capacity is large enough and not wastefully large."""
+    """Whether a slot of that capacity is large enough, and not more than four times too large."""
     return pages <= capacity and (pages * 4 >= capacity or capacity == capacity_for(pages))
 
 
 def make_slot(capacity: int) -> Map:
-    """A slot for generations of that capacity, still empty."""
+    """A slot for generations of that capacity, in pages; it is empty."""
     with _pages(capacity) as template:
         return Map.create(ARRAY_OF_MAPS, "generation", 4, 4, 1, inner=template)
 
 
-def go_live(slot: Map, image: Image, capacity: int) -> None:
+def activate(slot: Map, image: Image, capacity: int) -> None:
     """Put the image into a new frozen map and point the slot to it.
 
     Returns when no packet reads the former generation any more (the kernel waits for readers).
@@ -174,7 +174,7 @@ class Generation:
             try:
                 return cls(Map.by_id(_U32.unpack(value)[0]))
             except KernelError as error:
-                # Whoever only reads has no lock: the slot may have moved on since the lookup.
+                # A reader has no lock: the slot may have moved on since the lookup.
                 if error.errno != errno.ENOENT or attempt == _ATTEMPTS - 1:
                     raise
         return cls(None)
@@ -191,8 +191,12 @@ class Generation:
         if self._pages:
             self._pages.pin(path)
 
-    def revive(self, slot: Map) -> None:
-        """Point the slot to this generation again."""
+    def takes(self, image: Image) -> bool:
+        """Whether the slot of this generation takes the image, for the same program."""
+        return self.header["bytecode"] == image.bytecode and fits(image.pages, self.capacity)
+
+    def activate(self, slot: Map) -> None:
+        """Point the slot to this generation."""
         if self._pages:
             _point(slot, self._pages)
 
@@ -217,7 +221,7 @@ class Generation:
         return str(self.header["digest"].hex()) if self._pages else ""
 
     def check_digest(self, areas: Areas) -> str:
-        """The digest of what is in the kernel, computed anew: not what the header says it is.
+        """The digest of what is in the kernel, computed from its contents, whatever the header says.
 
         areas: as they were read back.
         """
@@ -237,7 +241,7 @@ class Generation:
         return abi.POLICY.unpack(page, abi.POLICY_OFFSET)
 
     def areas(self) -> Areas:
-        """The tables, copied out of the kernel; empty ones, made of no lists, if it holds none of ours."""
+        """The tables, copied out of the kernel; empty ones, made of no lists, if their format is not ours."""
         header = self.header
         ordered = header["v4_page"] <= header["v6_page"] <= header["pages"] <= self.capacity
         if not ordered or header["format"] != abi.FORMAT:
@@ -265,8 +269,8 @@ def _point(slot: Map, pages: Map) -> None:
 
 
 def _pages(capacity: int) -> Map:
-    # The kernel gives an array that may be mapped whole pages of memory; any other begins amid one,
-    # and then every line of the tables lies across two of what the processor fetches at once.
+    # The kernel aligns an array that may be mapped to whole pages. In any other array each line of
+    # the tables would lie across two lines of the processor's cache.
     return Map.create(ARRAY, "pages", 4, abi.PAGE, capacity, F_MMAPABLE)
 
 
@@ -315,7 +319,7 @@ def _published(policy: Policy) -> list[int]:
 
 
 def _policy_table(policies: t.Mapping[str, Policy], ifindexes: t.Mapping[str, int]) -> bytes:
-    """All slots; InvalidInput if too many interfaces' numbers fall into the same ones."""
+    """All policy slots; InvalidInput if too many interface indexes fall into the same ones."""
     slots: dict[int, bytes] = {0: _policy(policies[DEFAULT], 0)}
     for name, ifindex in sorted(ifindexes.items()):
         if name not in policies:
@@ -324,8 +328,8 @@ def _policy_table(policies: t.Mapping[str, Policy], ifindexes: t.Mapping[str, in
         free = [place for place in places if place not in slots]
         if not free:
             raise InvalidInput(
-                f"no room for a policy of {name}: interfaces whose numbers end alike take its "
-                "slots; let it have the default policy"
+                f"no free policy slot for {name}: other interface indexes collide; "
+                "let it have the default policy"
             )
         slots[free[0]] = _policy(policies[name], ifindex)
     empty = bytes(abi.POLICY.size)

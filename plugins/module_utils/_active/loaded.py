@@ -23,7 +23,7 @@ from .._kernel.libbpf import PERCPU_ARRAY, KernelError, Map
 from .._kernel.pins import specs
 from .._kernel.programs import Link, Program
 from .attach import Attached, create_link
-from .generation import Generation, capacity_for, fits, go_live, make_slot
+from .generation import Generation, activate, capacity_for, make_slot
 
 if t.TYPE_CHECKING:
     from .._kernel.bytecode import Bytecode
@@ -95,16 +95,15 @@ class Loaded:
         return Generation.current(self.slot) if self.slot else Generation(None)
 
     def replace(self, image: Image, bytecode: t.Callable[[], Bytecode]) -> t.Callable[[], None]:
-        """Make the image live: through the slot if it fits, else with the program loaded anew.
+        """Activate the image: through the slot if it fits, else with the program loaded anew.
 
-        If it fails, the old state is in force; what comes back is how to return to it.
+        If that fails, the old state is active. Returns what undoes it.
         """
         former = self._keep(self.generation())
-        same = self.whole and former.header["bytecode"] == image.bytecode
-        if self.slot and same and fits(image.pages, former.capacity):
+        if self.slot and self.whole and former.takes(image):
             slot = self.slot
-            go_live(slot, image, former.capacity)
-            return lambda: former.revive(slot)
+            activate(slot, image, former.capacity)
+            return lambda: former.activate(slot)
         first = self.program is None and not self.links
         try:
             return self._load(image, bytecode())
@@ -153,16 +152,16 @@ class Loaded:
         if mode != "none":
             self.attach(interface, ifindex, mode)
 
-    def return_to(self, program: Program, pages: Map) -> None:
-        """Let all links hold a program that was in use before, with the generation of that time."""
+    def take_up(self, program: Program, pages: Map) -> None:
+        """Let all links hold a program that was in use before, with its generation of that time."""
         self._keep(program)
         self._keep(pages)
         slot = self._slot_of(program)
         if slot is None:
-            raise LoadFailed("the former program has no tables")
+            raise LoadFailed("the former program has no slot for a generation")
         with Generation.current(slot) as current:
             if current.number != pages.info.id:
-                Generation(pages).revive(slot)
+                Generation(pages).activate(slot)
         if not self.whole or self.program_ids != {program.info().id}:
             self._switch(program)
         self.program, self.slot = program, slot
@@ -184,7 +183,7 @@ class Loaded:
         capacity = capacity_for(image.pages)
         maps = self.pins.ensure()
         slot = self._keep(make_slot(capacity))
-        go_live(slot, image.made_for(bytecode.digest), capacity)
+        activate(slot, image.made_for(bytecode.digest), capacity)
         with Map.create(PERCPU_ARRAY, "scratch", 4, abi.SCRATCH_SIZE, 1) as scratch:
             descriptors = {name: found.fd for name, found in maps.items()}
             descriptors |= {"generation": slot.fd, "scratch": scratch.fd}

@@ -47,7 +47,7 @@ class Pending(PacketwatchError):
     """A change that somebody made is not confirmed yet, so there can be no other one."""
 
 
-class Returned(PacketwatchError):
+class Reverted(PacketwatchError):
     """The change is no more: the host has gone back to what was confirmed before it."""
 
 

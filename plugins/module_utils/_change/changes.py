@@ -4,10 +4,10 @@
 
 # This code is PRIVATE to the collection.
 
-"""Changes that wait to be confirmed, from their beginning to their end; all but `pending` under the lock.
+"""Pending changes, from their beginning to their end; all but `pending` need the lock.
 
-A change that waits is written as a candidate, the timer that would undo it is set, what it replaces is
-pinned, and only then does it go live.
+A change that waits to be confirmed is written as a candidate, the timer that reverts it is set, what it
+replaces is pinned, and only then it is activated.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import contextlib
 import typing as t
 
 from .._active.loaded import Loaded
-from .._base.errors import InvalidInput, PacketwatchError, Pending, Returned
+from .._base.errors import InvalidInput, PacketwatchError, Pending, Reverted
 from .._network.snapshot import Snapshot
 from . import panic
 from .pending import (
     CONFIRMED,
     PENDING,
-    RETURNED,
+    REVERTED,
     Record,
     check_terms,
     moment,
@@ -65,25 +65,25 @@ class Changes:
         self._catch_up = catch_up
 
     def pending(self) -> Change | None:
-        """The change that is pending, for whoever only looks."""
+        """The pending change, for callers without the lock."""
         change = self.record.read()
         if change is None or change.status != PENDING or change.left <= 0:
             return None
         return None if self._is_confirmed(change) else change
 
     def confirm(self, token: str) -> Outcome:
-        """Make the pending change what boot reads; without a token, whosever it is.
+        """Confirm the pending change; without a token, whoever made it.
 
-        Confirming twice is no error. Raises `Returned` if the host has gone back meanwhile.
+        Confirming twice is no error. Raises `Reverted` if the host has reverted it meanwhile.
         """
         pending = self.settle()
         change = self._find(pending, token)
         if change is None:
-            raise Returned(_unknown(token))
-        if change.status == RETURNED:
-            raise Returned(
+            raise Reverted(_unknown(token))
+        if change.status == REVERTED:
+            raise Reverted(
                 f"the change of {change.owner} was not confirmed in time: the host has "
-                f"returned to what was confirmed before, at {moment(change.ended)}"
+                f"reverted it, at {moment(change.ended)}"
             )
         if change.status == CONFIRMED:
             return Outcome(False, change)
@@ -94,25 +94,25 @@ class Changes:
         return Outcome(True, self._end(change, CONFIRMED))
 
     def roll_back(self, token: str, due: bool) -> Outcome:
-        """Return to what was confirmed before the pending change; due: only if its time is up."""
+        """Revert the pending change; due: only if its time is up."""
         before = self.record.read()
         pending = self.settle()
         change = self._find(pending, token)
-        if due or change is None or change.status == RETURNED:
-            # The timer of a change that has ended must not end the one after it.
+        if due or change is None or change.status == REVERTED:
+            # The timer of a change that has ended must not revert the next one.
             now = self.record.read()
             return Outcome(now != before, now if before else None)
         if change.status == CONFIRMED:
             if not token:
                 return Outcome(False, None)
             raise InvalidInput(
-                f"the change of {change.owner} was confirmed at "
-                f"{moment(change.ended)}, so it cannot be taken back any more"
+                f"the change of {change.owner} was confirmed at {moment(change.ended)}, so it "
+                "cannot be reverted any more: packetwatch.xdp.rollback undoes a confirmed change"
             )
-        return Outcome(True, self.take_back(change))
+        return Outcome(True, self.revert(change))
 
     def settle(self) -> Change | None:
-        """The pending change; one whose time is up, or whose confirmer died, is ended first."""
+        """The pending change. One whose time is up, or whose confirmer died, is ended first."""
         change = self.record.read()
         if change is None or change.status != PENDING:
             self._pins.remove_former()
@@ -120,13 +120,13 @@ class Changes:
         if self._is_confirmed(change):
             self._end(change, CONFIRMED)
         elif change.left <= 0 or (self.panic.read() and not change.lifts):
-            self.take_back(change)
+            self.revert(change)
         else:
             return change
         return None
 
     def refuse_second(self, pending: Change | None) -> None:
-        """Raise Pending if there is one."""
+        """Raise `Pending` if there is one."""
         if pending:
             raise Pending(f"{pending.describe()} (nothing was changed)")
 
@@ -140,25 +140,28 @@ class Changes:
     def around(
         self, loaded: Loaded, after: State | None, terms: Terms, met: bool
     ) -> t.Iterator[tuple[contextlib.ExitStack, Change | None]]:
-        """Around going live: what comes before it and after it, and all of it undone if it fails.
+        """The frame of an activation: what precedes and follows it, all undone if a step fails.
 
-        after: what is declared, if that changes. met: packets will meet something else.
+        The candidate is on disk before anything is activated. after: what is declared, None if that
+        does not change. met: packets will meet something else. Yields what the caller adds its own
+        undoing to, and the change that waits to be confirmed, if one does.
         """
         with contextlib.ExitStack() as undo:
+            number = self._candidate(after, undo) if after is not None else 0
             change = None
-            if after is not None and met and terms.seconds:
+            if number and met and terms.seconds:
                 undo.callback(self.abandon)
-                change = self.begin(loaded, after, terms)
+                change = self.begin(loaded, number, terms)
             yield undo, change
-            if after is not None and change is None:
-                self._store.declare(after)
+            if number and change is None:
+                self._store.confirm(number)
+                self._prune()
             undo.pop_all()
 
-    def begin(self, loaded: Loaded, after: State, terms: Terms, lifts: bool = False) -> Change:
-        """Write the candidate, set the timer, record the change, keep what it replaces."""
+    def begin(self, loaded: Loaded, number: int, terms: Terms, *, lifts: bool = False) -> Change:
+        """Set the timer of a candidate, record the change, and keep what it replaces."""
         from . import former
 
-        number = self._store.write_candidate(after)
         before = former.modes(loaded), loaded.program is not None
         change = new_change(terms, number, *before)._replace(lifts=lifts)
         self.record.make_folder()
@@ -173,16 +176,20 @@ class Changes:
             self.record.remove()
             self._tidy()
 
-    def take_back(self, change: Change) -> Change:
-        """Let what is confirmed be in force again: from what is kept, at once, or by compiling."""
+    def revert(self, change: Change) -> Change:
+        """Activate what is confirmed: from what was kept, at once, or else compiled anew."""
         if self.panic.read():
             panic.detach(self._pins)
         else:
-            self._bring_back(change)
-        return self._end(change, RETURNED)
+            self._restore(change)
+        return self._end(change, REVERTED)
+
+    def _candidate(self, after: State, undo: contextlib.ExitStack) -> int:
+        undo.callback(self._prune)
+        return self._store.write_candidate(after)
 
     def _find(self, pending: Change | None, token: str) -> Change | None:
-        """The change meant by a token, by none the last one; Pending if that is another's."""
+        """The change of a token, or the last one without a token; `Pending` if another one is pending."""
         last = pending or self.record.read()
         if last is None or not token or last.token == token:
             return last
@@ -190,13 +197,13 @@ class Changes:
         return None
 
     def _is_confirmed(self, change: Change) -> bool:
-        """Whether what a pending change is about has come true: its confirmer may have died then."""
+        """Whether the change has happened for good: its confirmer may have died before recording it."""
         if change.lifts:
             return self.panic.read() is None
         return change.number == self._store.number()
 
     def _end(self, change: Change, status: str) -> Change:
-        """Say what has become of a change, and clear up after it; whoever died here is followed."""
+        """Record how a change ended, and clear up after it; safe to repeat after a crash."""
         with Loaded(self._pins) as loaded:
             if not loaded.links and not self.panic.read():
                 self._pins.remove()
@@ -210,16 +217,19 @@ class Changes:
         self._pins.remove_former()
         with contextlib.suppress(PacketwatchError):
             self._deadline().disarm()
-        with contextlib.suppress(PacketwatchError):
+        self._prune()
+
+    def _prune(self) -> None:
+        with contextlib.suppress(PacketwatchError, OSError):
             self._store.prune()
 
-    def _bring_back(self, change: Change) -> None:
+    def _restore(self, change: Change) -> None:
         from . import former
 
         dummy, state = self._store.read_current()
         done = False
         with contextlib.suppress(PacketwatchError, OSError), Loaded(self._pins) as loaded:
-            done = former.bring_back(loaded, self._pins, change, state.interfaces)
+            done = former.restore(loaded, self._pins, change, state.interfaces)
         if not done:
             with Loaded(self._pins) as loaded:
                 self._rebuild(loaded, state, change)
@@ -235,10 +245,10 @@ class Changes:
             same = current.digest == image.digest and current.header["bytecode"] == bytecode.digest
         if not (same and loaded.whole):
             loaded.replace(image, lambda: bytecode)
-        former.bring_back_interfaces(loaded, change, state.interfaces)
+        former.restore_interfaces(loaded, change, state.interfaces)
 
     def _deadline(self) -> Deadline:
-        # Imported here, as _former below: what a boot does not need would cost it memory.
+        # Imported here, like `former` above: a boot does not need it, and it would cost it memory.
         from .deadline import Deadline
 
         paths = self._paths
@@ -247,8 +257,8 @@ class Changes:
 
 def _unknown(token: str) -> str:
     if not token:
-        return "no change is pending, and none was since the host was booted"
+        return "no change is pending, and there was none since the host was booted"
     return (
-        "nothing is known of a change with this token: it never went live, or the host has been "
-        "booted since; what was confirmed before is in force"
+        "no change with this token is known: it was never activated, or the host was booted since; "
+        "what was confirmed before is active"
     )

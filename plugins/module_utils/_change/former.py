@@ -4,7 +4,7 @@
 
 # This code is PRIVATE to the collection.
 
-"""What a pending change has replaced, pinned, so that it is back at once and without a compiler."""
+"""What a pending change has replaced, pinned: it can be active again at once, without a compiler."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ def modes(loaded: Loaded) -> dict[str, str]:
 
 
 def keep(loaded: Loaded, pins: Pins) -> None:
-    """Pin program and generation as they are now; the program keeps its slot."""
+    """Pin the present program and generation; the program keeps its slot."""
     pins.remove_former()
     if loaded.program is None:
         return
     os.makedirs(pins.former, mode=0o700)
     with loaded.generation() as current:
         current.pin(os.path.join(pins.former, _PAGES))
-    # Last: where it is, all is.
+    # Last: where it exists, everything exists.
     loaded.program.pin(os.path.join(pins.former, _PROGRAM))
 
 
-def bring_back(loaded: Loaded, pins: Pins, change: Change, declared: t.Container[str]) -> bool:
-    """Return to what was in force before a change; False: that is not kept, or not as a whole.
+def restore(loaded: Loaded, pins: Pins, change: Change, declared: t.Container[str]) -> bool:
+    """Activate what was active before a change; False if that was not kept, or not completely.
 
-    An interface that came back meanwhile stays filtered if it is `declared`.
+    An interface that has appeared meanwhile stays filtered if it is `declared`.
     """
     if not change.loaded:
         pins.remove()
@@ -52,11 +52,11 @@ def bring_back(loaded: Loaded, pins: Pins, change: Change, declared: t.Container
     program = os.path.join(pins.former, _PROGRAM)
     if not os.path.exists(program):
         return False
-    loaded.return_to(Program.open(program), Map.open(os.path.join(pins.former, _PAGES)))
-    return bring_back_interfaces(loaded, change, declared)
+    loaded.take_up(Program.open(program), Map.open(os.path.join(pins.former, _PAGES)))
+    return restore_interfaces(loaded, change, declared)
 
 
-def bring_back_interfaces(loaded: Loaded, change: Change, declared: t.Container[str]) -> bool:
+def restore_interfaces(loaded: Loaded, change: Change, declared: t.Container[str]) -> bool:
     """Attach and detach as before a change; False if an interface refuses."""
     for name in list(loaded.links):
         if name not in change.interfaces and name not in declared:
@@ -76,7 +76,7 @@ def bring_back_interfaces(loaded: Loaded, change: Change, declared: t.Container[
 
 
 def _attach_somehow(loaded: Loaded, name: str, ifindex: int) -> bool:
-    """Rather another mode than none."""
+    """Attach in any mode: another mode is better than no filter."""
     try:
         loaded.restore(name, ifindex, "auto")
     except (PacketwatchError, OSError):

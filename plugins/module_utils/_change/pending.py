@@ -21,7 +21,7 @@ import typing as t
 from .._base.errors import InvalidInput, LoadFailed, Unreadable
 from .._base.files import read_json, replace_json
 
-PENDING, CONFIRMED, RETURNED = "pending", "confirmed", "rolled_back"
+PENDING, CONFIRMED, REVERTED = "pending", "confirmed", "rolled_back"
 LONGEST = 86400.0
 
 _NAME = "change.json"

@@ -186,7 +186,7 @@ class Host:
     def confirm(self, token: str = "") -> Outcome:
         """Confirm the pending change; without a token, whoever made it.
 
-        Confirming twice is no error. Raises `Returned` if the host has reverted it meanwhile.
+        Confirming twice is no error. Raises `Reverted` if the host has reverted it meanwhile.
         """
         with self.store.lock(self._site.patience):
             return self._site.changes.confirm(token)

@@ -36,7 +36,7 @@ def begin(site: Site, owner: str) -> Switch:
         detached += detach(site.pins)
         change = site.changes.settle()
         if change:
-            site.changes.take_back(change)
+            site.changes.revert(change)
         site.quiet()
     return Switch(new or bool(detached), flag.read())
 
@@ -63,7 +63,8 @@ def _attach_all(work: Work, terms: Terms, undo: contextlib.ExitStack) -> Change 
     change = None
     if terms.seconds and names:
         undo.callback(work.site.changes.abandon)
-        change = work.site.changes.begin(work.loaded, state, terms, lifts=True)
+        number = work.site.store.write_candidate(state)
+        change = work.site.changes.begin(work.loaded, number, terms, lifts=True)
     for name in names:
         attach_to(work, Order(name, judge=False, declare=False))
     return change

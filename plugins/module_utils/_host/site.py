@@ -171,5 +171,5 @@ class Work(t.NamedTuple):
             self.site.alarm.set(moment)
         except PacketwatchError:
             if change:
-                self.site.changes.take_back(change)
+                self.site.changes.revert(change)
             raise

@@ -59,7 +59,7 @@ def check(failed: list[str]) -> None:
     if failed:
         raise LoadFailed(
             "the filter would not let protected addresses open a connection to the SSH server: "
-            f"{some_of(failed, _SHOWN)}; the host has returned to what was confirmed before"
+            f"{some_of(failed, _SHOWN)}; the host has reverted the change"
         )
 
 

@@ -18,7 +18,7 @@ from ansible_collections.packetwatch.xdp.plugins.modules import (
     program,
 )
 
-from packetwatch_core._base.errors import InvalidInput, LoadFailed, Pending, Returned
+from packetwatch_core._base.errors import InvalidInput, LoadFailed, Pending, Reverted
 from packetwatch_core._change import panic as panic_module
 
 PENDING = types.SimpleNamespace(token="t0", ends=1_800_000_000.0, owner="somebody", status="x")
@@ -88,7 +88,7 @@ def test_nothing_to_take_back(run: Any, host: Any) -> None:
 @pytest.mark.parametrize(
     ("error", "status"),
     [
-        (Returned("has returned at noon"), "rolled_back"),
+        (Reverted("has returned at noon"), "rolled_back"),
         (Pending("of somebody"), "pending"),
         (InvalidInput("was confirmed"), "confirmed"),
     ],
