@@ -134,9 +134,9 @@ static __always_inline void pw_probe(struct pw_counters *counters, void *tables,
 #pragma clang loop unroll(disable)
     for (int i = 0; i < 1000; i++)
         sum += bpf_ktime_get_ns();
-    struct pw_header *later = pw_page(tables, 0);
+    struct pw_header *later = pw_page_at(tables, 0);
     void *live = generation_get();
-    struct pw_header *newer = live ? pw_page(live, 0) : 0;
+    struct pw_header *newer = live ? pw_page_at(live, 0) : 0;
     if (!later || !newer)
         return;
     __u32 second = pw_lists4(tables, later, 0xc00002c8);

@@ -180,8 +180,8 @@ BAN = Layout(
     ("flags", "B"),
 )
 HOST = Layout("pw_host", ("expires", "Q"), ("origin", "I"), ("reserved", "I"))
-TRACK = Layout("pw_track", ("slot", "64Q"), ("told", "Q"))
-FIRST = Layout("pw_first", ("who", "Q"), ("when", "Q"))
+TRACK = Layout("pw_track", ("slot", "64Q"), ("claimed", "Q"))
+FIRST = Layout("pw_first", ("key", "Q"), ("stamp", "Q"))
 FIRSTS = Layout("pw_firsts", ("way", "8Q"))
 SHARED = Layout(
     "pw_shared",

@@ -4,7 +4,7 @@
 
 # This code is PRIVATE to the collection.
 
-"""The table of first ports (firsts.h), for what must find or forget a source in it."""
+"""The table of first ports (first_ports.h), for what must find or forget a source in it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _mix(value: int, word: int) -> int:
 
 
 def hash_of(key: bytes, seed: int) -> int:
-    """The hash of a source (struct pw_source), as pw_hash has it."""
+    """The hash of a source (struct pw_source), as pw_source_hash computes it."""
     length, one, two, three, four = struct.unpack("=5I", key)
     value = _mix(_mix(seed, one << 32 | two), three << 32 | four)
     return _mix(_mix(value, length), seed)

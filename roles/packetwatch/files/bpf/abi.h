@@ -1,18 +1,18 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* Copyright: (c) 2026, Packetwatch authors */
 /*
- * What the XDP program and user space agree on. plugins/module_utils/_abi.py mirrors it and a
- * test holds the mirror against this file's BTF. Change PW_ABI with any layout: it names the
- * folder of pins, so that two versions never read each other's maps.
+ * The constants and layouts that the XDP program and user space share. plugins/module_utils/_abi.py
+ * mirrors them, and a test compares the mirror with this file's BTF. Change PW_ABI with any layout:
+ * it is part of the pins' path, so two versions never read each other's maps.
  */
 #ifndef PACKETWATCH_ABI_H
 #define PACKETWATCH_ABI_H
 
 #define PW_ABI 1
-#define PW_FORMAT 7 /* of the tables: whoever changes docs/tables.md changes this */
+#define PW_FORMAT 7 /* of the list tables; increment it with any change of docs/tables.md */
 #define PW_MAGIC 0x50573031U /* "PW01" */
 
-/* Bounds of the parser: what lies beyond is never waved through. */
+/* Limits of the parser. A packet beyond them never passes unchecked. */
 #define PW_VLAN_MAX 2
 #define PW_EXT_MAX 8
 
@@ -27,12 +27,13 @@ struct pw_addr {
 	__u32 word[4];
 };
 
-/* A source as bans and tracks know it: prefix length over the 128 bits (128 or 64). */
+/* The key of bans and tracks: an address, or its /64. plen counts all 128 bits: 128 or 64. */
 struct pw_source {
 	__u32 plen;
 	struct pw_addr addr;
 };
 
+/* What the lists say about an address. */
 enum pw_verdict {
 	PW_NONE = 0,
 	PW_ALLOW = 1,
@@ -42,8 +43,8 @@ enum pw_verdict {
 enum pw_feature {
 	PW_F_LISTS4 = 1 << 0,
 	PW_F_LISTS6 = 1 << 1,
-	PW_F_SCOPE_ALL = 1 << 2, /* some interface bans all packets, not only SYNs */
-	PW_F_ENFORCED = 1 << 3,  /* all policies enforce */
+	PW_F_SCOPE_ALL = 1 << 2, /* bans drop all packets on some interface, not only SYNs */
+	PW_F_ENFORCED = 1 << 3,  /* every policy has PW_ACTION_ENFORCE */
 };
 
 enum pw_action {
@@ -68,7 +69,7 @@ enum pw_log {
 	PW_LOG_NONE = 2,
 };
 
-/* Header of a generation, at the beginning of page 0. */
+/* The header of a generation, at the start of page 0. */
 struct pw_header {
 	__u32 magic;
 	__u32 abi;
@@ -77,26 +78,26 @@ struct pw_header {
 	__u32 v4_shift;
 	__u32 v4_page;
 	__u32 v6_page;
-	__u32 v6_buckets; /* for IPv6 hosts, not counting those behind the last home; 0: none */
-	__u32 v6_hosts;   /* line in the IPv6 area where they begin; 0 if they are all that it has */
+	__u32 v6_buckets; /* home buckets of IPv6 hosts; 0: no hosts */
+	__u32 v6_hosts;   /* line of the IPv6 area where they start; 0: it has only hosts */
 	__u32 format;     /* PW_FORMAT */
-	__u64 ban_interval_ns; /* between two scan bans on average: longest ban_time * 4/3 / capacity */
-	__u64 ban_burst_ns;    /* tolerance of that rate: a quarter of the ring */
+	__u64 ban_interval_ns; /* average between scan bans: longest ban_time * 4/3 / capacity */
+	__u64 ban_burst_ns;    /* burst above that rate: a quarter of the ring */
 	__u64 ring_capacity;   /* entries of scan_ring that are in use */
 	__u64 event_interval_ns, event_burst_ns;   /* all sources together */
 	__u64 source_interval_ns, source_burst_ns; /* each source */
-	/* For user space, SHA-256 each: of the tables and policies below, of the lists that the tables
-	 * were compiled from, of the program that this generation was made for. */
+	/* For user space. SHA-256 of the tables and policies below, of the lists that the tables
+	 * were compiled from, and of the program that this generation was made for. */
 	__u8 digest[32];
 	__u8 lists[32];
 	__u8 bytecode[32];
-	__u64 next_expiry;         /* Unix seconds when a list entry expires next, 0: never */
-	__u64 published[1024];     /* bit n: TCP port n is served elsewhere (published_ports) */
+	__u64 next_expiry;     /* Unix seconds when the next list entry expires; 0: never */
+	__u64 published[1024]; /* bit n: TCP port n is served elsewhere (published_ports) */
 };
 
-/* Policy of an interface, at PW_POLICY_OFFSET: slot (ifindex + k) % PW_POLICY_SLOTS for the first
- * k < PW_POLICY_PROBES where that is not 0 and free. Slot 0 is the default policy (ifindex 0), used
- * where no slot has the ifindex. */
+/* The policy of an interface. The slots start at PW_POLICY_OFFSET. An interface has the first free
+ * slot among (ifindex + k) % PW_POLICY_SLOTS, k < PW_POLICY_PROBES, except slot 0. Slot 0 is the
+ * default policy (ifindex 0) of all interfaces without a slot. */
 struct pw_policy {
 	__u32 ifindex;
 	__u8 action;
@@ -117,42 +118,42 @@ enum pw_origin {
 };
 
 enum pw_ban_flag {
-	PW_BAN_OVERFLOW = 1 << 0, /* above the ban rate: short, in the overflow map */
+	PW_BAN_OVERFLOW = 1 << 0, /* a short ban above the ban rate, in the map overflow */
 };
 
-/* Times are CLOCK_MONOTONIC nanoseconds; expires 0 is forever. */
+/* Times are CLOCK_MONOTONIC nanoseconds; expires 0 means never. */
 struct pw_ban {
 	__u64 since;
 	__u64 expires;
-	__u64 dropped; /* packets dropped (or, in monitor mode, noticed) by this ban */
-	__u64 slot;    /* of scan_ring, for scan bans */
+	__u64 dropped; /* packets that this ban dropped, or would have dropped in monitor mode */
+	__u64 slot;    /* its entry of scan_ring, for scan bans */
 	__u32 ifindex;
-	__u16 ports; /* distinct ports that led to it */
+	__u16 ports; /* distinct ports of the scan */
 	__u8 origin;
 	__u8 flags;
 };
 
 struct pw_track {
 	__u64 slot[PW_TRACK_SLOTS]; /* (ns >> 10) << 16 | port; 0: free */
-	__u64 told; /* when a CPU last took it on itself to tell of the scan, in ns; 0: none has */
+	__u64 claimed; /* when a CPU last claimed the scan, to ban and log it, in ns; 0: never */
 };
 
 /*
- * Sources that have hit one port so far, in the array "firsts": most sources of a flood never hit a
- * second one, and a track is ten times as large. Which set and what tag a source has, its hash tells.
+ * A source that has hit one port so far, in the array "firsts". Most sources of a flood never hit a
+ * second port, and a track is ten times as large. The source's hash selects the set.
  */
 #define PW_FIRST_SETS 16384
 #define PW_FIRST_WAYS 4
 struct pw_first {
-	__u64 who;  /* bits 16-63 of the hash, and the port in the lowest 16; 0: free */
-	__u64 when; /* (ns >> 10) << 16 | bits 48-63 of the hash: else another source is moving in */
+	__u64 key;   /* bits 16-63 of the hash, and the port in the lowest 16; 0: free */
+	__u64 stamp; /* (ns >> 10) << 16 | bits 48-63 of the hash, or of the one that replaces it */
 };
 
 struct pw_firsts {
 	struct pw_first way[PW_FIRST_WAYS];
 };
 
-/* A single protected address, in the map "hosts"; expires as in struct pw_ban. */
+/* A protected address, in the map "hosts"; expires as in struct pw_ban. */
 struct pw_host {
 	__u64 expires;
 	__u32 origin; /* why it is protected: for user space */
@@ -160,47 +161,47 @@ struct pw_host {
 };
 
 enum pw_net_flag {
-	PW_NET_PROTECTED = 1 << 0, /* sources in it are never banned */
-	PW_NET_SINGLE = 1 << 1,    /* IPv6 sources in it are banned by /128, not by /64 */
+	PW_NET_PROTECTED = 1 << 0, /* never ban its sources */
+	PW_NET_SINGLE = 1 << 1,    /* ban its IPv6 sources by /128, not by /64 */
 };
 
-/* Key of the trie of nets: prefix length over the 128 bits of the mapped address. */
+/* A key of the trie "nets". plen counts the 128 bits of the mapped address. */
 struct pw_net {
 	__u32 plen;
 	struct pw_addr addr;
 };
 
-/* What all CPUs share, in the array "shared" (one entry). */
+/* State that all CPUs share, in the array "shared" (one entry). */
 struct pw_shared {
-	__u64 has_bans;      /* user space: the map "bans" may have entries */
-	__u64 has_scan_bans; /* program: scan_bans or overflow may have entries */
-	__u64 seed;          /* program: of the hash of sources, so that nobody can aim at a set */
-	__u64 padding[5];    /* all that is read by every SYN; the rest is written */
-	__u64 ring_head;     /* slots of scan_ring handed out so far */
+	__u64 has_bans;      /* user space writes it: the map "bans" may have entries */
+	__u64 has_scan_bans; /* the program writes it: scan_bans or overflow may have entries */
+	__u64 seed;          /* of the hash of sources, so that attackers cannot choose a set */
+	__u64 padding[5];    /* every SYN reads the fields above; the fields below change often */
+	__u64 ring_head;     /* entries of scan_ring that were handed out so far */
 	__u64 ban_tat;       /* theoretical arrival times of the rate limits (GCRA), ns */
 	__u64 event_tat;
-	__u64 sequence; /* of events, from 1 on */
+	__u64 sequence; /* of the last event; the first one has 1 */
 };
 
 enum pw_event_type {
 	PW_EVENT_CONNECTION = 1,
 	PW_EVENT_BAN = 2,
-	/* monitor: this packet passed; count is its pw_reason, or PW_DROP_VLAN: then nothing is known but
-	 * time and ifindex */
+	/* monitor: this packet passed; count is its pw_reason. With PW_DROP_VLAN only time and
+	 * ifindex are known. */
 	PW_EVENT_WOULD_DROP = 3,
 };
 
 enum pw_event_flag {
-	PW_EVENT_MONITOR = 1 << 0,   /* would have been: the policy only monitors */
+	PW_EVENT_MONITOR = 1 << 0,   /* not enforced: the policy only monitors */
 	PW_EVENT_PROTECTED = 1 << 1, /* a scan by a protected source: not banned */
-	PW_EVENT_OVERFLOW = 1 << 2,  /* short ban, above the ban rate */
-	PW_EVENT_OPAQUE = 1 << 3,    /* upper layer not determinable: ports may be 0 */
+	PW_EVENT_OVERFLOW = 1 << 2,  /* a short ban above the ban rate */
+	PW_EVENT_OPAQUE = 1 << 3,    /* upper layer unknown: ports may be 0 */
 };
 
 struct pw_event {
 	__u64 time; /* CLOCK_MONOTONIC, ns */
 	__u64 sequence;
-	__u64 expires; /* of the ban, as in struct pw_ban */
+	__u64 expires; /* as in struct pw_ban */
 	__u32 ifindex;
 	__u8 type;
 	__u8 family; /* 4 or 6 */
@@ -211,27 +212,28 @@ struct pw_event {
 	__u16 sport; /* host byte order */
 	__u16 dport;
 	__u16 count; /* distinct ports of a scan */
-	__u16 listed; /* length of ports[] that is filled */
-	__u16 ports[64]; /* of a scan; a connection's event ends before this */
+	__u16 listed;    /* number of ports in ports[] */
+	__u16 ports[64]; /* of a scan; other events end before it */
 };
-#define PW_EVENT_SHORT 72 /* bytes of an event without ports[] */
+#define PW_EVENT_SHORT 72 /* size of an event without ports[] */
 
+/* Why a packet passes or drops; each packet has exactly one reason. */
 enum pw_reason {
 	PW_PASS_UNLISTED = 0,
 	PW_PASS_ALLOW = 1,
 	PW_PASS_NOT_IP = 2,
 	PW_PASS_MALFORMED = 3,
-	PW_PASS_OPAQUE = 4,       /* upper layer not determinable, counted towards a scan */
-	PW_PASS_MONITOR_DENY = 5, /* would have been dropped */
+	PW_PASS_OPAQUE = 4,       /* upper layer unknown; counted towards a scan */
+	PW_PASS_MONITOR_DENY = 5, /* PW_DROP_DENY if the policy enforced */
 	PW_PASS_MONITOR_BAN = 6,
 	PW_PASS_MONITOR_SCAN = 7,
-	PW_PASS_PROTECTED = 8,    /* banned or scanning, but protected */
+	PW_PASS_PROTECTED = 8,    /* a ban or a scan, but the source is protected */
 	PW_PASS_OFF = 9,
 	PW_PASS_NO_TABLES = 10,
 	PW_DROP_DENY = 11,
 	PW_DROP_BAN = 12,
-	PW_DROP_SCAN = 13, /* the packet that crossed the threshold */
-	PW_DROP_VLAN = 14, /* more tags than parsed */
+	PW_DROP_SCAN = 13, /* the packet that reached the threshold */
+	PW_DROP_VLAN = 14, /* more tags than PW_VLAN_MAX */
 	PW_REASONS = 15,
 };
 
@@ -242,21 +244,21 @@ enum pw_family {
 	PW_FAMILIES = 3,
 };
 
-/* Value of the per-CPU array "counters" (one entry). Each packet counts in exactly one
- * packets[][] cell. */
+/* The value of the per-CPU array "counters" (one entry). Each packet counts in exactly one cell of
+ * packets[][]. */
 struct pw_counters {
 	__u64 packets[PW_REASONS][PW_FAMILIES];
-	__u64 connections[PW_FAMILIES]; /* SYNs without ACK that were not dropped by a list or a ban */
-	__u64 scans;                    /* thresholds crossed */
+	__u64 connections[PW_FAMILIES]; /* SYNs without ACK that neither a list nor a ban dropped */
+	__u64 scans;                    /* thresholds reached */
 	__u64 bans;                     /* scan bans written */
 	__u64 bans_overflow;
 	__u64 bans_failed;
-	__u64 firsts_evicted; /* first ports forgotten before their time */
+	__u64 firsts_evicted; /* first ports evicted within their window */
 	__u64 tracks_inserted;
 	__u64 tracks_failed;
 	__u64 events;
 	__u64 events_suppressed;
-	__u64 events_lost; /* ring full */
+	__u64 events_lost; /* the ring buffer was full */
 };
 
 #endif

@@ -1,36 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* Copyright: (c) 2026, Packetwatch authors */
-/* Events to user space, within limits: a flood costs lookups, not log lines. */
+/* Events for user space. They are limited: a flood costs look-ups, not log lines. */
 #ifndef PACKETWATCH_EVENTS_H
 #define PACKETWATCH_EVENTS_H
 
-/* Sampled: one event of a source in so long. */
-#define PW_SAMPLE_NS 1000000000ULL
+#include "rate.h"
 
-/*
- * Generic cell rate algorithm (ITU-T I.371): *tat is when the next one would be due at the exact
- * rate. True, and *tat moved on by `interval`, if that is not further ahead than `burst`.
- */
-static __always_inline int pw_rate_allows(__u64 *tat, __u64 now, __u64 interval, __u64 burst)
-{
-	for (int i = 0; i < 4; i++) {
-		__u64 old = pw_read(*tat);
-		__u64 due = (__s64)(old - now) > 0 ? old : now;
-		if (due - now > burst)
-			return 0;
-		if (__sync_val_compare_and_swap(tat, old, due + interval) == old)
-			return 1;
-	}
-	return 0;
-}
+#define PW_SAMPLE_NS 1000000000ULL /* sampled: time between two events of a source */
 
-/* Whether that would be false, without moving on. */
-static __always_inline int pw_rate_is_full(__u64 *tat, __u64 now, __u64 burst)
-{
-	return (__s64)(pw_read(*tat) - now) > (__s64)burst;
-}
-
-/* The limit of one source, an IPv6 /64 as a whole. */
+/* The limit of one source. An IPv6 /64 has one limit. */
 static __always_inline int pw_source_rate_allows(struct pw_packet *packet, __u64 now,
 						 __u64 interval, __u64 burst)
 {
@@ -50,23 +28,27 @@ static __always_inline __u64 pw_next_sequence(struct pw_shared *shared)
 	return __sync_fetch_and_add(&shared->sequence, 1) + 1;
 }
 
-/* No room in the ring: the gap in the sequence tells the reader. */
-static __always_inline void pw_event_lost(struct pw_shared *shared, struct pw_counters *counters)
+/* Reserve an event of `size` bytes and fill in what all types have. NULL if the ring buffer is
+ * full; the reader notices by the gap in the sequence. */
+static __always_inline struct pw_event *pw_event_begin(struct pw_shared *shared,
+						       struct pw_counters *counters,
+						       struct pw_packet *packet, __u64 now,
+						       __u32 type, __u64 size)
 {
-	pw_next_sequence(shared);
-	counters->events_lost++;
-}
-
-static __always_inline void pw_event_fill(struct pw_event *event, struct pw_shared *shared,
-					  struct pw_packet *packet, __u64 now, __u32 type)
-{
+	struct pw_event *event = events_reserve(size);
+	if (!event) {
+		pw_next_sequence(shared);
+		counters->events_lost++;
+		return 0;
+	}
 	event->time = now;
 	event->sequence = pw_next_sequence(shared);
 	event->expires = 0;
 	event->ifindex = packet->ifindex;
 	event->type = type;
 	event->family = packet->family == PW_IPV4 ? 4 : 6;
-	event->flags = packet->flags | (packet->upper == PW_UPPER_OPAQUE ? PW_EVENT_OPAQUE : 0);
+	event->flags =
+		packet->event_flags | (packet->upper == PW_UPPER_OPAQUE ? PW_EVENT_OPAQUE : 0);
 	event->plen = 0;
 	event->saddr = packet->saddr;
 	event->daddr = packet->daddr;
@@ -74,9 +56,15 @@ static __always_inline void pw_event_fill(struct pw_event *event, struct pw_shar
 	event->dport = packet->dport;
 	event->count = 0;
 	event->listed = 0;
+	return event;
 }
 
-/* One event for a new connection. */
+static __always_inline void pw_event_emit(struct pw_event *event, struct pw_counters *counters)
+{
+	counters->events++;
+	events_submit(event);
+}
+
 static __always_inline void pw_log_connection(struct pw_header *header, struct pw_policy *policy,
 					      struct pw_shared *shared, struct pw_counters *counters,
 					      struct pw_packet *packet, __u64 now)
@@ -86,7 +74,8 @@ static __always_inline void pw_log_connection(struct pw_header *header, struct p
 	int sampled = policy->log == PW_LOG_SAMPLED;
 	__u64 interval = sampled ? PW_SAMPLE_NS : header->source_interval_ns;
 	__u64 burst = sampled ? 0 : header->source_burst_ns;
-	/* In a flood nearly all events end here: their sources need not be looked up, let alone kept. */
+	/* The limit of all sources comes first: in a flood it stops most events without a look-up
+	 * of their source. */
 	if (pw_rate_is_full(&shared->event_tat, now, header->event_burst_ns) ||
 	    !pw_source_rate_allows(packet, now, interval, burst) ||
 	    !pw_rate_allows(&shared->event_tat, now, header->event_interval_ns,
@@ -94,18 +83,15 @@ static __always_inline void pw_log_connection(struct pw_header *header, struct p
 		counters->events_suppressed++;
 		return;
 	}
-	struct pw_event *event = events_reserve(PW_EVENT_SHORT);
-	if (!event) {
-		pw_event_lost(shared, counters);
-		return;
-	}
-	pw_event_fill(event, shared, packet, now, PW_EVENT_CONNECTION);
-	counters->events++;
-	events_submit(event);
+	struct pw_event *event =
+		pw_event_begin(shared, counters, packet, now, PW_EVENT_CONNECTION, PW_EVENT_SHORT);
+	if (event)
+		pw_event_emit(event, counters);
 }
 
-/* A packet that passes only because we monitor, `reason` says what would have hit it. Always a sample,
- * whose rest does not count as suppressed: the packets' counters have them all. */
+/* Log a packet that only monitor mode lets pass, or one with too many tags, with its reason. It is
+ * always a sample. Other such packets do not count as suppressed: the packet counters have them
+ * all. */
 static __always_inline void pw_log_would_drop(struct pw_header *header, struct pw_shared *shared,
 					      struct pw_counters *counters,
 					      struct pw_packet *packet, __u64 now, __u32 reason)
@@ -114,43 +100,37 @@ static __always_inline void pw_log_would_drop(struct pw_header *header, struct p
 	    !pw_rate_allows(&shared->event_tat, now, header->event_interval_ns,
 			    header->event_burst_ns))
 		return;
-	struct pw_event *event = events_reserve(PW_EVENT_SHORT);
-	if (!event) {
-		pw_event_lost(shared, counters);
+	struct pw_event *event =
+		pw_event_begin(shared, counters, packet, now, PW_EVENT_WOULD_DROP, PW_EVENT_SHORT);
+	if (!event)
 		return;
-	}
-	pw_event_fill(event, shared, packet, now, PW_EVENT_WOULD_DROP);
 	event->flags = PW_EVENT_MONITOR;
 	event->count = reason;
-	counters->events++;
-	events_submit(event);
+	pw_event_emit(event, counters);
 }
 
-/* One event for a scan, with the ports that were counted. */
+/* Log a scan with its ports. */
 static __always_inline void pw_log_scan(struct pw_header *header, struct pw_shared *shared,
 					struct pw_counters *counters, struct pw_scratch *scratch,
 					struct pw_source *source, __u64 now, __u64 expires)
 {
 	struct pw_packet *packet = &scratch->packet;
-	/* Twice the burst: connections leave room for what matters more. */
+	/* Twice the burst: connections leave room for scans, which matter more. */
 	if (!pw_rate_allows(&shared->event_tat, now, header->event_interval_ns,
 			    2 * header->event_burst_ns)) {
 		counters->events_suppressed++;
 		return;
 	}
-	struct pw_event *event = events_reserve(sizeof(struct pw_event));
-	if (!event) {
-		pw_event_lost(shared, counters);
+	struct pw_event *event = pw_event_begin(shared, counters, packet, now, PW_EVENT_BAN,
+						sizeof(struct pw_event));
+	if (!event)
 		return;
-	}
-	pw_event_fill(event, shared, packet, now, PW_EVENT_BAN);
 	event->expires = expires;
 	event->plen = packet->family == PW_IPV4 ? 32 : source->plen;
 	event->count = scratch->distinct;
 	event->listed = scratch->distinct;
 	__builtin_memcpy(event->ports, scratch->ports, sizeof(event->ports));
-	counters->events++;
-	events_submit(event);
+	pw_event_emit(event, counters);
 }
 
 #endif

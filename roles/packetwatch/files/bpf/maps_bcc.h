@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* Copyright: (c) 2026, Packetwatch authors */
 /*
- * The maps as bcc declares them, and one accessor for each use. bcc rewrites table methods, only in
- * the main file and not in macros, so this file is prepended as text. Sizes are the smallest that
- * compile: the maps that count are made by user space, which puts them into the bytecode.
+ * The maps as bcc declares them, and one accessor for each use. This file is prepended as text,
+ * because bcc rewrites table methods only in the main file and not in macros. The sizes here are
+ * the smallest that compile: user space creates the real maps and puts them into the bytecode.
  */
 #include <uapi/linux/bpf.h>
 #include <uapi/linux/if_ether.h>
@@ -18,9 +18,15 @@
 #define pw_be64(x) bpf_ntohll(x)
 
 #include "abi.h"
-#include "private.h"
+#include "compiler.h"
+#include "scratch.h"
 
-BPF_TABLE("array", __u32, struct pw_page, pages, 1);
+/* A page of a generation; lists.h has its layout. */
+struct pw_page_value {
+	__u64 word[PW_PAGE_SIZE / 8];
+};
+
+BPF_TABLE("array", __u32, struct pw_page_value, pages, 1);
 BPF_TABLE("array_of_maps$pages", __u32, int, generation, 1);
 BPF_TABLE("hash", struct pw_source, struct pw_ban, bans, 1);
 BPF_TABLE("hash", struct pw_source, struct pw_ban, scan_bans, 1);

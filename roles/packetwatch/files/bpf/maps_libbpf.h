@@ -16,7 +16,8 @@
 #define pw_be64(x) bpf_be64_to_cpu(x)
 
 #include "abi.h"
-#include "private.h"
+#include "compiler.h"
+#include "scratch.h"
 
 char _license[] SEC("license") = "Dual BSD/GPL";
 
@@ -24,7 +25,7 @@ struct pages {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
 	__uint(key_size, sizeof(__u32));
-	__uint(value_size, sizeof(struct pw_page));
+	__uint(value_size, PW_PAGE_SIZE);
 };
 
 struct {

@@ -1,1 +1,0 @@
-../../roles/packetwatch/files/bpf/firsts.h

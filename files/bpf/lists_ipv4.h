@@ -1,0 +1,1 @@
+../../roles/packetwatch/files/bpf/lists_ipv4.h

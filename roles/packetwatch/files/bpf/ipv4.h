@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Copyright: (c) 2026, Packetwatch authors */
+/* The IPv4 steps of the program; ip.h chooses between them and those of ipv6.h. */
+#ifndef PACKETWATCH_IPV4_H
+#define PACKETWATCH_IPV4_H
+
+#include "lists_ipv4.h"
+#include "parse.h"
+
+#define PW_FRAGMENT_MORE 0x2000
+#define PW_FRAGMENT_OFFSET 0x1fff
+
+static __always_inline int pw_ipv4_is_valid(struct pw_cursor *cursor, struct iphdr *ip)
+{
+	/* Version 4, and 5 to 15 words. */
+	return (void *)(ip + 1) <= cursor->end && (__u32)*(__u8 *)ip - 0x45 <= 10;
+}
+
+/* Whether a packet needs no further parsing: another protocol, or TCP that is not a SYN. False if
+ * the packet is unusual; then pw_ipv4_parse_upper decides. */
+static __always_inline int pw_ipv4_is_plain(struct pw_cursor *cursor, struct iphdr *ip)
+{
+	pw_barrier_var(ip); /* keeps it in a register */
+	if (ip->protocol != IPPROTO_TCP)
+		return 1;
+	__u8 *tcp = (void *)(ip + 1);
+	if (ip->ihl != 5 || (void *)(tcp + PW_TCP_FLAGS_END) > cursor->end ||
+	    ip->frag_off & bpf_htons(PW_FRAGMENT_MORE | PW_FRAGMENT_OFFSET) ||
+	    pw_be16(ip->tot_len) < sizeof(*ip) + PW_TCP_FLAGS_END)
+		return 0;
+	return (tcp[13] & PW_TCP_SYN_ACK) != PW_TCP_SYN;
+}
+
+/* Find the upper layer of a packet with a valid header. */
+static __always_inline void pw_ipv4_parse_upper(struct xdp_md *context, struct pw_cursor *cursor,
+						struct iphdr *ip, struct pw_packet *packet)
+{
+	packet->ports_known = packet->sport = packet->dport = 0;
+	packet->upper = PW_UPPER_OTHER;
+	if (ip->protocol != IPPROTO_TCP)
+		return;
+	__u32 header = ip->ihl * 4;
+	__u32 total = pw_be16(ip->tot_len);
+	__u32 fragment = pw_be16(ip->frag_off);
+	__u32 offset = fragment & PW_FRAGMENT_OFFSET;
+	if (offset) {
+		/* A fragment at offset 1 (8 bytes) holds the flags; later ones hold nothing that
+		 * matters. */
+		if (offset == 1)
+			packet->upper = PW_UPPER_OPAQUE;
+		return;
+	}
+	if (total < header) {
+		packet->upper = PW_UPPER_SHORT;
+		return;
+	}
+	cursor->at = (void *)ip + header;
+	cursor->remaining = total - header;
+	pw_parse_tcp(context, cursor, fragment & PW_FRAGMENT_MORE, packet);
+}
+
+/* Store the addresses as ::ffff:a.b.c.d. */
+static __always_inline void pw_ipv4_store_addresses(struct iphdr *ip, struct pw_packet *packet)
+{
+	packet->saddr.word[0] = packet->saddr.word[1] = 0;
+	packet->daddr.word[0] = packet->daddr.word[1] = 0;
+	packet->saddr.word[2] = packet->daddr.word[2] = bpf_htonl(0xffff);
+	packet->saddr.word[3] = ip->saddr;
+	packet->daddr.word[3] = ip->daddr;
+}
+
+#endif

@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Copyright: (c) 2026, Packetwatch authors */
+/* The IPv6 steps of the program; ip.h chooses between them and those of ipv4.h. */
+#ifndef PACKETWATCH_IPV6_H
+#define PACKETWATCH_IPV6_H
+
+#include "lists_ipv6.h"
+#include "parse.h"
+
+#define PW_ICMPV6_ND_FIRST 133 /* RFC 4861: 133 to 137 are router and neighbour discovery */
+#define PW_ICMPV6_ND_LAST 137
+#define PW_IPPROTO_HIP 139
+#define PW_IPPROTO_SHIM6 140
+
+struct pw_icmpv6 {
+	__u8 type;
+	__u8 code;
+	__be16 checksum;
+};
+
+/* The start of an extension header. */
+struct pw_ext {
+	__u8 next;
+	__u8 length;
+	__be16 offset; /* of a fragment: upper 13 bits; the lowest bit says that more follow */
+};
+
+static __always_inline int pw_ipv6_is_valid(struct pw_cursor *cursor, struct ipv6hdr *ip)
+{
+	return (void *)(ip + 1) <= cursor->end && ip->version == 6;
+}
+
+/* Whether a packet needs no further parsing: UDP, or TCP that is not a SYN. False for all other
+ * protocols; then pw_ipv6_parse_upper decides. */
+static __always_inline int pw_ipv6_is_plain(struct pw_cursor *cursor, struct ipv6hdr *ip)
+{
+	pw_barrier_var(ip); /* keeps it in a register */
+	if (ip->nexthdr == IPPROTO_UDP)
+		return 1;
+	__u8 *tcp = (void *)(ip + 1);
+	if (ip->nexthdr != IPPROTO_TCP || (void *)(tcp + PW_TCP_FLAGS_END) > cursor->end ||
+	    pw_be16(ip->payload_len) < PW_TCP_FLAGS_END)
+		return 0;
+	return (tcp[13] & PW_TCP_SYN_ACK) != PW_TCP_SYN;
+}
+
+static __always_inline void pw_parse_icmpv6(struct pw_cursor *cursor, struct pw_packet *packet)
+{
+	struct pw_icmpv6 *icmp = cursor->at;
+	if ((void *)(icmp + 1) <= cursor->end && icmp->type >= PW_ICMPV6_ND_FIRST &&
+	    icmp->type <= PW_ICMPV6_ND_LAST)
+		packet->upper = PW_UPPER_ND;
+}
+
+/* Find the upper layer of a packet, after up to PW_EXT_MAX extension headers. */
+static __always_inline void pw_ipv6_parse_upper(struct xdp_md *context, struct pw_cursor *cursor,
+						struct ipv6hdr *ip, struct pw_packet *packet)
+{
+	volatile __u32 *length = &packet->ext_length; /* from memory: scratch.h says why */
+	__u32 next = ip->nexthdr;
+	int first_fragment = 0;
+
+	cursor->at = ip + 1;
+	cursor->remaining = pw_be16(ip->payload_len);
+	if (!cursor->remaining) /* a jumbogram (RFC 2675): its length is in an option */
+		cursor->remaining = 0xffff;
+	packet->ports_known = packet->sport = packet->dport = 0;
+	packet->upper = PW_UPPER_OTHER;
+	for (int i = 0; i <= PW_EXT_MAX; i++) {
+		if (next == IPPROTO_TCP) {
+			pw_parse_tcp(context, cursor, first_fragment, packet);
+			return;
+		}
+		if (next == IPPROTO_ICMPV6) {
+			pw_parse_icmpv6(cursor, packet);
+			return;
+		}
+		struct pw_ext *ext = cursor->at;
+		if (next != IPPROTO_HOPOPTS && next != IPPROTO_ROUTING && next != IPPROTO_FRAGMENT &&
+		    next != IPPROTO_AH && next != IPPROTO_DSTOPTS && next != IPPROTO_MH &&
+		    next != PW_IPPROTO_HIP && next != PW_IPPROTO_SHIM6)
+			return;
+		if (cursor->remaining < 8) {
+			packet->upper = first_fragment ? PW_UPPER_OPAQUE : PW_UPPER_SHORT;
+			return;
+		}
+		if (cursor->at + 8 > cursor->end) {
+			packet->upper = pw_short_or_opaque(context, cursor);
+			return;
+		}
+		*length = (ext->length + 1) * 8;
+		if (next == IPPROTO_FRAGMENT) {
+			__u32 offset = pw_be16(ext->offset) >> 3;
+			*length = 8;
+			first_fragment |= pw_be16(ext->offset) & 1;
+			if (offset) {
+				/* It is suspicious if it holds TCP's flags (offset 1, 8 bytes), or
+				 * headers that a tolerant stack would still parse. */
+				if (ext->next == IPPROTO_TCP ? offset == 1 : ext->next == IPPROTO_DSTOPTS)
+					packet->upper = PW_UPPER_OPAQUE;
+				return;
+			}
+		} else if (next == IPPROTO_AH) {
+			*length = (ext->length + 2) * 4; /* RFC 4302 */
+		}
+		next = ext->next;
+		__u32 bytes = *length & 0xfff;
+		if (cursor->remaining < bytes) {
+			packet->upper = first_fragment ? PW_UPPER_OPAQUE : PW_UPPER_SHORT;
+			return;
+		}
+		cursor->at += bytes;
+		cursor->remaining -= bytes;
+	}
+	packet->upper = PW_UPPER_OPAQUE;
+}
+
+static __always_inline void pw_ipv6_store_addresses(struct ipv6hdr *ip, struct pw_packet *packet)
+{
+	__builtin_memcpy(&packet->saddr, &ip->saddr, sizeof(packet->saddr));
+	__builtin_memcpy(&packet->daddr, &ip->daddr, sizeof(packet->daddr));
+}
+
+#endif

@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Copyright: (c) 2026, Packetwatch authors */
+/*
+ * Tracks: an exact sliding window of the distinct ports that a source has hit. PW_TRACK_SLOTS slots
+ * are enough, because an unbanned source has fewer than scan_ports ports within the window.
+ */
+#ifndef PACKETWATCH_TRACKS_H
+#define PACKETWATCH_TRACKS_H
+
+#include "first_ports.h"
+#include "window.h"
+
+#define PW_CLAIM_NS 100000000ULL
+
+/* Set scratch->index to the port's own slot, or else to one that is free or stale; to
+ * PW_TRACK_SLOTS if there is none. */
+static __always_inline void pw_track_find(struct pw_track *track, struct pw_scratch *scratch,
+					  __u64 window)
+{
+	scratch->index = PW_TRACK_SLOTS;
+	for (int i = 0; i < PW_TRACK_SLOTS; i++) {
+		__u64 slot = pw_read_once(track->slot[i]);
+		if (slot && (slot & 0xffff) == scratch->port) {
+			scratch->index = i;
+			break;
+		}
+		if (scratch->index == PW_TRACK_SLOTS && !pw_in_window(slot, scratch->now, window))
+			scratch->index = i;
+	}
+}
+
+/* Write the port to its slot. False if another CPU has taken the slot meanwhile. */
+static __always_inline int pw_track_try(struct pw_track *track, struct pw_scratch *scratch,
+					__u64 window)
+{
+	pw_track_find(track, scratch, window);
+	__u64 index = scratch->index;
+	if (index >= PW_TRACK_SLOTS)
+		return 1;
+	__u64 *place = &track->slot[index];
+	__u64 old = pw_read_once(*place);
+	__u64 now = scratch->now;
+	__u64 port = scratch->port;
+	__u64 stamp = (now >> 10) << 16 | port;
+	if ((old & 0xffff) == port && (__s64)(old - stamp) >= 0)
+		return 1; /* another CPU has written a newer stamp */
+	if ((old & 0xffff) != port && pw_in_window(old, now, window))
+		return 0;
+	return __sync_val_compare_and_swap(place, old, stamp) == old;
+}
+
+/* Four attempts, but not as a loop: its body would fall through to its head, which Linux 6.1
+ * refuses. */
+static __always_inline void pw_track_port(struct pw_track *track, struct pw_scratch *scratch,
+					  __u64 window)
+{
+	if (pw_track_try(track, scratch, window))
+		return;
+	if (pw_track_try(track, scratch, window))
+		return;
+	if (pw_track_try(track, scratch, window))
+		return;
+	pw_track_try(track, scratch, window);
+}
+
+/* The number of distinct ports within the window, or 0 if fewer slots than the threshold hold one.
+ * Two CPUs may have written one port to two slots. */
+static __always_inline __u64 pw_track_count(struct pw_track *track, struct pw_scratch *scratch,
+					    __u64 window, __u64 threshold)
+{
+	scratch->fresh = 0;
+	for (int i = 0; i < PW_TRACK_SLOTS; i++)
+		if (pw_in_window(pw_read_once(track->slot[i]), scratch->now, window))
+			scratch->fresh++;
+	if (scratch->fresh < threshold)
+		return 0;
+
+	scratch->distinct = 0;
+	for (int i = 0; i < PW_TRACK_SLOTS; i++) {
+		__u64 slot = pw_read_once(track->slot[i]);
+		__u64 bit = 1ULL << (slot & 63);
+		__u64 *word = &scratch->seen[slot >> 6 & 1023];
+		if (pw_in_window(slot, scratch->now, window) && !(*word & bit)) {
+			*word |= bit;
+			scratch->ports[scratch->distinct % PW_TRACK_SLOTS] = slot;
+			scratch->distinct++;
+		}
+	}
+	/* From our own list, because another CPU may have changed the slots meanwhile. */
+	for (int i = 0; i < PW_TRACK_SLOTS; i++)
+		scratch->seen[scratch->ports[i] >> 6] = 0;
+	return scratch->distinct;
+}
+
+/* The track of a source that has none. NULL if it does not need one yet, or if the map is full. */
+static __always_inline struct pw_track *pw_track_begin(struct pw_firsts *set,
+						       struct pw_scratch *scratch,
+						       struct pw_policy *policy,
+						       struct pw_counters *counters)
+{
+	if (pw_first_port(set, scratch, counters, policy->window_ns) != PW_FIRST_MORE &&
+	    policy->scan_ports > 1)
+		return 0;
+	if (!tracks_add(&scratch->source, &scratch->new_track)) {
+		counters->tracks_inserted++;
+		if (policy->scan_ports > scratch->fresh + 1)
+			return 0;
+	}
+	/* Ours, or that of another CPU that was faster. */
+	struct pw_track *track = tracks_get(&scratch->source);
+	if (!track)
+		counters->tracks_failed++;
+	return track;
+}
+
+/*
+ * True on one of the CPUs whose packets have reached the threshold at the same time: that CPU bans
+ * and logs. A claim ends, because the kernel may give the track's memory to another source.
+ */
+static __always_inline int pw_track_claim(struct pw_track *track, __u64 now)
+{
+	__u64 claimed = pw_read_once(track->claimed);
+	if (claimed && (__s64)(now - claimed) < (__s64)PW_CLAIM_NS)
+		return 0;
+	return __sync_val_compare_and_swap(&track->claimed, claimed, now) == claimed;
+}
+
+#endif
