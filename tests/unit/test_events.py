@@ -243,9 +243,7 @@ def episode_of(data: bytes) -> Episode:
 def test_every_field_is_documented(lines: Lines) -> None:
     text = (ROOT / "docs/events.md").read_text()
     sections = dict(section.split("\n", 1) for section in text.split("\n## "))
-    tables = (
-        sections["Fields"] + sections["Who has changed what"] + sections["The agent's own words"]
-    )
+    tables = sections["Fields"] + sections["Audit"] + sections["Messages of the agent"]
     documented = set(re.findall(r"^\| `([^`]+)`", tables, re.M))
     opaque = abi.EVENT_OPAQUE | abi.EVENT_IN_OVERFLOW
     written = (
