@@ -124,7 +124,7 @@ def test_policies_of_numbers_that_end_alike_find_room() -> None:
 def test_policies_without_room_are_refused() -> None:
     slots = abi.POLICY_SLOTS
     numbers = {f"v{i}": 5 + i * slots for i in range(abi.POLICY_PROBES + 1)}
-    with pytest.raises(InvalidInput, match="no room for a policy of v4"):
+    with pytest.raises(InvalidInput, match="no free policy slot for v4"):
         image(policies={name: {} for name in numbers}, **numbers)
 
 

@@ -185,8 +185,12 @@ class Changes:
         return self._end(change, REVERTED)
 
     def _candidate(self, after: State, undo: contextlib.ExitStack) -> int:
-        undo.callback(self._prune)
+        undo.callback(self._withdraw)
         return self._store.write_candidate(after)
+
+    def _withdraw(self) -> None:
+        with contextlib.suppress(PacketwatchError, OSError):
+            self._store.withdraw()
 
     def _find(self, pending: Change | None, token: str) -> Change | None:
         """The change of a token, or the last one without a token; `Pending` if another one is pending."""

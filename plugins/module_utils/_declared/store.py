@@ -212,9 +212,7 @@ class Store:
                 if number not in self._numbers():
                     self._write_tree(number, _files(State()))
                 self._point(number)
-            for leftover in self._numbers():
-                if leftover > number:
-                    self._discard(leftover)
+            self._discard_after(number)
             self._write_tree(number + 1, files)
         return number + 1
 
@@ -224,6 +222,18 @@ class Store:
             raise Unreadable(f"{self.root}/{number} does not exist, so it cannot be confirmed")
         with _writing(self.root):
             self._point(number)
+
+    def withdraw(self) -> None:
+        """Remove the candidate; where nothing was ever confirmed, leave nothing behind."""
+        number = self._current()
+        if number is None:
+            return
+        with _writing(self.root):
+            self._clear()
+            self._discard_after(number)
+            if number == 0:
+                os.unlink(os.path.join(self.root, "current"))
+                self._discard(0)
 
     def declare(self, state: State) -> None:
         """Make a state the confirmed one; what is left of a failure is removed."""
@@ -267,6 +277,11 @@ class Store:
             _settle(os.path.join(draft, folder))
         os.rename(draft, os.path.join(self.root, str(number)))
         _sync(self.root)
+
+    def _discard_after(self, number: int) -> None:
+        for candidate in self._numbers():
+            if candidate > number:
+                self._discard(candidate)
 
     def _discard(self, number: int) -> None:
         rubbish = os.path.join(self.root, f"._old-{number}")
