@@ -73,4 +73,4 @@ def _clock_is_settled(monkeypatch: pytest.MonkeyPatch) -> None:
     The library believes such a clock only ten minutes after boot, and keeps expired denials until then.
     """
     clock = importlib.import_module(f"{LIBRARY}._base.clock")
-    monkeypatch.setattr(clock, "_SETTLED", 0.0)
+    monkeypatch.setattr(clock, "_MAX_WAIT", 0.0)

@@ -13,7 +13,7 @@ from packetwatch_core._base import clock
 
 TIME_OK, TIME_ERROR = 0, 5
 BOOTED, SETTLED = 30.0, 601.0
-LIMIT = clock._SETTLED
+LIMIT = clock._MAX_WAIT
 
 
 @pytest.mark.parametrize(
@@ -32,6 +32,6 @@ def test_what_the_kernel_does_not_say_is_not_believed(
 ) -> None:
     library = type("Library", (), {"adjtimex": lambda self, dummy: max(state, -1)})
     monkeypatch.setattr(ctypes, "CDLL", lambda dummy: library())
-    monkeypatch.setattr(clock, "_SETTLED", LIMIT)
+    monkeypatch.setattr(clock, "_MAX_WAIT", LIMIT)
     monkeypatch.setattr(clock.time, "clock_gettime", lambda dummy: uptime)
     assert clock.clock_synchronised() is believed

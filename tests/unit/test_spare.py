@@ -121,7 +121,9 @@ def test_a_damaged_feed_is_left_out_alone() -> None:
     lists = compile_lists(state)
     assert lists.counts["deny"] == 2
     assert list(lists.note.report.broken) == ["feed-x"]
-    assert lists.note.report.broken["feed-x"].startswith("deny.d/feed-x.list, line 2: 'x' is no IP")
+    assert lists.note.report.broken["feed-x"].startswith(
+        "deny.d/feed-x.list, line 2: 'x' is not an IP"
+    )
     with pytest.raises(InvalidInput):
         compile_lists(State(deny={"team": "x\n"}))
 

@@ -6,9 +6,9 @@
 
 """Prefixes and addresses: parse, format, map to 16 bytes.
 
-The C library's inet_pton and inet_ntop do the work: ten times as fast as the module ipaddress,
-which counts with lists of a million. What they refuse is looked at once more, slowly, so that the
-message can name the remedy.
+The C library's inet_pton and inet_ntop do the work: they are ten times as fast as the module
+`ipaddress`, which matters for lists of a million entries. A text that they refuse is examined once
+more, slowly, so that the error can name the remedy.
 """
 
 from __future__ import annotations
@@ -35,25 +35,25 @@ class Prefix(NamedTuple):
     family: int
     """4 or 6."""
     value: int
-    """The network's address as a number; the bits behind the length are zero."""
+    """The network's address as a number; the bits after the prefix length are zero."""
     length: int
     """0-32 or 0-128."""
 
     @property
     def last(self) -> int:
-        """The highest address in it."""
+        """The highest address of the block, as a number."""
         return self.value | ((1 << (BITS[self.family] - self.length)) - 1)
 
     @property
     def is_host(self) -> bool:
-        """Whether it holds exactly one address."""
+        """Whether the block is a single address."""
         return self.length == BITS[self.family]
 
 
 def parse_prefix(text: str) -> Prefix:
     """Return the prefix that the text names; an address without a length is a host.
 
-    Raises InvalidInput, which names the value and the remedy.
+    Raises InvalidInput.
     """
     address, slash, length_text = text.partition("/")
     try:
@@ -70,28 +70,27 @@ def parse_prefix(text: str) -> Prefix:
         network = format_prefix(Prefix(family, value - host_part, length))
         host = format_prefix(Prefix(family, value, bits))
         raise InvalidInput(
-            f"{text!r} has bits set behind its prefix length: "
-            f"write {network} for the network or {host} for the one address"
+            f"{text!r} has bits set after its prefix length: "
+            f"write {network} for the network or {host} for the single address"
         )
     if family == 6 and length >= _MAPPED_BITS and value >> 32 == 0xFFFF:
         plain = format_prefix(Prefix(4, value & 0xFFFFFFFF, length - _MAPPED_BITS))
         raise InvalidInput(
-            f"{text!r} is an IPv4 address in IPv6 notation, which packets never carry: "
-            f"write {plain}"
+            f"{text!r} is an IPv4 address in IPv6 notation, which no packet carries: write {plain}"
         )
     return Prefix(family, value, length)
 
 
 def parse_address(text: str) -> Prefix:
-    """Return the one address that the text names, as a prefix of full length.
+    """Return the single address that the text names, as a prefix of full length.
 
     Raises InvalidInput, also for a prefix that holds more than one address.
     """
     prefix = parse_prefix(text)
     if not prefix.is_host:
         raise InvalidInput(
-            f"{text!r} is a network, but a single address is wanted here: "
-            f"leave out the prefix length and write one address in it"
+            f"{text!r} is a network, but a single address is needed here: "
+            f"write one address of that network, without a prefix length"
         )
     return prefix
 
@@ -102,7 +101,7 @@ def format_prefix(prefix: Prefix) -> str:
     if family == 4:
         text = inet_ntop(AF_INET, value.to_bytes(4, "big"))
     elif 0xFFFF < value <= 0xFFFFFFFF:
-        # inet_ntop would write ::1.2.3.4, a notation that RFC 4291 has deprecated.
+        # inet_ntop would write ::1.2.3.4, a notation that RFC 4291 (2.5.5.1) deprecates.
         text = f"::{value >> 16:x}:{value & 0xFFFF:x}"
     else:
         text = inet_ntop(AF_INET6, value.to_bytes(16, "big"))
@@ -110,7 +109,7 @@ def format_prefix(prefix: Prefix) -> str:
 
 
 def mapped(prefix: Prefix) -> bytes:
-    """Return the address as the kernel side holds it: 16 bytes, IPv4 as ::ffff:a.b.c.d."""
+    """Return the address as the BPF maps hold it: 16 bytes, IPv4 as ::ffff:a.b.c.d."""
     if prefix.family == 4:
         return _MAPPED_BYTES + prefix.value.to_bytes(4, "big")
     return prefix.value.to_bytes(16, "big")
@@ -122,14 +121,14 @@ def mapped_length(prefix: Prefix) -> int:
 
 
 def from_mapped(address: bytes, plen: int) -> Prefix:
-    """Return the prefix behind 16 mapped bytes and a length over 128 bits.
+    """Return the prefix for 16 mapped bytes and a length over 128 bits: the inverse of `mapped`.
 
-    Bits behind the length are cleared, as the kernel's tries do. Raises InvalidInput for anything
-    but 16 bytes and a length of 0-128.
+    The bits after the length are cleared, because the kernel's LPM tries ignore them. Raises
+    InvalidInput unless there are 16 bytes and a length of 0-128.
     """
     if len(address) != 16 or not 0 <= plen <= 128:
         raise InvalidInput(
-            f"{bytes(address).hex()!r}/{plen} is no mapped address: "
+            f"{bytes(address).hex()!r}/{plen} is not a mapped address: "
             f"16 bytes and a length from 0 to 128 are needed"
         )
     shift = 128 - plen
@@ -140,12 +139,12 @@ def from_mapped(address: bytes, plen: int) -> Prefix:
 
 
 def _parse_length(text: str, length_text: str, bits: int) -> int:
-    """Return the number behind the slash; raises InvalidInput."""
+    """Return the number after the slash; raises InvalidInput unless it is from 0 to bits."""
     if _LENGTH.fullmatch(length_text) and int(length_text) <= bits:
         return int(length_text)
     if text.split() != [text]:
         raise _explain(text, text)
-    remedy = f"write a number from 0 to {bits} behind the slash"
+    remedy = f"write a number from 0 to {bits} after the slash"
     if bits == 32 and _DOTTED.fullmatch(length_text):
         length = _netmask_length(length_text)
         if length is not None:
@@ -156,7 +155,7 @@ def _parse_length(text: str, length_text: str, bits: int) -> int:
 
 
 def _netmask_length(text: str) -> int | None:
-    """Return the prefix length that a netmask stands for; None: it is none."""
+    """Return the prefix length of a netmask; None if the text is not a netmask."""
     try:
         inverse = int.from_bytes(inet_pton(AF_INET, text), "big") ^ 0xFFFFFFFF
     except OSError:
@@ -165,45 +164,48 @@ def _netmask_length(text: str) -> int | None:
 
 
 def _explain(text: str, address: str) -> InvalidInput:
-    """Return the error for an address that inet_pton has refused."""
+    """Return the error for an address that inet_pton refused."""
     bare = "".join(text.split())
     if not bare:
         return InvalidInput(f"{text!r} is empty: {_EXAMPLE}, or remove it")
     if bare != text:
-        if _reads(bare):
+        if _is_valid(bare):
             return InvalidInput(f"{text!r} contains white space: write {bare!r}")
-        return InvalidInput(f"{text!r} contains white space: write one address or prefix an entry")
+        return InvalidInput(
+            f"{text!r} contains white space: write one address or prefix in each entry"
+        )
     if "%" in text:
         plain = re.sub(r"%[^/]*", "", text)
         return InvalidInput(
             f"{text!r} has a zone, which packets do not carry: write {plain!r}, "
-            f"which holds on every interface"
+            f"which applies on every interface"
         )
     if _DOTTED.fullmatch(address):
         return _explain_dotted(text, address)
-    if "-" in address and _reads(address.partition("-")[0]):
+    if "-" in address and _is_valid(address.partition("-")[0]):
         return InvalidInput(f"{text!r} is a range: write it as one or more prefixes")
     if text.startswith("["):
         return InvalidInput(f"{text!r} has brackets: write the address without them")
     return InvalidInput(
-        f"{text!r} is no IP address or prefix (names are not looked up): {_EXAMPLE}"
+        f"{text!r} is not an IP address or prefix (host names are not resolved): {_EXAMPLE}"
     )
 
 
 def _explain_dotted(text: str, address: str) -> InvalidInput:
-    """Return the error for four decimal numbers that are no IPv4 address."""
+    """Return the error for four decimal numbers that are not an IPv4 address."""
     parts = address.split(".")
     if any(int(part) > 255 for part in parts):
-        return InvalidInput(f"{text!r} is no IPv4 address: each part goes from 0 to 255")
+        return InvalidInput(
+            f"{text!r} is not an IPv4 address: write numbers from 0 to 255 between the dots"
+        )
     plain = ".".join(str(int(part)) for part in parts)
     return InvalidInput(
-        f"{text!r} has leading zeros, which some programs take for octal numbers: "
+        f"{text!r} has leading zeros, which some programs read as octal numbers: "
         f"write {plain + text[len(address) :]!r}"
     )
 
 
-def _reads(text: str) -> bool:
-    """Return whether the text is a valid prefix."""
+def _is_valid(text: str) -> bool:
     try:
         parse_prefix(text)
     except InvalidInput:

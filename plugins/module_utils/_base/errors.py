@@ -4,7 +4,7 @@
 
 # This code is PRIVATE to the collection.
 
-"""What the host library raises; every message names the value and the remedy."""
+"""The exceptions that the host library raises; every message names the value and the remedy."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class PacketwatchError(Exception):
 
 
 class InvalidInput(PacketwatchError):
-    """A value that somebody wrote is wrong; nothing was changed."""
+    """A value that an operator, a file or a feed gave is wrong; nothing was changed."""
 
 
 class Unsupported(PacketwatchError):
@@ -24,15 +24,15 @@ class Unsupported(PacketwatchError):
 
 
 class Unreadable(PacketwatchError):
-    """State exists but could not be read: never to be taken for absent."""
+    """State exists but could not be read. Callers must not take it for absent."""
 
 
 class Foreign(PacketwatchError):
-    """Another program or another owner holds the place."""
+    """Another program or another owner uses the device, pin or file."""
 
 
 class TooLarge(PacketwatchError):
-    """Does not fit into a configured bound; the message names the value that would do."""
+    """The data exceeds a configured limit; the message names the limit that would be enough."""
 
 
 class LoadFailed(PacketwatchError):
@@ -44,18 +44,18 @@ class Locked(PacketwatchError):
 
 
 class Pending(PacketwatchError):
-    """A change that somebody made is not confirmed yet, so there can be no other one."""
+    """Another change is pending; a host has at most one pending change."""
 
 
 class Reverted(PacketwatchError):
-    """The change is no more: the host has gone back to what was confirmed before it."""
+    """The change was reverted: the host uses again what was confirmed before it."""
 
 
 class Panicked(PacketwatchError):
-    """Somebody wants everything to pass, so nothing may be attached."""
+    """An operator has switched filtering off (panic), so nothing may be attached."""
 
 
-def some_of(texts: t.Sequence[str], most: int) -> str:
-    """The first of the texts for a message, and how many more there are."""
-    more = f" and {len(texts) - most} more" if len(texts) > most else ""
-    return f"{', '.join(texts[:most])}{more}"
+def some_of(texts: t.Sequence[str], limit: int) -> str:
+    """Return the texts for a message: at most `limit` of them, and how many more there are."""
+    more = f" and {len(texts) - limit} more" if len(texts) > limit else ""
+    return f"{', '.join(texts[:limit])}{more}"

@@ -4,7 +4,7 @@
 
 # This code is PRIVATE to the collection.
 
-"""Files that are either as before or as after, whatever a writer dies of."""
+"""Files that hold either their old or their new content, at whatever point the writer dies."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _PIECE = 1 << 16
 
 
 def pieces(text: str) -> t.Iterator[str]:
-    """Yield a text in pieces: of a long one nobody needs all encoded at once."""
+    """Yield a text in pieces, so that a long one is never encoded as a whole in memory."""
     for begin in range(0, len(text), _PIECE):
         yield text[begin : begin + _PIECE]
 
 
 def write_file(path: str, text: str, mode: int) -> None:
-    """Write a file of that mode, to the disk."""
+    """Write a text to a file with these permissions, and flush it to the disk (fsync)."""
     with open(path, "w", encoding="utf-8") as file:
         os.fchmod(file.fileno(), mode)
         file.writelines(pieces(text))
@@ -31,7 +31,7 @@ def write_file(path: str, text: str, mode: int) -> None:
 
 
 def replace_file(path: str, text: str, mode: int = 0o600) -> None:
-    """Write a file of root's: on disk as a draft beside it, then in place of it."""
+    """Replace a file atomically: write a draft beside it, flush it to the disk, rename it."""
     folder, name = os.path.split(path)
     draft = os.path.join(folder, f".new-{name}")
     try:

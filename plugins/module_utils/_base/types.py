@@ -4,11 +4,11 @@
 
 # This code is PRIVATE to the collection.
 
-"""Callable types that are handed into the library."""
+"""Types of the callables that callers pass to the library."""
 
 from __future__ import annotations
 
 import typing as t
 
-# argv and standard input -> exit status, standard output, standard error.
 Run = t.Callable[[t.Sequence[str], t.Optional[str]], tuple[int, str, str]]
+"""Runs a command: (argv, standard input) -> (exit status, standard output, standard error)."""
