@@ -311,8 +311,8 @@ def test_top_tables_as_long_lists_have_them_match_brute_force(
     prober: Prober, width: int, few: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Many pages, and few bits of an address behind a line's number."""
-    monkeypatch.setattr(ipv4, "LEAST_TOP", width)
-    monkeypatch.setattr(ipv4_halves, "_FEW", few)
+    monkeypatch.setattr(ipv4, "MIN_TOP_WIDTH", width)
+    monkeypatch.setattr(ipv4_halves, "_MAIN_RATIO", few)
     choice = random.Random(width)
     for make in (*[nested] * 20, *ADVERSARIAL):
         rules = make(4, choice)

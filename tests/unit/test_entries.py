@@ -353,9 +353,9 @@ def test_entry_holds_until_the_second_of_its_expiry() -> None:
 @pytest.mark.parametrize("now", [0.0, NEW_YEAR_SECONDS * 2])
 def test_before_the_clock_is_right_deny_stays_in_and_allow_stays_out(now: float) -> None:
     deny = read(EXPIRING, now, synchronised=False, kind="deny")
-    assert (deny.entries, deny.expired, deny.unsettled, deny.next_expiry) == (3, 0, 2, None)
+    assert (deny.entries, deny.expired, deny.undecided, deny.next_expiry) == (3, 0, 2, None)
     allow = read(EXPIRING, now, synchronised=False, kind="allow")
-    assert (allow.entries, allow.expired, allow.unsettled, allow.next_expiry) == (1, 2, 2, None)
+    assert (allow.entries, allow.expired, allow.undecided, allow.next_expiry) == (1, 2, 2, None)
 
 
 def test_lists_are_united() -> None:

@@ -14,12 +14,12 @@ import pytest
 from packetwatch_core._tables.lanes import (
     as_bits,
     as_number,
+    differing_lanes,
     longs,
     low_bytes,
     low_halves,
     places_of,
     repeated,
-    unlike_lanes,
     zero_lanes,
 )
 
@@ -74,4 +74,4 @@ def test_lanes_that_differ_are_found() -> None:
         places = sorted(random.sample(range(333), count))
         for place in places:
             other[place] ^= random.choice((1, 1 << 31, 0xFFFFFFFF, random.randrange(1, 1 << 32)))
-        assert unlike_lanes(one, other) == places
+        assert differing_lanes(one, other) == places

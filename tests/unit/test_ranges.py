@@ -186,14 +186,14 @@ def test_single_host_is_one_start() -> None:
 def test_prefixes_of_two_lists_add_up() -> None:
     one, other = Prefixes(), Prefixes()
     one.entries, one.next_expiry = 1, 7.0
-    other.entries, other.expired, other.unsettled = 2, 3, 1
+    other.entries, other.expired, other.undecided = 2, 3, 1
     one.v4.hosts.extend([7])
     other.v4.hosts.extend([8])
     other.v6.starts.extend([0])
     other.v6.ends.extend([LAST6])
     one.add(other)
     other.add(one)
-    assert (one.entries, one.expired, one.unsettled, one.next_expiry) == (3, 3, 1, 7.0)
+    assert (one.entries, one.expired, one.undecided, one.next_expiry) == (3, 3, 1, 7.0)
     assert other.next_expiry == 7.0
     assert list(one.v4.hosts) == [7, 8]
     assert list(one.v6.ends) == [LAST6]

@@ -385,8 +385,8 @@ def test_a_million_random_ipv4_hosts_are_half_a_line_away_and_take_five_bytes_ea
 @pytest.mark.parametrize("width", [13, 16, pytest.param(18, marks=pytest.mark.slow)])
 def test_top_tables_as_long_lists_have_them(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """From 16 on their lines are halves: hosts of one kind, or what leads to another line."""
-    monkeypatch.setattr(ipv4, "LEAST_TOP", width)
-    monkeypatch.setattr(ipv4_halves, "_FEW", 0)
+    monkeypatch.setattr(ipv4, "MIN_TOP_WIDTH", width)
+    monkeypatch.setattr(ipv4_halves, "_MAIN_RATIO", 0)
     random = Random(width)
     base = random.getrandbits(32) >> 17 << 17
     near = [base | random.getrandbits(17) for _number in range(60)]
@@ -438,7 +438,7 @@ def blocks_in(area: Area) -> set[int]:
 def test_the_filter_has_exactly_the_blocks_of_ranges(
     width: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ipv4, "LEAST_TOP", width)
+    monkeypatch.setattr(ipv4, "MIN_TOP_WIDTH", width)
     for first, last in (
         (0, LAST[4]),
         (0, 0),
@@ -544,12 +544,12 @@ def test_hosts_alone_have_the_same_tables_packed_or_not(
     tables = compile_tables(*pair)
     assert tables.ranges6 == len(hosts.v6.hosts)
     # Where most are close to each other, it takes too long to tell whether two of them are one range.
-    assert (hosts.v6.hosts.apart() is None) == (span < 128)
+    assert (hosts.v6.hosts.isolated() is None) == (span < 128)
     # Where the C library cannot sort them, they are not kept packed.
     monkeypatch.setattr(sys, "platform", "darwin")
     hosts.v6.hosts.extend([])
     assert compile_tables(*pair) == tables
-    assert hosts.v6.hosts.apart() is None
+    assert hosts.v6.hosts.isolated() is None
 
 
 @pytest.mark.parametrize("step", [0, 1, 2])

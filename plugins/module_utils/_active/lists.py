@@ -91,7 +91,7 @@ def compile_lists(state: State, spared: Spared | None = None, *, for_good: bool 
                 read(union)
         found[kind] = union
     expiries = [union.next_expiry for union in found.values() if union.next_expiry is not None]
-    if any(union.unsettled for union in found.values()):
+    if any(union.undecided for union in found.values()):
         expiries.append(now + _UNSETTLED)
     tables = compile_tables(found["allow"], found["deny"])
     counts = {

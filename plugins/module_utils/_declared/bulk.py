@@ -113,14 +113,14 @@ def _read_piece(piece: str, clock: _Clock) -> Prefixes:
 
 
 def _read_hosts4(lines: list[str], blocks: Blocks) -> None:
-    blocks.hosts.take(b"".join(map(inet_pton, repeat(AF_INET), lines)))
+    blocks.hosts.extend_packed(b"".join(map(inet_pton, repeat(AF_INET), lines)))
 
 
 def _read_hosts6(lines: list[str], blocks: Blocks) -> None:
     values = list(map(inet_pton, repeat(AF_INET6), lines))
     if values and min(values) <= _HIGHEST_MAPPED:
         _refuse_mapped([int.from_bytes(value, "big") for value in values], [0] * len(values))
-    blocks.hosts.take(b"".join(values))
+    blocks.hosts.extend_packed(b"".join(values))
 
 
 def _read_nets4(lines: list[str], blocks: Blocks) -> None:
@@ -165,7 +165,7 @@ def _read_words(words: list[str], found: Prefixes, clock: _Clock) -> None:
 def _holds(expiry: float, found: Prefixes, clock: _Clock) -> bool:
     """Return whether an entry with that expiry (Unix seconds) is in."""
     if not clock.synchronised:
-        found.unsettled += 1
+        found.undecided += 1
         return clock.kind == "deny"
     if expiry <= clock.now:
         return False

@@ -4,7 +4,7 @@
 
 # This code is PRIVATE to the collection.
 
-"""What one family has in a generation: lines, and for each a number to look at before (docs/tables.md)."""
+"""One family's part of a generation: lines, and a filter with 64 bits for each line (docs/tables.md)."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ PAGE_LINES = 1 << 10
 WORDS = 16
 """Words of 32 bits in a line."""
 MAX_LINES = 1 << 27
-"""Lines that the format can count."""
+"""Lines of an area that the format can number."""
 
 _LINES_SIZE = 4 * WORDS * PAGE_LINES
 _FILTER_SIZE = 8 * PAGE_LINES
 
 
 class Area(NamedTuple):
-    """Lines and filter of whole pages; both are empty if nothing of the family is listed."""
+    """Lines and filter, as whole pages; both are empty if no address of the family is listed."""
 
     lines: bytes = b""
     filter: bytes = b""
 
     @classmethod
     def of(cls, lines: array[int], filters: array[int]) -> Area:
-        """The area of lines (words of 32 bits) and of the filter of the first ones (numbers of 64).
+        """Return the area of these lines (32-bit words) and filters (64 bits for each of the first lines).
 
-        Both arrays are filled up.
+        Both arrays are padded in place with zeros to whole pages.
         """
         lines.frombytes(bytes(-len(lines) * lines.itemsize % _LINES_SIZE))
         pages = len(lines) * lines.itemsize // _LINES_SIZE
@@ -45,7 +45,7 @@ class Area(NamedTuple):
 
     @classmethod
     def from_pages(cls, pages: Iterable[bytes]) -> Area:
-        """The inverse of each_page."""
+        """Return the area that these pages hold: the inverse of `each_page`."""
         found = [memoryview(page) for page in pages]
         return cls(
             b"".join([page[:_LINES_SIZE] for page in found]),
@@ -54,11 +54,11 @@ class Area(NamedTuple):
 
     @property
     def pages(self) -> int:
-        """How many there are."""
+        """The number of pages."""
         return len(self.lines) // _LINES_SIZE
 
     def each_page(self) -> Iterator[bytes]:
-        """Yield the pages as the program reads them."""
+        """Yield the pages as the XDP program reads them: lines, then their filter."""
         for number in range(self.pages):
             yield (
                 self.lines[number * _LINES_SIZE : (number + 1) * _LINES_SIZE]
@@ -72,7 +72,7 @@ class Area(NamedTuple):
 
 
 def check_lines(count: int) -> None:
-    """Raise TooLarge if a family's lists need more lines than can be counted."""
+    """Raise TooLarge if a family's lists need more lines than the format can number."""
     if count > MAX_LINES:
         raise TooLarge(
             f"the lists need more than {MAX_LINES // PAGE_LINES * abi.PAGE >> 20} MiB of tables: "

@@ -4,7 +4,7 @@
 
 # This code is PRIVATE to the collection.
 
-"""The IPv4 area of docs/tables.md: a top table, whose lines or halves hold what is left of the addresses."""
+"""The IPv4 area of docs/tables.md: a top table, whose lines or halves hold the addresses' lower bits."""
 
 from __future__ import annotations
 
@@ -15,53 +15,54 @@ from itertools import compress
 from .area import Area
 from .ipv4_halves import HALF_BITS, HALVES, build_halves, main_verdict
 from .lanes import as_bits, as_number, low_bytes, low_halves, places_of, repeated
-from .lines import LEAST_TOP, Lines, cuts_at, table_width
+from .lines import MIN_TOP_WIDTH, Lines, cuts_at, table_width
 from .ranges import LAST4, NONE
 
 BLOCK_BITS = 6
-"""Bits of an address, behind its top line's number, that say which bit of the filter tells of it."""
-_SAID = bytes(word & 15 for word in range(256))
-_GOES_ON = bytes(word >> 2 & 3 != 0 for word in range(256))
+"""Bits of an address, after those that number its top line, that number its bit in the line's filter."""
+# Translation tables for bytes: one byte of a start word → `after << 2 | verdict`; that → 0 or 1.
+_PAIRS = bytes(word & 15 for word in range(256))
+_LISTED_AFTER = bytes(word >> 2 & 3 != 0 for word in range(256))
 
 
 def build4(words: Sequence[int]) -> tuple[Area, int]:
-    """Return the area and the top table's shift for start words, as _ranges has them."""
-    width, cuts = table_width(words, 0, len(words), 32, LEAST_TOP)
+    """Return the area and `header.v4_shift` (docs/tables.md) for start words (see ranges.py)."""
+    width, cuts = table_width(words, 0, len(words), 32, MIN_TOP_WIDTH)
     bits = 32 - width
     every = array("Q", words)
     count = len(every)
-    said = low_bytes(every).translate(_SAID)
-    main = main_verdict(said) if bits <= HALF_BITS + 1 else NONE
+    pairs = low_bytes(every).translate(_PAIRS)
+    main = main_verdict(pairs) if bits <= HALF_BITS + 1 else NONE
     if main and bits > HALF_BITS:
         bits = HALF_BITS
         cuts = cuts_at(words, 0, count, bits + 4)
     shift = bits + 1 if main else bits
-    filters = _filter(every, said, shift - BLOCK_BITS)
+    filters = _filter(every, pairs, shift - BLOCK_BITS)
     key_bits = HALF_BITS if main else bits
     keys = low_halves(as_number(every) & repeated((1 << key_bits + 4) - 1, 8, count), count)
     buckets = [words[cut] >> bits + 4 for cut in cuts[:-1]]
     if main:
-        lines = build_halves(said, main, keys, cuts, buckets, bits)
+        lines = build_halves(pairs, main, keys, cuts, buckets, bits)
         return Area.of(lines.area, filters), shift | HALVES
     lines = Lines()
     lines.table(keys, cuts, buckets, width, bits)
     return Area.of(lines.area, filters), shift
 
 
-def _filter(words: array[int], said: bytes, shift: int) -> array[int]:
-    """Return a bit for each block of 2^shift addresses: whether anything in it is listed.
+def _filter(words: array[int], pairs: bytes, shift: int) -> array[int]:
+    """Return a bitmap with a bit for each block of 2^shift addresses: 1 if any of them is listed.
 
-    said: the lowest four bits of each start word; 0 if nothing is listed from there on.
+    pairs: `after << 2 | verdict` of each start word; 0 if nothing is listed from there on.
     """
     marks = bytearray(1 << 32 - shift)
     blocks = low_halves(as_number(words) >> shift + 4, len(words))
-    for block in compress(blocks, said) if NONE in said else blocks:
+    for block in compress(blocks, pairs) if NONE in pairs else blocks:
         marks[block] = 1
-    # What a range has behind the block that it begins in.
-    for place in places_of(1, said.translate(_GOES_ON)):
+    # Mark the blocks of each range after the one in which it begins.
+    for place in places_of(1, pairs.translate(_LISTED_AFTER)):
         begin = blocks[place]
         last = (words[place + 1] >> 4) - 1 if place + 1 < len(words) else LAST4
-        behind = (last >> shift) - begin
-        if behind:
-            marks[begin + 1 : begin + 1 + behind] = b"\1" * behind
+        more = (last >> shift) - begin
+        if more:
+            marks[begin + 1 : begin + 1 + more] = b"\1" * more
     return as_bits(marks)

@@ -6,7 +6,8 @@
 
 """The top table of long IPv4 lists (docs/tables.md): two halves a line, each with up to 15 hosts.
 
-All arrays are in this machine's order of bytes, which is that of the hosts that packets come to: little-endian.
+The arrays are in this machine's byte order. Hosts with the XDP program are little-endian, as the format
+requires (docs/tables.md).
 """
 
 from __future__ import annotations
@@ -22,41 +23,43 @@ from .lines import KEYS, Lines
 from .ranges import ALLOW, DENY, NONE
 
 HALF_BITS = 15
-"""Bits of an address that a half's numbers hold, and the keys of lines behind halves."""
+"""Bits of an address in a half's numbers, and in the keys of lines that halves lead to."""
 HALVES = 32
-"""Added to the top table's shift if its lines are halves."""
-LONG = 1 << 31
-"""Set in the second word of a half whose first one is the number of a line."""
+"""Added to `header.v4_shift` if the lines of the top table are halves."""
+LINKED = 1 << 31
+"""Set in the second word of a half whose first word is the number of a line to go on with."""
 
 _HALF_WORDS = WORDS // 2
 _NUMBERS = WORDS
 _SIZE = 2  # bytes of a number
 _HALF_SIZE = _NUMBERS * _SIZE
 _EMPTY = bytes(_HALF_SIZE)
-_FEW = 32  # one of so many
+_MAIN_RATIO = 32  # halves suit if at most one in so many starts has another verdict
 _Span = tuple[int, int, int]
 
 
-def main_verdict(said: bytes) -> int:
-    """Return the verdict of which nearly all starts are, as hosts amid nothing; NONE if there is no such one.
+def main_verdict(pairs: bytes) -> int:
+    """Return the verdict that nearly all starts share, as single hosts in unlisted space.
 
-    said: the lowest four bits of each start word.
+    NONE if there is no such verdict. pairs: `after << 2 | verdict` of each start word.
     """
-    verdict = max((ALLOW, DENY), key=said.count)
-    others = len(said) - said.count(verdict)
-    return verdict if others * _FEW <= len(said) else NONE
+    verdict = max((ALLOW, DENY), key=pairs.count)
+    others = len(pairs) - pairs.count(verdict)
+    return verdict if others * _MAIN_RATIO <= len(pairs) else NONE
 
 
 def build_halves(
-    said: bytes, main: int, keys: array[int], cuts: list[int], buckets: Sequence[int], bits: int
+    pairs: bytes, main: int, keys: array[int], cuts: list[int], buckets: Sequence[int], bits: int
 ) -> Lines:
-    """Return a table of halves, of which so many bits are left, and lines behind it, for starts.
+    """Return the lines of a top table of halves, and the lines that its halves lead to.
 
-    said, main: as above; keys: as lines have them, but always with `HALF_BITS`.
+    pairs, main: as in `main_verdict`. keys: of lines (lines.py), but always with `HALF_BITS`.
+    keys[cut] is the first key of a half, `buckets` has the number of each half. bits: of an address,
+    after those that number its half.
     """
     head = main.to_bytes(_SIZE, sys.byteorder)
-    others = iter(places_of(1, said.translate(bytes(word != main for word in range(256)))))
-    other = next(others, len(said))  # a half has no room for such ones
+    others = iter(places_of(1, pairs.translate(bytes(word != main for word in range(256)))))
+    other = next(others, len(pairs))  # index of the next start that halves cannot hold
     lows = low_halves(as_number(keys) >> 4, len(keys), "H").tobytes()
     top = bytearray()
     long: list[_Span] = []
@@ -75,12 +78,12 @@ def build_halves(
             state = keys[end - 1] >> 2 & 3
             top += _EMPTY
             while other < end:
-                other = next(others, len(said))
+                other = next(others, len(pairs))
             continue
         hosts = lows[begin * _SIZE : end * _SIZE]
         top += head
         top += hosts
-        # The first one again where there is none: as zero would be an address.
+        # Unused numbers repeat the first one: zero would be an address.
         top += hosts[:_SIZE] * (KEYS - used)
     top += bytes(((1 << 32 - bits) - filled) * _HALF_SIZE)
     if state and filled < 1 << 32 - bits:
@@ -91,11 +94,11 @@ def build_halves(
     del top
     for half, begin, end in long:
         line = lines.reserve(1)
-        lines.area[half * _HALF_WORDS : half * _HALF_WORDS + 2] = array("I", [line, LONG])
-        lines.lead(keys, line, begin, end, bits)
+        lines.area[half * _HALF_WORDS : half * _HALF_WORDS + 2] = array("I", [line, LINKED])
+        lines.write(keys, line, begin, end, bits)
     shared = {state: _leaf(lines, state) for state in sorted({span[2] for span in whole})}
     for begin, end, state in whole:
-        for word, value in enumerate((shared[state], LONG)):
+        for word, value in enumerate((shared[state], LINKED)):
             lines.area[begin * _HALF_WORDS + word : end * _HALF_WORDS : _HALF_WORDS] = array(
                 "I", [value]
             ) * (end - begin)
@@ -103,26 +106,26 @@ def build_halves(
 
 
 def _leaf(lines: Lines, state: int) -> int:
-    """A line that says the same of all addresses."""
+    """Append a line that gives all addresses the same verdict; return its number."""
     line = lines.reserve(1)
-    lines.say(line, line + 1, state)
+    lines.set_verdict(line, line + 1, state)
     return line
 
 
 class Halves:
-    """Reads the top table of an area, whose words of 32 bits these are."""
+    """Reads a top table of halves; words: the area's, of 32 bits."""
 
     def __init__(self, words: memoryview) -> None:
         self._words = words
         self._numbers = words.cast("B").cast("H")
 
     def line_of(self, half: int) -> int | None:
-        """The line that a half leads to, if it holds no hosts itself."""
-        line, is_long = self._words[half * _HALF_WORDS : half * _HALF_WORDS + 2].tolist()
-        return line if is_long & LONG else None
+        """Return the number of the line that a half leads to; None if it holds hosts itself."""
+        line, flags = self._words[half * _HALF_WORDS : half * _HALF_WORDS + 2].tolist()
+        return line if flags & LINKED else None
 
     def hosts_of(self, half: int) -> tuple[int, list[int]]:
-        """What a half says of addresses, and the lowest bits of these, ascending."""
+        """Return the verdict of a half's hosts, and their lowest `HALF_BITS` bits, ascending."""
         place = half * _NUMBERS
         verdict, *lows = self._numbers[place : place + _NUMBERS].tolist()
         return verdict, list(dict.fromkeys(lows)) if verdict else []

@@ -4,9 +4,10 @@
 
 # This code is PRIVATE to the collection.
 
-"""Single IPv6 addresses of docs/tables.md: buckets that a hash leads to, and their filter.
+"""The single IPv6 hosts of docs/tables.md: buckets of a hash table, and their filter.
 
-All arrays are in the order of bytes of the hosts that packets come to, which is little-endian.
+The arrays are in this machine's byte order. Hosts with the XDP program are little-endian, as the format
+requires (docs/tables.md).
 """
 
 from __future__ import annotations
@@ -26,73 +27,74 @@ from .scatter import scatter
 SLOTS = 4
 """Hosts in a bucket, which is a line."""
 TRIES = 32
-"""Buckets that may have a host: its home, and those behind it while all before them are full."""
+"""Buckets that may hold a host: its home, and those after it for as long as all before are full."""
 TAG = 0x1FFF
-"""The bits of a slot that are taken from the hash."""
+"""The bits of a filter slot that come from the hash."""
 MORE = 0x2000
-"""Set in the first slot of a bucket if a host whose way led there is in a later one."""
-SAYS = 14
-"""Bit of a slot where its verdict begins; an empty one has none."""
+"""Set in the first filter slot of a bucket if a host that did not fit there is in a later bucket."""
+VERDICT_SHIFT = 14
+"""The lowest bit of the verdict in a filter slot; the verdict of an empty slot is NONE."""
 
 _HASH_LOW = 0x9E3779B97F4A7C15
 _HASH_ALL = 0xD6E8FEB86659FD93
 _HALF = (1 << 32) - 1
 _WHOLE = (1 << 64) - 1
-_AT_ONCE = 1 << 16
+_CHUNK = 1 << 16
 
 
 class Place(NamedTuple):
-    """Where in an area the hosts are: the first bucket's line, and how many buckets are homes."""
+    """Where in an area the hosts are: the line of the first bucket, and the number of homes."""
 
     line: int = 0
     homes: int = 0
 
     @property
     def is_all(self) -> bool:
-        """Whether no tree comes before them."""
+        """Whether the area has no tree, only hosts."""
         return self.homes > 0 and not self.line
 
     @property
     def buckets(self) -> int:
-        """All buckets, those behind the last home included."""
+        """The number of buckets, including those after the last home."""
         return self.homes + TRIES - 1 if self.homes else 0
 
 
 def split(words: Iterable[int]) -> tuple[dict[int, list[int]], list[int]]:
-    """Return the start words (see _ranges) of single hosts by verdict, and the others.
+    """Return the start words (see ranges.py) of single hosts by verdict, and the other start words.
 
-    Single is what has its own verdict amid another one, so that the others do not need it. Amid what
-    is listed, the word behind it says that this holds again: that one is not needed either.
+    A host is stored singly if both its neighbours share another verdict: then the tree does not need its
+    start word. Within a listed range, a second start word says that the range goes on after the host; the
+    tree does not need that one either.
     """
     hosts: dict[int, list[int]] = {ALLOW: [], DENY: []}
     others: list[int] = []
-    around = before = NONE  # before: what held before the last of the others
+    around = before = NONE  # before: the verdict that held before the last of `others`
     for word in words:
-        said = word & 15
-        host = others[-1] if before and said == before * 5 else NONE
+        pair = word & 15
+        host = others[-1] if before and pair == before * 5 else NONE
         if host & 15 in hosts and host >> 4 == (word >> 4) - 1:
             others.pop()
             hosts[host & 3].append(host)
             around, before = before, NONE
-        elif not around and said in hosts:
-            hosts[said].append(word)
+        elif not around and pair in hosts:
+            hosts[pair].append(word)
             before = NONE
         else:
             others.append(word)
-            around, before = said >> 2, around
+            around, before = pair >> 2, around
     return hosts, others
 
 
 def packed(words: list[int]) -> bytearray:
-    """Return the addresses of start words as _pool packs them; never all of them as objects."""
+    """Return the addresses of start words, packed (pool.py), without holding all as objects at once."""
     data = bytearray()
-    for begin in range(0, len(words), _AT_ONCE):
-        data += IPV6.pack([word >> 4 for word in words[begin : begin + _AT_ONCE]])
+    for begin in range(0, len(words), _CHUNK):
+        data += IPV6.pack([word >> 4 for word in words[begin : begin + _CHUNK]])
     return data
 
 
-class _Late(NamedTuple):
-    """A host that found its home full."""
+class _Waiting(NamedTuple):
+    """A host whose home is full."""
 
     home: int
     mark: int
@@ -100,51 +102,51 @@ class _Late(NamedTuple):
 
 
 class Buckets:
-    """Buckets that are being filled, with room for so many hosts."""
+    """Buckets that are being filled, with room for `count` hosts."""
 
     def __init__(self, count: int) -> None:
-        # Two and a half hosts a bucket: one in fifteen finds its home full.
+        # Two and a half hosts in a bucket on average: for one in fifteen the home is full.
         self.place = Place(homes=count * 2 // 5 + 1 if count else 0)
         self._used = bytearray(self.place.buckets)
         self._passed: set[int] = set()
-        self._late: list[_Late] = []
-        # The last slot is nobody's: there goes what finds no room.
-        self._nowhere = SLOTS * self.place.buckets
-        self._slots = array("H", bytes(2 * (self._nowhere + 1)))
-        self._keys = array("Q", bytes(16 * (self._nowhere + 1)))
+        self._waiting: list[_Waiting] = []
+        # One slot more than the buckets have: hosts without room are written there, and ignored.
+        self._overflow = SLOTS * self.place.buckets
+        self._slots = array("H", bytes(2 * (self._overflow + 1)))
+        self._keys = array("Q", bytes(16 * (self._overflow + 1)))
 
     def add(self, packed: bytes | bytearray, verdict: int) -> None:
-        """Put addresses, packed as in _pool, to their homes; where these are full, they wait."""
-        for begin in range(0, len(packed), 16 * _AT_ONCE):
-            keys = array("Q", packed[begin : begin + 16 * _AT_ONCE])
+        """Put packed addresses (pool.py) into their homes; hosts whose home is full wait."""
+        for begin in range(0, len(packed), 16 * _CHUNK):
+            keys = array("Q", packed[begin : begin + 16 * _CHUNK])
             if sys.byteorder == "little":
                 keys.byteswap()
             homes, marks = _hash(keys, self.place.homes, verdict)
             taken, full = self._take(homes)
             self._write(taken, keys, marks)
-            self._late += [
-                _Late(homes[number], marks[number], keys[2 * number : 2 * number + 2])
+            self._waiting += [
+                _Waiting(homes[number], marks[number], keys[2 * number : 2 * number + 2])
                 for number in full
             ]
 
-    def settle(self) -> list[int]:
-        """Put what waits behind its homes; return `address << 4 | verdict` of what has no room there.
+    def place_waiting(self) -> list[int]:
+        """Put the waiting hosts into buckets after their homes, once all other hosts are at home.
 
-        So as many as can be are at home, where they are looked for first.
+        Returns `address << 4 | verdict` of the hosts that find no room.
         """
-        taken = array("Q", [self._take_behind(late.home) for late in self._late])
-        keys, marks = array("Q"), array("H", [late.mark for late in self._late])
-        for late in self._late:
-            keys += late.key
+        taken = array("Q", [self._take_after(waiting.home) for waiting in self._waiting])
+        keys, marks = array("Q"), array("H", [waiting.mark for waiting in self._waiting])
+        for waiting in self._waiting:
+            keys += waiting.key
         self._write(taken, keys, marks)
         return [
-            (late.key[0] << 64 | late.key[1]) << 4 | late.mark >> SAYS
-            for late, slot in zip(self._late, taken)
-            if slot == self._nowhere
+            (waiting.key[0] << 64 | waiting.key[1]) << 4 | waiting.mark >> VERDICT_SHIFT
+            for waiting, slot in zip(self._waiting, taken)
+            if slot == self._overflow
         ]
 
     def _take(self, homes: array[int]) -> tuple[array[int], list[int]]:
-        """Return a slot for each of these homes' hosts, and the places of those that found none."""
+        """Return a slot for each host, given its home, and the indexes of hosts whose home is full."""
         counts = []
         used = self._used
         for bucket in homes:
@@ -156,25 +158,25 @@ class Buckets:
         taken = longs(slots, len(counts))
         full = places_of(SLOTS, bytes(counts))
         for number in full:
-            taken[number] = self._nowhere
+            taken[number] = self._overflow
         return taken, full
 
-    def _take_behind(self, home: int) -> int:
-        """Return a slot in the first bucket behind a full one that has room, and mark the way."""
+    def _take_after(self, home: int) -> int:
+        """Return a slot in the first bucket after a full home that has room; mark the buckets passed."""
         used = self._used
         for bucket in range(home + 1, home + TRIES):
             if used[bucket] < SLOTS:
                 self._passed.update(range(home, bucket))
                 used[bucket] += 1
                 return bucket * SLOTS + used[bucket] - 1
-        return self._nowhere
+        return self._overflow
 
     def _write(self, taken: array[int], keys: array[int], marks: array[int]) -> None:
         scatter(self._keys, taken, memoryview(keys))
         scatter(self._slots, taken, memoryview(marks))
 
     def after(self, tree: array[int]) -> tuple[Area, Place]:
-        """Return the area that begins with these lines, and where in it the buckets are."""
+        """Return the area of the tree's lines and then the buckets, and where the buckets are."""
         for bucket in self._passed:
             self._slots[bucket * SLOTS] |= MORE
         line = len(tree) // WORDS
@@ -182,13 +184,13 @@ class Buckets:
         filters = array("Q", bytes(8 * line))
         if not self.place.homes:
             return Area.of(tree, filters), self.place
-        tree.frombytes(memoryview(self._keys)[: 2 * self._nowhere].cast("B"))
-        filters.frombytes(memoryview(self._slots)[: self._nowhere].cast("B"))
+        tree.frombytes(memoryview(self._keys)[: 2 * self._overflow].cast("B"))
+        filters.frombytes(memoryview(self._slots)[: self._overflow].cast("B"))
         return Area.of(tree, filters), self.place._replace(line=line)
 
 
 def lookup(area: Area, place: Place, address: int) -> int:
-    """Return a host's verdict."""
+    """Return the verdict of a single host; NONE if no bucket has it."""
     if not place.homes:
         return NONE
     keys, slots = _views(area, place)
@@ -198,14 +200,14 @@ def lookup(area: Area, place: Place, address: int) -> int:
         first = bucket * SLOTS
         for slot in range(first, first + SLOTS):
             if slots[slot] & TAG == mark and (keys[2 * slot], keys[2 * slot + 1]) == key:
-                return slots[slot] >> SAYS
+                return slots[slot] >> VERDICT_SHIFT
         if not slots[first] & MORE:
             break
     return NONE
 
 
 def listed(area: Area, place: Place, first: int, last: int) -> list[int]:
-    """Return `address << 4 | verdict` of the hosts from the first address to the last, ascending."""
+    """Return `address << 4 | verdict` of all hosts from first to last, ascending."""
     if not place.homes:
         return []
     keys, slots = _views(area, place)
@@ -213,14 +215,14 @@ def listed(area: Area, place: Place, first: int, last: int) -> list[int]:
     free = ((first ^ last) >> 64).bit_length()
     numbers: Iterable[int] = range(len(slots))
     if free < 64:
-        # Most have other first bits, which is told without looking at each.
+        # Lane arithmetic finds the hosts with the same first bits; most have others.
         fixed = repeated(_WHOLE >> free << free, 8, len(highs))
         differ = (as_number(highs) ^ repeated(first >> 64, 8, len(highs))) & fixed
         numbers = zero_lanes(differ, 8, len(highs))
     found = [
-        (highs[number] << 64 | keys[2 * number + 1]) << 4 | slots[number] >> SAYS
+        (highs[number] << 64 | keys[2 * number + 1]) << 4 | slots[number] >> VERDICT_SHIFT
         for number in numbers
-        if slots[number] >> SAYS
+        if slots[number] >> VERDICT_SHIFT
     ]
     found.sort()
     if (first, last) != (0, LAST6):
@@ -229,9 +231,9 @@ def listed(area: Area, place: Place, first: int, last: int) -> list[int]:
 
 
 def merged(others: Iterable[int], hosts: list[int], around: int) -> list[int]:
-    """Return start words with those of hosts among them; around: what holds before the first.
+    """Return the tree's start words with those of the hosts (from `listed`) inserted: undo `split`.
 
-    hosts: as `listed` gives them.
+    around: the verdict that holds before the first of them.
     """
     if not hosts:
         return list(others)
@@ -248,7 +250,7 @@ def merged(others: Iterable[int], hosts: list[int], around: int) -> list[int]:
 
 
 def _views(area: Area, place: Place) -> tuple[memoryview, memoryview]:
-    """The buckets' keys, as numbers of 64 bits, and the slots of their filter."""
+    """Return the buckets' keys, as numbers of 64 bits, and the slots of their filter."""
     end = place.line + place.buckets
     keys = memoryview(area.lines).cast("Q")[8 * place.line : 8 * end]
     slots = memoryview(area.filter).cast("H")[SLOTS * place.line : SLOTS * end]
@@ -256,8 +258,10 @@ def _views(area: Area, place: Place) -> tuple[memoryview, memoryview]:
 
 
 def _hash(keys: array[int], homes: int, verdict: int = NONE) -> tuple[array[int], array[int]]:
-    """Return home and slot of each key, which is an address in two halves. Multiply-shift, twice:
-    Dietzfelbinger et al., J. Algorithms 25(1), 1997."""
+    """Return home and filter slot of each key, which is the two 64-bit halves of an address.
+
+    The hash is multiply-shift, applied twice: Dietzfelbinger et al., J. Algorithms 25(1), 1997.
+    """
     highs, lows = keys[::2], keys[1::2]
     count = len(highs)
     whole, half = repeated(_WHOLE, 16, count), repeated(_HALF, 16, count)
@@ -265,6 +269,6 @@ def _hash(keys: array[int], homes: int, verdict: int = NONE) -> tuple[array[int]
     mixed = mixed + as_number(widened(highs)) & whole
     mixed = (mixed ^ mixed >> 32 & half) * _HASH_ALL & whole
     places = (mixed >> 32 & half) * homes >> 32 & half
-    marks = mixed >> 16 & repeated(TAG, 16, count) | repeated(verdict << SAYS, 16, count)
+    marks = mixed >> 16 & repeated(TAG, 16, count) | repeated(verdict << VERDICT_SHIFT, 16, count)
     shorts = memoryview(low_halves(marks, count, "Q")).cast("B").cast("H")
     return low_halves(places, count, "Q"), array("H", shorts[::4].tobytes())

@@ -21,27 +21,27 @@ from .lanes import as_number, repeated, zero_lanes
 from .lines import KEYS, LOW, NO_KEY, TABLE, Lines, table_width
 
 BITS = 128
-LOOK = 3
-"""The verdict of a key that says: look at the record."""
-MANY = 1
-"""Lowest bit of a record that leads to several others, whose number is in the next byte."""
+IN_RECORD = 3
+"""The verdict of a key whose bits do not decide: its record does."""
+RUN = 1
+"""Lowest bit of a record that leads to a run of records; their count is in the next byte."""
 RECORD_WORDS = 4
 
 _RECORD_BYTES = 4 * RECORD_WORDS
 _MAX_RECORDS = 1 << 27
-_CHEAP = 16
-_NARROWEST = 3  # so that 42 tables reach the last bit, whatever the addresses
-_MOST_SKIPPED = 63
+_CHEAP_RATIO = 16
+_MIN_WIDTH = 3  # then 42 tables reach the last bit, for any addresses
+_MAX_SKIPPED = 63
 _KEY = (1 << LOW) - 1 << 4
 _WHOLE = frozenset((0, 5, 10))
 _EXACT = frozenset(range(16))
-_AT_ONCE = 1 << 16
+_CHUNK = 1 << 16
 
 
 def build6(words: MutableSequence[int]) -> array[int]:
-    """Return the tree, in whole lines, for start words, as _ranges has them. Lookups begin with line 0.
+    """Return the tree, in whole lines, for start words (see ranges.py). Lookups begin with line 0.
 
-    The words are used up: a million of them take more memory than the tree.
+    Clears the words: a million of them take more memory than the tree.
     """
     builder = _Builder(words)
     builder.fill(builder.lines.reserve(1))
@@ -50,7 +50,7 @@ def build6(words: MutableSequence[int]) -> array[int]:
 
 
 class _Leaf(NamedTuple):
-    """A line that leads to no other; state holds before its starts, words[begin:end]."""
+    """A line that leads to no other, for words[begin:end]; the verdict `state` holds before them."""
 
     line: int
     begin: int
@@ -59,17 +59,17 @@ class _Leaf(NamedTuple):
 
 
 class _Builder:
-    """Writes lines, and records that come to lie behind all of them."""
+    """Writes lines, and the records that follow all lines."""
 
     def __init__(self, words: Sequence[int]) -> None:
         self.lines = Lines()
         self._words = words
         self._records = bytearray()
-        # Lines with records, whose numbers do not count the lines yet.
+        # Lines with records: their record numbers are complete once the number of lines is known.
         self._recorded: list[int] = []
 
     def fill(self, line: int) -> None:
-        """Let a line lead to all words."""
+        """Make a line lead to all words."""
         if len(self._words) <= KEYS:
             self._leaves([_Leaf(line, 0, len(self._words), 0)], 0)
         else:
@@ -94,12 +94,15 @@ class _Builder:
         return area
 
     def _table(self, line: int, begin: int, end: int, state: int, at: int) -> None:
-        """Let a line lead to a table of words[begin:end], whose first bits (at) are equal."""
+        """Make a line lead to a table of words[begin:end], whose first `at` bits are equal.
+
+        The verdict `state` holds before them.
+        """
         words = self._words
         one, other = words[begin], words[end - 1]
-        skipped = min(BITS + 4 - at - (one ^ other).bit_length(), _MOST_SKIPPED)
+        skipped = min(BITS + 4 - at - (one ^ other).bit_length(), _MAX_SKIPPED)
         left = BITS - at - skipped
-        width, cuts = table_width(words, begin, end, left, _NARROWEST, _CHEAP)
+        width, cuts = table_width(words, begin, end, left, _MIN_WIDTH, _CHEAP_RATIO)
         first = self.lines.reserve(1 << width)
         area = self.lines.area
         place = line * WORDS
@@ -110,19 +113,19 @@ class _Builder:
         self._buckets(first, cuts, state, at + skipped, width)
 
     def _buckets(self, first: int, cuts: list[int], state: int, at: int, width: int) -> None:
-        """Fill a table's lines, by so many bits behind the first ones (at).
+        """Write a table's lines; the `width` bits after the first `at` number them.
 
-        words[cut] is the first one of its bucket; state holds before the table.
+        words[cut] is the first word of a bucket; the verdict `state` holds before the table.
         """
         words = self._words
         shift = BITS - at - width + 4
         mask = (1 << width) - 1
-        filled = 0  # the first line that is not written
+        filled = 0  # lines below this one are written
         leaves = []
         for begin, end in pairwise(cuts):
             bucket = words[begin] >> shift & mask
             if state and filled < bucket:
-                self.lines.say(first + filled, first + bucket, state)
+                self.lines.set_verdict(first + filled, first + bucket, state)
             filled = bucket + 1
             if end - begin <= KEYS:
                 leaves.append(_Leaf(first + bucket, begin, end, state))
@@ -130,15 +133,15 @@ class _Builder:
                 self._table(first + bucket, begin, end, state, at + width)
             state = words[end - 1] >> 2 & 3
         if state:
-            self.lines.say(first + filled, first + (1 << width), state)
+            self.lines.set_verdict(first + filled, first + (1 << width), state)
         self._leaves(leaves, at + width)
 
     def _leaves(self, leaves: list[_Leaf], at: int) -> None:
-        """Write lines of keys, which are the bits behind the first ones (at)."""
+        """Write leaves, whose keys hold the bits after the first `at`."""
         words = list(chain.from_iterable(self._words[leaf.begin : leaf.end] for leaf in leaves))
         keys = _keys(words, at)
         record = self._next_record()
-        recorded = any(key & 3 == LOOK for key in keys)
+        recorded = any(key & 3 == IN_RECORD for key in keys)
         if recorded:
             self._recorded += [leaf.line for leaf in leaves]
             _pack(self._records, words)
@@ -160,7 +163,7 @@ class _Builder:
                 )
 
     def _join(self, line: int, words: list[int], keys: Sequence[int]) -> None:
-        """Give a line one key for all starts that have its bits, whose records become a run."""
+        """Rewrite a leaf so that starts with the same bits share one key, which leads to a run."""
         groups = [list(group) for _bits, group in groupby(range(len(keys)), lambda i: keys[i] >> 4)]
         if len(groups) == len(keys):
             return
@@ -172,8 +175,8 @@ class _Builder:
             if len(group) > 1:
                 back = base + number - self._next_record()
                 _pack(self._records, own)
-                links += (back << 64 | len(group) << 8 | MANY).to_bytes(_RECORD_BYTES, "little")
-                key = key & ~3 | LOOK
+                links += (back << 64 | len(group) << 8 | RUN).to_bytes(_RECORD_BYTES, "little")
+                key = key & ~3 | IN_RECORD
             else:
                 _pack(links, own)
             joined.append(key)
@@ -188,24 +191,24 @@ class _Builder:
 
 
 def _keys(words: list[int], at: int) -> array[int]:
-    """Return a key for each start: the bits behind the first ones (at)."""
+    """Return a key for each start, with the bits after the first `at` of its address."""
     shift = BITS - LOW - min(at, BITS - LOW)
     rest = (1 << shift) - 1 << 4 | 15
     whole = _WHOLE if shift else _EXACT
     return array(
         "I",
         [
-            word >> shift & _KEY | (word & 15 if word & rest in whole else word & 12 | LOOK)
+            word >> shift & _KEY | (word & 15 if word & rest in whole else word & 12 | IN_RECORD)
             for word in words
         ],
     )
 
 
 def _equal(keys: array[int]) -> list[int]:
-    """Return where the next key has the same bits."""
+    """Return the indexes of keys whose next key has the same bits."""
     found: list[int] = []
-    for begin in range(0, len(keys) - 1, _AT_ONCE):
-        part = keys[begin : begin + _AT_ONCE + 1]
+    for begin in range(0, len(keys) - 1, _CHUNK):
+        part = keys[begin : begin + _CHUNK + 1]
         count = len(part) - 1
         differ = as_number(part[1:]) ^ as_number(part[:-1])
         lanes = differ & repeated(_KEY, part.itemsize, count)
@@ -214,11 +217,11 @@ def _equal(keys: array[int]) -> list[int]:
 
 
 def _pack(records: bytearray, words: list[int]) -> None:
-    """Append a record for each start: what is in its word, without the address's first 8 bits."""
+    """Append a record for each start word: the word without the address's first 8 bits."""
     size = _RECORD_BYTES + 1
-    for begin in range(0, len(words), _AT_ONCE):
+    for begin in range(0, len(words), _CHUNK):
         part = bytearray().join(
-            [(word << 4).to_bytes(size, "little") for word in words[begin : begin + _AT_ONCE]]
+            [(word << 4).to_bytes(size, "little") for word in words[begin : begin + _CHUNK]]
         )
         del part[_RECORD_BYTES::size]
         records += part

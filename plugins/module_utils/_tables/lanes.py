@@ -4,11 +4,11 @@
 
 # This code is PRIVATE to the collection.
 
-"""The same arithmetic on a million numbers at once: as lanes of one long number.
+"""Arithmetic on a million numbers at once: they are the lanes of one long Python integer.
 
-Python adds, shifts and masks long numbers at the speed of memory, and single ones a hundred times slower.
-(Idea: SIMD within a register; Lamport, CACM 18(8), 1975.) Whoever shifts must mask what comes from the
-neighbour, and whoever subtracts must know that no lane becomes negative.
+Python adds, shifts and masks one long integer at the speed of memory; a loop over single numbers is a
+hundred times slower. (Idea: SIMD within a register; Lamport, CACM 18(8), 1975.) After a shift, mask the
+bits that came from the neighbouring lane. Subtract only if no lane becomes negative.
 """
 
 from __future__ import annotations
@@ -16,27 +16,30 @@ from __future__ import annotations
 import sys
 from array import array
 
-_MARK = 0x80
+_NONZERO = 0x80
 _LOW_HALF = 0 if sys.byteorder == "little" else 1
 
 
 def as_number(lanes: array[int] | memoryview) -> int:
-    """Return an array as one number."""
+    """Return an array as one number, with a lane for each element."""
     return int.from_bytes(lanes.tobytes(), sys.byteorder)
 
 
 def repeated(lane: int, size: int, count: int) -> int:
-    """Return a number that has the same in all of its lanes, which are of so many bytes."""
+    """Return a number of `count` lanes, each `size` bytes long, that all hold the value `lane`."""
     return int.from_bytes(lane.to_bytes(size, sys.byteorder) * count, sys.byteorder)
 
 
 def longs(lanes: int, count: int) -> array[int]:
-    """Return lanes of 64 bits as an array."""
+    """Return `count` lanes of 64 bits as an array."""
     return array("Q", lanes.to_bytes(8 * count, sys.byteorder))
 
 
 def low_halves(lanes: int, count: int, code: str = "I") -> array[int]:
-    """Return the lower halves of lanes, which are twice as large as the array's elements."""
+    """Return the lower half of each of `count` lanes as an array of type `code`.
+
+    A lane is twice as large as an element of that array.
+    """
     halves = array(code)
     halves.frombytes(lanes.to_bytes(2 * halves.itemsize * count, sys.byteorder))
     return halves[_LOW_HALF::2]
@@ -49,7 +52,7 @@ def low_bytes(part: array[int]) -> bytes:
 
 
 def as_bits(marks: bytearray) -> array[int]:
-    """Return numbers of 64 bits, of which each is one of these bytes, all 0 or 1; the first one lowest."""
+    """Return a bitmap as numbers of 64 bits: a bit for each byte, which is 0 or 1; lowest bit first."""
     bits = 0
     for bit in range(8):
         bits |= int.from_bytes(marks[bit::8], "little") << bit
@@ -60,35 +63,35 @@ def as_bits(marks: bytearray) -> array[int]:
 
 
 def widened(part: array[int]) -> array[int]:
-    """Return an array of twice the length, in which the numbers are the lower halves of lanes."""
+    """Return an array of twice the length whose lanes (pairs of elements) hold the numbers."""
     wide = array(part.typecode, bytes(2 * part.itemsize * len(part)))
     wide[_LOW_HALF::2] = part
     return wide
 
 
 def zero_lanes(lanes: int, size: int, count: int) -> list[int]:
-    """Return which of so many lanes, of so many bytes each, are zero."""
+    """Return the indexes of the zero lanes among `count` lanes of `size` bytes."""
     return places_of(0, _marked(lanes, size, count))
 
 
 def _marked(lanes: int, size: int, count: int) -> bytes:
-    """Return a byte for each of so many lanes, of so many bytes each: `_MARK`, or 0 if it is zero."""
+    """Return a byte for each of `count` lanes of `size` bytes: 0 if the lane is 0, else `_NONZERO`."""
     bits = 8 * size
     highest = repeated(1 << bits - 1, size, count)
-    others = repeated((1 << bits - 1) - 1, size, count)
-    # The highest bit becomes 1 if any of a lane's bits is: from the others by a carry.
-    marked = ((lanes & others) + others | lanes) & highest
+    lower = repeated((1 << bits - 1) - 1, size, count)
+    # Adding `lower` carries into a lane's highest bit exactly if one of its lower bits is set.
+    marked = ((lanes & lower) + lower | lanes) & highest
     place = size - 1 if sys.byteorder == "little" else 0
     return marked.to_bytes(size * count, sys.byteorder)[place::size]
 
 
-def unlike_lanes(one: array[int], other: array[int]) -> list[int]:
-    """Return where two arrays of that length and type differ."""
-    return places_of(_MARK, _marked(as_number(one) ^ as_number(other), one.itemsize, len(one)))
+def differing_lanes(one: array[int], other: array[int]) -> list[int]:
+    """Return the indexes at which two arrays of the same length and type differ."""
+    return places_of(_NONZERO, _marked(as_number(one) ^ as_number(other), one.itemsize, len(one)))
 
 
 def places_of(value: int, data: bytes) -> list[int]:
-    """Return where a byte of that value is."""
+    """Return the indexes of all bytes that have this value."""
     found = []
     at = data.find(value)
     while at >= 0:

@@ -4,10 +4,10 @@
 
 # This code is PRIVATE to the collection.
 
-"""The lines of docs/tables.md: nodes of 64 bytes, as large as what a processor fetches at once.
+"""The lines of docs/tables.md: nodes of 64 bytes, the size of a processor's cache line.
 
-A *key* is `low << 4 | after << 2 | verdict`, as the start words of _ranges are, with at most `LOW` bits
-in low.
+A *key* is `low << 4 | after << 2 | verdict`: a start word (see ranges.py) whose address is cut to its
+lowest bits, at most `LOW` of them.
 """
 
 from __future__ import annotations
@@ -22,49 +22,56 @@ from .area import WORDS, check_lines
 KEYS = WORDS - 1
 LOW = 24
 """Bits of an address that a key can hold."""
-LEAST_TOP = 32 - LOW
-"""Width of the narrowest top table, which leaves that much of an IPv4 address."""
+MIN_TOP_WIDTH = 32 - LOW
+"""Width of the narrowest top table: it leaves `LOW` bits of an IPv4 address for the keys."""
 NO_KEY = 1 << LOW + 4
-"""What stands where there is no key: above all of them."""
+"""Fills the unused words of a line; larger than any key."""
 INNER = 3
 TABLE = 7
 
 _EMPTY = array("I", [0, *[NO_KEY] * KEYS])
-_FAN = 16
-_DENSE = 5  # words a bucket from which on searching is faster than looking at each
-_NEAR = 32
-_CROWD = 9  # keys a line on average, at most
-_LEAST_WIDTH = 5  # a narrower table does no more than an inner line
-_MOST_WIDTH = 22
-_CHEAP = 128  # a table that much smaller than what lies below it may be as empty as it likes
+_FAN_OUT = 16
+_DENSE = 5  # with more words per bucket, a binary search is faster than comparing each pair
+_NEAR_WORDS = 32
+_KEYS_PER_LINE = 9  # the limit of the average
+_MIN_WIDTH = 5  # a narrower table is no better than an inner line
+_MAX_WIDTH = 22
+_CHEAP_RATIO = 128  # a table with so many times fewer lines than words below it may be sparse
 
 
 class Lines:
-    """An area that is being written."""
+    """The lines of an area that is being built."""
 
     def __init__(self) -> None:
         self.area = array("I")
 
     def reserve(self, count: int) -> int:
-        """Append so many lines without keys; return the first one's number."""
+        """Append `count` lines without keys; return the number of the first one."""
         first = len(self.area) // WORDS
         check_lines(first + count)
         self.area += _EMPTY * count
         return first
 
-    def say(self, begin: int, end: int, state: int) -> None:
-        """Let a verdict hold wherever these lines are reached."""
+    def set_verdict(self, begin: int, end: int, state: int) -> None:
+        """Give the verdict `state` to all addresses that lead to the lines from begin to before end."""
         heads = array("I", [state * 5]) * (end - begin)
         self.area[begin * WORDS : end * WORDS : WORDS] = heads
 
     def table(
         self, keys: array[int], cuts: list[int], buckets: Sequence[int], width: int, bits: int
     ) -> None:
-        """Append a top table, whose buckets begin with keys[cut]; bits: how many the keys have."""
+        """Append a top table.
+
+        keys[cut] is the first key of a bucket, `buckets` has the number of each; bits: the length of
+        the keys' `low`.
+        """
         _Keys(self, keys).spread(self.reserve(1 << width), cuts, buckets, width, bits)
 
-    def lead(self, keys: array[int], line: int, begin: int, end: int, bits: int) -> None:
-        """Let a line hold keys[begin:end], which have so many bits, or lead to them."""
+    def write(self, keys: array[int], line: int, begin: int, end: int, bits: int) -> None:
+        """Write keys[begin:end] to a line, or below it if they are too many.
+
+        bits: the length of the keys' `low`.
+        """
         writer = _Keys(self, keys)
         if end - begin <= KEYS:
             writer.leaf(line, begin, end)
@@ -73,7 +80,7 @@ class Lines:
 
 
 class _Keys:
-    """Writes what leads to keys."""
+    """Writes the lines and tables that lead to these keys."""
 
     def __init__(self, lines: Lines, keys: array[int]) -> None:
         self._lines = lines
@@ -81,7 +88,7 @@ class _Keys:
         self._keys = keys
 
     def fill(self, line: int, begin: int, end: int, bits: int) -> None:
-        """Let a line lead to keys[begin:end], which differ in their lowest bits only."""
+        """Make a line lead to keys[begin:end], which differ only in their lowest `bits` bits."""
         width, cuts = table_width(self._keys, begin, end, bits)
         if not width:
             self._inner(line, begin, end, reach_of(end - begin))
@@ -97,13 +104,13 @@ class _Keys:
     def spread(
         self, first: int, cuts: list[int], buckets: Sequence[int], width: int, bits: int
     ) -> None:
-        """Fill the lines of a table; keys[cut] is the first one of its bucket."""
+        """Write a table's lines; keys[cut] is the first key of a bucket, `buckets` has its number."""
         area, keys = self._area, self._keys
-        filled = 0  # the first line that is not written
+        filled = 0  # lines below this one are written
         state = self._before(cuts[0])
         for bucket, (begin, end) in zip(buckets, pairwise(cuts)):
             if state and filled < bucket:
-                self._lines.say(first + filled, first + bucket, state)
+                self._lines.set_verdict(first + filled, first + bucket, state)
             filled = bucket + 1
             if end - begin <= KEYS:
                 place = (first + bucket) * WORDS
@@ -113,20 +120,20 @@ class _Keys:
                 self.fill(first + bucket, begin, end, bits)
             state = keys[end - 1] >> 2 & 3
         if state:
-            self._lines.say(first + filled, first + (1 << width), state)
+            self._lines.set_verdict(first + filled, first + (1 << width), state)
 
     def _before(self, begin: int) -> int:
-        """What holds before keys[begin]."""
+        """Return the verdict that holds just before keys[begin]."""
         return self._keys[begin - 1] >> 2 & 3 if begin else 0
 
     def leaf(self, line: int, begin: int, end: int) -> None:
-        """Let a line hold keys[begin:end], which are as many as it can at most."""
+        """Write keys[begin:end] to a line; there are at most `KEYS`."""
         place = line * WORDS
         self._area[place] = self._before(begin) * 5
         self._area[place + 1 : place + 1 + end - begin] = self._keys[begin:end]
 
     def _inner(self, line: int, begin: int, end: int, reach: int) -> None:
-        """A line that leads to up to 16 others; each but the last one to so many keys."""
+        """Write a line that leads to up to 16 lines, each of them to `reach` keys (the last to fewer)."""
         begins = range(begin, end, reach)
         first = self._lines.reserve(len(begins))
         place = line * WORDS
@@ -138,19 +145,22 @@ class _Keys:
             if reach == KEYS:
                 self.leaf(first + number, start, stop)
             else:
-                self._inner(first + number, start, stop, reach // _FAN)
+                self._inner(first + number, start, stop, reach // _FAN_OUT)
 
 
 def reach_of(count: int) -> int:
-    """Keys that each line below an inner line must lead to, so that it leads to so many."""
+    """Return how many keys each line below an inner line must lead to, if it has `count` in all."""
     reach = KEYS
-    while reach * _FAN < count:
-        reach *= _FAN
+    while reach * _FAN_OUT < count:
+        reach *= _FAN_OUT
     return reach
 
 
 def cuts_at(words: Sequence[int], begin: int, end: int, shift: int) -> list[int]:
-    """Return where in words[begin:end] another bucket begins, and at last the end."""
+    """Return the indexes at which the buckets of words[begin:end] begin, and then end itself.
+
+    Words of one bucket have all bits from `shift` on in common.
+    """
     first = (words[begin] >> shift) + 1
     buckets = (words[end - 1] >> shift) + 1 - first
     if buckets * _DENSE < end - begin:
@@ -158,8 +168,8 @@ def cuts_at(words: Sequence[int], begin: int, end: int, shift: int) -> list[int]
         cut = begin
         for bucket in range(first, first + buckets):
             border = bucket << shift
-            # Most are near, where memory has been looked at just now.
-            near = cut + _NEAR
+            # Most borders are near; the memory there is still in the processor's cache.
+            near = cut + _NEAR_WORDS
             if near > end or words[near - 1] < border:
                 near = end
             cut = bisect_left(words, border, cut, near)
@@ -181,22 +191,22 @@ def table_width(
     begin: int,
     end: int,
     bits: int,
-    least: int = 0,
-    cheap: int = _CHEAP,
+    min_width: int = 0,
+    cheap_ratio: int = _CHEAP_RATIO,
 ) -> tuple[int, list[int]]:
-    """Return the width of a table that suits words[begin:end], and where its buckets begin.
+    """Return the width of a table that suits words[begin:end], and where its buckets begin (`cuts_at`).
 
-    A third of its lines is used, or it is cheap: so many times smaller than what lies below it. Width 0:
-    none suits; not if there is a least width.
+    At least a third of its lines is used, or it has `cheap_ratio` times fewer lines than words below it.
+    Width 0 means that no table suits; with a min_width there is always a table.
     """
     count = end - begin
-    width = max(min((count // _CROWD).bit_length(), bits, _MOST_WIDTH), least)
-    if width < _LEAST_WIDTH and not least:
+    width = max(min((count // _KEYS_PER_LINE).bit_length(), bits, _MAX_WIDTH), min_width)
+    if width < _MIN_WIDTH and not min_width:
         return 0, []
     cuts = cuts_at(words, begin, end, bits - width + 4)
-    while width > least and len(cuts) * 3 < 1 << width and cheap << width > count:
+    while width > min_width and len(cuts) * 3 < 1 << width and cheap_ratio << width > count:
         width -= 1
-        if width < _LEAST_WIDTH and not least:
+        if width < _MIN_WIDTH and not min_width:
             return 0, []
         shift = bits - width + 4
         inner = [cut for cut in cuts[1:-1] if (words[cut - 1] ^ words[cut]) >> shift]

@@ -4,10 +4,11 @@
 
 # This code is PRIVATE to the collection.
 
-"""More numbers than Python handles well as objects: kept packed, and sorted by the C library.
+"""Large collections of numbers, kept packed instead of as Python objects, and sorted by the C library.
 
-A list's numbers as objects lie in memory in the order in which they were read. Once such are sorted,
-every pass over them waits for memory. So they become objects when they are in order, or never.
+Number objects lie in memory in the order in which they were made. If they are sorted afterwards, every
+pass over them jumps through memory and waits for it. So numbers become objects once they are in order, or
+never.
 """
 
 from __future__ import annotations
@@ -23,19 +24,19 @@ from typing import NamedTuple, cast
 
 from .lanes import as_number, repeated, zero_lanes
 
-_AT_ONCE = 1 << 16
-_MANY = 8  # one of so many
+_CHUNK = 1 << 16
+_NEAR_RATIO = 8  # `near` gives up if more than one in so many numbers is near its neighbour
 _number = cast(Callable[[bytes, str], int], int.from_bytes)
 
 
 class Packing(NamedTuple):
-    """How numbers are kept: so many bytes each, the highest first, so that order is that of the bytes."""
+    """How numbers are packed: `size` bytes each, big-endian, so that they sort like their bytes."""
 
     size: int
     pack: Callable[[Iterable[int]], bytes]
     unpack: Callable[[bytes | bytearray], MutableSequence[int]]
     leads: Callable[[bytes | bytearray], array[int]]
-    """The first bits of each, in the order of this machine's bytes."""
+    """The first 32 (IPv4) or 64 bits (IPv6) of each number, in the machine's byte order."""
 
 
 def _swapped(words: array[int]) -> array[int]:
@@ -69,7 +70,7 @@ IPV6 = Packing(16, _pack6, _unpack6, _leads6)
 
 
 class Pool:
-    """Numbers in any order, with repetitions."""
+    """Numbers in any order, with duplicates."""
 
     def __init__(self, packing: Packing) -> None:
         self.packing = packing
@@ -83,28 +84,28 @@ class Pool:
         return iter(self.packing.unpack(self._data))
 
     def extend(self, numbers: Iterable[int]) -> None:
-        """Take over some numbers."""
-        self.take(self.packing.pack(numbers))
+        """Add numbers."""
+        self.extend_packed(self.packing.pack(numbers))
 
-    def take(self, data: bytes | bytearray) -> None:
-        """Take over some numbers that are packed."""
+    def extend_packed(self, data: bytes | bytearray) -> None:
+        """Add numbers that are already packed."""
         self._data += data
         self._is_sorted = False
 
     def unite(self, other: Pool) -> None:
-        """Take over all numbers of another pool of that packing."""
-        self.take(other._data)
+        """Add all numbers of another pool, which has the same packing."""
+        self.extend_packed(other._data)
 
     def sorted(self) -> MutableSequence[int]:
-        """Return all numbers, sorted. If they are objects, these lie in memory in that order."""
+        """Return all numbers, sorted."""
         self._sort()
         numbers = self.packing.unpack(self._data)
         return numbers if self._is_sorted else sorted(numbers)
 
-    def apart(self) -> bytearray | None:
-        """Return all numbers, sorted and packed, if each is more than one above the one before.
+    def isolated(self) -> bytearray | None:
+        """Return all numbers, sorted and packed, if no two of them are equal or adjacent.
 
-        Nothing if they are not, or if that cannot be told quickly.
+        None if two are, or if finding out would be slow.
         """
         self._sort()
         places = self.near()
@@ -118,23 +119,23 @@ class Pool:
         return self._data
 
     def near(self) -> list[int] | None:
-        """Return the places of all numbers that may be at most one above the number before.
+        """Return the indexes of the numbers that may equal the number before, or be one above it.
 
-        Nothing while what is packed is not sorted, or where so many are close to each other that it
-        is quicker to look at all.
+        None if the C library could not sort the numbers, or if so many are near each other that the
+        caller does better to compare all of them.
         """
         if not self._is_sorted:
             return None
         size = self.packing.size
         found: list[int] = []
-        for begin in range(0, len(self) - 1, _AT_ONCE):
-            leads = self.packing.leads(self._data[begin * size : (begin + _AT_ONCE + 1) * size])
+        for begin in range(0, len(self) - 1, _CHUNK):
+            leads = self.packing.leads(self._data[begin * size : (begin + _CHUNK + 1) * size])
             count, width = len(leads) - 1, leads.itemsize
-            # They ascend, so no lane borrows from its neighbour.
+            # The numbers ascend, so no lane becomes negative.
             apart = as_number(leads[1:]) - as_number(leads[:-1])
             more = repeated((1 << 8 * width) - 2, width, count)
             found += [begin + at + 1 for at in zero_lanes(apart & more, width, count)]
-            if len(found) * _MANY > begin + count:
+            if len(found) * _NEAR_RATIO > begin + count:
                 return None
         return found
 
@@ -144,10 +145,11 @@ class Pool:
 
 
 def _sort(data: bytearray, size: int) -> bool:
-    """Sort elements of so many bytes by their bytes; False where the C library cannot.
+    """Sort elements of `size` bytes in place, by their bytes; False if the C library cannot.
 
-    Linux's qsort_r(3) hands its last argument to the function that compares, as the third one; memcmp(3)
-    takes the size there. Controllers may be other systems, whose qsort_r is another one.
+    glibc's qsort_r(3) passes its last argument to the comparison function as the third one, where
+    memcmp(3) expects the size. On other systems, which controllers may be, qsort_r takes its arguments in
+    another order.
     """
     library = ctypes.CDLL(None)
     if sys.platform != "linux" or not hasattr(library, "qsort_r"):

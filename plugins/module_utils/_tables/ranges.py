@@ -6,10 +6,9 @@
 
 """Allow and deny prefixes → disjoint ranges with a verdict.
 
-Addresses are plain numbers here; a function that needs the size of the address space is given its
-highest address. Sets of addresses are spans: two parallel sorted sequences, lists or arrays. All set
-operations are single passes over them, without an object per entry: a million hosts take well under
-a second.
+Addresses are plain numbers here. Functions that depend on the family take its highest address, `last`.
+Sets of addresses are spans: two parallel sorted sequences, lists or arrays. All set operations are single
+passes over them, without an object per entry: a million hosts take well under a second.
 """
 
 from __future__ import annotations
@@ -21,14 +20,14 @@ from itertools import chain, compress, count, islice, pairwise
 from operator import ne, sub
 from typing import NamedTuple, TypeVar
 
-from .lanes import as_number, longs, repeated, unlike_lanes, widened
+from .lanes import as_number, differing_lanes, longs, repeated, widened
 from .pool import IPV4, IPV6, Packing, Pool
 
 NONE = 0
 ALLOW = 1
 DENY = 2
 
-_FEW = 64  # how many times more the others must be
+_MERGE_RATIO = 64  # inserting beats sorting if the longest part is so many times the rest
 _Numbers = TypeVar("_Numbers", list[int], MutableSequence[int])
 
 LAST4 = (1 << 32) - 1
@@ -41,31 +40,31 @@ class Spans(NamedTuple):
     starts: MutableSequence[int]
     """First address of each span."""
     ends: MutableSequence[int]
-    """Last address of each span, which is the same number for a single host."""
+    """Last address of each span; for a single host it equals the start."""
 
     def wide(self) -> list[int]:
-        """Return the places of spans with more than one address, which few have in most lists."""
+        """Return the indexes of spans with more than one address; most lists have few of them."""
         if self.starts is self.ends:
             return []
         if isinstance(self.starts, array) and isinstance(self.ends, array):
-            return unlike_lanes(self.starts, self.ends)
+            return differing_lanes(self.starts, self.ends)
         return list(compress(count(), map(ne, self.starts, self.ends)))
 
 
 class Ranges(NamedTuple):
-    """What holds in one family's address space; no address is in both, the rest is not listed."""
+    """The verdicts in one family's address space. No address is in both sets; the rest is not listed."""
 
     allow: Spans
     deny: Spans
 
     @property
     def total(self) -> int:
-        """How many spans there are."""
+        """The number of spans in both sets."""
         return len(self.allow.starts) + len(self.deny.starts)
 
 
 class Blocks(NamedTuple):
-    """One family's prefixes as numbers, in any order, with repetitions and overlaps."""
+    """One family's prefixes as numbers, in any order, with duplicates and overlaps."""
 
     hosts: Pool
     """Single addresses."""
@@ -75,40 +74,40 @@ class Blocks(NamedTuple):
     """Last address of each other prefix."""
 
     def add_nets(self, nets: Iterable[tuple[int, int]]) -> None:
-        """Take over prefixes that are given by first and last address."""
+        """Add prefixes, given as (first address, last address)."""
         pairs = list(nets)
         self.starts.extend([start for start, _end in pairs])
         self.ends.extend([end for _start, end in pairs])
 
 
 def blocks_of(packing: Packing) -> Blocks:
-    """Return room for prefixes of a family."""
+    """Return empty blocks for a family."""
     return Blocks(Pool(packing), Pool(packing), Pool(packing))
 
 
 class Prefixes:
-    """What the lists of one kind hold; several lists are united by adding one to the other."""
+    """The prefixes of one kind's lists, allow or deny. `add` unites several lists."""
 
     def __init__(self) -> None:
         self.v4 = blocks_of(IPV4)
         self.v6 = blocks_of(IPV6)
         self.entries = 0
-        """Entries that hold now, with repetitions."""
+        """Entries that are active now, with duplicates."""
         self.expired = 0
-        """Entries that were left out for their expiry."""
-        self.unsettled = 0
-        """Entries whose expiry could not be judged, because the clock is not synchronised."""
+        """Entries that were left out because they have expired."""
+        self.undecided = 0
+        """Entries that may have expired: the clock is not synchronised."""
         self.next_expiry: float | None = None
-        """Unix time at which the next of the entries that hold now expires."""
+        """Unix time at which the next active entry expires."""
 
     def add(self, other: Prefixes) -> None:
-        """Take over everything that the other has."""
+        """Add all prefixes and counts of other lists."""
         for own, others in ((self.v4, other.v4), (self.v6, other.v6)):
             for pool, more in zip(own, others):
                 pool.unite(more)
         self.entries += other.entries
         self.expired += other.expired
-        self.unsettled += other.unsettled
+        self.undecided += other.undecided
         if other.next_expiry is not None:
             self.note_expiry(other.next_expiry)
 
@@ -119,15 +118,15 @@ class Prefixes:
 
 
 def compile_ranges(allow: Blocks, deny: Blocks, last: int) -> Ranges:
-    """Return what the lists say about one family, whose highest address is last."""
+    """Return the ranges for all prefixes of one family; last is its highest address."""
     return combine(unite(allow), unite(deny), last)
 
 
 def combine(allow: Spans, deny: Spans, last: int) -> Ranges:
-    """Let allow beat deny: it is united first and then taken out of deny as a whole.
+    """Return the ranges in which allow beats deny: deny loses every address that is in allow.
 
-    Taking single allow prefixes out of single deny prefixes would be wrong: four /10 that are
-    allowed cover a /8 that is denied, although none of them does.
+    Allow must be united first. Dropping each deny prefix that lies inside one allow prefix would be
+    wrong: four allowed /10 cover a denied /8, although none of them does so alone.
     """
     if allow.starts and deny.starts:
         deny = _intersect(deny, _complement(allow, last))
@@ -137,8 +136,8 @@ def combine(allow: Spans, deny: Spans, last: int) -> Ranges:
 def unite(blocks: Blocks) -> Spans:
     """Return the union of the blocks.
 
-    Starts and ends are sorted each for themselves. A new span begins at the n-th start exactly if
-    all n-1 earlier starts have had their end before it, that is, if the (n-1)-th end lies before.
+    Starts and ends are sorted separately. A new span begins at the n-th start exactly if all n-1
+    blocks that start earlier have ended before it, that is, if the (n-1)-th end is below it.
     """
     starts = ends = blocks.hosts.sorted()
     places = blocks.hosts.near() if not blocks.starts else None
@@ -156,7 +155,7 @@ def unite(blocks: Blocks) -> Spans:
 
 
 def split_off(blocks: Blocks, spans: Spans) -> tuple[Blocks, list[tuple[int, int]]]:
-    """Return the blocks that have no address of the spans, and first and last of each that has."""
+    """Return the blocks that have no address in the spans, and (first, last) of each one that has."""
     if not spans.starts:
         return blocks, []
     hosts = blocks.hosts.sorted()
@@ -166,19 +165,19 @@ def split_off(blocks: Blocks, spans: Spans) -> tuple[Blocks, list[tuple[int, int
         touching += [(host, host) for host in hosts[low:high]]
         del hosts[low:high]
     nets = list(nets_of(blocks))
-    touching += [net for net in nets if _touches(net, spans)]
+    touching += [net for net in nets if _overlaps(net, spans)]
     if not touching:
         return blocks, []
     kept = blocks_of(blocks.hosts.packing)
     kept.hosts.extend(hosts)
-    kept.add_nets([net for net in nets if not _touches(net, spans)])
+    kept.add_nets([net for net in nets if not _overlaps(net, spans)])
     return kept, touching
 
 
 def nets_of(blocks: Blocks) -> Iterator[tuple[int, int]]:
-    """Yield first and last address of each prefix that is no single address.
+    """Yield (first address, last address) of each prefix that is not a single address.
 
-    Prefixes overlap only by one being inside the other: that which began last ends first.
+    Two prefixes that overlap are nested. So the prefix that began last ends first, as on a stack.
     """
     starts = blocks.starts.sorted()
     begun: list[int] = []
@@ -191,20 +190,23 @@ def nets_of(blocks: Blocks) -> Iterator[tuple[int, int]]:
 
 
 def spans_of(nets: Iterable[tuple[int, int]], packing: Packing) -> Spans:
-    """Return the union of blocks that are given by first and last address."""
+    """Return the union of prefixes, given as (first address, last address)."""
     blocks = blocks_of(packing)
     blocks.add_nets(nets)
     return unite(blocks)
 
 
-def _touches(net: tuple[int, int], spans: Spans) -> bool:
-    """Return whether any address from the first to the last of a net is in the spans."""
+def _overlaps(net: tuple[int, int], spans: Spans) -> bool:
+    """Return whether the net (first address, last address) has an address in the spans."""
     at = bisect_right(spans.starts, net[1]) - 1
     return at >= 0 and spans.ends[at] >= net[0]
 
 
 def cut(start: int, end: int, bits: int) -> Iterator[tuple[int, int]]:
-    """Yield the fewest prefixes that make up a range, as (address, length)."""
+    """Yield the fewest prefixes that cover exactly start to end, as (address, length).
+
+    bits: the family's address size, 32 or 128.
+    """
     while start <= end:
         fits = (end - start + 1).bit_length() - 1
         aligned = (start & -start).bit_length() - 1 if start else bits
@@ -214,7 +216,7 @@ def cut(start: int, end: int, bits: int) -> Iterator[tuple[int, int]]:
 
 
 def _without(numbers: _Numbers, indexes: list[int]) -> _Numbers:
-    """Return the numbers but for some, which are few in most lists."""
+    """Return the numbers without those at the indexes; most lists have few such indexes."""
     found = numbers[:0]
     begin = 0
     for index in indexes:
@@ -225,17 +227,17 @@ def _without(numbers: _Numbers, indexes: list[int]) -> _Numbers:
 
 
 def _merged(parts: Sequence[_Numbers]) -> _Numbers:
-    """Return the numbers of sorted sequences, sorted.
+    """Return the numbers of several sorted sequences, sorted.
 
-    As a rule a list has many hosts and few networks: then the few are put in between. If there is
-    nothing else, the longest one itself is returned.
+    Most lists have many hosts and few networks: then the few numbers are inserted into the longest
+    sequence. If the other sequences are empty, the longest one itself is returned, not a copy.
     """
     place = max(range(len(parts)), key=lambda at: len(parts[at]))
     longest = parts[place]
     few = sorted(chain(*parts[:place], *parts[place + 1 :]))
     if not few:
         return longest
-    if len(few) * _FEW > len(longest):
+    if len(few) * _MERGE_RATIO > len(longest):
         return sorted(chain(longest, few))
     found = longest[:0]
     begin = 0
@@ -262,8 +264,8 @@ def _complement(spans: Spans, last: int) -> Spans:
 def _intersect(one: Spans, other: Spans) -> Spans:
     """Return the addresses that are in both.
 
-    At most two spans lie above each other. So the second of two begins at the n-th start exactly if
-    the (n-1)-th end is not before it, and that is where the overlap ends.
+    At most two spans overlap at any address. So an overlap begins at the n-th of all starts exactly if
+    the (n-1)-th of all ends is not below it, and the overlap ends there.
     """
     starts = sorted(chain(one.starts, other.starts))
     ends = sorted(chain(one.ends, other.ends))
@@ -274,7 +276,10 @@ def _intersect(one: Spans, other: Spans) -> Spans:
 
 
 def runs(ranges: Ranges, last: int) -> Iterator[tuple[int, int]]:
-    """Yield the run of (start, verdict): from 0 on, ascending, neighbours differ."""
+    """Yield (start, verdict) pairs that cover the address space from 0 to last.
+
+    They ascend; neighbouring verdicts differ.
+    """
     pieces = [(start, end, ALLOW) for start, end in zip(*ranges.allow, strict=True)]
     pieces += [(start, end, DENY) for start, end in zip(*ranges.deny, strict=True)]
     pieces.sort()
@@ -289,10 +294,10 @@ def runs(ranges: Ranges, last: int) -> Iterator[tuple[int, int]]:
 
 
 def start_words(ranges: Ranges, last: int) -> MutableSequence[int]:
-    """Return the run as the tables hold it: `address << 4 | after << 2 | verdict`, ascending.
+    """Return the ranges as start words, ascending: `address << 4 | after << 2 | verdict`.
 
-    The verdict holds at the address, the one after it from there up to the next start. So a single
-    host is one start. Any other start has the same verdict twice.
+    `verdict` holds at the address itself, `after` from the next address up to the next start. So a
+    single host needs one start word. In any other start word both verdicts are equal.
     """
     parts: list[MutableSequence[int]] = []
     for verdict, spans in ((ALLOW, ranges.allow), (DENY, ranges.deny)):
@@ -307,13 +312,13 @@ def start_words(ranges: Ranges, last: int) -> MutableSequence[int]:
     parts = [part for part in parts if part]
     words: MutableSequence[int] = _merged(parts) if parts else []
     if ranges.allow.starts and ranges.deny.starts:
-        # Where allow and deny touch, the end of the one gives way to the start of the other.
+        # Where allow and deny touch, the start of one replaces the end of the other.
         words = [word for word, later in pairwise((*words, -1)) if word >> 4 != later >> 4]
     return words
 
 
 def _words(starts: Sequence[int], verdict: int, last: int) -> MutableSequence[int]:
-    """Return a start word for each start, as of single hosts."""
+    """Return a start word for each start, as if all were single hosts."""
     if last > LAST4:
         return [start << 4 | verdict for start in starts]
     size = len(starts)
@@ -322,13 +327,13 @@ def _words(starts: Sequence[int], verdict: int, last: int) -> MutableSequence[in
 
 
 def ranges_of(words: Iterable[int], last: int) -> Ranges:
-    """Return the ranges behind start words: the inverse of start_words."""
+    """Return the ranges that start words describe: the inverse of `start_words`."""
     found: tuple[Spans, Spans, Spans] = (Spans([], []), Spans([], []), Spans([], []))
     state = NONE
     for word in words:
         address = word >> 4
         if not state and word & 15 in (ALLOW, DENY):
-            # A single address, as most are in long lists.
+            # The fast path: in long lists most starts are single hosts.
             found[word & 3].starts.append(address)
             found[word & 3].ends.append(address)
             continue

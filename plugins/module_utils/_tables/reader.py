@@ -4,7 +4,7 @@
 
 # This code is PRIVATE to the collection.
 
-"""Reading the areas of docs/tables.md: one address as the XDP program does, or all starts."""
+"""Reads the areas of docs/tables.md: one address in the way of the XDP program, or all start words."""
 
 from __future__ import annotations
 
@@ -15,35 +15,43 @@ from typing import NamedTuple
 from .area import WORDS, Area
 from .ipv4 import BLOCK_BITS
 from .ipv4_halves import HALF_BITS, HALVES, Halves
-from .ipv6_tree import BITS, LOOK, MANY, RECORD_WORDS
+from .ipv6_tree import BITS, IN_RECORD, RECORD_WORDS, RUN
 from .lines import INNER, LOW, NO_KEY, TABLE
 from .ranges import NONE
 
 Part = tuple[int, int]
-"""The first and the last address that somebody asks for."""
+"""The part of the address space to read: first and last address."""
 
 
 class _Table(NamedTuple):
-    """A line that leads to a table, by bits behind those that it skips, which must be a prefix's."""
+    """A line of the tree that leads to a table."""
 
     first: int
+    """Number of the table's first line."""
     width: int
+    """Bits of the address that number the table's lines."""
     skipped: int
+    """Bits of the address before those, which must equal prefix."""
     prefix: int
     before: int
+    """The verdict if the skipped bits are smaller than prefix."""
     after: int
+    """The verdict if they are larger."""
 
 
 class _Record(NamedTuple):
-    """One start: an address without its first 8 bits; what holds at and behind it."""
+    """A start whose address does not fit into its key."""
 
     rest: int
+    """The address without its first 8 bits."""
     verdict: int
+    """Holds at the address."""
     after: int
+    """Holds from the next address on."""
 
 
 def lookup4(area: Area, shift: int, address: int) -> int:
-    """Return an address's verdict."""
+    """Return an address's verdict; shift: `header.v4_shift`."""
     halved = shift & HALVES
     shift &= ~HALVES
     low = address & (1 << shift) - 1
@@ -69,12 +77,12 @@ def lookup4(area: Area, shift: int, address: int) -> int:
             continue
         rank = _rank(words, place, low)
         if head & 7 != INNER:
-            return _say(words[place + rank], low)
+            return _key_verdict(words[place + rank], low)
         line = (head >> 4) + rank
 
 
 def lookup6(words: memoryview, address: int) -> int:
-    """Return what the tree says of an address; words are the area's, of 32 bits."""
+    """Return the tree's verdict for an address; words: the area's, of 32 bits."""
     line = at = 0
     while words[line * WORDS] & 7 == TABLE:
         table = _table6(words, line)
@@ -90,24 +98,24 @@ def lookup6(words: memoryview, address: int) -> int:
     if not rank:
         return words[place] & 3
     key = words[place + rank]
-    if key >> 4 != low or key & 3 != LOOK:
-        return _say(key, low)
+    if key >> 4 != low or key & 3 != IN_RECORD:
+        return _key_verdict(key, low)
     rest = address & (1 << BITS - 8) - 1
-    said = words[place + rank - 1] >> 2 & 3
+    verdict = words[place + rank - 1] >> 2 & 3
     for record in _records(words, (words[place] >> 4) + rank - 1):
         if rest <= record.rest:
-            return record.verdict if rest == record.rest else said
-        said = record.after
-    return said
+            return record.verdict if rest == record.rest else verdict
+        verdict = record.after
+    return verdict
 
 
 def _rank(words: memoryview, place: int, low: int) -> int:
-    """How many of a line's keys are not above low."""
+    """Return how many of a line's keys have at most the value low."""
     bound = low + 1 << 4
     return sum(key < bound for key in words[place + 1 : place + WORDS])
 
 
-def _say(key: int, low: int) -> int:
+def _key_verdict(key: int, low: int) -> int:
     return key & 3 if key >> 4 == low else key >> 2 & 3
 
 
@@ -119,15 +127,15 @@ def _table6(words: memoryview, line: int) -> _Table:
 
 
 def _rest(at: int) -> int:
-    """How many bits of an address are behind those of the keys that follow its first ones (at)."""
+    """Return how many bits of an address follow those in a key, which follow the first `at`."""
     return BITS - LOW - min(at, BITS - LOW)
 
 
 def _records(words: memoryview, number: int) -> list[_Record]:
-    """The records that a key leads to: one, or the run that it names."""
+    """Return the records of a key: the one with this number, or the run that it leads to."""
     low, high = _pair(words, number)
     count = 1
-    if low & MANY:
+    if low & RUN:
         count = low >> 8
         number -= high
     found = []
@@ -138,14 +146,14 @@ def _records(words: memoryview, number: int) -> list[_Record]:
 
 
 def _pair(words: memoryview, number: int) -> tuple[int, int]:
-    """A record's two numbers of 64 bits."""
+    """Return a record as two numbers of 64 bits."""
     place = number * RECORD_WORDS
     low, high = words[place : place + RECORD_WORDS].cast("B").cast("Q")
     return low, high
 
 
 def walk4(words: memoryview, shift: int, first: int, last: int) -> Iterator[int]:
-    """Yield the start words of the addresses from first to last, as start_words gives them."""
+    """Yield the start words (`ranges.start_words`) from first to last; shift: `header.v4_shift`."""
     part = first, last
     if shift & HALVES:
         return chain.from_iterable(_halves(words, (shift & ~HALVES) - 1, part))
@@ -157,7 +165,7 @@ def walk4(words: memoryview, shift: int, first: int, last: int) -> Iterator[int]
 
 
 def _halves(words: memoryview, bits: int, part: Part) -> Iterator[list[int]]:
-    """The start words of each leaf of a top table of halves, which have so many bits."""
+    """Yield the start words of each half and of each leaf below it; bits: of addresses in a half."""
     halves = Halves(words)
     for half in range(part[0] >> bits, (part[1] >> bits) + 1):
         begin = half << bits
@@ -173,23 +181,26 @@ def _halves(words: memoryview, bits: int, part: Part) -> Iterator[list[int]]:
 
 
 def _within(found: list[int], begin: int, bits: int, part: Part) -> list[int]:
-    """Those start words of the addresses from begin on, with so many bits behind it, that are in the part."""
+    """Return the start words that are in the part; all of them lie in the 2^bits addresses from begin."""
     if part[0] <= begin and begin | (1 << bits) - 1 <= part[1]:
         return found
     return [word for word in found if part[0] <= word >> 4 <= part[1]]
 
 
 def _numbers(begin: int, bits: int, width: int, part: Part) -> range:
-    """Lines of a table of that width that the part reaches; each takes so many bits from begin on."""
+    """Return the numbers of a table's lines that the part reaches.
+
+    The table has 2^width lines, each for 2^bits addresses, from begin on.
+    """
     return range(
         max(0, part[0] - begin >> bits), min((1 << width) - 1, part[1] - begin >> bits) + 1
     )
 
 
 class _Bucket4:
-    """What lies below a line of the top table, or a half, in a part of the address space.
+    """Reads what lies below a half, or a line of the top table, in a part of the address space.
 
-    top: the address that is zero in the keys' `low`.
+    top: the address whose `low` is zero in the keys.
     """
 
     def __init__(self, words: memoryview, top: int, part: Part) -> None:
@@ -198,7 +209,7 @@ class _Bucket4:
         self._part = part
 
     def leaves(self, line: int, low: int, bits: int) -> Iterator[list[int]]:
-        """Yield the start words of each leaf below a line that so many bits behind top and low reach."""
+        """Yield the start words of each leaf below a line of the 2^bits addresses from top | low on."""
         words = self._words
         place = line * WORDS
         first = words[place] >> 4
@@ -216,7 +227,7 @@ class _Bucket4:
 
 
 def _keys(words: memoryview, place: int) -> list[int]:
-    """A line's keys, without what fills it up."""
+    """Return the keys of a line, without the fill."""
     return [key for key in words[place + 1 : place + WORDS] if key < NO_KEY]
 
 
@@ -226,7 +237,7 @@ def walk6(words: memoryview, first: int, last: int) -> Iterator[int]:
 
 
 class _Walk6:
-    """What lies in a part of the address space."""
+    """Reads the tree in a part of the address space."""
 
     def __init__(self, words: memoryview, part: Part) -> None:
         self._words = words
@@ -234,7 +245,7 @@ class _Walk6:
         self._part = part
 
     def below(self, line: int, prefix: int, at: int) -> Iterator[list[int]]:
-        """The starts of each leaf below a line that addresses with a prefix of so many bits reach."""
+        """Yield the start words of each leaf below a line; prefix: the first `at` bits that lead to it."""
         begin = prefix << BITS - at
         if self._words[line * WORDS] & 7 != TABLE:
             found = self._leaf(line, begin, at)
@@ -248,7 +259,7 @@ class _Walk6:
             yield from self.below(table.first + number, prefix | number, at)
 
     def _leaf(self, line: int, begin: int, at: int) -> list[int]:
-        """A leaf's starts; begin: the first address that reaches it."""
+        """Return a leaf's start words; begin: the first address that leads to it."""
         place = line * WORDS
         begin = begin >> LOW << LOW if at > BITS - LOW else begin
         rest = _rest(at)
@@ -256,12 +267,12 @@ class _Walk6:
         found = []
         for number, key in enumerate(_keys(self._words, place), self._words[place] >> 4):
             start = begin | key >> 4 << rest
-            if key & 3 != LOOK:
+            if key & 3 != IN_RECORD:
                 found.append(start << 4 | key & 15)
                 continue
             top = start >> BITS - 8 << BITS - 4
             low = pairs[2 * number]
-            if low & MANY:
+            if low & RUN:
                 records = _records(self._words, number)
                 found += [top | r.rest << 4 | r.after << 2 | r.verdict for r in records]
             else:

@@ -4,9 +4,9 @@
 
 # This code is PRIVATE to the collection.
 
-"""Elements to places that lie anywhere in an array, by the system's own scatter input: readv(2).
+"""Write elements to arbitrary indexes of an array, by the kernel's scatter input, readv(2).
 
-A store by Python takes three times as long, most of it for numbers that become objects and numbers again.
+A Python loop takes three times as long, mostly because it turns each number into an object and back.
 """
 
 from __future__ import annotations
@@ -17,11 +17,15 @@ from array import array
 
 from .lanes import as_number, longs, repeated
 
-_MOST = 1024  # IOV_MAX of Linux
+_MAX_VECTORS = 1024  # IOV_MAX of Linux
 
 
 def scatter(target: array[int], places: array[int], data: memoryview) -> None:
-    """Put elements to these places of a target, counted in elements; data has as many."""
+    """Write the n-th element of data to the n-th place of target.
+
+    places: indexes into target, counted in elements of data; data has one element for each. Raises
+    IndexError if one is outside of target.
+    """
     count = len(places)
     if not count:
         return
@@ -38,14 +42,14 @@ def scatter(target: array[int], places: array[int], data: memoryview) -> None:
         os.set_blocking(writer, False)
         done = 0
         while done < count:
-            # Only as many as the pipe takes, which is less for users that have many.
-            some = min(count - done, _MOST)
+            # A pipe may take less: the kernel shrinks the pipes of users who own many (pipe(7)).
+            some = min(count - done, _MAX_VECTORS)
             written = os.write(writer, data[done * size : (done + some) * size])
             some, rest = divmod(written, size)
             entry = ctypes.c_void_p(entries.buffer_info()[0] + 16 * done)
             got = readv(reader, entry, some)
             if rest or got != written:
-                raise OSError(f"readv(2) has read {got} bytes of {written}")
+                raise OSError(f"readv(2) read {got} of {written} bytes")
             done += some
     finally:
         os.close(reader)
