@@ -17,7 +17,7 @@ import typing as t
 
 ABI = 1
 FORMAT = 7
-"""Of the tables (docs/tables.md), `PAGE` included: no program is given such as it does not read."""
+"""Version of the table format (docs/tables.md), `PAGE` included. A program reads only its own format."""
 MAGIC = 0x50573031
 PAGE = 73728
 POLICY_OFFSET = 16384
@@ -57,7 +57,7 @@ EVENT_PROTECTED = 1 << 1
 EVENT_IN_OVERFLOW = 1 << 2
 EVENT_OPAQUE = 1 << 3
 
-# (verdict, reason) by index, as enum pw_reason.
+# (verdict, reason); the index is that of enum pw_reason.
 REASONS = (
     ("pass", "unlisted"),
     ("pass", "allow"),
@@ -75,14 +75,14 @@ REASONS = (
     ("drop", "scan"),
     ("drop", "vlan"),
 )
-# What EVENT_WOULD_DROP has in `count`: the ban of a source is the third.
+# The field `count` of an EVENT_WOULD_DROP is the index of its reason: one of these, otherwise a ban.
 WOULD_DENY = REASONS.index(("pass", "monitor_deny"))
 WOULD_VLAN = REASONS.index(("drop", "vlan"))
 FAMILIES = ("other", "ipv4", "ipv6")
 
 
 class Layout:
-    """A C struct: its name there, and its fields with their ``struct`` format each."""
+    """A C struct: its name in C, and each field with its name and ``struct`` format."""
 
     def __init__(self, name: str, *fields: tuple[str, str]) -> None:
         self.name = name
@@ -91,7 +91,7 @@ class Layout:
         self.size = self.struct.size
 
     def pack(self, **values: t.Any) -> bytes:
-        """Bytes of the struct; fields not named are zero, arrays are sequences or bytes."""
+        """Return the struct's bytes. Missing fields are zero; arrays are sequences or bytes."""
         flat: list[t.Any] = []
         for name, code in self.fields:
             value = values.pop(name, None)
@@ -108,7 +108,7 @@ class Layout:
         return self.struct.pack(*flat)
 
     def unpack(self, data: bytes | memoryview, offset: int = 0) -> dict[str, t.Any]:
-        """Fields by name; arrays of numbers as tuples."""
+        """Return the fields by name; arrays of numbers are tuples."""
         flat = self.struct.unpack_from(data, offset)
         result: dict[str, t.Any] = {}
         at = 0
@@ -227,7 +227,7 @@ COUNTERS = Layout(
     ("events_suppressed", "Q"),
     ("events_lost", "Q"),
 )
-# struct pw_scratch is the program's own; user space only makes room for it.
+# Only the program reads struct pw_scratch; user space just makes the map for it.
 SCRATCH_SIZE = 9488
 LAYOUTS = (
     HEADER,

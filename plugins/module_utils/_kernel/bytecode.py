@@ -4,10 +4,10 @@
 
 # This code is PRIVATE to the collection.
 
-"""bcc as a compiler: in a child that exits, with its bytecode in a cache.
+"""Compiles the XDP program with bcc, in a child process that exits, and caches the bytecode.
 
-``import bcc`` alone costs 73 MB and a compilation 150 MB and seconds; loading cached bytecode needs
-neither bcc nor kernel headers. Bytecode refers to maps by name; the loader puts descriptors in.
+``import bcc`` alone takes 73 MB, a compilation 150 MB and some seconds. Loading cached bytecode needs
+neither bcc nor kernel headers. Cached bytecode refers to maps by name; the loader inserts descriptors.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if t.TYPE_CHECKING:
 
 PYTHON = "/usr/bin/python3"
 FUNCTION = "packetwatch"
-# A misspelt function would else become a call that only the verifier refuses, in its own words.
+# Without the last flag a misspelt function becomes a call that only the verifier refuses, obscurely.
 FLAGS = (
     "-Wno-unused-function",
     "-Wno-macro-redefined",
@@ -40,8 +40,8 @@ _PSEUDO_MAP_FD = 1
 _SHOWN_LINES = 12
 _KERNEL_INCLUDE = re.compile(r"^\s*#\s*include\s*<(?!uapi/)", re.MULTILINE)
 
-# The child's whole program; it imports only bcc and the standard library. It writes two lines: which
-# instruction loads which map's address, and all instructions.
+# The child's program. It writes two lines: INDEX:MAP for each instruction that loads the address of a map,
+# and all instructions as hex.
 _SCRIPT = """
 import ctypes, sys
 from bcc import BPF
@@ -66,14 +66,17 @@ print(code.hex())
 
 
 class Bytecode(t.NamedTuple):
-    """A compiled program: instructions of 8 bytes, and which of them load the address of a map."""
+    """A compiled program."""
 
     code: bytes
+    """Instructions of 8 bytes."""
     maps: tuple[tuple[int, str], ...]
+    """(index, map name) of each instruction that loads the address of a map."""
     digest: bytes
+    """SHA-256 of the compiler's output, which holds both."""
 
     def resolved(self, descriptors: t.Mapping[str, int]) -> bytes:
-        """The instructions with the maps' descriptors; LoadFailed names a map that is unknown."""
+        """Return the instructions with map descriptors inserted; raises LoadFailed for an unknown map."""
         code = bytearray(self.code)
         for index, name in self.maps:
             if name not in descriptors:
@@ -89,14 +92,14 @@ class Bytecode(t.NamedTuple):
 
 
 class Compiler:
-    """Bytecode from the cache in ``folder``, or else compiled and put there."""
+    """Returns bytecode from the cache in ``folder``; compiles it first if it is not there."""
 
     def __init__(self, run: Run, folder: str) -> None:
         self._run = run
         self._folder = folder
 
     def cached(self, source: str) -> Bytecode | None:
-        """What is in the cache for the source; None if there is nothing, or nothing sound."""
+        """Return the source's bytecode from the cache; None if it is missing or damaged."""
         path = self._path(source)
         try:
             with open(path, encoding="ascii") as file:
@@ -107,7 +110,7 @@ class Compiler:
             raise Unreadable(f"{path}: {error}") from error
 
     def get(self, source: str) -> Bytecode:
-        """Bytecode of the source, compiled if need be: 1-2 s, on slow machines a minute."""
+        """Return the source's bytecode. A compilation takes 1-2 s, on slow machines a minute."""
         found = self.cached(source)
         if found is None:
             text = self._compile(source)
@@ -118,7 +121,8 @@ class Compiler:
         return found
 
     def _path(self, source: str) -> str:
-        # What includes only uapi headers, as our own source, is the same bytecode everywhere.
+        # Only sources that include internal kernel headers compile differently for each release; ours
+        # includes uapi headers alone.
         release = os.uname().release if _KERNEL_INCLUDE.search(source) else ""
         parts = (source, FUNCTION, *FLAGS, str(abi.ABI), os.uname().machine, release, _SCRIPT)
         return os.path.join(self._folder, _digest("\0".join(parts).encode()).hex())
@@ -135,7 +139,7 @@ class Compiler:
             os.makedirs(self._folder, mode=0o700, exist_ok=True)
             replace_file(path, text + _check(text))
         except OSError as error:
-            raise LoadFailed(f"the bytecode cannot be kept: {error}") from error
+            raise LoadFailed(f"the bytecode cannot be written to the cache: {error}") from error
 
 
 def _digest(data: bytes) -> bytes:
@@ -143,18 +147,18 @@ def _digest(data: bytes) -> bytes:
 
 
 def _check(text: str) -> str:
-    """A third line, which guards a cache file against what a crash or a disk left of it."""
+    """Return a checksum, the cache file's third line: it reveals a truncated or damaged file."""
     return f"{_digest(text.encode()).hex()}\n"
 
 
 def _read_cache(text: str) -> Bytecode | None:
-    """Bytecode from a cache file; None if it is damaged."""
+    """Return the bytecode of a cache file; None if it is damaged."""
     end = text.rstrip("\n").rfind("\n") + 1
     return _read(text[:end]) if text[end:] == _check(text[:end]) else None
 
 
 def _read(text: str) -> Bytecode | None:
-    """Bytecode from the child's output; None if it is none."""
+    """Return the bytecode of the child's output; None if the output is malformed."""
     try:
         loads, code = text.splitlines()
         pairs = [item.split(":") for item in loads.split()]
@@ -168,7 +172,7 @@ def _read(text: str) -> Bytecode | None:
 
 
 def _failure(errors: str) -> Exception:
-    """The error that says what the operator can do about bcc's message."""
+    """Return the error, with a remedy if the cause is known, for the child's error output."""
     release = os.uname().release
     if "No module named 'bcc'" in errors or "from 'bcc'" in errors:
         return Unsupported("bcc is not installed: apt-get install python3-bpfcc")
@@ -180,7 +184,9 @@ def _failure(errors: str) -> Exception:
             f"linux-headers-{release}, or reboot into the newest installed kernel"
         )
     if "Operation not permitted" in errors or "need root" in errors:
-        return Unsupported("not permitted to use BPF: run as root, and allow CAP_BPF if contained")
+        return Unsupported(
+            "not permitted to use BPF: run as root; in a container, allow CAP_BPF too"
+        )
     lines = [line for line in errors.strip().splitlines() if line.strip()]
     at = next((i for i, line in enumerate(lines) if "error:" in line), None)
     shown = lines[-_SHOWN_LINES:] if at is None else lines[at : at + _SHOWN_LINES]

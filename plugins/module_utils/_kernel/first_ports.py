@@ -4,7 +4,7 @@
 
 # This code is PRIVATE to the collection.
 
-"""The table of first ports (first_ports.h), for what must find or forget a source in it."""
+"""The table of first ports (first_ports.h): find or remove a source in it."""
 
 from __future__ import annotations
 
@@ -27,26 +27,26 @@ def _mix(value: int, word: int) -> int:
 
 
 def hash_of(key: bytes, seed: int) -> int:
-    """The hash of a source (struct pw_source), as pw_source_hash computes it."""
+    """Return the hash of a source (struct pw_source), equal to that of pw_source_hash in C."""
     length, one, two, three, four = struct.unpack("=5I", key)
     value = _mix(_mix(seed, one << 32 | two), three << 32 | four)
     return _mix(_mix(value, length), seed)
 
 
 class Firsts:
-    """The maps "firsts" and "shared", which holds the seed."""
+    """The table in the map "firsts"; the map "shared" holds the seed of its hash."""
 
     def __init__(self, firsts: Map, shared: Map) -> None:
         self._firsts = firsts
         self._shared = shared
 
     def hits(self, key: bytes) -> list[int]:
-        """What a source (struct pw_source) has in its set: slots as a track has, stamp and port."""
+        """Return the entries of a source (struct pw_source), each in the format of a track's slot."""
         _wanted, ways, mine = self._find(key)
         return [ways[way][1] & _TAG | ways[way][0] & 0xFFFF for way in mine]
 
     def forget(self, key: bytes) -> None:
-        """Take a source out. What the program writes to its set in this very moment may be lost."""
+        """Remove a source. An entry that the program writes to the same set meanwhile may be lost."""
         wanted, ways, mine = self._find(key)
         for way in mine:
             ways[way] = (0, 0)
@@ -55,7 +55,7 @@ class Firsts:
             self._firsts.update(_index(wanted), abi.FIRSTS.pack(way=numbers))
 
     def _find(self, key: bytes) -> tuple[int, list[tuple[int, int]], list[int]]:
-        """The source's hash, its set's ways, and which of them are its own."""
+        """Return the source's hash, the ways of its set, and the indexes of the source's own ways."""
         wanted = hash_of(key, abi.SHARED.unpack(self._shared.lookup(bytes(4)) or b"")["seed"])
         numbers = abi.FIRSTS.unpack(self._firsts.lookup(_index(wanted)) or b"")["way"]
         ways = list(zip(numbers[0::2], numbers[1::2]))

@@ -4,11 +4,10 @@
 
 # This code is PRIVATE to the collection.
 
-"""The part of Debian's ``libbpf.so.1`` that is needed, by ctypes: calls, errors, maps.
+"""ctypes bindings for a part of Debian's ``libbpf.so.1``: calls, errors, maps.
 
-libbpf 1.x returns ``-errno`` (``libbpf_set_strict_mode`` is gone); every wrapper here turns that
-into `KernelError`. Option structs start with their own size, so newer libraries accept these
-(libbpf.h, "extensible opts").
+libbpf 1.x returns ``-errno``; every wrapper here turns that into `KernelError`. Option structs start
+with their own size, so newer libraries accept these (libbpf.h, "extensible opts").
 """
 
 from __future__ import annotations
@@ -89,7 +88,7 @@ class _MapInfo(ctypes.Structure):
 
 
 class MapInfo(t.NamedTuple):
-    """What the kernel says of a map; sizes in bytes."""
+    """What the kernel reports about a map; sizes in bytes."""
 
     type: int
     id: int
@@ -102,7 +101,7 @@ class MapInfo(t.NamedTuple):
 
 @functools.cache
 def library() -> ctypes.CDLL:
-    """The loaded library; :class:`Unsupported` names the Debian package if it is missing."""
+    """Return the loaded library; raises `Unsupported`, which names the Debian package."""
     try:
         return ctypes.CDLL("libbpf.so.1", use_errno=True)
     except OSError as error:
@@ -110,7 +109,7 @@ def library() -> ctypes.CDLL:
 
 
 def call(name: str, *arguments: t.Any, what: str = "") -> int:
-    """Call a function of libbpf that returns an int; negative becomes `KernelError`."""
+    """Call a libbpf function that returns an int; raises `KernelError` if that is negative."""
     result: int = getattr(library(), name)(*arguments)
     if result < 0:
         raise KernelError(-result, what or name)
@@ -118,23 +117,23 @@ def call(name: str, *arguments: t.Any, what: str = "") -> int:
 
 
 def possible_cpus() -> int:
-    """Number of possible CPUs: how many values a per-CPU map holds for each key."""
+    """Return the number of possible CPUs: a per-CPU map holds so many values for each key."""
     return call("libbpf_num_possible_cpus")
 
 
 def info_by_fd(fd: int, info: ctypes.Structure, what: str) -> None:
-    """Fill ``info`` with what the kernel knows of the object behind ``fd``."""
+    """Fill ``info`` with what the kernel reports about the BPF object of descriptor ``fd``."""
     length = ctypes.c_uint32(ctypes.sizeof(info))
     call("bpf_obj_get_info_by_fd", fd, ctypes.byref(info), ctypes.byref(length), what=what)
 
 
 def obj_get(path: str) -> int:
-    """Descriptor of the object pinned at ``path``."""
+    """Return a new descriptor of the object pinned at ``path``."""
     return call("bpf_obj_get", path.encode(), what=path)
 
 
 def obj_pin(fd: int, path: str) -> None:
-    """Pin ``fd`` at ``path`` under bpffs (names there cannot contain a dot)."""
+    """Pin the object of ``fd`` at ``path`` in bpffs, where names cannot contain a dot."""
     call("bpf_obj_pin", fd, path.encode(), what=path)
 
 
@@ -165,8 +164,8 @@ class Descriptor:
 class Map(Descriptor):
     """A BPF map: keys and values are bytes of the map's sizes.
 
-    Values of per-CPU maps are those of all possible CPUs, one after the other, each rounded up
-    to 8 bytes.
+    A value of a per-CPU map is the values of all possible CPUs in a row, each padded to a multiple of
+    8 bytes.
     """
 
     def __init__(self, fd: int) -> None:
@@ -188,7 +187,7 @@ class Map(Descriptor):
 
     @classmethod
     def open(cls, path: str) -> Map:
-        """The map pinned at ``path``."""
+        """Open the map pinned at ``path``."""
         return cls(obj_get(path))
 
     @classmethod
@@ -206,7 +205,7 @@ class Map(Descriptor):
         flags: int = 0,
         inner: Map | None = None,
     ) -> Map:
-        """A new map, held only by the descriptor until it is pinned or used by a program."""
+        """Create a map. Only the descriptor keeps it alive until it is pinned or a program uses it."""
         opts = _MapCreateOpts(sz=ctypes.sizeof(_MapCreateOpts), map_flags=flags)
         if inner is not None:
             opts.inner_map_fd = inner.fd
@@ -223,7 +222,7 @@ class Map(Descriptor):
         return cls(fd)
 
     def lookup(self, key: bytes) -> bytes | None:
-        """The value of ``key``, None if there is none."""
+        """Return the value of ``key``, or None if the map has no such key."""
         value = ctypes.create_string_buffer(self.value_bytes)
         result: int = library().bpf_map_lookup_elem(self.fd, key, value)
         if result == -_ENOENT:
@@ -233,7 +232,7 @@ class Map(Descriptor):
         return value.raw
 
     def update(self, key: bytes, value: bytes | bytearray, flags: int = 0) -> None:
-        """Set ``key`` to ``value`` (flags: 0 any, 1 only new, 2 only existing)."""
+        """Set ``key`` to ``value`` (flags: 0 always, 1 only a new key, 2 only an existing key)."""
         data = value if isinstance(value, bytes) else bytes(value)
         call(
             "bpf_map_update_elem",
@@ -245,7 +244,7 @@ class Map(Descriptor):
         )
 
     def delete(self, key: bytes) -> bool:
-        """Remove ``key``; False if there was none."""
+        """Remove ``key``; return False if the map has no such key."""
         result: int = library().bpf_map_delete_elem(self.fd, key)
         if result == -_ENOENT:
             return False
@@ -254,7 +253,7 @@ class Map(Descriptor):
         return True
 
     def update_many(self, keys: bytes, values: bytes, count: int) -> None:
-        """Set ``count`` keys at once; both arguments are the items one after the other."""
+        """Set ``count`` keys in one call; ``keys`` and ``values`` are the items in a row."""
         done = ctypes.c_uint32(count)
         opts = _BatchOpts(sz=ctypes.sizeof(_BatchOpts))
         call(
@@ -268,15 +267,18 @@ class Map(Descriptor):
         )
 
     def keys(self) -> list[bytes]:
-        """All keys. While others write, a key can be missed or come twice, as the kernel says."""
+        """Return all keys. While others write to the map, a key can be missing or appear twice."""
         return [key for key, dummy in self.items()]
 
     def items(self) -> list[tuple[bytes, bytes]]:
-        """All entries, read in batches where the kernel can, else one by one."""
+        """Return all (key, value) pairs, under the same reservation as `keys`."""
         return list(self.each())
 
     def each(self) -> t.Iterator[tuple[bytes, bytes]]:
-        """As `items`, with only a batch in memory at a time."""
+        """Yield all (key, value) pairs, with only one batch in memory at a time.
+
+        Reads one by one if the kernel cannot read this map in batches.
+        """
         begun = False
         try:
             for entry in self._in_batches():
@@ -288,7 +290,7 @@ class Map(Descriptor):
             yield from self._one_by_one()
 
     def freeze(self) -> None:
-        """From now on user space can no longer write to the map (BPF_MAP_FREEZE)."""
+        """Forbid all later writes from user space (BPF_MAP_FREEZE)."""
         call("bpf_map_freeze", self.fd, what=f"freeze {self.info.name}")
 
     def _in_batches(self) -> t.Iterator[tuple[bytes, bytes]]:

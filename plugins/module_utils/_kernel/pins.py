@@ -4,7 +4,7 @@
 
 # This code is PRIVATE to the collection.
 
-"""Where things are: the bpffs folder, its maps, and the paths on the host."""
+"""The paths on the host, and the bpffs folder with its maps."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ from .libbpf import (
 BPFFS = "/sys/fs/bpf/packetwatch"
 AGENT = "packetwatch-agent"
 RING_CAPACITY = 16384
-# Beside the states: while it is there, nothing is filtered.
 PANIC = "panic"
+"""File in the state folder: while it exists, nothing is filtered."""
 
 _USERS = "/etc/passwd"
 _SOURCES = 16384
 
 
 class Paths(t.NamedTuple):
-    """All places that the library touches; tests give their own."""
+    """All paths that the library uses; tests pass their own."""
 
     bpffs: str = BPFFS
     state: str = "/etc/packetwatch"
@@ -54,7 +54,7 @@ class Paths(t.NamedTuple):
 
 
 class Spec(t.NamedTuple):
-    """How a map is made; sizes in bytes."""
+    """The properties with which a map is created; sizes in bytes."""
 
     type: int
     key_size: int
@@ -64,10 +64,10 @@ class Spec(t.NamedTuple):
 
 
 def specs() -> dict[str, Spec]:
-    """Maps that outlive programs, by name.
+    """Return the maps that outlive programs, by name.
 
-    LRU maps evict in batches per CPU, so they are never smaller than 256 entries a CPU. The hash
-    of scan bans is larger than its ring by what CPUs may hold back in their free lists.
+    LRU maps evict in batches per CPU, so they have at least 256 entries per CPU. The hash of scan bans has
+    128 entries per CPU more than its ring, because CPUs keep free entries in lists of their own.
     """
     source, ban = abi.SOURCE.size, abi.BAN.size
     lru = max(_SOURCES, 256 * possible_cpus())
@@ -90,12 +90,12 @@ def specs() -> dict[str, Spec]:
     }
 
 
-# Only root's, because nothing but the program needs them.
+# These maps belong to root: only the program needs them.
 _PRIVATE = ("firsts", "tracks", "rates")
 
 
 class Pins:
-    """The folder under bpffs. Names in bpffs cannot contain a dot."""
+    """Packetwatch's folder in bpffs. Names in bpffs cannot contain a dot."""
 
     def __init__(self, root: str = BPFFS) -> None:
         self.root = root
@@ -103,14 +103,14 @@ class Pins:
         self.own = os.path.join(root, f"v{abi.ABI}")
         self.run = os.path.join(self.own, "run")
         self.program = os.path.join(self.own, "program")
-        # While a change is pending: what it has replaced.
+        # Exists while a change is pending: what that change has replaced.
         self.former = os.path.join(self.own, "former")
 
     def link(self, interface: str) -> str:
         return os.path.join(self.links, interface.replace("%", "%25").replace(".", "%2e"))
 
     def interfaces(self) -> list[str]:
-        """Interfaces that have a pinned link, in order of their names."""
+        """Return the names of the interfaces that have a pinned link, sorted."""
         names = _listed(self.links)
         return sorted(name.replace("%2e", ".").replace("%25", "%") for name in names)
 
@@ -118,7 +118,7 @@ class Pins:
         return os.path.join(self.own if name in _PRIVATE else self.run, name)
 
     def open_run_maps(self, names: t.Iterable[str]) -> dict[str, Map]:
-        """Maps by name; Unreadable if one is not there or not ours to read."""
+        """Open maps that the agent owns; raises Unreadable if one is missing or may not be read."""
         maps = {}
         for name in names:
             try:
@@ -131,7 +131,7 @@ class Pins:
         return maps
 
     def holds(self, name: str, found: Map) -> bool:
-        """Whether a map is the one that is pinned; Unreadable if that cannot be told."""
+        """Return whether this map is the one pinned under that name; raises Unreadable."""
         try:
             with Map.open(self.map(name)) as pinned:
                 return pinned.info.id == found.info.id
@@ -141,13 +141,14 @@ class Pins:
             raise Unreadable(f"{self.map(name)}: {error.strerror}") from error
 
     def loaded(self) -> bool:
-        """Whether maps of this version are pinned."""
+        """Return whether maps of this version are pinned; raises Unreadable."""
         return bool(_listed(self.run))
 
     def ensure(self) -> dict[str, Map]:
-        """All lasting maps: found again, or made and pinned; root's, those under run the agent's.
+        """Open the maps of `specs`; create and pin those that are missing.
 
-        LoadFailed if a pinned map is not what this version makes: nothing is changed then.
+        Those in the folder `run` belong to the agent, the others to root. Raises LoadFailed, and changes
+        nothing, if a pinned map differs from its spec.
         """
         check_bpffs(self.root)
         wanted = specs()
@@ -165,7 +166,7 @@ class Pins:
         return found
 
     def pin_again(self, maps: t.Mapping[str, Map]) -> None:
-        """Pin maps that are in use, in place of whatever has their names."""
+        """Pin maps that are in use; other pins of the same names are replaced."""
         self._make_folders()
         for name, found in maps.items():
             if os.path.lexists(self.map(name)):
@@ -186,16 +187,16 @@ class Pins:
                 os.chown(self.map(name), *owner)
 
     def remove(self) -> None:
-        """Remove every pin and folder of ours, links first; the filter ends with the last link."""
+        """Remove all pins and folders. Filtering ends when the last link is gone."""
         _remove(self.root)
 
     def remove_former(self) -> None:
-        """Remove the pins of what a change has replaced."""
+        """Remove the pins of what the last change has replaced."""
         _remove(self.former)
 
 
 def check_bpffs(path: str) -> None:
-    """Unsupported, with the remedy, unless a BPF file system is mounted above ``path``."""
+    """Raise Unsupported, with the remedy, unless ``path`` lies in a mounted BPF file system."""
     mounted = "/"
     kind = ""
     try:
@@ -215,7 +216,10 @@ def check_bpffs(path: str) -> None:
 
 
 def _agent() -> tuple[int, int] | None:
-    """User and group of the agent, from the file alone: what else NSS may ask is not up at boot."""
+    """Return user and group number of the agent; None if there is no such user.
+
+    Reads the file, not NSS: other sources of NSS may not be available at boot.
+    """
     try:
         with open(_USERS, encoding="utf-8", errors="replace") as file:
             rows = [line.split(":") for line in file]
@@ -245,6 +249,6 @@ def _check(path: str, found: Map, spec: Spec) -> None:
     actual = (info.type, info.key_size, info.value_size, info.max_entries)
     if actual != spec[:4]:
         raise LoadFailed(
-            f"{path} is not a map of this version (type, key, value, entries: {actual}, wanted "
-            f"{tuple(spec[:4])}): remove the filter (state: absent) and install it again"
+            f"{path} is not a map of this version (type, key size, value size, entries: {actual} instead "
+            f"of {tuple(spec[:4])}): remove the filter (state: absent) and install it again"
         )

@@ -4,7 +4,7 @@
 
 # This code is PRIVATE to the collection.
 
-"""Programs and links: load, inspect, attach, replace, run on a test packet."""
+"""XDP programs and links: load, inspect, attach, replace, run on a test packet."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _ATTACH_XDP = 37
 _F_HAS_FRAGS = 1 << 5
 _F_REPLACE = 1 << 2
 _LICENSE = b"Dual BSD/GPL"
-# Where the log is cut, older kernels keep its beginning, and what counts is at its end.
+# The buffer must hold the whole log: older kernels keep its beginning, and the reason is at its end.
 _LOG_BYTES = 1 << 24
 _MODES = {1: "native", 2: "generic", 3: "offloaded"}
 
@@ -129,7 +129,7 @@ class _TestRunOpts(ctypes.Structure):
 
 
 class XdpContext(ctypes.Structure):
-    """``struct xdp_md``, to say where a test packet comes from."""
+    """``struct xdp_md``: for a test packet, it names the interface on which the packet comes in."""
 
     _fields_ = [
         ("data", ctypes.c_uint32),
@@ -142,9 +142,10 @@ class XdpContext(ctypes.Structure):
 
 
 class ProgramInfo(t.NamedTuple):
-    """What the kernel says of a program; ``loaded`` in ns since boot, ``code`` in bytes.
+    """What the kernel reports about a program.
 
-    verified: instructions that the verifier processed, of the million that it allows (BPF_COMPLEXITY_LIMIT_INSNS).
+    loaded: when, in ns since boot. code: bytes of machine code. verified: instructions that the verifier
+    processed, of the million that it allows (BPF_COMPLEXITY_LIMIT_INSNS).
     """
 
     id: int
@@ -157,7 +158,7 @@ class ProgramInfo(t.NamedTuple):
 
 
 class Attached(t.NamedTuple):
-    """The program on an interface: its id (0: none) and mode (native, generic, none ...)."""
+    """The program on an interface: its id (0: none) and mode (native, generic, offloaded, none)."""
 
     program_id: int
     mode: str
@@ -168,9 +169,9 @@ class Program(Descriptor):
 
     @classmethod
     def load(cls, instructions: bytes, name: str) -> Program:
-        """Load bytecode whose map references are descriptors of this process.
+        """Load bytecode that refers to maps by descriptors of this process.
 
-        LoadFailed carries the verifier's last lines.
+        Raises LoadFailed, which quotes the verifier's last lines.
         """
         count = len(instructions) // 8
         opts = _LoadOpts(sz=ctypes.sizeof(_LoadOpts), prog_flags=_F_HAS_FRAGS)
@@ -179,7 +180,7 @@ class Program(Descriptor):
         fd: int = library().bpf_prog_load(*arguments, ctypes.byref(opts))
         if fd >= 0:
             return cls(fd)
-        # The log costs time and memory: only asked for when there is something to read.
+        # The log costs time and memory, so only a second attempt asks for it.
         if -fd == errno.EPERM:
             raise KernelError(-fd, "load the program")
         log = ctypes.create_string_buffer(_LOG_BYTES)
@@ -216,10 +217,10 @@ class Program(Descriptor):
         )
 
     def test_run(self, packet: bytes, ifindex: int = 0, repeat: int = 1) -> tuple[int, int]:
-        """Run on a packet (at least 14 bytes): (XDP verdict, ns a run).
+        """Run the program on a packet of at least 14 bytes; return (XDP verdict, ns per run).
 
-        It is the real program on its real maps: it counts, bans and logs. With ``ifindex`` the
-        packet comes in by that interface (of this network namespace).
+        The program uses its real maps: it counts, bans and logs. With ``ifindex``, the packet comes in
+        on that interface of this network namespace.
         """
         context = XdpContext(data_end=len(packet), ingress_ifindex=ifindex)
         opts = _TestRunOpts(sz=ctypes.sizeof(_TestRunOpts), repeat=repeat)
@@ -232,11 +233,11 @@ class Program(Descriptor):
 
 
 class Link(Descriptor):
-    """An attachment that outlives its maker as long as it is pinned."""
+    """A program's attachment to an interface. While it is pinned, it outlives its process."""
 
     @classmethod
     def create(cls, program: Program, ifindex: int, flags: int) -> Link:
-        """Attach; ``flags``: XDP_NATIVE or XDP_GENERIC. ``OSError`` as the driver says it."""
+        """Attach a program; flags: XDP_NATIVE or XDP_GENERIC. Raises `KernelError` with the driver's errno."""
         opts = _LinkCreateOpts(sz=ctypes.sizeof(_LinkCreateOpts), flags=flags)
         what = f"attach to interface {ifindex}"
         arguments = (program.fd, ifindex, _ATTACH_XDP, ctypes.byref(opts))
@@ -247,22 +248,22 @@ class Link(Descriptor):
         return cls(obj_get(path))
 
     def info(self) -> tuple[int, int]:
-        """(program's id, ifindex); the ifindex is 0 when the device is gone."""
+        """Return (program id, ifindex); the ifindex is 0 once the device has disappeared."""
         raw = _LinkInfo()
         info_by_fd(self.fd, raw, "link")
         return raw.prog_id, raw.ifindex
 
     def update(self, program: Program) -> None:
-        """Replace the program; every packet meets the old one or the new one."""
+        """Replace the program without a gap: every packet meets the old one or the new one."""
         call("bpf_link_update", self.fd, program.fd, None, what="replace the program")
 
     def detach(self) -> None:
-        """Take the program off the device, whoever else holds the link open."""
+        """Detach the program from the device, even if other processes hold the link open."""
         call("bpf_link_detach", self.fd, what="detach")
 
 
 def attached(ifindex: int) -> Attached:
-    """The program on an interface, whoever attached it."""
+    """Return the program on an interface, also one that another tool attached."""
     opts = _QueryOpts(sz=ctypes.sizeof(_QueryOpts))
     call("bpf_xdp_query", ifindex, 0, ctypes.byref(opts), what=f"query interface {ifindex}")
     ids = {1: opts.drv_prog_id, 2: opts.skb_prog_id, 3: opts.hw_prog_id}

@@ -4,10 +4,11 @@
 
 # This code is PRIVATE to the collection.
 
-"""Reading a BPF ring buffer through its memory, without wake-ups and without a callback per record.
+"""Reads a BPF ring buffer through its mapped memory, without wake-ups or a callback per record.
 
-Layout: kernel/bpf/ringbuf.c. A page with the consumer's position (writable), a page with the
-producer's (read-only), then the data, mapped twice in a row so that no record is split.
+Layout (kernel/bpf/ringbuf.c): a page with the consumer's position (writable), a page with the
+producer's position (read-only), then the data. The data is mapped twice in a row, so that no record is
+split.
 """
 
 from __future__ import annotations
@@ -23,15 +24,15 @@ HEADER = 8
 _BUSY = 1 << 31
 _DISCARDED = 1 << 30
 _LENGTH = struct.Struct("=I")
-# How many records are looked at first for being alike; then twice as many each time.
-_FIRST_LOOK = 8
+# Lengths to compare in the first step; each step compares twice as many as the one before.
+_FIRST_STEP = 8
 
 
 class RingBuffer:
-    """The ring behind ``ring_map``; one reader at a time.
+    """The ring buffer of ``ring_map``, for one reader at a time.
 
-    The consumer's position lives in the kernel with the map: a reader that starts anew goes on
-    where the former one stopped.
+    The kernel keeps the consumer's position with the map, so a new reader goes on where the last one
+    stopped.
     """
 
     def __init__(self, ring_map: Map) -> None:
@@ -42,7 +43,7 @@ class RingBuffer:
         self._producer_map = mmap.mmap(
             ring_map.fd, page + 2 * size, prot=mmap.PROT_READ, offset=page
         )
-        # A cast view reads and writes 8 bytes at once; struct would go byte by byte.
+        # A cast view reads and writes 8 bytes in one access; struct does so byte by byte.
         self._consumer = memoryview(self._consumer_map)[:8].cast("Q")
         self._producer = memoryview(self._producer_map)[:8].cast("Q")
         self._data = memoryview(self._producer_map)[page:]
@@ -50,10 +51,11 @@ class RingBuffer:
         self._read_up_to = self._consumer[0]
 
     def runs(self, limit: int) -> t.Iterator[tuple[int, int, memoryview]]:
-        """Up to ``limit`` records in order, as runs of records of one size.
+        """Yield up to ``limit`` records in order, as runs of records of the same size.
 
-        A run is that size, how many they are, and their memory: `HEADER` bytes and the record,
-        padded to 8 bytes, each. It is gone with the next run; `release` them all at the end.
+        A run is (record size in bytes, number of records, memory). In the memory each record follows a
+        header of `HEADER` bytes and is padded to 8 bytes. The memory is valid until the next run; call
+        `release` once all runs have been processed.
         """
         position, end = self._consumer[0], self._producer[0]
         while position < end and limit:
@@ -66,7 +68,7 @@ class RingBuffer:
             if length & _DISCARDED:
                 position = self._read_up_to = position + stride
                 continue
-            count = self._alike(at, length, stride, min(limit, (end - position) // stride))
+            count = self._same_length(at, length, stride, min(limit, (end - position) // stride))
             limit -= count
             with self._data[at : at + count * stride] as run:
                 yield size, count, run
@@ -74,7 +76,7 @@ class RingBuffer:
             self._read_up_to = position
 
     def read(self, limit: int) -> list[bytes]:
-        """Up to ``limit`` records in order; `release` them once they are dealt with."""
+        """Return up to ``limit`` records in order; call `release` once they have been processed."""
         found: list[bytes] = []
         for size, count, run in self.runs(limit):
             stride = len(run) // count
@@ -82,11 +84,14 @@ class RingBuffer:
         return found
 
     def release(self) -> None:
-        """Give what was read last back to the kernel; a reader that dies before it reads it again."""
+        """Give the memory of all read records back to the kernel.
+
+        If a reader dies before it calls this, the next one reads the same records again.
+        """
         self._consumer[0] = self._read_up_to
 
     def backlog(self) -> int:
-        """Bytes that wait to be read."""
+        """Return the number of bytes that have not been released."""
         return self._producer[0] - self._consumer[0]
 
     def close(self) -> None:
@@ -95,15 +100,15 @@ class RingBuffer:
         self._consumer_map.close()
         self._producer_map.close()
 
-    def _alike(self, at: int, length: int, stride: int, limit: int) -> int:
-        """How many records from ``at`` on, one at least, are complete and as long as the first."""
-        count, look = 1, _FIRST_LOOK
+    def _same_length(self, at: int, length: int, stride: int, limit: int) -> int:
+        """Return how many records from ``at`` on (at least 1) are complete and of the same length."""
+        count, step = 1, _FIRST_STEP
         while count < limit:
-            look = min(look, limit - count)
+            step = min(step, limit - count)
             first = (at + count * stride) // 4
-            lengths = self._words[first : first + look * stride // 4 : stride // 4].tolist()
-            if lengths.count(length) < look:
+            lengths = self._words[first : first + step * stride // 4 : stride // 4].tolist()
+            if lengths.count(length) < step:
                 return count + next(i for i, found in enumerate(lengths) if found != length)
-            count += look
-            look *= 2
+            count += step
+            step *= 2
         return count

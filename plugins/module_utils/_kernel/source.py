@@ -4,7 +4,7 @@
 
 # This code is PRIVATE to the collection.
 
-"""The XDP program's C source as one text: bcc rewrites table accesses only in its main file."""
+"""The XDP program's C source as one text, because bcc rewrites map accesses only in its main file."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ _INCLUDE = re.compile(r'#include "([A-Za-z0-9_./-]+)"\s*')
 
 
 def flatten(directory: str, body: str = BODY) -> str:
-    """The preface and ``body`` of ``directory`` with every ``#include "..."`` put in place, once.
+    """Return ``maps_bcc.h`` and ``body`` as one text, with every ``#include "..."`` replaced by its file.
 
-    Raises InvalidInput if a file is missing. A body that has its own maps includes none of ours;
-    it must define ``int packetwatch(struct xdp_md *)`` and use the maps of ``maps_bcc.h``.
+    directory: where the files are; each is included once. A custom body must define
+    ``int packetwatch(struct xdp_md *)`` and use the maps of ``maps_bcc.h``; it need not include other
+    files of Packetwatch. Raises InvalidInput if a file cannot be read.
     """
     seen: set[str] = set()
     parts: list[str] = []
@@ -35,20 +36,21 @@ def flatten(directory: str, body: str = BODY) -> str:
 
 
 def reads_ours(source: str) -> bool:
-    """Whether a program reads tables of the format that this library writes.
+    """Return whether a program reads tables of the format that this library writes.
 
-    One with headers of its own need not say so, and must keep up by itself.
+    A custom program with its own headers should define `PW_FORMAT`. If it does not, its author must keep
+    it up to date.
     """
     found = _FORMAT.search(source)
     return int(found.group(1)) == abi.FORMAT if found else "#define PW_ABI " not in source
 
 
 def check_format(source: str) -> None:
-    """InvalidInput for a program of another version, which reads other tables."""
+    """Raise InvalidInput if a program reads tables of another format."""
     if not reads_ours(source):
         raise InvalidInput(
-            f"the program reads tables of another version (its PW_FORMAT is not {abi.FORMAT}): attach the one "
-            "that came with this version (the role does, or the module packetwatch.xdp.program with src)"
+            f"the program reads tables of another version (its PW_FORMAT is not {abi.FORMAT}): attach the "
+            "program of this version; run the role, or the module packetwatch.xdp.program with src"
         )
 
 
