@@ -179,7 +179,7 @@ def test_hand_edits_that_deny_the_protected_need_force(host: Controlled) -> None
     ("command", "message"),
     [
         ("deny 203.0.113.9/24", "write 203.0.113.0/24"),
-        ("deny example.net", "names are not looked up"),
+        ("deny example.net", "host names are not resolved"),
         (f"deny {PROTECTED}", "protected"),
         (f"remove {DENIED}", "deny list 'ansible'"),
         ("remove 203.0.113.200", "no list"),
@@ -188,7 +188,7 @@ def test_hand_edits_that_deny_the_protected_need_force(host: Controlled) -> None
         ("ban 203.0.113.0/24", "network"),
         (f"ban {PROTECTED}", "protected"),
         ("ban 203.0.113.9 --for soon", "write seconds"),
-        ("why nobody", "no IP address"),
+        ("why nobody", "not an IP address"),
     ],
 )
 def test_bad_input_names_value_and_fix(

@@ -4,11 +4,11 @@
 
 # This code is PRIVATE to the collection.
 
-"""Bans: list, add, lift, explain, and carry them over a reboot.
+"""Bans: list, add, lift and explain them.
 
-Three maps hold them, all ``struct pw_source`` → ``struct pw_ban``: ``bans`` (manual, fleet, restored
-and prolonged ones), ``scan_bans`` (written by the program) and ``overflow`` (its short ones above
-the ban rate, LRU). Times are CLOCK_MONOTONIC nanoseconds, durations seconds.
+Three maps hold them, all ``struct pw_source`` → ``struct pw_ban``. ``bans`` has manual, fleet, restored
+and prolonged bans. The XDP program writes the other two: ``scan_bans``, and ``overflow`` (LRU) for the
+short bans above the ban rate. Times are CLOCK_MONOTONIC nanoseconds, durations are seconds.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ if t.TYPE_CHECKING:
 MAPS = ("bans", "scan_bans", "overflow")
 _CONSULTED = ("hosts", "nets", "shared")
 _SECOND = 1_000_000_000
-_LONGEST = 100 * 366 * 86400.0
+_MAX_DURATION = 100 * 366 * 86400.0
 _U32 = struct.Struct("=I")
-# since, expires and origin of struct pw_ban: all that is needed to see what is over.
+# since, expires and origin of struct pw_ban.
 _TIMES = struct.Struct("=QQ22xBx")
 
 
 class Source(t.NamedTuple):
-    """Whom a ban hits: length over 128 bits (128, or 64 for IPv6) and 16 bytes."""
+    """The source that a ban matches: prefix length over 128 bits (128, or 64 for IPv6) and 16 bytes."""
 
     plen: int
     address: bytes
 
     @property
     def key(self) -> bytes:
-        """As in the maps."""
+        """The key in the maps (struct pw_source)."""
         return abi.SOURCE.struct.pack(self.plen, self.address)
 
     @property
@@ -59,7 +59,11 @@ class Source(t.NamedTuple):
 
 
 class Ban(t.NamedTuple):
-    """One entry; `table` is the name of its map. expires 0: forever; since 0: before boot."""
+    """One entry of a map.
+
+    table: the map's name. since 0: before this boot. expires 0: never. slot: in the ring of scan bans.
+    The other fields are those of struct pw_ban.
+    """
 
     table: str
     source: Source
@@ -74,7 +78,7 @@ class Ban(t.NamedTuple):
 
     @property
     def origin_name(self) -> str:
-        """scan, manual, fleet; what a newer version may have written is shown as its number."""
+        """scan, manual or fleet; for an origin that only a newer version knows, its number."""
         return abi.ORIGINS.get(self.origin, str(self.origin))
 
     def is_over(self, now: int) -> bool:
@@ -82,12 +86,12 @@ class Ban(t.NamedTuple):
 
 
 class Why(t.NamedTuple):
-    """What bans and protection say of one address."""
+    """The bans and the protection of one address."""
 
     protected: str
-    """The reason why it is never banned, or empty."""
+    """Why the address is never banned; empty if it may be banned."""
     bans: list[Ban]
-    """Those that hit it now; without effect where it is protected and the ban came before."""
+    """The bans that match it now. They have no effect if the address became protected later."""
 
 
 class Bans:
@@ -95,7 +99,7 @@ class Bans:
 
     @classmethod
     def open(cls, pins: Pins) -> Bans:
-        """The bans of the loaded program; Unreadable if nothing is loaded."""
+        """Open the bans of the loaded program; raises Unreadable if nothing is loaded."""
         return cls(pins.open_run_maps(MAPS + _CONSULTED))
 
     def __init__(
@@ -111,42 +115,42 @@ class Bans:
 
     @property
     def identity(self) -> int:
-        """Kernel's number of the map ``bans``, unique until the next boot."""
+        """The kernel's number of the map ``bans``, unique until the next boot."""
         return self._maps["bans"].info.id
 
     @property
     def capacity(self) -> int:
-        """How many bans the first map takes."""
+        """The maximum number of bans in the map ``bans``."""
         return self._maps["bans"].info.max_entries
 
     def times(self, table: str) -> t.Iterator[tuple[bytes, int, int, int]]:
-        """Key, since, expires and origin of each entry: `walk` for those who have no time."""
+        """Yield (key, since, expires, origin) of each entry: a faster `walk`."""
         for key, value in self._maps[table].each():
             yield (key, *_TIMES.unpack(value))
 
     def walk(self, *tables: str) -> t.Iterator[Ban]:
-        """All bans, also those that are over; of all `MAPS` or of those named."""
+        """Yield all bans of these tables, by default of all `MAPS`, also expired ones."""
         for table in tables or MAPS:
             for key, value in self._maps[table].each():
                 yield _ban(table, key, value)
 
     def active(self) -> list[Ban]:
-        """All that hit now."""
+        """Return all bans that have not expired."""
         now = self._clock()
         return [ban for ban in self.walk() if not ban.is_over(now)]
 
     def add(
         self, address: str, duration: float | None, origin: int = abi.ORIGIN_MANUAL
     ) -> tuple[Ban, bool]:
-        """Ban a source for so many seconds, None for ever; replaces an earlier manual ban.
+        """Ban a source for `duration` seconds (None: forever); replaces its ban in the map ``bans``.
 
-        A plain IPv6 address stands for its /64, or for itself where that holds others whom a ban
-        must not hit. Returns the ban and whether the source was not banned in this way before.
-        Raises `InvalidInput` for what is protected or no source, `TooLarge` when there is no room.
+        address: as in `source_of`. Returns the ban, and whether the source had no such ban before. Raises
+        `InvalidInput` if the source is protected or not valid, `TooLarge` if the map is full.
         """
-        if duration is not None and not 0 < duration <= _LONGEST:
+        if duration is not None and not 0 < duration <= _MAX_DURATION:
             raise InvalidInput(
-                f"duration is {duration:g}: write seconds from above 0 to {_LONGEST:.0f}, or none"
+                f"duration is {duration:g}: write more than 0 and at most {_MAX_DURATION:.0f} seconds, "
+                "or no duration for a ban without end"
             )
         source = self.source_of(address)
         reason = self.protection_of(source)
@@ -160,7 +164,7 @@ class Bans:
         return ban, former is None or former.is_over(now)
 
     def put(self, ban: Ban) -> None:
-        """Write to the map ``bans`` whatever the entry says; raises `TooLarge` if it is full."""
+        """Write a ban to the map ``bans`` without any check; raises `TooLarge` if the map is full."""
         self._announce()
         value = abi.BAN.pack(
             since=ban.since,
@@ -175,12 +179,12 @@ class Bans:
         except OSError as error:
             room = self._maps["bans"].info.max_entries
             raise TooLarge(
-                f"{ban.source.text} is not banned: {error}; there is room for {room} bans that "
-                "are not short ones of the program's own: lift some, or deny by list"
+                f"{ban.source.text} is not banned: {error}; there is room for {room} bans of this kind: "
+                "lift some, or deny the source by list"
             ) from error
 
     def prolong(self, ban: Ban, expires: int) -> Ban:
-        """Let a scan ban last until `expires`, in the first map, which no scanner can fill."""
+        """Make a scan ban last until `expires`: move it to the map ``bans``, which no scanner can fill."""
         longer = ban._replace(table="bans", expires=expires, slot=0, flags=0)
         self.put(longer)
         if ban.table != "bans":
@@ -188,23 +192,23 @@ class Bans:
         return longer
 
     def read(self, key: bytes, table: str) -> Ban | None:
-        """The entry with this key."""
+        """Return the entry with this key, also an expired one; None if there is no such entry."""
         value = self._maps[table].lookup(key)
         return None if value is None else _ban(table, key, value)
 
     def find(self, source: Source, table: str) -> Ban | None:
-        """The entry of exactly this source."""
+        """Return the entry of exactly this source, also an expired one; None if there is no such entry."""
         return self.read(source.key, table)
 
     def remove(self, ban: Ban) -> bool:
-        """Delete an entry unless it was written anew since it was read."""
+        """Delete an entry, unless it was rewritten after it was read; return whether it was deleted."""
         current = self.find(ban.source, ban.table)
         if current is None or (current.since, current.expires) != (ban.since, ban.expires):
             return False
         return self._maps[ban.table].delete(ban.source.key)
 
     def lift(self, address: str) -> list[Ban]:
-        """Remove every ban that hits the address, or that is on exactly this IPv6 /64."""
+        """Remove every ban that matches the address, or that is on exactly this IPv6 /64; return them."""
         lifted = []
         for source in _sources(parse_prefix(address), address):
             for table in MAPS:
@@ -214,7 +218,7 @@ class Bans:
         return lifted
 
     def why(self, address: str) -> Why:
-        """Explain one address or IPv6 /64."""
+        """Return the bans and the protection of one address or IPv6 /64; raises `InvalidInput`."""
         prefix = parse_prefix(address)
         now = self._clock()
         found = [self.find(source, table) for source in _sources(prefix, address) for table in MAPS]
@@ -224,14 +228,17 @@ class Bans:
         )
 
     def source_of(self, address: str) -> Source:
-        """The source that an address, or an IPv6 /64, is banned as; raises `InvalidInput`."""
+        """Return the source that is banned for an address or an IPv6 /64; raises `InvalidInput`.
+
+        A plain IPv6 address stands for its /64. It stands for itself if the /64 also holds addresses that
+        must not be banned (NET_SINGLE), or if it is written with /128.
+        """
         prefix = parse_prefix(address)
         if prefix.family == 6 and prefix.length == 64:
             return Source(64, mapped(prefix))
         if not prefix.is_host:
             raise InvalidInput(
-                f"{address} is a network: a ban takes one address or an IPv6 /64; "
-                "deny networks by list"
+                f"{address} is a network: ban one address or one IPv6 /64; deny networks by list"
             )
         single = prefix.family == 4 or "/" in address
         if single or self._net_flags(mapped(prefix)) & abi.NET_SINGLE:
@@ -239,7 +246,7 @@ class Bans:
         return Source(64, masked(mapped(prefix), 64))
 
     def protection_of(self, source: Source) -> str:
-        """Why the source must not be banned; empty if it may be."""
+        """Return why the source must not be banned; empty if it may be banned."""
         value = self._maps["hosts"].lookup(source.address) if source.plen == 128 else None
         host = abi.HOST.unpack(value) if value else None
         if host and not 0 < host["expires"] <= time.monotonic_ns():
@@ -250,8 +257,8 @@ class Bans:
             return f"{source.text} is protected (it lies in a protected prefix)"
         if source.plen == 64 and flags & abi.NET_SINGLE:
             return (
-                f"{source.text} holds addresses of this host, of its link or protected ones: "
-                "ban single addresses, written with /128"
+                f"{source.text} holds addresses of this host, of its link, or protected addresses: "
+                "ban single addresses of it, written with /128"
             )
         return ""
 
@@ -260,8 +267,8 @@ class Bans:
         return 0 if value is None else int(_U32.unpack(value)[0])
 
     def _announce(self) -> None:
-        """Tell the program that ``bans`` may have entries."""
-        # Through memory: an update would copy the whole value, in which the program counts.
+        """Set the flag by which the program knows that ``bans`` may have entries."""
+        # Only through memory: a map update would overwrite the program's counters in the same value.
         with mmap.mmap(self._maps["shared"].fd, mmap.PAGESIZE) as memory:
             words = memoryview(memory).cast("Q")
             words[0] = 1
@@ -277,7 +284,10 @@ def _ban(table: str, key: bytes, value: bytes) -> Ban:
 
 
 def _sources(prefix: Prefix, text: str) -> list[Source]:
-    """Sources whose bans hit the prefix: itself, and for an IPv6 address its /64."""
+    """Return the sources whose bans match the prefix: itself, and for an IPv6 address its /64.
+
+    text: the prefix as the user wrote it, for the error.
+    """
     address = mapped(prefix)
     if prefix.is_host:
         wide = [Source(64, masked(address, 64))] if prefix.family == 6 else []

@@ -4,7 +4,7 @@
 
 # This code is PRIVATE to the collection.
 
-"""Bans by hand, as a play declares them: again and again, and nothing changes twice."""
+"""Manual bans, as a play declares them: idempotent, with check mode."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ _MILLISECOND = 1_000_000
 
 
 class BanChange(t.NamedTuple):
-    """What became of a ban on `source`; lifted: `facts` of each that ended, with its `Story`."""
+    """The result for the bans of `source`.
+
+    before, after: for a diff. lifted: for each lifted ban its `facts` and `Story`.
+    """
 
     changed: bool
     source: str
@@ -35,15 +38,15 @@ class BanChange(t.NamedTuple):
 
 
 def ban(pins: Pins, address: str, duration: float | None, check: bool) -> BanChange:
-    """Ban a source; InvalidInput if it is protected. Seconds, None: until lifted.
+    """Ban a source for `duration` seconds (None: until lifted); raises InvalidInput if it is protected.
 
-    A standing ban of the same length is left as it is: another run of a play changes nothing.
+    An active ban of the same duration stays as it is, so that a play is idempotent.
     """
     bans = _open(pins)
     source = bans.source_of(address)
-    standing = bans.find(source, "bans")
-    before = _ban_line(standing)
-    if standing and _is_as_long(standing, duration):
+    present = bans.find(source, "bans")
+    before = _ban_line(present)
+    if present and _has_duration(present, duration):
         return BanChange(False, source.text, before, before)
     refusal = bans.protection_of(source)
     if refusal:
@@ -55,7 +58,7 @@ def ban(pins: Pins, address: str, duration: float | None, check: bool) -> BanCha
 
 
 def unban(run: Run, pins: Pins, address: str, check: bool) -> BanChange:
-    """Lift all bans that cover a source; where nothing is loaded there are none."""
+    """Lift all bans that match a source. If nothing is loaded, there are no bans."""
     if not pins.loaded():
         return BanChange(False, format_prefix(parse_prefix(address)), "", "")
     bans = _open(pins)
@@ -64,12 +67,12 @@ def unban(run: Run, pins: Pins, address: str, check: bool) -> BanChange:
     if found and not check:
         bans.lift(address)
     before = "".join(_ban_line(ban) for ban in found)
-    return BanChange(bool(found), source, before, "", [_tell(run, ban) for ban in found])
+    return BanChange(bool(found), source, before, "", [_lifted(run, ban) for ban in found])
 
 
-def _tell(run: Run, ban: Ban) -> dict[str, t.Any]:
-    known = facts(ban, name_of)
-    return known | story(run, ban.source.prefix, known["since"])._asdict()
+def _lifted(run: Run, ban: Ban) -> dict[str, t.Any]:
+    found = facts(ban, name_of)
+    return found | story(run, ban.source.prefix, found["since"])._asdict()
 
 
 def _open(pins: Pins) -> Bans:
@@ -84,15 +87,15 @@ def _ban_line(ban: Ban | None) -> str:
     return f"{ban.source.text} banned ({ban.origin_name})\n" if ban else ""
 
 
-def _is_as_long(ban: Ban, duration: float | None) -> bool:
+def _has_duration(ban: Ban, duration: float | None) -> bool:
     if ban.is_over(time.monotonic_ns()):
         return False
     if duration is None or not ban.expires:
         return duration is None and not ban.expires
     if not ban.since:
-        # It began before this boot: how long it was is not known any more.
+        # The ban began before this boot, so only the time that is left is known.
         return ban.expires - time.monotonic_ns() <= duration * 1e9
-    # Over a boot it is carried in fractions of a second.
+    # Restoring bans after a boot rounds their times to fractions of a millisecond.
     return abs(ban.expires - ban.since - duration * 1e9) < _MILLISECOND
 
 

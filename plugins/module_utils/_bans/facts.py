@@ -4,7 +4,7 @@
 
 # This code is PRIVATE to the collection.
 
-"""A ban in words, as operators see it."""
+"""A ban as results, reports and the control socket show it."""
 
 from __future__ import annotations
 
@@ -17,13 +17,16 @@ from .._kernel import abi
 if t.TYPE_CHECKING:
     from .bans import Ban
 
-# What a ban rests on: a SYN proves nothing about its sender.
+# The evidence for a ban of each origin. A SYN does not prove its sender: it can be forged.
 EVIDENCE = {"scan": "syn", "manual": "manual", "fleet": "fleet"}
 _SECOND = 1_000_000_000
 
 
 def facts(ban: Ban, names: t.Callable[[int], str]) -> dict[str, t.Any]:
-    """A ban; times are UTC seconds, `until` None: until it is lifted. names: of interfaces."""
+    """Return a ban as a dictionary: times in Unix seconds; `until` is None if it does not expire.
+
+    names: returns an interface's name for its index.
+    """
     offset = time.time_ns() - time.monotonic_ns()
     return {
         "source": ban.source.text,
@@ -39,12 +42,15 @@ def facts(ban: Ban, names: t.Callable[[int], str]) -> dict[str, t.Any]:
 
 
 def wall(monotonic: int, offset: int) -> float | None:
-    """UTC seconds of a time in nanoseconds since boot; 0 is none."""
+    """Return CLOCK_MONOTONIC nanoseconds as Unix seconds; None for 0.
+
+    offset: wall clock minus CLOCK_MONOTONIC, in nanoseconds.
+    """
     return round((monotonic + offset) / _SECOND, 3) if monotonic else None
 
 
 def name_of(ifindex: int) -> str:
-    """Name of an interface, empty if it is gone."""
+    """Return the name of an interface; empty if it has disappeared."""
     try:
         return socket.if_indextoname(ifindex)
     except OSError:

@@ -4,13 +4,13 @@
 
 # This code is PRIVATE to the collection.
 
-"""Bans over a reboot: a file of JSON lines in wall-clock time.
+"""Saves bans before a reboot and restores them after it, in a file of JSON lines.
 
-The first line names the boot and the map that it was written from. Each further line is one ban::
+The first line names the boot and the map from which the bans were saved. Each further line is one ban::
 
     {"source": "2001:db8::/64", "origin": "scan", "since": 1764018600.25, "expires": null, ...}
 
-Times are seconds since 1970, expires null is for ever. Lines are read and written one by one:
+Times are Unix seconds; expires null means never. Lines are read and written one at a time, so that
 100,000 bans need no more memory than one.
 """
 
@@ -33,20 +33,21 @@ _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 
 class Restored(t.NamedTuple):
-    """What became of the bans in the file, as counts."""
+    """How many bans of the file had each outcome."""
 
     restored: int = 0
     expired: int = 0
     refused: int = 0
-    """Protected by now."""
+    """The source is protected now."""
     superseded: int = 0
-    """Banned anew since the boot."""
+    """The source was banned again after the boot."""
     without_room: int = 0
     damaged: int = 0
+    """The line is not a ban."""
 
 
 class _Clocks(t.NamedTuple):
-    """CLOCK_MONOTONIC and wall-clock time of the same moment, ns."""
+    """CLOCK_MONOTONIC and wall clock at the same moment, in nanoseconds."""
 
     monotonic: int
     wall: int
@@ -59,9 +60,9 @@ class _Clocks(t.NamedTuple):
 
 
 def save(bans: Bans, path: str) -> int:
-    """Write all bans that are neither over nor short ones of the program's; returns their number.
+    """Write all active bans of ``bans`` and ``scan_bans`` to the file; return how many they are.
 
-    The file is replaced by rename, so a reader finds the former or the new one. Raises `OSError`.
+    The file is replaced atomically. Raises `OSError`.
     """
     clocks = _clocks()
     draft = f"{path}.new"
@@ -80,10 +81,10 @@ def save(bans: Bans, path: str) -> int:
 
 
 def restore(bans: Bans, path: str) -> Restored | None:
-    """Write back what a former boot saved; None if there is nothing of a former boot.
+    """Restore the bans that an earlier boot saved; None if the file holds no bans of an earlier boot.
 
-    Bans of this boot are still in the kernel, and what is missing there has been lifted. Manual
-    and fleet bans come first, then scan bans; a quarter of the room stays free. Raises `Unreadable`.
+    Bans that this boot saved are still in the kernel, unless they were lifted. Manual and fleet bans are
+    restored first, then scan bans; a quarter of the map stays free. Raises `Unreadable`.
     """
     try:
         if not _is_former(bans, path):
@@ -106,7 +107,7 @@ def restore(bans: Bans, path: str) -> Restored | None:
 
 
 def _restore_one(bans: Bans, ban: Ban, now: int, room: int) -> str:
-    """Returns the field of `Restored` that counts it."""
+    """Restore one ban; return the field of `Restored` that counts it."""
     if ban.is_over(now):
         return "expired"
     if bans.protection_of(ban.source):
@@ -124,7 +125,7 @@ def _restore_one(bans: Bans, ban: Ban, now: int, room: int) -> str:
 
 
 def _is_former(bans: Bans, path: str) -> bool:
-    """Whether other maps than these were saved: other ones, or those of another boot."""
+    """Return whether the file was saved from other maps, of this boot or an earlier one."""
     with open(path, encoding="utf-8", errors="replace") as file:
         header = _object(file.readline())
     if header.get("format") != FORMAT:
@@ -133,7 +134,7 @@ def _is_former(bans: Bans, path: str) -> bool:
 
 
 def _read(path: str, clocks: _Clocks) -> t.Iterator[Ban | None]:
-    """Bans in the file, None for a line that is none."""
+    """Yield the bans of the file, and None for each line that is not a ban."""
     with open(path, encoding="utf-8", errors="replace") as file:
         file.readline()
         for line in file:
@@ -165,7 +166,7 @@ def _from_json(line: dict[str, t.Any], clocks: _Clocks) -> Ban:
     since, expires = float(line["since"]), line["expires"]
     left = None
     if expires is not None:
-        # A clock that was set back must not make a ban longer than it was.
+        # A clock that was set back must not make a ban last longer than its duration.
         left = min(float(expires) - clocks.wall / _SECOND, float(expires) - since)
     return Ban(
         "bans",
@@ -182,7 +183,7 @@ def _from_json(line: dict[str, t.Any], clocks: _Clocks) -> Ban:
 
 
 def _object(line: str) -> dict[str, t.Any]:
-    """The JSON object in a line, empty if it is none."""
+    """Return the JSON object of a line; empty if the line does not hold one."""
     try:
         value = json.loads(line)
     except ValueError:

@@ -4,7 +4,7 @@
 
 # This code is PRIVATE to the collection.
 
-"""Who made a ban, and why, as far as the journal tells: the kernel keeps neither names nor reasons."""
+"""Who made a ban, and why, according to the journal: the kernel stores neither names nor reasons."""
 
 from __future__ import annotations
 
@@ -20,45 +20,48 @@ if t.TYPE_CHECKING:
     from .._base.types import Run
 
 _MODULE = "ansible-packetwatch.xdp.ban"
-# The agent, the command, and the module.
-_VOICES = (
+# Matches for journalctl(1): lines of the agent, of packetwatchctl, or of the Ansible module.
+_MATCHES = (
     "_SYSTEMD_UNIT=packetwatch.service",
     "+",
     "SYSLOG_IDENTIFIER=packetwatchctl",
     "+",
     f"SYSLOG_IDENTIFIER={_MODULE}",
 )
-# Who bans says so before or after it, in this many seconds.
+# The log line may be older or newer than the ban by so many seconds.
 _SLACK = 3
 _OPTION = re.compile(r"(\w+)=(.*?)(?= (?:address|duration|reason|state)=|$)")
 
 
 class Story(t.NamedTuple):
-    """Who and why; empty: the journal does not tell."""
+    """Who made a ban and why; empty if the journal does not say."""
 
     by: str = ""
     reason: str = ""
 
 
 def story(run: Run, source: Prefix, since: float | None) -> Story:
-    """Of the ban of a source that began then; None: before this boot, and the journal is not asked."""
+    """Return the story of the ban of a source that began at `since` (Unix seconds).
+
+    since None: the ban began before this boot, and the journal is not read.
+    """
     if since is None:
         return Story()
     span = f"--since=@{math.floor(since) - _SLACK}", f"--until=@{math.ceil(since) + _SLACK}"
     status, output, dummy = run(
-        ["journalctl", "--quiet", "--output=cat", "--reverse", *span, *_VOICES], None
+        ["journalctl", "--quiet", "--output=cat", "--reverse", *span, *_MATCHES], None
     )
     if status:
         return Story()
     found = (_read(line, source) for line in output.splitlines())
-    return next((told for told in found if told), Story())
+    return next((each for each in found if each), Story())
 
 
 def _read(line: str, source: Prefix) -> Story | None:
-    """What a line tells of a ban of that source."""
+    """Return the story in a journal line; None if the line is not about a ban of this source."""
     if line.startswith("Invoked with "):
         options = dict(_OPTION.findall(line.removeprefix("Invoked with ")))
-        is_meant = options.get("state") == "present" and _hits(options.get("address"), source)
+        is_meant = options.get("state") == "present" and _matches(options.get("address"), source)
         return Story("Ansible", options.get("reason", "")) if is_meant else None
     try:
         fields = json.loads(line)
@@ -67,18 +70,18 @@ def _read(line: str, source: Prefix) -> Story | None:
     action = fields.get("event.action") if isinstance(fields, dict) else None
     if action == "ban" and "packetwatch.ports" in fields:
         ports = ", ".join(map(str, fields["packetwatch.ports"]))
-        is_meant = _hits(fields.get("source.ip"), source)
+        is_meant = _matches(fields.get("source.ip"), source)
         return Story("the program", f"scanned ports {ports}") if is_meant else None
     if action != "audit" or fields.get("packetwatch.command") != "ban":
         return None
     words = dict(str(word).partition("=")[::2] for word in fields.get("packetwatch.arguments", []))
-    if not _hits(words.get("address"), source):
+    if not _matches(words.get("address"), source):
         return None
     user = fields.get("user.name") or fields.get("user.id", "")
     return Story(f"user {user}", str(fields.get("event.reason", "")))
 
 
-def _hits(address: t.Any, source: Prefix) -> bool:
+def _matches(address: t.Any, source: Prefix) -> bool:
     try:
         prefix = parse_prefix(str(address))
     except InvalidInput:
