@@ -81,7 +81,7 @@ class Ban(t.NamedTuple):
         """scan, manual or fleet; for an origin that only a newer version knows, its number."""
         return abi.ORIGINS.get(self.origin, str(self.origin))
 
-    def is_over(self, now: int) -> bool:
+    def has_expired(self, now: int) -> bool:
         return 0 < self.expires <= now
 
 
@@ -137,7 +137,7 @@ class Bans:
     def active(self) -> list[Ban]:
         """Return all bans that have not expired."""
         now = self._clock()
-        return [ban for ban in self.walk() if not ban.is_over(now)]
+        return [ban for ban in self.walk() if not ban.has_expired(now)]
 
     def add(
         self, address: str, duration: float | None, origin: int = abi.ORIGIN_MANUAL
@@ -161,7 +161,7 @@ class Bans:
         ban = Ban("bans", source, now, expires, 0, 0, 0, 0, origin, 0)
         former = self.find(source, "bans")
         self.put(ban)
-        return ban, former is None or former.is_over(now)
+        return ban, former is None or former.has_expired(now)
 
     def put(self, ban: Ban) -> None:
         """Write a ban to the map ``bans`` without any check; raises `TooLarge` if the map is full."""
@@ -224,7 +224,7 @@ class Bans:
         found = [self.find(source, table) for source in _sources(prefix, address) for table in MAPS]
         source = Source(64 if prefix.length == 64 else 128, mapped(prefix))
         return Why(
-            self.protection_of(source), [ban for ban in found if ban and not ban.is_over(now)]
+            self.protection_of(source), [ban for ban in found if ban and not ban.has_expired(now)]
         )
 
     def source_of(self, address: str) -> Source:

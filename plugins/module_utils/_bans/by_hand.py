@@ -88,7 +88,7 @@ def _ban_line(ban: Ban | None) -> str:
 
 
 def _has_duration(ban: Ban, duration: float | None) -> bool:
-    if ban.is_over(time.monotonic_ns()):
+    if ban.has_expired(time.monotonic_ns()):
         return False
     if duration is None or not ban.expires:
         return duration is None and not ban.expires

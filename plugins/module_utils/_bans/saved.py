@@ -71,7 +71,7 @@ def save(bans: Bans, path: str) -> int:
         header = {"format": FORMAT, "boot": _boot_id(), "map": bans.identity}
         file.write(json.dumps(header) + "\n")
         for ban in bans.walk("bans", "scan_bans"):
-            if not ban.is_over(clocks.monotonic):
+            if not ban.has_expired(clocks.monotonic):
                 file.write(json.dumps(_to_json(ban, clocks)) + "\n")
                 count += 1
         file.flush()
@@ -108,12 +108,12 @@ def restore(bans: Bans, path: str) -> Restored | None:
 
 def _restore_one(bans: Bans, ban: Ban, now: int, room: int) -> str:
     """Restore one ban; return the field of `Restored` that counts it."""
-    if ban.is_over(now):
+    if ban.has_expired(now):
         return "expired"
     if bans.protection_of(ban.source):
         return "refused"
     present = bans.find(ban.source, ban.table)
-    if present and not present.is_over(now):
+    if present and not present.has_expired(now):
         return "superseded"
     if room <= 0:
         return "without_room"

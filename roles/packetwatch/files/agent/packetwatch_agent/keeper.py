@@ -157,7 +157,7 @@ class Keeper:
         for table, key in over:
             self._followed.pop(key, None)
             ban = self._bans.read(key, table)
-            if ban is None or not ban.is_over(now) or not self._bans.remove(ban):
+            if ban is None or not ban.has_expired(now) or not self._bans.remove(ban):
                 continue
             self.expired += 1
             if table == "overflow" or len(told) >= _LINES:

@@ -29,7 +29,7 @@ def listed(bans: Bans, names: Names) -> t.Iterator[dict[str, t.Any]]:
         size = abi.SOURCE.size
         for at in range(0, len(keys), size):
             ban = bans.read(keys[at : at + size], table)
-            if ban is not None and not ban.is_over(time.monotonic_ns()):
+            if ban is not None and not ban.has_expired(time.monotonic_ns()):
                 yield facts(ban, names)
 
 

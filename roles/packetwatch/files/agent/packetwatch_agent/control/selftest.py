@@ -403,7 +403,7 @@ class Drill:
     def _lasting(self) -> set[bytes]:
         """Bans that do not end while the drill lasts."""
         end = time.monotonic_ns() + 60 * _SECOND
-        return {ban.source.key for ban in self._bans.walk("bans") if not ban.is_over(end)}
+        return {ban.source.key for ban in self._bans.walk("bans") if not ban.has_expired(end)}
 
 
 def _rate_key(address: bytes, family: int) -> bytes:
