@@ -4,9 +4,10 @@
 
 # This code is PRIVATE to the collection.
 
-"""All feeds of a host as one edit: new copies, last good ones that stay, feeds that are gone.
+"""All feeds of a host as one edit: it writes new copies, keeps last good ones, and removes other feeds.
 
-A copy that cannot be had, or that is unlikely, changes nothing for its feed, and for no other.
+If a copy could not be fetched, or differs too much from the last good one, the last good one stays. Other
+feeds are not affected.
 """
 
 from __future__ import annotations
@@ -29,26 +30,29 @@ _STEP = 1 << 16
 
 
 class Wish(t.NamedTuple):
-    """A feed as it shall be: text of its new copy, or None and the problem with it."""
+    """A feed that is declared."""
 
     name: str
-    """Without what drop-ins of feeds begin with."""
+    """The drop-in's name without `FEED`, the prefix of all feeds."""
     kind: t.Literal["allow", "deny"]
     text: str | None
+    """The new copy; None if there is none, and then `problem` says why."""
     max_change: float
-    """By how many percent of its entries the last good copy may change; not looked at below 0."""
+    """How many percent of the last good copy's entries may change; any change is allowed if negative."""
     problem: str = ""
 
 
 class Fate(t.NamedTuple):
-    """What became of a feed: `CURRENT`, `KEPT` (the last good copy stays) or `MISSING`, and why."""
+    """What the edit did with a feed."""
 
     status: str
+    """`CURRENT` (the new copy), `KEPT` (the last good copy stays) or `MISSING` (there is no copy)."""
     reason: str = ""
+    """Why the new copy was not used; empty if it was."""
 
 
 class FeedEdit:
-    """The edit; once it was made, `fates` says by feed what it did."""
+    """The edit. After it was applied, `fates` has the outcome of each feed."""
 
     def __init__(self, wishes: t.Sequence[Wish]) -> None:
         for wish in wishes:
@@ -80,13 +84,13 @@ class FeedEdit:
 
 
 def _unlikely(former: str | None, wish: Wish) -> str:
-    """Why a copy is not to be trusted, if it differs too much from the last good one."""
+    """Return why the new copy is refused, if it differs too much from the last good one; else empty."""
     if former is None or wish.text is None or former == wish.text or wish.max_change < 0:
         return ""
     try:
         before = _read(former)
     except InvalidInput:
-        # Damaged on disk: anything is better.
+        # The last good copy is damaged on disk, so the new one is better.
         return ""
     after = _read(wish.text)
     same = _in_both(before, after)
@@ -96,8 +100,8 @@ def _unlikely(former: str | None, wish: Wish) -> str:
         return ""
     return (
         f"the new copy differs by {share:.0f} % from the last good one ({gone} of {before.entries} "
-        f"entries gone, {come} new), and max_change is {wish.max_change:g}: look at it, and run once "
-        "with -e packetwatch_feeds_force=true if it is right"
+        f"entries gone, {come} new), and max_change is {wish.max_change:g}: check the new copy; if it is "
+        "right, run once with -e packetwatch_feeds_force=true"
     )
 
 
@@ -106,7 +110,7 @@ def _read(text: str) -> Prefixes:
 
 
 def _in_both(one: Prefixes, other: Prefixes) -> int:
-    """How many entries are the same, of copies without doubles."""
+    """Return how many entries two copies have in common; neither copy has duplicates."""
     found = 0
     for a, b in ((one.v4, other.v4), (one.v6, other.v6)):
         found += _common(a.hosts.sorted(), b.hosts.sorted())
@@ -115,7 +119,10 @@ def _in_both(one: Prefixes, other: Prefixes) -> int:
 
 
 def _common(one: t.Sequence[t.Any], other: t.Sequence[t.Any]) -> int:
-    """How many elements two sorted sequences share; piece by piece, as sets of all take much memory."""
+    """Return how many elements two sorted sequences share.
+
+    Compares piece by piece, because sets of all elements would take much memory.
+    """
     found, at = 0, 0
     for begin in range(0, len(one), _STEP):
         piece = one[begin : begin + _STEP]

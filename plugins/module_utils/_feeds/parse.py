@@ -4,11 +4,11 @@
 
 # This code is PRIVATE to the collection.
 
-"""Lists that others publish, in the formats that they have → the text of a drop-in.
+"""Published feeds, in any of several formats → the text of a drop-in.
 
-A reader turns each line into the one word in it that is an address, so that the fast reader of
-drop-ins does the rest, and a wrong line is named with its number. One wrong line makes the whole
-feed wrong: where an error page came instead of a list, no part of it may become one.
+A reader reduces each line to its address, and keeps empty lines. Then the fast reader of drop-ins
+(bulk.py) parses all lines, and its errors name the right line number. One wrong line makes the whole feed
+invalid: no part of an error page may become a list.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from .._tables.ranges import Blocks, Prefixes, cut, nets_of, split_off
 from .spare import KEEP_BOGONS, LeftOut, name_blocks
 from .special import special_spans
 
-_LONGEST_LINE = 4096
+_MAX_LINE = 4096
 _COMMENT = re.compile(r"[#;].*|//.*")
 _MORE = re.compile(r"^.*[^ \t\r\n][ \t]+[^ \t\r\n].*$", re.MULTILINE)
 _BETWEEN = re.compile(r"[\s,;-]+")
 
 
 class Format(t.NamedTuple):
-    """How a feed is written; column: number from 1 or name, for CSV alone, as delimiter is."""
+    """The format of a feed; column (number from 1, or name) and delimiter are used for CSV only."""
 
     name: str = "plain"
     column: str = "1"
@@ -40,10 +40,10 @@ class Format(t.NamedTuple):
 
 
 class Copy(t.NamedTuple):
-    """A feed as it goes to hosts."""
+    """A copy of a feed, as it is sent to hosts."""
 
     text: str
-    """Of the drop-in: canonical, sorted, each prefix once."""
+    """The drop-in: canonical, sorted, without duplicates."""
     digest: str
     """SHA-256 of the text."""
     entries: int
@@ -51,9 +51,9 @@ class Copy(t.NamedTuple):
 
 
 def read_feed(data: bytes, kind: Format, name: str, bogons: bool = False) -> Copy:
-    """Read what was published; InvalidInput names the feed, the line, and what is wrong with it.
+    """Return the copy of a published feed; raises InvalidInput, which names the feed and the line.
 
-    bogons: whether to keep entries in special-purpose space.
+    data: the published file. bogons: whether to keep entries in special-purpose address space.
     """
     text = data.decode("utf-8-sig", "replace")
     where = f"feed {name}"
@@ -62,9 +62,10 @@ def read_feed(data: bytes, kind: Format, name: str, bogons: bool = False) -> Cop
     left_out = LeftOut(0, []) if bogons else _leave_out_special(found)
     lines = [*_lines(found.v4, 4, 32), *_lines(found.v6, 6, 128)]
     if not lines:
+        special = ", all of them in special-purpose address space" if left_out.total else ""
         raise InvalidInput(
-            f"{where} is empty, but for {left_out.total} entries in special-purpose space: if that is "
-            "what you want, take the feed away"
+            f"{where} has {left_out.total} entries{special}: check its address and format, or remove the "
+            "feed"
         )
     drop_in = "".join([KEEP_BOGONS if bogons else "", "\n".join(lines), "\n"])
     return Copy(drop_in, digest_text(drop_in), len(lines), left_out)
@@ -77,7 +78,7 @@ def _leave_out_special(found: Prefixes) -> LeftOut:
 
 
 def _lines(blocks: Blocks, family: int, bits: int) -> list[str]:
-    """All prefixes of a family as text, sorted, each once; as numbers they take little memory."""
+    """Return all prefixes of a family as text, sorted, without duplicates."""
     numbers = {host << 8 | bits for host in blocks.hosts}
     for start, end in nets_of(blocks):
         numbers.add(start << 8 | (bits - (end - start).bit_length()))
@@ -85,16 +86,16 @@ def _lines(blocks: Blocks, family: int, bits: int) -> list[str]:
 
 
 def _check_lines(text: str, where: str) -> None:
-    """Refuse what is no text of lines before a part of it stands in a message."""
+    """Refuse a text with overlong lines, so that no message ever quotes such a line."""
     for number, line in enumerate(text.split("\n"), 1):
-        if len(line) > _LONGEST_LINE:
+        if len(line) > _MAX_LINE:
             raise InvalidInput(
-                f"{where}, line {number} has {len(line)} characters, so this is no list: "
-                "look at what its address answers"
+                f"{where}, line {number} has {len(line)} characters, so this is not a list: "
+                "check what the feed's address returns"
             )
 
 
-# Readers: text, format and what messages call it → prefixes
+# Readers: (text, format, name of the feed for messages) → prefixes
 
 
 def _read_plain(text: str, dummy: Format, where: str) -> Prefixes:
@@ -102,21 +103,21 @@ def _read_plain(text: str, dummy: Format, where: str) -> Prefixes:
 
 
 def _read_hosts(text: str, dummy: Format, where: str) -> Prefixes:
-    """As in /etc/hosts: an address, and whatever follows."""
+    """Read lines as in /etc/hosts: an address, then anything."""
     lines = _COMMENT.sub("", text).split("\n")
     return _read_words([line.split(None, 1)[0] if line.strip() else "" for line in lines], where)
 
 
 def _read_ipset(text: str, dummy: Format, where: str) -> Prefixes:
-    """What ``ipset save`` writes, and plain lists, which are published under this name too."""
+    """Read what ``ipset save`` writes, and plain lists, which are often published as "ipset" too."""
     words = []
     for number, line in enumerate(_COMMENT.sub("", text).split("\n"), 1):
         parts = line.split()
         if parts[:1] == ["add"] and len(parts) > 2:
             if "nomatch" in parts:
                 raise InvalidInput(
-                    f"{where}, line {number}: {parts[2]!r} is an exception (nomatch), which a list "
-                    "cannot have: allow it instead"
+                    f"{where}, line {number}: {parts[2]!r} is an exception (nomatch), which lists do not "
+                    "support: allow it instead"
                 )
             words.append(parts[2])
         else:
@@ -125,7 +126,7 @@ def _read_ipset(text: str, dummy: Format, where: str) -> Prefixes:
 
 
 def _read_csv(text: str, kind: Format, where: str) -> Prefixes:
-    """One column; without a name for it, a first line that has no address there is the header."""
+    """Read one column. If it is given by number, a first line without an address in it is the header."""
     lines = text.split("\n")
     at, begin = _find_column(lines, kind, where)
     body = ["" if line.startswith("#") else line for line in lines[begin:]]
@@ -153,18 +154,21 @@ def _read_csv(text: str, kind: Format, where: str) -> Prefixes:
 
 
 def _find_column(lines: list[str], kind: Format, where: str) -> tuple[int, int]:
-    """The column's index, and that of the line below the header, which may be a comment."""
+    """Return the index of the column, and of the first line after the header.
+
+    The header may be a comment line.
+    """
     if kind.column.isdigit():
         return int(kind.column) - 1, 0
     for number, line in enumerate(lines, 1):
         names = next(csv.reader([line.lstrip("# ")], delimiter=kind.delimiter), [])
         if kind.column in [name.strip() for name in names]:
             return [name.strip() for name in names].index(kind.column), number
-    raise InvalidInput(f"{where} has no column {kind.column!r}: write a name of its header's")
+    raise InvalidInput(f"{where} has no column {kind.column!r}: write a name from its header line")
 
 
 def _read_ranges(text: str, dummy: Format, where: str) -> Prefixes:
-    """First and last address, apart by blanks, a comma or a dash, then anything."""
+    """Read first and last address, separated by blanks, a comma, a semicolon or a dash, then anything."""
     found = Prefixes()
     header = False
     for number, line in enumerate(_COMMENT.sub("", text).split("\n"), 1):
@@ -187,7 +191,9 @@ def _add_range(found: Prefixes, words: list[str]) -> None:
     if first.is_host and len(words) > 1:
         last = parse_address(words[1])
         if (last.family, last.value) < (first.family, first.value) or last.family != first.family:
-            raise InvalidInput(f"{words[1]!r} does not lie behind {words[0]!r}")
+            raise InvalidInput(
+                f"{words[1]!r} does not come after {words[0]!r}: a range is first address, last address"
+            )
     blocks = found.v4 if first.family == 4 else found.v6
     bits = BITS[first.family]
     parts = (Prefix(first.family, *part) for part in cut(first.value, last.last, bits))
@@ -196,14 +202,14 @@ def _add_range(found: Prefixes, words: list[str]) -> None:
 
 
 def _read_words(words: list[str], where: str) -> Prefixes:
-    """Read one address or prefix a line."""
+    """Read one address or prefix from each line."""
     text = "\n".join(words)
     more = _MORE.search(text)
     if more:
         line = text.count("\n", 0, more.start()) + 1
         raise InvalidInput(
-            f"{where}, line {line}: {more[0].strip()!r} is more than an address or a prefix: look at "
-            "it, another format may fit"
+            f"{where}, line {line}: {more[0].strip()!r} is more than an address or a prefix: check the "
+            "line; another format may fit the feed"
         )
     return read_prefixes(text, where, 0, True, "deny")
 

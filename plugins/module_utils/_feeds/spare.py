@@ -4,11 +4,11 @@
 
 # This code is PRIVATE to the collection.
 
-"""Whom feeds must not deny on this host: the networks that it is connected to, and who is protected.
+"""What feeds must not deny on this host: connected networks, and protected addresses ("spared").
 
-A feed's drop-in is kept whole; its entries that hit one of those are left out when it is compiled.
-What the live tables were compiled with is noted on disk. So whoever compares them compiles alike, and a
-boot, which filters before there is a network, goes by the networks of before.
+A feed's drop-in is stored as it is; the compiler leaves out entries that overlap with spared prefixes.
+A note on disk says which prefixes were spared in the active tables. So a later comparison compiles with
+the same ones. A boot, which filters before the network is up, spares the networks of the last time.
 """
 
 from __future__ import annotations
@@ -31,34 +31,37 @@ if t.TYPE_CHECKING:
     from .._tables.ranges import Prefixes
 
 KEEP_BOGONS = "# bogons: true\n"
-"""How the drop-in of a feed begins that may name special-purpose space and connected networks."""
+"""First line of a feed's drop-in that may deny special-purpose space and connected networks."""
 
 _CONNECTED, _PROTECTED, _CLIENT = "connected", "protected", "client"
 _LISTS, _LEFT_OUT, _BROKEN = "lists", "left_out", "broken"
-_SHOWN = 5
+_MAX_EXAMPLES = 5
 
 Spared = dict[Prefix, str]
-"""Each prefix with why: connected, protected, or client (of SSH, who comes and goes)."""
+"""Prefix → why it is spared: "connected", "protected", or "client" (an SSH client, for a while)."""
 
 
 class LeftOut(t.NamedTuple):
-    """Entries that were left out: how many, and the first of them."""
+    """Entries that were left out: their number, and some of them as text."""
 
     total: int
     examples: list[str]
 
 
 class FeedReport(t.NamedTuple):
-    """What compiling did to feeds, by drop-in: entries left out; why one is left out as a whole."""
+    """What the compiler left out, by the names of the feeds' drop-ins."""
 
     left_out: dict[str, LeftOut]
+    """Entries that overlap with spared prefixes."""
     broken: dict[str, str]
+    """Why a whole feed was left out."""
 
 
 class Note(t.NamedTuple):
-    """What tables were compiled with; lists: their digest, as hex."""
+    """What the active tables were compiled with."""
 
     lists: str
+    """Digest of the lists, as hex."""
     spared: Spared
     report: FeedReport
 
@@ -67,12 +70,12 @@ NOTHING: t.Final = Note("", {}, FeedReport({}, {}))
 
 
 def has_feeds(state: State) -> bool:
-    """Whether any drop-in is a feed's."""
+    """Return whether the state has a feed."""
     return any(is_feed(name) for name in (*state.allow, *state.deny))
 
 
 def spared_now(network: Network, protection: Protection) -> Spared:
-    """Whom to spare as things are now."""
+    """Return what to spare now."""
     found: Spared = {}
     for length, address in protect.connected(network):
         found[from_mapped(address, length)] = _CONNECTED
@@ -85,12 +88,15 @@ def spared_now(network: Network, protection: Protection) -> Spared:
 
 
 def lasting(spared: Spared) -> Spared:
-    """Without those who come and go."""
+    """Return the spared prefixes without SSH clients, which come and go."""
     return {prefix: kind for prefix, kind in spared.items() if kind != _CLIENT}
 
 
 def leave_out(found: Prefixes, text: str, spared: Spared) -> LeftOut:
-    """Take entries that hit one of the spared off a feed's prefixes; says which."""
+    """Remove the entries that overlap with a spared prefix from a feed's prefixes; return them.
+
+    text: the feed's drop-in.
+    """
     wanted = _spared_by(text, spared)
     nets4 = [(prefix.value, prefix.last) for prefix in wanted if prefix.family == 4]
     nets6 = [(prefix.value, prefix.last) for prefix in wanted if prefix.family == 6]
@@ -101,10 +107,10 @@ def leave_out(found: Prefixes, text: str, spared: Spared) -> LeftOut:
 
 
 def name_blocks(blocks4: list[tuple[int, int]], blocks6: list[tuple[int, int]]) -> LeftOut:
-    """Count blocks of both families, given by first and last address, and name some."""
-    named = [_name_block(4, block) for block in blocks4[:_SHOWN]]
-    named += [_name_block(6, block) for block in blocks6[:_SHOWN]]
-    return LeftOut(len(blocks4) + len(blocks6), named[:_SHOWN])
+    """Return the number of the blocks, given as (first address, last address), and some as text."""
+    named = [_name_block(4, block) for block in blocks4[:_MAX_EXAMPLES]]
+    named += [_name_block(6, block) for block in blocks6[:_MAX_EXAMPLES]]
+    return LeftOut(len(blocks4) + len(blocks6), named[:_MAX_EXAMPLES])
 
 
 def _name_block(family: int, block: tuple[int, int]) -> str:
@@ -115,7 +121,7 @@ def _name_block(family: int, block: tuple[int, int]) -> str:
 
 
 def is_left_out(kind: str, owner: str, text: str, prefix: Prefix, note: Note) -> bool:
-    """Whether an entry of a drop-in is not in force for being in a feed."""
+    """Return whether the compiler left out an entry of a drop-in, because it is in a feed."""
     if owner in note.report.broken:
         return True
     if kind != "deny" or not is_feed(owner):
@@ -127,13 +133,16 @@ def is_left_out(kind: str, owner: str, text: str, prefix: Prefix, note: Note) ->
 
 
 def _spared_by(text: str, spared: Spared) -> list[Prefix]:
-    """Those of the spared that a feed must not hit."""
+    """Return the spared prefixes that this feed must not deny; text: its drop-in."""
     kept = _CONNECTED if text.startswith(KEEP_BOGONS) else ""
     return [prefix for prefix, kind in spared.items() if kind != kept]
 
 
 def unknown_networks(path: str, found: t.Iterable[protect.Net]) -> set[str]:
-    """Networks that the live tables were compiled without, if they have feeds, as text."""
+    """Return those networks, as text, that the active tables do not spare; empty without feeds.
+
+    path: of the note. found: networks that the host is connected to now.
+    """
     note = read_note(path)
     if note == NOTHING:
         return set()
@@ -141,11 +150,11 @@ def unknown_networks(path: str, found: t.Iterable[protect.Net]) -> set[str]:
     return {format_prefix(prefix) for prefix in prefixes - note.spared.keys()}
 
 
-# On disk
+# The note on disk
 
 
 def write_note(path: str, note: Note) -> None:
-    """Note what is live; of nothing there is no file."""
+    """Write the note of the active tables; `NOTHING` removes the file."""
     if note == NOTHING:
         if os.path.lexists(path):
             os.unlink(path)
@@ -163,7 +172,7 @@ def write_note(path: str, note: Note) -> None:
 
 
 def read_note(path: str) -> Note:
-    """What was noted last; `NOTHING` if nothing was, or if it cannot be told: tables are then made anew."""
+    """Return the note; `NOTHING` if it is missing or damaged: then the tables are compiled again."""
     lists, spared, report = "", {}, FeedReport({}, {})
     try:
         with open(path, encoding="utf-8") as file:

@@ -4,10 +4,10 @@
 
 # This code is PRIVATE to the collection.
 
-"""Special-purpose address space: what no list of strangers has any business to name.
+"""Special-purpose address space, which a published feed should not deny.
 
-IANA's registries for RFC 6890, without the blocks of public services in them (AS112, AMT), and
-multicast. IPv6: all of ::/8 and 100::/8 is reserved.
+The prefixes come from IANA's registries for RFC 6890, without the blocks of public services (AS112, AMT),
+and from the multicast ranges. Of IPv6, all of ::/8 and 100::/8 is reserved.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ SPECIAL: t.Final[dict[str, str]] = {
 
 @functools.cache
 def special_spans(family: int) -> Spans:
-    """The special-purpose addresses of a family (4 or 6)."""
+    """Return the special-purpose addresses of a family (4 or 6)."""
     prefixes = [parse_prefix(text) for text in SPECIAL]
     nets = [(prefix.value, prefix.last) for prefix in prefixes if prefix.family == family]
     return spans_of(nets, IPV4 if family == 4 else IPV6)
