@@ -109,7 +109,7 @@ from ansible_collections.packetwatch.xdp.plugins.module_utils._feeds.edit import
     BROKEN,
     CURRENT,
     FeedEdit,
-    Wish,
+    WantedFeed,
 )
 from ansible_collections.packetwatch.xdp.plugins.module_utils._feeds.spare import LeftOut
 from ansible_collections.packetwatch.xdp.plugins.module_utils._module import (
@@ -129,7 +129,7 @@ def apply(module: AnsibleModule, host: Host) -> Result:
     """Set the feeds, or say which copies are needed first."""
     dummy, state = host.store.read_current()
     sources: dict[str, str] = module.params["sources"]
-    wishes, lacks = [], []
+    wanted, lacks = [], []
     for feed in module.params["feeds"]:
         text = present_text(feed, state)
         if text is None and feed["digest"]:
@@ -138,10 +138,10 @@ def apply(module: AnsibleModule, host: Host) -> Result:
                 continue
             text = read_source(feed, sources[feed["name"]])
         limit = -1 if module.params["force"] else feed["max_change"]
-        wishes.append(Wish(feed["name"], feed["list"], text, limit, feed["problem"]))
+        wanted.append(WantedFeed(feed["name"], feed["list"], text, limit, feed["problem"]))
     if lacks:
         return {"changed": False, "lacks": lacks}
-    edit = FeedEdit(wishes)
+    edit = FeedEdit(wanted)
     plan, result = make_change(module, host, edit)
     result["feeds"] = report(edit, plan)
     for name, feed in result["feeds"].items():
@@ -168,13 +168,13 @@ def report(edit: FeedEdit, plan: Plan) -> dict[str, t.Any]:
     """What became of each feed."""
     after = plan.states[1]
     found = {}
-    for name, fate in edit.fates.items():
+    for name, outcome in edit.outcomes.items():
         drop_in = FEED + name
         text = after.deny.get(drop_in, "") + after.allow.get(drop_in, "")
         broken = plan.feeds.broken.get(drop_in)
         found[name] = {
-            "status": BROKEN if broken else fate.status,
-            "reason": "; ".join(filter(None, (fate.reason, broken))),
+            "status": BROKEN if broken else outcome.status,
+            "reason": "; ".join(filter(None, (outcome.reason, broken))),
             "entries": count_entries(text),
             "left_out": plan.feeds.left_out.get(drop_in, LeftOut(0, []))._asdict(),
         }

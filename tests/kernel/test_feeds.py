@@ -21,7 +21,7 @@ from packetwatch_core._base.address import parse_prefix
 from packetwatch_core._change.pending import Terms
 from packetwatch_core._change.results import Plan
 from packetwatch_core._declared.edits import set_lists
-from packetwatch_core._feeds.edit import FeedEdit, Wish
+from packetwatch_core._feeds.edit import FeedEdit, WantedFeed
 from packetwatch_core._feeds.parse import Format, read_feed
 from packetwatch_core._feeds.spare import KEEP_BOGONS, read_note
 
@@ -143,7 +143,7 @@ def test_a_feed_that_is_not_confirmed_goes_with_its_exceptions(filtered: Site) -
     timers = Timers(filtered)
     connect()
     feed(filtered)
-    edit = FeedEdit([Wish("x", "deny", f"45.1.2.64/28\n{DENIED}\n", -1)])
+    edit = FeedEdit([WantedFeed("x", "deny", f"45.1.2.64/28\n{DENIED}\n", -1)])
     pending = timers.host.apply(edit, terms=Terms(60, "", "a test")).pending
     assert pending
     assert filtered.verdict(LISTED) == XDP_PASS
@@ -201,7 +201,7 @@ def test_a_feed_as_large_as_they_come(filtered: Site) -> None:
     published = "# theirs\n" + "\n".join([*lines, "45.1.2.7", "45.1.0.0/16"])
     copy = read_feed(published.encode(), Format("ipset"), "x")
     assert copy.left_out.total > 100 * share
-    edit = FeedEdit([Wish("x", "deny", copy.text, 50)])
+    edit = FeedEdit([WantedFeed("x", "deny", copy.text, 50)])
     plan = filtered.host.apply(edit)
     assert plan.counts["deny"] + plan.counts["left_out"] == copy.entries + 1
     assert plan.counts["left_out"] >= 2

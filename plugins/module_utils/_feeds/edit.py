@@ -29,7 +29,7 @@ CURRENT, KEPT, MISSING, BROKEN = "current", "kept", "missing", "broken"
 _STEP = 1 << 16
 
 
-class Wish(t.NamedTuple):
+class WantedFeed(t.NamedTuple):
     """A feed that is declared."""
 
     name: str
@@ -42,7 +42,7 @@ class Wish(t.NamedTuple):
     problem: str = ""
 
 
-class Fate(t.NamedTuple):
+class Outcome(t.NamedTuple):
     """What the edit did with a feed."""
 
     status: str
@@ -52,55 +52,55 @@ class Fate(t.NamedTuple):
 
 
 class FeedEdit:
-    """The edit. After it was applied, `fates` has the outcome of each feed."""
+    """The edit. After it was applied, `outcomes` has the outcome of each feed."""
 
-    def __init__(self, wishes: t.Sequence[Wish]) -> None:
-        for wish in wishes:
-            check_name(FEED + wish.name)
-        self._wishes = wishes
-        self.fates: dict[str, Fate] = {}
+    def __init__(self, wanted: t.Sequence[WantedFeed]) -> None:
+        for feed in wanted:
+            check_name(FEED + feed.name)
+        self._wanted = wanted
+        self.outcomes: dict[str, Outcome] = {}
 
     def __call__(self, state: State) -> State:
         lists = {
             kind: {name: text for name, text in drop_ins.items() if not is_feed(name)}
             for kind, drop_ins in (("allow", state.allow), ("deny", state.deny))
         }
-        for wish in self._wishes:
-            name = FEED + wish.name
+        for feed in self._wanted:
+            name = FEED + feed.name
             former = {
                 kind: drop_ins[name]
                 for kind, drop_ins in (("allow", state.allow), ("deny", state.deny))
                 if name in drop_ins
             }
-            problem = wish.problem or _unlikely(former.get(wish.kind), wish)
-            if wish.text is not None and not problem:
-                lists[wish.kind][name] = wish.text
-                self.fates[wish.name] = Fate(CURRENT)
+            problem = feed.problem or _unlikely(former.get(feed.kind), feed)
+            if feed.text is not None and not problem:
+                lists[feed.kind][name] = feed.text
+                self.outcomes[feed.name] = Outcome(CURRENT)
                 continue
             for kind, text in former.items():
                 lists[kind][name] = text
-            self.fates[wish.name] = Fate(KEPT if former else MISSING, problem)
+            self.outcomes[feed.name] = Outcome(KEPT if former else MISSING, problem)
         return state._replace(allow=lists["allow"], deny=lists["deny"])
 
 
-def _unlikely(former: str | None, wish: Wish) -> str:
+def _unlikely(former: str | None, feed: WantedFeed) -> str:
     """Return why the new copy is refused, if it differs too much from the last good one; else empty."""
-    if former is None or wish.text is None or former == wish.text or wish.max_change < 0:
+    if former is None or feed.text is None or former == feed.text or feed.max_change < 0:
         return ""
     try:
         before = _read(former)
     except InvalidInput:
         # The last good copy is damaged on disk, so the new one is better.
         return ""
-    after = _read(wish.text)
+    after = _read(feed.text)
     same = _in_both(before, after)
     gone, come = before.entries - same, after.entries - same
     share = 100 * max(gone, come) / max(before.entries, 1)
-    if share <= wish.max_change:
+    if share <= feed.max_change:
         return ""
     return (
         f"the new copy differs by {share:.0f} % from the last good one ({gone} of {before.entries} "
-        f"entries gone, {come} new), and max_change is {wish.max_change:g}: check the new copy; if it is "
+        f"entries gone, {come} new), and max_change is {feed.max_change:g}: check the new copy; if it is "
         "right, run once with -e packetwatch_feeds_force=true"
     )
 
