@@ -4,11 +4,11 @@
 
 # This code is PRIVATE to the collection.
 
-"""Whom this host depends on, as its own files say: resolvers, time servers, live SSH clients.
+"""Addresses on which this host depends: resolvers, time servers, live SSH clients, from its own files.
 
-Only literal addresses count, names are not looked up. A file that does not exist says nothing; one
-that exists and cannot be read raises `Unreadable`. Addresses are 16 bytes, IPv4 as ::ffff:a.b.c.d.
-`root` is the folder that stands for /.
+Only literal addresses count; host names are not resolved. A missing file counts as empty; a file that
+exists but cannot be read raises `Unreadable`. Addresses are 16 bytes, IPv4 as ::ffff:a.b.c.d. `root` is
+the folder to use as /.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _TIMESYNCD = (
     "etc/systemd/timesyncd.conf.d/*.conf",
     "run/systemd/timesyncd.conf.d/*.conf",
     "usr/lib/systemd/timesyncd.conf.d/*.conf",
-    # What the DHCP server told systemd-networkd.
+    # Servers that systemd-networkd got by DHCP.
     "run/systemd/netif/links/*",
 )
 _CHRONY = (
@@ -41,7 +41,7 @@ _CHRONY = (
     "etc/ntpsec/ntp.conf",
 )
 _SSHD = ("etc/ssh/sshd_config", "etc/ssh/sshd_config.d/*.conf")
-# Debian's way to tell logind of every login (pam_systemd(8)), and what logind knows of them.
+# On Debian pam_systemd(8) reports every login to logind, which keeps a file for each session.
 _PAM = ("etc/pam.d/common-session",)
 _SESSIONS = ("run/systemd/sessions/*",)
 _TIME_KEYS = frozenset({"NTP", "FallbackNTP"})
@@ -51,16 +51,16 @@ _WORDS = re.compile(r"[\s=]+")
 
 
 def resolvers(root: str = "/") -> set[bytes]:
-    """Name servers, also those behind systemd-resolved's stub."""
+    """Return the name servers, including those that systemd-resolved's stub forwards to."""
     found: set[bytes | None] = set()
     for words in _lines(root, _RESOLV):
         if words[0] == "nameserver" and len(words) > 1:
             found.add(to_bytes(words[1]))
-    return _known(found)
+    return _usable(found)
 
 
 def time_servers(root: str = "/") -> set[bytes]:
-    """NTP servers of systemd-timesyncd, chrony and ntpsec."""
+    """Return the NTP servers of systemd-timesyncd, chrony and ntpsec."""
     found: set[bytes | None] = set()
     for words in _lines(root, _TIMESYNCD):
         if words[0] in _TIME_KEYS:
@@ -68,33 +68,34 @@ def time_servers(root: str = "/") -> set[bytes]:
     for words in _lines(root, _CHRONY):
         if words[0] in _CHRONY_KEYS and len(words) > 1:
             found.add(to_bytes(words[1]))
-    return _known(found)
+    return _usable(found)
 
 
 def ssh_ports(root: str = "/") -> set[int]:
-    """TCP ports of the SSH server; 22 if its configuration names none."""
+    """Return the TCP ports of the SSH server; 22 if its configuration names no port."""
     found: set[int] = set()
     for words in _lines(root, _SSHD):
         keyword = words[0].lower()
         if keyword == "port" and len(words) > 1:
             found.add(_port(words[1]))
         elif keyword == "listenaddress" and len(words) > 1:
-            found.add(_port_behind(words[1]))
+            found.add(_port_of(words[1]))
     found.discard(0)
     return found or {22}
 
 
 def ssh_clients(ports: t.Collection[int], root: str = "/") -> set[bytes]:
-    """Remote addresses of established TCP connections to one of the local `ports`.
+    """Return the remote addresses of established TCP connections to one of the local `ports`.
 
-    Where it can be told, only of those that have logged in: a connection is free to anybody.
+    If logind knows of all logins, only addresses of logged-in clients count, because anybody can open a
+    connection.
     """
     found: set[bytes] = set()
     marks = [b":%04X " % port for port in ports]
     for name in ("tcp", "tcp6"):
         with _Reading(os.path.join(root, "proc/self/net", name)) as lines:
             for line in lines:
-                # A busy server has 100,000 lines: look closely only at those that may matter.
+                # A busy server has 100,000 lines: skip most of them before they are split.
                 if any(mark in line for mark in marks):
                     found.update(_ssh_client(line, ports))
     inside = _logged_in(root) if found else None
@@ -102,31 +103,32 @@ def ssh_clients(ports: t.Collection[int], root: str = "/") -> set[bytes]:
 
 
 def tcp_peers(root: str = "/") -> set[bytes]:
-    """Remote addresses of all established TCP connections of this network namespace."""
+    """Return the remote addresses of all established TCP connections of this network namespace."""
     found: set[bytes] = set()
     for name in ("tcp", "tcp6"):
         with _Reading(os.path.join(root, "proc/self/net", name)) as lines:
             rows = (line.split(None, 4) for line in lines)
             found.update(row[2].partition(b":")[0] for row in rows if _ESTABLISHED in row[3:4])
-    return _known({_from_proc(text.decode()) for text in found})
+    return _usable({_from_proc(text.decode()) for text in found})
 
 
 def _logged_in(root: str) -> set[bytes] | None:
-    """Where logind's sessions come from; None if it is not told of all, or knows one by name only.
+    """Return the remote addresses of logind's sessions.
 
-    Debian's sshd_config says that it uses PAM. Without that line, or with another server, it is not
-    known whether logins are told to anybody.
+    None if logind may not know of all logins, or knows a client by name only. It knows of all if sshd
+    uses PAM, as Debian's sshd_config says, and PAM uses pam_systemd. With another SSH server that is not
+    certain.
     """
     uses_pam = [words[1:] for words in _lines(root, _SSHD) if words[0].lower() == "usepam"]
     if uses_pam[:1] != [["yes"]] or not any("pam_systemd.so" in w for w in _lines(root, _PAM)):
         return None
     hosts = [words[1] for words in _lines(root, _SESSIONS) if words[0] == "REMOTE_HOST"]
     found = {to_bytes(host) for host in hosts}
-    return None if None in found else _known(found)
+    return None if None in found else _usable(found)
 
 
 def to_bytes(text: str) -> bytes | None:
-    """16 bytes of a literal address, whose zone is left out; None if it is none."""
+    """Return the 16 bytes of a literal address, without its zone; None if the text is not an address."""
     address = text.partition("%")[0].strip("[]")
     try:
         if ":" in address:
@@ -136,12 +138,15 @@ def to_bytes(text: str) -> bytes | None:
         return None
 
 
-def _known(found: t.Iterable[bytes | None]) -> set[bytes]:
+def _usable(found: t.Iterable[bytes | None]) -> set[bytes]:
     return {address for address in found if address and address not in _UNSPECIFIED}
 
 
 def _ssh_client(line: bytes, ports: t.Collection[int]) -> t.Iterator[bytes]:
-    """From a line of /proc/net/tcp: number, local and remote ADDRESS:PORT in hex, state."""
+    """Yield the remote address if a line of /proc/net/tcp is a connection to one of the ports.
+
+    The line begins: number, local ADDRESS:PORT, remote ADDRESS:PORT, state; all but the first in hex.
+    """
     words = line.split(None, 4)
     if len(words) < 4 or words[3] != _ESTABLISHED:
         return
@@ -151,7 +156,7 @@ def _ssh_client(line: bytes, ports: t.Collection[int]) -> t.Iterator[bytes]:
 
 
 def _from_proc(text: str) -> bytes:
-    """Address from hex words of 32 bits, each in the host's byte order."""
+    """Return the 16 bytes of an address in /proc: 32-bit words in hex, each in the host's byte order."""
     words = [int(text[at : at + 8], 16) for at in range(0, len(text), 8)]
     address = struct.pack(f"={len(words)}I", *words)
     return address if len(address) == 16 else _MAPPED + address
@@ -161,14 +166,14 @@ def _port(text: str) -> int:
     return int(text) if text.isascii() and text.isdigit() and int(text) < 65536 else 0
 
 
-def _port_behind(text: str) -> int:
-    """Port of ``192.0.2.1:22``, ``[2001:db8::1]:22`` or ``host:22``; 0 if there is none."""
+def _port_of(text: str) -> int:
+    """Return the port of ``192.0.2.1:22``, ``[2001:db8::1]:22`` or ``host:22``; 0 if it has no port."""
     host, colon, port = text.rpartition(":")
     return _port(port) if colon and (":" not in host or host.endswith("]")) else 0
 
 
 def _lines(root: str, patterns: t.Iterable[str]) -> t.Iterator[list[str]]:
-    """Words of each line of the files; comments and empty lines are left out."""
+    """Yield the words of each line of the files, without comments and empty lines."""
     for pattern in patterns:
         for path in sorted(glob.glob(os.path.join(glob.escape(root), pattern))):
             with _Reading(path) as lines:
@@ -179,7 +184,7 @@ def _lines(root: str, patterns: t.Iterable[str]) -> t.Iterator[list[str]]:
 
 
 class _Reading:
-    """Lines of a file; none if it does not exist."""
+    """A context manager for the lines of a file; there are no lines if it does not exist."""
 
     def __init__(self, path: str) -> None:
         self._path = path

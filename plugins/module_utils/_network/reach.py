@@ -4,10 +4,10 @@
 
 # This code is PRIVATE to the collection.
 
-"""Whether who needs the host still reaches it: the loaded program is asked, packet by packet.
+"""Checks that protected addresses can still reach the host: the loaded program runs on test packets.
 
-It is the real program on its real tables: what it says here is what it will say. It counts and logs
-these packets too.
+It is the real program with its real tables, so it gives the verdict that a real packet will get. It also
+counts and logs the test packets.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _MAPPED = b"\0" * 10 + b"\xff\xff"
 _SYN = 2
 _CLIENT_PORT = 50000
 _TCP = 6
-_SHOWN = 5
+_MAX_EXAMPLES = 5
 _LOOPBACK_NET = (104, _MAPPED + b"\x7f\0\0\0")
 
 
@@ -39,9 +39,10 @@ def unreached(
     network: Network,
     ports: t.Collection[int],
 ) -> list[str]:
-    """Who could not open a connection to the SSH ports, by which interface; empty: everybody can.
+    """Return which sources could not open a connection to the SSH ports, as "ADDRESS on INTERFACE".
 
-    protection: whom to try; the host's own loopback addresses are left out.
+    ifindexes: by the names of the interfaces to check. protection: the protected addresses are the sources
+    to check, without the host's loopback addresses. ports: of the SSH server.
     """
     sources = sorted(_sources(protection))
     failed = []
@@ -55,11 +56,11 @@ def unreached(
 
 
 def check(failed: list[str]) -> None:
-    """LoadFailed if anybody could not."""
+    """Raise LoadFailed if `unreached` returned any source."""
     if failed:
         raise LoadFailed(
             "the filter would not let protected addresses open a connection to the SSH server: "
-            f"{some_of(failed, _SHOWN)}; the host has reverted the change"
+            f"{some_of(failed, _MAX_EXAMPLES)}; the change is reverted; allow these addresses first"
         )
 
 
@@ -74,7 +75,10 @@ def _sources(protection: Protection) -> set[bytes]:
 
 
 def _target(source: bytes, ifindex: int, network: Network) -> bytes | None:
-    """An address of this host that the source would connect to, if possible on that interface."""
+    """Return an address of this host in the source's family, if possible one of that interface.
+
+    None if the host has no address of the family.
+    """
     size = 4 if source.startswith(_MAPPED) else 16
     own = [address for address in network.addresses if len(address.address) == size]
     own.sort(key=lambda address: address.ifindex != ifindex)
@@ -90,7 +94,7 @@ def _pass(
 
 
 def syn(source: bytes, target: bytes, port: int) -> bytes:
-    """A SYN over Ethernet; source: 16 bytes, target: 4 or 16."""
+    """Return an Ethernet frame with a TCP SYN; source: 16 bytes, target: 4 bytes for IPv4, or 16."""
     tcp = struct.pack("!HHIIBBH", _CLIENT_PORT, port, 1, 0, 5 << 4, _SYN, 64240)
     if len(target) == 4:
         addresses = source[12:] + target
