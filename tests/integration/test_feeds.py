@@ -191,7 +191,7 @@ def test_a_server_that_takes_its_time(fetch: Any) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"name": "X"}, "'feed-X' is no name for a list"),
+        ({"name": "X"}, "'feed-X' is not a name for a list"),
         ({"url": "ftp://127.0.0.1/x"}, "write https://... or http://..., or use path"),
         ({"url": "file:///etc/passwd"}, "write https://... or http://..., or use path"),
         ({"checksum": "md5:1"}, "write sha256: and 64 hexadecimal digits"),

@@ -252,7 +252,7 @@ def test_lists_of_several_variables_reach_the_host_as_one(host: ModuleHost) -> N
         ),
         (
             {"packetwatch_deny": [], "packetwatch_deny__web": "198.51.100.7"},
-            "packetwatch_deny__web must be a list of addresses and prefixes, but is a text",
+            "packetwatch_deny__web is a text: write a list of addresses and prefixes",
         ),
     ):
         refused = host.module("access_lists", deny=deny)

@@ -61,7 +61,7 @@ WRONG: dict[str, tuple[Callable[[Host], object], str]] = {
     ),
     "list's name": (
         lambda host: host.apply(set_lists("../x", {"deny": ""}, True)),
-        r"'\.\./x' is no name for a list; allowed: ",
+        r"'\.\./x' is not a name for a list; allowed: ",
     ),
     "emptied": (
         lambda host: host.apply(set_lists("ansible", {"deny": ""}, False)),
@@ -75,7 +75,7 @@ WRONG: dict[str, tuple[Callable[[Host], object], str]] = {
     "policy's interface": (policy("eth9", PW_ACTION="off"), r"no interface 'eth9'.*pw0"),
     "interface's name": (
         lambda host: host.attach("eth 0"),
-        r"'eth 0' is no interface name; allowed: ",
+        r"'eth 0' is not an interface name; allowed: ",
     ),
     "ban's address": (lambda host: host.ban("203.0.113.0/24", 60), r"203\.0\.113\.0/24"),
     "ban of an own address": (lambda host: host.ban(OWN, 60), rf"{OWN}.*cannot be banned"),

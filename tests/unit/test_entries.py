@@ -63,15 +63,15 @@ def test_byte_order_mark_means_nothing() -> None:
 
 WRONG_LINES = [
     ("192.0.2.7/24", "write 192.0.2.0/24"),
-    ("192.0.2.7 192.0.2.8", "one prefix a line"),
-    ("192.0.2.7 expires=2027-01-01T00:00:00Z forever", "one prefix a line"),
-    ("192.0.2.7 until=tomorrow", "one prefix a line"),
+    ("192.0.2.7 192.0.2.8", "one prefix per line"),
+    ("192.0.2.7 expires=2027-01-01T00:00:00Z forever", "one prefix per line"),
+    ("192.0.2.7 until=tomorrow", "one prefix per line"),
     ("192.0.2.7 // a comment", "begins with #"),
-    ("192.0.2.7 expires=2027-01-01", "no time with a zone"),
-    ("192.0.2.7 expires=2027-01-01T00:00:00", "no time with a zone"),
-    ("192.0.2.7 expires=2027-02-30T00:00:00Z", "no time with a zone"),
-    ("192.0.2.7 expires=20270101T000000Z", "no time with a zone"),
-    ("192.0.2.7 expires=", "no time with a zone"),
+    ("192.0.2.7 expires=2027-01-01", "not a time with a zone"),
+    ("192.0.2.7 expires=2027-01-01T00:00:00", "not a time with a zone"),
+    ("192.0.2.7 expires=2027-02-30T00:00:00Z", "not a time with a zone"),
+    ("192.0.2.7 expires=20270101T000000Z", "not a time with a zone"),
+    ("192.0.2.7 expires=", "not a time with a zone"),
     ("expires=2027-01-01T00:00:00Z", "is not an IP address"),
     ("::ffff:192.0.2.7", "write 192.0.2.7"),
     ("::ffff:192.0.2.0/120", "write 192.0.2.0/24"),
@@ -186,7 +186,7 @@ def test_comment_of_several_lines_becomes_one() -> None:
         ("192.0.2.7/24", "write 192.0.2.0/24"),
         ("", "is empty"),
         (" 192.0.2.7", "write '192.0.2.7'"),
-        (True, "True is a truth value, not the text of an address"),
+        (True, "True is a boolean, not the text of an address"),
         (167772161, "a number, not the text of an address: put the address in quotes"),
         (10.1, "a number"),
         (None, "empty"),
@@ -195,17 +195,20 @@ def test_comment_of_several_lines_becomes_one() -> None:
         ({}, "has no address"),
         ({"address": 1}, "address is 1, a number: put the address in quotes"),
         ({"address": ["192.0.2.7"]}, "a list"),
-        ({"address": "192.0.2.7", "ttl": 5}, "ttl is not known here"),
-        ({"adress": "192.0.2.7"}, "adress is not known here"),
+        ({"address": "192.0.2.7", "ttl": 5}, "ttl: unknown key"),
+        ({"adress": "192.0.2.7"}, "adress: unknown key"),
         ({"address": "192.0.2.7", "state": "gone"}, "present or absent"),
         ({"address": "192.0.2.7", "state": True}, "present or absent"),
         ({"address": "192.0.2.7", "comment": {}}, "put the comment in quotes"),
         ({"address": "192.0.2.7", "comment": False}, "put the comment in quotes"),
-        ({"address": "192.0.2.7", "expires": date(2027, 1, 1)}, "put it in quotes"),
-        ({"address": "192.0.2.7", "expires": datetime(2027, 1, 1, tzinfo=UTC)}, "put it in quotes"),
+        ({"address": "192.0.2.7", "expires": date(2027, 1, 1)}, "write it in quotes"),
+        (
+            {"address": "192.0.2.7", "expires": datetime(2027, 1, 1, tzinfo=UTC)},
+            "write it in quotes",
+        ),
         ({"address": "192.0.2.7", "expires": 1798761600}, "write a time in quotes"),
         ({"address": "192.0.2.7", "expires": True}, "write a time in quotes"),
-        ({"address": "192.0.2.7", "expires": "tomorrow"}, "no time with a zone"),
+        ({"address": "192.0.2.7", "expires": "tomorrow"}, "not a time with a zone"),
         ({"address": "192.0.2.7", "expires": "0001-01-01T00:00:00+01:00"}, "out of range"),
     ],
 )
@@ -218,7 +221,7 @@ def test_wrong_item_is_named_with_its_index(value: object, remedy: str) -> None:
 
 @pytest.mark.parametrize("values", ["192.0.2.7", None, {"address": "192.0.2.7"}, 7, True])
 def test_input_that_is_no_list(values: object) -> None:
-    with pytest.raises(InvalidInput, match="packetwatch_deny must be a list"):
+    with pytest.raises(InvalidInput, match=r"packetwatch_deny is .*: write a list of addresses"):
         entries_from_input(values, "packetwatch_deny")
 
 

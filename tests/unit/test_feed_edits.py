@@ -136,5 +136,5 @@ def test_a_long_list_is_compared_piece_by_piece() -> None:
 
 
 def test_a_bad_name_is_refused() -> None:
-    with pytest.raises(InvalidInput, match="'feed-a/b' is no name for a list"):
+    with pytest.raises(InvalidInput, match="'feed-a/b' is not a name for a list"):
         FeedEdit([wanted(OLD, "a/b")])

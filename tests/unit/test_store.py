@@ -272,11 +272,11 @@ def test_a_missing_part(store: Store, missing: str) -> None:
     ("path", "text", "message"),
     [
         ("deny.d/office", "", "would be ignored: name it NAME.list"),
-        ("deny.d/Office.list", "", r"Office\.list: 'Office' is no name for a list"),
+        ("deny.d/Office.list", "", r"Office\.list: 'Office' is not a name for a list"),
         ("deny.d/x.list", b"\xff", "is not UTF-8 text, from byte 0 on"),
         ("policy.d/eth0.conf", "PW_ACTION=on\n", r"eth0\.conf:1: PW_ACTION is 'on'; allowed"),
         ("interfaces", "eth0\n", "interfaces:1: 'eth0' is not of the form NAME MODE"),
-        ("interfaces", "eth0 auto\neth0 native\n", "interfaces:2: eth0 stands above already"),
+        ("interfaces", "eth0 auto\neth0 native\n", "interfaces:2: eth0 is listed twice"),
         ("interfaces", "eth0 fast\n", "interfaces:1: mode is 'fast'; allowed: auto, native"),
     ],
 )
@@ -328,13 +328,13 @@ def test_readers_beside_a_writer_see_whole_states(store: Store) -> None:
 
 @pytest.mark.parametrize("name", ["", "a/b", "..", "Feed", "ä", "a.b", "a" * 65, "a\n"])
 def test_names_that_no_list_has(name: str) -> None:
-    with pytest.raises(InvalidInput, match="is no name for a list"):
+    with pytest.raises(InvalidInput, match="is not a name for a list"):
         check_name(name)
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a b", "a:1", "sixteen-charact.", "a\n"])
 def test_names_that_no_interface_has(name: str) -> None:
-    with pytest.raises(InvalidInput, match="is no interface name"):
+    with pytest.raises(InvalidInput, match="is not an interface name"):
         check_interface(name)
 
 
@@ -347,7 +347,7 @@ def test_bad_names_write_nothing(store: Store, state: State) -> None:
 
 def test_an_interface_called_default_is_refused() -> None:
     check_interface("eth0.100")
-    with pytest.raises(InvalidInput, match="cannot be told from the default policy"):
+    with pytest.raises(InvalidInput, match="'default' cannot have a policy"):
         check_interface("default")
 
 

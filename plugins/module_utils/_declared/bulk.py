@@ -6,9 +6,9 @@
 
 """List files → numbers for the compiler, a million lines in a fraction of a second.
 
-The format is that of _entries. A text is read in pieces that fit into the processor's cache, each
-piece as a whole by a few passes over its lines. Only where that fails are a piece's lines read one
-by one: to name the one that is wrong, or to take what is merely unusual.
+The format is described in entries.py. A text is read in pieces that fit into the processor's cache, each
+by a few passes over all its lines. If that fails, the lines of the piece are read one by one: this names a
+wrong line, and accepts lines that are valid but unusual.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _instant = lru_cache(maxsize=1024)(expires_at)
 
 
 class _Clock(NamedTuple):
-    """What decides whether an entry that expires holds."""
+    """What decides whether an entry with an expiry is active: Unix time, and the kind of its list."""
 
     now: float
     synchronised: bool
@@ -52,14 +52,14 @@ def read_prefixes(
     kind: Literal["allow", "deny"],
     union: Prefixes | None = None,
 ) -> Prefixes:
-    """Return what a list file holds at the Unix time now, added to what a union holds already.
+    """Return the prefixes that are active in a list file at the Unix time now, added to a union.
 
-    Expired entries are left out. While the clock is not synchronised, an allow that ever expires
-    stays out and a deny that ever expires stays in. Raises InvalidInput, which names the file (as
-    name) and the line.
+    name: of the file, for errors. union: prefixes of other lists; it is changed and returned.
+    Expired entries are left out. While the clock is not synchronised, an allow entry with an expiry is left
+    out, and a deny entry with an expiry is included. Raises InvalidInput, which names file and line.
     """
     if isinstance(text, bytes):
-        # A comment may be in any encoding; an address with a replaced character is refused below.
+        # Comments may have any encoding. An address with a replaced character is refused below.
         text = text.decode("utf-8", "replace")
     clock = _Clock(now, clock_synchronised, kind)
     found = Prefixes() if union is None else union
@@ -83,7 +83,7 @@ def _pieces(text: str) -> Iterator[tuple[str, int]]:
 
 
 def _read_piece(piece: str, clock: _Clock) -> Prefixes:
-    """Return a piece's entries; raises something if one of them is wrong, or only unusual."""
+    """Return a piece's entries by the fast way; raises an error if a line is wrong, or just unusual."""
     found = Prefixes()
     if "#" in piece:
         piece = _COMMENT.sub("", piece.replace(" #", "#"))
@@ -94,7 +94,7 @@ def _read_piece(piece: str, clock: _Clock) -> Prefixes:
             _read_words(line.split(), found, clock)
         lines = [line for line in lines if not _BLANK.search(line)]
     if lines and not lines[-1]:
-        del lines[-1]  # what is behind the last line's end
+        del lines[-1]  # the empty text after the last newline
     if "" in lines:
         lines = [line for line in lines if line]
     found.entries += len(lines)
@@ -140,7 +140,7 @@ def _read_nets6(lines: list[str], blocks: Blocks) -> None:
 
 def _add_nets(starts: list[int], host_parts: list[int], blocks: Blocks) -> None:
     if any(start & host for start, host in zip(starts, host_parts, strict=True)):
-        raise ValueError("bits behind a prefix length")
+        raise ValueError("bits set after a prefix length")
     blocks.starts.extend(starts)
     blocks.ends.extend([start | host for start, host in zip(starts, host_parts, strict=True)])
 
@@ -153,17 +153,17 @@ def _refuse_mapped(starts: list[int], host_parts: list[int]) -> None:
 
 
 def _read_words(words: list[str], found: Prefixes, clock: _Clock) -> None:
-    """Add the entry that a line's words make, if it holds."""
+    """Add the entry of a line, given as its words, if the entry is active."""
     prefix, expires = parse_words(words)
-    if expires is not None and not _holds(_instant(expires), found, clock):
+    if expires is not None and not _is_active(_instant(expires), found, clock):
         found.expired += 1
         return
     found.entries += 1
     _add_prefix(prefix, found)
 
 
-def _holds(expiry: float, found: Prefixes, clock: _Clock) -> bool:
-    """Return whether an entry with that expiry (Unix seconds) is in."""
+def _is_active(expiry: float, found: Prefixes, clock: _Clock) -> bool:
+    """Return whether an entry with this expiry (Unix seconds) is active; count it."""
     if not clock.synchronised:
         found.undecided += 1
         return clock.kind == "deny"
@@ -180,7 +180,7 @@ def _add_prefix(prefix: Prefix, found: Prefixes) -> None:
 
 
 def _read_lines(piece: str, clock: _Clock, name: str, first_line: int) -> Prefixes:
-    """Return a piece's entries, read one by one; raises InvalidInput that names the wrong line."""
+    """Return a piece's entries, read one by one; raises InvalidInput, which names file and line."""
     found = Prefixes()
     for number, line in enumerate(piece.split("\n"), first_line):
         words = line.partition("#")[0].split()

@@ -4,7 +4,7 @@
 
 # This code is PRIVATE to the collection.
 
-"""What a change looks like to a human: sorted, and cut where it gets long."""
+"""Declared state and its changes as text for people: sorted, and shortened if it gets long."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ if t.TYPE_CHECKING:
     from .._tables.ranges import Ranges
     from .store import State
 
-_LINES = 200
-# Addresses of what is given to one network, as a rule.
+_MAX_LINES = 200
+# Addresses in an IPv6 /64, which usually is one network.
 _NETWORK = 1 << 64
 _LINE = re.compile("[^\n]+")
-# What may make a line that holds no entry.
+# Without these, every line of a text holds an entry.
 _ODD = ("#", "\n\n", *" \t\r\v\f\x1c\x1d\x1e\x1f")
 
 
 def describe(before: State, after: State) -> tuple[str, str]:
-    """Texts for a diff: of the lists only what differs, of the rest everything.
+    """Return two texts for a diff: entries of lists only if they differ, everything else in full.
 
-    Of what comes and goes the second text has the sums, as comments.
+    The second text also has the sums of added and removed entries, as comments.
     """
     old, new = _declared(before), _declared(after)
     old_entries, new_entries = _entries(before), _entries(after)
@@ -44,18 +44,18 @@ def describe(before: State, after: State) -> tuple[str, str]:
     return _text(old, gone), _text(new, come) + _sizes(come, gone)
 
 
-# Each is asked for several times while it is made live.
+# Each text's count is needed several times during one activation.
 @functools.lru_cache(maxsize=64)
 def count_entries(text: str) -> int:
-    """Lines of a list that hold an entry."""
+    """Return how many lines of a list hold an entry."""
     if text.isascii() and not any(odd in text for odd in _ODD) and text[:1] != "\n":
-        # Every line is one, as in most long lists.
+        # The fast path, for most long lists.
         return text.count("\n") + (text[-1:] not in ("", "\n"))
     return sum(1 for dummy in _entry_lines(text))
 
 
 def has_entries(text: str) -> bool:
-    """Whether a list holds an entry."""
+    """Return whether a list holds an entry."""
     return any(True for dummy in _entry_lines(text))
 
 
@@ -66,7 +66,7 @@ def _entry_lines(text: str) -> t.Iterator[str]:
 
 
 def count_lists(state: State) -> dict[str, int]:
-    """Numbers of declared entries."""
+    """Return the number of declared entries by kind, "allow" and "deny"."""
     return {
         "allow": sum(count_entries(text) for text in state.allow.values()),
         "deny": sum(count_entries(text) for text in state.deny.values()),
@@ -95,9 +95,9 @@ def _entries(state: State) -> set[str]:
 
 def _text(declared: list[str], entries: set[str]) -> str:
     lines = sorted(entries)
-    more = len(lines) - _LINES
+    more = len(lines) - _MAX_LINES
     if more > 0:
-        lines = [*lines[:_LINES], f"... and {more} more entries"]
+        lines = [*lines[:_MAX_LINES], f"... and {more} more entries"]
     return "".join(f"{line}\n" for line in declared + lines)
 
 
@@ -112,22 +112,22 @@ def _sizes(come: set[str], gone: set[str]) -> str:
 
 
 def _addresses(entries: list[str]) -> str:
-    """How many addresses entries hold together, by family."""
-    # At the time 0 nothing has expired.
+    """Return as text how many addresses the entries cover together, by family."""
+    # At the time 0 no entry has expired.
     found = read_prefixes("\n".join(entries), "difference", 0, True, "deny")
-    told = []
+    sums = []
     for name, blocks in (("IPv4", found.v4), ("IPv6", found.v6)):
         spans = unite(blocks)
         count = sum(spans.ends) - sum(spans.starts) + len(spans.starts)
         if count >= _NETWORK and name == "IPv6":
-            told.append(f"IPv6 /64s: {count // _NETWORK}")
+            sums.append(f"IPv6 /64s: {count // _NETWORK}")
         elif count:
-            told.append(f"{name} addresses: {count}")
-    return ", ".join(told)
+            sums.append(f"{name} addresses: {count}")
+    return ", ".join(sums)
 
 
 def list_entries(state: State) -> list[dict[str, t.Any]]:
-    """All declared entries with owner, expiry and comment."""
+    """Return all declared entries as dictionaries: prefix, kind, owner, expires, comment."""
     return [
         {
             "prefix": entry.prefix,
@@ -143,9 +143,9 @@ def list_entries(state: State) -> list[dict[str, t.Any]]:
 
 
 def format_ranges(families: t.Iterable[Ranges]) -> dict[str, str]:
-    """Texts for allow and deny: a line for each range, ADDRESS or FIRST-LAST, in their order.
+    """Return a text each for "allow" and "deny": a line for each range, ADDRESS or FIRST-LAST, sorted.
 
-    families: the ranges of IPv4 and of IPv6.
+    families: the ranges of IPv4, then those of IPv6.
     """
     lines: dict[str, list[str]] = {"allow": [], "deny": []}
     for ranges, write in zip(families, (_texts4, _texts6)):
@@ -164,7 +164,9 @@ def _texts4(addresses: t.Sequence[int]) -> list[str]:
 
 def _texts6(addresses: t.Sequence[int]) -> list[str]:
     ntop, family = socket.inet_ntop, socket.AF_INET6
-    odd = bisect_right(addresses, LAST4)  # which the C library writes in two notations
+    odd = bisect_right(
+        addresses, LAST4
+    )  # addresses to which inet_ntop may give a deprecated notation
     found = [format_prefix(Prefix(6, address, 128)) for address in addresses[:odd]]
     packed = IPV6.pack(addresses[odd:])
     return found + [ntop(family, data) for (data,) in iter_unpack("16s", packed)]

@@ -4,7 +4,7 @@
 
 # This code is PRIVATE to the collection.
 
-"""Edits: what somebody wants declared, as a function from one state to the next."""
+"""Edits: wanted changes of the declared state, as functions from one state to the next."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ Edit = t.Callable[[State], State]
 
 
 class ListText(t.NamedTuple):
-    """Text of a drop-in; repeated: how many of the entries given only said again what others say."""
+    """Text of a drop-in; repeated: how many of the given entries were duplicates."""
 
     text: str
     repeated: int
 
 
 def list_text(value: t.Any, option: str) -> ListText:
-    """A drop-in from what an option holds: entries, or entries by variable.
+    """Return the drop-in for an option's value: a list of entries, or such lists by variable.
 
-    Errors name the variable, or else the option, and the index. An entry with the state absent
-    withdraws its prefix from all variables.
+    An entry with the state absent withdraws its prefix from all variables. Raises InvalidInput, which
+    names the variable or option, and the index.
     """
     variables = value if isinstance(value, dict) else {option: value}
     entries, repeated = merge_inputs({str(name): values for name, values in variables.items()})
@@ -47,7 +47,10 @@ def list_text(value: t.Any, option: str) -> ListText:
 
 
 def read_list(path: str, kind: t.Literal["allow", "deny"]) -> str:
-    """Text of a list's file, once it is known to be one; errors name the file and the line."""
+    """Return the text of a list file, after a check of all its lines.
+
+    Raises InvalidInput, which names file and line.
+    """
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             text = file.read()
@@ -58,9 +61,9 @@ def read_list(path: str, kind: t.Literal["allow", "deny"]) -> str:
 
 
 def set_lists(name: str, texts: t.Mapping[str, str], allow_empty: bool) -> Edit:
-    """Set the drop-ins of a name; texts by kind ("allow", "deny"), a kind left out stays as it is.
+    """Set the drop-ins of a name; texts: by kind ("allow", "deny"). Other kinds stay unchanged.
 
-    Refuses to empty one that has entries unless told to.
+    Without allow_empty, the edit refuses to remove all entries of a drop-in.
     """
     check_name(name)
 
@@ -71,7 +74,7 @@ def set_lists(name: str, texts: t.Mapping[str, str], allow_empty: bool) -> Edit:
             if not allow_empty and has_entries(former) and not has_entries(text):
                 raise InvalidInput(
                     f"the {kind} list {name!r} would lose all its entries ({count_entries(former)}); "
-                    "if that is what you want, set allow_empty to true"
+                    "if you want that, set allow_empty to true"
                 )
             lists[kind][name] = text
         return state._replace(
@@ -94,9 +97,9 @@ def remove_lists(name: str) -> Edit:
 
 
 def return_to_former(store: Store) -> Edit:
-    """Declare once more what was confirmed before; a state that came about so stays as it is.
+    """Roll back: declare again the state that was confirmed before the current one.
 
-    So whoever does it twice is not back where he began.
+    If the current state is itself a rollback, it stays. So a second rollback does not undo the first.
     """
 
     def edit(state: State) -> State:
@@ -110,7 +113,8 @@ def return_to_former(store: Store) -> Edit:
             )
             raise InvalidInput(
                 f"the state before filters {then or 'no interface'}, the current one "
-                f"{now or 'none'}: change packetwatch_interfaces and run the role, which owns their units"
+                f"{now or 'none'}, so it cannot be rolled back to: change packetwatch_interfaces and run "
+                "the role, which manages the interfaces' units"
             )
         return state if former == state else former._replace(took_back=store.number())
 
@@ -118,10 +122,10 @@ def return_to_former(store: Store) -> Edit:
 
 
 def put_entries(name: str, kind: str, entries: t.Sequence[Entry]) -> Edit:
-    """Put entries on a drop-in's list ("allow", "deny") and off the other list of that name.
+    """Add entries to a drop-in of this kind ("allow", "deny"), and remove them from the other kind.
 
-    Comments and other entries stay as they stand in the text. An entry that was there keeps its
-    comment if it gets none.
+    Comment lines and other entries stay unchanged. An entry that is already there takes the new expiry;
+    it keeps its comment if the new entry has none.
     """
     check_name(name)
     other = "deny" if kind == "allow" else "allow"
@@ -148,7 +152,10 @@ def put_entries(name: str, kind: str, entries: t.Sequence[Entry]) -> Edit:
 
 
 def drop_entries(name: str, prefixes: t.Sequence[str], kinds: t.Sequence[str]) -> Edit:
-    """Take prefixes, in canonical form, off the lists of a drop-in; refuses those not on them."""
+    """Remove prefixes, in canonical form, from the drop-ins of a name and of these kinds.
+
+    The edit raises InvalidInput for a prefix that is on none of them.
+    """
     check_name(name)
 
     def edit(state: State) -> State:
@@ -161,7 +168,7 @@ def drop_entries(name: str, prefixes: t.Sequence[str], kinds: t.Sequence[str]) -
             owners = ", ".join(_owners(state, prefix)) or "no list"
             raise InvalidInput(
                 f"{prefix} is not on the {' or '.join(kinds)} list {name!r} but on {owners}: "
-                "change it where it comes from, or allow or deny it here too"
+                "change it there, or allow or deny it here too"
             )
         return state
 
@@ -169,7 +176,7 @@ def drop_entries(name: str, prefixes: t.Sequence[str], kinds: t.Sequence[str]) -
 
 
 def _without(state: State, kind: str, name: str, prefixes: set[str]) -> tuple[State, set[str]]:
-    """A state without the prefixes on one list, and those that were on it."""
+    """Return the state without the prefixes on one list, and which of them were on it."""
     text = getattr(state, kind).get(name)
     if text is None:
         return state, set()
@@ -182,7 +189,7 @@ def _without(state: State, kind: str, name: str, prefixes: set[str]) -> tuple[St
 
 
 def _with_text(state: State, kind: str, name: str, lines: list[str]) -> State:
-    """A state with these lines as a list; no lines, no list."""
+    """Return the state with these lines as a list; without lines, it has no such list."""
     lists = {key: text for key, text in getattr(state, kind).items() if key != name}
     if lines:
         lists[name] = "".join(f"{line}\n" for line in lines)
@@ -190,7 +197,7 @@ def _with_text(state: State, kind: str, name: str, lines: list[str]) -> State:
 
 
 def _lines(text: str, path: str) -> list[tuple[str, Entry | None]]:
-    """Lines of a list, each with the entry on it; InvalidInput names file and line."""
+    """Return (line, entry or None) for each line; raises InvalidInput, which names file and line."""
     found = []
     for number, line in enumerate(text.removeprefix(BYTE_ORDER_MARK).splitlines(), 1):
         try:
@@ -210,9 +217,10 @@ def _owners(state: State, prefix: str) -> list[str]:
 
 
 def set_policy(interface: str | None, keys: t.Mapping[str, str], replace: bool) -> Edit:
-    """Set keys of an interface's policy, or of the default; the others stay, or go if `replace`.
+    """Set keys of an interface's policy (None: of the default policy).
 
-    Refuses an interface that neither exists nor is declared.
+    Other keys stay, unless `replace` is set. The edit refuses an interface that neither exists nor is
+    declared.
     """
     if interface is not None:
         check_interface(interface)
@@ -234,5 +242,5 @@ def _check_known(interface: str | None, state: State) -> None:
     present = [name for dummy, name in socket.if_nameindex()]
     if interface is not None and interface not in present and interface not in state.interfaces:
         raise InvalidInput(
-            f"there is no interface {interface!r} here; there are {', '.join(present)}"
+            f"there is no interface {interface!r} here; choose one of {', '.join(present)}"
         )

@@ -6,9 +6,9 @@
 
 """The list-file format and the entries of the inventory.
 
-A list file has one prefix a line, then optionally ` expires=` and a time, then optionally a
-comment from `#` on. Blank lines and lines that hold only a comment mean nothing. Here every line
-becomes an object, for those who show or change lists; _bulk reads the same format for the compiler.
+A line of a list file has a prefix, then optionally ` expires=` and a time, then optionally a comment
+from `#` on. Blank lines and lines with only a comment are ignored. Here every line becomes an object, to
+show or change lists; bulk.py reads the same format for the compiler.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from .._base.address import Prefix, format_prefix, parse_prefix
 from .._base.errors import InvalidInput
 
 if TYPE_CHECKING:
-    # Where it is used it is imported late: a boot has no use for it, and little memory.
+    # Functions import it when they need it: a boot does not, and should save the memory.
     from datetime import datetime
 
 BYTE_ORDER_MARK = "\ufeff"
-"""What some editors put before a text; it means nothing."""
+"""Some editors write it before a text; it is ignored."""
 
 _EXPIRES = "expires="
 _TIME = re.compile(
@@ -45,7 +45,7 @@ class Entry(NamedTuple):
     comment: str = ""
     """One line of printable text."""
     expires: str | None = None
-    """Canonical time (RFC 3339, UTC) from which on it does not hold any more."""
+    """Canonical time (RFC 3339, UTC) at which the entry expires; None: never."""
 
 
 def expires_at(text: str) -> float:
@@ -54,9 +54,9 @@ def expires_at(text: str) -> float:
 
 
 def parse_list(text: str, name: str) -> list[Entry]:
-    """Return a list file's entries in the file's order, with repetitions.
+    """Return a list file's entries in their order, with duplicates.
 
-    Raises InvalidInput, which names the file and the line.
+    name: of the file, for errors. Raises InvalidInput, which names file and line.
     """
     entries = []
     for number, line in enumerate(text.removeprefix(BYTE_ORDER_MARK).split("\n"), 1):
@@ -70,7 +70,7 @@ def parse_list(text: str, name: str) -> list[Entry]:
 
 
 def parse_line(line: str) -> Entry | None:
-    """Return the entry of one line; None: it has only white space or a comment."""
+    """Return the entry of a line; None if the line has only white space or a comment."""
     body, _hash, comment = line.partition("#")
     words = body.split()
     if not words:
@@ -81,35 +81,36 @@ def parse_line(line: str) -> Entry | None:
 
 
 def parse_words(words: list[str]) -> tuple[Prefix, str | None]:
-    """Return the prefix and the text of its expiry from what stands before a line's comment."""
+    """Return the prefix and the expiry, as text, from the words before a line's comment."""
     if len(words) == 1:
         return parse_prefix(words[0]), None
     if len(words) == 2 and words[1].startswith(_EXPIRES):
         return parse_prefix(words[0]), words[1].removeprefix(_EXPIRES)
     raise InvalidInput(
-        f"{' '.join(words[1:])!r} behind {words[0]!r} is not understood: write one prefix a line, "
-        f"behind it at most {_EXPIRES}TIME and a comment that begins with #"
+        f"{' '.join(words[1:])!r} after {words[0]!r} is not understood: write one prefix per line, "
+        f"after it at most {_EXPIRES}TIME and a comment that begins with #"
     )
 
 
 def format_list(entries: Iterable[Entry]) -> str:
-    """Return the list file: canonical, sorted, each prefix once; no entries are an empty text.
+    """Return the text of a list file: canonical, sorted, without duplicates; empty without entries.
 
-    Raises InvalidInput if one prefix is given with different times of expiry.
+    Raises InvalidInput if a prefix has different expiry times.
     """
     merged = merge_entries((entry, entry.prefix) for entry in entries)
     return "".join(f"{_format_entry(entry)}\n" for entry in sort_entries(merged))
 
 
 def sort_entries(entries: Iterable[Entry]) -> list[Entry]:
-    """Return the entries by family, address and length."""
+    """Return the entries sorted by family, address and length."""
     return sorted(entries, key=lambda entry: parse_prefix(entry.prefix))
 
 
 def merge_entries(named: Iterable[tuple[Entry, str]]) -> list[Entry]:
-    """Return each prefix once, with its first comment, from pairs of an entry and its origin.
+    """Return the entries without duplicates; the first comment of a prefix is kept.
 
-    Raises InvalidInput that names both origins if they disagree about the expiry.
+    named: (entry, origin) pairs. Raises InvalidInput, which names both origins, if a prefix has different
+    expiry times.
     """
     merged: dict[str, tuple[Entry, str]] = {}
     for entry, origin in named:
@@ -125,26 +126,25 @@ def merge_entries(named: Iterable[tuple[Entry, str]]) -> list[Entry]:
 
 
 class Merged(NamedTuple):
-    """Entries of several variables, each prefix once; repeated: how many of them said no more."""
+    """Entries of several variables, without duplicates; repeated: how many duplicates there were."""
 
     entries: list[Entry]
     repeated: int
 
 
 def merge_inputs(variables: Mapping[str, object]) -> Merged:
-    """Return the entries that inventory variables or module options name, by their names.
+    """Return the merged entries of inventory variables or module options, which are given by name.
 
-    An item is the text of a prefix, or a dictionary with address, comment, expires, state. An item
-    with the state absent withdraws its prefix, in whatever variable it stands. Raises InvalidInput,
-    which names the item as variable[index], or both items if they disagree.
+    An item is the text of a prefix, or a dictionary with address, comment, expires, state. An item with
+    the state absent withdraws its prefix from all variables. Raises InvalidInput, which names the item as
+    variable[index], or both items if they contradict each other.
     """
     present: list[tuple[Entry, str]] = []
     absent: set[str] = set()
     for variable, values in variables.items():
         if not isinstance(values, (list, tuple)):
             raise InvalidInput(
-                f"{variable} must be a list of addresses and prefixes, "
-                f"but is {_describe_type(values)}"
+                f"{variable} is {_describe_type(values)}: write a list of addresses and prefixes"
             )
         for index, value in enumerate(values):
             origin = f"{variable}[{index}]"
@@ -162,7 +162,7 @@ def merge_inputs(variables: Mapping[str, object]) -> Merged:
 
 
 def entries_from_input(values: object, variable: str) -> list[Entry]:
-    """Return the entries of one variable, as `merge_inputs` does."""
+    """Return the merged entries of one variable, as `merge_inputs` does."""
     return merge_inputs({variable: values}).entries
 
 
@@ -177,12 +177,10 @@ def _entry_from_item(value: object) -> tuple[Entry, str]:
         )
     unknown = sorted(str(key) for key in value if key not in _OPTIONS)
     if unknown:
-        raise InvalidInput(
-            f"{', '.join(unknown)} is not known here: an entry has {', '.join(_OPTIONS)}"
-        )
+        raise InvalidInput(f"{', '.join(unknown)}: unknown key; an entry has {', '.join(_OPTIONS)}")
     state = value.get("state") or "present"
     if state not in _STATES:
-        raise InvalidInput(f"state is {state!r}: it must be {' or '.join(_STATES)}")
+        raise InvalidInput(f"state is {state!r}: write {' or '.join(_STATES)}")
     address = value.get("address")
     if not isinstance(address, str):
         if address is None:
@@ -205,7 +203,7 @@ def _canonical_prefix(text: str) -> str:
 
 
 def _input_comment(value: Any) -> str:
-    """Return an item's comment as one line; numbers are taken for their text."""
+    """Return an item's comment as one line; a number or date becomes its text."""
     from datetime import date
 
     if value is None:
@@ -216,15 +214,15 @@ def _input_comment(value: Any) -> str:
 
 
 def _input_expiry(value: Any) -> str | None:
-    """Return an item's expiry in canonical form."""
+    """Return an item's expiry in canonical form; None if it has none."""
     from datetime import date
 
     if value is None or value == "":
         return None
     if isinstance(value, date):
         raise InvalidInput(
-            f"expires is a date that YAML has made of {value.isoformat()}: put it in quotes, "
-            f"with time and zone, such as {_TIME_EXAMPLE}"
+            f"expires is {value.isoformat()}, which YAML reads as a date: write it in quotes, with time "
+            f"and zone, such as {_TIME_EXAMPLE}"
         )
     if not isinstance(value, str):
         raise InvalidInput(
@@ -235,13 +233,13 @@ def _input_expiry(value: Any) -> str | None:
 
 
 def _one_line(text: str) -> str:
-    """Return a comment as it can stand in a list file: one line without control characters."""
+    """Return a comment as one line without control characters, as list files need it."""
     line = " ".join(text.split())
     return line if line.isprintable() else "".join(c for c in line if c.isprintable())
 
 
 def _instant(text: str) -> datetime:
-    """Return the moment that the text names; raises InvalidInput."""
+    """Return the time that the text names; raises InvalidInput."""
     from datetime import datetime
 
     if _TIME.fullmatch(text):
@@ -250,13 +248,13 @@ def _instant(text: str) -> datetime:
         except ValueError:
             pass
     raise InvalidInput(
-        f"expires={text} is no time with a zone: write it as RFC 3339 has it, "
+        f"expires={text} is not a time with a zone: write it in the format of RFC 3339, "
         f"such as {_TIME_EXAMPLE}"
     )
 
 
 def _canonical_time(text: str) -> str:
-    """Return the same moment in UTC; raises InvalidInput."""
+    """Return the same time in UTC; raises InvalidInput."""
     from datetime import UTC
 
     try:
@@ -267,7 +265,7 @@ def _canonical_time(text: str) -> str:
 
 
 def _format_entry(entry: Entry) -> str:
-    """Return a list file's line, without its end."""
+    """Return the line for a list file, without the newline."""
     expires = f" {_EXPIRES}{entry.expires}" if entry.expires else ""
     comment = f" # {entry.comment}" if entry.comment else ""
     return f"{entry.prefix}{expires}{comment}"
@@ -278,12 +276,12 @@ def _describe_expiry(entry: Entry) -> str:
 
 
 def _describe_type(value: object) -> str:
-    """Return what a person who writes YAML calls the value's type."""
+    """Return the value's type in the words of YAML."""
     from datetime import date, datetime
 
     if value is None:
         return "empty"
-    names = {bool: "a truth value", int: "a number", float: "a number", str: "a text"}
+    names = {bool: "a boolean", int: "a number", float: "a number", str: "a text"}
     names |= {dict: "a dictionary", list: "a list", datetime: "a time", date: "a date"}
     for kind, name in names.items():
         if isinstance(value, kind):

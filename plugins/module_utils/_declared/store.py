@@ -4,20 +4,20 @@
 
 # This code is PRIVATE to the collection.
 
-"""What has been declared and confirmed: numbered directories, of which ``current`` names one.
+"""Confirmed state: numbered directories, and the link ``current`` to one of them.
 
 ::
 
     /etc/packetwatch/current -> 7
     /etc/packetwatch/7/{allow.d,deny.d}/NAME.list  policy.d/{default,IFACE}.conf  interfaces
-    /etc/packetwatch/7/program.c                   if one was ever attached
-    /etc/packetwatch/7/took_back                   if it is a return: the number of what it took back
-    /etc/packetwatch/6/...                         the one before, for a rollback
-    /etc/packetwatch/lock                          flock of whoever writes
+    /etc/packetwatch/7/program.c                   if a program was ever attached
+    /etc/packetwatch/7/took_back                   if it is a rollback: number of the state rolled back
+    /etc/packetwatch/6/...                         the state before, for a rollback
+    /etc/packetwatch/lock                          flock of the writer
 
 A directory is complete and on disk before it gets its number, and gets another name before it is
-taken apart; ``current`` changes by rename. So whoever reads sees one state, never a mix, whatever
-a writer died of. Names with a leading dot are drafts and rubbish, which the next writer clears.
+deleted; ``current`` changes by rename. So a reader sees one state, never a mix, at whatever point a
+writer dies. Names with a leading dot are unfinished or discarded; the next writer deletes them.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ from .policy import DEFAULT, canonical_policy, format_policy, read_policy
 ROOT = "/etc/packetwatch"
 MODES = ("auto", "native", "generic")
 FEED = "feed-"
-"""What the names of feeds' drop-ins begin with."""
+"""The drop-in's name of a feed begins with this."""
 
 _LISTS = ("allow", "deny")
 _PROGRAM = "program.c"
 _TOOK_BACK = "took_back"
-# All states share it, so nobody can change it.
+# The default of State's fields; all states share it, so it must be immutable.
 _NOTHING: t.Any = types.MappingProxyType({})
 _NAME = re.compile(r"[a-z0-9_-]{1,64}")
 _INTERFACE = re.compile(r"[^\s/:\x00]{1,15}")
@@ -52,14 +52,14 @@ _LOCK_STEP = 0.05
 
 
 class State(t.NamedTuple):
-    """All that is declared on a host; an edit makes a new one.
+    """Everything that is declared on a host. It is immutable; an edit makes a new state.
 
-    allow, deny: drop-in's name to the text of its file.
-    policy: `DEFAULT` or an interface's name to its ``PW_*`` keys.
-    interfaces: name to wanted mode, one of `MODES`.
-    program: C source that boot attaches; empty: none was ever attached.
-    took_back: number of the state that this one is the return from, 0: it is none. What is read has 0:
-    an edit of it is no return any more.
+    allow, deny: name of a drop-in → text of its file.
+    policy: `DEFAULT` or name of an interface → its ``PW_*`` keys.
+    interfaces: name → wanted mode, one of `MODES`.
+    program: C source that boot attaches; empty if no program was ever attached.
+    took_back: if this state is a rollback, the number of the state rolled back; else 0. `read` returns 0,
+    because an edited rollback is not a rollback any more.
     """
 
     allow: dict[str, str] = _NOTHING
@@ -71,30 +71,33 @@ class State(t.NamedTuple):
 
 
 def check_name(name: str) -> None:
-    """Refuse what is not a drop-in's name."""
+    """Raise InvalidInput unless the text can name a drop-in."""
     if not _NAME.fullmatch(name):
         raise InvalidInput(
-            f"{name!r} is no name for a list; allowed: 1 to 64 of the characters a-z 0-9 _ -"
+            f"{name!r} is not a name for a list; allowed: 1 to 64 of the characters a-z 0-9 _ -"
         )
 
 
 def is_feed(name: str) -> bool:
-    """Whether a drop-in is a feed's: nobody here wrote it, so it must do no harm to the others."""
+    """Return whether a drop-in is a feed. Others wrote it, so it must not disturb the other lists."""
     return name.startswith(FEED)
 
 
 def check_interface(name: str) -> None:
-    """Refuse what the kernel would not take as an interface's name, and ours for the default."""
+    """Raise InvalidInput unless the kernel accepts the name for an interface, and it is not `DEFAULT`."""
     if not _INTERFACE.fullmatch(name) or name in (".", ".."):
         raise InvalidInput(
-            f"{name!r} is no interface name; allowed: 1 to 15 characters without space, / and :"
+            f"{name!r} is not an interface name; allowed: 1 to 15 characters without space, / and :"
         )
     if name == DEFAULT:
-        raise InvalidInput(f"an interface named {name!r} cannot be told from the default policy")
+        raise InvalidInput(
+            f"an interface named {name!r} cannot have a policy, because the default policy has that "
+            "name: rename the interface"
+        )
 
 
 class Store:
-    """Reads states, and under its lock writes them."""
+    """Reads states; writes them while the caller holds its lock."""
 
     def __init__(self, root: str = ROOT) -> None:
         self.root = root
@@ -102,9 +105,9 @@ class Store:
     # Reading
 
     def read_current(self) -> tuple[int, State]:
-        """Return the confirmed state with its number; (0, empty) if none was ever confirmed.
+        """Return (number, state) of the confirmed state; (0, empty state) if none was ever confirmed.
 
-        Needs no lock. Raises Unreadable or, for files edited by hand, InvalidInput.
+        Needs no lock. Raises Unreadable, and InvalidInput if a file was edited by hand and is wrong.
         """
         for _attempt in range(_ATTEMPTS):
             number = self._current()
@@ -119,10 +122,12 @@ class Store:
                 continue
             if self._is_current(number, before):
                 return number, state
-        raise Unreadable(f"{self.root}/current changes faster than it can be read; try again")
+        raise Unreadable(
+            f"{self.root}/current changed {_ATTEMPTS} times while it was read; try again"
+        )
 
     def read(self, number: int) -> State:
-        """Return the state of a number, which must exist."""
+        """Return the state with this number, which must exist."""
         path = os.path.join(self.root, str(number))
         return State(
             allow=_read_lists(os.path.join(path, "allow.d")),
@@ -137,7 +142,10 @@ class Store:
         return self._current() or 0
 
     def read_former(self) -> State:
-        """The state that was confirmed before the current one; InvalidInput if none is kept."""
+        """Return the state that was confirmed before the current one.
+
+        Raises InvalidInput if it is not kept.
+        """
         former = [number for number in self._numbers() if number < self.number()]
         if not former:
             raise InvalidInput(
@@ -146,12 +154,12 @@ class Store:
         return self.read(max(former))
 
     def took_back(self) -> int:
-        """Number of the state from which the current one is the return; 0: it is none."""
+        """Return the number of the state that the current one has rolled back; 0 if it is no rollback."""
         path = os.path.join(self.root, str(self.number()), _TOOK_BACK)
         return int(_read_file(path)) if os.path.lexists(path) else 0
 
     def confirmed_at(self) -> float:
-        """When the current state was confirmed, in wall time; 0 if nothing ever was."""
+        """Return when the current state was confirmed (Unix seconds); 0 if nothing ever was."""
         try:
             return os.lstat(os.path.join(self.root, "current")).st_mtime
         except FileNotFoundError:
@@ -173,11 +181,14 @@ class Store:
         except OSError as error:
             raise Unreadable(f"cannot read {link}: {error.strerror}") from error
         if not _is_number(target):
-            raise Unreadable(f"{link} names {target!r}, which is not one of the numbers beside it")
+            raise Unreadable(
+                f"{link} leads to {target!r}, which is not a state's number: make it lead to the newest "
+                "number beside it"
+            )
         return int(target)
 
     def _identity(self, number: int) -> tuple[int, int] | None:
-        """Tell a directory from another one that had or will have the same number."""
+        """Return what identifies a directory: a number is reused after a state was discarded."""
         try:
             status = os.stat(os.path.join(self.root, str(number)))
         except OSError:
@@ -195,40 +206,40 @@ class Store:
         except OSError as error:
             raise Unreadable(f"cannot read {self.root}: {error.strerror}") from error
 
-    # Writing, under the lock
+    # Writing; the caller holds the lock
 
     def write_candidate(self, state: State) -> int:
-        """Write a state under the number after the current one, which it leaves as it is.
+        """Write a state under the number after the current one; return that number.
 
-        An unconfirmed state of that number, and whatever dead writers left, goes away.
+        The current state stays confirmed. Unconfirmed states and leftovers of dead writers are deleted.
         """
         files = _files(state)
-        with _writing(self.root):
+        with _write_errors(self.root):
             self._clear()
             number = self._current()
             if number is None:
-                # From here on a missing link is a loss, not a beginning.
+                # Make the link first: from now on a missing link means damage, not a new host.
                 number = 0
                 if number not in self._numbers():
                     self._write_tree(number, _files(State()))
-                self._point(number)
+                self._set_current(number)
             self._discard_after(number)
             self._write_tree(number + 1, files)
         return number + 1
 
     def confirm(self, number: int) -> None:
-        """Make a written state the current one."""
+        """Make a written state the confirmed one."""
         if number not in self._numbers():
             raise Unreadable(f"{self.root}/{number} does not exist, so it cannot be confirmed")
-        with _writing(self.root):
-            self._point(number)
+        with _write_errors(self.root):
+            self._set_current(number)
 
     def withdraw(self) -> None:
         """Remove the candidate; where nothing was ever confirmed, leave nothing behind."""
         number = self._current()
         if number is None:
             return
-        with _writing(self.root):
+        with _write_errors(self.root):
             self._clear()
             self._discard_after(number)
             if number == 0:
@@ -236,7 +247,7 @@ class Store:
                 self._discard(0)
 
     def declare(self, state: State) -> None:
-        """Make a state the confirmed one; what is left of a failure is removed."""
+        """Write a state and confirm it; delete all that a failure leaves."""
         try:
             self.confirm(self.write_candidate(state))
         finally:
@@ -244,20 +255,20 @@ class Store:
                 self.prune()
 
     def prune(self) -> None:
-        """Remove all states but the current one and the one before it."""
+        """Delete all states except the current one and the one before it."""
         current = self._current()
         if current is None:
             return
         numbers = self._numbers()
         keep = {current, max((number for number in numbers if number < current), default=current)}
-        with _writing(self.root):
+        with _write_errors(self.root):
             self._clear()
             for number in numbers:
                 if number not in keep:
                     self._discard(number)
 
     def _clear(self) -> None:
-        """Remove drafts and rubbish; nobody else can be at work on them, as the lock is ours."""
+        """Delete unfinished and discarded directories; no other writer uses them, because we hold the lock."""
         for name in os.listdir(self.root):
             if name.startswith(("._new-", "._old-", "._link-")):
                 path = os.path.join(self.root, name)
@@ -274,7 +285,7 @@ class Store:
         for name, text in files.items():
             write_file(os.path.join(draft, name), text, 0o644)
         for folder in ("allow.d", "deny.d", "policy.d", "."):
-            _settle(os.path.join(draft, folder))
+            _publish(os.path.join(draft, folder))
         os.rename(draft, os.path.join(self.root, str(number)))
         _sync(self.root)
 
@@ -288,7 +299,7 @@ class Store:
         os.rename(os.path.join(self.root, str(number)), rubbish)
         _remove_tree(rubbish)
 
-    def _point(self, number: int) -> None:
+    def _set_current(self, number: int) -> None:
         draft = os.path.join(self.root, f"._link-{number}")
         with contextlib.suppress(FileNotFoundError):
             os.unlink(draft)
@@ -300,12 +311,12 @@ class Store:
 
     @contextlib.contextmanager
     def lock(self, wait: float) -> t.Iterator[None]:
-        """Hold the right to write; raises Locked, naming the holder, after `wait` seconds."""
-        with _writing(self.root):
+        """Hold the lock of all writers; raises Locked, which names the holder, after `wait` seconds."""
+        with _write_errors(self.root):
             _make_root(self.root)
             file = _acquire(os.path.join(self.root, "lock"), wait)
         try:
-            _sign(file)
+            _write_holder(file)
             yield
         finally:
             try:
@@ -314,11 +325,11 @@ class Store:
                 os.close(file)
 
 
-# What stands in the files
+# Content of the files
 
 
 def _files(state: State) -> dict[str, str]:
-    """Path below the state's directory to content."""
+    """Return path (below the state's directory) → content."""
     files = {}
     for kind in _LISTS:
         for name, text in sorted(getattr(state, kind).items()):
@@ -343,9 +354,9 @@ def _files(state: State) -> dict[str, str]:
 def _read_lists(folder: str) -> dict[str, str]:
     lists = {}
     for name, path in _members(folder, ".list"):
-        with _naming(path):
+        with _located(path):
             check_name(name)
-        # A feed that is damaged must not keep the other lists from being read. It is refused later.
+        # A damaged feed must not prevent reading the other lists; it is refused later.
         lists[name] = _read_file(path, "replace" if is_feed(name) else "strict")
     return lists
 
@@ -353,7 +364,7 @@ def _read_lists(folder: str) -> dict[str, str]:
 def _read_policies(folder: str) -> dict[str, dict[str, str]]:
     policies = {}
     for name, path in _members(folder, ".conf"):
-        with _naming(path):
+        with _located(path):
             if name != DEFAULT:
                 check_interface(name)
         policies[name] = read_policy(_read_file(path), path)
@@ -372,13 +383,13 @@ def _read_interfaces(path: str) -> dict[str, str]:
             continue
         where = f"{path}:{number}"
         if len(words) != 2:
-            raise InvalidInput(f"{where}: {line!r} is not of the form NAME MODE")
+            raise InvalidInput(f"{where}: {line!r} is not of the form NAME MODE: write it so")
         name, mode = words
-        with _naming(where):
+        with _located(where):
             check_interface(name)
         _check_mode(mode, where)
         if name in interfaces:
-            raise InvalidInput(f"{where}: {name} stands above already; keep one of both")
+            raise InvalidInput(f"{where}: {name} is listed twice; keep one of the lines")
         interfaces[name] = mode
     return interfaces
 
@@ -389,9 +400,9 @@ def _check_mode(mode: str, where: str) -> None:
 
 
 def _members(folder: str, suffix: str) -> list[tuple[str, str]]:
-    """Names without suffix and paths; editors' backups are skipped, anything else is an error.
+    """Return (name without suffix, path) of each file; backups of editors are skipped.
 
-    A list that was ignored for its name would be a hole that nobody sees.
+    Raises InvalidInput for any other name: a list that is silently ignored would open the host.
     """
     try:
         files = sorted(os.listdir(folder))
@@ -422,26 +433,29 @@ def _read_file(path: str, errors: str = "strict") -> str:
     except OSError as error:
         raise Unreadable(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise InvalidInput(f"{path} is not UTF-8 text, from byte {error.start} on") from error
+        raise InvalidInput(
+            f"{path} is not UTF-8 text, from byte {error.start} on: save it as UTF-8"
+        ) from error
 
 
 def _remove_tree(path: str) -> None:
-    # Imported here: it costs memory that a boot, which writes nothing, need not spend.
+    # Imported here to save memory at boot, which writes nothing.
     import shutil
 
     shutil.rmtree(path)
 
 
 def _make_root(root: str) -> None:
-    """Make the store's directory, for the agent to read, whatever the umask."""
+    """Make the store's directory, readable for the agent under any umask."""
     try:
         os.mkdir(root)
     except FileExistsError:
         return
-    _settle(root)
+    _publish(root)
 
 
-def _settle(folder: str) -> None:
+def _publish(folder: str) -> None:
+    """Make a folder readable for all, and flush it to the disk."""
     os.chmod(folder, 0o755)
     _sync(folder)
 
@@ -455,8 +469,8 @@ def _sync(folder: str) -> None:
 
 
 @contextlib.contextmanager
-def _writing(root: str) -> t.Iterator[None]:
-    """Say of an OSError what it was about."""
+def _write_errors(root: str) -> t.Iterator[None]:
+    """Turn an OSError into a PacketwatchError that names the path."""
     try:
         yield
     except OSError as error:
@@ -466,7 +480,8 @@ def _writing(root: str) -> t.Iterator[None]:
 
 
 @contextlib.contextmanager
-def _naming(where: str) -> t.Iterator[None]:
+def _located(where: str) -> t.Iterator[None]:
+    """Prefix an InvalidInput with the file, and the line if there is one."""
     try:
         yield
     except InvalidInput as error:
@@ -474,20 +489,22 @@ def _naming(where: str) -> t.Iterator[None]:
 
 
 def _acquire(path: str, wait: float) -> int:
-    """Return a descriptor of the lock's file that has the lock."""
+    """Return a descriptor of the lock file that holds the lock; raises Locked after `wait` seconds."""
     deadline = time.monotonic() + wait
     while True:
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Whoever removes all of ours may have removed the file while we waited for it.
+            # A removal of Packetwatch may have deleted the file while we waited.
             if _same_file(file, path):
                 return file
         except BlockingIOError:
             if time.monotonic() >= deadline:
-                holder = _holder(file)
+                holder = _read_holder(file)
                 os.close(file)
-                raise Locked(f"{path} is held by {holder}; waited {wait:g} s for it") from None
+                raise Locked(
+                    f"{path} is held by {holder}; waited {wait:g} s for it: try again later"
+                ) from None
             time.sleep(_LOCK_STEP)
         except BaseException:
             os.close(file)
@@ -502,13 +519,13 @@ def _same_file(file: int, path: str) -> bool:
         return False
 
 
-def _sign(file: int) -> None:
+def _write_holder(file: int) -> None:
     since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     text = f"process {os.getpid()} ({' '.join(sys.argv)[:200]}) since {since}"
     os.ftruncate(file, 0)
     os.pwrite(file, text.encode(errors="replace"), 0)
 
 
-def _holder(file: int) -> str:
-    # It holds the lock a moment before it has written who it is.
+def _read_holder(file: int) -> str:
+    # A holder has the lock for a moment before it writes its name.
     return os.pread(file, 4096, 0).decode(errors="replace") or "another process"

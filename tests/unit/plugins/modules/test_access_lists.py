@@ -113,9 +113,9 @@ def test_variables_are_merged(run: Any, host: Any) -> None:
         (["192.0.2.7", "192.0.2.256"], "deny[1]: '192.0.2.256'"),
         (["192.0.2.7/24"], "deny[0]: '192.0.2.7/24' has bits set"),
         ({"team_a": ["192.0.2.7"], "team_b": ["::1", "x"]}, "team_b[1]: 'x'"),
-        ({"team_a": "192.0.2.7"}, "team_a must be a list"),
-        ("192.0.2.7", "deny must be a list"),
-        ([{"address": "192.0.2.7", "comment": "x", "until": 1}], "deny[0]: until is not known"),
+        ({"team_a": "192.0.2.7"}, "team_a is a text: write a list"),
+        ("192.0.2.7", "deny is a text: write a list"),
+        ([{"address": "192.0.2.7", "comment": "x", "until": 1}], "deny[0]: until: unknown key"),
     ],
 )
 def test_bad_entries_are_named_with_variable_and_index(
@@ -163,8 +163,8 @@ def test_bad_files_are_named(
         ({}, "allow, deny, allow_src, deny_src"),
         ({"deny": [], "deny_src": "/x"}, "mutually exclusive: deny|deny_src"),
         ({"state": "absent", "deny": ["192.0.2.1"]}, "state is absent, which takes no lists"),
-        ({"name": "Feed", "deny": []}, "'Feed' is no name for a list"),
-        ({"name": "../x", "state": "absent"}, "'../x' is no name for a list"),
+        ({"name": "Feed", "deny": []}, "'Feed' is not a name for a list"),
+        ({"name": "../x", "state": "absent"}, "'../x' is not a name for a list"),
         ({"deny": [], "denny": []}, "Unsupported parameters"),
     ],
 )

@@ -76,10 +76,10 @@ def test_action_off_without_quotes(run: Any, host: Any) -> None:
         ({"interface": "lo", "published_ports": [80]}, "PW_PUBLISHED_PORTS holds for all"),
         (
             {"interface": "nosuch", "scan_ports": 3},
-            "there is no interface 'nosuch' here; there are lo",
+            "there is no interface 'nosuch' here; choose one of lo",
         ),
-        ({"interface": "a/b"}, "'a/b' is no interface name"),
-        ({"interface": "default"}, "cannot be told from the default policy"),
+        ({"interface": "a/b"}, "'a/b' is not an interface name"),
+        ({"interface": "default"}, "'default' cannot have a policy"),
     ],
 )
 def test_nonsense_is_refused(run: Any, host: Any, arguments: dict[str, Any], message: str) -> None:
