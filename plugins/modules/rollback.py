@@ -74,7 +74,7 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.packetwatch.xdp.plugins.module_utils._declared.edits import (
-    return_to_former,
+    roll_back,
 )
 from ansible_collections.packetwatch.xdp.plugins.module_utils._module import (
     CONFIRMATION,
@@ -89,7 +89,7 @@ if t.TYPE_CHECKING:
 
 def go_back(module: AnsibleModule, host: Host) -> Result:
     """Make the former state live and confirmed."""
-    return change(module, host, return_to_former(host.store), force=module.params["force"])
+    return change(module, host, roll_back(host.store), force=module.params["force"])
 
 
 def main() -> None:

@@ -16,14 +16,14 @@ from kernel.timers import Timers
 from packetwatch_core._base.errors import InvalidInput, Reverted
 from packetwatch_core._change.pending import Terms
 from packetwatch_core._change.results import Plan
-from packetwatch_core._declared.edits import return_to_former
+from packetwatch_core._declared.edits import roll_back
 
 pytest_plugins = ("kernel.site_fixtures",)
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="loads programs")
 
 
 def go_back(site: Site) -> Plan:
-    return site.host.apply(return_to_former(site.host.store))
+    return site.host.apply(roll_back(site.host.store))
 
 
 def verdicts(site: Site) -> tuple[int, int]:
@@ -34,7 +34,7 @@ def test_lists(filtered: Site) -> None:
     former = filtered.host.store.read_current()[1]
     filtered.lists(deny=STRANGER)
     bad = filtered.host.store.number()
-    foretold = filtered.host.plan(return_to_former(filtered.host.store))
+    foretold = filtered.host.plan(roll_back(filtered.host.store))
     assert verdicts(filtered) == (XDP_PASS, XDP_DROP)
     done = go_back(filtered)
     assert (done.changed, done.digest_after) == (True, foretold.digest_after)
@@ -74,7 +74,7 @@ def test_program(filtered: Site) -> None:
     filtered.host.attach("pw0", source=other_program())
     with filtered.program() as program:
         assert program.info().tag != tag
-    assert filtered.host.plan(return_to_former(filtered.host.store)).changed
+    assert filtered.host.plan(roll_back(filtered.host.store)).changed
     assert go_back(filtered).changed
     with filtered.program() as program:
         assert program.info().tag == tag
@@ -86,7 +86,7 @@ def test_it_is_confirmed_as_any_change(filtered: Site) -> None:
     timers = Timers(filtered)
     filtered.lists(deny=STRANGER)
     number = filtered.host.store.number()
-    edit = return_to_former(filtered.host.store)
+    edit = roll_back(filtered.host.store)
     change = timers.host.apply(edit, terms=Terms(0.2)).pending
     assert change and verdicts(filtered) == (XDP_DROP, XDP_PASS)
     time.sleep(0.3)

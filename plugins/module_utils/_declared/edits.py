@@ -96,7 +96,7 @@ def remove_lists(name: str) -> Edit:
     return edit
 
 
-def return_to_former(store: Store) -> Edit:
+def roll_back(store: Store) -> Edit:
     """Roll back: declare again the state that was confirmed before the current one.
 
     If the current state is itself a rollback, it stays. So a second rollback does not undo the first.
