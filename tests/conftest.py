@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, Packetwatch authors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Make the collection importable under the names that it has where it is used."""
+"""Makes the collection importable under the names that it has in use."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ INSTALLED_LIBRARY = "packetwatch_core"
 
 
 def provide_package(name: str, path: Path | None) -> None:
-    """Define a package without code of its own, found at the path if one is given."""
+    """Define a package without code; its modules are found in the path, if there is one."""
     package = ModuleType(name)
     package.__path__ = [str(path)] if path else []
     sys.modules[name] = package
@@ -32,7 +32,7 @@ def provide_package(name: str, path: Path | None) -> None:
 
 
 class InstalledLibrary(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Find packetwatch_core.NAME as the very module that the collection has.
+    """Finds packetwatch_core.NAME as the same module that the collection has.
 
     A second import of the same file would give every class twice, and an exception that was raised
     under one name would not be caught under the other.
@@ -41,7 +41,7 @@ class InstalledLibrary(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        """Claim what lies under the installed library's name."""
+        """Find names below the installed library's name."""
         if not fullname.startswith(f"{INSTALLED_LIBRARY}."):
             return None
         return importlib.machinery.ModuleSpec(fullname, self)
@@ -53,7 +53,7 @@ class InstalledLibrary(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         return module
 
     def exec_module(self, module: ModuleType) -> None:
-        """Leave the module as it is: the import system has only overwritten its spec."""
+        """Do nothing: the module is loaded, and only its spec was overwritten."""
         alias = module.__spec__
         if alias is not None:
             module.__spec__ = alias.loader_state
@@ -70,7 +70,7 @@ sys.meta_path.insert(0, InstalledLibrary())
 def _clock_is_settled(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the tests run on a machine that has just booted and has no time service.
 
-    The library believes such a clock only ten minutes after boot, and keeps expired denials until then.
+    The library trusts such a clock only ten minutes after boot, and keeps expired denials until then.
     """
     clock = importlib.import_module(f"{LIBRARY}._base.clock")
     monkeypatch.setattr(clock, "_MAX_WAIT", 0.0)

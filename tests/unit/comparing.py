@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Sets of addresses are lists or arrays of numbers, and no list is equal to an array."""
+"""Compare sets of addresses that are lists or arrays: in Python no list equals an array."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Maps in memory that answer as the kernel's do, as far as the library uses them."""
+"""BPF maps in memory, with the part of the kernel's behaviour that the library uses."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class FakeMap:
 
 
 class FakeTrie(FakeMap):
-    """Answers with the longest prefix that matches."""
+    """An LPM trie: the longest prefix that matches decides."""
 
     def lookup(self, key: bytes) -> bytes | None:
         length, address = abi.NET.struct.unpack(key)
@@ -59,7 +59,7 @@ class FakeTrie(FakeMap):
 
 
 class FakeShared(FakeMap):
-    """The array of one entry that can be mapped into memory."""
+    """An array of one entry that can be mapped into memory."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
@@ -74,7 +74,7 @@ class FakeShared(FakeMap):
 
 
 def run_maps(**sizes: int) -> dict[str, Any]:
-    """The maps that the agent works with, empty."""
+    """Return the maps that the agent uses, empty."""
     maps: dict[str, Any] = {
         name: FakeMap(name, sizes.get(name, 1024))
         for name in ("bans", "scan_bans", "overflow", "hosts", "local", "counters")
@@ -86,7 +86,7 @@ def run_maps(**sizes: int) -> dict[str, Any]:
 
 
 def mapped(text: str) -> bytes:
-    """16 bytes of an IPv4 address."""
+    """Return an IPv4 address as 16 mapped bytes."""
     return bytes(10) + b"\xff\xff" + bytes(int(part) for part in text.split("."))
 
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A ring buffer in a file, which may be mapped as the kernel's."""
+"""A ring buffer in a file, which can be mapped like the kernel's."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BUSY, DISCARDED = 1 << 31, 1 << 30
 
 
 class Memory:
-    """As the kernel lays it out, but for the second mapping of its data: that is a copy."""
+    """Has the kernel's layout; the second mapping of the data is a copy."""
 
     def __init__(self, start: int = 0) -> None:
         self.fd = os.memfd_create("ring")

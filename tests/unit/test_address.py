@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Prefixes and addresses: what is read, what is refused and with which remedy, what is written."""
+"""Prefixes and addresses: parsing, errors with their remedy, formatting."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def test_mapped_addresses_are_16_bytes_in_network_order() -> None:
     assert mapped_length(parse_prefix("2001:db8::/32")) == 32
 
 
-def test_bits_behind_a_mapped_length_are_cleared() -> None:
+def test_bits_after_a_mapped_length_are_cleared() -> None:
     assert format_prefix(from_mapped(bytes.fromhex("20010db8" + "ff" * 12), 32)) == "2001:db8::/32"
     assert format_prefix(from_mapped(bytes(10) + b"\xff\xff\x0a\1\1\1", 104)) == "10.0.0.0/8"
     assert format_prefix(from_mapped(bytes(10) + b"\xff\xff\x0a\1\1\1", 64)) == "::/64"

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""When the timer for entries that expire is set, moved and stopped."""
+"""The timer for the next entry that expires: when it is set, moved and stopped."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from packetwatch_core._change.alarm import Alarm
 
 
 class Systemd:
-    """A folder as systemd keeps one, and what was asked of it."""
+    """A folder like systemd's runtime folder, and the commands that were run."""
 
     def __init__(self, root: Path) -> None:
         self.runtime, self.units = root / "run", root / "units"
@@ -77,7 +77,7 @@ def test_without_systemd_or_our_units_nothing_is_started(systemd: Systemd) -> No
     assert systemd.names() == []
 
 
-def test_what_systemd_refuses_is_told(systemd: Systemd) -> None:
+def test_what_systemd_refuses_is_reported(systemd: Systemd) -> None:
     systemd.boot()
     systemd.status = 1
     with pytest.raises(LoadFailed, match="no such luck"):

@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, Packetwatch authors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The archive that the role installs: the same bytes from any checkout, and nothing that lies about."""
+"""The archive that the role installs: the same bytes from any checkout, without stray files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PARTS = ("plugins/module_utils", "roles/packetwatch/files")
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A copy of those parts of the collection that go into the archive."""
+    """A copy of the parts of the collection that belong in the archive."""
     for part in PARTS:
         shutil.copytree(ROOT / part, tmp_path / part)
     return tmp_path
@@ -49,7 +49,7 @@ def test_members_are_roots_sorted_and_plain() -> None:
     assert all(member.isreg() for member in members)
 
 
-def test_what_lies_about_stays_behind(checkout: Path) -> None:
+def test_stray_files_are_left_out(checkout: Path) -> None:
     before = collect(checkout).name
     agent = checkout / "roles/packetwatch/files/agent/packetwatch_agent"
     (agent / "__pycache__").mkdir(exist_ok=True)

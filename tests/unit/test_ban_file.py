@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Bans over a reboot."""
+"""Saving bans before a reboot, and restoring them after it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SECOND = 1_000_000_000
 
 
 def after_boot(**sizes: int) -> tuple[dict[str, Any], Bans]:
-    """Empty maps that are not those of the former boot."""
+    """Empty maps that differ from those of the boot before."""
     maps = run_maps(**sizes)
     maps["bans"].info.id = 8
     return maps, Bans(maps)
@@ -42,7 +42,7 @@ def path(tmp_path: Path) -> str:
     return str(tmp_path / "bans.jsonl")
 
 
-def test_bans_come_back_into_the_first_map(path: str) -> None:
+def test_bans_are_restored_to_the_first_map(path: str) -> None:
     maps = run_maps()
     bans = Bans(maps)
     scan(maps, 1, 600)
@@ -157,7 +157,7 @@ def test_damaged_lines_are_counted(path: str, line: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "rubbish\n", '{"format": 99}\n'])
-def test_a_file_that_is_none_of_ours_says_nothing(path: str, text: str) -> None:
+def test_a_file_of_another_format_is_ignored(path: str, text: str) -> None:
     Path(path).write_text(text)
     assert saved.restore(after_boot()[1], path) is None
 

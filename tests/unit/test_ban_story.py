@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Who made a ban: the journal's lines of the agent, of the command and of the module."""
+"""Who made a ban, from journal lines of the agent, of packetwatchctl and of the module."""
 
 from __future__ import annotations
 

@@ -147,7 +147,7 @@ def test_why_names_protection_and_bans(maps: dict[str, Any], bans: Bans) -> None
     assert bans.why("203.0.113.8") == ("", [])
 
 
-def test_active_leaves_out_what_is_over(maps: dict[str, Any], bans: Bans) -> None:
+def test_active_leaves_out_expired_bans(maps: dict[str, Any], bans: Bans) -> None:
     scan(maps, Source(128, mapped("203.0.113.7")), NOW)
     scan(maps, Source(128, mapped("203.0.113.8")), NOW + 1)
     assert [ban.source.text for ban in bans.active()] == ["203.0.113.8"]

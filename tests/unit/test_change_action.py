@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What the action plug-ins make of answers, of late ones, and of none; time passes at once."""
+"""What the action plug-ins do with answers, late answers, and no answer; no test waits for real."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DOWN = AnsibleConnectionFailure("Failed to connect: timed out")
 
 
 class Action(_confirm.ChangeAction):  # type: ignore
-    """Gives the answers that a test has laid out, the last one for ever."""
+    """Returns the answers that a test has prepared, then the last one for ever."""
 
     module_name = "packetwatch.xdp.policy"
 
@@ -47,7 +47,7 @@ class Action(_confirm.ChangeAction):  # type: ignore
 
 @pytest.fixture(autouse=True)
 def clock(monkeypatch: pytest.MonkeyPatch) -> types.SimpleNamespace:
-    """Every look at it, and every pause, takes a second."""
+    """A clock on which every reading, and every pause, takes a second."""
     found = types.SimpleNamespace(now=0.0)
 
     def look(seconds: float = 1) -> float:
@@ -144,7 +144,7 @@ def test_a_host_that_is_never_heard_of_again(clock: types.SimpleNamespace) -> No
     assert 40 <= clock.now <= 45
 
 
-def test_an_answer_that_never_came_is_taken_back() -> None:
+def test_a_change_without_an_answer_is_reverted() -> None:
     action = Action(DOWN, DOWN, {"changed": True, "status": "rolled_back"})
     result = action.go()
     assert result["failed"] is True

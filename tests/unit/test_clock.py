@@ -22,7 +22,7 @@ LIMIT = clock._MAX_WAIT
         (TIME_OK, BOOTED, True),
         (TIME_ERROR, BOOTED, False),
         (TIME_ERROR, SETTLED, True),
-        # A unit's filter of system calls may forbid to ask.
+        # A unit's system call filter may forbid adjtimex(2).
         (-errno.EPERM, BOOTED, False),
         (-errno.EPERM, SETTLED, True),
     ],

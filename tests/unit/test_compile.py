@@ -17,7 +17,7 @@ GOOD = f"0:counters\n{(bytes.fromhex('1811000000000000') + bytes(8) + EXIT).hex(
 
 
 class Fake:
-    """In place of the child: an answer, and what was asked."""
+    """Replaces the child process: gives an answer, and records the question."""
 
     def __init__(self, status: int = 0, output: str = "", errors: str = "") -> None:
         self.answer = status, output, errors
@@ -87,7 +87,7 @@ def test_answer_that_is_no_bytecode_is_refused(tmp_path: Path, output: str) -> N
         ("Segmentation fault", LoadFailed, "does not compile: Segmentation fault"),
     ],
 )
-def test_failure_is_told_with_its_remedy(
+def test_failure_is_reported_with_its_remedy(
     tmp_path: Path, errors: str, kind: type[Exception], message: str
 ) -> None:
     with pytest.raises(kind, match=f"(?s){message}"):

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The control socket in a loop: rights, bounds, faults; and what `top` keeps."""
+"""The control socket in a loop: rights, limits, faults; and the data that `top` keeps."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_an_audit_line_says_who_what_and_with_what_result() -> None:
 
 
 class Lab:
-    """A server in a loop of its own thread."""
+    """A server in a loop, in a thread of its own."""
 
     def __init__(self, folder: Path) -> None:
         self.path = str(folder / "control.sock")
@@ -168,7 +168,7 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
 
 
 def ask(lab: Lab, *requests: dict[str, Any]) -> list[dict[str, Any]]:
-    """Send all at once; as many answers as come until the last request's."""
+    """Send all requests at once; return all answers up to that of the last request."""
     with lab.connect() as connection, connection.makefile("rb") as answers:
         connection.sendall(b"".join(json.dumps(one).encode() + b"\n" for one in requests))
         found: list[dict[str, Any]] = []
@@ -204,7 +204,7 @@ def test_a_fault_of_ours_is_answered_and_logged(lab: Lab) -> None:
     assert "ZeroDivisionError" in line["message"]
 
 
-def test_every_change_is_told(lab: Lab) -> None:
+def test_every_change_is_logged(lab: Lab) -> None:
     ask(lab, {"command": "ban", "address": "a", "reason": "why"}, {"command": "ban", "fail": True})
     first, second = lab.written()
     assert (first["event.outcome"], first["event.reason"]) == ("success", "why")
@@ -250,7 +250,7 @@ def test_a_place_that_is_no_socket_is_left_alone(tmp_path: Path) -> None:
     loop.close()
 
 
-# What top keeps
+# The data that top keeps
 
 
 def record(source: int, port: int = 80, kind: int = abi.EVENT_CONNECTION) -> bytes:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What packetwatchctl reads and writes; that its manual, completion and documents know all of it."""
+"""What packetwatchctl reads and writes; its manual, completion and documents are complete."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def tables() -> Any:
         ("2001:db9::1", "none", []),
     ],
 )
-def test_declared_and_live_agree(address: str, verdict: str, owners: list[str]) -> None:
+def test_declared_and_active_agree(address: str, verdict: str, owners: list[str]) -> None:
     prefix = parse_prefix(address)
     found = why.declared(STATE, prefix)
     assert found["verdict"] == why.live(tables(), prefix) == verdict
@@ -117,7 +117,7 @@ def test_declared_and_live_agree(address: str, verdict: str, owners: list[str]) 
         ("0.0.0.0/0", "mixed"),
     ],
 )
-def test_live_verdict_on_networks(prefix: str, verdict: str) -> None:
+def test_active_verdict_on_networks(prefix: str, verdict: str) -> None:
     assert why.live(tables(), parse_prefix(prefix)) == verdict
 
 
@@ -127,7 +127,7 @@ def test_expired_entries_are_shown_as_such() -> None:
 
 
 class Interface:
-    """As `truth.Interface`, as far as it matters."""
+    """The part of `truth.Interface` that matters here."""
 
     def __init__(self, action: str = "enforce", scope: str = "connections") -> None:
         self.name, self.action, self.scope = "eth0", action, scope
@@ -229,7 +229,7 @@ def test_pages_come_in_the_same_place_and_fit() -> None:
 
 
 def options_of(name: str) -> set[str]:
-    """All options of a command."""
+    """Return all options of a command."""
     actions = cli.parser()._actions
     choices: dict[str, argparse.ArgumentParser] = next(
         action.choices  # type: ignore[misc]
@@ -275,7 +275,7 @@ def test_statuses_are_in_the_manual() -> None:
 
 
 def test_the_launcher_is_isolated(tmp_path: Path) -> None:
-    """Code of the caller's, or of the folder that it is called in, does not run."""
+    """It runs no code from the caller's environment or working folder."""
     library = tmp_path / "library"
     library.mkdir()
     (library / "packetwatch_agent").symlink_to(FILES / "agent/packetwatch_agent")

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The timer of a pending change, and the file that tells of it."""
+"""The timer of a pending change, and the file that records the change."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from packetwatch_core._change.pending import AT_ONCE, Record, Terms, check_terms
 
 
 class Systemd:
-    """A folder as systemd keeps one, and what was asked of it."""
+    """A folder like systemd's runtime folder, and the commands that were run."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -89,7 +89,7 @@ def test_without_systemd(systemd: Systemd) -> None:
         systemd.deadline.check()
 
 
-def test_what_systemd_refuses_is_told(systemd: Systemd) -> None:
+def test_what_systemd_refuses_is_reported(systemd: Systemd) -> None:
     systemd.boot()
     systemd.install()
     systemd.status = 1

@@ -87,7 +87,7 @@ def test_entries_are_counted_without_comments_and_blanks() -> None:
         ("10.0.0.1\n10.0.0.2\n", 2),
         ("\n10.0.0.1\n\n10.0.0.2", 2),
         ("# nothing\n", 0),
-        # Only \n ends a line, for whoever reads lists too.
+        # Only \n ends a line, as for the readers of lists.
         ("# a\r10.0.0.1\n", 0),
         ("# a\u202810.0.0.1\n", 0),
         ("\ufeff# nothing\n", 0),

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""When the agent tells of drift, and when it asks root to look."""
+"""When the agent logs drift, and when it asks root to repair it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ GONE = "eth0 is not filtered"
 
 
 class Lab:
-    """A drift watched by hand, on a clock that the test moves; it stands in for the outlook too."""
+    """Drift that a test sets, on a clock that the test moves; it also replaces the outlook."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.request = folder / "heal-request"
@@ -53,7 +53,7 @@ class Lab:
         return self.noted
 
     def tick(self, times: int = 1) -> list[dict[str, Any]]:
-        """The lines that so many looks write."""
+        """Return the lines that so many checks write."""
         for dummy in range(times):
             assert self.drift.tick() == PERIOD
             self.now += PERIOD
@@ -63,7 +63,7 @@ class Lab:
             return []
 
     def asked(self) -> bool:
-        """Whether there is a request, which is taken away."""
+        """Return whether there is a request; remove it."""
         was = self.request.exists()
         self.request.unlink(missing_ok=True)
         return was
@@ -80,7 +80,7 @@ def test_all_is_well(lab: Lab) -> None:
     assert lab.drift.values() == {"packetwatch_drift": [({}, 0)]}
 
 
-def test_what_is_seen_twice_in_a_row_is_told_once_and_asked_for(lab: Lab) -> None:
+def test_what_is_seen_twice_in_a_row_is_logged_once_and_asked_for(lab: Lab) -> None:
     lab.seen = [GONE]
     assert lab.tick() == []
     assert not lab.asked()
@@ -133,7 +133,7 @@ def test_another_drift_is_asked_for_soon(lab: Lab) -> None:
         assert lab.now - began <= 45
 
 
-def test_switched_off_it_only_tells(lab: Lab) -> None:
+def test_switched_off_it_only_logs(lab: Lab) -> None:
     lab.begin(PW_SELF_HEAL="0")
     lab.seen = [GONE]
     (line,) = lab.tick(4)
@@ -141,21 +141,21 @@ def test_switched_off_it_only_tells(lab: Lab) -> None:
     assert not lab.asked()
 
 
-def test_what_root_has_done_is_told_when_it_is_noted(lab: Lab) -> None:
+def test_what_root_has_done_is_logged_when_it_is_noted(lab: Lab) -> None:
     lab.noted = {"time": time.time(), "found": [GONE], "left": []}
     (line,) = lab.tick(3)
     assert (line["event.action"], line["event.outcome"]) == ("repair", "success")
     assert (line["packetwatch.problems"], line["message"]) == ([GONE], f"mended: {GONE}")
 
 
-def test_a_repair_of_long_ago_is_not_told_by_an_agent_that_starts(lab: Lab) -> None:
+def test_a_repair_of_long_ago_is_not_logged_by_an_agent_that_starts(lab: Lab) -> None:
     lab.noted = {"time": time.time() - 3600, "found": [GONE], "left": []}
     assert lab.tick() == []
     lab.noted = {}
     assert lab.tick() == []
 
 
-def test_a_failure_that_comes_again_is_told_once(lab: Lab) -> None:
+def test_a_failure_that_comes_again_is_logged_once(lab: Lab) -> None:
     moment = time.time()
     told = []
     for number, left in enumerate([["a"], ["a"], ["b"], [], ["b"]]):
@@ -170,7 +170,7 @@ def test_a_damaged_note_does_no_harm(lab: Lab, noted: dict[str, Any]) -> None:
     lab.tick(2)
 
 
-def test_what_cannot_be_seen_or_asked_for_is_told_once(lab: Lab) -> None:
+def test_what_cannot_be_seen_or_asked_for_is_logged_once(lab: Lab) -> None:
     lab.request.mkdir()
     lab.seen = [GONE]
     lines = lab.tick(100)

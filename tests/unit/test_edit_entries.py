@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Edits of single entries: what else stands in a list stays as it stands."""
+"""Edits of single entries: the rest of a list stays unchanged."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_an_entry_that_is_there_changes_nothing() -> None:
     assert put_entries("local", "deny", [Entry("2001:db8::/32")])(STATE) == STATE
 
 
-def test_an_entry_with_another_end_takes_the_place_of_the_old_one() -> None:
+def test_an_entry_with_another_expiry_replaces_the_old_one() -> None:
     entry = Entry("203.0.113.9", "", "2099-01-01T00:00:00Z")
     state = put_entries("local", "deny", [entry])(STATE)
     assert state.deny["local"] == (

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""List files and inventory entries: read, merged, written, and the same read in bulk."""
+"""List files and inventory entries: read, merge, write; and the bulk reader agrees."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def test_input_as_texts_and_dictionaries() -> None:
     ]
 
 
-def test_absent_withdraws_a_prefix_before_and_behind_it() -> None:
+def test_absent_withdraws_a_prefix_before_and_after_it() -> None:
     values: list[Any] = [
         "192.0.2.7",
         {"address": "192.0.2.7/32", "state": "absent"},
@@ -164,7 +164,7 @@ def test_absent_withdraws_a_prefix_before_and_behind_it() -> None:
     assert entries_from_input(values, "x") == [Entry("192.0.2.0/24")]
 
 
-def test_repeated_input_is_one_entry() -> None:
+def test_duplicate_input_is_one_entry() -> None:
     assert entries_from_input(["10.0.0.0/8", "10.0.0.0/8"], "x") == [Entry("10.0.0.0/8")]
 
 
@@ -235,7 +235,7 @@ def test_times_are_unix_seconds() -> None:
 # Variables that merge
 
 
-def test_variables_merge_and_what_they_say_again_is_counted() -> None:
+def test_variables_merge_and_duplicates_are_counted() -> None:
     entries, repeated = merge_inputs(
         {
             "packetwatch_deny": ["192.0.2.7", {"address": "198.51.100.7", "state": "absent"}],
@@ -326,7 +326,7 @@ def test_bulk_reads_what_the_parser_of_lists_reads(monkeypatch: pytest.MonkeyPat
                 assert spans(found) == spans_of([parse_prefix(entry.prefix) for entry in entries])
 
 
-def test_wrong_line_far_behind_the_first_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_line_far_after_the_first_piece(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bulk, "_PIECE", 100)
     lines = ["192.0.2.7 # a comment"] * 500
     lines[345] = "2001:db8::1/3"

@@ -215,7 +215,7 @@ def test_expiry_and_lift(lines: Lines) -> None:
         scan_record(listed=64)[: abi.EVENT_SHORT + 8],
         b"\xff" * 200,
     ],
-    # Of themselves they hold times, and each worker would collect tests of other names.
+    # Without fixed ids the names would hold times, and each worker would collect other names.
     ids=range(11),
 )
 def test_foreign_records_are_none(data: bytes) -> None:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Formats of feeds, in samples that look like real ones: what is read, and what is said of bad lines."""
+"""Formats of feeds, in realistic samples: what is read, and the errors for bad lines."""
 
 from __future__ import annotations
 

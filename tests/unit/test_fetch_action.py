@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Which feeds a run fetches, and what is wrong with what hosts declare."""
+"""Which feeds a run fetches, and the errors in what hosts declare."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ def image(
 
 
 def policy(found: Image, ifindex: int) -> dict[str, int]:
-    """The policy of an interface, found as the program finds it."""
+    """Return the policy of an interface, found in the way of the XDP program."""
     for probe in range(abi.POLICY_PROBES):
         place = (ifindex + probe) % abi.POLICY_SLOTS
         offset = abi.POLICY_OFFSET + place * abi.POLICY.size
@@ -114,7 +114,7 @@ def test_interfaces_have_their_policy_or_the_default() -> None:
     assert policy(found, 4)["ifindex"] == 0
 
 
-def test_policies_of_numbers_that_end_alike_find_room() -> None:
+def test_policies_of_colliding_interface_indexes_find_room() -> None:
     slots = abi.POLICY_SLOTS
     numbers = {"a": 5, "b": 5 + slots, "c": 5 + 2 * slots, "d": 6, "e": slots}
     found = image(policies={name: {} for name in numbers}, **numbers)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Heartbeats: what is sent, what counts as received, and that nothing waits for them."""
+"""Heartbeats: what is sent, what counts as received; nothing waits for them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def url(text: str) -> settings.Url:
 
 
 class Receiver:
-    """Answers each connection with `answer`, and keeps what it was sent."""
+    """Answers each connection with `answer`, and records what was sent."""
 
     def __init__(self, answer: bytes, context: ssl.SSLContext | None = None) -> None:
         self.answer = answer
@@ -73,7 +73,7 @@ def receiver() -> Iterator[Receiver]:
 
 
 class Lab:
-    """A heartbeat in a loop, and what it says."""
+    """A heartbeat in a loop, and what it logs."""
 
     def __init__(self, target: str, problems: Callable[[], list[str]]) -> None:
         self._reader, writer = os.pipe()

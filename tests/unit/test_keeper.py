@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The books of bans: ends, bans by others, repeaters, what was spared."""
+"""The agent's record of bans: expiry, manual bans, repeated offenders, protection."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SECOND = 1_000_000_000
 
 
 class Lab:
-    """A keeper over maps in memory, and what it has written."""
+    """A keeper with maps in memory, and the lines it has written."""
 
     def __init__(self, folder: Path, policy: str = "") -> None:
         self.maps = run_maps()
@@ -65,7 +65,7 @@ class Lab:
         ]
 
     def look(self) -> None:
-        """A tick that does not wait for its time."""
+        """Run a tick without waiting for its time."""
         self.keeper._due = self.keeper._earliest = self.keeper._save_due = 0.0
         self.keeper.tick()
 
@@ -94,7 +94,7 @@ def lab(tmp_path: Path) -> Lab:
     return Lab(tmp_path)
 
 
-def test_a_ban_that_is_over_is_told_and_deleted(lab: Lab) -> None:
+def test_an_expired_ban_is_logged_and_deleted(lab: Lab) -> None:
     lab.scan(1, -1)
     lab.scan(2, 600)
     lab.look()
@@ -105,7 +105,7 @@ def test_a_ban_that_is_over_is_told_and_deleted(lab: Lab) -> None:
     assert lab.actions() == []
 
 
-def test_short_bans_end_without_a_line_each(lab: Lab) -> None:
+def test_short_bans_expire_without_a_line_each(lab: Lab) -> None:
     for number in range(5):
         lab.scan(number, -1, "overflow")
     lab.look()
@@ -114,7 +114,7 @@ def test_short_bans_end_without_a_line_each(lab: Lab) -> None:
     assert not lab.maps["overflow"].entries
 
 
-def test_a_manual_ban_is_told_once(lab: Lab) -> None:
+def test_a_manual_ban_is_logged_once(lab: Lab) -> None:
     lab.bans.add("203.0.113.9", 600)
     lab.look()
     lab.look()
@@ -122,7 +122,7 @@ def test_a_manual_ban_is_told_once(lab: Lab) -> None:
     assert lab.keeper.made["manual"] == 1
 
 
-def test_a_lifted_manual_ban_is_told(lab: Lab) -> None:
+def test_a_lifted_manual_ban_is_logged(lab: Lab) -> None:
     lab.bans.add("203.0.113.9", 600)
     lab.look()
     lab.bans.lift("203.0.113.9")
@@ -131,7 +131,7 @@ def test_a_lifted_manual_ban_is_told(lab: Lab) -> None:
     assert lab.keeper.lifted == 1
 
 
-def test_the_end_of_a_manual_ban_is_no_lift(lab: Lab) -> None:
+def test_the_expiry_of_a_manual_ban_is_not_a_lift(lab: Lab) -> None:
     lab.bans.add("203.0.113.9", 0.02)
     lab.look()
     time.sleep(0.03)
@@ -150,7 +150,7 @@ def test_a_change_is_saved(lab: Lab) -> None:
     assert lab.keeper.saved_at == saved
 
 
-def test_restored_bans_are_not_told_as_new(lab: Lab, tmp_path: Path) -> None:
+def test_restored_bans_are_not_logged_as_new(lab: Lab, tmp_path: Path) -> None:
     lab.bans.add("203.0.113.9", 600)
     lab.keeper.save()
     (tmp_path / "after").mkdir()
@@ -164,7 +164,7 @@ def test_restored_bans_are_not_told_as_new(lab: Lab, tmp_path: Path) -> None:
     assert line["packetwatch.restored"] == 1
 
 
-def test_trouble_with_the_disk_is_told_once(lab: Lab, tmp_path: Path) -> None:
+def test_trouble_with_the_disk_is_logged_once(lab: Lab, tmp_path: Path) -> None:
     lab.keeper._path = str(tmp_path / "nowhere" / FILE)
     lab.keeper.save()
     lab.keeper.save()
@@ -259,7 +259,7 @@ def test_bans_in_a_declared_prefix_are_lifted_at_the_start(
     assert lab.actions() == [("lift", "198.51.100.7")]
 
 
-def test_what_cannot_be_read_is_told_once(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_read_is_logged_once(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     guard, dummy = guard_of(lab, monkeypatch)
 
     def fail() -> protect.Network:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Arithmetic on lanes of a long number, against the same on single ones."""
+"""Arithmetic on the lanes of a long number, against the same arithmetic on single numbers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SIZES = {4: "I", 8: "Q"}
 @pytest.mark.parametrize("size", SIZES)
 def test_zero_lanes_are_found(size: int) -> None:
     random = Random(size)
-    # Single bits at all places, and what carries from one end of a lane to the other.
+    # Single bits at all positions, and values that carry from one end of a lane to the other.
     others = [1 << bit for bit in range(8 * size)] + [(1 << 8 * size) - 1, 0xFF]
     for count in (1, 2, 17, 1000):
         for zeros in (0, 1, count // 2, count):

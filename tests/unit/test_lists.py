@@ -85,7 +85,7 @@ def test_wrong_line_is_named_with_its_drop_in() -> None:
         compile_lists(State(deny={"ansible": "10.0.0.1\n", "team-x": "10.0.0.1\nnone\n"}))
 
 
-def test_digest_tells_lists_apart() -> None:
+def test_digest_differs_between_lists() -> None:
     states = [
         State(),
         state(""),

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The metrics' text, the tiny server and the documentation."""
+"""The text of the metrics, their server and their documentation."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_requests(server: tuple[str, int], request_line: bytes, status: bytes) -
 
 
 def test_a_request_without_an_end_is_refused(server: tuple[str, int]) -> None:
-    # What is left unread at the close resets the connection, maybe before the answer is read.
+    # Data that is unread at the close resets the connection, maybe before the answer is read.
     with contextlib.suppress(ConnectionResetError):
         assert ask(server, b"GET /" + b"x" * 20_000).split(b" ")[1] == b"400"
     assert ask(server, b"GET /metrics HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.1 200")

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Rtnetlink: this machine's own answers, and messages made by hand."""
+"""rtnetlink: answers of this machine's kernel, and messages made by the tests."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What the agent makes of root's note, of the interfaces, and of what was lost."""
+"""What the agent concludes from root's note, from the interfaces, and from lost events."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from packetwatch_core._kernel import abi, netlink
 
 
 class Lab:
-    """Confirmed state with eth0, a note, and interfaces as the test wants them."""
+    """Confirmed state with eth0, and a note and interfaces that each test sets."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (folder / "7").mkdir()
@@ -84,7 +84,7 @@ def test_all_that_a_note_says(lab: Lab) -> None:
     assert set(lab.outlook.values()) <= set(metrics.CATALOGUE)
 
 
-def test_without_a_note_only_what_can_be_seen_is_told(lab: Lab) -> None:
+def test_without_a_note_only_what_can_be_seen_is_reported(lab: Lab) -> None:
     text = metrics.render(lab.outlook.values())
     assert 'packetwatch_attached{interface="eth0",mode="native"} 1' in text
     assert "packetwatch_lists_in_kernel" not in text
@@ -138,7 +138,7 @@ def test_drift_is_what_differs_and_nobody_has_declared(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize(("target", "number"), [("6", 6), ("99", 99), ("nonsense", 0), (None, 0)])
-def test_another_state_than_the_live_one_is_drift(
+def test_another_state_than_the_active_one_is_drift(
     lab: Lab, target: str | None, number: int
 ) -> None:
     lab.note()
@@ -151,7 +151,7 @@ def test_another_state_than_the_live_one_is_drift(
     assert lab.outlook.drift() == drift
 
 
-def test_what_root_has_mended_is_counted(lab: Lab) -> None:
+def test_what_root_has_repaired_is_counted(lab: Lab) -> None:
     lab.note()
     assert lab.outlook.repair() == {}
     assert lab.value("packetwatch_repairs_total", outcome="success") == 0
@@ -199,7 +199,7 @@ def test_discards_of_the_card(lab: Lab) -> None:
     assert lab.value(name, interface="eth0", reason="fifo") is None
 
 
-def test_losses_are_told_when_they_have_grown() -> None:
+def test_losses_are_logged_when_they_have_grown() -> None:
     counters: Any = FakeMap("counters")
     reader, writer = os.pipe()
     os.set_blocking(reader, False)
@@ -216,7 +216,7 @@ def test_losses_are_told_when_they_have_grown() -> None:
         os.read(reader, 1000)
     assert not losses.grown()
     set_to(13, 1)
-    # What the agent itself has held back counts too.
+    # Events that the agent itself has suppressed count too.
     quota.suppressed["scan"] += 4
     losses.tick()
     line = json.loads(os.read(reader, 1000))

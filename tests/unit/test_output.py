@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Lines on their way out: alerts have a priority of their own in the journal."""
+"""Log lines: alerts have a priority of their own in the journal."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Policy: three forms of one thing, and what is refused."""
+"""Policy: its three forms, and the values that are refused."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Packed numbers of both families, sorted, against the sorted list of all."""
+"""Packed numbers of both families, sorted, against the sorted list of all numbers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ORDERS: dict[str, Callable[[list[int], Random], None]] = {
 
 
 def filled(packing: Packing, numbers: list[int], size: int) -> Pool:
-    """A pool that has got them in portions of that size."""
+    """Return a pool that got the numbers in portions of this size."""
     pool = Pool(packing)
     for begin in range(0, len(numbers), size):
         pool.extend(numbers[begin : begin + size])
@@ -85,7 +85,7 @@ def test_pools_are_united() -> None:
 def test_neighbours_are_found(packing: Packing, bits: int) -> None:
     random = Random(bits)
     numbers = [random.getrandbits(bits - 1) for _number in range(70_000)]
-    # Also such whose first bits differ, as the next one carries into them.
+    # Also pairs whose first bits differ, because adding one carries into them.
     numbers += [number | (1 << bits // 2) - 1 for number in numbers[:1000]]
     numbers += [number + random.randrange(3) for number in numbers[:1500] + numbers[-500:]]
     pool = filled(packing, numbers, 7000)

@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, Packetwatch authors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What the role refuses before it changes anything, on hosts that are folders."""
+"""What the role refuses before it changes anything; the hosts are folders."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ ROUTES6 = (
 
 
 class Machine:
-    """A Debian host as a folder, with what apt and dpkg know about it."""
+    """A Debian host as a folder, with what apt and dpkg report about it."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -222,8 +222,8 @@ def test_names_and_dictionaries(machine: Machine) -> None:
         (["eth0", "tun0"], "[1]: tun0 is no Ethernet device (type 65534, tun or WireGuard)"),
         (["ib0"], "(type 32, InfiniBand)"),
         (["eth0", "eth0"], "[1]: eth0 stands in the list twice"),
-        (["averyveryverylongname"], "no interface name"),
-        (["../eth0"], "no interface name"),
+        (["averyveryverylongname"], "not an interface name"),
+        (["../eth0"], "not an interface name"),
         ([7], "[0]: 7 is neither a name nor a dictionary with a name"),
         ([{"mode": "auto"}], "neither a name nor a dictionary with a name"),
         (
@@ -427,7 +427,7 @@ def test_package_missing_from_all_sources(machine: Machine) -> None:
 
 
 def test_only_users_of_the_host_get_rights(tmp_path: Path) -> None:
-    """Asked of the very tool; 0 is root's number, and no name."""
+    """The real getent decides; 0 is root's number, not a name."""
 
     def run(argv: list[str]) -> tuple[int, str, str]:
         done = subprocess.run(argv, capture_output=True, text=True, check=False)
@@ -446,7 +446,7 @@ def test_nothing_to_get_asks_nobody(machine: Machine) -> None:
     assert machine.commands == []
 
 
-def test_failed_update_is_told(machine: Machine) -> None:
+def test_failed_update_is_reported(machine: Machine) -> None:
     def run(argv: list[str]) -> tuple[int, str, str]:
         return (100, "", "E: no network\n") if argv[0] == "apt-get" else machine.run(argv)
 

@@ -168,7 +168,7 @@ def test_write_by_difference_adding_first() -> None:
     ]
 
 
-def test_ssh_clients_stay_until_their_end() -> None:
+def test_ssh_clients_stay_until_they_expire() -> None:
     maps = run_maps()
     seen = protect.Protection({mapped("192.0.2.1"): protect.SSH_CLIENT}, {}, set(), [])
     gone = protect.Protection({}, {}, set(), [])
@@ -178,7 +178,7 @@ def test_ssh_clients_stay_until_their_end() -> None:
     (value,) = maps["hosts"].entries.values()
     left = abi.HOST.unpack(value)["expires"] - time.monotonic_ns()
     assert 590 * 10**9 < left <= 600 * 10**9
-    # Who is still there when half of it is over gets a new end.
+    # A client that is still connected after half of the time gets a new expiry.
     maps["hosts"].entries[mapped("192.0.2.1")] = abi.HOST.pack(
         origin=protect.SSH_CLIENT, expires=time.monotonic_ns() + 200 * 10**9
     )
@@ -334,7 +334,7 @@ def test_who_has_not_logged_in_is_no_ssh_client(tmp_path: Path) -> None:
     write(tmp_path, "run/systemd/sessions/1", session.format("203.0.113.5"))
     write(tmp_path, "run/systemd/sessions/2", "UID=0\nREMOTE=0\nSERVICE=login\n")
     assert peers.ssh_clients({22}, str(tmp_path)) == {mapped("203.0.113.5")}
-    # With UseDNS sshd tells a name, which is not looked up.
+    # With UseDNS sshd reports a host name, which is not resolved.
     write(tmp_path, "run/systemd/sessions/3", session.format("admin.example.net"))
     assert peers.ssh_clients({22}, str(tmp_path)) == everybody
 
@@ -362,7 +362,7 @@ def test_unreadable_is_a_problem_and_not_absent() -> None:
             os.seteuid(0)
 
 
-def test_a_folder_in_place_of_a_file_says_nothing(tmp_path: Path) -> None:
+def test_a_folder_in_place_of_a_file_counts_as_empty(tmp_path: Path) -> None:
     (tmp_path / "etc/resolv.conf").mkdir(parents=True)
     assert peers.resolvers(str(tmp_path)) == set()
 

@@ -37,7 +37,7 @@ from packetwatch_core._tables.ranges import (
 )
 
 SMALL = 63
-"""Last address of the small space: every address of it can be asked."""
+"""Last address of a small address space, in which tests can check every address."""
 
 
 def blocks(
@@ -50,7 +50,7 @@ def blocks(
 
 
 def random_blocks(random: Random, count: int, hosts_only: bool = False) -> Blocks:
-    """Return blocks that are aligned as prefixes are, nested and repeated."""
+    """Return blocks that are aligned like prefixes, some of them nested or duplicate."""
     found = blocks_of(IPV6)
     for _number in range(count):
         size = 1 << random.choice((0, 0, 0, 1, 2, 3, 4, 5, 6))
@@ -75,7 +75,7 @@ def expand(spans: Spans) -> set[int]:
 
 
 def check_form(spans: Spans) -> None:
-    """Disjoint, ascending, never touching."""
+    """Assert that the spans are disjoint, ascending, and never adjacent."""
     assert len(spans.starts) == len(spans.ends)
     assert all(start <= end for start, end in zip(*spans, strict=True))
     assert all(

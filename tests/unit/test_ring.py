@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The ring read through its memory: runs of alike records, and what ends them."""
+"""The ring, read through its memory: runs of records of the same size, and what ends a run."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def shape(ring: RingBuffer, limit: int = 1000) -> list[tuple[int, int]]:
     return [(size, count) for size, count, dummy in ring.runs(limit)]
 
 
-def test_alike_records_are_one_run(memory: Memory) -> None:
+def test_records_of_the_same_size_are_one_run(memory: Memory) -> None:
     for number in range(30):
         memory.add(bytes([number]) * 16)
     for dummy in range(2):
@@ -46,7 +46,7 @@ def test_alike_records_are_one_run(memory: Memory) -> None:
 
 
 @pytest.mark.parametrize("odd", range(20))
-def test_a_run_ends_before_what_is_unlike_wherever_it_is(memory: Memory, odd: int) -> None:
+def test_a_run_ends_before_a_record_that_differs_wherever_it_is(memory: Memory, odd: int) -> None:
     sizes = [40 if number == odd else 16 for number in range(20)]
     for size in sizes:
         memory.add(b"z" * size)

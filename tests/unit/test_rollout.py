@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What the controller makes of hosts and batches: the gate, and the report."""
+"""What the controller concludes about hosts and batches: the gate, and the report."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ RETURNED = INFO["change"] | {"status": "rolled_back", "ended_at": "2026-11-26T10
         (["b", "c"], ["a"], []),
         (["b", "c"], [], ["a"]),
         (["d"], ["a", "c"], ["b"]),
-        # Of this batch somebody may be done already: plays with the strategy free.
+        # With the strategy free, some hosts of this batch may already be done.
         (["c", "d"], ["a", "d"], ["b"]),
     ],
 )
@@ -104,7 +104,7 @@ def test_problems(changes: dict[str, Any], problem: str) -> None:
             {},
             ["eth1 is in the inventory, and not declared on the host"],
         ),
-        # One that says what the default does is none.
+        # A policy equal to the default does not count as one.
         ({"eth0": "auto"}, {"eth0": {"action": "enforce"}}, []),
         (
             {"eth0": "auto"},
@@ -124,7 +124,7 @@ def test_a_policy_that_the_inventory_has_no_more() -> None:
     info = INFO | {"policy": POLICIES | {"eth0": {"action": "monitor"}}}
     found = _report.row("web1", info, WANTED._replace(modes={"eth0": "auto"}))
     assert found.problems == ["the policy of eth0 is not that of the inventory"]
-    # Who leaves it to the host which interfaces there are, has no policy for one either.
+    # Without declared interfaces there is no policy for one either.
     assert _report.row("web1", info, WANTED).problems == found.problems
 
 
@@ -140,7 +140,7 @@ def test_all_is_well() -> None:
     assert found.ok and found.problems == []
     assert found.mode == "eth0=native"
     assert row(change=INFO["change"] | {"took_back": 2}).change == "took back state 2"
-    # What was rolled back is told; whether that matters tell the digests.
+    # The report names a rollback; the digests show whether it matters.
     returned = row(change=RETURNED)
     assert returned.ok
     assert returned.change == "rolled back at 2026-11-26T10:00:00Z (somebody)"

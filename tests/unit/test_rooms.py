@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 LIBRARY = Path(__file__).resolve().parents[2] / "plugins" / "module_utils"
-# From the top to the bottom.
+# From top to bottom.
 ROOMS = (
     "_host",
     "_health",
@@ -32,12 +32,12 @@ MAX_FILES = 12
 
 
 def sources(package: Path) -> list[Path]:
-    """All Python files of a package that hold code."""
+    """Return all Python files of a package that hold code."""
     return sorted(path for path in package.rglob("*.py") if path.name != "__init__.py")
 
 
 def imports(path: Path) -> Iterator[Path]:
-    """The files of the same package that a file imports, lazily or for types too."""
+    """Return the files of the same package that a file imports, including lazy and type imports."""
     for node in ast.walk(ast.parse(path.read_text())):
         if not isinstance(node, ast.ImportFrom) or not node.level:
             continue
@@ -50,7 +50,7 @@ def imports(path: Path) -> Iterator[Path]:
 
 
 def room(path: Path) -> str:
-    """The room of one of the library's files; the front that all modules share has none."""
+    """Return the room of one of the library's files; `_module.py`, which all modules share, has none."""
     return path.relative_to(LIBRARY).parts[0]
 
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Elements that are put to places anywhere in an array."""
+"""Writing elements to arbitrary indexes of an array."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What the role copies out of its folder: the plan names it, and the plan is what is done."""
+"""What the role copies out of its folder: the plan names it, and only the plan is carried out."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NAME = "1.0-abc"
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A host that has the version's folder and nothing else."""
+    """A host that has only the version's folder."""
     copies = {"bin": f"{tmp_path}/local/bin", "man": f"{tmp_path}/local/man8"}
     monkeypatch.setattr(_software, "LIBRARY", f"{tmp_path}/lib")
     monkeypatch.setattr(_software, "COPIES", copies)
@@ -46,7 +46,7 @@ def plan(*left_out: str, **members: list[str]) -> _software.Plan:
 
 
 def install(found: _software.Plan) -> list[list[str]]:
-    """The commands that it runs."""
+    """Return the commands that the call runs."""
     commands: list[list[str]] = []
     module: Any = SimpleNamespace(run_command=lambda argv, **dummy: commands.append(argv))
     _software.install_copies(module, found)
@@ -63,7 +63,7 @@ def test_the_command_may_be_run_and_the_manual_not(root: Path) -> None:
     assert not plan().changed
 
 
-def test_a_mode_that_was_changed_is_told_and_mended(root: Path) -> None:
+def test_a_mode_that_was_changed_is_reported_and_repaired(root: Path) -> None:
     install(plan())
     os.chmod(root / "local/bin/packetwatchctl", 0o644)
     found = plan()
@@ -84,7 +84,7 @@ def test_what_a_version_no_longer_has_is_removed(root: Path) -> None:
 
 
 def test_a_group_has_the_members_that_are_declared(root: Path) -> None:
-    """The group root, which has none on any Debian."""
+    """Uses the group root, which has no members on Debian."""
     install(plan())
     found = plan(root=["nobody", "daemon", "nobody"])
     assert found.changed

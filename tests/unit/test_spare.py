@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Whom feeds must not deny, and the note of it."""
+"""Prefixes that feeds must not deny, and the note about them."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def left_out(text: str, **options: str) -> list[str]:
         "2a01:4f8:1::7",
     ],
 )
-def test_an_entry_that_hits_one_of_them_is_left_out_whole(entry: str) -> None:
+def test_an_entry_that_overlaps_with_one_is_left_out_whole(entry: str) -> None:
     assert left_out(f"{entry}\n45.7.7.7\n") == [entry]
 
 
@@ -99,7 +99,7 @@ def test_a_feed_may_keep_connected_networks_but_no_protected_address() -> None:
         ("45.7.7.7", "feed-y", "allow", True),
     ],
 )
-def test_whether_an_entry_is_in_force(entry: str, owner: str, kind: str, expected: bool) -> None:
+def test_whether_an_entry_is_active(entry: str, owner: str, kind: str, expected: bool) -> None:
     note = Note("ab12", SPARED, FeedReport({}, {"feed-y": "damaged"}))
     assert is_left_out(kind, owner, f"{entry}\n", parse_prefix(entry), note) is expected
 
@@ -175,7 +175,7 @@ def test_the_note(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["connected x\n", "lists\n", "left_out feed-x y z\n", "\xff"])
-def test_a_note_that_is_damaged_says_nothing(tmp_path: Path, text: str) -> None:
+def test_a_damaged_note_counts_as_none(tmp_path: Path, text: str) -> None:
     (tmp_path / "spared").write_text(text, encoding="latin-1")
     assert read_note(str(tmp_path / "spared")) == NOTHING
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The note's text is JSON, whatever an interface is called."""
+"""The status note is JSON, for any name of an interface."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The store: old or new, never a mix, whatever a writer died of."""
+"""The store: readers see the old or the new state, never a mix, at whatever point a writer dies."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ OLD = State(
     interfaces={"eth0.100": "auto", "ve_A": "generic"},
 )
 NEW = State(deny={"ansible": "198.51.100.0/24\n"}, interfaces={"eth0": "native"})
-# What a writer does to the file system, in any order.
+# The calls with which a writer changes the file system.
 STEPS = ("mkdir", "rename", "symlink", "unlink", "rmdir", "fsync", "chmod", "fchmod", "open")
 
 
 def put(store: Store, state: State) -> int:
-    """Write and confirm a state as `Host.apply` does."""
+    """Write and confirm a state, like `Host.apply`."""
     with store.lock(0):
         number = store.write_candidate(state)
         store.confirm(number)
@@ -45,7 +45,7 @@ def names(store: Store) -> set[str]:
 
 @pytest.fixture(autouse=True)
 def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test here can cut the power; that and when fsync is called is what matters."""
+    """Replace fsync: no test can cut the power, so tests check that and when it is called."""
     monkeypatch.setattr(os, "fsync", lambda _file: None)
 
 
@@ -115,7 +115,7 @@ def test_the_current_state_and_the_one_before_it_are_kept(store: Store) -> None:
     assert names(store) == {"3", "4", "current", "lock"}
 
 
-def test_back_to_the_one_before(store: Store) -> None:
+def test_rollback_to_the_one_before(store: Store) -> None:
     put(store, OLD)
     put(store, NEW)
     with store.lock(0):
@@ -135,7 +135,7 @@ def test_confirming_what_does_not_exist_is_refused(store: Store) -> None:
 
 
 def crash_at(step: int, work: Callable[[], object]) -> bool:
-    """Run the work in a child that dies without a word before its step; tell whether it died."""
+    """Run the work in a child process that is killed before the given step; return whether it was."""
     child = os.fork()
     if child == 0:
         try:
@@ -177,7 +177,7 @@ def test_a_crash_at_any_step_leaves_old_or_new(tmp_path: Path, before: State) ->
         state = store.read_current()[1]
         assert state in (before, NEW), step
         seen.add(state == NEW)
-        # The next writer goes on from there and clears up.
+        # The next writer continues from there and deletes the leftovers.
         number = put(store, OLD)
         assert store.read_current() == (number, OLD)
         assert names(store) <= {str(number - 1), str(number), "current", "lock"}, step
@@ -228,7 +228,7 @@ def test_all_is_on_disk_before_it_gets_its_name(
     assert renamed == ["2", "current"]
 
 
-# What cannot be read is not absent
+# Unreadable is not absent
 
 
 def test_a_lost_link_is_not_an_empty_state(store: Store) -> None:

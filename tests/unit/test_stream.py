@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""From records to lines: batches, what is not logged, episodes."""
+"""From records to log lines: batches, events that are not logged, episodes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ V6 = bytes.fromhex("20010db8000700000000000000000007")
 
 
 class Lab:
-    """A stream between a ring in memory and a pipe."""
+    """A stream from a ring in memory to a pipe."""
 
     def __init__(self, folder: Path) -> None:
         (folder / "1/policy.d").mkdir(parents=True)
@@ -149,7 +149,7 @@ def test_a_batch_says_what_a_single_line_says(lab: Lab, monkeypatch: pytest.Monk
     for values in ({}, {"family": 6, "saddr": V6}, {"saddr": mapped("10.1.2.3"), "sport": 7}):
         lab.add(**values)
         (fast,) = lab.written()
-        # What is odd in any way is written one by one.
+        # Unusual records are written one by one.
         lab.add(**values, flags=1 << 7)
         (slow,) = lab.written()
         assert fast == slow
@@ -168,7 +168,7 @@ def test_none_is_counted_and_not_written(lab: Lab) -> None:
     assert lab.stream.records["connection"] == 4
 
 
-def test_foreign_records_amid_others(lab: Lab) -> None:
+def test_foreign_records_among_others(lab: Lab) -> None:
     lab.add()
     lab.add(type=77)
     lab.add(family=5)
@@ -179,7 +179,7 @@ def test_foreign_records_amid_others(lab: Lab) -> None:
     assert lab.stream.records == {"connection": 2, "scan": 0, "would_drop": 0, "unknown": 4}
 
 
-def test_a_ban_is_told_each_time(lab: Lab) -> None:
+def test_a_ban_is_logged_each_time(lab: Lab) -> None:
     for dummy in range(2):
         lab.scan(21, 22, 23, flags=0)
     assert [line["event.action"] for line in lab.written()] == ["ban", "ban"]
@@ -187,7 +187,7 @@ def test_a_ban_is_told_each_time(lab: Lab) -> None:
     assert lab.ended(None) == []
 
 
-def test_an_episode_is_told_at_its_beginning_and_at_its_end(lab: Lab) -> None:
+def test_an_episode_is_logged_at_its_beginning_and_at_its_end(lab: Lab) -> None:
     lab.scan(21, 22, 23)
     for port in range(100, 140):
         lab.scan(port, port + 1, 23, after=30)
@@ -228,7 +228,7 @@ def test_sources_and_reasons_have_episodes_of_their_own(lab: Lab) -> None:
     assert len(lab.written()) == 4
 
 
-def test_an_endless_episode_is_told_hourly(lab: Lab) -> None:
+def test_an_endless_episode_is_logged_hourly(lab: Lab) -> None:
     for dummy in range(125):
         lab.scan(1, 2, 3, after=59)
     actions = [line["event.action"] for line in lab.written()]
@@ -265,7 +265,7 @@ FLAGS = {"ban": abi.EVENT_IN_OVERFLOW, "scan": abi.EVENT_MONITOR}
 
 
 def flood(lab: Lab, numbers: range, flags: int | None) -> int:
-    """Scans with these flags, or packets that would be dropped, each from another source; the lines."""
+    """Return the lines for scans with these flags, or for packets that would be dropped; each has its own source."""
     lines = 0
     for number in numbers:
         source = mapped(f"10.0.{number // 256}.{number % 256}")
@@ -273,7 +273,7 @@ def flood(lab: Lab, numbers: range, flags: int | None) -> int:
             lab.would_drop(saddr=source)
         else:
             lab.scan(1, 2, 3, flags=flags, saddr=source)
-        # The ring is a small one.
+        # The test's ring is small.
         if number % 50 == 49:
             lines += len(lab.written())
     return lines
@@ -291,7 +291,7 @@ def test_of_a_kind_a_thousand_lines_at_once_and_then_a_hundred_a_second(
     assert len(lab.bans) == (1350 if kind == "ban" else 0)
 
 
-def test_bans_of_the_table_are_all_told(lab: Lab) -> None:
+def test_bans_of_the_table_are_all_logged(lab: Lab) -> None:
     assert flood(lab, range(BURST + 100), 0) == BURST + 100
 
 

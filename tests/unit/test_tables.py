@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The tables of docs/tables.md against brute force: every verdict, every bound of the format."""
+"""The tables of docs/tables.md against brute force: every verdict, every limit of the format."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ FAMILIES = pytest.mark.parametrize("family", [4, 6])
 
 
 def block(family: int, value: int, length: int) -> Prefix:
-    """Return the prefix of that length around an address."""
+    """Return the prefix of this length that holds an address."""
     shift = BITS[family] - length
     return Prefix(family, value >> shift << shift, length)
 
@@ -75,7 +75,7 @@ def build(allow: Iterable[Prefix], deny: Iterable[Prefix]) -> Tables:
 
 
 def verdict(allow: list[Prefix], deny: list[Prefix], address: int) -> int:
-    """Return what must hold, from the definition: allow beats deny."""
+    """Return the expected verdict, from the definition: allow beats deny."""
     for kind, items in ((ALLOW, allow), (DENY, deny)):
         if any(item.value <= address <= item.last for item in items):
             return kind
@@ -83,7 +83,7 @@ def verdict(allow: list[Prefix], deny: list[Prefix], address: int) -> int:
 
 
 def edges(items: Iterable[Prefix], last: int) -> set[int]:
-    """Return the addresses at and beside every border, and the ends of the address space."""
+    """Return the addresses at and next to every border, and both ends of the address space."""
     found = {0, 1, last - 1, last}
     for item in items:
         for border in (item.value, item.last):
@@ -92,7 +92,7 @@ def edges(items: Iterable[Prefix], last: int) -> set[int]:
 
 
 def check(family: int, allow: list[Prefix], deny: list[Prefix], random: Random) -> Tables:
-    """Hold tables against the definition at all borders and at random addresses."""
+    """Check tables against the definition, at all borders and at random addresses."""
     tables = build(allow, deny)
     addresses = edges(allow + deny, LAST[family])
     addresses |= {random.getrandbits(BITS[family]) for _number in range(20)}
@@ -113,7 +113,7 @@ def check(family: int, allow: list[Prefix], deny: list[Prefix], random: Random) 
 
 
 def check_read_back(tables: Tables, allow: Iterable[Prefix], deny: Iterable[Prefix]) -> None:
-    """The ranges that come out are those that went in."""
+    """Check that the tables hold exactly the ranges from which they were made."""
     allowed, denied = prefixes(allow), prefixes(deny)
     expected4 = compile_ranges(allowed.v4, denied.v4, LAST4)
     expected6 = compile_ranges(allowed.v6, denied.v6, LAST6)
@@ -123,7 +123,7 @@ def check_read_back(tables: Tables, allow: Iterable[Prefix], deny: Iterable[Pref
 
 
 def check_parts(tables: Tables, family: int, addresses: list[int], random: Random) -> None:
-    """What holds in some part of the address space is what its ranges say."""
+    """Check the verdicts of parts of the address space against the ranges in them."""
     run = [*runs(read_ranges(tables)[family == 6], LAST[family]), (LAST[family] + 1, NONE)]
     parts = [tuple(sorted(random.choices(addresses, k=2))) for _part in range(5)]
     expected = [
@@ -138,7 +138,7 @@ def check_parts(tables: Tables, family: int, addresses: list[int], random: Rando
 
 
 def hosts_only(tables: Tables, family: int, values: list[int]) -> None:
-    """Hold tables of denied hosts against a set."""
+    """Check tables of denied hosts against a set."""
     listed = set(values)
     for value in values:
         assert lookup(tables, family, value) == DENY
@@ -262,12 +262,12 @@ def test_dense_block_given_as_hosts_becomes_one_range(family: int) -> None:
 
 
 def size(area: Area) -> int:
-    """Its bytes."""
+    """The area's bytes."""
     return sum(map(len, area.each_page()))
 
 
 class Shape:
-    """Walks an area and checks the format's bounds on the way."""
+    """Walks an area and checks the limits of the format on the way."""
 
     def __init__(self, area: Area) -> None:
         self.words = area.words
@@ -290,7 +290,7 @@ class Shape:
 
     @property
     def lines(self) -> int:
-        """How many there are, with those that fill the last page."""
+        """The number of lines, including the fill of the last page."""
         return len(self.words) // 16
 
 
@@ -384,7 +384,7 @@ def test_a_million_random_ipv4_hosts_are_half_a_line_away_and_take_five_bytes_ea
 
 @pytest.mark.parametrize("width", [13, 16, pytest.param(18, marks=pytest.mark.slow)])
 def test_top_tables_as_long_lists_have_them(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From 16 on their lines are halves: hosts of one kind, or what leads to another line."""
+    """From width 16 on the lines are halves, which hold hosts of one verdict, or lead to a line."""
     monkeypatch.setattr(ipv4, "MIN_TOP_WIDTH", width)
     monkeypatch.setattr(ipv4_halves, "_MAIN_RATIO", 0)
     random = Random(width)
@@ -406,7 +406,7 @@ def test_top_tables_as_long_lists_have_them(width: int, monkeypatch: pytest.Monk
 
 
 def test_hosts_of_both_verdicts_have_no_halves() -> None:
-    """Or most of those would lead to a line, which takes more memory than lines alone."""
+    """Most halves would lead to a line, and take more memory than lines alone."""
     random = Random(19)
     values = sorted(random.sample(range(1 << 32), 300_000))
     for other, halved in ((DENY, True), (ALLOW, False)):
@@ -415,7 +415,7 @@ def test_hosts_of_both_verdicts_have_no_halves() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 1000, 100_000])
-def test_the_filter_tells_of_most_addresses_that_they_are_not_listed(count: int) -> None:
+def test_the_filter_decides_for_most_unlisted_addresses(count: int) -> None:
     random = Random(count)
     values = [random.getrandbits(32) for _number in range(count)]
     area, shift = ipv4.build4([value << 4 | DENY for value in sorted(set(values))])
@@ -543,9 +543,9 @@ def test_hosts_alone_have_the_same_tables_packed_or_not(
     pair = (hosts, nothing) if verdict == "allow" else (nothing, hosts)
     tables = compile_tables(*pair)
     assert tables.ranges6 == len(hosts.v6.hosts)
-    # Where most are close to each other, it takes too long to tell whether two of them are one range.
+    # If most hosts are near each other, it takes too long to find out whether two of them are one range.
     assert (hosts.v6.hosts.isolated() is None) == (span < 128)
-    # Where the C library cannot sort them, they are not kept packed.
+    # If the C library cannot sort them, they do not stay packed.
     monkeypatch.setattr(sys, "platform", "darwin")
     hosts.v6.hosts.extend([])
     assert compile_tables(*pair) == tables
@@ -562,14 +562,14 @@ def test_hosts_that_are_equal_or_touch_are_one_range(step: int) -> None:
 
 
 def same_hash(count: int) -> list[int]:
-    """IPv6 addresses that all have one home, as multiply-shift hashes allow."""
+    """Return IPv6 addresses that all have the same home; a multiply-shift hash can be inverted."""
     factor, whole = 0x9E3779B97F4A7C15, (1 << 64) - 1
     return [((0x20010DB8 << 32) - low * factor & whole) << 64 | low for low in range(3, 3 + count)]
 
 
 @pytest.mark.parametrize("count", [4, 5, 128, 129, 300])
 def test_hosts_without_room_are_in_the_tree(count: int) -> None:
-    """A home and the 31 buckets behind it have room for 128."""
+    """A home and the 31 buckets after it have room for 128 hosts."""
     values = same_hash(count)
     allow = [host(6, value) for value in values[::3]]
     deny = [host(6, value) for value in values]
@@ -578,7 +578,7 @@ def test_hosts_without_room_are_in_the_tree(count: int) -> None:
     check(6, allow, [*deny, block(6, values[-1], 3)], Random(count))
 
 
-def test_many_hosts_without_room_amid_prefixes_take_no_long_time() -> None:
+def test_many_hosts_without_room_among_prefixes_do_not_take_long() -> None:
     random = Random(19)
     nets = [block(6, random.getrandbits(127) | 1 << 127, 64) for _number in range(20_000)]
     hosts = same_hash(5000)
@@ -595,7 +595,7 @@ def test_what_holds_up_to_the_last_host() -> None:
 
 
 def test_the_first_and_the_last_address_as_hosts_among_others() -> None:
-    """Both halves of the first one are what an empty slot has."""
+    """Both halves of the first address are 0, like an empty slot."""
     random = Random(18)
     items = [host(6, random.getrandbits(128)) for _number in range(50)]
     for value in (0, LAST6):
@@ -636,7 +636,7 @@ def test_hosts_beside_a_crowded_64_within_a_denied_net() -> None:
     allow = [host(6, high | random.getrandbits(64)) for _number in range(5000)]
     deny = [block(6, high, 48), host(6, 1)]
     tables = build(allow, deny)
-    # None of them is in the tree.
+    # The tree has none of the hosts.
     assert set(Shape6(tables).depths) == {1}
     for item in random.sample(allow, 500):
         assert lookup(tables, 6, item.value) == ALLOW
@@ -680,7 +680,7 @@ def test_clusters_as_deep_as_the_format_goes() -> None:
 
 @pytest.mark.parametrize("step", [1, 5, 11, 14, 16, 19, 23])
 def test_crowds_of_64_nested_in_each_other(step: int) -> None:
-    """Each crowd lies in one bucket of the one around it, so that every width is asked for."""
+    """Each crowd lies in one bucket of the crowd around it, so that every width occurs."""
     random = Random(step)
     keys: set[int] = set()
     prefix = random.getrandbits(64)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What the units are allowed: no more than their work takes, and one as the other."""
+"""What the units may do: no more than they need, and the same for each."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ ONE_SHOTS = sorted(
     path.name for path in UNITS.glob("*.service") if path.name != "packetwatch.service"
 )
 EARLY = "packetwatch-xdp@.service"
-# As docs/operations.md says; systemd weighs some of it anew in each release.
+# The values of docs/operations.md; each systemd release weighs some settings differently.
 EXPOSURE = {EARLY: 3.4}
 
 
 def sandbox(name: str) -> list[str]:
-    """The lines that confine a one-shot."""
+    """Return the lines that confine a one-shot."""
     text = (UNITS / name).read_text()
     found = re.search(r"^CapabilityBoundingSet=.*\nUMask=.*?$", text, re.MULTILINE | re.DOTALL)
     assert found, name
@@ -31,8 +31,8 @@ def sandbox(name: str) -> list[str]:
 
 
 @pytest.mark.parametrize("name", ONE_SHOTS)
-def test_all_that_root_starts_is_confined_alike(name: str) -> None:
-    # Both take a folder in /tmp, which Debian 12 empties while the network is being filtered.
+def test_all_that_root_starts_is_confined_in_the_same_way(name: str) -> None:
+    # Both settings need a folder in /tmp, which Debian 12 empties while the early unit runs.
     early = {"PrivateDevices=yes", "PrivateTmp=yes"} if name == EARLY else set()
     assert set(sandbox("packetwatch-apply.service")) - set(sandbox(name)) == early
     assert set(sandbox(name)) <= set(sandbox("packetwatch-apply.service"))
