@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The agent as a process of its own, in a folder of the tests', and what it says."""
+"""The agent as a process, in a folder of the tests, and its output."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class AgentProcess:
             time.sleep(0.05)
 
     def lines(self) -> list[dict[str, Any]]:
-        """What it has written, without a line that is still being written."""
+        """Return what it has written, without an unfinished line."""
         whole = self.log.read_text().rpartition("\n")[0]
         return [json.loads(line) for line in whole.splitlines()]
 
@@ -109,7 +109,7 @@ class AgentProcess:
         return {name: float(value) for name, value in pairs}
 
     def status(self, key: str) -> str:
-        """A field of /proc/PID/status."""
+        """Return a field of /proc/PID/status."""
         assert self.process is not None
         text = Path(f"/proc/{self.process.pid}/status").read_text()
         return next(line.split()[1] for line in text.splitlines() if line.startswith(f"{key}:"))

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The filter on one end of a cable, both ends in network namespaces of the tests' own.
+"""The filter at one end of a cable; both ends are in network namespaces of the tests.
 
 One filter serves the session; each test finds it with empty maps, no lists and the policy
 `POLICY`. A test's thread is in the namespace "host", at whose device v0 the filter is; `peer` is the
@@ -24,12 +24,12 @@ from kernel.hosting import BPFFS, PREFIX, SOURCE, Namespace, ip, sweep
 
 from packetwatch_core._kernel.pins import Paths, Pins
 
-NUMBER = 1_000_000  # of our folder of pins: sites count theirs from 0
+NUMBER = 1_000_000  # number of this folder of pins; sites number theirs from 0
 
 
 @pytest.fixture(scope="session")
 def bytecode_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One for all tests, so that every source is compiled once."""
+    """One cache for all tests, so that every source is compiled once."""
     return tmp_path_factory.mktemp("bytecode")
 
 
@@ -37,7 +37,7 @@ def bytecode_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def cable() -> Iterator[tuple[Namespace, Namespace]]:
     """Namespaces "host" and "peer" with a cable of two queues between v0 and v1, not plugged in.
 
-    Systems that see each other greet by neighbour discovery: nothing that a test wants to count.
+    Connected systems send neighbour discovery packets, which tests do not want to count.
     """
     if os.geteuid() != 0:
         pytest.skip("makes namespaces and loads programs")
@@ -91,7 +91,7 @@ def loaded_datapath(
 
 @pytest.fixture(scope="module")
 def plugged_in(loaded_datapath: Datapath) -> Iterator[None]:
-    """Both ends of the cable are up and reach each other."""
+    """Both ends of the cable are up and can reach each other."""
     with loaded_datapath.host_namespace.entered():
         loaded_datapath.reset()
     peer = loaded_datapath.peer_namespace
@@ -106,7 +106,7 @@ def plugged_in(loaded_datapath: Datapath) -> Iterator[None]:
 
 @pytest.fixture
 def datapath(loaded_datapath: Datapath) -> Iterator[Datapath]:
-    """The filter in its first state; the test runs in the host's namespace."""
+    """The filter in its initial state; the test runs in the host's namespace."""
     with loaded_datapath.host_namespace.entered():
         loaded_datapath.reset()
         yield loaded_datapath
@@ -114,7 +114,7 @@ def datapath(loaded_datapath: Datapath) -> Iterator[Datapath]:
 
 @pytest.fixture
 def closed(datapath: Datapath) -> Datapath:
-    """Five closed ports are a scan; no port was ever seen open."""
+    """The filter with a policy by which five closed ports are a scan; no port was ever seen open."""
     datapath.policy(scan_counts="closed", scan_ports=5, scan_grace=GRACE)
     keys = b"".join(port.to_bytes(4, sys.byteorder) for port in range(PORTS))
     datapath.maps["open_ports"].update_many(keys, bytes(8 * PORTS), PORTS)

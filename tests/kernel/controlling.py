@@ -2,9 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A filtered host with its agent, its control socket, its edit one-shot, and users of all kinds.
+"""A filtered host with its agent, control socket, edit one-shot, and users with each kind of right.
 
-Users and groups are numbers that no system has: the kernel asks for no more.
+Users and groups are numbers that no system uses: for the kernel a number is enough.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ with socket.socket(fileno=os.dup(0)) as connection:
 
 
 class User(NamedTuple):
-    """Whom a process belongs to."""
+    """The user and the groups of a process."""
 
     uid: int
     gid: int
@@ -74,7 +74,7 @@ STRANGER = User(62004, 62004)
 
 
 class Done(NamedTuple):
-    """What became of a command."""
+    """The result of a command."""
 
     status: int
     out: str
@@ -86,7 +86,7 @@ class Done(NamedTuple):
 
 
 class Controlled:
-    """The host; `site` is what `hosting.Site` makes of it."""
+    """The host; `site` is its `hosting.Site`."""
 
     def __init__(self, wire: Wire, cache: Path) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="packetwatch-"))
@@ -117,21 +117,21 @@ class Controlled:
         self.edit = self.folder / "edit.sock"
         self._editor: socket.socket | None = None
 
-    # Life
+    # Start and stop
 
     def load(self) -> None:
-        """Attach, with the maps the agent's as on a real host."""
+        """Attach; the maps belong to the agent, as on a real host."""
         self.site.settings(PW_PROTECT=PROTECTED, PW_PROTECT_AUTO="0")
         self.site.policy(scan_grace="0")
         self.site.host.attach("pw0")
-        # The pin of a folder that on a real host only root may enter; there the agent's is mounted.
+        # On a real host only root may enter this folder of pins; the agent's own part is mounted.
         for path in (self.pins.root, self.pins.own, self.pins.run):
             os.chmod(path, 0o711)
         for name in os.listdir(self.pins.run):
             os.chown(self.pins.map(name), AGENT.uid, AGENT.gid)
 
     def start(self, wait_for: str = '"message":"started', **environment: str) -> None:
-        """Start the agent, and wait until it says something: that it follows the program."""
+        """Start the agent, and wait until it logs that it follows the program."""
         began = self.log.stat().st_size
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
@@ -147,7 +147,7 @@ class Controlled:
                     "PW_CONTROL_SOCKET": str(self.control),
                     "PW_READERS": str(READERS),
                     "PW_ADMINS": str(ADMINS),
-                    # As `load` has it: agent and root are to write the same into the maps.
+                    # As in `load`: agent and root must write the same into the maps.
                     "PW_PROTECT": PROTECTED,
                     "PW_PROTECT_AUTO": "0",
                 }
@@ -165,7 +165,7 @@ class Controlled:
             self.process = None
 
     def serve_edits(self) -> None:
-        """What systemd does for packetwatch-edit.socket: a process for each connection."""
+        """Do what systemd does for packetwatch-edit.socket: start a process for each connection."""
         self._editor = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._editor.bind(str(self.edit))
         os.chown(self.edit, 0, ADMINS)
@@ -200,7 +200,7 @@ class Controlled:
         subprocess.run(["umount", str(self.folder / "bpf")], check=True)
         shutil.rmtree(self.folder)
 
-    # What is done
+    # Actions
 
     def _given(self) -> str:
         places = {
@@ -214,7 +214,7 @@ class Controlled:
         return json.dumps(places)
 
     def command(self, *words: str) -> list[str]:
-        """The argument vector of ``packetwatchctl``."""
+        """Return the argument vector of ``packetwatchctl``."""
         return [PYTHON, "-Ps", "-c", _CLI, self._given(), *words]
 
     def ctl(self, *words: str, user: User = ROOT_USER, timeout: float = 60) -> Done:
@@ -231,7 +231,7 @@ class Controlled:
         return Done(done.returncode, done.stdout, done.stderr)
 
     def python(self, code: str, *arguments: str, user: User = AGENT) -> Done:
-        """Run code as a user, with the library at hand."""
+        """Run code as a user who can import the library."""
         done = subprocess.run(
             [PYTHON, "-Ps", "-c", code, *arguments],
             capture_output=True,
@@ -243,7 +243,7 @@ class Controlled:
         )
         return Done(done.returncode, done.stdout, done.stderr)
 
-    # What is seen
+    # Observations
 
     def wait(self, condition: Callable[[], Any], seconds: float = 20) -> None:
         deadline = time.monotonic() + seconds
@@ -254,12 +254,12 @@ class Controlled:
             time.sleep(0.02)
 
     def lines(self) -> list[dict[str, Any]]:
-        """What the agent has written, without a line that is still being written."""
+        """Return what the agent has written, without an unfinished line."""
         whole = self.log.read_text().rpartition("\n")[0]
         return [json.loads(line) for line in whole.splitlines()]
 
     def audits(self, path: Path | None = None) -> list[dict[str, Any]]:
-        """Audit lines of the agent, or of a file."""
+        """Return audit lines of the agent, or of a file."""
         text = (path or self.log).read_text() if (path or self.log).exists() else ""
         found = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
         return [line for line in found if line.get("event.action") == "audit"]
@@ -279,7 +279,7 @@ class Controlled:
         return next(int(line.split()[1]) for line in text.splitlines() if line.startswith(key))
 
     def connect(self) -> socket.socket:
-        """A connection to the agent, as root."""
+        """Open a connection to the agent, as root."""
         found = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         found.settimeout(10)
         found.connect(str(self.control))
@@ -287,7 +287,7 @@ class Controlled:
 
 
 def rights_of(user: User) -> dict[str, Any]:
-    """How a process is given to a user."""
+    """Return what starts a process as a user."""
     if user.uid == 0:
         return {}
     return {"user": user.uid, "group": user.gid, "extra_groups": list(user.groups)}
@@ -305,7 +305,7 @@ def exchange(connection: socket.socket, *lines: bytes) -> list[dict[str, Any]]:
 
 @contextlib.contextmanager
 def controlled(cache: Path) -> Iterator[Controlled]:
-    """A host that is filtered, with its agent and the socket for edits; all of it ends with this."""
+    """A filtered host with its agent and the socket for edits; all are stopped at the end."""
     wire = Wire()
     found = Controlled(wire, cache)
     try:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The real program in a network namespace, and what tests want to do with it."""
+"""The real program in a network namespace, and what tests do with it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _ZERO = bytes(4)
 
 
 class Runner:
-    """BPF_PROG_TEST_RUN with as little around it as Python allows."""
+    """BPF_PROG_TEST_RUN with as little overhead as Python allows."""
 
     def __init__(self, program: Program, ifindex: int) -> None:
         self._context = XdpContext(ingress_ifindex=ifindex)
@@ -58,7 +58,7 @@ class Runner:
         opts = self._opts
         opts.data_in = frame
         opts.data_size_in = self._context.data_end = len(frame)
-        opts.data_size_out = opts.ctx_size_out = 0  # libbpf leaves the last frame's there
+        opts.data_size_out = opts.ctx_size_out = 0  # libbpf leaves the last frame's length there
         error = self._call(self._fd, self._reference)
         assert error == 0, os.strerror(-error)
         return int(opts.retval)
@@ -94,7 +94,7 @@ class Datapath:
     # Settings
 
     def reset(self) -> None:
-        """Nothing declared, nothing remembered."""
+        """Declare nothing, and empty all maps."""
         Path(self.paths.settings).write_text("PW_PROTECT_AUTO=0\n")
         for name in CLEARED:
             for key, dummy in self.maps[name].items():
@@ -125,14 +125,14 @@ class Datapath:
         self.host.apply()
 
     def peer(self) -> contextlib.AbstractContextManager[None]:
-        """Be at the other end of the cable."""
+        """Enter the namespace at the other end of the cable."""
         return self.peer_namespace.entered()
 
     # Packets
 
     @property
     def program(self) -> Program:
-        """The program that is attached now."""
+        """Return the program that is attached now."""
         if self._program is None:
             with Loaded(self.pins) as loaded:
                 assert loaded.program is not None
@@ -141,13 +141,13 @@ class Datapath:
 
     @property
     def run(self) -> Callable[[bytes], int]:
-        """Run the program on a frame that comes in by v0, and return its verdict."""
+        """Run the program on a frame that comes in on v0, and return its verdict."""
         if self._runner is None:
             self._runner = Runner(self.program, self.ifindex)
         return self._runner
 
     def fate(self, frame: bytes) -> str:
-        """Run one frame: the one cell in which it counts, which its verdict must match."""
+        """Run one frame; return the one cell in which it counts, which must agree with its verdict."""
         before = self.cells()
         verdict = self.run(frame)
         grown = difference(self.cells(), before)
@@ -164,10 +164,10 @@ class Datapath:
             self._program.close()
         self._program = self._runner = None
 
-    # What it has done
+    # Observations
 
     def counters(self) -> dict[str, Any]:
-        """All counters, summed over the processors."""
+        """Return all counters, summed over the processors."""
         raw = self.maps["counters"].lookup(_ZERO) or b""
         rows = [
             abi.COUNTERS.unpack(raw, offset) for offset in range(0, len(raw), abi.COUNTERS.size)
@@ -180,7 +180,7 @@ class Datapath:
         }
 
     def cells(self) -> dict[str, int]:
-        """Packets by "verdict reason family"."""
+        """Return the packets by "verdict reason family"."""
         packets = self.counters()["packets"]
         names = (
             f"{verdict} {reason} {family}"
@@ -190,16 +190,16 @@ class Datapath:
         return dict(zip(names, packets, strict=True))
 
     def ban_of(self, address: str) -> Ban | None:
-        """The ban that hits an address."""
+        """Return the ban that matches an address."""
         found = self.bans.why(address).bans
         return found[0] if found else None
 
     def banned(self) -> set[str]:
-        """Texts of all sources that are banned."""
+        """Return all banned sources as text."""
         return {ban.source.text for ban in self.bans.active()}
 
     def events(self) -> list[dict[str, Any]]:
-        """Events since the last call, with the length of their records as "size"."""
+        """Return the events since the last call, with the length of their records as "size"."""
         found = []
         while records := self._ring.read(4096):
             self._ring.release()
@@ -209,22 +209,22 @@ class Datapath:
         return found
 
     def hits(self) -> int:
-        """How many ports are remembered, of all sources together."""
+        """Return how many ports are remembered, of all sources together."""
         tracks = self.maps["tracks"].items()
         slots = sum(slot != 0 for _k, value in tracks for slot in abi.TRACK.unpack(value)["slot"])
-        # What a track began with is in both.
+        # The ports with which a track began are in both maps.
         twice = sum(len(self._firsts.hits(key)) for key, _value in tracks)
         with memoryview(self._sets) as raw, raw.cast("Q") as words:
             return slots + sum(who != 0 for who in words[0::2]) - twice
 
     def forget_hits(self) -> None:
-        """Nobody has hit a port."""
+        """Forget all ports that sources have hit."""
         self._sets[:] = bytes(len(self._sets))
         for key, _value in self.maps["tracks"].items():
             self.maps["tracks"].delete(key)
 
     def age(self, seconds: float) -> None:
-        """Let time pass for all hits: each port was hit so much earlier, at boot at the earliest."""
+        """Let time pass for all hits: move their times back, at most to boot."""
         back = round(seconds * 1e9) >> 10 << 16
         with memoryview(self._sets) as raw, raw.cast("Q") as words:
             for index in range(1, len(words), 2):
@@ -262,7 +262,7 @@ def wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:
 
 
 def reaches(address: str) -> bool:
-    """Whether the host at the address refuses a connection, as it does where nobody listens."""
+    """Return whether the host at the address refuses a connection, because nothing listens there."""
     try:
         socket.create_connection((address, 9), 1).close()
     except ConnectionRefusedError:
@@ -273,7 +273,7 @@ def reaches(address: str) -> bool:
 
 
 def in_step(rounds: int, jobs: Sequence[Callable[[int], None]]) -> None:
-    """Do the jobs of each round at the same time, on a processor each."""
+    """Run the jobs of each round at the same time, each on its own processor."""
     with mmap.mmap(-1, mmap.PAGESIZE) as memory:
         progress = memoryview(memory).cast("Q")
 
@@ -289,12 +289,12 @@ def in_step(rounds: int, jobs: Sequence[Callable[[int], None]]) -> None:
 
 
 def difference(after: Mapping[str, int], before: Mapping[str, int]) -> dict[str, int]:
-    """What has grown."""
+    """Return the counters that have grown, and by how much."""
     return {name: after[name] - before[name] for name in after if after[name] != before[name]}
 
 
 def on_cpus(*jobs: Callable[[], None], timeout: int = 120) -> None:
-    """Run each job in a process of its own, each on a processor of its own as far as there are."""
+    """Run each job in its own process, on its own processor if there are enough."""
     cpus = sorted(os.sched_getaffinity(0))
     children = []
     for number, job in enumerate(jobs):

@@ -2,9 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Processes that are killed amid what they do: at a certain step, or after a certain time.
+"""Processes that are killed at a certain step of their work, or after a certain time.
 
-A step is whatever changes something outside the process: a call of libbpf, or of the file system.
+A step is a call of libbpf or of the file system that changes something outside the process.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _FILE_CALLS = ("rename", "unlink", "symlink", "mkdir", "rmdir", "chmod", "fsync"
 
 
 class _Steps:
-    """Counts the steps of this process, and kills it before one of them."""
+    """Counts the steps of this process, and kills it before a given one."""
 
     def __init__(self, fatal: int) -> None:
         self.count = 0
@@ -39,7 +39,7 @@ class _Steps:
 
 
 class _Library:
-    """libbpf, with every call a step."""
+    """libbpf, in which every call is a step."""
 
     def __init__(self, steps: _Steps) -> None:
         self._steps = steps
@@ -50,7 +50,7 @@ class _Library:
 
 
 def count_steps(action: Callable[[], object]) -> int:
-    """Do it in a child; returns how many steps it took."""
+    """Do the work in a child process; return the number of its steps."""
     reader, writer = os.pipe()
     child = os.fork()
     if not child:
@@ -64,7 +64,7 @@ def count_steps(action: Callable[[], object]) -> int:
 
 
 def killed_at(step: int, action: Callable[[], object]) -> bool:
-    """Do it in a child that dies before a step; False if it had finished before that."""
+    """Do the work in a child process that is killed before a step; False if it finished earlier."""
     child = os.fork()
     if not child:
         _arm(step)
@@ -73,7 +73,7 @@ def killed_at(step: int, action: Callable[[], object]) -> bool:
 
 
 def killed_after(seconds: float, action: Callable[[], object]) -> bool:
-    """Do it in a child that is killed after some time; False if it had finished by then."""
+    """Do the work in a child process that is killed after some time; False if it finished earlier."""
     child = os.fork()
     if not child:
         _finish(action)

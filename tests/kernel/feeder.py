@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Real records in a real ring: a small XDP program that copies them out of a test packet."""
+"""Writes real records to a real ring: a small XDP program copies them out of a test packet."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def _copy_record(ring: Map, offset: int, size: int) -> bytes:
 
 
 class Feeder:
-    """Writes records of one size (a multiple of 8) into a ring."""
+    """Writes records of one size (a multiple of 8) to a ring."""
 
     def __init__(self, ring: Map, size: int) -> None:
         self._size = size
@@ -81,7 +81,7 @@ class Feeder:
         self._many.close()
 
     def feed(self, records: Sequence[bytes]) -> None:
-        """Write them all; waits while the ring is more than half full."""
+        """Write all records; wait while the ring is more than half full."""
         view = RingBuffer(self._ring)
         for at in range(0, len(records), _PER_PACKET):
             self._wait(view)
@@ -120,7 +120,7 @@ class Feeder:
 
 
 def connection(sequence: int, source: bytes = bytes.fromhex("cb007107")) -> bytes:
-    """A connection's record, IPv4."""
+    """Return the record of an IPv4 connection."""
     return abi.EVENT.pack(
         time=time.monotonic_ns(),
         sequence=sequence,

@@ -2,11 +2,11 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A flood into a veth pair, from a process of its own, and who waits for what gets through.
+"""A flood into a veth pair, sent by a child process, and what receives the packets that pass.
 
 For a filter in native mode the packets are the frames of a BPF_PROG_TEST_RUN whose program sends
-them out of the peer's device: hundreds of thousands a second, which meet the filter as a driver's
-packets do. One in generic mode gets them from a packet socket.
+them out of the peer's device: hundreds of thousands a second, which meet the filter like a driver's
+packets. A filter in generic mode gets them from a packet socket.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _PACKET_OUTGOING = 4
 
 
 class Flood:
-    """Endless packets from one source, until `stop` or the time is over."""
+    """Sends packets from one source without end, until `stop` or until the time is up."""
 
     def __init__(
         self, site: Site, source: str, interface: str = "pw0", seconds: float = 900
@@ -52,11 +52,11 @@ class Flood:
             os._exit(status)
 
     def seen(self) -> int:
-        """How many packets have met the filter since it began."""
+        """Return how many packets have met the filter since the start."""
         return sum(self._site.packets().values()) - self._start
 
     def wait_more(self, count: int) -> None:
-        """Wait until so many more have met the filter."""
+        """Wait until `count` more packets have met the filter."""
         goal = self.seen() + count
         wait(lambda: self.seen() >= goal)
 
@@ -68,7 +68,7 @@ class Flood:
             assert os.WIFSIGNALED(status), "the flood ended by itself"
 
     def _send(self, source: str, device: str, seconds: float) -> None:
-        """In the child: packets out of a device of the peer's namespace."""
+        """Send packets out of a device of the peer's namespace, in the child process."""
         end = time.monotonic() + seconds
         with self._site.wire.peer.entered():
             some = (_frames if self.native else _socket)(device, packet(source))
@@ -88,7 +88,7 @@ def flooded(site: Site, source: str, interface: str = "pw0") -> Iterator[Flood]:
 
 
 class Tap:
-    """What of a source's packets gets past the filter on an interface."""
+    """Counts the packets of a source that pass the filter on an interface."""
 
     def __init__(self, source: str, interface: str = "pw0") -> None:
         self._source = socket.inet_aton(source)
@@ -97,7 +97,7 @@ class Tap:
         self._socket.bind((interface, _ETH_P_IP))
 
     def leaked(self, patience: float = 0.05) -> int:
-        """How many have got through since the last call."""
+        """Return how many have passed since the last call."""
         count = 0
         while select.select([self._socket], [], [], patience)[0]:
             frame, address = self._socket.recvfrom(2048)
@@ -149,7 +149,7 @@ def _frames(device: str, frame: bytes) -> Callable[[], None]:
     opts.flags, opts.batch_size = _LIVE_FRAMES, _BATCH
 
     def some() -> None:
-        # The options refer to the frame and the context by address only.
+        # The options hold only the addresses of the frame and the context: keep both alive.
         dummy = frame, context
         call("bpf_prog_test_run_opts", program.fd, ctypes.byref(opts), what="flood")
 

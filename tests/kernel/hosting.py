@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A host of the tests' own: network namespaces, a veth pair, and a `Host` on throw-away paths.
+"""A host for tests: network namespaces, a veth pair, and a `Host` with temporary paths.
 
-The namespaces have no name: they live as long as this process, whatever it dies of. Pins carry its
-number, so that the next run can tell what a killed one has left behind.
+The namespaces have no name, so they end with this process, however it dies. Pins carry its process
+number, so that the next run can recognise what a killed run has left.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from packetwatch_core._kernel.source import flatten
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "roles/packetwatch/files/bpf"
-# For an installed library: what is set for the tests keeps their bytecode elsewhere.
+# Environment of the installed library, without the tests' setting of where bytecode is kept.
 CLEAN = {"PATH": os.environ["PATH"]}
 FULL = bool(os.environ.get("PACKETWATCH_FULL"))
 BPFFS = Path("/sys/fs/bpf")
@@ -66,7 +66,7 @@ class Namespace:
 
     @contextlib.contextmanager
     def entered(self) -> Iterator[None]:
-        """In this namespace: this thread, and the processes that it starts."""
+        """Enter this namespace, with this thread and the processes that it starts."""
         before = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
         try:
             os.setns(self._fd, os.CLONE_NEWNET)
@@ -80,20 +80,20 @@ class Namespace:
 
 
 class Wire:
-    """The host's namespace, a peer's, and the veth pairs between them."""
+    """The namespaces of the host and of a peer, and the veth pairs between them."""
 
     def __init__(self) -> None:
         self.host = Namespace()
         self.peer = Namespace()
         for namespace in (self.host, self.peer):
             with namespace.entered():
-                # Without IPv6 the kernel sends nothing of its own accord: every packet is ours.
+                # Without IPv6 the kernel sends no packets by itself: every packet is the tests'.
                 Path("/proc/sys/net/ipv6/conf/default/disable_ipv6").write_text("1")
                 ip("link set lo up")
         self.add("pw0", OWN)
 
     def add(self, name: str, address: str = "") -> None:
-        """A veth in the host's namespace; its end in the peer's is called peer-NAME."""
+        """Make a veth in the host's namespace; its end in the peer's namespace is called peer-NAME."""
         with self.host.entered():
             ip(f"link add {name} type veth peer name peer-{name} netns {self.peer.path}")
             ip(f"link set {name} address {HOST_MAC.hex(':')} arp off up")
@@ -112,7 +112,7 @@ class Wire:
 
 
 class Site:
-    """A `Host` in a namespace, with what tests ask of it and of the kernel."""
+    """A `Host` in a namespace, with the questions that tests ask it and the kernel."""
 
     def __init__(self, wire: Wire, folder: Path, cache: Path, number: int) -> None:
         self.wire = wire
@@ -129,11 +129,11 @@ class Site:
             status=str(folder / "run/status.json"),
         )
         self.host = Host(run, self.paths)
-        # The datapath's tests, in this process too, keep a filter open all the time.
+        # Datapath tests in this process keep a filter open all the time.
         self._open_before = Counter(open_bpf_descriptors())
 
     def left_open(self) -> list[str]:
-        """BPF objects that the library has opened since and not closed."""
+        """Return the BPF objects that the library has opened since then and not closed."""
         return sorted((Counter(open_bpf_descriptors()) - self._open_before).elements())
 
     def settings(self, **values: str) -> None:
@@ -143,7 +143,7 @@ class Site:
     def lists(
         self, deny: str = "", allow: str = "", *, name: str = "ansible", force: bool = False
     ) -> Plan:
-        """Declare both lists and make them live."""
+        """Declare both lists and activate them."""
         edit = set_lists(name, {"allow": allow, "deny": deny}, True)
         return self.host.apply(edit, force=force)
 
@@ -156,24 +156,24 @@ class Site:
         return Path(self.paths.state)
 
     def program(self, interface: str = "pw0") -> Program:
-        """The program that packets of the interface meet."""
+        """Return the program that packets of the interface meet."""
         return Program.by_id(attached(socket.if_nametoindex(interface)).program_id)
 
     def verdict(self, source: str, interface: str = "pw0") -> int:
-        """What the attached program says to a packet from a source (XDP_PASS, XDP_DROP)."""
+        """Return the attached program's verdict for a packet from a source (XDP_PASS, XDP_DROP)."""
         with self.program(interface) as program:
             return program.test_run(packet(source), socket.if_nametoindex(interface))[0]
 
     def generation_id(self, interface: str = "pw0") -> int:
-        """The number of the live inner map."""
+        """Return the number of the active inner map."""
         return next(self._objects(interface, "generation"))[1]
 
     def slot(self, interface: str = "pw0") -> Map:
-        """The map that points to the live generation."""
+        """Return the map that points to the active generation."""
         return Map.by_id(next(self._objects(interface, "generation"))[0])
 
     def objects(self, interface: str = "pw0") -> set[tuple[str, int]]:
-        """The program, its maps and the live generation: kind and number."""
+        """Return (kind, number) of the program, its maps and the active generation."""
         with self.program(interface) as program:
             found = {("program", program.info().id)}
             found |= {("map", number) for number in program.info().map_ids}
@@ -188,7 +188,7 @@ class Site:
                         yield number, int.from_bytes(value, "little")
 
     def pinned_maps(self) -> list[Path]:
-        """Those that outlive programs."""
+        """Return the maps that outlive programs."""
         return sorted(
             path
             for path in Path(self.host.pins.own).rglob("*")
@@ -196,23 +196,23 @@ class Site:
         )
 
     def pin_odd_map(self, path: str) -> None:
-        """Pin a map as no version of ours makes one."""
+        """Pin a map that no version of Packetwatch would make."""
         with Map.create(ARRAY, "odd", 4, 12, 3) as odd:
             odd.pin(path)
 
     def warm_cache(self) -> None:
-        """Compile the collection's own program, if no test has yet."""
+        """Compile the collection's own program, unless a test has done so."""
         Compiler(run, self.paths.cache).get(source_text())
 
     def with_cache(self, folder: Path) -> Host:
         return Host(run, self.paths._replace(cache=str(folder)))
 
     def paths_as_words(self, cache: str | None = None) -> dict[str, str]:
-        """The arguments of `Paths`, for another process."""
+        """Return the arguments of `Paths`, for another process."""
         return self.paths._asdict() | ({"cache": cache} if cache else {})
 
     def packets(self) -> dict[str, int]:
-        """Numbers of IPv4 packets by verdict and reason."""
+        """Return the numbers of IPv4 packets by verdict and reason."""
         found = self.host.info({"counters"})["counters"]["packets"]
         return {
             f"{verdict} {reason}": families["ipv4"]
@@ -222,7 +222,7 @@ class Site:
         }
 
     def snapshot(self) -> dict[str, object]:
-        """All that a refused or failed change must leave as it was."""
+        """Return everything that a refused or failed change must leave unchanged."""
         return {
             "state": digest_of_tree(self.state),
             "pins": sorted(str(path) for path in Path(self.paths.bpffs).rglob("*")),
@@ -238,7 +238,7 @@ class Site:
         return any(True for dummy in self._objects(interface, "generation"))
 
     def power_off(self) -> None:
-        """Leave nothing of ours in the kernel, as a reboot does; what is on disk stays."""
+        """Remove everything from the kernel, like a reboot; files on disk stay."""
         objects = self.objects()
         self.close()
         wait_gone(objects)
@@ -248,7 +248,7 @@ class Site:
 
 
 def run(argv: Sequence[str], stdin: str | None) -> tuple[int, str, str]:
-    """How the library starts processes here."""
+    """Run a process for the library."""
     try:
         done = subprocess.run(argv, input=stdin, capture_output=True, text=True, check=False)
     except OSError as error:
@@ -257,7 +257,7 @@ def run(argv: Sequence[str], stdin: str | None) -> tuple[int, str, str]:
 
 
 def install_library(folder: Path) -> None:
-    """Put the host library there as the role does: compiled, and no start compares times."""
+    """Install the host library like the role: compiled, so that no start compares file times."""
     skipped = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "plugins/module_utils", folder / "packetwatch_core", ignore=skipped)
     compiling = ("-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash")
@@ -269,12 +269,12 @@ def ip(command: str) -> None:
 
 
 def dummy_program() -> Program:
-    """Somebody else's program: it passes everything."""
+    """Load a foreign program, which passes everything."""
     return Program.load(bytes.fromhex("b7000000020000009500000000000000"), "dummy")
 
 
 def packet(source: str, destination: str = OWN, size: int = 60) -> bytes:
-    """A UDP packet over Ethernet: nothing that begins a connection."""
+    """Return a UDP packet over Ethernet, which does not open a connection."""
     udp = bytes.fromhex("303900090008") + bytes(2)
     header = bytes.fromhex("4500001c0000000040110000")
     header += socket.inet_aton(source) + socket.inet_aton(destination)
@@ -286,7 +286,7 @@ def packet(source: str, destination: str = OWN, size: int = 60) -> bytes:
 
 
 def source_text(*changes: tuple[str, str]) -> str:
-    """The collection's own program with pieces of its text replaced, each of which must be there."""
+    """Return the collection's own program with pieces of its text replaced; each piece must exist."""
     text = flatten(str(SOURCE))
     for old, new in changes:
         assert old in text, old
@@ -295,12 +295,12 @@ def source_text(*changes: tuple[str, str]) -> str:
 
 
 def other_program() -> str:
-    """One that does the same in the tests, and is another one."""
+    """Return another program that does the same in the tests."""
     return source_text(("#define PW_EXT_MAX 8\n", "#define PW_EXT_MAX 7\n"))
 
 
 def digest_of_tree(folder: Path) -> str:
-    """Of names, contents and links; the lock's file says only who wrote last."""
+    """Return a digest of names, contents and links, without the lock file, which names the last writer."""
     check = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
         if path.name == "lock":
@@ -314,7 +314,7 @@ def digest_of_tree(folder: Path) -> str:
 
 
 def exists(kind: str, number: int) -> bool:
-    """Whether the kernel still has a map or a program."""
+    """Return whether the kernel still has a map or a program."""
     opener = Map.by_id if kind == "map" else Program.by_id
     try:
         opener(number).close()
@@ -326,7 +326,7 @@ def exists(kind: str, number: int) -> bool:
 
 
 def wait_gone(objects: set[tuple[str, int]], seconds: float = 20) -> None:
-    """Wait until the kernel has freed all of them: it does so behind the scenes."""
+    """Wait until the kernel has freed all of them, which it does in the background."""
     wait(lambda: not [item for item in objects if exists(*item)], seconds)
 
 
@@ -338,7 +338,7 @@ def wait(condition: Callable[[], bool], seconds: float = 20) -> None:
 
 
 def open_bpf_descriptors() -> list[str]:
-    """BPF objects that this process holds open."""
+    """Return the BPF objects that this process holds open."""
     found = []
     for name in os.listdir("/proc/self/fd"):
         with contextlib.suppress(FileNotFoundError):
@@ -349,12 +349,12 @@ def open_bpf_descriptors() -> list[str]:
 
 
 def remove_pins(folder: Path) -> None:
-    """Remove a folder under bpffs with all that is in it."""
+    """Remove a folder in bpffs with its contents."""
     shutil.rmtree(folder, ignore_errors=True)
 
 
 def sweep() -> None:
-    """Remove the pins of earlier runs that are no more."""
+    """Remove the pins of earlier runs whose process has ended."""
     for path in BPFFS.glob(f"{PREFIX}*"):
         match = re.fullmatch(rf"{PREFIX}([0-9]+)-[0-9]+", path.name)
         if match and not Path(f"/proc/{match[1]}").exists():

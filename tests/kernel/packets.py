@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Packets by hand, layer by layer: what is given is written, also where it is wrong."""
+"""Builds packets layer by layer; arguments are written as given, even if they are wrong."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _LEAST = 60
 
 
 def checksum(data: bytes) -> int:
-    """The sum of RFC 1071."""
+    """Return the checksum of RFC 1071."""
     padded = data + b"\0" * (len(data) % 2)
     total = sum(struct.unpack(f"!{len(padded) // 2}H", padded))
     while total >> 16:
@@ -50,7 +50,7 @@ def ethernet(
     target: bytes = bytes(6),
     source: bytes = b"\x02\0\0\0\0\x02",
 ) -> bytes:
-    """A frame padded to the least length; tags: EtherTypes of VLAN tags, outermost first."""
+    """Return a frame, padded to the minimum length; tags: EtherTypes of VLAN tags, outermost first."""
     header = target + source
     for tag in tags:
         header += struct.pack("!HH", tag, 7)
@@ -58,7 +58,7 @@ def ethernet(
 
 
 def tcp(source: int, target: int, flags: int = SYN) -> bytes:
-    """A TCP header without data and, so far, without checksum."""
+    """Return a TCP header without data, and without a checksum yet."""
     return struct.pack("!HHIIBBHHH", source, target, 1, 0, 5 << 4, flags, 64240, 0, 0)
 
 
@@ -74,7 +74,7 @@ def ipv4(
     version: int = 4,
     words: int | None = None,
 ) -> bytes:
-    """fragment: flags and offset as one field; total and words (ihl): lies, if given."""
+    """Return an IPv4 packet; fragment: flags and offset as one field; total, words (ihl): if given, wrong values."""
     addresses = inet_pton(AF_INET, source) + inet_pton(AF_INET, target)
     words = 5 + len(options) // 4 if words is None else words
     length = 20 + len(options) + len(payload) if total is None else total
@@ -88,7 +88,7 @@ def ipv4(
 def ipv6(
     source: str, target: str, payload: bytes, next_header: int = TCP, length: int | None = None
 ) -> bytes:
-    """An IPv6 packet."""
+    """Return an IPv6 packet."""
     addresses = inet_pton(AF_INET6, source) + inet_pton(AF_INET6, target)
     length = len(payload) if length is None else length
     if next_header == TCP:
@@ -97,7 +97,7 @@ def ipv6(
 
 
 def _filled(segment: bytes, addresses: bytes) -> bytes:
-    """The TCP segment with its checksum, if it is whole."""
+    """Return the TCP segment with its checksum, if it is complete."""
     if len(segment) < 20 or segment[16:18] != b"\0\0":
         return segment
     pseudo = addresses + struct.pack("!HH", TCP, len(segment))
@@ -105,7 +105,7 @@ def _filled(segment: bytes, addresses: bytes) -> bytes:
 
 
 def options(next_header: int, size: int = 8) -> bytes:
-    """An extension header with options (hop-by-hop, destination) that are padding."""
+    """Return an extension header for options (hop-by-hop, destination) that holds only padding."""
     padding = size - 2
     filler = b""
     while padding > 0:
@@ -116,22 +116,22 @@ def options(next_header: int, size: int = 8) -> bytes:
 
 
 def routing(next_header: int) -> bytes:
-    """A routing header with no segments left."""
+    """Return a routing header with no segments left."""
     return bytes((next_header, 0, 4, 0)) + bytes(4)
 
 
 def fragment6(next_header: int, offset: int = 0, more: bool = True) -> bytes:
-    """A fragment header; offset in units of 8 bytes."""
+    """Return a fragment header; offset in units of 8 bytes."""
     return struct.pack("!BBHI", next_header, 0, offset << 3 | more, 7)
 
 
 def authentication(next_header: int, size: int = 24) -> bytes:
-    """An authentication header of `size` bytes."""
+    """Return an authentication header of `size` bytes."""
     return bytes((next_header, size // 4 - 2)) + bytes(size - 2)
 
 
 def chain(kinds: Iterable[int], last: int) -> bytes:
-    """Extension headers of these kinds, of the least size, in front of an upper layer `last`."""
+    """Return extension headers of these kinds, of minimum size, before an upper layer `last`."""
     kinds = list(kinds)
     makers = {
         HOP_BY_HOP: options,
@@ -148,7 +148,7 @@ def chain(kinds: Iterable[int], last: int) -> bytes:
 def syn4(
     source: str, port: int, target: str = HOST4, flags: int = SYN, tags: Sequence[int] = ()
 ) -> bytes:
-    """A frame with a SYN, or with other flags, to a port."""
+    """Return a frame with a SYN, or with other flags, to a port."""
     return ethernet(IPV4, ipv4(source, target, tcp(40000, port, flags)), tags)
 
 
@@ -160,7 +160,7 @@ def syn6(
     tags: Sequence[int] = (),
     kinds: Sequence[int] = (),
 ) -> bytes:
-    """As syn4, behind extension headers of these kinds."""
+    """Return the same as syn4 for IPv6, after extension headers of these kinds."""
     segment = tcp(40000, port, flags)
     if not kinds:
         return ethernet(IPV6, ipv6(source, target, segment), tags)
@@ -170,10 +170,10 @@ def syn6(
 
 
 def udp4(source: str, target: str = HOST4) -> bytes:
-    """A frame that no detection looks at."""
+    """Return a frame that detection ignores."""
     return ethernet(IPV4, ipv4(source, target, struct.pack("!HHHH", 53, 53, 8, 0), UDP))
 
 
 def udp6(source: str, target: str = HOST6) -> bytes:
-    """As udp4."""
+    """Return the same as udp4 for IPv6."""
     return ethernet(IPV6, ipv6(source, target, struct.pack("!HHHH", 53, 53, 8, 0), UDP))

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Fixtures around `kernel.hosting`: say ``pytest_plugins = ("kernel.site_fixtures",)``."""
+"""Fixtures for `kernel.hosting`; use them by ``pytest_plugins = ("kernel.site_fixtures",)``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _numbers = itertools.count()
 
 @pytest.fixture(scope="session", autouse=True)
 def interruptible() -> Iterator[None]:
-    """Who is asked to end cleans up."""
+    """Clean up also when the process is asked to end (SIGTERM)."""
 
     def interrupt(*dummy: object) -> NoReturn:
         raise KeyboardInterrupt
@@ -32,13 +32,13 @@ def interruptible() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def bytecode_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One for all tests, so that every source is compiled once."""
+    """One cache for all tests, so that every source is compiled once."""
     return tmp_path_factory.mktemp("bytecode")
 
 
 @pytest.fixture
 def wire() -> Iterator[Wire]:
-    """Two namespaces and a veth pair; the test runs in the host's."""
+    """Two namespaces and a veth pair; the test runs in the host's namespace."""
     found = Wire()
     try:
         with found.host.entered():
@@ -68,7 +68,7 @@ def filtered(site: Site) -> Site:
 
 @pytest.fixture(scope="module")
 def standing(tmp_path_factory: pytest.TempPathFactory, bytecode_cache: Path) -> Iterator[Site]:
-    """One as `filtered`, for all tests of a file that change nothing."""
+    """A host like `filtered`, for all tests of a file that change nothing."""
     wire = Wire()
     found = Site(wire, tmp_path_factory.mktemp("standing"), bytecode_cache, next(_numbers))
     try:
@@ -83,7 +83,7 @@ def standing(tmp_path_factory: pytest.TempPathFactory, bytecode_cache: Path) -> 
 
 @pytest.fixture
 def untouched(standing: Site) -> Iterator[Site]:
-    """A filtered host of which nothing may have changed at the test's end, but its settings."""
+    """A filtered host; at the test's end nothing but its settings may have changed."""
     with standing.wire.host.entered():
         before = standing.snapshot()
         yield standing

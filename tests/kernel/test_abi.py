@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""abi.h as clang sees it against its mirror in Python, and clang's program against bcc's."""
+"""abi.h, compiled by clang, against its mirror in Python; and clang's program against bcc's."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from packetwatch_core._kernel.pins import specs
 from packetwatch_core._kernel.programs import Program
 
 SOURCE = Path(__file__).resolve().parents[2] / "roles/packetwatch/files/bpf"
-# Debian 13's besides the machine's own: the verifier refuses some of what newer ones make.
+# Also Debian 13's clang: the verifier refuses some code that newer versions generate.
 COMPILERS = ("clang", "clang-19")
 STRUCTS = [layout.name for layout in abi.LAYOUTS] + ["pw_scratch"]
 ENUMS = (
@@ -64,7 +64,7 @@ def dump_types(compiled: Path) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def types(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """BTF of everything in abi.h; the program's own has only what its maps are made of."""
+    """Return the BTF of everything in abi.h; the program's own BTF has only the types of its maps."""
     uses = [f"struct {name} use_{name};" for name in STRUCTS]
     uses += [f"enum pw_{name} use_{name};" for name in ENUMS]
     text = "\n".join(['#include "maps_libbpf.h"', *uses, ""])
@@ -75,7 +75,7 @@ def types(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module", params=COMPILERS)
 def compiled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The program as an object for libbpf."""
+    """Compile the program to an object for libbpf."""
     path = tmp_path_factory.mktemp("program") / "packetwatch.bpf.o"
     preface, body = str(SOURCE / "maps_libbpf.h"), str(SOURCE / "packetwatch.bpf.c")
     clang("-include", preface, "-c", "-o", str(path), body, compiler=request.param)
@@ -187,7 +187,7 @@ def test_macros_have_the_same_values() -> None:
 
 @pytest.fixture
 def other(datapath: Datapath, compiled: Path) -> Iterator[Program]:
-    """The program as clang compiled it, loaded by libbpf, with the maps of the one from bcc."""
+    """The program compiled by clang and loaded by libbpf, with the maps of bcc's program."""
     pin = datapath.pins.root + "1"
     command = ["bpftool", "prog", "load", str(compiled), pin, "type", "xdp"]
     for number in datapath.program.info().map_ids:
@@ -207,8 +207,8 @@ def test_the_kernel_takes_what_this_compiler_makes(other: Program) -> None:
 
 
 @pytest.mark.slow
-def test_both_compilers_programs_decide_alike(datapath: Datapath, other: Program) -> None:
-    """Each frame of the corpus four times, so that sources come to be banned."""
+def test_both_compilers_programs_give_the_same_verdicts(datapath: Datapath, other: Program) -> None:
+    """Each frame of the corpus is run four times, so that sources are banned."""
     frames = [frame for dummy in range(4) for frame in corpus()]
     results = []
     for program in (datapath.program, other):
@@ -229,7 +229,7 @@ def test_both_compilers_programs_decide_alike(datapath: Datapath, other: Program
 
 
 def test_both_compilers_programs_use_maps_of_one_shape(compiled: Path) -> None:
-    """Names and sizes of keys and values; how many entries there are is up to the library."""
+    """Compare names and sizes of keys and values; the library decides the number of entries."""
     types = dump_types(compiled)
     (section,) = (item for item in types if item["kind"] == "DATASEC" and item["name"] == ".maps")
     names = {types[variable["type_id"] - 1]["name"] for variable in section["vars"]}

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The agent as a process of its own: another user without capabilities, real maps, a real ring."""
+"""The agent as a process: a user without capabilities, real maps, a real ring."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ ROOT = Path(__file__).resolve().parents[2]
 NOBODY = 65534
 SECOND = 1_000_000_000
 LIMIT_KIB = 25 * 1024
-# Events that may be told twice.
+# Events that may be logged twice.
 BATCH = 4096
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="makes maps")
 
 
 class Host(AgentProcess):
-    """A folder with everything that an agent needs, maps of its own among them."""
+    """A folder with everything that an agent needs, including its own maps."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, str(folder / "bpf/packetwatch"), NOBODY)
@@ -44,7 +44,7 @@ class Host(AgentProcess):
         self.maps: dict[str, Map] = {}
 
     def make_maps(self) -> None:
-        """New ones, as after a boot, for a user who may enter only the folder of the agent."""
+        """Make new maps, as after a boot, for a user who may enter only the agent's folder."""
         self.close_maps()
         self.pins.remove()
         self.maps = self.pins.ensure()
@@ -128,7 +128,7 @@ def test_foreign_records_are_counted_and_skipped(host: Host) -> None:
 
 
 @pytest.mark.slow
-def test_a_ban_ends_at_its_time(host: Host) -> None:
+def test_a_ban_expires_at_its_time(host: Host) -> None:
     host.start()
     host.ban(1, 2)
     host.ban(2, 600)
@@ -224,13 +224,13 @@ def test_it_follows_the_maps_when_the_filter_is_loaded_anew(host: Host) -> None:
     assert [ban.source.text for ban in Bans(host.maps).active()] == ["10.0.0.1"]
 
 
-def test_killed_amid_a_batch_it_repeats_and_loses_none(host: Host) -> None:
+def test_killed_within_a_batch_it_repeats_and_loses_none(host: Host) -> None:
     count = 10_000
     feed(host, [connection(i) for i in range(1, 5000)])
     host.start(wait=False)
     host.wait(lambda: len(sequences(host)) > 1000)
     host.stop(signal.SIGKILL)
-    # What it was writing when it died may have no end.
+    # The line that it was writing when it died may be incomplete.
     with host.log.open("r+b") as log:
         text = log.read()
         log.truncate(text.rfind(b"\n") + 1)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The agent as a process: what it tells of scans, its bounds, its heartbeat."""
+"""The agent as a process: what it logs about scans, its limits, its heartbeat."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="makes maps")
 
 
 def scan(sequence: int, source: int, flags: int = abi.EVENT_MONITOR) -> bytes:
-    """A scan of 64 ports, as long as a record can be."""
+    """Write the record of a scan of 64 ports, which is the longest record."""
     return abi.EVENT.pack(
         time=time.monotonic_ns(),
         sequence=sequence,
@@ -45,7 +45,7 @@ def scan(sequence: int, source: int, flags: int = abi.EVENT_MONITOR) -> bytes:
     )
 
 
-def test_a_scanner_that_goes_on_is_told_twice(host: agents.Host) -> None:
+def test_a_scanner_that_goes_on_is_logged_twice(host: agents.Host) -> None:
     host.start()
     agents.feed(host, [scan(number, source=1) for number in range(1, 2001)])
     host.wait(lambda: host.metrics()['packetwatch_agent_records_total{type="scan"}'] == 2000)
@@ -65,8 +65,8 @@ def test_scanners_by_the_thousand_in_25_mib(host: agents.Host) -> None:
 
 
 @pytest.mark.slow
-def test_killed_amid_scans_it_repeats_and_loses_none(host: agents.Host) -> None:
-    """Episodes forget what they had, but begin anew with an alert."""
+def test_killed_during_scans_it_repeats_and_loses_none(host: agents.Host) -> None:
+    """Episodes lose their counts, but begin again with an alert."""
     records = [
         scan(number, number, flags=0) if number % 3 == 0 else connection(number)
         for number in range(1, 4001)
@@ -114,7 +114,7 @@ def test_idle_it_takes_half_a_percent_of_a_core_at_most(host: agents.Host) -> No
 
 @pytest.fixture
 def beats() -> Iterator[tuple[int, list[dict[str, Any]]]]:
-    """A port that takes heartbeats, and what they said."""
+    """A port that receives heartbeats, and their content."""
     found: list[dict[str, Any]] = []
     server = socket.create_server(("127.0.0.1", 0))
 

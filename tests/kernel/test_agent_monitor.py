@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Program and agent together: what monitoring tells, and what the metrics say of the tables."""
+"""Program and agent together: the log lines of monitor mode, and the metrics of the tables."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ FORGED = 20_000
 
 @pytest.fixture
 def agent(datapath: Datapath, tmp_path: Path) -> Iterator[AgentProcess]:
-    """An agent that logs what the filter does, and reads what root notes."""
+    """An agent that logs what the filter does, and reads root's status note."""
     found = AgentProcess(tmp_path / "agent", datapath.paths.bpffs, 0)
     try:
         found.start(
@@ -46,7 +46,7 @@ def agent(datapath: Datapath, tmp_path: Path) -> Iterator[AgentProcess]:
         found.close()
 
 
-def test_monitoring_says_what_would_have_happened(datapath: Datapath, agent: AgentProcess) -> None:
+def test_monitoring_logs_what_would_have_happened(datapath: Datapath, agent: AgentProcess) -> None:
     datapath.policy(action="monitor", log_connections="none")
     datapath.lists(deny=[LISTED])
     datapath.bans.add(BANNED, 600)
@@ -80,7 +80,7 @@ def test_monitoring_says_what_would_have_happened(datapath: Datapath, agent: Age
     assert sum(line["event.kind"] == "alert" for line in lines) == 1
 
 
-def test_forged_scans_are_told_within_bounds_and_counted(
+def test_forged_scans_are_logged_within_bounds_and_counted(
     datapath: Datapath, agent: AgentProcess
 ) -> None:
     datapath.policy(action="monitor", log_connections="none")
@@ -106,7 +106,7 @@ def test_forged_scans_are_told_within_bounds_and_counted(
     assert losses["packetwatch.suppressed"] + losses["packetwatch.lost"] == held_back
 
 
-def test_metrics_tell_our_program_from_another(filtered: Site, tmp_path: Path) -> None:
+def test_metrics_distinguish_our_program_from_another(filtered: Site, tmp_path: Path) -> None:
     agent = AgentProcess(tmp_path / "agent", filtered.paths.bpffs, 0)
     try:
         agent.start(

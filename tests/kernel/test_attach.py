@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Attaching, detaching and modes, on veth pairs of the tests' own."""
+"""Attaching, detaching and modes, on veth pairs of the tests."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def declared(site: Site) -> dict[str, str]:
 
 @pytest.fixture(params=[XDP_NATIVE, XDP_GENERIC], ids=["native", "generic"])
 def foreign(site: Site, request: pytest.FixtureRequest) -> Iterator[int]:
-    """Somebody else's program on pw0; its number."""
+    """A foreign program on pw0; returns its number."""
     with dummy_program() as program:
         number = program.info().id
         with Link.create(program, socket.if_nametoindex("pw0"), request.param):
@@ -130,7 +130,7 @@ def test_auto_keeps_the_mode_that_is_there(filtered: Site) -> None:
     assert filtered.host.attach("pw0", "auto").mode == "generic"
 
 
-def test_failed_mode_change_returns_to_the_former_mode(site: Site) -> None:
+def test_failed_mode_change_keeps_the_former_mode(site: Site) -> None:
     site.lists(deny=DENIED, force=True)
     site.host.attach("lo")
     before = site.snapshot()
@@ -218,13 +218,13 @@ def test_boot_attaches_only_to_what_is_declared(filtered: Site) -> None:
 
 def test_attaches_after_somebody_has_removed_all_links(filtered: Site) -> None:
     shutil.rmtree(filtered.host.pins.links)
-    # The kernel lets go of what was pinned behind the scenes.
+    # The kernel frees unpinned objects in the background.
     wait(lambda: mode_of("pw0") == "none")
     assert filtered.host.attach("pw0").mode == "native"
     assert filtered.verdict(DENIED) == XDP_DROP
 
 
-# What is refused
+# Refusals
 
 
 def test_unknown_interface_lists_those_there(site: Site) -> None:
@@ -325,7 +325,7 @@ def test_detach_where_nothing_ever_was(site: Site) -> None:
 # Check mode
 
 
-def test_check_tells_what_attach_does(site: Site) -> None:
+def test_check_predicts_what_attach_does(site: Site) -> None:
     foretold = site.host.attach("pw0", check=True)
     assert (foretold.changed, foretold.mode) == (True, "unknown until attached")
     assert not Path(site.paths.bpffs).exists() and not site.state.exists()
@@ -338,7 +338,7 @@ def test_check_tells_what_attach_does(site: Site) -> None:
     assert site.snapshot() == before
 
 
-# Devices come and go
+# Devices disappear and come back
 
 
 def test_device_that_comes_back_is_attached_again(filtered: Site) -> None:

@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What a taken-over agent cannot do: load, attach, detach, change lists. One test an attempt.
+"""What a compromised agent cannot do: load, attach, detach, change lists. Each test is an attempt.
 
-Each runs as the agent's user, with the agent's pins and within reach of its socket. On a real host the
-unit sees even less: of all pins only its own folder.
+Each runs as the agent's user, with the agent's pins, and can reach its socket. On a real host the
+unit sees less: only its own folder of pins.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ except OSError as error:
     print(errno.errorcode[error.errno])
 """
 _NOTHING = 'bytes.fromhex("b7000000020000009500000000000000")'
-# What it may: else none of the refusals below would tell anything.
+# What it may do: without these, the refusals below would prove nothing.
 ALLOWED = {
     "write a ban": 'm = Map.open(run("bans")); k = bytes(20); m.update(k, bytes(48)); m.delete(k)',
     "read the counters": 'Map.open(run("counters")).lookup(bytes(4))',
@@ -147,7 +147,7 @@ ATTEMPTS = {
 
 @pytest.fixture(scope="module")
 def shared(bytecode_cache: Path) -> Iterator[Controlled]:
-    """One host for all attempts, on which `DENIED` is denied."""
+    """One host for all attempts; it denies `DENIED`."""
     with controlled(bytecode_cache) as found:
         with found.site.wire.host.entered():
             found.site.lists(deny=f"{DENIED}\n", name="local")
@@ -156,7 +156,7 @@ def shared(bytecode_cache: Path) -> Iterator[Controlled]:
 
 @pytest.fixture
 def host(shared: Controlled) -> Iterator[Controlled]:
-    """That host, of which nothing may have changed at a test's end."""
+    """That host; nothing may have changed at a test's end."""
     with shared.site.wire.host.entered():
         before = shared.site.snapshot()
         yield shared

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What is wrong is named with its remedy, and nothing has changed. Interfaces: test_attach.py."""
+"""Errors name what is wrong and its remedy, and nothing has changed. Interfaces: test_attach.py."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="loads programs")
 
 
 def deny(value: Any) -> Callable[[Host], object]:
-    """Entries as a module gets them."""
+    """Return a call that denies entries, given as a module gets them."""
 
     def call(host: Host) -> object:
         return host.apply(set_lists("ansible", {"deny": list_text(value, "deny").text}, True))
@@ -35,7 +35,7 @@ def deny(value: Any) -> Callable[[Host], object]:
 
 
 def deny_text(text: str) -> Callable[[Host], object]:
-    """The text of a file."""
+    """Return a call that sets the text of the deny list."""
     return lambda host: host.apply(set_lists("ansible", {"deny": text}, True))
 
 
@@ -132,7 +132,7 @@ def test_declared_protection_refuses_a_deny(untouched: Site) -> None:
             untouched.lists(text)
 
 
-def test_protected_may_be_denied_by_force_or_beside_an_allow(filtered: Site) -> None:
+def test_protected_may_be_denied_by_force_or_with_an_allow(filtered: Site) -> None:
     filtered.settings(PW_PROTECT=STRANGER)
     assert filtered.lists("203.0.113.0/24", force=True).changed
     assert filtered.verdict(STRANGER) == XDP_DROP
@@ -166,7 +166,7 @@ def test_pinned_map_of_another_version(filtered: Site) -> None:
     assert filtered.snapshot() == before
 
 
-# What the host lacks: each seen for real, in a process that is denied it
+# What a host can lack; each is tried in a process that really lacks it
 
 CHILD = """
 import os, sys

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The benchmark still works: each of its parts once, whatever the figures are."""
+"""The benchmark works: each of its parts runs once, with any figures."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_every_row_has_a_figure(tmp_path: Path) -> None:
     assert done.returncode in (0, 1), done.stdout
     found = json.loads((tmp_path / "bench.json").read_text())
     assert {row["name"] for row in found["rows"]} == {row.name for row in ROWS}
-    # What was measured is above zero. The difference of two such figures, of one round on a busy
+    # Measured figures are above zero. The difference of two figures of one round, on a busy
     # machine, need not be.
     assert not [name for name, figures in found["raw"].items() if min(figures) <= 0]
     assert not [row["name"] for row in found["rows"] if not math.isfinite(row["ratio"])]

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Bytecode from the cache: without bcc and headers, in little memory, and never a damaged one."""
+"""Bytecode from the cache: without bcc and headers, in little memory; damaged files are not used."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytest_plugins = ("kernel.site_fixtures",)
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="loads programs")
 
 LIMIT_KIB = 15 * 1024
-# As the one-shot does it; at the end it says its peak.
+# The same calls as in the one-shot; at the end it prints its peak memory.
 ATTACH = """
 from packetwatch_core._host.host import Host
 from packetwatch_core._kernel.pins import Paths
@@ -44,7 +44,7 @@ CODE = "int packetwatch(struct xdp_md *context)\n{\n\treturn %s;\n}\n"
 
 
 class Counter:
-    """Starts processes, and counts them."""
+    """Starts and counts processes."""
 
     def __init__(self) -> None:
         self.runs = 0
@@ -61,7 +61,7 @@ def counter() -> Counter:
 
 @pytest.fixture
 def compiler(counter: Counter, tmp_path: Path) -> Compiler:
-    """With a cache of its own."""
+    """A site with a cache of its own."""
     return Compiler(counter, str(tmp_path / "cache"))
 
 
@@ -72,9 +72,9 @@ def entries(tmp_path: Path) -> list[Path]:
 def test_load_needs_neither_bcc_nor_headers_and_little_memory(
     filtered: Site, tmp_path: Path
 ) -> None:
-    # After a reboot: everything is declared, nothing is in the kernel.
+    # As after a reboot: everything is declared, nothing is in the kernel.
     filtered.power_off()
-    # Compiling the library would cost more than what it does.
+    # Compiling the library's modules would take more than their work.
     install_library(tmp_path / "lib")
     script = ATTACH.format(paths=filtered.paths_as_words())
     python = ("/usr/bin/python3", "-Ps", "-c", script)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Room for lists: it grows and shrinks by itself, within what is allowed, and nothing is left over."""
+"""Room for lists: it grows and shrinks by itself, within the limit, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ CROSSINGS = 20 if FULL else 4
 
 
 def hosts(count: int, first: int = 0) -> str:
-    """Addresses spread over 1.0.0.0 to 126.255.255.255, none of them twice."""
+    """Return addresses spread over 1.0.0.0 to 126.255.255.255, without duplicates."""
     step = 0x7E000000 // count
     numbers = (0x01000000 + (first + i) * step for i in range(count))
     return "".join(f"{socket.inet_ntoa(number.to_bytes(4, 'big'))}\n" for number in numbers)
 
 
 def capacity(site: Site) -> int:
-    """Pages of the live generation."""
+    """Return the pages of the active generation."""
     with Map.by_id(site.generation_id()) as pages:
         return pages.info.max_entries
 
@@ -145,6 +145,6 @@ def test_a_bound_lowered_later_holds_up_no_boot(filtered: Site) -> None:
     filtered.power_off()
     filtered.host.attach("pw0")
     assert filtered.verdict(DENIED) == XDP_DROP
-    # Who declares something is told.
+    # Only a new declaration is refused.
     with pytest.raises(TooLarge):
         filtered.lists(hosts(100_001))

@@ -23,7 +23,7 @@ SCAN4, SCAN6 = "drop scan ipv4", "drop scan ipv6"
 
 
 def counts(datapath: Datapath, frame: bytes) -> bool:
-    """Whether a frame from a source that was never seen leaves a trace."""
+    """Return whether a frame from a new source counts as evidence."""
     datapath.run(frame)
     found = datapath.hits()
     datapath.forget_hits()
@@ -51,7 +51,7 @@ def test_a_port_served_in_the_other_family_only_is_closed(closed: Datapath) -> N
 
 
 def test_what_one_address_lacks_another_may_serve(closed: Datapath) -> None:
-    """Also within one tick of the clock, for which a closed port is remembered."""
+    """This holds within one tick of the clock too, for which a closed port is remembered."""
     other, ports = "10.77.0.9", range(8501, 8517)
     ((dummy, value), *_rest) = closed.maps["local"].items()
     closed.maps["local"].update(mapped(parse_prefix(other)), value)

@@ -75,7 +75,7 @@ def test_a_client_of_ten_served_ports_is_never_suspected(closed: Datapath) -> No
 
 @pytest.fixture
 def container(closed: Datapath) -> Iterator[Namespace]:
-    """A namespace behind the host, to which the host's port 8080 is redirected."""
+    """A namespace behind the host; the host's port 8080 is redirected to it."""
     if not shutil.which("nft"):
         pytest.skip("nft is not installed")
     inner = Namespace()

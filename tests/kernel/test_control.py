@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""packetwatchctl as users of all kinds, on a filtered host with a real agent and real sockets."""
+"""packetwatchctl for users with each kind of right, on a filtered host with a real agent and sockets."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def shared(bytecode_cache: Path) -> Iterator[Controlled]:
 
 @pytest.fixture
 def host(shared: Controlled) -> Iterator[Controlled]:
-    """That host, with `DENIED` denied and nobody banned; the test is in its namespace."""
+    """That host with `DENIED` denied and no bans; the test runs in its namespace."""
     with shared.site.wire.host.entered():
         shared.site.lists(deny=f"{DENIED} # scrapers\n")
         shared.site.lists(name="local")
@@ -130,7 +130,7 @@ def test_the_agent_may_not_edit_through_its_own_socket(host: Controlled) -> None
 # Lists
 
 
-def test_allow_deny_and_remove_go_live(host: Controlled) -> None:
+def test_allow_deny_and_remove_are_activated(host: Controlled) -> None:
     assert host.ctl("deny", "203.0.113.0/24", "--comment", "ticket 7", user=ADMIN).status == DONE
     assert host.site.verdict("203.0.113.9") == XDP_DROP
     assert host.ctl("allow", "203.0.113.9").status == DONE
@@ -227,12 +227,12 @@ def test_bans_are_listed_and_lifted_by_hand(host: Controlled) -> None:
     assert host.ctl("unban", "203.0.113.9", user=ADMIN).status == DONE
 
 
-def test_a_ban_of_an_allowed_source_is_said_to_be_vain(host: Controlled) -> None:
+def test_a_ban_of_an_allowed_source_is_reported_to_have_no_effect(host: Controlled) -> None:
     host.ctl("allow", "203.0.113.9")
     assert "allow list ('local')" in host.ctl("ban", "203.0.113.9", user=ADMIN).out
 
 
-def test_panic_is_told_to_everybody(host: Controlled) -> None:
+def test_panic_is_reported_to_everybody(host: Controlled) -> None:
     host.site.host.panic("a test")
     try:
         for user in (ROOT_USER, READER):
@@ -292,7 +292,7 @@ def test_why_in_order_of_precedence(host: Controlled) -> None:
     ]
 
 
-def test_why_for_a_member_says_what_it_cannot_see(host: Controlled) -> None:
+def test_why_for_a_member_reports_what_it_cannot_see(host: Controlled) -> None:
     host.ctl("ban", "203.0.113.9")
     result = host.ctl("why", "203.0.113.9", "--json", user=READER).json
     assert (result["because"], result["live"]) == ("ban", None)
@@ -300,7 +300,7 @@ def test_why_for_a_member_says_what_it_cannot_see(host: Controlled) -> None:
     assert result["bans"][0]["until"] is None
 
 
-def test_why_tells_of_monitor_and_of_hand_edits(host: Controlled) -> None:
+def test_why_reports_monitor_mode_and_hand_edits(host: Controlled) -> None:
     host.site.policy(action="monitor")
     assert "would be dropped: deny" in host.ctl("why", DENIED).out
     host.site.policy(action="enforce")
@@ -328,7 +328,7 @@ def test_top_shows_who_talks(host: Controlled) -> None:
 
 def test_top_refreshes_in_place_until_it_is_interrupted(host: Controlled) -> None:
     ours, theirs = pty.openpty()
-    # Who started the tests may have made them deaf to interrupts, and that is inherited.
+    # The process that started the tests may ignore interrupts, and children inherit that.
     command = ["env", "--default-signal=INT", *host.command("top", "--interval", "0.2")]
     process = subprocess.Popen(command, stdout=theirs, env=host.environment)
     os.close(theirs)
@@ -362,7 +362,7 @@ def test_watch_follows_what_is_written(host: Controlled) -> None:
     assert found == ["ban", "unban"]
 
 
-def test_a_slow_follower_is_told_what_it_missed(host: Controlled) -> None:
+def test_a_slow_follower_learns_what_it_missed(host: Controlled) -> None:
     with host.connect() as slow, slow.makefile("rb") as answers:
         slow.sendall(b'{"command":"watch","actions":["connection"]}\n')
         assert answers.readline() == b'{"item":null}\n'
@@ -384,7 +384,7 @@ def test_a_slow_follower_is_told_what_it_missed(host: Controlled) -> None:
 # The socket itself
 
 
-def test_nonsense_is_answered_and_ends_nothing(host: Controlled) -> None:
+def test_invalid_requests_are_answered_and_the_server_goes_on(host: Controlled) -> None:
     with host.connect() as connection:
         answers = exchange(
             connection,
@@ -444,11 +444,11 @@ def test_who_is_refused_often_does_not_fill_the_log(host: Controlled) -> None:
 
 @pytest.mark.slow
 def test_memory_with_all_clients_and_bans(host: Controlled) -> None:
-    """As many bans as the map takes, all told at once, to a client that follows everything."""
+    """As many bans as the map takes, all logged at once, to a client that follows everything."""
     with host.connect() as slow:
         slow.sendall(b'{"command":"watch"}\n')
         assert host.process is not None
-        # Stopped, so that it meets all of them at once.
+        # The agent is stopped, so that it reads all of them at once.
         host.process.send_signal(signal.SIGSTOP)
         with host.bans() as bans:
             for number in range(12000):

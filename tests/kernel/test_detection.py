@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Who is banned, when, and for how long; two processors at once, and more bans than there is room."""
+"""Which sources are banned, when, and for how long; two processors at once; more bans than fit."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_the_ban_comes_exactly_at_the_threshold(datapath: Datapath, threshold: i
     assert ban is not None and ban.ports == threshold
 
 
-def test_sources_are_told_apart(datapath: Datapath) -> None:
+def test_sources_are_distinguished(datapath: Datapath) -> None:
     for port in range(1, 100):
         assert scan(datapath, f"198.51.100.{port}", [port]) == [PASSES4]
 
@@ -172,7 +172,7 @@ def test_a_port_that_is_hit_again_stays_in_the_window(datapath: Datapath) -> Non
 
 @pytest.mark.parametrize("seed", range(20))
 def test_random_scans_match_a_model(datapath: Datapath, seed: int) -> None:
-    """Steps of a tenth of the window: real time passes too, but never as much as a step."""
+    """Time passes in steps of a tenth of the window; the real time that also passes is less than a step."""
     choice = random.Random(seed)
     threshold = choice.randint(2, 12)
     datapath.policy(scan_ports=threshold, scan_window=WINDOW)
@@ -194,7 +194,7 @@ def test_random_scans_match_a_model(datapath: Datapath, seed: int) -> None:
 
 
 def sender(datapath: Datapath, ports: Sequence[int]) -> Callable[[int], None]:
-    """SYNs to these ports, in each round from another source."""
+    """Send SYNs to these ports, in each round from another source."""
     frames = [syn4("10.0.0.0", port) for port in ports]
     parts = [(frame[:26], frame[30:]) for frame in frames]
     run = datapath.run
@@ -243,7 +243,7 @@ def test_two_processors_with_the_same_ports_ban_nobody(datapath: Datapath) -> No
 
 
 def put_track(datapath: Datapath, hits: Sequence[tuple[int, float]]) -> None:
-    """What another processor may have written: ports, and how many seconds ago they were hit."""
+    """Write what another processor may have written: ports, and how many seconds ago they were hit."""
     now = time.monotonic_ns()
     slots = [round(now - age * 1e9) >> 10 << 16 | port for port, age in hits]
     key = datapath.bans.source_of(SOURCE4).key
@@ -270,7 +270,7 @@ def test_a_port_that_two_processors_put_down_counts_once(datapath: Datapath) -> 
     assert scan(datapath, SOURCE4, [3]) == [SCAN4]
 
 
-def test_slots_that_are_over_make_room(datapath: Datapath) -> None:
+def test_slots_that_have_expired_make_room(datapath: Datapath) -> None:
     put_track(datapath, [(port, WINDOW + 5) for port in range(1, 65)])
     assert scan(datapath, SOURCE4, [100, 1, 101]) == [PASSES4, PASSES4, SCAN4]
 
@@ -315,10 +315,10 @@ def test_a_denied_address_is_denied_whether_banned_or_not(datapath: Datapath) ->
     assert scan(datapath, SOURCE4, [1]) == ["drop deny ipv4"]
 
 
-# What is enforced
+# Enforcement
 
 
-def test_monitor_bans_nothing_and_says_so(datapath: Datapath) -> None:
+def test_monitor_bans_nothing_and_reports_it(datapath: Datapath) -> None:
     datapath.lists(deny=["203.0.113.0/24"])
     datapath.policy(action="monitor")
     datapath.bans.add("192.0.2.9", 600)
@@ -407,10 +407,10 @@ def test_what_hides_its_ports_counts_as_one_more_port_each_time(datapath: Datapa
     assert datapath.fate(hidden) == SCAN4
 
 
-# How long
+# Duration of bans
 
 
-def test_a_ban_ends_at_its_time(datapath: Datapath) -> None:
+def test_a_ban_expires_at_its_time(datapath: Datapath) -> None:
     datapath.policy(ban_time=1)
     assert scan(datapath, SOURCE4) == [PASSES4, PASSES4, SCAN4]
     ban = datapath.ban_of(SOURCE4)
@@ -421,7 +421,7 @@ def test_a_ban_ends_at_its_time(datapath: Datapath) -> None:
     assert scan(datapath, SOURCE4, (6, 7)) == [SCAN4, BAN4]
 
 
-def test_bans_by_hand_hit_at_once_until_they_are_lifted(datapath: Datapath) -> None:
+def test_manual_bans_apply_at_once_until_they_are_lifted(datapath: Datapath) -> None:
     datapath.bans.add(SOURCE4, None)
     datapath.bans.add(SOURCE6, 600)
     assert datapath.fates(syn4(SOURCE4, 1), syn6("2001:db8:7::8", 1)) == [BAN4, BAN6]
@@ -430,7 +430,7 @@ def test_bans_by_hand_hit_at_once_until_they_are_lifted(datapath: Datapath) -> N
     assert datapath.fates(syn4(SOURCE4, 1), syn6(SOURCE6, 1)) == [PASSES4, PASSES6]
 
 
-def test_above_the_rate_earlier_bans_stay_and_new_scanners_are_still_hit(
+def test_above_the_rate_earlier_bans_stay_and_new_scanners_are_still_banned(
     datapath: Datapath,
 ) -> None:
     datapath.policy(log_connections="none")
@@ -456,7 +456,7 @@ def test_above_the_rate_earlier_bans_stay_and_new_scanners_are_still_hit(
     assert (event["flags"], event["expires"]) == (abi.EVENT_IN_OVERFLOW, ban.expires)
 
 
-def test_the_ring_takes_over_only_what_is_over(datapath: Datapath) -> None:
+def test_the_ring_reuses_only_expired_entries(datapath: Datapath) -> None:
     first, second, third = "192.0.2.1", "192.0.2.2", "192.0.2.3"
     assert scan(datapath, first)[2] == SCAN4
     change_ban(datapath, first, expires=1)
@@ -464,12 +464,12 @@ def test_the_ring_takes_over_only_what_is_over(datapath: Datapath) -> None:
     ban = datapath.ban_of(first)
     assert ban is not None and ban.slot == 1
 
-    # Entry 0 names the first source, whose newer ban is that of entry 1.
+    # Entry 0 names the first source, but the source's newer ban belongs to entry 1.
     change_shared(datapath, ring_head=RING)
     assert scan(datapath, second)[2] == SCAN4
     assert datapath.banned() == {first, second}
 
-    # Entry 1 is taken by a ban that is not over.
+    # Entry 1 is used by a ban that has not expired.
     change_shared(datapath, ring_head=RING + 1)
     assert scan(datapath, third)[2] == SCAN4
     assert datapath.banned() == {first, second, third}
@@ -484,7 +484,7 @@ def test_the_ring_takes_over_only_what_is_over(datapath: Datapath) -> None:
 
 
 def test_a_ring_full_of_expired_bans_refuses_none(datapath: Datapath) -> None:
-    """Twice around the ring: each entry's former ban makes room in the hash."""
+    """Bans go twice around the ring: each entry's former ban makes room in the hash."""
     datapath.policy(scan_ports=1, log_connections="none")
     send = sender(datapath, (1,))
     before = datapath.counters()

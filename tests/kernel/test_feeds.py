@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Feeds on the running kernel: entries that hit this host are left out, and a damaged feed alone."""
+"""Feeds on the running kernel: entries that overlap with this host's networks, and damaged feeds, are left out."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_a_feed_may_keep_connected_networks(filtered: Site) -> None:
     assert filtered.verdict(NEIGHBOUR) == XDP_DROP
 
 
-def test_other_owners_are_taken_at_their_word(filtered: Site) -> None:
+def test_entries_of_other_owners_are_not_left_out(filtered: Site) -> None:
     connect()
     filtered.lists(deny="45.1.2.8/30", name="team")
     assert filtered.verdict(NEIGHBOUR) == XDP_DROP
@@ -108,7 +108,7 @@ def test_a_boot_without_a_network_goes_by_those_of_before(filtered: Site) -> Non
     filtered.host.reattach("pw0")
     assert filtered.verdict(NEIGHBOUR) == XDP_PASS
     assert filtered.verdict(LISTED) == XDP_DROP
-    # What is connected no more is forgotten with the next copy.
+    # Networks that are no longer connected are forgotten with the next copy.
     feed(filtered, f"{TEXT}45.9.9.10\n")
     assert filtered.verdict(NEIGHBOUR) == XDP_DROP
 
@@ -170,7 +170,9 @@ def test_a_note_that_cannot_be_read_is_made_anew(filtered: Site) -> None:
     assert read_note(filtered.paths.spared).report.left_out == {FEED: (1, ["45.1.2.0/28"])}
 
 
-def test_root_is_told_why_a_feed_lets_an_address_pass(filtered: Site, tmp_path: Path) -> None:
+def test_why_reports_to_root_that_a_feeds_entry_was_left_out(
+    filtered: Site, tmp_path: Path
+) -> None:
     connect()
     feed(filtered)
     note = read_note(filtered.paths.spared)

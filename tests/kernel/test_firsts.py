@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The table of first ports: what it remembers, for how long, and who pushes whom out."""
+"""The table of first ports: what it remembers, for how long, and which entries are evicted."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def scan(datapath: Datapath, source: str, ports: Sequence[int]) -> list[str]:
 
 
 def neighbours(datapath: Datapath, count: int) -> list[str]:
-    """Sources that lie in one set of the table of first ports."""
+    """Return sources that belong to one set of the table of first ports."""
     seed = abi.SHARED.unpack(datapath.maps["shared"].lookup(bytes(4)) or b"")["seed"]
     found: dict[int, list[str]] = defaultdict(list)
     for number in itertools.count(0x0B000000):
@@ -60,7 +60,7 @@ def test_sources_of_one_port_have_no_tracks(datapath: Datapath) -> None:
 
 
 def test_the_fifth_of_a_set_pushes_out_the_oldest(datapath: Datapath) -> None:
-    scan(datapath, SOURCE, [1])  # so that there is a seed
+    scan(datapath, SOURCE, [1])  # makes the seed
     one, *others, last = neighbours(datapath, 5)
     evicted = counter(datapath, "firsts_evicted")
     scan(datapath, one, [1])
@@ -75,7 +75,7 @@ def test_the_fifth_of_a_set_pushes_out_the_oldest(datapath: Datapath) -> None:
     assert scan(datapath, one, [2, 3, 4]) == [PASSES, PASSES, SCAN]
 
 
-def test_what_is_over_gives_way_unmourned(datapath: Datapath) -> None:
+def test_expired_entries_give_way_and_are_not_counted_as_evicted(datapath: Datapath) -> None:
     scan(datapath, SOURCE, [1])
     *others, last = neighbours(datapath, 5)
     for source in others:
@@ -102,7 +102,7 @@ def test_a_first_port_that_is_hit_again_is_as_new(datapath: Datapath) -> None:
 
 @pytest.mark.slow
 def test_two_processors_with_first_ports_in_one_set(datapath: Datapath) -> None:
-    """Each has sources of its own, which push each other out all the time; none is banned for it."""
+    """Each processor has its own sources, which evict each other all the time; none of them is banned."""
     datapath.policy(scan_ports=2, log_connections="none")
     scan(datapath, SOURCE, [1])
     near = neighbours(datapath, 12)

@@ -20,7 +20,7 @@ FORGED = 200_000
 THRESHOLD = 5
 MANUAL, EARLIER, SCANNER = "198.51.100.1", "198.51.100.2", "198.51.100.3"
 LIMIT_KIB = 25 * 1024
-# Of all sources together, as the program is built: events a second, and at once.
+# The program's limits for all sources together: events per second, and in a burst.
 RATE, BURST = 10_000, 20_000
 
 
@@ -30,7 +30,7 @@ def agent(closed: Datapath, tmp_path: Path) -> Iterator[AgentProcess]:
     found = AgentProcess(tmp_path / "agent", closed.paths.bpffs, 0)
     try:
         found.start(PW_PROTECT_AUTO="0")
-        # It knows the host's own addresses.
+        # The agent knows the host's own addresses.
         found.wait(closed.maps["local"].items)
         yield found
     finally:
@@ -38,7 +38,7 @@ def agent(closed: Datapath, tmp_path: Path) -> Iterator[AgentProcess]:
 
 
 def forge(datapath: Datapath, count: int, ports: range) -> None:
-    """One SYN to each of the ports from each of so many sources."""
+    """Send one SYN to each of the ports from each of `count` sources."""
     frames = [syn4("10.0.0.0", port) for port in ports]
     parts = [(frame[:26], frame[30:]) for frame in frames]
     run: Callable[[bytes], int] = datapath.run
@@ -58,7 +58,7 @@ def make_bans(datapath: Datapath) -> None:
 
 
 def check_bans(datapath: Datapath) -> None:
-    """The earlier bans still drop, and a real scanner is banned at its fifth port."""
+    """Earlier bans still drop packets, and a real scanner is banned at its fifth port."""
     assert datapath.run(syn4(MANUAL, 1)) == DROP
     assert datapath.run(syn4(EARLIER, 1)) == DROP
     assert scan(datapath, SCANNER) == [PASS] * (THRESHOLD - 1) + [DROP, DROP]
@@ -88,7 +88,7 @@ def test_a_million_sources(closed: Datapath, agent: AgentProcess) -> None:
 
 @pytest.mark.slow
 def test_a_scan_from_each_of_many_sources_without_the_agent(closed: Datapath) -> None:
-    # The agent, which is not there, would have written it.
+    # There is no agent here that would have written it.
     closed.maps["local"].update(bytes(10) + b"\xff\xff" + bytes((10, 77, 0, 1)), b"\1\0\0\0")
     make_bans(closed)
     before, former = closed.cells(), closed.counters()

@@ -2,9 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Scans "from" somebody else: whom a forger cannot cut off, and for how long those whom they can.
+"""Scans with forged sources: which victims cannot be cut off, and how long others can be.
 
-The forger and the forged sit at the same end of the cable, where source addresses cost nothing.
+The forger and the victims are at the same end of the cable, where any source address can be used.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ ETH_P_ALL = 3
 
 @pytest.fixture(autouse=True)
 def others(closed: Datapath) -> Iterator[None]:
-    """More addresses at the peer's end, and our policy: five closed ports."""
+    """More addresses at the peer's end, and the default policy: five closed ports."""
     with closed.peer():
         join("v1", *(f"{address}/24" for address in (RESOLVER, GATEWAY, CONTROLLER, OTHER)))
         join("v1", f"{RESOLVER6}/64")
@@ -48,7 +48,7 @@ def others(closed: Datapath) -> Iterator[None]:
 
 
 def forge(datapath: Datapath, source: str, count: int = 3 * THRESHOLD) -> None:
-    """SYNs from that source to so many closed ports, sent from the other end of the cable."""
+    """Send SYNs from a source to `count` closed ports, from the other end of the cable."""
     make = syn6 if ":" in source else syn4
     frames = [make(source, port) for port in range(3000, 3000 + count)]
     before = sum(datapath.cells().values())
@@ -64,7 +64,7 @@ def forge(datapath: Datapath, source: str, count: int = 3 * THRESHOLD) -> None:
 def reaches_host(
     datapath: Datapath, source: str, port: int = SERVICE, patience: float = 0.5
 ) -> bool:
-    """Whether that source, which is at the peer's end, gets an answer from the host."""
+    """Return whether a source at the peer's end gets an answer from the host."""
     target = HOST6 if ":" in source else HOST4
     with datapath.peer(), contextlib.suppress(OSError):
         socket.create_connection((target, port), patience, source_address=(source, 0)).close()
@@ -73,7 +73,7 @@ def reaches_host(
 
 
 def host_reaches(datapath: Datapath, target: str, patience: float = 2) -> bool:
-    """Whether the host can open a connection to that address, and gets an answer."""
+    """Return whether the host can open a connection to an address and gets an answer."""
     with contextlib.ExitStack() as stack:
         with datapath.peer():
             family = AF_INET6 if ":" in target else AF_INET
@@ -91,7 +91,7 @@ def host_reaches(datapath: Datapath, target: str, patience: float = 2) -> bool:
 
 @contextlib.contextmanager
 def replaced(path: str, text: str, folder: Path) -> Iterator[None]:
-    """A file of the system's with another text, that only this process sees."""
+    """Replace the text of a system file, for this process only."""
     (folder / "text").write_text(text)
     before = os.open("/proc/self/ns/mnt", os.O_RDONLY)
     here = Path.cwd()
@@ -130,12 +130,12 @@ def protected_gateway(datapath: Datapath, folder: Path, address: str) -> Iterato
 
 @contextlib.contextmanager
 def protected_controller(datapath: Datapath, folder: Path, address: str) -> Iterator[None]:
-    """Somebody who is logged in by SSH."""
+    """A client that is logged in by SSH."""
     with socket.create_server((HOST4, SSH)):
         with datapath.peer():
             session = socket.create_connection((HOST4, SSH), 5, source_address=(address, 0))
         with session:
-            # As where logins are not told to logind: this one has not really logged in.
+            # Simulate a host on which logind does not know of logins: this client has not really logged in.
             with replaced("/etc/pam.d/common-session", "", folder):
                 datapath.protect(auto=True)
             yield
@@ -208,7 +208,7 @@ def test_an_honest_client_gets_in_again_after_one_ban_time(closed: Datapath) -> 
         ban = closed.ban_of(OTHER)
         assert ban is not None and ban.expires - ban.since == ban_time * 10**9
         assert not reaches_host(closed, OTHER)
-        # The client's own attempts do not make it longer.
+        # The client's own attempts do not prolong the ban.
         while time.monotonic_ns() < ban.expires:
             reaches_host(closed, OTHER, patience=0.2)
         assert reaches_host(closed, OTHER, patience=2)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The return to the state that was confirmed before: a change like any other, and only one step."""
+"""Rollback to the state that was confirmed before: a change like any other, and only one step."""
 
 from __future__ import annotations
 
@@ -42,18 +42,18 @@ def test_lists(filtered: Site) -> None:
     assert filtered.host.store.read_current()[1] == former
     assert filtered.host.store.took_back() == bad
     assert filtered.host.info({"change"})["change"]["took_back"] == bad
-    # What applies confirmed state, be it at boot or to heal, stays with it.
+    # Applying confirmed state, at boot or as a repair, keeps the rollback.
     assert not filtered.host.apply().changed
     assert filtered.host.verify() == []
 
 
-def test_twice_is_not_back_to_the_start(filtered: Site) -> None:
+def test_a_second_rollback_does_not_undo_the_first(filtered: Site) -> None:
     filtered.lists(deny=STRANGER)
     go_back(filtered)
     number = filtered.host.store.number()
     assert not go_back(filtered).changed
     assert filtered.host.store.number() == number
-    # Another change is one that can be taken back again.
+    # After another change there is again something to roll back.
     filtered.lists(deny=STRANGER)
     assert filtered.host.store.took_back() == 0
     assert go_back(filtered).changed
@@ -109,6 +109,6 @@ def test_other_interfaces_are_refused(filtered: Site) -> None:
     assert filtered.snapshot() == before
 
 
-def test_nothing_to_return_to(site: Site) -> None:
+def test_nothing_to_roll_back_to(site: Site) -> None:
     with pytest.raises(InvalidInput, match="keeps no state that was confirmed before"):
         go_back(site)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What drifts from confirmed state is found and mended, with the real thing each: a link cut, a program
+"""Drift from confirmed state is found and repaired. Each kind of drift is real: a link cut, a program
 replaced, tables swapped, pins gone, `current` broken."""
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def is_unfiltered() -> bool:
 
 
 def check(site: Site) -> None:
-    """All is as confirmed again, and stays so."""
+    """Everything is as confirmed again, and stays so."""
     assert (site.verdict(DENIED), site.verdict(STRANGER)) == (XDP_DROP, XDP_PASS)
     assert site.host.verify() == []
     before = site.snapshot()
@@ -70,7 +70,7 @@ def check(site: Site) -> None:
     assert site.snapshot() == before
 
 
-# Ways to be rid of the filter
+# Ways to remove the filter
 
 
 def remove_link_pin(site: Site) -> None:
@@ -79,7 +79,7 @@ def remove_link_pin(site: Site) -> None:
 
 
 def remove_all_link_pins(site: Site) -> None:
-    """The way that the documentation names for an emergency."""
+    """The emergency procedure in the documentation."""
     shutil.rmtree(site.host.pins.links)
     wait(is_unfiltered)
 
@@ -92,13 +92,13 @@ def remove_all_pins(site: Site) -> None:
 
 
 def detach_link(site: Site) -> None:
-    """`bpftool link detach pinned ...`: the pin stays, of a link that holds no interface."""
+    """Like `bpftool link detach pinned ...`: the link's pin stays, without an interface."""
     with Link.open(site.host.pins.link("pw0")) as link:
         call("bpf_link_detach", link.fd, what="detach")
     assert is_unfiltered()
 
 
-def test_the_kernel_lets_nobody_switch_it_off_in_passing(filtered: Site) -> None:
+def test_the_kernel_refuses_to_switch_it_off_in_passing(filtered: Site) -> None:
     done = subprocess.run(["ip", "link", "set", "pw0", "xdp", "off"], check=False)
     assert done.returncode != 0
     check(filtered)
@@ -127,7 +127,7 @@ def test_one_interface_of_two(filtered: Site) -> None:
     program = attached(socket.if_nametoindex("pw0"))
     os.unlink(filtered.host.pins.link("pw1"))
     wait(lambda: mode("pw1") == "none")
-    # The tables have a policy of it too.
+    # The tables have a policy for the interface too.
     assert heal(filtered.host) == Repair(["pw1 is not filtered", OTHERS], [])
     assert mode("pw1") == "generic"
     assert attached(socket.if_nametoindex("pw0")) == program
@@ -154,7 +154,7 @@ def test_an_interface_that_was_detached_on_purpose_is_left_alone(filtered: Site)
 # Other programs
 
 
-def test_somebody_elses_program_is_told_and_stays(filtered: Site) -> None:
+def test_a_foreign_program_is_reported_and_stays(filtered: Site) -> None:
     remove_link_pin(filtered)
     with dummy_program() as foreign:
         ifindex = socket.if_nametoindex("pw0")
@@ -169,12 +169,12 @@ def test_somebody_elses_program_is_told_and_stays(filtered: Site) -> None:
             record = note(filtered)["heal"]
             assert (record["success"], record["failure"]) == (0, attempt + 1)
         held.link.close()
-    # What has mended nothing does not count as a round of a fight.
+    # A check that repaired nothing does not count as a repair.
     assert heal(filtered.host).left == []
     check(filtered)
 
 
-def test_somebody_elses_program_in_our_link_is_replaced(filtered: Site) -> None:
+def test_a_foreign_program_in_our_link_is_replaced(filtered: Site) -> None:
     with dummy_program() as foreign, Link.open(filtered.host.pins.link("pw0")) as link:
         link.update(foreign)
         foreign_id = foreign.info().id
@@ -214,7 +214,7 @@ def test_tables_swapped_for_those_of_before(filtered: Site) -> None:
 
 
 def test_tables_that_only_claim_to_be_ours(filtered: Site) -> None:
-    """Their header says that they were made of our lists, and they say that nobody is denied."""
+    """Tables whose header names our lists, but which deny nobody."""
     with Map.by_id(filtered.generation_id()) as live, filtered.slot() as slot:
         size, pages = live.info.value_size, live.info.max_entries
         with Map.create(ARRAY, "theirs", 4, size, pages, F_MMAPABLE) as theirs:
@@ -238,7 +238,7 @@ def test_a_slot_that_is_empty(filtered: Site) -> None:
 
 
 def test_a_pin_of_every_map(filtered: Site) -> None:
-    """The map is in use: what is in it stays."""
+    """The map is in use, so its entries stay."""
     filtered.host.ban("203.0.113.200", 600)
     for path in filtered.pinned_maps():
         before = filtered.objects()
@@ -253,7 +253,7 @@ def test_a_pin_of_every_map(filtered: Site) -> None:
     check(filtered)
 
 
-def test_a_map_of_somebody_else_in_place_of_a_pin(filtered: Site) -> None:
+def test_a_foreign_map_in_place_of_a_pin(filtered: Site) -> None:
     path = filtered.host.pins.map("bans")
     os.unlink(path)
     filtered.pin_odd_map(path)
@@ -280,7 +280,7 @@ def test_the_pin_of_the_program(filtered: Site) -> None:
     check(filtered)
 
 
-# What is confirmed
+# Confirmed state
 
 
 @pytest.mark.parametrize("target", [None, "99", "nonsense"])
@@ -299,7 +299,7 @@ def test_a_broken_link_to_what_is_confirmed(filtered: Site, target: str | None) 
     check(filtered)
 
 
-def test_a_broken_link_is_told_where_it_is_not_known_what_was_confirmed(filtered: Site) -> None:
+def test_a_broken_link_is_reported_if_confirmed_state_is_unknown(filtered: Site) -> None:
     link = filtered.state / "current"
     number = os.readlink(link)
     link.unlink()
@@ -313,7 +313,7 @@ def test_a_broken_link_is_told_where_it_is_not_known_what_was_confirmed(filtered
     assert filtered.snapshot() == before
 
 
-def test_what_somebody_has_edited_does_not_go_live_by_itself(filtered: Site) -> None:
+def test_hand_edits_are_not_activated_by_themselves(filtered: Site) -> None:
     (filtered.state / "current/deny.d/ansible.list").write_text("0.0.0.0/0\n")
     before = filtered.snapshot()
     edited = ["confirmed state was edited by hand and is not live: packetwatchctl apply"]
@@ -364,7 +364,7 @@ def test_an_entry_that_nobody_takes_out_is(filtered: Site, monkeypatch: pytest.M
 # A change that is pending
 
 
-def test_while_a_change_is_pending_nothing_is_mended(filtered: Site) -> None:
+def test_while_a_change_is_pending_nothing_is_repaired(filtered: Site) -> None:
     timers = Timers(filtered)
     host = timers.host
     change = host.apply(set_lists("ansible", {"deny": STRANGER}, True), terms=MINUTE).pending
@@ -400,7 +400,7 @@ def test_after_a_confirmation_the_new_state_counts(filtered: Site) -> None:
     assert (filtered.verdict(DENIED), filtered.verdict(STRANGER)) == (XDP_PASS, XDP_DROP)
 
 
-# A fight
+# Repeated repairs
 
 
 def test_who_undoes_it_again_and_again_wins_for_an_hour(
@@ -422,8 +422,8 @@ def test_who_undoes_it_again_and_again_wins_for_an_hour(
     check(filtered)
 
 
-def test_packets_meet_the_mended_filter(filtered: Site) -> None:
-    """On the interface itself, not only in a test run."""
+def test_packets_meet_the_repaired_filter(filtered: Site) -> None:
+    """Real packets on the interface, not a test run."""
     detach_link(filtered)
     assert heal(filtered.host).left == []
     before = filtered.packets().get("drop deny", 0)
@@ -433,7 +433,7 @@ def test_packets_meet_the_mended_filter(filtered: Site) -> None:
     wait(lambda: filtered.packets().get("drop deny", 0) > before)
 
 
-def test_a_program_that_cannot_be_had_is_told(filtered: Site, tmp_path: Path) -> None:
+def test_a_program_that_cannot_be_loaded_is_reported(filtered: Site, tmp_path: Path) -> None:
     remove_all_pins(filtered)
     current = filtered.state / "current/program.c"
     current.write_text("#error no such luck\n")

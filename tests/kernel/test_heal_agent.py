@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The agent without rights sees real drift, asks for its repair, and tells what came of it."""
+"""The unprivileged agent sees real drift, asks for a repair, and logs the result."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from packetwatch_core._kernel.libbpf import call
 from packetwatch_core._kernel.programs import Link
 
 pytest_plugins = ("kernel.site_fixtures",)
-# Each waits for rounds of the agent.
+# Each test waits for the agent's checks.
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(os.geteuid() != 0, reason="makes namespaces and loads programs"),
 ]
 
-# Two looks, five seconds apart.
+# Two checks, five seconds apart.
 SECONDS = 30
 
 
 class Watched:
-    """A filtered host whose agent is watched."""
+    """A filtered host with an agent whose log is read."""
 
     def __init__(self, host: Controlled) -> None:
         self.host = host.site.host
@@ -54,12 +54,12 @@ class Watched:
         return [line for line in lines if line.get("event.action") == action]
 
     def told(self, action: str, count: int) -> dict[str, Any]:
-        """The last of so many lines, once it is written."""
+        """Wait for `count` lines; return the last one."""
         wait(lambda: len(self.lines(action)) == count, SECONDS)
         return self.lines(action)[-1]
 
     def asked(self) -> None:
-        """Wait for the request and take it away, as the one-shot does."""
+        """Wait for the request and remove it, like the one-shot."""
         wait(self.request.exists, SECONDS)
         self.request.unlink()
 
@@ -94,7 +94,7 @@ def test_a_detached_program(watched: Watched) -> None:
     assert watched.site.verdict(DENIED) == XDP_DROP
 
 
-def test_somebody_elses_program(watched: Watched) -> None:
+def test_a_foreign_program(watched: Watched) -> None:
     before = len(watched.lines("drift"))
     watched.detach()
     with dummy_program() as foreign:
@@ -127,7 +127,7 @@ def test_a_broken_link_to_what_is_confirmed(watched: Watched) -> None:
     assert watched.host.store.number() == number
 
 
-def test_tables_that_root_has_found_to_be_others(watched: Watched) -> None:
+def test_tables_that_root_has_found_to_differ(watched: Watched) -> None:
     before = len(watched.lines("drift"))
     with watched.site.slot() as slot:
         slot.delete(bytes(4))

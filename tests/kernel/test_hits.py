@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Whom a change of the lists would hit: real packets, real connections, the maps of a real program."""
+"""Whom a change of the lists would affect: real packets, real connections, a real program's maps."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ CLIENT = "192.0.2.77"
 
 @pytest.fixture
 def unprotected(filtered: Site) -> Site:
-    """Nothing is protected, so that nothing is refused."""
+    """A host that protects nothing, so that no change is refused."""
     filtered.settings(PW_PROTECT_AUTO="0")
     return filtered
 
@@ -44,7 +44,7 @@ def plan(site: Site, deny: str, *, allow: str = "", force: bool = False) -> Plan
 
 
 def hit(planned: Plan) -> dict[str, list[str]]:
-    """Those kinds that are hit."""
+    """Return the kinds that are affected."""
     assert planned.hits is not None
     assert planned.hits.problems == []
     return {kind: texts for kind, texts in planned.hits.found.items() if texts}
@@ -58,7 +58,7 @@ def send(site: Site, *frames: bytes) -> None:
 
 @contextlib.contextmanager
 def connected(port: int) -> Iterator[None]:
-    """A client of the host, from an address that tests make its own."""
+    """Connect to the host from an address that the peer gets for this test."""
     ip(f"address add {CLIENT}/32 dev lo")
     with (
         socket.create_server((OWN, port)),
@@ -70,7 +70,7 @@ def connected(port: int) -> Iterator[None]:
 def test_who_has_connected_lately(unprotected: Site) -> None:
     send(unprotected, syn4(STRANGER, 80, OWN), syn4(DENIED, 80, OWN), syn6(SOMEBODY6, 80))
     found = hit(plan(unprotected, f"{DENIED}\n203.0.113.0/24\n2001:db8:5::/48\n"))
-    # `DENIED` is denied as before.
+    # `DENIED` is still denied.
     assert found == {"seen": [STRANGER, NETWORK6]}
     assert hit(plan(unprotected, f"203.0.113.0/24\n{SOMEBODY6}\n", allow=STRANGER)) == {}
     assert hit(plan(unprotected, "198.51.100.0/24\n")) == {}
@@ -99,7 +99,7 @@ def test_peers_of_connections(unprotected: Site, monkeypatch: pytest.MonkeyPatch
     ip(f"address del {CLIENT}/32 dev lo")
     with connected(port):
         send(unprotected, syn4(CLIENT, port, OWN))
-        # Told once, as what matters most.
+        # It is reported once, as the kind that matters most.
         assert hit(plan(unprotected, f"{CLIENT}\n")) == {"ssh_peers": [CLIENT]}
 
 
@@ -112,7 +112,7 @@ def test_what_is_protected_is_hit_by_force(filtered: Site) -> None:
     assert hit(plan(filtered, f"{deny}10.0.0.1\n", force=True)) == {}
 
 
-def test_a_change_tells_it_and_its_diff_too(unprotected: Site) -> None:
+def test_a_change_and_its_diff_report_it(unprotected: Site) -> None:
     send(unprotected, syn4(STRANGER, 80, OWN))
     done = unprotected.lists(deny="203.0.113.0/24")
     assert hit(done) == {"seen": [STRANGER]}

@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Allow and deny lists against brute force: the same question, answered by the real program.
+"""Allow and deny lists: the real program's verdicts against brute force.
 
-The program tells its answer by the cell in which a packet counts. Addresses are asked about in
-groups of one expected answer: all of a group must have counted in the same cell.
+The cell in which a packet counts shows the program's verdict. Addresses are tested in groups with one
+expected verdict: all packets of a group must count in the same cell.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Rules(NamedTuple):
     deny: list[Prefix]
 
     def verdict(self, address: int) -> str:
-        """What the lists say, by looking at every entry."""
+        """Return the lists' verdict, by a check of every entry."""
         bits = BITS[self.family]
         for name, prefixes in (("allow", self.allow), ("deny", self.deny)):
             if any(
@@ -57,7 +57,7 @@ class Rules(NamedTuple):
         return "none"
 
     def boundaries(self) -> Iterator[int]:
-        """Every prefix's first and last address, and their neighbours outside."""
+        """Return every prefix's first and last address, and their neighbours outside the prefix."""
         bits = BITS[self.family]
         for first, length in (*self.allow, *self.deny):
             last = first | (1 << bits - length) - 1
@@ -80,7 +80,7 @@ def masked(family: int, address: int, length: int) -> Prefix:
 
 
 class Prober:
-    """The program loaded once more, with a slot in which there is room for any test's tables."""
+    """The program, loaded a second time, with a slot that has room for the tables of any test."""
 
     def __init__(self, datapath: Datapath) -> None:
         bytecode = Compiler(run, datapath.paths.cache).get(flatten(datapath.paths.source))
@@ -99,7 +99,7 @@ class Prober:
         self._slot.close()
 
     def declare(self, rules: Rules) -> None:
-        """Compile the rules and make them live."""
+        """Compile the rules and activate them."""
         allow = read_prefixes(rules.text(rules.allow), "allow", 0, True, "allow")
         deny = read_prefixes(rules.text(rules.deny), "deny", 0, True, "deny")
         areas = generation.Areas.of(compile_tables(allow, deny), bytes(32), 0)
@@ -108,7 +108,7 @@ class Prober:
         generation.activate(self._slot, image, CAPACITY)
 
     def mismatches(self, rules: Rules, addresses: Iterable[int]) -> list[str]:
-        """Addresses for which the program does not answer as brute force does."""
+        """Return the addresses for which program and brute force disagree."""
         groups: dict[str, list[bytes]] = {}
         frames = template(rules.family)
         for address in addresses:
@@ -133,7 +133,7 @@ class Prober:
 
 
 def template(family: int) -> Callable[[int], bytes]:
-    """A function from a source address to a frame."""
+    """Return a function from a source address to a frame."""
     frame = udp4("0.0.0.0") if family == 4 else udp6("::")
     at, size = (26, 4) if family == 4 else (22, 16)
     head, tail = frame[:at], frame[at + size :]
@@ -142,14 +142,14 @@ def template(family: int) -> Callable[[int], bytes]:
 
 @pytest.fixture(scope="module")
 def prober(loaded_datapath: Datapath) -> Iterator[Prober]:
-    """One for all tests."""
+    """One program for all tests."""
     found = Prober(loaded_datapath)
     yield found
     found.close()
 
 
 def nested(family: int, choice: random.Random) -> Rules:
-    """Prefixes of random lengths, most of them inside or around others."""
+    """Return prefixes of random lengths, most of them inside or around others."""
     bits = BITS[family]
     prefixes: list[Prefix] = []
     for _dummy in range(choice.choice((1, 2, 5, 20, 60, 150))):
@@ -165,7 +165,7 @@ def nested(family: int, choice: random.Random) -> Rules:
 
 
 def addresses_for(rules: Rules, choice: random.Random, count: int) -> list[int]:
-    """Half of them boundaries, as far as there are, the rest within prefixes and anywhere."""
+    """Return addresses: half of them boundaries (if there are enough), the rest in prefixes or anywhere."""
     bits = BITS[rules.family]
     found = list(rules.boundaries())
     choice.shuffle(found)
@@ -182,7 +182,7 @@ def addresses_for(rules: Rules, choice: random.Random, count: int) -> list[int]:
 
 @pytest.mark.parametrize("family", [4, 6])
 def test_random_nestings_match_brute_force(prober: Prober, family: int) -> None:
-    """At least 105,000 pairs of a rule set and an address for each family."""
+    """Tests at least 105,000 pairs of a rule set and an address for each family."""
     choice = random.Random(family)
     for number in range(SETS):
         rules = nested(family, choice)
@@ -206,7 +206,7 @@ def test_every_prefix_length(prober: Prober, family: int) -> None:
 
 @pytest.mark.parametrize("family", [4, 6])
 def test_a_matryoshka_of_all_prefix_lengths(prober: Prober, family: int) -> None:
-    """Alternately allowed and denied around one address; allow wins at every depth."""
+    """Prefixes around one address are alternately allowed and denied; allow wins at every depth."""
     bits = BITS[family]
     choice = random.Random(family)
     address = choice.getrandbits(bits)
@@ -222,7 +222,7 @@ def test_a_matryoshka_of_all_prefix_lengths(prober: Prober, family: int) -> None
 
 
 def dense(family: int, choice: random.Random) -> Rules:
-    """Most hosts of a small network, in no order that a prefix could stand for."""
+    """Most hosts of a small network, in a pattern that no prefixes can describe."""
     bits = BITS[family]
     base = choice.getrandbits(bits) >> 12 << 12
     hosts = [(base | number, bits) for number in range(1 << 12)]
@@ -237,7 +237,7 @@ def many_hosts(family: int, choice: random.Random) -> Rules:
 
 
 def neighbours(family: int, choice: random.Random) -> Rules:
-    """Runs of hosts and prefixes that touch, at both ends of the address space too."""
+    """Adjacent hosts and prefixes, also at both ends of the address space."""
     bits = BITS[family]
     top = (1 << bits) - 1
     base = choice.getrandbits(bits) >> 16 << 16
@@ -249,7 +249,7 @@ def neighbours(family: int, choice: random.Random) -> Rules:
 
 
 def one_slash_64(family: int, choice: random.Random) -> Rules:
-    """Everything in the lower half: hosts and prefixes longer than /64 in one network."""
+    """Only the lower half differs: hosts and prefixes longer than /64 in one network."""
     bits = BITS[family]
     half = bits // 2
     base = choice.getrandbits(half) << half
@@ -262,7 +262,7 @@ def one_slash_64(family: int, choice: random.Random) -> Rules:
 
 
 def many_networks(family: int, choice: random.Random) -> Rules:
-    """Hosts spread over real-looking networks, with some of those networks listed whole."""
+    """Hosts spread over realistic networks; some of the networks are listed as a whole."""
     bits = BITS[family]
     size = bits // 4
     bases = [
@@ -277,7 +277,7 @@ def many_networks(family: int, choice: random.Random) -> Rules:
 
 
 def same_hash(family: int, choice: random.Random) -> Rules:
-    """IPv6 hosts that all want to be in one bucket: some are elsewhere, others in the tree."""
+    """IPv6 hosts with the same home: some of them are in other buckets, others in the tree."""
     factor, whole = 0x9E3779B97F4A7C15, (1 << 64) - 1
     hosts = [
         ((0x20010DB8 << 32) - low * factor & whole) << 64 | low
@@ -310,14 +310,14 @@ def test_adversarial_sets_match_brute_force(
 def test_top_tables_as_long_lists_have_them_match_brute_force(
     prober: Prober, width: int, few: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Many pages, and few bits of an address behind a line's number."""
+    """Many pages, and few bits of an address after its line's number."""
     monkeypatch.setattr(ipv4, "MIN_TOP_WIDTH", width)
     monkeypatch.setattr(ipv4_halves, "_MAIN_RATIO", few)
     choice = random.Random(width)
     for make in (*[nested] * 20, *ADVERSARIAL):
         rules = make(4, choice)
         prober.declare(rules)
-        # The borders of blocks, lines and pages beside each listed address.
+        # The borders of blocks, lines and pages next to each listed address.
         edges = [
             (address >> shift << shift) + step & 0xFFFFFFFF
             for address, _length in (*rules.allow, *rules.deny)
@@ -330,7 +330,7 @@ def test_top_tables_as_long_lists_have_them_match_brute_force(
 
 
 def test_four_quarters_allowed_beat_a_half_denied(datapath: Datapath) -> None:
-    """Denies that lie inside the union of several allows, not inside one of them."""
+    """Denied prefixes that lie inside the union of several allowed prefixes, but in none of them."""
     quarters = [f"10.{start}.0.0/10" for start in (0, 64, 128, 192)]
     datapath.lists(allow=quarters, deny=["10.0.0.0/9"])
     for address in ("10.0.0.0", "10.63.255.255", "10.64.0.0", "10.127.255.255", "10.200.0.1"):

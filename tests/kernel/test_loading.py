@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""From what is declared to what is live: boot, expiry, plans, and what `info` tells of it."""
+"""From declared to active state: boot, expiry, plans, and the report of `info`."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_boot_restores_what_is_confirmed(filtered: Site) -> None:
     filtered.policy("pw0", action="enforce", scan_ports="9")
     before = filtered.host.info({"lists"})["lists"]
     objects = filtered.objects()
-    # As the kernel forgets everything at a reboot.
+    # A reboot removes everything from the kernel.
     filtered.power_off()
     wait(lambda: attached(socket.if_nametoindex("pw0")).mode == "none")
     wait_gone(objects)
@@ -78,7 +78,7 @@ def test_boot_loads_the_program_that_was_attached_last(filtered: Site) -> None:
         assert program.info().tag == tag
 
 
-# Another version of the collection: what is loaded reads other tables than we write
+# Another version of the collection: the loaded program reads another table format
 
 FORMER = source_text(
     (f"#define PW_FORMAT {abi.FORMAT} ", f"#define PW_FORMAT {abi.FORMAT - 1} "),
@@ -86,12 +86,12 @@ FORMER = source_text(
 )
 
 
-# The first ones did not say which they read.
+# The first versions did not define PW_FORMAT.
 SILENT = re.sub(r"#define PW_FORMAT .*\n", "", FORMER)
 
 
 def former_host(site: Site) -> Host:
-    """What the former version's own processes have: its source is installed."""
+    """Return a `Host` like those in the former version's processes: its source is installed."""
     folder = site.state.parent / "former"
     folder.mkdir(exist_ok=True)
     (folder / BODY).write_text(FORMER)
@@ -101,7 +101,7 @@ def former_host(site: Site) -> Host:
 
 @pytest.fixture(params=[FORMER, SILENT], ids=["says so", "does not"])
 def outdated(site: Site, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Site:
-    """A host that was set up by the former version."""
+    """A host that the former version has set up."""
     with monkeypatch.context() as patched:
         patched.setattr(abi, "FORMAT", abi.FORMAT - 1)
         patched.setattr(programs, "check_format", lambda source: None)
@@ -146,7 +146,7 @@ def test_tables_of_another_format_bring_the_program_that_reads_them(
 
 
 def test_until_a_program_reads_them_new_tables_are_only_declared(outdated: Site) -> None:
-    """As the role does it: lists come before the software."""
+    """The role's order: lists are set before the software is installed."""
     host = former_host(outdated)
     before, generation = attached(socket.if_nametoindex("pw0")).program_id, outdated.generation_id()
     edit = set_lists("ansible", {"allow": "", "deny": f"{DENIED}\n{STRANGER}"}, False)
@@ -248,7 +248,7 @@ def test_confirmed_state_wins_over_a_drift_in_the_kernel(filtered: Site) -> None
 
 
 @pytest.mark.slow
-def test_a_failure_to_confirm_undoes_what_is_live(
+def test_a_failure_to_confirm_reverts_what_is_active(
     filtered: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(store: Store, number: int) -> None:
@@ -280,10 +280,10 @@ def test_writers_wait_for_each_other(filtered: Site) -> None:
     assert filtered.snapshot() == before
 
 
-# What is told
+# Reports
 
 
-def test_info_tells_only_what_is_asked_for(filtered: Site) -> None:
+def test_info_reports_only_what_is_asked_for(filtered: Site) -> None:
     for name in sorted(ALL):
         assert set(filtered.host.info({name})) == {name}
     assert set(filtered.host.info(ALL)) == ALL
@@ -315,7 +315,7 @@ def test_info_of_a_filter_at_work(filtered: Site) -> None:
     filtered.host.ban("203.0.113.77", 60)
     found = filtered.host.info(ALL)
     number = attached(socket.if_nametoindex("pw0")).program_id
-    # Far below what the verifier allows, which is a million.
+    # Far below the verifier's limit of a million.
     assert 10_000 < found["interfaces"]["pw0"].pop("verified_instructions") < 500_000
     assert found["interfaces"] == {
         "pw0": {"wanted": "auto", "mode": "native", "program_id": number}
@@ -345,7 +345,7 @@ def test_info_of_a_filter_at_work(filtered: Site) -> None:
 
 
 @pytest.mark.slow
-def test_whoever_only_reads_is_not_in_the_way(filtered: Site) -> None:
+def test_readers_do_not_block_writers(filtered: Site) -> None:
     child = os.fork()
     if not child:
         try:

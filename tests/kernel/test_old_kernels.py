@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What older kernels refuse and the running one may not: seen on Linux 6.1, checked on bytecode."""
+"""Bytecode that older kernels refuse and the running one may accept: seen on Linux 6.1."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CALL, EXIT, ALWAYS = 0x80, 0x90, 0x00
 
 
 def edges(code: list[tuple[int, int, int, int]], at: int) -> list[tuple[int, bool]]:
-    """Where an instruction leads to, and whether that way may lead back (check_cfg of Linux 6.1)."""
+    """Return an instruction's successors, and whether an edge to each may go back (check_cfg, Linux 6.1)."""
     operation, _registers, offset, _value = code[at]
     kind = operation & 0xF0
     if operation & 7 not in JUMPS or kind == CALL:
@@ -34,7 +34,7 @@ def edges(code: list[tuple[int, int, int, int]], at: int) -> list[tuple[int, boo
 
 
 def forbidden_back_edges(code: list[tuple[int, int, int, int]]) -> list[tuple[int, int]]:
-    """Back edges of the kernel's depth-first walk that no jump makes."""
+    """Return the back edges of the kernel's depth-first walk that are not jumps."""
     found = []
     open_, done = {0}, set()
     path = [(0, iter(edges(code, 0)))]
@@ -54,7 +54,7 @@ def forbidden_back_edges(code: list[tuple[int, int, int, int]]) -> list[tuple[in
     return found
 
 
-def test_loops_go_back_by_jumps_only(bytecode_cache: Path) -> None:
+def test_loops_use_jumps_only(bytecode_cache: Path) -> None:
     bytecode = Compiler(run, str(bytecode_cache)).get(source_text())
     assert forbidden_back_edges(list(INSTRUCTION.iter_unpack(bytecode.code))) == []
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Panic: everything passes at once and for good, and nothing that is going on brings the filter back."""
+"""Panic: everything passes at once and permanently, and no other activity reactivates the filter."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def timers(filtered: Site) -> Timers:
 
 
 def passes(interface: str = "pw0") -> bool:
-    """Whether no program sits on an interface."""
+    """Return whether no program is attached to an interface."""
     return attached(socket.if_nametoindex(interface)).mode == "none"
 
 
@@ -99,7 +99,7 @@ def test_it_outlives_a_reboot(filtered: Site) -> None:
     assert filtered.verdict(DENIED) == XDP_DROP
 
 
-def test_what_is_declared_meanwhile_goes_live_when_it_is_lifted(filtered: Site) -> None:
+def test_what_is_declared_meanwhile_is_activated_when_it_is_lifted(filtered: Site) -> None:
     filtered.host.panic("a test")
     assert not filtered.lists(deny=STRANGER).live
     assert passes()
@@ -107,7 +107,7 @@ def test_what_is_declared_meanwhile_goes_live_when_it_is_lifted(filtered: Site) 
     assert (filtered.verdict(DENIED), filtered.verdict(STRANGER)) == (XDP_PASS, XDP_DROP)
 
 
-def test_a_pending_change_is_taken_back(filtered: Site, timers: Timers) -> None:
+def test_a_pending_change_is_reverted(filtered: Site, timers: Timers) -> None:
     number = filtered.host.store.number()
     edit = set_lists("ansible", {"deny": STRANGER}, True)
     change = timers.host.apply(edit, terms=MINUTE).pending
@@ -116,7 +116,7 @@ def test_a_pending_change_is_taken_back(filtered: Site, timers: Timers) -> None:
     assert passes()
     assert not timers.armed
     assert timers.host.pending() is None
-    # The connection that would confirm it comes through because of the panic.
+    # Because of the panic, the connection that would confirm the change succeeds.
     with pytest.raises(Reverted):
         timers.host.confirm(change.token)
     timers.host.roll_back(due=True)
@@ -133,10 +133,10 @@ def test_nobody_is_waited_for(filtered: Site, timers: Timers) -> None:
     with Link.open(filtered.host.pins.link("pw0")), filtered.host.store.lock(1):
         with pytest.raises(Locked, match="is held by process"):
             hasty.panic("a test")
-        # Though somebody still holds the link open.
+        # This works even though a process still holds the link open.
         assert passes()
     assert flag(filtered).exists()
-    # What the panic could not take back for the lock is not confirmed either.
+    # The panic could not revert the change because of the lock; it is not confirmed either.
     with pytest.raises(Reverted):
         timers.host.confirm(change.token)
     assert passes()
@@ -180,13 +180,13 @@ def test_the_end_of_a_panic_is_confirmed(filtered: Site, timers: Timers) -> None
     assert filtered.verdict(DENIED) == XDP_DROP
     assert not flag(filtered).exists()
     assert not timers.armed
-    # What a rollback would return to is still there.
+    # The state for a rollback is still there.
     assert filtered.host.store.number() == number
     assert filtered.host.store.read_former()
 
 
 @pytest.mark.parametrize("how", ["rolled back", "too late", "reboot", "panic again"])
-def test_an_end_that_is_not_confirmed_is_none(filtered: Site, timers: Timers, how: str) -> None:
+def test_an_end_that_is_not_confirmed_is_reverted(filtered: Site, timers: Timers, how: str) -> None:
     maps = filtered.pinned_maps()
     timers.host.panic("a test")
     change = timers.host.lift(terms=Terms(0.2) if how == "too late" else MINUTE).pending
@@ -224,7 +224,7 @@ def test_an_end_that_fails_leaves_the_panic(filtered: Site, timers: Timers) -> N
 
 
 def test_deaths(filtered: Site) -> None:
-    """Wherever it dies: without the flag nothing has happened yet, and with it nobody attaches."""
+    """Wherever it dies: without the flag nothing has happened yet, and with the flag nobody can attach."""
     steps = count_steps(lambda: filtered.host.panic("a test"))
     filtered.host.lift()
     for step in sorted({1 + at * steps // DEATHS for at in range(DEATHS)}):

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What the program makes of each kind of packet: its verdict, and the one cell in which it counts."""
+"""The program's verdict for each kind of packet, and the one cell in which the packet counts."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ SHORT4, SHORT6 = "pass malformed ipv4", "pass malformed ipv6"
 
 
 def first_fragment(port: int) -> bytes:
-    """The beginning of a SYN as `nmap -f` sends it: 8 bytes of TCP, and Ethernet's padding."""
+    """Return the first fragment of a SYN, as `nmap -f` sends it: 8 bytes of TCP, padded for Ethernet."""
     head = tcp(40000, port)[:8]
     return ethernet(IPV4, ipv4(SOURCE4, HOST4, head, fragment=MORE_FRAGMENTS))
 
@@ -88,7 +88,7 @@ def test_what_is_not_ip_passes(datapath: Datapath, kind: int) -> None:
 
 
 @pytest.mark.parametrize("tags", [[], [VLAN], [VLAN_S], [VLAN, VLAN], [VLAN_S, VLAN]])
-def test_lists_and_detection_apply_behind_up_to_two_tags(
+def test_lists_and_detection_apply_after_up_to_two_tags(
     datapath: Datapath, tags: list[int]
 ) -> None:
     datapath.lists(allow=["203.0.113.0/25"], deny=["203.0.113.0/24", "2001:db8:dead::/48"])
@@ -203,7 +203,7 @@ def test_a_first_fragment_without_flags_counts_as_a_syn_to_its_port(datapath: Da
     assert datapath.banned() == {SOURCE4}
 
 
-def test_a_first_fragment_with_flags_is_told_by_them(datapath: Datapath) -> None:
+def test_a_first_fragment_with_flags_is_judged_by_them(datapath: Datapath) -> None:
     def fragment(port: int, flags: int) -> bytes:
         head = tcp(40000, port, flags)[:16]
         return ethernet(IPV4, ipv4(SOURCE4, HOST4, head, fragment=MORE_FRAGMENTS))
@@ -251,7 +251,7 @@ CHAINS = [
 
 
 @pytest.mark.parametrize("kinds", CHAINS)
-def test_a_syn_behind_extension_headers_is_seen(datapath: Datapath, kinds: list[int]) -> None:
+def test_a_syn_after_extension_headers_is_seen(datapath: Datapath, kinds: list[int]) -> None:
     frames = [behind(kinds, port) for port in (1, 1, 2, 3, 4)]
     assert datapath.fates(*frames) == [PASSES6, PASSES6, PASSES6, SCAN6, BAN6]
 
@@ -296,7 +296,7 @@ def test_a_banned_source_cannot_hide_behind_extension_headers(datapath: Datapath
     assert datapath.fate(udp6(SOURCE6)) == PASSES6
 
 
-def test_other_upper_layers_behind_extension_headers_are_no_evidence(datapath: Datapath) -> None:
+def test_other_upper_layers_after_extension_headers_are_no_evidence(datapath: Datapath) -> None:
     for last in (UDP, ICMP6, NO_NEXT_HEADER, 50, 253):
         for count in (1, EXT_MAX):
             payload = chain([DESTINATION] * count, last) + b"\x80" + bytes(31)
@@ -314,7 +314,7 @@ def test_extension_headers_that_end_with_the_packet_are_cut_short(datapath: Data
 
 
 def test_a_syn_too_far_in_to_be_read_counts(datapath: Datapath) -> None:
-    """Eight headers of 2 KiB: the packet comes in several buffers, of which the first is read."""
+    """Eight headers of 2 KiB: the packet comes in several buffers; the program reads only the first."""
     payload = b"".join(options(DESTINATION, 2048) for dummy in range(7)) + options(TCP, 2048)
     frame = ethernet(IPV6, ipv6(SOURCE6, HOST6, payload + tcp(40000, 80), DESTINATION))
     assert datapath.fates(*[frame] * 4) == [OPAQUE6, OPAQUE6, SCAN6, BAN6]
@@ -400,7 +400,7 @@ def test_discovery_from_a_denied_source_is_dropped(datapath: Datapath) -> None:
 
 
 def corpus() -> list[bytes]:
-    """One of everything above, from sources that are denied, allowed and neither."""
+    """One packet of each kind above, from a denied, an allowed and an unlisted source."""
     frames = []
     for source in (SOURCE4, "203.0.113.1", "203.0.113.200"):
         for tags in ([], [VLAN], [VLAN_S, VLAN], [VLAN] * 3):
@@ -423,7 +423,7 @@ def corpus() -> list[bytes]:
 
 
 def mutated(frame: bytes, choice: random.Random) -> bytes:
-    """The frame with a few changes, most of them in its headers."""
+    """Return the frame with a few changes, most of them in its headers."""
     data = bytearray(frame)
     for _dummy in range(choice.randrange(4)):
         data[choice.randrange(12, len(data))] = choice.choice(
@@ -461,7 +461,7 @@ def test_any_bytes_count_in_one_cell_with_its_verdict(datapath: Datapath, scope:
 
 
 def test_no_mutation_lets_a_denied_source_pass(datapath: Datapath) -> None:
-    """Bytes behind the IP header change nothing for whoever is denied or allowed."""
+    """Bytes after the IP header change nothing for a denied or allowed source."""
     datapath.lists(allow=["203.0.113.0/25"], deny=["203.0.113.0/24", "2001:db8:dead::/48"])
     choice = random.Random(7)
     cases = [(inet_pton(AF_INET, "203.0.113.200"), "drop deny ipv4")]

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Changes that wait to be confirmed: what is in force, what comes back, and what a death leaves."""
+"""Pending changes: what is active, what is reverted, and what a dead process leaves."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def timers(site: Site) -> Timers:
 
 @pytest.fixture
 def confirming(filtered: Site) -> Timers:
-    """On a filtered host."""
+    """Timers of a filtered host."""
     return Timers(filtered)
 
 
@@ -74,7 +74,7 @@ def verdicts(site: Site) -> tuple[int, int]:
 
 
 class Before:
-    """All that must be as before a change once the host has reverted it."""
+    """Everything that must be unchanged once a change was reverted."""
 
     def __init__(self, site: Site) -> None:
         self._site = site
@@ -102,7 +102,7 @@ class Before:
 
 @contextlib.contextmanager
 def no_compiler(timers: Timers, site: Site) -> Iterator[None]:
-    """What happens within needs no bytecode, not even from the cache."""
+    """Code in this context needs no bytecode, not even from the cache."""
     before = timers.compilers
     cache = Path(site.paths.cache)
     hidden = cache.with_name("hidden")
@@ -117,7 +117,7 @@ def no_compiler(timers: Timers, site: Site) -> Iterator[None]:
 # Confirmed, rolled back, too late
 
 
-def test_a_pending_list_is_in_force_and_boot_knows_nothing_of_it(
+def test_a_pending_list_is_active_and_boot_does_not_read_it(
     filtered: Site, confirming: Timers
 ) -> None:
     number, state = filtered.host.store.read_current()
@@ -141,7 +141,7 @@ def test_confirm(filtered: Site, confirming: Timers) -> None:
     assert not confirming.armed
     assert not Path(filtered.host.pins.former).exists()
     assert filtered.generation_id() == generation
-    # Whose answer was lost asks again.
+    # The caller asks again if the answer was lost.
     assert confirming.host.confirm(change.token).changed is False
     assert not filtered.lists(deny=STRANGER).changed
 
@@ -204,7 +204,7 @@ def test_the_timer_ends_a_change_whose_time_is_up(filtered: Site, confirming: Ti
     before.check(confirming)
 
 
-def test_a_token_of_somebody_else(filtered: Site, confirming: Timers) -> None:
+def test_a_token_of_another_change(filtered: Site, confirming: Timers) -> None:
     change = deny(confirming, STRANGER)
     for act in (confirming.host.confirm, confirming.host.roll_back):
         with pytest.raises(Pending, match=r"a change of a test, made at 20.* within [56][0-9] s"):
@@ -280,7 +280,7 @@ def test_a_device_that_comes_back_meanwhile(filtered: Site, confirming: Timers) 
 # What needs no confirmation
 
 
-def test_where_nothing_is_live_there_is_nothing_to_confirm(site: Site, timers: Timers) -> None:
+def test_where_nothing_is_active_there_is_nothing_to_confirm(site: Site, timers: Timers) -> None:
     edit = set_lists("ansible", {"deny": DENIED}, False)
     plan = timers.host.apply(edit, terms=MINUTE)
     assert (plan.changed, plan.live, plan.pending) == (True, False, None)
@@ -309,7 +309,7 @@ def test_without_systemd_only_no_timer_is_accepted(filtered: Site) -> None:
     assert filtered.snapshot() == before
 
 
-def test_nonsense_as_time(filtered: Site, confirming: Timers) -> None:
+def test_invalid_time(filtered: Site, confirming: Timers) -> None:
     for seconds in (-1, 86401, float("nan")):
         with pytest.raises(InvalidInput, match="confirm_timeout is"):
             deny(confirming, STRANGER, Terms(seconds))
@@ -368,7 +368,7 @@ kinds = pytest.mark.parametrize(
 
 
 @kinds
-def test_every_kind_of_change_comes_back(
+def test_every_kind_of_change_is_reverted(
     filtered: Site, confirming: Timers, begin: Callable[[Timers], Change | None]
 ) -> None:
     filtered.wire.add("pw1")
@@ -393,7 +393,7 @@ def test_every_kind_of_change_is_confirmed(
     assert filtered.host.store.number() == number + 1
     assert {index: attached(index) for index, dummy in socket.if_nameindex()} == links
     assert not Path(filtered.host.pins.former).exists()
-    # What is confirmed is what is in force: applying it again finds nothing to do.
+    # Confirmed state is active: applying it again changes nothing.
     assert not filtered.host.apply().changed
     if begin is detach_last:
         assert not Path(filtered.paths.bpffs).exists()
@@ -470,13 +470,13 @@ def test_a_change_that_fails_leaves_nothing(
 
 
 def some(steps: int) -> list[int]:
-    """Steps at which to die: some of them, drawn anew each day."""
+    """Return some of the steps at which to die, others each day."""
     drawn = random.Random(int(time.time() / 86400))
     return sorted(drawn.sample(range(1, steps + 1), min(DEATHS, steps)))
 
 
 def rolled_back(timers: Timers) -> None:
-    """What the timer does when it fires, if it was set."""
+    """Do what the timer does when it fires, if it was set."""
     with contextlib.suppress(Reverted):
         timers.host.roll_back()
 
@@ -484,7 +484,7 @@ def rolled_back(timers: Timers) -> None:
 @pytest.mark.parametrize(
     "begin", [change_capacity, change_program, attach_and_replace, detach_last]
 )
-def test_death_amid_a_change(
+def test_death_during_a_change(
     filtered: Site, confirming: Timers, begin: Callable[[Timers], Change | None]
 ) -> None:
     filtered.wire.add("pw1")
@@ -496,7 +496,7 @@ def test_death_amid_a_change(
         assert killed_at(step, lambda: begin(confirming))
         unarmed = not confirming.armed
         if unarmed:
-            # Then nothing has gone live.
+            # Then nothing was activated.
             assert verdicts(filtered) == (XDP_DROP, XDP_PASS)
             assert attached(socket.if_nametoindex("pw1")).mode == "none"
         rolled_back(confirming)
@@ -506,7 +506,7 @@ def test_death_amid_a_change(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("begin", [change_capacity, change_program, detach_last])
-def test_death_amid_a_rollback(
+def test_death_during_a_rollback(
     filtered: Site, confirming: Timers, begin: Callable[[Timers], Change | None]
 ) -> None:
     before = Before(filtered)
@@ -522,7 +522,7 @@ def test_death_amid_a_rollback(
 
 
 @pytest.mark.slow
-def test_death_amid_a_confirmation(filtered: Site, confirming: Timers) -> None:
+def test_death_during_a_confirmation(filtered: Site, confirming: Timers) -> None:
     texts = [f"{DENIED}\n{MANY}", DENIED]
     deny(confirming, texts[0])
     steps = count_steps(confirming.host.confirm)
@@ -532,7 +532,7 @@ def test_death_amid_a_confirmation(filtered: Site, confirming: Timers) -> None:
         text = texts[state.deny["ansible"] == texts[0]]
         change = deny(confirming, text)
         assert killed_at(step, confirming.host.confirm)
-        # Whatever comes first: the timer, or the next change.
+        # Either the timer or the next change comes first.
         if step % 2:
             rolled_back(confirming)
         settle(confirming)
@@ -552,7 +552,7 @@ def test_death_amid_a_confirmation(filtered: Site, confirming: Timers) -> None:
 
 @pytest.mark.slow
 def test_interleaved_runs(filtered: Site, confirming: Timers) -> None:
-    """Change, die at any moment, confirm or return, and again: the old lists or the new ones."""
+    """Change, die at any moment, confirm or revert, repeat: the old lists or the new ones are active."""
     texts = (DENIED, f"{DENIED}\n{MANY}", f"{DENIED}\n{STRANGER}")
     deny_now(filtered, texts[1])
     started = time.monotonic()
@@ -580,7 +580,7 @@ def test_interleaved_runs(filtered: Site, confirming: Timers) -> None:
 
 
 def settle(timers: Timers) -> None:
-    """The next writer clears what is left; a timer that was set before the record goes by itself."""
+    """Let the next writer clear what is left; a timer without a record stops by itself."""
     timers.host.apply()
     timers.timer.unlink(missing_ok=True)
     store = timers.host.store

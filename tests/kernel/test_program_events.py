@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Events: what a record holds, and how the program limits them."""
+"""Events: the content of a record, and the program's limits."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def counted(datapath: Datapath, before: dict[str, Any]) -> dict[str, int]:
     return {name: after[name] - before[name] for name in COUNTS}
 
 
-def test_a_connection_is_told_with_all_its_fields(datapath: Datapath) -> None:
+def test_a_connection_is_reported_with_all_its_fields(datapath: Datapath) -> None:
     begun = time.monotonic_ns() - SECOND
     datapath.fates(syn4(SOURCE4, 443), syn6(SOURCE6, 22))
     first, second = datapath.events()
@@ -61,7 +61,7 @@ def test_a_connection_is_told_with_all_its_fields(datapath: Datapath) -> None:
 @pytest.mark.parametrize(
     ("source", "family", "plen"), [(SOURCE4, 4, 32), (SOURCE6, 6, 64), ("fd77::9", 6, 128)]
 )
-def test_a_ban_is_told_with_its_ports(
+def test_a_ban_is_reported_with_its_ports(
     datapath: Datapath, source: str, family: int, plen: int
 ) -> None:
     make = syn6 if family == 6 else syn4
@@ -80,7 +80,7 @@ def test_a_ban_is_told_with_its_ports(
     assert event["sequence"] == connections[-1]["sequence"] + 1
 
 
-def test_sixty_four_ports_are_all_told(datapath: Datapath) -> None:
+def test_sixty_four_ports_are_all_reported(datapath: Datapath) -> None:
     datapath.policy(scan_ports=64)
     ports = range(1000, 1064)
     datapath.fates(*(syn4(SOURCE4, port) for port in ports))
@@ -98,7 +98,7 @@ def test_a_hidden_upper_layer_is_marked(datapath: Datapath) -> None:
 
 
 def test_each_source_has_a_limit_and_the_rest_is_counted(datapath: Datapath) -> None:
-    """200 at once, and 100 a second."""
+    """The limit is a burst of 200, then 100 a second."""
     before, begun = datapath.counters(), time.monotonic()
     hammer(datapath, 3000)
     spent = time.monotonic() - begun
@@ -119,7 +119,7 @@ def test_addresses_of_one_slash_64_share_a_limit(datapath: Datapath) -> None:
 
 
 def test_all_sources_together_have_a_limit(datapath: Datapath) -> None:
-    """Bans are made and counted all the same."""
+    """Bans are still made and counted."""
     late = abi.SHARED.pack(event_tat=time.monotonic_ns() + 3600 * SECOND)
     datapath.maps["shared"].update(bytes(4), late)
     before = datapath.counters()
@@ -129,7 +129,7 @@ def test_all_sources_together_have_a_limit(datapath: Datapath) -> None:
     assert datapath.banned() == {SOURCE4}
 
 
-def test_sampled_tells_one_connection_a_second(datapath: Datapath) -> None:
+def test_sampled_reports_one_connection_a_second(datapath: Datapath) -> None:
     datapath.policy(log_connections="sampled")
     before, begun = datapath.counters(), time.monotonic()
     hammer(datapath, 500)
@@ -139,7 +139,7 @@ def test_sampled_tells_one_connection_a_second(datapath: Datapath) -> None:
     assert 1 <= grown["events"] <= 2 + spent
 
 
-def test_none_tells_bans_only(datapath: Datapath) -> None:
+def test_none_reports_bans_only(datapath: Datapath) -> None:
     datapath.policy(log_connections="none")
     before = datapath.counters()
     datapath.fates(*(syn4(SOURCE4, port) for port in (1, 2, 3)))
@@ -162,8 +162,8 @@ def test_events_that_find_no_room_are_counted_and_leave_a_gap(datapath: Datapath
     assert event["sequence"] == grown["events"] + grown["events_lost"] + 1
 
 
-def test_scans_are_told_when_connections_have_used_up_the_limit(datapath: Datapath) -> None:
-    """Half of the burst is theirs alone."""
+def test_scans_are_reported_when_connections_have_used_up_the_limit(datapath: Datapath) -> None:
+    """Half of the burst is reserved for scans."""
     burst = 2 * SECOND
     spent = abi.SHARED.pack(event_tat=time.monotonic_ns() + burst + SECOND)
     datapath.maps["shared"].update(bytes(4), spent)
@@ -171,8 +171,8 @@ def test_scans_are_told_when_connections_have_used_up_the_limit(datapath: Datapa
     assert [event["type"] for event in datapath.events()] == [abi.EVENT_BAN]
 
 
-def test_what_monitoring_lets_pass_is_told_once_a_second(datapath: Datapath) -> None:
-    """Not only new connections: a denied source's every packet would have been dropped."""
+def test_what_monitoring_lets_pass_is_reported_once_a_second(datapath: Datapath) -> None:
+    """This holds for all packets of a denied source, not only for new connections."""
     datapath.policy(action="monitor", log_connections="none")
     datapath.lists(deny=[SOURCE4, SOURCE6])
     before, begun = datapath.counters(), time.monotonic()
@@ -189,7 +189,7 @@ def test_what_monitoring_lets_pass_is_told_once_a_second(datapath: Datapath) -> 
     assert counted(datapath, before)["events_suppressed"] == 0
 
 
-def test_bans_that_monitoring_lets_pass_are_told(datapath: Datapath) -> None:
+def test_bans_that_monitoring_lets_pass_are_reported(datapath: Datapath) -> None:
     datapath.policy(action="monitor")
     datapath.bans.add(SOURCE4, 60)
     assert datapath.fate(syn4(SOURCE4, 22)) == "pass monitor_ban ipv4"
@@ -198,7 +198,7 @@ def test_bans_that_monitoring_lets_pass_are_told(datapath: Datapath) -> None:
     assert abi.REASONS[event["count"]] == ("pass", "monitor_ban")
 
 
-def test_enforcing_tells_no_such_thing(datapath: Datapath) -> None:
+def test_enforcing_reports_no_such_event(datapath: Datapath) -> None:
     datapath.lists(deny=[SOURCE4])
     datapath.fates(syn4(SOURCE4, 22), syn4(SOURCE4, 23))
     assert datapath.events() == []
@@ -216,7 +216,7 @@ def test_metrics_do_not_depend_on_what_is_logged(datapath: Datapath, log: str) -
 
 
 def test_each_interface_has_its_own_log(datapath: Datapath) -> None:
-    """v0 tells all, others nothing."""
+    """v0 logs all connections, other interfaces none."""
     datapath.policy(log_connections="none")
     datapath.host.apply(edits.set_policy("v0", {"PW_LOG_CONNECTIONS": "all"}, replace=True))
     datapath._forget()

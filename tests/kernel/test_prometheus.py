@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A real Prometheus scrapes a real agent, and answers what rules and dashboard ask."""
+"""A real Prometheus scrapes a real agent, and answers the queries of rules and dashboard."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def free_port() -> int:
 
 @pytest.fixture
 def scraped(host: agents.Host) -> Iterator[Prometheus]:
-    """An agent that has something to say of everything: confirmed state, a note, a heartbeat."""
+    """An agent that has a value for every metric: confirmed state, a note, a heartbeat."""
     state = host.folder / "config/3"
     (state / "policy.d").mkdir(parents=True)
     (state / "interfaces").write_text("lo auto\n")
@@ -124,7 +124,7 @@ def test_it_is_scraped_and_every_query_has_an_answer(scraped: Prometheus) -> Non
 
     for query in dashboard_queries():
         answer = scraped.query(query)
-        # Nobody has filtered lo, and nothing was applied within two minutes.
+        # lo is not filtered, and nothing was applied within two minutes.
         assert answer or ">" in query, query
 
     (group,) = scraped.ask("rules")["groups"]

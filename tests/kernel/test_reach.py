@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The self-test: the loaded program says whether protected addresses reach the SSH server."""
+"""The self-test: the loaded program shows whether protected addresses can reach the SSH server."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_who_is_protected_and_denied_fails_it(filtered: Site, confirming: Timers
         assert filtered.host.store.read_current() == before
 
 
-def test_the_others_pass_it(filtered: Site, confirming: Timers) -> None:
+def test_other_changes_pass_it(filtered: Site, confirming: Timers) -> None:
     deny(confirming, f"{DENIED}\n203.0.113.64/26\n2001:db8:2::/48")
     confirming.host.self_test()
     confirming.host.confirm()
@@ -81,7 +81,7 @@ def test_what_only_reports_lets_everybody_pass(filtered: Site, confirming: Timer
     edit = set_policy("pw0", {"PW_ACTION": "monitor"}, False)
     assert confirming.host.apply(edit, terms=MINUTE).pending
     confirming.host.self_test()
-    # Nobody is banned for it.
+    # The test packets ban nobody.
     assert filtered.host.info({"bans"})["bans"] == []
 
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The fire drill on the real program: green where all is well, red at the stage that is not."""
+"""The self-test on the real program: it passes if all is well, and fails at the stage that is not."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from packetwatch_core._kernel.libbpf import Map
 pytest_plugins = ("kernel.site_fixtures",)
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="makes namespaces and loads programs")
 
-# The agent writes hosts, nets and local whenever it looks around; a drill never does.
+# The agent writes hosts, nets and local at each of its checks; the self-test never does.
 COMPARED = (*MAPS, "scan_ring", "open_ports", "firsts", "tracks", "rates")
 
 
@@ -35,7 +35,7 @@ def shared(bytecode_cache: Path) -> Iterator[Controlled]:
 
 @pytest.fixture
 def host(shared: Controlled) -> Iterator[Controlled]:
-    """That host with the default policy but no grace, and nothing on its lists."""
+    """That host with the default policy without grace, and empty lists."""
     with shared.site.wire.host.entered():
         shared.site.policy(
             action="enforce",
@@ -53,7 +53,7 @@ def host(shared: Controlled) -> Iterator[Controlled]:
 
 
 def contents(host: Controlled) -> dict[str, Any]:
-    """All entries of the maps that a drill must leave as they were."""
+    """Return all entries of the maps that the self-test must not change."""
     found: dict[str, Any] = {}
     for name in COMPARED:
         with Map.open(host.pins.map(name)) as opened:
@@ -85,14 +85,14 @@ def test_all_green_and_everything_as_before(host: Controlled) -> None:
         for name, number in host.site.packets().items()
         if number != counters.get(name, 0)
     }
-    # Four ports, then the one too many; a connection dropped and a packet that is none; one more.
+    # Four ports pass, the fifth is the scan; a connection is dropped, other packets pass.
     assert moved == {"pass unlisted": 6, "drop scan": 1, "drop ban": 1}
     assert result["packets"] == 8
     assert [line["packetwatch.command"] for line in host.audits(host.audit)] == ["selftest"]
     assert host.ctl("unban", "192.0.2.200").status == 0
 
 
-def test_it_is_told_apart_in_words(host: Controlled) -> None:
+def test_its_result_in_words(host: Controlled) -> None:
     done = host.ctl("selftest")
     assert done.status == 0
     assert done.out.count("green") == len(STAGES) + 1
@@ -116,7 +116,7 @@ def test_any_threshold(host: Controlled, ports: str) -> None:
     assert status == 0, result
 
 
-def test_monitor_says_what_would_be(host: Controlled) -> None:
+def test_monitor_reports_what_would_be(host: Controlled) -> None:
     host.site.policy(action="monitor")
     status, result = drill(host)
     assert status == 0, result
@@ -162,7 +162,7 @@ def test_listed_sources_are_avoided_and_a_full_list_is_named(host: Controlled) -
     assert "203.0.113.0/24" in result["stages"][0]["text"]
 
 
-def test_the_grace_after_boot_is_told(host: Controlled) -> None:
+def test_the_grace_after_boot_is_reported(host: Controlled) -> None:
     host.site.policy(scan_grace="120")
     found = Drill(host.site.host, lambda: None, clock=lambda: 100 * 10**9)  # type: ignore
     result = found.run()
@@ -172,11 +172,11 @@ def test_the_grace_after_boot_is_told(host: Controlled) -> None:
 
 
 def test_a_program_that_never_bans_is_found_out(host: Controlled) -> None:
-    """Its time stands still: no stamp is fresh, and no scan seen."""
+    """The program's clock stands still: no time stamp is fresh, so it sees no scan."""
     host.site.policy(scan_window="0.001")
     maps_before = contents(host)
     status, result = drill(host)
-    # On a fast machine five packets do fit into a millisecond.
+    # On a fast machine five packets fit into a millisecond.
     if status:
         assert stages(result)["detect"] is False
         assert stages(result)["restore"] is True
@@ -200,7 +200,7 @@ def test_only_root_may(host: Controlled) -> None:
     assert host.ctl("selftest", user=READER).status == 3
 
 
-def test_with_nothing_loaded_it_says_so(bytecode_cache: Path) -> None:
+def test_with_nothing_loaded_it_reports_that(bytecode_cache: Path) -> None:
     wire = Wire()
     bare = Controlled(wire, bytecode_cache)
     try:
@@ -218,7 +218,7 @@ def test_with_nothing_loaded_it_says_so(bytecode_cache: Path) -> None:
 
 
 def test_bans_of_others_come_and_go_meanwhile(host: Controlled) -> None:
-    """A ban that ends during the drill is no change that the drill has made."""
+    """A ban that expires during the self-test does not count as a change by the self-test."""
     with host.bans() as bans:
         bans.add("192.0.2.201", 0.5)
     status, result = drill(host)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What root notes for the agent, and whether it is true."""
+"""Root's status note for the agent, and whether it is true."""
 
 from __future__ import annotations
 
@@ -96,8 +96,8 @@ def test_verification_finds_nothing_wrong(filtered: Site) -> None:
     assert "apply" not in found
 
 
-def test_verification_sees_that_the_lists_are_others(filtered: Site) -> None:
-    """Somebody has edited confirmed state by hand, and not applied it."""
+def test_verification_sees_that_the_lists_differ(filtered: Site) -> None:
+    """Confirmed state was edited by hand, and not applied."""
     (filtered.state / "current/deny.d/ansible.list").write_text("198.51.100.8\n")
     edited = ["confirmed state was edited by hand and is not live: packetwatchctl apply"]
     for dummy in range(2):
@@ -112,7 +112,7 @@ def test_verification_sees_that_the_lists_are_others(filtered: Site) -> None:
 def test_a_table_that_is_not_what_its_header_says_is_found(
     filtered: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As far as a frozen map can be another one: by memory that lies."""
+    """A frozen map cannot be changed, so this simulates broken memory."""
     lookup = Map.lookup
 
     def lie(self: Map, key: bytes) -> bytes | None:
@@ -130,7 +130,7 @@ def test_a_table_that_is_not_what_its_header_says_is_found(
 
 
 def test_what_is_right_again_is_noted_at_once(filtered: Site) -> None:
-    """Also where nothing was compiled for it."""
+    """This holds even if nothing was compiled for it."""
     filtered.policy(scan_ports="9")
     verified = note(filtered)["verified"]
     path = Path(filtered.paths.status)
@@ -140,7 +140,7 @@ def test_what_is_right_again_is_noted_at_once(filtered: Site) -> None:
     assert note(filtered)["verified"] == verified
 
 
-def test_what_was_never_compiled_is_not_said_to_match(filtered: Site) -> None:
+def test_what_was_never_compiled_is_not_reported_to_match(filtered: Site) -> None:
     Path(filtered.paths.status).unlink()
     filtered.policy(scan_ports="9")
     assert "matches" not in note(filtered)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Whatever changes under a flood, and whatever a change dies of: no denied packet passes."""
+"""No denied packet passes, during any change under a flood, and wherever a change dies."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ MANY = "".join(f"10.{i >> 8}.{i & 255}.{i * 7 & 255}\n" for i in range(60_000))
 
 @pytest.fixture(params=["native", "generic"])
 def flood(filtered: Site, request: pytest.FixtureRequest) -> Iterator[Flood]:
-    """Packets of `DENIED` without end, of which none may pass while the test runs."""
+    """A flood from `DENIED`; none of its packets may pass while the test runs."""
     if request.param != "native":
         filtered.host.attach("pw0", request.param)
     with tapped(DENIED) as tap:
@@ -152,7 +152,7 @@ MIXED, OVERTAKEN = "tracks_failed", "bans_failed"
 
 
 def slowed_program() -> str:
-    """One that takes its time between two looks, and counts what it sees."""
+    """A program that waits between two lookups, and counts the verdicts."""
     return source_text(
         ('PW_SECTION("xdp.frags")\n', PROBE),
         (
@@ -183,7 +183,7 @@ def test_no_packet_sees_two_generations(filtered: Site) -> None:
 
 
 def two_faced(site: Site, address: str) -> Image:
-    """A generation that denies one of both addresses."""
+    """Return a generation that denies one of the two addresses."""
     areas = compile_lists(State(deny={"ansible": f"{address}\n{DENIED}\n"})).areas
     with Loaded(site.host.pins) as loaded:
         with loaded.generation() as current:
@@ -195,12 +195,12 @@ def go_live(site: Site, image: Image) -> None:
     def refuse() -> None:
         pytest.fail("the program must not be loaded anew")
 
-    # It keeps what it replaces open, for the way back.
+    # A change keeps what it replaces open, for a revert.
     with Loaded(site.host.pins) as loaded:
         loaded.replace(image, refuse)  # type: ignore[arg-type]
 
 
-# Replacing fails
+# Failed replacements
 
 BROKEN = {
     "syntax": (
@@ -260,7 +260,7 @@ def test_broken_program_as_the_first_leaves_nothing(site: Site) -> None:
 
 
 class Crash:
-    """A change that a child process begins again and again, and what must hold wherever it dies."""
+    """A change that child processes begin again and again, and the checks after each death."""
 
     def __init__(self, site: Site, tap: Tap, attached_before: bool = True) -> None:
         self.site = site
@@ -269,7 +269,7 @@ class Crash:
         self._pins: set[str] = set()
 
     def check(self, states: list[State], repair: Callable[[], object]) -> None:
-        """After the child's death: `DENIED` is still dropped, and a repair makes it all good."""
+        """Check, after the child's death, that `DENIED` is still dropped, and that a repair succeeds."""
         if self._attached_before or attached(socket.if_nametoindex("pw0")).program_id:
             assert self.site.verdict(DENIED) == XDP_DROP
             send(self.site, DENIED, 3)
@@ -286,12 +286,12 @@ class Crash:
 
 
 def moments(steps: int, seed: int) -> list[int]:
-    """Steps at which to die: some of them, drawn anew each day."""
+    """Return some of the steps at which to die, others each day."""
     return sorted(random.Random(seed).sample(range(1, steps + 1), min(CRASHES, steps)))
 
 
 def state_after(site: Site, **lists: str) -> State:
-    """The state that declaring lists would make of the current one."""
+    """Return the state that would result from declaring these lists."""
     return set_lists("ansible", {"allow": "", "deny": lists["deny"]}, True)(
         site.host.store.read_current()[1]
     )
@@ -299,7 +299,7 @@ def state_after(site: Site, **lists: str) -> State:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("texts", [(DENIED, "198.51.100.0/24"), (DENIED, f"{DENIED}\n{MANY}")])
-def test_death_amid_apply(filtered: Site, texts: tuple[str, str]) -> None:
+def test_death_during_apply(filtered: Site, texts: tuple[str, str]) -> None:
     seed = int(time.time() / 86400)
     states = [state_after(filtered, deny=text) for text in texts]
 
@@ -317,7 +317,7 @@ def test_death_amid_apply(filtered: Site, texts: tuple[str, str]) -> None:
 
 
 @pytest.mark.slow
-def test_death_amid_replace(filtered: Site) -> None:
+def test_death_during_replace(filtered: Site) -> None:
     seed = int(time.time() / 86400)
     texts = [source_text(), other_program()]
     for text in reversed(texts):
@@ -338,7 +338,7 @@ def test_death_amid_replace(filtered: Site) -> None:
 
 
 @pytest.mark.slow
-def test_death_amid_the_first_attach(site: Site) -> None:
+def test_death_during_the_first_attach(site: Site) -> None:
     seed = int(time.time() / 86400)
     site.lists(DENIED)
     before = site.host.store.read_current()[1]

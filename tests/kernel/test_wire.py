@@ -2,12 +2,12 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Real frames over a cable, as fast as they can be sent: when does the ban come?
+"""Real frames over a cable, as fast as they can be sent: when is the ban active?
 
 A processor handles one packet at a time, so of the SYNs whose processing began before the ban was
-written only those in the hands of the other processors can still pass: at most one each. All others
-that pass came before the threshold. So of each source threshold - 1 pass, and no more than one more
-for each further processor that receives.
+written only those on the other processors can still pass: at most one each. All others
+that pass came before the threshold. So threshold - 1 packets of each source pass, and at most one more
+for each further processor that receives packets.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class _Message(ctypes.Structure):
 
 
 class Cannon:
-    """Sends frames from the peer's end of the cable, a burst with one system call."""
+    """Sends frames from the peer's end of the cable, a burst per system call."""
 
     def __init__(self, datapath: Datapath) -> None:
         with datapath.peer():
@@ -71,7 +71,7 @@ class Cannon:
         self._socket.close()
 
     def fire(self, frames: Sequence[bytes]) -> None:
-        """Send them all; the cable holds 256 at a time."""
+        """Send all frames; the cable holds 256 at a time."""
         vectors = (_Vector * len(frames))(*((frame, len(frame)) for frame in frames))
         messages = (_Message * len(frames))()
         for message, vector in zip(messages, vectors, strict=True):
@@ -90,7 +90,7 @@ def cannon(datapath: Datapath) -> Iterator[Cannon]:
 
 @contextlib.contextmanager
 def mode(datapath: Datapath, name: str) -> Iterator[None]:
-    """Attached in this mode."""
+    """The filter, attached in this mode."""
     datapath.host.attach("v0", name)
     try:
         yield
@@ -99,13 +99,13 @@ def mode(datapath: Datapath, name: str) -> Iterator[None]:
 
 
 def cells(datapath: Datapath) -> dict[str, int]:
-    """Packets by cell, without the cells of what systems send by themselves."""
+    """Return the packets by cell, without the cells of packets that systems send by themselves."""
     noise = ("pass not_ip other", "pass unlisted ipv6")
     return {name: count for name, count in datapath.cells().items() if name not in noise}
 
 
 def ours(datapath: Datapath) -> int:
-    """How many of the tests' packets have come so far."""
+    """Return how many of the tests' packets have arrived."""
     return sum(cells(datapath).values())
 
 
@@ -162,7 +162,7 @@ def test_on_two_processors_one_bans_and_nothing_that_comes_after_it_passes(
 
 
 def _scan_on_two_processors(datapath: Datapath, cannon: Cannon) -> list[int]:
-    """How many SYNs passed, by round; each processor sends every other port."""
+    """Return how many SYNs passed, by round; each processor sends every other port."""
     shots = [
         [burst(number, range(first, BURST + 1, 2)) for number in range(ROUNDS + 1)]
         for first in (1, 2)
@@ -198,9 +198,7 @@ def syns_behind_headers(count: int) -> list[bytes]:
     return [syn6("2001:db8:7::7", port, kinds=[DESTINATION] * count) for port in range(BURST)]
 
 
-def test_syns_behind_twelve_extension_headers_are_banned(
-    datapath: Datapath, cannon: Cannon
-) -> None:
+def test_syns_after_twelve_extension_headers_are_banned(datapath: Datapath, cannon: Cannon) -> None:
     datapath.policy(scan_ports=THRESHOLD)
     before, start = cells(datapath), ours(datapath)
     on_cpus(lambda: cannon.fire(syns_behind_headers(12)))
@@ -216,7 +214,7 @@ def test_syns_behind_twelve_extension_headers_are_banned(
 
 @pytest.mark.parametrize("attached", ["native", "generic"])
 @pytest.mark.parametrize("tags", [[VLAN] * 3, [VLAN_S, VLAN, VLAN]])
-def test_every_packet_behind_three_tags_is_dropped_without_a_ban(
+def test_every_packet_after_three_tags_is_dropped_without_a_ban(
     datapath: Datapath, cannon: Cannon, tags: list[int], attached: str
 ) -> None:
     frames = [syn4("198.51.100.7", port, tags=tags) for port in range(BURST // 2)]
@@ -230,7 +228,7 @@ def test_every_packet_behind_three_tags_is_dropped_without_a_ban(
 
 
 @pytest.mark.parametrize("attached", ["native", "generic"])
-def test_a_denied_source_is_dropped_behind_two_tags(
+def test_a_denied_source_is_dropped_after_two_tags(
     datapath: Datapath, cannon: Cannon, attached: str
 ) -> None:
     datapath.lists(deny=["198.51.100.0/24"])
@@ -288,7 +286,7 @@ def test_a_real_client_passes_and_gets_its_answer(datapath: Datapath) -> None:
 
 
 def test_a_host_that_is_banned_still_gets_replies(datapath: Datapath) -> None:
-    """A forged SYN cannot cut off what this host opens by itself."""
+    """A forged SYN cannot cut off connections that this host opens."""
     ban: Callable[..., object] = datapath.bans.add
     ban("10.77.0.2", 600)
     with datapath.peer():

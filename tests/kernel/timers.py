@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A systemd that only notes which timers it was asked for: the tests themselves let time run out."""
+"""Replaces systemd: it records timers; the tests decide when a timer fires."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ UNIT = "packetwatch-rollback"
 
 
 class Timers:
-    """Makes the folders that the library looks at, and stands in for systemd-run and systemctl."""
+    """Makes the folders that the library reads, and replaces systemd-run and systemctl."""
 
     def __init__(self, site: Site) -> None:
         self.timer = Path(site.paths.runtime) / "transient" / f"{UNIT}.timer"
