@@ -29,7 +29,7 @@ GRACE = 150
 
 
 def packet_costs(place: Place, rounds: int) -> Raw:
-    """Lists and SYNs, by test runs."""
+    """Measure lists and SYNs, by test runs."""
     found = lookups.Lookups(place)
     lookups.add_ipv4(found)
     lookups.add_ipv6(found, addresses.IPV6)
@@ -41,7 +41,7 @@ def packet_costs(place: Place, rounds: int) -> Raw:
 
 
 def wires(place: Place, rounds: int) -> Raw:
-    """Floods over veth."""
+    """Measure floods over veth."""
     found = wire.Wires(place)
     wire.drops(found)
     raw = measured(found.drops, rounds, "drops over veth")
@@ -52,7 +52,7 @@ def wires(place: Place, rounds: int) -> Raw:
 
 
 def lists(place: Place, rounds: int) -> Raw:
-    """Loading and memory."""
+    """Measure loading and memory."""
     found = loading.Loading(place)
     loading.add_loading(found)
     loading.add_small(found)
@@ -61,7 +61,7 @@ def lists(place: Place, rounds: int) -> Raw:
 
 
 def readers(_place: Place, rounds: int) -> Raw:
-    """The agent's way out of the ring, beside callbacks; it has no need of the place."""
+    """Measure how the agent reads the ring, beside callbacks; this needs no place."""
     return drain.rates(rounds)
 
 
@@ -74,13 +74,13 @@ GROUPS: dict[str, tuple[Callable[[Place, int], Raw], int]] = {
 
 
 def measured(cases: dict[str, Case], rounds: int, what: str) -> Raw:
-    """Figures of all cases, on one processor."""
+    """Return the figures of all cases, measured on one processor."""
     with pinned(processors()[0]):
         return interleaved(cases, rounds, what)
 
 
 def about(place: Place) -> dict[str, Any]:
-    """What the figures belong to."""
+    """Return a description of the machine and the software that were measured."""
     site = place.site()
     with site.wire.host.entered(), site.program() as program:
         info = program.info()
@@ -133,7 +133,7 @@ def main() -> int:
 
 
 def settle() -> None:
-    """Wait until the machine is up for long enough that closed ports count."""
+    """Wait until the machine has been up for so long that closed ports count."""
     time.sleep(max(0.0, GRACE - time.monotonic()))
 
 

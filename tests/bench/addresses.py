@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Sources by their numbers, as programs.bpf.c computes them: random to look at, without a table."""
+"""Pseudo-random source addresses, computed from numbers in the same way as in programs.bpf.c."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from socket import AF_INET6, inet_ntop
 
 IPV4, IPV6, IPV6_CLUSTERED = 0, 1, 2
 CLUSTERS = 5000
-# Where the registries' allocations lie; sixteen, so that a cluster's is found by its lowest bits.
+# Allocations of the registries; sixteen, so that the lowest bits of a cluster's number choose one.
 TOPS = (
     0x2001, 0x2003, 0x2400, 0x2401, 0x2402, 0x2404, 0x2405, 0x2407,
     0x2600, 0x2602, 0x2604, 0x2607, 0x2800, 0x2804, 0x2A00, 0x2A02,
@@ -21,14 +21,14 @@ _WORD, _LONG = (1 << 32) - 1, (1 << 64) - 1
 
 
 def mix32(x: int) -> int:
-    """MurmurHash3's finalizer, a permutation."""
+    """Return MurmurHash3's finalizer of a number, which is a permutation of 32 bits."""
     x = (x ^ x >> 16) * 0x85EBCA6B & _WORD
     x = (x ^ x >> 13) * 0xC2B2AE35 & _WORD
     return x ^ x >> 16
 
 
 def mix64(x: int) -> int:
-    """The same over 64 bits."""
+    """Return the same over 64 bits."""
     x = (x ^ x >> 33) * 0xFF51AFD7ED558CCD & _LONG
     x = (x ^ x >> 33) * 0xC4CEB9FE1A85EC53 & _LONG
     return x ^ x >> 33
@@ -66,7 +66,7 @@ def hosts6(numbers: Iterable[int], layout: int) -> list[str]:
 
 
 def prefixes4(count: int, seed: int = 4) -> list[str]:
-    """Random IPv4 prefixes of /25 to /32."""
+    """Return random IPv4 prefixes from /25 to /32."""
     choice = random.Random(seed)
     found = []
     for _dummy in range(count):

@@ -2,11 +2,11 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What the modules and packetwatchctl do, in a process of its own as ipset's and nft's is.
+"""Does what the modules and packetwatchctl do, in its own process like ipset and nft.
 
-Run by the system's Python: apply.py LIBRARY WHAT LIST PATHS-OF-THE-HOST... The library lies there under its
-installed name, and nothing but it is imported. WHAT: `change`, make the list live; `keep`, do so although
-it is; `tell`, say of each entry and each range what host_info does.
+Run by the system's Python: apply.py LIBRARY WHAT LIST PATHS-OF-THE-HOST... LIBRARY is the folder of the
+installed library; nothing else is imported. WHAT: `change`, activate the list; `keep`, do so although it
+is active; `tell`, return each entry and each range, like host_info.
 """
 
 from __future__ import annotations

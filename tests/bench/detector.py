@@ -63,7 +63,7 @@ class Attempt(ctypes.Structure):
 
 
 class Detector:
-    """Bans a source at the so-many-th port within so many seconds."""
+    """Bans a source at its PORTS-th port within SECONDS."""
 
     def __init__(self, interface: str, ports: int, seconds: float) -> None:
         self._bpf = BPF(text=PROGRAM)

@@ -2,11 +2,11 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""How fast events leave the ring: the agent beside a callback by bcc and a callback by libbpf.
+"""How fast events are read from the ring: by the agent, by a callback of bcc, by a callback of libbpf.
 
-All drain the same records, on the system's Python, which is the agent's and the only one that has
-bcc, in one process and in changing order; counting is by type. What counts is the CPU time of the draining thread. Lines
-go to /dev/null.
+All read the same records in one process, in changing order, and count them by type. The process runs on
+the system's Python, which the agent uses and which alone has bcc. The figure is the CPU time of the
+reading thread. Lines go to /dev/null.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ BATCH = 1024
 HOST = "web1.example.net"
 SOURCES = {"1,000 sources": 1000, "a source each": RECORDS}
 
-TYPE = 28  # where a record has its type
+TYPE = 28  # offset of a record's type
 SHORT = struct.Struct("=QQQIBBBB16s16sHHHH")
 PROGRAM = """
 struct event {
@@ -54,7 +54,7 @@ int never(void *context) {
 
 
 def rates(rounds: int) -> dict[str, list[float]]:
-    """Events drained a second, of each round, by "CONSUMER, counted" or "CONSUMER, written, SOURCES"."""
+    """Return events per second of each round, by "CONSUMER, counted" or "CONSUMER, written, SOURCES"."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "packetwatch_core").symlink_to(ROOT / "plugins/module_utils")
         parts = (folder, str(ROOT / "roles/packetwatch/files/agent"), str(ROOT / "tests"))
@@ -68,11 +68,11 @@ def rates(rounds: int) -> dict[str, list[float]]:
     return found
 
 
-# In the child
+# In the child process
 
 
 class Sink:
-    """Lines to /dev/null, a batch at a time."""
+    """Writes lines to /dev/null in batches."""
 
     def __init__(self) -> None:
         self._fd = os.open("/dev/null", os.O_WRONLY)
@@ -84,7 +84,7 @@ class Sink:
 
 
 class Writer:
-    """A connection's line as a callback would write it: one record, addresses remembered."""
+    """Writes a connection's line as a callback would: one record, with cached addresses."""
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
@@ -122,18 +122,18 @@ class Writer:
 
 
 class Ring:
-    """A ring, what fills it, and what drains it."""
+    """A ring, its feeder, and its consumers."""
 
     def __init__(self, ring_map: Any, drain: Callable[[], int], callback: Any = None) -> None:
         from kernel.feeder import Feeder
 
-        self.callback = callback  # C holds no reference
+        self.callback = callback  # keeps it alive: C holds no reference
 
         self._feeder = Feeder(ring_map, SHORT.size)
         self._drain = drain
 
     def rate(self, records: list[bytes]) -> float:
-        """Events drained a second of CPU time."""
+        """Return the events drained per second of CPU time."""
         for at in range(0, len(records), 16):
             self._feeder._run(self._feeder._many, b"".join(records[at : at + 16]))
         began = time.thread_time_ns()
@@ -144,7 +144,7 @@ class Ring:
 
 
 def agent(written: bool) -> Ring:
-    """The agent's own code."""
+    """Return a ring that the agent's own code reads."""
     from packetwatch_agent.confirmed import Confirmed
     from packetwatch_agent.control.talkers import Talkers
     from packetwatch_agent.episodes import Episodes
@@ -180,7 +180,7 @@ def agent(written: bool) -> Ring:
 
 
 def libbpf_callback(written: bool) -> Ring:
-    """ring_buffer__consume with a callback in Python."""
+    """Return a ring read by ring_buffer__consume with a callback in Python."""
     from packetwatch_core._kernel.libbpf import RINGBUF, Map, library
 
     sink = Sink()
@@ -221,7 +221,7 @@ def libbpf_callback(written: bool) -> Ring:
 
 
 def bcc_callback(written: bool) -> Ring:
-    """open_ring_buffer of bcc with a callback in Python."""
+    """Return a ring read by bcc's open_ring_buffer with a callback in Python."""
     from bcc import BPF
 
     from packetwatch_core._kernel.libbpf import Map
@@ -307,7 +307,7 @@ def _rates(rounds: int) -> dict[str, list[float]]:
         order.shuffle(names)
         for name in names:
             rate = cases[name]()
-            if number:  # the first is for warming up
+            if number:  # the first round is a warm-up
                 found[name].append(rate)
     return found
 

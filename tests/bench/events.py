@@ -27,7 +27,7 @@ SYN4 = frame4("198.51.100.200", packets.SYN, 9999)
 
 
 def add_syns(lookups: Lookups, cases: dict[str, Case]) -> None:
-    """A tracked source's SYNs to a closed port, and the same without event, and without detection."""
+    """Add cases for a tracked source's SYNs to a closed port; also without event, and without detection."""
     site = lookups.site(["198.18.0.0/15"])
     with site.wire.host.entered():
         for name, keys in (("pw1", {"action": "off"}), ("pw2", {"log_connections": "none"})):
@@ -43,7 +43,7 @@ def add_syns(lookups: Lookups, cases: dict[str, Case]) -> None:
 
 
 def add_detector(lookups: Lookups, cases: dict[str, Case]) -> None:
-    """The same with bcc's perf buffer, whose reader waits on another processor."""
+    """Add the same case with bcc's perf buffer, whose reader waits on another processor."""
     rival = Detector(lookups.place.wire(), processors()[1])
     lookups.place.open.callback(rival.close)
     for name, frame in (("perf buffer, SYN", SYN4), ("perf buffer, no event", ACK4)):
@@ -52,7 +52,7 @@ def add_detector(lookups: Lookups, cases: dict[str, Case]) -> None:
 
 
 def unlimited(site: Site) -> None:
-    """Let every SYN make an event: the limits, as a user gets them, would suppress nearly all."""
+    """Let every SYN make an event: the default limits would suppress nearly all of them."""
     policies = resolve_policies(site.host.store.read_current()[1].policy)
     with Loaded(site.host.pins) as loaded:
         with loaded.generation() as current:
@@ -70,7 +70,7 @@ def _never() -> None:
 
 
 def drained(target: Target, events: Map) -> Case:
-    """So many SYNs that the ring takes them, then it is emptied, and so on."""
+    """Return a case: send as many SYNs as fit into the ring, empty it, and repeat."""
     run = Run(target.program, SYN4, target.ifindex, target.home)
     ring = RingBuffer(events)
     if run.verdict() != PASS:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""From raw figures to ratios: what a row compares, how sure that is, and whether it suffices."""
+"""From raw figures to ratios: what a row compares, its spread, and whether it reaches the goal."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ Sense = Literal["max", "min"]
 
 @dataclass(frozen=True)
 class Value:
-    """A case's figure of each round; net: minus that of another case in the same round."""
+    """A case, whose figure is taken in each round; net: another case, whose figure is subtracted."""
 
     case: str
     base: str = ""
 
     def rounds(self, raw: Raw) -> list[float]:
-        """The figures, one a round."""
+        """Return the figures, one for each round."""
         if not self.base:
             return list(raw[self.case])
         return [value - base for value, base in zip(raw[self.case], raw[self.base], strict=True)]
 
     def cases(self) -> set[str]:
-        """The cases that it is made of."""
+        """The names of the cases that are used."""
         return {self.case, self.base} - {""}
 
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table: ours beside a reference, and the ratio to reach.
+    """A row of the table: ours beside a reference, and the ratio to reach.
 
-    goal None: the ratio is only stated. sense "max": the ratio may be that high at most.
+    goal None: the ratio is only stated. sense "max": the goal is the maximum of the ratio.
     """
 
     name: str
@@ -48,14 +48,14 @@ class Row:
     unit: str = "ns"
 
     def cases(self) -> set[str]:
-        """The cases that it needs."""
+        """The names of the cases that the row needs."""
         reference = self.reference.cases() if isinstance(self.reference, Value) else set()
         return self.ours.cases() | reference
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came out of a row; spread: half the interquartile range of the rounds' ratios."""
+    """The result of a row; spread: half the interquartile range of the rounds' ratios."""
 
     row: Row
     ratio: float
@@ -86,7 +86,7 @@ class Outcome:
 
 
 def half_interquartile_range(values: Sequence[float]) -> float:
-    """Half of the range in which the middle half of the values lies."""
+    """Return half of the interquartile range."""
     if len(values) < 2:
         return 0.0
     low, _middle, high = statistics.quantiles(values, n=4, method="inclusive")

@@ -2,9 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A million addresses from a text file until they are live, and what they take of the kernel's memory.
+"""A million addresses from a text file until they are active, and the kernel memory that they need.
 
-Times are processor seconds of the process that does it, from its start to its end.
+Times are processor seconds of the process that does the work, from its start to its end.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ MIB = 1 << 20
 
 
 def cpu_seconds(argv: Sequence[str], stdin: Path | None = None) -> float:
-    """User and system time of a command, which must succeed."""
+    """Return user plus system time of a command, which must succeed."""
     with open(stdin or os.devnull, "rb") as source:
         process = subprocess.Popen(argv, stdin=source, stdout=subprocess.DEVNULL, env=CLEAN)
     _pid, status, usage = os.wait4(process.pid, 0)
@@ -47,7 +47,7 @@ def cpu_seconds(argv: Sequence[str], stdin: Path | None = None) -> float:
 
 
 class Ours:
-    """A host that gets one list after another; each differs from the one before."""
+    """A host that gets one list after another, each different from the one before."""
 
     def __init__(self, place: Place) -> None:
         self._site: Site = place.site()
@@ -56,7 +56,7 @@ class Ours:
             install_library(self._folder)
 
     def case(self, what: str, *texts: Path) -> Case:
-        """Seconds to do that (`apply.py` knows what) with the next of these lists."""
+        """Return a case: seconds for an action of `apply.py` with the next of these lists."""
         turns = itertools.cycle(texts)
         script = str(Path(__file__).with_name("apply.py"))
 
@@ -70,7 +70,7 @@ class Ours:
 
 
 class Loading:
-    """Cases by name, in seconds; memory in MiB."""
+    """Collects cases by name; their figures are seconds, or MiB for memory."""
 
     def __init__(self, place: Place) -> None:
         self.place = place
@@ -90,7 +90,7 @@ class Loading:
         ]
 
     def rival(self, argv: Sequence[str], text: Path, undo: Sequence[Sequence[str]]) -> Case:
-        """Seconds that a tool takes for its file; then all that is undone."""
+        """Return a case: seconds that a tool needs for its file; its work is undone afterwards."""
 
         def case() -> float:
             with self.wire.host.entered():
@@ -103,7 +103,7 @@ class Loading:
 
 
 def add_loading(loading: Loading) -> None:
-    """IPv4 in random order and sorted, IPv6, and half of each."""
+    """Add cases with IPv4 in random order and sorted, with IPv6, and with half of each."""
     one, two = (addresses.hosts4(range(first, first + MILLION)) for first in (1, 1 + MILLION))
     ordered = [
         [addresses.text4(n) for n in sorted(map(addresses.address4, range(f, f + MILLION)))]
@@ -141,7 +141,7 @@ def add_loading(loading: Loading) -> None:
 
 
 def add_unchanged(loading: Loading, text: Path) -> None:
-    """A host that has this list already."""
+    """Add cases for a host on which this list is already active."""
     ours = Ours(loading.place)
     ours.case("change", text)()
     loading.seconds["nothing to load"] = ours.case("keep", text)
@@ -149,7 +149,7 @@ def add_unchanged(loading: Loading, text: Path) -> None:
 
 
 def image_case(loading: Loading, hosts: list[str]) -> None:
-    """The kernel's part of ours: the pages written, the map frozen, the pointer moved."""
+    """Add a case for the kernel's part: write the pages, freeze the map, replace the pointer."""
     prefixes = read_prefixes("\n".join(hosts), "bench", 0, True, "deny")
     nothing = read_prefixes("", "bench", 0, True, "allow")
     areas = Areas.of(compile_tables(nothing, prefixes), bytes(32), 0)
@@ -176,7 +176,7 @@ def image_case(loading: Loading, hosts: list[str]) -> None:
 
 
 def add_small(loading: Loading) -> None:
-    """What ten entries take: the kernel's own account of the generation's map."""
+    """Add a case for the memory of ten entries, from the kernel's account of the generation's map."""
     site = loading.place.site()
     with site.wire.host.entered():
         site.lists("\n".join(addresses.hosts4(range(1, 9))) + "\n2001:db8::/32\n2001:db8:1::1\n")
@@ -190,7 +190,7 @@ def add_small(loading: Loading) -> None:
 
 
 def loading_memory(wire: Wire, text: Path) -> float:
-    """MiB that an ipset takes."""
+    """Return the MiB that an ipset needs."""
 
     def fill() -> Callable[[], None]:
         with wire.host.entered():
@@ -206,7 +206,7 @@ def _in(wire: Wire, *argv: str) -> None:
 
 
 def _grown(fill: Callable[[], Callable[[], None]]) -> float:
-    """MiB by which the kernel's memory grows; undoes it."""
+    """Return the MiB by which the kernel's memory grows; undo it."""
     before = _kernel_bytes()
     undo = fill()
     grown = _kernel_bytes() - before
@@ -215,7 +215,7 @@ def _grown(fill: Callable[[], Callable[[], None]]) -> float:
 
 
 def _kernel_bytes() -> int:
-    """Slab, vmalloc and per-CPU memory, when it has settled."""
+    """Return slab, vmalloc and per-CPU memory, once it does not change any more."""
     time.sleep(0.3)
     lines = Path("/proc/meminfo").read_text().splitlines()
     fields = {name: int(rest.split()[0]) for name, rest in (line.split(":") for line in lines)}

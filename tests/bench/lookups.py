@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The cost of one packet in the kernel: lists and bans, beside xdp-filter and hashes."""
+"""The cost of one packet in the kernel: our lists and bans, xdp-filter, and hashes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from packetwatch_core._kernel.programs import Program
 
 MILLION = 1_000_000
 PREFIXES, ALLOWED, BANS = 10_000, 1_000, 10_000
-# First number and count. Lists begin with 1, as 0 is 0.0.0.0, which ipset refuses.
+# First number and count. Lists begin with 1: number 0 is 0.0.0.0, which ipset refuses.
 LISTED = (1, MILLION)
 UNLISTED = (1 << 31, (1 << 31) - 1)
 REPEAT = 200_000
@@ -42,14 +42,14 @@ def frame4(source: str, flags: int = packets.ACK, port: int = 443) -> bytes:
 
 
 ACK4 = frame4("198.51.100.200")
-# Whether the lists' filter tells of a source depends on who else is listed: so several.
+# Whether the lists' filter decides for a source depends on the other entries: so use several sources.
 STRANGERS4 = [frame4(text) for text in addresses.hosts4(range(UNLISTED[0], UNLISTED[0] + 32))]
 ACK6 = packets.syn6("2001:db8::1", 443, "2001:db8::2", packets.ACK)
 DENIED4 = frame4(addresses.hosts4([77])[0])
 
 
 class Target(NamedTuple):
-    """A program under test, where its packets come in, and what can vary their sources."""
+    """A program under test, the interface of its packets, and the generator that varies their sources."""
 
     program: Program
     ifindex: int
@@ -58,7 +58,7 @@ class Target(NamedTuple):
 
 
 class Lookups:
-    """Cases by name; each is one figure in nanoseconds a packet."""
+    """Collects cases by name; each gives one figure in nanoseconds per packet."""
 
     def __init__(self, place: Place) -> None:
         self.place = place
@@ -75,7 +75,7 @@ class Lookups:
     # Targets
 
     def site(self, deny: Sequence[str], allow: Sequence[str] = (), lists: int = 1) -> Site:
-        """Our filter with these lists, dealt out to so many names."""
+        """Return our filter with these lists, each split into several drop-ins."""
         site = self.place.site()
         with site.wire.host.entered():
             for number in range(lists):
@@ -89,7 +89,7 @@ class Lookups:
             return Target(site.program(interface), ifindex, site.wire.host, self._varied)
 
     def bare(self, verdict: int) -> Target:
-        """The floor: a program that does nothing but return this."""
+        """Return the baseline: a program that only returns this verdict."""
         program = self._objects.program("drop" if verdict == DROP else "pass")
         return Target(program, 0, self._home, self._varied)
 
@@ -98,14 +98,14 @@ class Lookups:
         return Target(rival.program, rival.ifindex, rival.wire.host, self._varied)
 
     def hash(self, program: str, name: str, keys: bytes, size: int) -> Target:
-        """A bare lookup in a hash with these keys."""
+        """Return a program that only looks up a hash with these keys."""
         count = len(keys) // size
         objects = self._object(False, **{name: count})
         objects.map(name).update_many(keys, struct.pack("=I", 1) * count, count)
         return Target(objects.program(program), 0, self._home, Varied(objects))
 
     def array(self, pages: int) -> Target:
-        """A bare read at random in an array of so many pages (`ARRAY_PAGE` bytes)."""
+        """Return a program that only reads at random in an array of `ARRAY_PAGE`-byte pages."""
         objects = self._object(False, array=pages)
         varied = Varied(objects, pages=pages)
         return Target(objects.program("read_array"), 0, self._home, varied)
@@ -113,11 +113,11 @@ class Lookups:
     # Cases
 
     def same(self, name: str, target: Target, frame: bytes, verdict: int) -> None:
-        """One source again and again."""
+        """Add a case in which all packets come from one source."""
         self.several(name, target, [frame], verdict)
 
     def several(self, name: str, target: Target, frames: Sequence[bytes], verdict: int) -> None:
-        """One source again and again, then the next one."""
+        """Add a case in which many packets come from one source, then from the next one."""
         runs = [Run(target.program, frame, target.ifindex, target.home) for frame in frames]
         for run in runs:
             self._check(name, run, verdict)
@@ -127,7 +127,7 @@ class Lookups:
     def random(
         self, name: str, target: Target, numbers: tuple[int, int], verdict: int, layout: int = IPV4
     ) -> None:
-        """Another source for each packet."""
+        """Add a case in which each packet comes from another source."""
         frame = ACK4 if layout == IPV4 else ACK6
         prepare = target.varied.prepare(target.program, numbers, layout)
         run = Run(target.varied.program, frame, target.ifindex, target.home)
@@ -147,7 +147,7 @@ class Lookups:
 
 
 def add_ipv4(lookups: Lookups) -> None:
-    """xdp-filter's ten thousand hosts, then a million with everything on."""
+    """Add cases with the ten thousand hosts of xdp-filter, then with a million and all features."""
     rival = lookups.xdp_filter()
     ten = lookups.ours(lookups.site(addresses.hosts4(range(1, XdpFilter.ENTRIES + 1))))
     lookups.same("bare drop", lookups.bare(DROP), ACK4, DROP)
@@ -175,7 +175,7 @@ def add_ipv4(lookups: Lookups) -> None:
 
 
 def add_ipv6(lookups: Lookups, layout: int) -> None:
-    """A million hosts, uniform or in clusters."""
+    """Add cases with a million hosts, uniform or in clusters."""
     name = "IPv6 clustered" if layout == IPV6_CLUSTERED else "IPv6 uniform"
     numbers = range(1, MILLION + 1)
     ours = lookups.ours(lookups.site(addresses.hosts6(numbers, layout)))
@@ -188,14 +188,14 @@ def add_ipv6(lookups: Lookups, layout: int) -> None:
 
 
 def ban_some(site: Site, count: int) -> None:
-    """Ban sources by hand that nobody here uses."""
+    """Ban sources manually that no case uses."""
     bans = Bans.open(site.host.pins)
     for number in range(count):
         bans.add(f"172.16.{number >> 8 & 255}.{number & 255}", 86400)
 
 
 def area_pages(site: Site) -> int:
-    """The compiled IPv4 lists, in pages of the array that `Lookups.array` makes."""
+    """Return the size of the compiled IPv4 lists, in pages of the array of `Lookups.array`."""
     with site.wire.host.entered(), Loaded(site.host.pins) as loaded, loaded.generation() as current:
         pages = current.header["v6_page"] - current.header["v4_page"]
         return int(pages * abi.PAGE // ARRAY_PAGE)

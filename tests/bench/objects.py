@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""C compiled by clang and loaded by libbpf: the bench's own programs and their maps."""
+"""The bench's own programs and maps: C, compiled by clang and loaded by libbpf."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def compiled(folder: Path) -> Path:
 
 
 class Object:
-    """All programs of the file with maps of their own.
+    """All programs of the file, with maps of their own.
 
-    Programs with and without support of fragments cannot call each other, so each kind of program
-    under test needs its own.
+    Programs with and without support for fragments cannot call each other, so each kind of program
+    under test needs its own objects.
     """
 
     def __init__(self, path: Path, frags: bool = False, **sizes: int) -> None:
@@ -93,7 +93,7 @@ class Settings:
         self._tops = tops
 
     def set(self, **values: int) -> None:
-        """Set all fields; those not named are 0, but for a seed and a mask that keeps everything."""
+        """Set all fields; the default is 0, except for a seed and a mask that keeps all bits."""
         fields = {"random": 0x9E3779B9, "keep": 0xFFFFFFFF} | values
         numbers = [fields.pop(name, 0) for name in self._FIELDS]
         if fields:

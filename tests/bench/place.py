@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Where the bench works: mounts, namespaces and files of its own, which vanish with its process."""
+"""The bench's own mounts, namespaces and files, which disappear with its process."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from packetwatch_core._kernel.source import flatten
 
 
 class Place:
-    """Makes filtered hosts; closes what it has opened when it is left."""
+    """Makes filtered hosts; at the end of its context it closes what it has opened."""
 
     def __init__(self, folder: Path, open_: contextlib.ExitStack) -> None:
         self.folder = folder
@@ -31,13 +31,13 @@ class Place:
         self._sites = 0
 
     def wire(self) -> Wire:
-        """Two namespaces and a veth pair, without a filter."""
+        """Make two namespaces and a veth pair, without a filter."""
         found = Wire()
         self.open.callback(found.close)
         return found
 
     def site(self, wire: Wire | None = None, **settings: str) -> Site:
-        """A host with our filter on pw0, installed as a user gets it: no lists, default policy."""
+        """Make a host with our filter on pw0, with its defaults: no lists, default policy."""
         wire = wire or self.wire()
         folder = self.folder / f"site{self._sites}"
         folder.mkdir()
@@ -50,7 +50,7 @@ class Place:
         return found
 
     def bytecode_size(self) -> int:
-        """Instructions of our program."""
+        """Return the instructions of our program."""
         source = flatten(str(Path(__file__).parents[2] / "roles/packetwatch/files/bpf"))
         return len(Compiler(run, str(self.cache)).get(source).code) // 8
 
@@ -77,6 +77,6 @@ def pinned(cpu: int) -> Iterator[None]:
 
 
 def processors() -> tuple[int, int]:
-    """The one that measures, and another one for who consumes: the same if there is only one."""
+    """Return the processor that measures, and one for consumers: the same if there is only one."""
     cpus = sorted(os.sched_getaffinity(0))
     return cpus[-1], cpus[0]

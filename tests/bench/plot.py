@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Outcomes as a picture: SVG by hand, as a library for it would weigh more than the bench."""
+"""The results as a picture: SVG without a library, which would be larger than the bench."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ _COLOURS = {"ok": "#2a7f4f", "within spread": "#b8860b", "MISSED": "#b22222"}
 
 
 def _place(value: float) -> float:
-    """Where a quotient of ratio and goal lies, on a logarithmic scale."""
+    """Return the position of a quotient of ratio and goal, on a logarithmic scale."""
     decades = min(max(math.log10(max(value, 1e-9)), _LOW), _HIGH)
     return _NAMES + (decades - _LOW) / (_HIGH - _LOW) * _WIDTH
 
 
 def _better(outcome: Outcome, ratio: float) -> float:
-    """How far from the goal: below 1 is better, whatever the row's sense."""
+    """Return the distance from the goal: below 1 is better, for both senses of a row."""
     goal = outcome.row.goal or 1.0
     return ratio / goal if outcome.row.sense == "max" else goal / max(ratio, 1e-9)
 
 
 def svg(outcomes: Sequence[Outcome], title: str) -> str:
-    """Each row's ratio with its spread, as a part of its goal: left of the line it is reached."""
+    """Draw each row's ratio with its spread, relative to its goal: left of the line it is reached."""
     shown = [outcome for outcome in outcomes if outcome.row.goal is not None]
     height = _TOP + _LINE * len(shown) + 30
     total = _NAMES + _WIDTH + 90

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Outcomes as a table for the terminal and as JSON."""
+"""The results as a table for the terminal, and as JSON."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SCALES = ((1e6, "M"), (1e3, "k"), (1.0, ""))
 
 
 def figure(value: float, unit: str) -> str:
-    """A figure with its unit, in three digits."""
+    """Return a figure with three digits and its unit."""
     for scale, letter in _SCALES:
         if unit.endswith("/s") and abs(value) >= scale:
             return f"{value / scale:.3g} {letter}{unit}"
@@ -24,7 +24,7 @@ def figure(value: float, unit: str) -> str:
 
 
 def table(outcomes: Sequence[Outcome]) -> str:
-    """One line a row."""
+    """Return the table, a line for each row."""
     width = max((len(outcome.row.name) for outcome in outcomes), default=0)
     lines = [
         f"{'':{width}}  {'ours':>15} {'reference':>15} {'ratio':>7} {'±':>6} {'goal':>7} {'n':>3}"
@@ -44,7 +44,7 @@ def table(outcomes: Sequence[Outcome]) -> str:
 def document(
     outcomes: Sequence[Outcome], raw: Mapping[str, Sequence[float]], about: Mapping[str, Any]
 ) -> str:
-    """All of it, as JSON."""
+    """Return all figures and results as JSON."""
     rows = [
         {
             "name": outcome.row.name,

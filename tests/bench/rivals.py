@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What a user would pick instead: each is the real tool, at work in a namespace of its own."""
+"""The tools that a user could choose instead: each is the real tool, in a namespace of its own."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class XdpFilter:
         self._fill(first)
 
     def _fill(self, first: str) -> None:
-        """Give every entry the value that the tool wrote for the first."""
+        """Give every entry the value that the tool wrote for the first one."""
         for number in self.program.info().map_ids:
             with Map.by_id(number) as found:
                 if found.info.name != "filter_ipv4":
@@ -54,7 +54,7 @@ class XdpFilter:
 
 
 def _per_cpu_value(found: Map, key: bytes) -> bytes:
-    """An entry's values of all processors."""
+    """Return an entry's values of all processors."""
     found.value_bytes = (found.info.value_size + 7) // 8 * 8 * possible_cpus()
     value = found.lookup(key)
     if value is None:
@@ -63,7 +63,7 @@ def _per_cpu_value(found: Map, key: bytes) -> bytes:
 
 
 class Detector:
-    """bench.detector on pw0, in a process of its own on another processor."""
+    """bench.detector on pw0, in its own process on another processor."""
 
     def __init__(self, wire: Wire, cpu: int) -> None:
         self.wire = wire
@@ -84,13 +84,13 @@ class Detector:
 
 
 def ipset_text(name: str, hosts: list[str], family: str = "inet") -> str:
-    """What `ipset restore` reads."""
+    """Return the input of `ipset restore`."""
     head = f"create {name} hash:ip family {family} hashsize 1024 maxelem {2 * len(hosts)}\n"
     return head + "".join(f"add {name} {host}\n" for host in hosts)
 
 
 def nft_text(name: str, hosts: list[str]) -> str:
-    """What `nft -f` reads: a set, and a rule that drops its members before anything else."""
+    """Return the input of `nft -f`: a set, and a rule that drops its members before other rules."""
     return f"""table netdev {name} {{
     set denied {{ type ipv4_addr; elements = {{ {", ".join(hosts)} }}; }}
     chain early {{
@@ -102,10 +102,12 @@ def nft_text(name: str, hosts: list[str]) -> str:
 
 
 def nft_denies(wire: Wire, hosts: list[str]) -> None:
-    """Drop these sources with nftables, at the earliest hook that there is."""
+    """Drop these sources with nftables, at its earliest hook (ingress)."""
     with wire.host.entered():
         command("nft", "-f", "-", stdin=nft_text("denies", hosts))
-        command("ethtool", "-K", "pw0", "gro", "on")  # NAPI, without which no frame comes in
+        command(
+            "ethtool", "-K", "pw0", "gro", "on"
+        )  # turns on NAPI, without which no XDP frame comes in
 
 
 def ipset_denies(wire: Wire, hosts: list[str]) -> None:
@@ -117,7 +119,7 @@ def ipset_denies(wire: Wire, hosts: list[str]) -> None:
         command("ethtool", "-K", "pw0", "gro", "on")
 
 
-# Bans a source at its fifth new port within a minute, on that very packet; a token bucket, not a window.
+# Bans a source at its fifth new port within a minute, with that packet; a token bucket, not a window.
 RECIPE = """
 table inet recipe {
     set ban { type ipv4_addr; flags dynamic, timeout; timeout 10m; size 65536; }
@@ -145,7 +147,7 @@ class Recipe:
             command("ethtool", "-K", "pw0", "gro", "on")
 
     def forget(self) -> None:
-        """Make room: its sets are finite."""
+        """Make room, because its sets are finite."""
         with self.wire.host.entered():
             for name in ("ban", "seen", "rate"):
                 command("nft", "flush", "set", "inet", "recipe", name)

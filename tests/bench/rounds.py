@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Interleaving: every round runs every case once, in an order of its own."""
+"""Interleaving: every round runs every case once, in another order."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Case = Callable[[], float]
 
 
 def interleaved(cases: Mapping[str, Case], rounds: int, what: str = "") -> dict[str, list[float]]:
-    """Return each case's figures, one a round."""
+    """Return each case's figures, one for each round."""
     found: dict[str, list[float]] = {name: [] for name in cases}
     order = list(cases)
     choice = random.Random(rounds)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The table: what is compared with what, and the ratio to reach."""
+"""The rows of the table: what is compared with what, and the ratio to reach."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _net(name: str) -> Value:
 
 
 def _drained(kind: str, limit: float) -> list[Row]:
-    """Events that the agent takes out of the ring: beside what is demanded, and beside callbacks."""
+    """Return rows for the events that the agent reads: beside the required rate, and beside callbacks."""
     ours = Value(f"agent, {kind}")
     rows = [Row(f"events {kind} : {limit:,.0f}/s", ours, limit, 1.0, "min", "events/s")]
     for rival in ("bcc", "libbpf"):
@@ -33,7 +33,7 @@ def _drained(kind: str, limit: float) -> list[Row]:
 
 
 def _random(name: str, case: str, goal: float) -> Row:
-    """Random sources: ours beside a hash of the same hosts, both less the generator's cost."""
+    """Return a row for random sources: ours beside a hash of the same hosts, both without the generator's cost."""
     return Row(name, _net(case), Value(f"{case}, hash", f"{case}, floor"), goal)
 
 

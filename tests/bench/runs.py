@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What one packet costs, by BPF_PROG_TEST_RUN: processor time of this thread, per run."""
+"""The cost of one packet, by BPF_PROG_TEST_RUN: processor time of this thread per run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WARM_UP = 20_000
 
 
 class Run:
-    """A program, a frame, and the interface by which it comes in."""
+    """A program, a frame, and the interface on which it comes in."""
 
     def __init__(self, program: Program, frame: bytes, ifindex: int, home: Namespace) -> None:
         self._program = program
@@ -35,13 +35,13 @@ class Run:
         self._opts.ctx_size_in = ctypes.sizeof(self._context)
 
     def verdict(self) -> int:
-        """XDP_PASS, XDP_DROP ..."""
+        """Return the verdict: XDP_PASS, XDP_DROP ..."""
         with self._home.entered():
             self._call(1)
         return int(self._opts.retval)
 
     def cost(self, repeat: int, warm_up: int = WARM_UP) -> float:
-        """Nanoseconds a run."""
+        """Return the nanoseconds per run."""
         with self._home.entered():
             if warm_up:
                 self._call(warm_up)
@@ -58,7 +58,7 @@ class Run:
 
 
 class Varied:
-    """A program that gives every packet another source and hands it to the one under test."""
+    """A program that gives every packet another source and calls the program under test."""
 
     def __init__(self, programs: Object, pages: int = 0) -> None:
         self.program = programs.program("vary")
@@ -68,7 +68,7 @@ class Varied:
         self._used = 0
 
     def prepare(self, target: Program, numbers: tuple[int, int], layout: int) -> Callable[[], None]:
-        """What lets sources of these numbers (first, count) meet the target."""
+        """Return a function that selects the target, and sources with these numbers (first, count)."""
         slot = self._used
         self._used += 1
         self._targets.update(slot.to_bytes(4, "little"), target.fd.to_bytes(4, "little"))

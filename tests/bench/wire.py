@@ -2,11 +2,11 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Packets over a veth pair, from end to end: packets a second of one processor.
+"""Packets over a veth pair, from end to end: packets per second of one processor.
 
-They are the live frames of a BPF_PROG_TEST_RUN, redirected into the pair, so they meet native XDP as a
-driver's packets do: from a packet socket they would come as finished skbs, and XDP's advantage with
-them. Generator and receiver share one processor; what counts is its time, in this thread and in its
+The packets are live frames of a BPF_PROG_TEST_RUN, redirected into the pair. So they meet native XDP like
+a driver's packets; from a packet socket they would come as finished skbs, without XDP's advantage.
+Generator and receiver share one processor; its time is measured, in this thread and in its
 ksoftirqd.
 """
 
@@ -35,10 +35,10 @@ from packetwatch_core._kernel.ring import RingBuffer
 _LIVE_FRAMES = 1 << 1
 _BATCH = 64
 PORT = 9999
-# So many SYNs that what may be logged at once does not count.
+# So many SYNs that the burst of log lines does not matter.
 DROPS, SYNS = 200_000, 400_000
 TEN, HUNDRED = (1, 10_000), (1, 100_000)  # number 0 is 0.0.0.0, which ipset refuses
-# A million sources in 100.0.0.0/8, most of them new; none of them is a martian to the stack.
+# A million sources in 100.0.0.0/8, most of them new; the stack takes none of them for a martian.
 STRANGERS = {"first": 1 << 31, "count": 1 << 30, "keep": 0x00FFFFFF, "set": 100 << 24}
 
 
@@ -47,7 +47,7 @@ def _sum(data: bytes) -> int:
 
 
 def template() -> tuple[bytes, int, int]:
-    """A frame with a SYN from nowhere, and the sums of its IP and TCP headers."""
+    """Return a SYN frame without a source, and the checksums of its IP and TCP headers."""
     segment = packets.tcp(40000, PORT)
     datagram = packets.ipv4("0.0.0.0", OWN, segment)
     frame = packets.ethernet(packets.IPV4, datagram, target=HOST_MAC, source=PEER_MAC)
@@ -75,7 +75,7 @@ class Receiver:
         self._opts = opts
 
     def rate(self, packets_: int, **sources: int) -> float:
-        """Packets a second of processor time; all must have met the fate that was foretold."""
+        """Return packets per second of processor time; all must have had the expected verdict."""
         self._settings.set(
             ifindex=self._peer, ip_sum=self._ip_sum, tcp_sum=self._tcp_sum, **sources
         )
@@ -91,7 +91,7 @@ class Receiver:
         return packets_ / seconds
 
     def _send(self, count: int) -> float:
-        """Processor seconds that sending and receiving so many took."""
+        """Return the processor seconds for sending and receiving `count` packets."""
         self._opts.repeat = count
         self._opts.data_size_out = self._opts.ctx_size_out = 0
         with self.wire.peer.entered():
@@ -100,7 +100,7 @@ class Receiver:
             return (_settled() - before) / 1e9
 
     def _segments(self) -> int:
-        """TCP segments that have reached the stack."""
+        """Return the number of TCP segments that have reached the stack."""
         with self.wire.host.entered():
             lines = Path("/proc/thread-self/net/snmp").read_text().splitlines()
         names, values = (line.split() for line in lines if line.startswith("Tcp:"))
@@ -108,7 +108,7 @@ class Receiver:
 
 
 def _settled() -> int:
-    """Processor time of this thread and of its processor's ksoftirqd, when that has nothing left."""
+    """Return the processor time of this thread and its ksoftirqd, once that is idle."""
     path = f"/proc/{_softirq_thread()}/schedstat"
     former = -1
     while True:
@@ -132,7 +132,7 @@ def _softirq_thread() -> int:
 
 
 class Wires:
-    """Cases by name; each is one figure in packets a second."""
+    """Collects cases by name; each gives one figure in packets per second."""
 
     def __init__(self, place: Place) -> None:
         self.place = place
@@ -157,7 +157,7 @@ class Wires:
         self.syns[name] = case
 
     def bare(self, program: str) -> Wire:
-        """A wire whose host has one of the bench's own programs."""
+        """Return a wire whose host has one of the bench's own programs."""
         wire = self.place.wire()
         with wire.host.entered():
             ifindex = socket.if_nametoindex("pw0")
@@ -174,7 +174,7 @@ class Wires:
 
 
 def drops(wires: Wires) -> None:
-    """Denied sources, at random."""
+    """Add cases with random denied sources."""
     place = wires.place
     hosts = addresses.hosts4(range(1, HUNDRED[1] + 1))
     bare = wires.bare("drop")
@@ -191,7 +191,7 @@ def drops(wires: Wires) -> None:
 
 
 def syns(wires: Wires) -> None:
-    """SYNs of sources that nobody knows, to a closed port, which the kernel answers."""
+    """Add cases with SYNs from new sources to a closed port, which the kernel answers."""
     place = wires.place
     wires.syn("SYNs, XDP pass-all", wires.bare("pass"))
     ours = wires.ours(TEN)
@@ -205,7 +205,7 @@ def syns(wires: Wires) -> None:
 
 
 def _reader(site: Site, cpu: int) -> Callable[[], None]:
-    """Read events as the agent does, every 5 ms, on another processor; returns what ends it."""
+    """Read events like the agent, every 5 ms, on another processor; return what stops it."""
     events = site.host.pins.open_run_maps(("events",))["events"]
     child = os.fork()
     if not child:
@@ -217,7 +217,7 @@ def _reader(site: Site, cpu: int) -> Callable[[], None]:
                     ring.release()
                 time.sleep(0.005)
         finally:
-            os._exit(1)  # what the parent has to clean up is the parent's
+            os._exit(1)  # skip the parent's cleanup
 
     def end() -> None:
         os.kill(child, 9)
