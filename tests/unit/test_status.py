@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from packetwatch_core._health.status import Status, encode
+from packetwatch_core._health.status import Status
 
 LEAVES = (
     st.text() | st.integers() | st.booleans() | st.floats(allow_nan=False, allow_infinity=False)
@@ -26,7 +27,14 @@ NESTED = st.recursive(LEAVES, lambda s: st.lists(s) | st.dictionaries(st.text(),
 
 @given(st.dictionaries(st.text(), NESTED))
 def test_json_reads_what_was_written(value: dict[str, Any]) -> None:
-    assert json.loads(encode(value)) == value
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "status.json")
+        path.write_text(json.dumps(value))
+        status = Status(str(path))
+        status.healed({"found": ["eth0"]})
+        written = value | {"heal": {"found": ["eth0"]}}
+        assert json.loads(path.read_text()) == status.read() == written
+        assert path.read_text().isascii()
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", "nonsense"])

@@ -12,6 +12,7 @@ It lies under /run: after a boot nothing is known until something was attached.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import time
 import typing as t
@@ -43,11 +44,7 @@ class Status:
         """What was noted last; empty if nothing was."""
         try:
             with open(self._path, encoding="utf-8") as file:
-                text = file.read()
-            # Imported here: after a boot there is nothing to read, and every byte counts.
-            import json
-
-            found = json.loads(text)
+                found = json.load(file)
         except (OSError, ValueError):
             return {}
         return found if isinstance(found, dict) else {}
@@ -148,27 +145,7 @@ class Status:
             if not os.path.isdir(folder):
                 os.makedirs(folder, exist_ok=True)
                 os.chmod(folder, 0o755)
-            replace_file(self._path, encode(note) + "\n", 0o644)
-
-
-def encode(value: t.Any) -> str:
-    """JSON of what a note has: objects, lists, texts, numbers, truth values."""
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{encode(k)}: {encode(v)}" for k, v in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ", ".join(encode(item) for item in value) + "]"
-    if isinstance(value, str):
-        return '"' + "".join(_character(character) for character in value) + '"'
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return repr(value)
-
-
-def _character(character: str) -> str:
-    if " " <= character <= "~" and character not in '"\\':
-        return character
-    units = character.encode("utf-16-be", "surrogatepass")
-    return "".join(f"\\u{units[i]:02x}{units[i + 1]:02x}" for i in range(0, len(units), 2))
+            replace_file(self._path, json.dumps(note) + "\n", 0o644)
 
 
 def _compiled(lists: Lists) -> dict[str, t.Any]:
