@@ -35,3 +35,20 @@ def test_what_the_kernel_does_not_say_is_not_believed(
     monkeypatch.setattr(clock, "_MAX_WAIT", LIMIT)
     monkeypatch.setattr(clock.time, "clock_gettime", lambda dummy: uptime)
     assert clock.clock_synchronised() is believed
+
+
+@pytest.mark.parametrize(
+    ("kind", "expiry", "is_synchronised", "expected"),
+    [
+        ("allow", 101, True, True),
+        ("allow", 100, True, False),
+        ("deny", 101, True, True),
+        ("deny", 100, True, False),
+        ("allow", 101, False, False),
+        ("deny", 99, False, True),
+    ],
+)
+def test_which_expiring_entries_count(
+    kind: str, expiry: float, is_synchronised: bool, expected: bool
+) -> None:
+    assert clock.counts(kind, expiry, 100, is_synchronised) is expected

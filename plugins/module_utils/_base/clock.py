@@ -4,7 +4,7 @@
 
 # This code is PRIVATE to the collection.
 
-"""Whether the wall clock can be trusted to decide which entries have expired."""
+"""Whether the clock can be trusted, and whether an entry that expires still counts."""
 
 from __future__ import annotations
 
@@ -18,11 +18,20 @@ _MAX_WAIT = 600.0
 
 
 def clock_synchronised() -> bool:
-    """Return whether the kernel's clock is synchronised, or ten minutes have passed since boot.
+    """True if the kernel's clock is synchronised, or if the host booted ten minutes ago or earlier.
 
-    A host without a battery-backed clock boots with a time in the past. A host without a time
-    service must not wait for ever. If adjtimex(2) fails, the clock counts as not synchronised.
+    A host without a battery-backed clock boots in the past. A host without a time service must not
+    wait for ever. If the kernel does not answer, the clock counts as not synchronised.
     """
     request = ctypes.create_string_buffer(512)
     state: int = ctypes.CDLL(None).adjtimex(request)
     return 0 <= state != _TIME_ERROR or time.clock_gettime(time.CLOCK_BOOTTIME) >= _MAX_WAIT
+
+
+def counts(kind: str, expiry: float, now: float, is_synchronised: bool) -> bool:
+    """Whether an entry of an allow or deny list (`kind`) that expires at `expiry` still counts.
+
+    Both times are Unix seconds. While the clock is not synchronised, nobody knows whether the entry
+    has expired: an allow does not count, a deny does.
+    """
+    return now < expiry if is_synchronised else kind == "deny"

@@ -21,6 +21,7 @@ from socket import AF_INET, AF_INET6, inet_pton
 from typing import Literal, NamedTuple
 
 from .._base.address import Prefix
+from .._base.clock import counts
 from .._base.errors import InvalidInput
 from .._tables.ranges import Blocks, Prefixes
 from .entries import BYTE_ORDER_MARK, expires_at, parse_words
@@ -164,13 +165,12 @@ def _read_words(words: list[str], found: Prefixes, clock: _Clock) -> None:
 
 def _is_active(expiry: float, found: Prefixes, clock: _Clock) -> bool:
     """Return whether an entry with this expiry (Unix seconds) is active; count it."""
+    is_active = counts(clock.kind, expiry, clock.now, clock.synchronised)
     if not clock.synchronised:
         found.undecided += 1
-        return clock.kind == "deny"
-    if expiry <= clock.now:
-        return False
-    found.note_expiry(expiry)
-    return True
+    elif is_active:
+        found.note_expiry(expiry)
+    return is_active
 
 
 def _add_prefix(prefix: Prefix, found: Prefixes) -> None:

@@ -10,7 +10,7 @@ import time
 import typing as t
 
 from packetwatch_core._base.address import Prefix, format_prefix, parse_prefix
-from packetwatch_core._base.clock import clock_synchronised
+from packetwatch_core._base.clock import clock_synchronised, counts
 from packetwatch_core._base.errors import InvalidInput
 from packetwatch_core._declared.entries import Entry, expires_at, parse_line
 from packetwatch_core._feeds.spare import NOTHING, is_left_out
@@ -80,10 +80,10 @@ def _prefix(word: str) -> Prefix | None:
         return None
 
 
-def _in_force(kind: str, entry: Entry, now: float, synchronised: bool) -> bool:
+def _in_force(kind: str, entry: Entry, now: float, is_synchronised: bool) -> bool:
     if not entry.expires:
         return True
-    return now < expires_at(entry.expires) if synchronised else kind == "deny"
+    return counts(kind, expires_at(entry.expires), now, is_synchronised)
 
 
 def _fields(kind: str, owner: str, entry: Entry, in_force: bool) -> Fields:
