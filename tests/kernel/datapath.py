@@ -27,6 +27,7 @@ from packetwatch_core._declared.policy import DEFAULT, keys_from_options
 from packetwatch_core._declared.store import State
 from packetwatch_core._host.host import Host
 from packetwatch_core._kernel import abi
+from packetwatch_core._kernel.counters import packets, read_counters
 from packetwatch_core._kernel.first_ports import Firsts
 from packetwatch_core._kernel.libbpf import Map, library
 from packetwatch_core._kernel.pins import Paths, Pins, specs
@@ -167,27 +168,15 @@ class Datapath:
     # Observations
 
     def counters(self) -> dict[str, Any]:
-        """Return all counters, summed over the processors."""
-        raw = self.maps["counters"].lookup(_ZERO) or b""
-        rows = [
-            abi.COUNTERS.unpack(raw, offset) for offset in range(0, len(raw), abi.COUNTERS.size)
-        ]
-        return {
-            name: tuple(map(sum, zip(*(row[name] for row in rows), strict=True)))
-            if isinstance(rows[0][name], tuple)
-            else sum(row[name] for row in rows)
-            for name in rows[0]
-        }
+        """All counters, summed over the processors."""
+        return read_counters(self.maps["counters"])
 
     def cells(self) -> dict[str, int]:
-        """Return the packets by "verdict reason family"."""
-        packets = self.counters()["packets"]
-        names = (
-            f"{verdict} {reason} {family}"
-            for verdict, reason in abi.REASONS
-            for family in abi.FAMILIES
-        )
-        return dict(zip(names, packets, strict=True))
+        """Packets by "verdict reason family"."""
+        return {
+            f"{verdict} {reason} {family}": number
+            for verdict, reason, family, number in packets(self.counters())
+        }
 
     def ban_of(self, address: str) -> Ban | None:
         """Return the ban that matches an address."""

@@ -19,7 +19,7 @@ import pytest
 
 from packetwatch_agent import metrics, scrape
 from packetwatch_agent.loop import IDLE, Loop
-from packetwatch_core._kernel import abi
+from packetwatch_core._kernel import abi, counters
 
 ROOT = Path(__file__).resolve().parents[2]
 LINE = re.compile(r'[a-z_]+(\{[a-z_]+="[^"]*"(,[a-z_]+="[^"]*")*\})? [0-9.e+-]+')
@@ -39,6 +39,19 @@ def test_counters_of_all_cpus_are_added() -> None:
         ({"family": "ipv6"}, 4),
     ]
     assert values["packetwatch_bans_total"] == [({"origin": "scan"}, 4)]
+
+
+def test_sums_over_cpus_for_all_who_ask() -> None:
+    cells = [0] * (len(abi.REASONS) * len(abi.FAMILIES))
+    for family, number in ((1, 2**40), (2, 3)):
+        cells[abi.REASONS.index(("pass", "allow")) * len(abi.FAMILIES) + family] = number
+    block = abi.COUNTERS.pack(packets=cells, connections=(0, 7, 1), events_lost=4)
+    found = counters.add_up(block * 3 + block[:-1])
+    assert counters.packets_by_reason(found) == {"pass allow": 3 * (2**40 + 3)}
+    assert ("pass", "allow", "ipv6", 9) in list(counters.packets(found))
+    assert counters.connections(found) == {"ipv4": 21, "ipv6": 3}
+    assert found["events_lost"] == 12
+    assert counters.add_up(b"") == abi.COUNTERS.unpack(bytes(abi.COUNTERS.size))
 
 
 def test_text_format() -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 import os
-import struct
 import time
 import typing as t
 
@@ -21,7 +20,7 @@ from .._base.digest import sha256_for
 from .._change import pending as pending_module
 from .._declared.describe import count_entries, format_ranges
 from .._declared.policy import resolve_policies
-from .._kernel import abi
+from .._kernel.counters import Counters, connections, packets, read_counters
 from .._kernel.libbpf import KernelError
 from .._kernel.programs import Attached, Program, attached
 from .._network import protect
@@ -31,11 +30,8 @@ if t.TYPE_CHECKING:
     from .._change.panic import Panic
     from .._change.pending import Change
     from .._declared.store import State, Store
-    from .._kernel.libbpf import Map
     from .._kernel.pins import Pins
 
-_ZERO = bytes(4)
-_U32 = struct.Struct("=I")
 _SECOND = 1e9
 
 
@@ -55,7 +51,7 @@ def gather(subset: set[str], pins: Pins, state: State) -> dict[str, t.Any]:
     loaded_maps = pins.loaded()
     if "counters" in subset:
         maps = pins.open_run_maps(("counters",)) if loaded_maps else {}
-        found["counters"] = read_counters(maps["counters"]) if maps else {}
+        found["counters"] = _counters(read_counters(maps["counters"])) if maps else {}
     if "bans" in subset:
         found["bans"] = _bans(Bans.open(pins)) if loaded_maps else []
     if "protected" in subset:
@@ -110,30 +106,13 @@ def _moment(seconds: float) -> str | None:
     return pending_module.moment(seconds) if seconds else None
 
 
-def read_counters(counters: Map) -> dict[str, t.Any]:
-    """Sums over all CPUs: packets by verdict, reason and family (zeros left out), and the rest."""
-    size = abi.COUNTERS.size
-    raw = counters.lookup(_ZERO) or b""
-    sums: dict[str, t.Any] = {}
-    for at in range(0, len(raw), size):
-        for name, value in abi.COUNTERS.unpack(raw, at).items():
-            if isinstance(value, tuple):
-                former = sums.get(name, (0,) * len(value))
-                sums[name] = tuple(a + b for a, b in zip(former, value))
-            else:
-                sums[name] = sums.get(name, 0) + value
-    packets: dict[str, dict[str, dict[str, int]]] = {"pass": {}, "drop": {}}
-    for i, value in enumerate(sums.pop("packets", ())):
-        verdict, reason = abi.REASONS[i // len(abi.FAMILIES)]
-        if value:
-            family = abi.FAMILIES[i % len(abi.FAMILIES)]
-            packets[verdict].setdefault(reason, {})[family] = value
-    connections = sums.pop("connections", ())
-    return {
-        "packets": packets,
-        "connections": dict(list(zip(abi.FAMILIES, connections))[1:]),
-        **sums,
-    }
+def _counters(found: Counters) -> dict[str, t.Any]:
+    """Packets by verdict, reason and family (without zeros), connections by family, and the rest."""
+    numbers: dict[str, dict[str, dict[str, int]]] = {"pass": {}, "drop": {}}
+    for verdict, reason, family, number in packets(found):
+        if number:
+            numbers[verdict].setdefault(reason, {})[family] = number
+    return found | {"packets": numbers, "connections": connections(found)}
 
 
 def _interfaces(loaded: Loaded, state: State) -> dict[str, t.Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import typing as t
 
-from packetwatch_core._kernel import abi
+from packetwatch_core._kernel.counters import read_counters
 
 from .output import Output
 from .quota import Quota
@@ -17,7 +17,6 @@ if t.TYPE_CHECKING:
     from packetwatch_core._kernel.libbpf import Map
 
 PERIOD = 60.0
-_ZERO = bytes(4)
 
 
 class _Counts(t.NamedTuple):
@@ -54,11 +53,6 @@ class Losses:
         return self._seen.lost > former.lost
 
     def _read(self) -> _Counts:
-        raw = self._counters.lookup(_ZERO) or b""
-        size = abi.COUNTERS.size
-        blocks = [abi.COUNTERS.unpack(raw, at) for at in range(0, len(raw) - size + 1, size)]
-        return _Counts(
-            sum(block["events_suppressed"] for block in blocks)
-            + sum(self._quota.suppressed.values()),
-            sum(block["events_lost"] for block in blocks),
-        )
+        found = read_counters(self._counters)
+        held_back = found["events_suppressed"] + sum(self._quota.suppressed.values())
+        return _Counts(held_back, found["events_lost"])

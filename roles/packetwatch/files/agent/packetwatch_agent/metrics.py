@@ -10,11 +10,11 @@ docs/metrics.md describes them for readers; a test holds it against `CATALOGUE`.
 from __future__ import annotations
 
 import os
-import struct
 import time
 import typing as t
 
 from packetwatch_core._kernel import abi
+from packetwatch_core._kernel.counters import add_up, connections, packets
 from packetwatch_core._kernel.pins import specs
 
 from . import __version__
@@ -152,26 +152,14 @@ def by_label(label: str, numbers: t.Mapping[str, float]) -> list[Sample]:
 
 def of_counters(value: bytes) -> Values:
     """Values of the program's counters, `struct pw_counters` of all CPUs one after the other."""
-    size = abi.COUNTERS.size
-    blocks = [
-        abi.COUNTERS.struct.unpack_from(value, at) for at in range(0, len(value) - size + 1, size)
-    ]
-    sums = struct.pack(f"={size // 8}Q", *(sum(column) for column in zip(*blocks, strict=True)))
-    counters = abi.COUNTERS.unpack(sums)
-    values: Values = {name: [({}, counters[field])] for field, name in _SIMPLE.items()}
+    found = add_up(value)
+    values: Values = {name: [({}, found[field])] for field, name in _SIMPLE.items()}
     values["packetwatch_packets_total"] = [
-        (
-            {"verdict": verdict, "reason": reason, "family": family},
-            counters["packets"][index * len(abi.FAMILIES) + offset],
-        )
-        for index, (verdict, reason) in enumerate(abi.REASONS)
-        for offset, family in enumerate(abi.FAMILIES)
+        ({"verdict": verdict, "reason": reason, "family": family}, number)
+        for verdict, reason, family, number in packets(found)
     ]
-    # A connection is IPv4 or IPv6.
-    values["packetwatch_connections_total"] = by_label(
-        "family", dict(zip(abi.FAMILIES[1:], counters["connections"][1:], strict=True))
-    )
-    values["packetwatch_bans_total"] = [({"origin": "scan"}, counters["bans"])]
+    values["packetwatch_connections_total"] = by_label("family", connections(found))
+    values["packetwatch_bans_total"] = [({"origin": "scan"}, found["bans"])]
     return values
 
 

@@ -15,7 +15,8 @@ import typing as t
 from packetwatch_core._bans.bans import Ban, Bans
 from packetwatch_core._base.address import format_prefix, from_mapped
 from packetwatch_core._base.errors import InvalidInput, PacketwatchError
-from packetwatch_core._kernel import abi, netlink
+from packetwatch_core._kernel import netlink
+from packetwatch_core._kernel.counters import packets_by_reason, read_counters
 
 from .. import __version__
 from . import banning, wire
@@ -29,9 +30,6 @@ if t.TYPE_CHECKING:
     from ..guard import Guard
 
 _MOST = 50
-_ZERO = bytes(4)
-_FAMILIES = len(abi.FAMILIES)
-
 
 FOLLOWING, WAITING = "following the program", "no filter is loaded"
 
@@ -53,13 +51,7 @@ def about(state: str, started: float, interfaces: t.Iterable[str]) -> wire.Resul
 
 def packets(counters: Map) -> dict[str, int]:
     """Packets by "verdict reason", of all families."""
-    raw = counters.lookup(_ZERO) or b""
-    sums = [0] * len(abi.REASONS)
-    for at in range(0, len(raw), abi.COUNTERS.size):
-        cells = abi.COUNTERS.unpack(raw, at)["packets"]
-        for index in range(len(sums)):
-            sums[index] += sum(cells[index * _FAMILIES : (index + 1) * _FAMILIES])
-    return {f"{verdict} {reason}": n for (verdict, reason), n in zip(abi.REASONS, sums) if n}
+    return packets_by_reason(read_counters(counters))
 
 
 RIGHTS = {

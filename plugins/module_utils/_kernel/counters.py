@@ -1,0 +1,58 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is PRIVATE to the collection.
+
+"""The program's counters, added up over all CPUs."""
+
+from __future__ import annotations
+
+import typing as t
+
+from . import abi
+
+if t.TYPE_CHECKING:
+    from .libbpf import Map
+
+_ZERO = bytes(4)
+
+Counters = dict[str, t.Any]
+"""Fields of ``struct pw_counters`` by name; arrays are tuples."""
+
+
+def read_counters(counters: Map) -> Counters:
+    """The sums of a map of counters."""
+    return add_up(counters.lookup(_ZERO) or b"")
+
+
+def add_up(raw: bytes) -> Counters:
+    """The sums of ``struct pw_counters`` of each CPU, one after the other; zeros if there is none."""
+    layout = abi.COUNTERS
+    whole = len(raw) // layout.size * layout.size
+    columns = zip(*layout.struct.iter_unpack(raw[:whole]))
+    sums = layout.struct.pack(*map(sum, columns)) if whole else bytes(layout.size)
+    return layout.unpack(sums)
+
+
+def packets(found: Counters) -> t.Iterator[tuple[str, str, str, int]]:
+    """Verdict, reason, family and number of packets, in the order of ``enum pw_reason``."""
+    numbers = iter(found["packets"])
+    for verdict, reason in abi.REASONS:
+        for family in abi.FAMILIES:
+            yield verdict, reason, family, next(numbers)
+
+
+def packets_by_reason(found: Counters) -> dict[str, int]:
+    """Packets of all families by "verdict reason", without zeros."""
+    sums: dict[str, int] = {}
+    for verdict, reason, dummy, number in packets(found):
+        if number:
+            name = f"{verdict} {reason}"
+            sums[name] = sums.get(name, 0) + number
+    return sums
+
+
+def connections(found: Counters) -> dict[str, int]:
+    """New connections by family; each is IPv4 or IPv6."""
+    return dict(list(zip(abi.FAMILIES, found["connections"]))[1:])
