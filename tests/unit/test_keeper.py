@@ -22,6 +22,8 @@ from packetwatch_agent.guard import Guard
 from packetwatch_agent.keeper import FILE, Keeper
 from packetwatch_agent.output import Output
 from packetwatch_core._bans.bans import Bans, Source
+from packetwatch_core._base.errors import InvalidInput
+from packetwatch_core._declared.store import Store
 from packetwatch_core._kernel import abi, netlink
 from packetwatch_core._network import protect
 
@@ -40,7 +42,8 @@ class Lab:
         self._reader = reader
         self.output = Output(writer, "host")
         config = folder / "config"
-        (config / "1/policy.d").mkdir(parents=True)
+        for kind in ("allow", "deny", "policy"):
+            (config / f"1/{kind}.d").mkdir(parents=True)
         (config / "1/policy.d/default.conf").write_text(policy)
         (config / "1/interfaces").write_text("# ours\neth0 native\n\neth1 auto # late\n")
         (config / "current").symlink_to("1")
@@ -224,6 +227,26 @@ def test_confirmed_state_is_read_again_when_the_link_moves(lab: Lab) -> None:
     assert lab.confirmed.policy("eth0").ban_time == 60
     assert lab.confirmed.policy("eth1").ban_time == 600
     assert lab.confirmed.interfaces == []
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("interfaces", "eth0 auto\neth1\n", r"interfaces:2: 'eth1' is not of the form NAME MODE"),
+        ("interfaces", "eth0 fast\n", r"interfaces:1: mode is 'fast'"),
+        ("policy.d/default.conf", "PW_BAN_TIME=soon\n", r"default\.conf:1: PW_BAN_TIME is 'soon'"),
+        ("policy.d/eth0.bak", "", r"eth0\.bak would be ignored"),
+    ],
+)
+def test_the_agent_refuses_what_root_refuses(lab: Lab, file: str, text: str, message: str) -> None:
+    (lab.folder / "config/1" / file).write_text(text)
+    for read in (
+        lambda: lab.confirmed.refresh(force=True),
+        Store(lab.confirmed._folder).read_current,
+    ):
+        with pytest.raises(InvalidInput, match=message):
+            read()
+    assert lab.confirmed.interfaces == ["eth0", "eth1"]
 
 
 def guard_of(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> tuple[Guard, list[Any]]:

@@ -132,8 +132,8 @@ class Store:
         return State(
             allow=_read_lists(os.path.join(path, "allow.d")),
             deny=_read_lists(os.path.join(path, "deny.d")),
-            policy=_read_policies(os.path.join(path, "policy.d")),
-            interfaces=_read_interfaces(os.path.join(path, "interfaces")),
+            policy=read_policies(os.path.join(path, "policy.d")),
+            interfaces=read_interfaces(os.path.join(path, "interfaces")),
             program=_read_program(os.path.join(path, _PROGRAM)),
         )
 
@@ -146,7 +146,7 @@ class Store:
 
         Raises InvalidInput if it is not kept.
         """
-        former = [number for number in self._numbers() if number < self.number()]
+        former = [number for number in self.numbers() if number < self.number()]
         if not former:
             raise InvalidInput(
                 f"{self.root} keeps no state that was confirmed before the current one"
@@ -171,7 +171,7 @@ class Store:
         try:
             target = os.readlink(link)
         except FileNotFoundError:
-            lost = [number for number in self._numbers() if number != 0]
+            lost = [number for number in self.numbers() if number != 0]
             if lost:
                 raise Unreadable(
                     f"{link} is missing although {self.root}/{max(lost)} exists; "
@@ -198,7 +198,8 @@ class Store:
     def _is_current(self, number: int, identity: tuple[int, int] | None) -> bool:
         return self._current() == number and self._identity(number) == identity
 
-    def _numbers(self) -> list[int]:
+    def numbers(self) -> list[int]:
+        """Return the numbers of all states: the former, the confirmed and the pending one."""
         try:
             return sorted(int(name) for name in os.listdir(self.root) if _is_number(name))
         except FileNotFoundError:
@@ -220,7 +221,7 @@ class Store:
             if number is None:
                 # Make the link first: from now on a missing link means damage, not a new host.
                 number = 0
-                if number not in self._numbers():
+                if number not in self.numbers():
                     self._write_tree(number, _files(State()))
                 self._set_current(number)
             self._discard_after(number)
@@ -229,7 +230,7 @@ class Store:
 
     def confirm(self, number: int) -> None:
         """Make a written state the confirmed one."""
-        if number not in self._numbers():
+        if number not in self.numbers():
             raise Unreadable(f"{self.root}/{number} does not exist, so it cannot be confirmed")
         with _write_errors(self.root):
             self._set_current(number)
@@ -259,7 +260,7 @@ class Store:
         current = self._current()
         if current is None:
             return
-        numbers = self._numbers()
+        numbers = self.numbers()
         keep = {current, max((number for number in numbers if number < current), default=current)}
         with _write_errors(self.root):
             self._clear()
@@ -290,7 +291,7 @@ class Store:
         _sync(self.root)
 
     def _discard_after(self, number: int) -> None:
-        for candidate in self._numbers():
+        for candidate in self.numbers():
             if candidate > number:
                 self._discard(candidate)
 
@@ -361,7 +362,8 @@ def _read_lists(folder: str) -> dict[str, str]:
     return lists
 
 
-def _read_policies(folder: str) -> dict[str, dict[str, str]]:
+def read_policies(folder: str) -> dict[str, dict[str, str]]:
+    """Keys by interface, and by `DEFAULT`, from the files of ``policy.d``."""
     policies = {}
     for name, path in _members(folder, ".conf"):
         with _located(path):
@@ -375,7 +377,8 @@ def _read_program(path: str) -> str:
     return _read_file(path) if os.path.lexists(path) else ""
 
 
-def _read_interfaces(path: str) -> dict[str, str]:
+def read_interfaces(path: str) -> dict[str, str]:
+    """Wanted mode by interface, from the file ``interfaces``."""
     interfaces: dict[str, str] = {}
     for number, line in enumerate(_read_file(path).splitlines(), 1):
         words = line.partition("#")[0].split()
