@@ -14,6 +14,13 @@ import io
 import json
 import typing as t
 
+from ansible_collections.packetwatch.xdp.plugins.module_utils._change.panic import describe
+from ansible_collections.packetwatch.xdp.plugins.module_utils._health.problems import (
+    Facts,
+    Unconfirmed,
+    find,
+)
+
 Info = t.Mapping[str, t.Any]
 
 _TITLES = ("host", "version", "mode", "action", "digest", "expected", "confirmed_at", "change")
@@ -73,7 +80,7 @@ def row(host: str, info: Info, wanted: Wanted) -> Row:
         info["change"]["confirmed_at"] or "",
         _change(info["change"]),
         info["panic"] is not None,
-        list(_problems(info, modes, digest, wanted)),
+        list(_problems(info, digest, wanted)),
     )
 
 
@@ -87,20 +94,10 @@ def _change(change: Info) -> str:
     return "confirmed" if change["number"] else "none"
 
 
-def _problems(
-    info: Info, modes: t.Mapping[str, str], digest: str, wanted: Wanted
-) -> t.Iterator[str]:
-    if info["panic"]:
-        yield f"PANIC of {info['panic']['owner']} since {info['panic']['since']}: nothing is filtered"
-    else:
-        if not modes:
-            yield "no interface is filtered"
-        yield from (f"{name} is not filtered" for name, mode in modes.items() if mode == "none")
-        if info["lists"]["live"] and not info["lists"]["current"]:
-            yield "the kernel does not have the lists that are declared"
+def _problems(info: Info, digest: str, wanted: Wanted) -> t.Iterator[str]:
+    """What is wrong with the host itself, then how it differs from the inventory."""
+    yield from (problem.text for problem in find(_facts(info)))
     yield from _attachments(info["interfaces"], wanted.modes)
-    if info["change"]["status"] == "pending":
-        yield f"a change is not confirmed yet: {_change(info['change'])}"
     if digest != wanted.lists:
         yield "the lists are not those of the inventory"
     yield from _policies(info["policy"], wanted, info["interfaces"])
@@ -110,15 +107,27 @@ def _problems(
         yield f"the software is {info['version'] or 'not installed'}, not {wanted.version}"
 
 
+def _facts(info: Info) -> Facts:
+    interfaces, panic, change = info["interfaces"], info["panic"], info["change"]
+    is_pending = change["status"] == "pending"
+    return Facts(
+        panic=describe(panic["owner"], panic["since"]) if panic else "",
+        is_pending=is_pending,
+        unconfirmed=Unconfirmed(change["owner"], change["remaining"]) if is_pending else None,
+        declared=sorted(name for name, there in interfaces.items() if there["wanted"]),
+        filtered=sorted(name for name, there in interfaces.items() if there["mode"] != "none"),
+        is_declaration_judged=True,
+        matches=info["lists"]["current"] if info["lists"]["live"] else None,
+    )
+
+
 def _attachments(
     interfaces: t.Mapping[str, Info], modes: t.Mapping[str, str] | None
 ) -> t.Iterator[str]:
-    """Which interfaces are not what the inventory has; without such, what is attached and not declared."""
-    declared = {name: there["wanted"] for name, there in interfaces.items() if there["wanted"]}
-    for name in sorted(interfaces.keys() - declared.keys()):
-        yield f"{name} is attached, and not declared on the host"
+    """Which interfaces are not declared as in the inventory, if it declares any."""
     if modes is None:
         return
+    declared = {name: there["wanted"] for name, there in interfaces.items() if there["wanted"]}
     for name in sorted(declared.keys() | modes.keys()):
         if name not in modes:
             yield f"{name} is declared on the host, and not in the inventory"

@@ -31,7 +31,7 @@ from kernel.controlling import (
     rights_of,
 )
 from kernel.feeder import Feeder, connection
-from kernel.hosting import DENIED, XDP_DROP, XDP_PASS, Wire
+from kernel.hosting import DENIED, XDP_DROP, XDP_PASS, Wire, ip
 
 from packetwatch_core._kernel.libbpf import Map
 
@@ -230,6 +230,34 @@ def test_bans_are_listed_and_lifted_by_hand(host: Controlled) -> None:
 def test_a_ban_of_an_allowed_source_is_reported_to_have_no_effect(host: Controlled) -> None:
     host.ctl("allow", "203.0.113.9")
     assert "allow list ('local')" in host.ctl("ban", "203.0.113.9", user=ADMIN).out
+
+
+@pytest.mark.parametrize("user", [ROOT_USER, ADMIN, READER], ids=NAMES.get)
+def test_everybody_sees_interfaces_in_the_same_form(host: Controlled, user: User) -> None:
+    host.site.policy(action="monitor")
+    try:
+        found = host.ctl("status", "--json", user=user).json["interfaces"]
+        assert found == {"pw0": {"wanted": "auto", "mode": "native", "action": "monitor"}}
+        assert "pw0: filtered, native, monitor\n" in host.ctl("status", user=user).out
+    finally:
+        host.site.policy(action="enforce")
+
+
+@pytest.mark.parametrize("user", [ROOT_USER, READER], ids=NAMES.get)
+def test_everybody_is_told_what_is_not_filtered(host: Controlled, user: User) -> None:
+    host.site.wire.add("pw1")
+    host.site.host.attach("pw1")
+    try:
+        os.unlink(host.site.host.pins.link("pw1"))
+        host.wait(lambda: "pw1: NOT FILTERED\n" in host.ctl("status", user=user).out)
+        done = host.ctl("status", "--json", user=user)
+        assert done.status == FAILED
+        assert done.json["interfaces"]["pw1"] == {"wanted": "auto", "mode": "none", "action": ""}
+        remedy = "systemctl restart packetwatch-xdp@pw1"
+        assert f"pw1 is not filtered: {remedy}" in done.json["problems"]
+    finally:
+        host.site.host.detach("pw1")
+        ip("link delete pw1")
 
 
 def test_panic_is_reported_to_everybody(host: Controlled) -> None:

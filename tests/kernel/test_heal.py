@@ -180,7 +180,7 @@ def test_a_foreign_program_in_our_link_is_replaced(filtered: Site) -> None:
         foreign_id = foreign.info().id
     assert filtered.verdict(DENIED) == XDP_PASS
     repair = heal(filtered.host)
-    assert "somebody has replaced one" in repair.found[0]
+    assert "another tool has replaced one" in repair.found[0]
     assert repair.left == []
     assert attached(socket.if_nametoindex("pw0")).program_id != foreign_id
     check(filtered)
@@ -316,7 +316,7 @@ def test_a_broken_link_is_reported_if_confirmed_state_is_unknown(filtered: Site)
 def test_hand_edits_are_not_activated_by_themselves(filtered: Site) -> None:
     (filtered.state / "current/deny.d/ansible.list").write_text("0.0.0.0/0\n")
     before = filtered.snapshot()
-    edited = ["confirmed state was edited by hand and is not live: packetwatchctl apply"]
+    edited = ["confirmed state was edited by hand and is not active: packetwatchctl apply"]
     for dummy in range(2):
         assert heal(filtered.host) == Repair(edited, edited)
         assert filtered.snapshot() == before

@@ -30,6 +30,7 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="makes namespaces and loads programs"),
 ]
 
+OTHERS = "the tables in the kernel are not those of confirmed state"
 # Two checks, five seconds apart.
 SECONDS = 30
 
@@ -122,7 +123,7 @@ def test_a_broken_link_to_what_is_confirmed(watched: Watched) -> None:
     number = watched.host.store.number()
     (watched.site.state / "current").unlink()
     told = watched.told("drift", before + 1)
-    assert told["packetwatch.problems"] == [f"state {number} is live, and 0 is confirmed"]
+    assert told["packetwatch.problems"] == [f"state {number} is active, and 0 is confirmed"]
     assert heal(watched.host).left == []
     assert watched.host.store.number() == number
 
@@ -133,7 +134,7 @@ def test_tables_that_root_has_found_to_differ(watched: Watched) -> None:
         slot.delete(bytes(4))
     assert watched.host.verify()
     told = watched.told("drift", before + 1)
-    assert told["packetwatch.problems"] == ["the kernel does not have what is confirmed"]
+    assert told["packetwatch.problems"] == [OTHERS]
     assert heal(watched.host).left == []
 
 

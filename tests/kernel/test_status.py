@@ -99,7 +99,7 @@ def test_verification_finds_nothing_wrong(filtered: Site) -> None:
 def test_verification_sees_that_the_lists_differ(filtered: Site) -> None:
     """Confirmed state was edited by hand, and not applied."""
     (filtered.state / "current/deny.d/ansible.list").write_text("198.51.100.8\n")
-    edited = ["confirmed state was edited by hand and is not live: packetwatchctl apply"]
+    edited = ["confirmed state was edited by hand and is not active: packetwatchctl apply"]
     for dummy in range(2):
         assert filtered.host.verify() == edited
         assert note(filtered)["matches"] is False

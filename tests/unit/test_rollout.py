@@ -66,15 +66,21 @@ def row(**changes: Any) -> _report.Row:
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
-        ({"panic": {"owner": "me", "since": "now"}}, "PANIC of me since now: nothing is filtered"),
-        ({"interfaces": {}}, "no interface is filtered"),
+        (
+            {"panic": {"owner": "me", "since": "now"}},
+            "PANIC of me since now: nothing is filtered until it is lifted",
+        ),
+        ({"interfaces": {}}, "no interface is filtered, and none is declared"),
         ({"interfaces": {"eth0": {"mode": "none", "wanted": "auto"}}}, "eth0 is not filtered"),
         (
             {"lists": INFO["lists"] | {"current": False}},
-            "the kernel does not have the lists that are declared",
+            "the tables in the kernel are not those of confirmed state",
         ),
         ({"lists": INFO["lists"] | {"declared": {}}}, "the lists are not those of the inventory"),
-        ({"change": PENDING}, "a change is not confirmed yet: pending, 42 s left (somebody)"),
+        (
+            {"change": PENDING},
+            "a change of somebody is not confirmed yet: it is confirmed or reverted within 42 s",
+        ),
         (
             {"policy": {"default": {"action": "monitor"}}},
             "the policy is not that of the inventory",
@@ -132,7 +138,7 @@ def test_a_policy_that_the_inventory_has_no_more() -> None:
 def test_what_is_attached_and_not_declared(modes: dict[str, str] | None) -> None:
     interfaces = INFO["interfaces"] | {"eth1": {"mode": "native", "wanted": None}}
     found = _report.row("web1", INFO | {"interfaces": interfaces}, WANTED._replace(modes=modes))
-    assert found.problems == ["eth1 is attached, and not declared on the host"]
+    assert found.problems == ["eth1 is filtered but not declared: the next boot does not filter it"]
 
 
 def test_all_is_well() -> None:

@@ -35,10 +35,12 @@ class Panic(t.NamedTuple):
     owner: str
 
     def describe(self) -> str:
-        return (
-            f"PANIC of {self.owner} since {pending.moment(self.since)}: nothing is filtered until "
-            "it is lifted"
-        )
+        return describe(self.owner, pending.moment(self.since))
+
+
+def describe(owner: str, since: str) -> str:
+    """A panic in words."""
+    return f"PANIC of {owner} since {since}: nothing is filtered until it is lifted"
 
 
 class Flag:

@@ -22,9 +22,10 @@ from .._declared.describe import count_entries, format_ranges
 from .._declared.policy import resolve_policies
 from .._kernel.counters import Counters, connections, packets, read_counters
 from .._kernel.libbpf import KernelError
-from .._kernel.programs import Attached, Program, attached
+from .._kernel.programs import Program
 from .._network import protect
 from .._tables.tables import read_ranges
+from .active import Active, Interface, read_active
 
 if t.TYPE_CHECKING:
     from .._change.panic import Panic
@@ -40,8 +41,9 @@ def gather(subset: set[str], pins: Pins, state: State) -> dict[str, t.Any]:
     found: dict[str, t.Any] = {}
     if subset & {"interfaces", "lists", "ranges"}:
         with Loaded(pins) as loaded:
-            found["interfaces"] = _interfaces(loaded, state)
-            found["lists"] = _lists(loaded, state)
+            active = read_active(loaded)
+            found["interfaces"] = _interfaces(active, {*state.interfaces, *loaded.links}, state)
+            found["lists"] = _lists(active, state)
             found["ranges"] = _ranges(loaded) if "ranges" in subset else {}
     if "policy" in subset:
         policies = resolve_policies(state.policy)
@@ -115,16 +117,16 @@ def _counters(found: Counters) -> dict[str, t.Any]:
     return found | {"packets": numbers, "connections": connections(found)}
 
 
-def _interfaces(loaded: Loaded, state: State) -> dict[str, t.Any]:
+def _interfaces(active: Active, names: set[str], state: State) -> dict[str, t.Any]:
+    none = Interface(0, 0, "none", 0)
     result = {}
-    for name in sorted(set(state.interfaces) | set(loaded.links)):
-        held = loaded.links.get(name)
-        there = attached(held.ifindex) if held and held.ifindex else Attached(0, "none")
+    for name in sorted(names):
+        there = active.interfaces.get(name, none)
         result[name] = {
             "wanted": state.interfaces.get(name),
             "mode": there.mode,
-            "program_id": there.program_id,
-            "verified_instructions": _verified(there.program_id),
+            "program_id": there.attached,
+            "verified_instructions": _verified(there.attached),
         }
     return result
 
@@ -140,14 +142,11 @@ def _verified(program_id: int) -> int:
         raise
 
 
-def _lists(loaded: Loaded, state: State) -> dict[str, t.Any]:
-    with loaded.generation() as current:
-        digest = current.digest
-        is_current = current.header["lists"] == digest_of(state)
+def _lists(active: Active, state: State) -> dict[str, t.Any]:
     return {
-        "live": loaded.active,
-        "digest": digest,
-        "current": loaded.active and is_current,
+        "live": bool(active.interfaces),
+        "digest": active.digest,
+        "current": bool(active.interfaces) and active.lists == digest_of(state),
         "declared": {
             name: pair_digest(state, name) for name in sorted({*state.allow, *state.deny})
         },

@@ -21,7 +21,7 @@ from .._active.lists import digest_of
 from .._base.digest import sha256
 from .._base.files import replace_file
 from .._kernel import abi
-from .._kernel.programs import attached
+from .active import interfaces
 
 if t.TYPE_CHECKING:
     from .._active.generation import Image
@@ -81,8 +81,8 @@ class Status:
         image: Image,
         lists: Lists,
         tracks: int,
-    ) -> list[str]:
-        """What is live was compared with what was compiled anew; returns what is wrong with it."""
+    ) -> dict[str, t.Any]:
+        """Note how what is active compares with what was compiled anew; returns the note."""
         former = self.read()
         note = self._survey(loaded, number, image) | _compiled(lists) | {"tracks": tracks}
         note |= _kept(former, "apply", "heal")
@@ -92,7 +92,7 @@ class Status:
         note["edited"] = is_known and former["declared"] != declared and not note.get("matches")
         note["declared"] = former["declared"] if note["edited"] else declared
         self._write(note)
-        return _problems(note)
+        return note
 
     def is_edited(self) -> bool:
         """Whether confirmed state was edited by hand, and not applied, when it was last verified."""
@@ -114,16 +114,11 @@ class Status:
         self._write(former | {"apply": {"time": time.time(), "success": False}})
 
     def _survey(self, loaded: Loaded, number: int, image: Image) -> dict[str, t.Any]:
-        interfaces = {}
-        for name, held in loaded.links.items():
-            if held.ifindex:
-                there = attached(held.ifindex)
-                interfaces[name] = {
-                    "program": held.program_id,
-                    "mode": there.mode,
-                    "attached": there.program_id == held.program_id,
-                }
-        note: dict[str, t.Any] = {"number": number, "interfaces": interfaces}
+        noted = {
+            name: {"program": found.held, "mode": found.mode, "attached": found.is_ours}
+            for name, found in interfaces(loaded).items()
+        }
+        note: dict[str, t.Any] = {"number": number, "interfaces": noted}
         if loaded.active:
             with loaded.generation() as current:
                 areas = current.areas()
@@ -165,21 +160,3 @@ def digest_of_declared(state: State) -> str:
     policy = [(name, sorted(keys.items())) for name, keys in sorted(state.policy.items())]
     check.update(repr((policy, sorted(state.interfaces.items()), state.program)).encode())
     return str(check.hexdigest())
-
-
-def _problems(note: dict[str, t.Any]) -> list[str]:
-    found = [
-        f"{name} is not filtered by the program that its link holds"
-        for name, there in note["interfaces"].items()
-        if not there["attached"]
-    ]
-    if not note.get("whole", True):
-        found.append(
-            "interfaces hold other programs than the one that is pinned: a change was cut short, or "
-            "somebody has replaced one"
-        )
-    elif note["edited"]:
-        found.append("confirmed state was edited by hand and is not live: packetwatchctl apply")
-    elif not note.get("matches", True):
-        found.append("the tables in the kernel are not those of confirmed state")
-    return found

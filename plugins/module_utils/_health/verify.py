@@ -4,7 +4,7 @@
 
 # This code is PRIVATE to the collection.
 
-"""Whether the kernel has what is confirmed: read back, compiled anew, compared."""
+"""Compare the kernel with confirmed state: read back its tables, compile the lists anew."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from .._active.generation import build
 from .._active.loaded import Loaded
 from .._base.errors import Unreadable
 from .._declared.policy import resolve_policies
+from .problems import Facts
 
 if t.TYPE_CHECKING:
     from .._active.generation import Areas
@@ -24,20 +25,20 @@ if t.TYPE_CHECKING:
     from .._kernel.pins import Pins
     from .status import Status
 
-# Seconds for which an entry may be in force after its end.
+# Seconds for which an entry may still count after its end.
 _LATE = 300.0
 
 
-def verify(
+def compare(
     store: Store,
     pins: Pins,
     status: Status,
     patience: float,
     compile_lists: t.Callable[[State], Lists],
-) -> list[str]:
-    """What has drifted, if anything; noted for the agent too."""
+) -> Facts:
+    """What the kernel has beside confirmed state; noted for the agent too."""
     while True:
-        # This takes long, maybe at the lowest priority: nobody shall wait for it.
+        # Compiling takes long, maybe at the lowest priority, so other writers must not wait for it.
         number, state = store.read_current()
         lists = compile_lists(state)
         with store.lock(patience):
@@ -46,25 +47,35 @@ def verify(
 
 
 def unfiltered(state: State, loaded: Loaded) -> list[str]:
-    """Interfaces that are declared and there, and to which nothing of ours is attached."""
-    there = {name for dummy, name in socket.if_nameindex()}
-    return sorted((set(state.interfaces) & there) - set(loaded.ifindexes))
+    """Interfaces that are declared and present, and that have no link of ours."""
+    return sorted(_present(state) - set(loaded.ifindexes))
 
 
-def _compare(pins: Pins, status: Status, number: int, state: State, lists: Lists) -> list[str]:
+def _present(state: State) -> set[str]:
+    return {name for dummy, name in socket.if_nameindex()} & set(state.interfaces)
+
+
+def _compare(pins: Pins, status: Status, number: int, state: State, lists: Lists) -> Facts:
     with Loaded(pins) as loaded:
         with loaded.generation() as current:
             code, live = current.header["bytecode"], current.areas()
         areas = live if _is_late(live, lists) else lists.areas
         image = build(areas, resolve_policies(state.policy), loaded.ifindexes, code)
-        problems = [f"{name} is not filtered" for name in unfiltered(state, loaded)]
-        problems += status.verified(loaded, number, state, image, lists, _count_tracks(pins))
-        unpinned = sorted(loaded.unpinned())
-    return problems + [f"the map {name} is in use and not pinned any more" for name in unpinned]
+        note = status.verified(loaded, number, state, image, lists, _count_tracks(pins))
+        interfaces = note["interfaces"].items()
+        return Facts(
+            declared=sorted(_present(state)),
+            filtered=list(loaded.ifindexes),
+            replaced=[name for name, there in interfaces if not there["attached"]],
+            is_whole=note.get("whole", True),
+            is_edited=note["edited"],
+            matches=note.get("matches"),
+            unpinned=sorted(loaded.unpinned()),
+        )
 
 
 def _is_late(live: Areas, lists: Lists) -> bool:
-    """Whether entries have expired whose timer has not gone off yet: that is no drift."""
+    """Whether entries have expired and their timer has not gone off yet, which is not drift."""
     due = live.next_expiry
     return live.lists == lists.areas.lists and 0 < due <= time.time() < due + _LATE
 

@@ -256,21 +256,26 @@ class Host:
 
         While a change is pending, the kernel rightly has something else.
         """
-        broken = {} if self.pending() else self.feeds().broken
-        return self.drift() + [f"{name} is left out: {why}" for name, why in broken.items()]
+        return self._problems(with_feeds=True)
 
     def drift(self) -> list[str]:
-        """As `verify`, without what no repair on this host can put right."""
-        from .._health.verify import verify
+        """As `verify`, without damaged feeds, which no repair on this host can put right."""
+        return self._problems(with_feeds=False)
 
-        found = self.panicking()
-        if found:
-            return [found.describe()]
-        if self.pending():
-            return []
-        return verify(
-            self.store, self.pins, self.status, self._site.patience, self._lists().as_before
-        )
+    def _problems(self, *, with_feeds: bool) -> list[str]:
+        from .._health.problems import Facts, find
+        from .._health.verify import compare
+
+        panic = self.panicking()
+        if panic or self.pending():
+            facts = Facts(panic=panic.describe() if panic else "")
+        else:
+            facts = compare(
+                self.store, self.pins, self.status, self._site.patience, self._lists().as_before
+            )
+            if with_feeds:
+                facts = facts._replace(broken_feeds=self.feeds().broken)
+        return [problem.text for problem in find(facts)]
 
     def feeds(self) -> FeedReport:
         """What was left out of feeds when the active tables were made."""

@@ -9,13 +9,14 @@ It does not read the lists: only the one-shots need them, and they may be large.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import typing as t
 
 from packetwatch_core._base.errors import Unreadable
+from packetwatch_core._change.panic import Flag, Panic
 from packetwatch_core._declared.policy import DEFAULT, Policy, resolve_policies
 from packetwatch_core._declared.store import Store, read_interfaces, read_policies
-from packetwatch_core._kernel.pins import PANIC
 
 _Read = t.TypeVar("_Read")
 
@@ -26,6 +27,7 @@ class Confirmed:
     def __init__(self, folder: str) -> None:
         self._folder = folder
         self._store = Store(folder)
+        self._panic = Flag(folder)
         self._target = ""
         self._policies: dict[str, Policy] = {DEFAULT: Policy()}
         self.interfaces: list[str] = []
@@ -36,9 +38,10 @@ class Confirmed:
         target = _target(link)
         if target == self._target and not force:
             return
-        policies = resolve_policies(_if_there(read_policies, os.path.join(link, "policy.d")))
-        interfaces = list(_if_there(read_interfaces, os.path.join(link, "interfaces")))
-        self._policies, self.interfaces, self._target = policies, interfaces, target
+        keys = _if_there(read_policies, os.path.join(link, "policy.d"))
+        modes = _if_there(read_interfaces, os.path.join(link, "interfaces"))
+        self._policies, self.interfaces = resolve_policies(keys), list(modes)
+        self._target = target
 
     @property
     def number(self) -> int:
@@ -54,9 +57,11 @@ class Confirmed:
         # While `current` names no state, nobody knows which one is confirmed.
         return self._target.isdigit() and any(number > self.number for number in numbers)
 
-    def is_panic(self) -> bool:
-        """Whether an operator lets everything pass."""
-        return os.path.lexists(os.path.join(self._folder, PANIC))
+    def panic(self) -> Panic | None:
+        """The panic that holds, if there is one."""
+        with contextlib.suppress(Unreadable):
+            return self._panic.read()
+        return None
 
     def policy(self, interface: str) -> Policy:
         """The policy of an interface."""

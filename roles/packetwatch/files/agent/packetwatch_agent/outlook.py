@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import json
 import os
-import time
 import typing as t
 
 from packetwatch_core._base.errors import PacketwatchError
+from packetwatch_core._health import problems
+from packetwatch_core._health.problems import Facts
 from packetwatch_core._kernel import abi, netlink
 
 from .confirmed import Confirmed
@@ -30,13 +31,7 @@ _DISCARDS = {
     "fifo": "fifo_errors",
     "over": "over_errors",
 }
-_LONGEST_NOTE = 1 << 20
-_STALE = 3 * 3600.0
-PANIC = "PANIC: nothing is filtered until it is lifted"
-
-_UNFILTERED = "{} is not filtered"
-_OTHER_TABLES = "the kernel does not have what is confirmed"
-
+_MAX_NOTE = 1 << 20
 Note = dict[str, t.Any]
 
 
@@ -75,7 +70,7 @@ class Outlook:
             "packetwatch_tables_used_bytes": _known(pages["bytes"]),
             "packetwatch_tables_capacity_bytes": _known(pages["capacity"]),
             "packetwatch_confirmed_state": [({}, self._confirmed.number)],
-            "packetwatch_panic": [({}, int(self._confirmed.is_panic()))],
+            "packetwatch_panic": [({}, int(self._confirmed.panic() is not None))],
             "packetwatch_change_pending": [({}, int(self._confirmed.is_change_pending()))],
             "packetwatch_repairs_total": by_label(
                 "outcome", {name: _number(repair, name) or 0 for name in ("success", "failure")}
@@ -103,46 +98,44 @@ class Outlook:
         """How many sources were being counted when root looked last."""
         return _number(self._read(), "tracks")
 
-    def problems(self) -> list[str]:
-        """Why the filter is not what it should be, in words; nothing while a change is pending."""
-        if self._confirmed.is_panic():
-            return [PANIC]
+    def facts(self) -> Facts:
+        """What the agent knows of the filter."""
         note = self._read()
-        found = [
-            _UNFILTERED.format(name)
-            for name, there in self._attached(note).items()
-            if not there.is_ours
-        ]
-        if _number(note, "matches") == 0 and not self._confirmed.is_change_pending():
-            found.append(_OTHER_TABLES)
-        if _number(note.get("apply"), "success") == 0:
-            found.append("the last apply has failed")
-        if _number(note.get("counts"), "broken_feeds"):
-            found.append("a feed is damaged, and left out")
-        verified = _number(note, "verified")
-        if verified is not None and time.time() - verified > _STALE:
-            found.append("nobody has verified the tables for hours")
-        return found
+        attached = self._attached(note)
+        panic = self._confirmed.panic()
+        return Facts(
+            panic=panic.describe() if panic else "",
+            is_pending=self._confirmed.is_change_pending(),
+            declared=list(attached),
+            filtered=[name for name, there in attached.items() if there.is_ours],
+            present=[name for name, there in attached.items() if there.is_there],
+            is_whole=_number(note, "whole") != 0,
+            is_edited=note.get("edited") is True,
+            matches=_number(note, "matches") != 0,
+            has_failed=_number(note.get("apply"), "success") == 0,
+            broken_feeds=int(_number(note.get("counts"), "broken_feeds") or 0),
+            verified=_number(note, "verified"),
+        )
 
-    def drift(self) -> list[str]:
-        """What is no more as it was confirmed and made live; nothing while a change is pending.
+    def drift(self, unpinned: t.Collection[str] = (), is_blind: bool = False) -> list[str]:
+        """What is no longer as it was confirmed and activated, in words."""
+        active = _number(self._read(), "number")
+        # Only here: for a moment after a change, confirmed state is newer than the note.
+        facts = self.facts()._replace(
+            active=None if active is None else int(active),
+            confirmed=self._confirmed.number,
+            unpinned=unpinned,
+            is_blind=is_blind,
+        )
+        return [problem.text for problem in problems.drift(facts)]
 
-        An interface that is gone is no drift, nor is a file that somebody has edited by hand.
-        """
-        if self._confirmed.is_change_pending():
-            return []
-        note = self._read()
-        found = [
-            _UNFILTERED.format(name)
-            for name, there in self._attached(note).items()
-            if there.is_there and not there.is_ours
-        ]
-        if _number(note, "matches") == 0 and note.get("edited") is not True:
-            found.append(_OTHER_TABLES)
-        live = _number(note, "number")
-        if live is not None and live != self._confirmed.number:
-            found.append(f"state {live:.0f} is live, and {self._confirmed.number} is confirmed")
-        return found
+    def modes(self) -> dict[str, str]:
+        """Mode of the program on each interface of confirmed state, whoever attached it, or none."""
+        found = self._attached(self._read())
+        return {
+            name: found[name].mode if name in found else "none"
+            for name in self._confirmed.interfaces
+        }
 
     def repair(self) -> Note:
         """Root's last attempt to mend what had drifted; empty if there was none."""
@@ -189,7 +182,7 @@ class Outlook:
             version = status.st_ino, status.st_mtime_ns
             if version != self._version:
                 with open(self._path, encoding="utf-8") as file:
-                    found = json.loads(file.read(_LONGEST_NOTE))
+                    found = json.loads(file.read(_MAX_NOTE))
                 self._note = found if isinstance(found, dict) else {}
                 self._version = version
         except FileNotFoundError:

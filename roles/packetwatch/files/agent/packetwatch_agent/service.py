@@ -12,6 +12,7 @@ import typing as t
 
 from packetwatch_core._bans.bans import Bans
 from packetwatch_core._base.errors import PacketwatchError
+from packetwatch_core._health.problems import find
 from packetwatch_core._kernel import netlink
 from packetwatch_core._kernel.ring import RingBuffer
 
@@ -152,7 +153,7 @@ class Service:
 
     def _about(self) -> dict[str, t.Any]:
         """What the control socket tells of the agent."""
-        found = about(FOLLOWING, self._started, self._confirmed.interfaces)
+        found = about(FOLLOWING, self._started, self._outlook.modes())
         return found | {
             "bans": self._keeper.active,
             "protected": self._guard.counts(),
@@ -185,19 +186,13 @@ class Service:
 
     def _problems(self) -> list[str]:
         """For the heartbeat: why the host is not well."""
-        found = self._outlook.problems()
-        if self._losses.grown():
-            found.append("events are lost")
-        return found
+        facts = self._outlook.facts()._replace(are_events_lost=self._losses.grown())
+        return [problem.text for problem in find(facts)]
 
     def _look(self) -> list[str]:
         """What has drifted."""
-        unpinned = [
-            f"the map {name} is in use and not pinned any more"
-            for name in MAPS
-            if not self._pins.holds(name, self._maps[name])
-        ]
-        return self._outlook.drift() + unpinned
+        unpinned = [name for name in MAPS if not self._pins.holds(name, self._maps[name])]
+        return self._outlook.drift(unpinned)
 
     def _on_lift(self, ban: Ban) -> None:
         self._keeper.lift(ban)

@@ -10,14 +10,14 @@ import time
 import typing as t
 
 from packetwatch_core._base.errors import PacketwatchError
-from packetwatch_core._kernel import netlink
+from packetwatch_core._health.problems import find
 
 from . import metrics
 from .confirmed import Confirmed
 from .control.commands import WAITING, about, without_filter
 from .drift import Drift
 from .loop import IDLE, Loop
-from .outlook import PANIC, Outlook
+from .outlook import Outlook
 from .output import Output
 from .presence import Presence
 from .settings import Settings
@@ -86,10 +86,12 @@ class Waiting:
         )
 
     def _problems(self) -> list[str]:
-        return [PANIC] if self._confirmed.is_panic() else ["no filter is loaded"]
+        facts = self._outlook.facts()._replace(is_loaded=False)
+        return [problem.text for problem in find(facts)]
 
     def _about(self) -> dict[str, t.Any]:
-        return about(WAITING, self._started, self._interfaces())
+        self._interfaces()
+        return about(WAITING, self._started, self._outlook.modes())
 
     def _open(self) -> float | None:
         try:
@@ -115,17 +117,12 @@ class Waiting:
     def _look(self) -> list[str]:
         """What has drifted."""
         self._interfaces()
-        found = self._outlook.drift()
-        return found or (["a filter is there, but not its maps"] if self._is_filtered() else [])
+        return self._outlook.drift() or self._outlook.drift(is_blind=self._is_filtered())
 
     def _is_filtered(self) -> bool:
         """Whether a program is on an interface of confirmed state."""
-        try:
-            modes = {link.name: link.xdp_mode for link in netlink.links()}
-        except PacketwatchError as error:
-            self._tell(str(error))
-            return False
-        return any(modes.get(name) for name in self._interfaces())
+        self._interfaces()
+        return any(mode != "none" for mode in self._outlook.modes().values())
 
     def _interfaces(self) -> list[str]:
         try:

@@ -27,7 +27,6 @@ from .. import __version__
 from ..settings import DEFAULTS
 from . import audit, banning, screen, show, wire, words
 from .client import EDIT, Connection
-from .commands import FOLLOWING
 from .rights import Peer
 
 if t.TYPE_CHECKING:
@@ -137,37 +136,22 @@ class Session:
 
 
 def _status(session: Session, options: argparse.Namespace) -> Outcome:
+    from . import truth
+
     agent: wire.Result | None = None
-    trouble: wire.ControlError | None = None
+    trouble = ""
     try:
         agent = session.ask("status")
     except wire.ControlError as error:
         if not session.is_root:
             raise
-        trouble = error
+        trouble = str(error)
     if session.is_root:
-        from . import truth
-
-        result = truth.status(session.host)
-        if trouble:
-            result["problems"].append(f"the agent does not answer, the filter works on: {trouble}")
+        result = truth.status(session.host, agent, trouble)
     else:
         assert agent is not None
-        result = {key: agent.get(key, {}) for key in ("interfaces", "bans", "packets")}
-        result["lists"] = _count_lists(session.state())
         panic = Flag(session.places.paths.state).read()
-        result["problems"] = (
-            [panic.describe()]
-            if panic
-            else [
-                f"{name} is not filtered"
-                for name, mode in result["interfaces"].items()
-                if mode == "none"
-            ]
-        )
-    if agent and agent["state"] != FOLLOWING:
-        result["problems"].append("the agent sees no filter: systemctl restart packetwatch")
-    result["agent"] = agent
+        result = truth.status_by_agent(session.state(), panic, agent)
     return Outcome(result, show.status(result), wire.FAILED if result["problems"] else wire.DONE)
 
 

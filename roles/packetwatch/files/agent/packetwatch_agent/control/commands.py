@@ -14,8 +14,7 @@ import typing as t
 
 from packetwatch_core._bans.bans import Ban, Bans
 from packetwatch_core._base.address import format_prefix, from_mapped
-from packetwatch_core._base.errors import InvalidInput, PacketwatchError
-from packetwatch_core._kernel import netlink
+from packetwatch_core._base.errors import InvalidInput
 from packetwatch_core._kernel.counters import packets_by_reason, read_counters
 
 from .. import __version__
@@ -34,18 +33,14 @@ _MOST = 50
 FOLLOWING, WAITING = "following the program", "no filter is loaded"
 
 
-def about(state: str, started: float, interfaces: t.Iterable[str]) -> wire.Result:
-    """The agent, and how each declared interface is filtered."""
-    try:
-        modes = {link.name: link.xdp_mode for link in netlink.links()}
-    except PacketwatchError:
-        modes = {}
+def about(state: str, started: float, modes: dict[str, str]) -> wire.Result:
+    """The agent, and the mode in which each declared interface is filtered."""
     return {
         "version": __version__,
         "pid": os.getpid(),
         "since": round(started, 3),
         "state": state,
-        "interfaces": {name: modes.get(name) or "none" for name in interfaces},
+        "interfaces": modes,
     }
 
 

@@ -18,9 +18,6 @@ def status(result: wire.Result) -> Lines:
     """The filter, the agent, and what is wrong."""
     lines = []
     for name, item in sorted(result.get("interfaces", {}).items()):
-        if isinstance(item, str):
-            lines.append(f"{name}: {_filtered(item)}")
-            continue
         action = f", {item['action']}" if item["action"] else ""
         lines.append(f"{name}: {_filtered(item['mode'])}{action}")
     if "lists" in result:

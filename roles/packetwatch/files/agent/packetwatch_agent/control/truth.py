@@ -12,14 +12,17 @@ from packetwatch_core._active.loaded import Loaded
 from packetwatch_core._bans.bans import Bans
 from packetwatch_core._base.errors import PacketwatchError
 from packetwatch_core._declared.describe import count_entries
+from packetwatch_core._declared.policy import DEFAULT, resolve_policies
+from packetwatch_core._health import active
+from packetwatch_core._health.problems import Facts, Unconfirmed, find
 from packetwatch_core._kernel import abi
-from packetwatch_core._kernel.programs import attached
 
 from . import banning, wire
-from .commands import packets
+from .commands import FOLLOWING, packets
 
 if t.TYPE_CHECKING:
     from packetwatch_core._active.generation import Areas
+    from packetwatch_core._change.panic import Panic
     from packetwatch_core._declared.store import State
     from packetwatch_core._host.host import Host
 
@@ -55,17 +58,17 @@ def protected_of(host: Host) -> list[dict[str, t.Any]]:
 
 def interfaces(loaded: Loaded) -> list[Interface]:
     """Those that are filtered now."""
-    found = []
     with loaded.generation() as current:
-        for name, ifindex in sorted(loaded.ifindexes.items()):
-            policy = current.policy(ifindex)
-            words = (
-                abi.ACTIONS[policy["action"]],
-                abi.COUNTS[policy["counts"]],
-                abi.SCOPES[policy["scope"]],
-            )
-            found.append(Interface(name, ifindex, attached(ifindex).mode, *words, policy))
-    return found
+        return [
+            _interface(name, found, current.policy(found.ifindex))
+            for name, found in active.interfaces(loaded).items()
+        ]
+
+
+def _interface(name: str, found: active.Interface, policy: dict[str, t.Any]) -> Interface:
+    action, counts = abi.ACTIONS[policy["action"]], abi.COUNTS[policy["counts"]]
+    scope = abi.SCOPES[policy["scope"]]
+    return Interface(name, found.ifindex, found.mode, action, counts, scope, policy)
 
 
 def live_areas(host: Host) -> tuple[Areas | None, list[Interface]]:
@@ -85,23 +88,19 @@ def list_counts(state: State) -> dict[str, dict[str, int]]:
     }
 
 
-def status(host: Host) -> wire.Result:
-    """The filter, and what is not as it should be."""
+def status(host: Host, agent: wire.Result | None = None, agent_error: str = "") -> wire.Result:
+    """The filter, and what is wrong, as root sees it.
+
+    agent: what the agent answers; None, with the reason: it does not.
+    """
     dummy, state = host.store.read_current()
     with Loaded(host.pins) as loaded:
         filtered = {item.name: item for item in interfaces(loaded)}
-        with loaded.generation() as current:
-            digest = current.digest
-        whole = loaded.whole
+        digest = active.read_active(loaded).digest
+        is_whole = loaded.whole
+    seen = {name: (item.mode, item.action) for name, item in filtered.items()}
     found: wire.Result = {
-        "interfaces": {
-            name: {
-                "wanted": state.interfaces.get(name),
-                "mode": filtered[name].mode if name in filtered else "none",
-                "action": filtered[name].action if name in filtered else "",
-            }
-            for name in sorted({*state.interfaces, *filtered})
-        },
+        "interfaces": _interfaces(state, seen),
         "lists": list_counts(state),
         "digest": digest,
         "bans": {},
@@ -115,36 +114,73 @@ def status(host: Host) -> wire.Result:
         found["bans"] = numbers
         found["protected"] = len(protected_of(host))
         found["packets"] = packets(host.pins.open_run_maps(("counters",))["counters"])
-    panic = host.panicking()
-    found["problems"] = [panic.describe()] if panic else _problems(host, state, filtered, whole)
+    facts = _facts(state, filtered, host.panicking(), agent)
+    facts = facts._replace(is_whole=is_whole, agent_error=agent_error)
+    if filtered and not facts.panic:
+        facts = _with_tables(facts, host)
+    return found | {"problems": _problems(facts), "agent": agent}
+
+
+def status_by_agent(state: State, panic: Panic | None, agent: wire.Result) -> wire.Result:
+    """The filter, and what is wrong, as far as a member of the groups may see it.
+
+    The kernel's own policies are root's to read, so `action` is that of confirmed state.
+    """
+    modes: dict[str, str] = agent.get("interfaces", {})
+    policies = resolve_policies(state.policy)
+    seen = {
+        name: (mode, policies.get(name, policies[DEFAULT]).action)
+        for name, mode in modes.items()
+        if mode != "none"
+    }
+    facts = _facts(state, seen, panic, agent)
+    return {
+        "interfaces": _interfaces(state, seen),
+        "bans": agent.get("bans", {}),
+        "packets": agent.get("packets", {}),
+        "lists": list_counts(state),
+        "problems": _problems(facts),
+        "agent": agent,
+    }
+
+
+def _interfaces(state: State, seen: t.Mapping[str, tuple[str, str]]) -> wire.Result:
+    """Interfaces that are declared or filtered; seen: mode and action of those that are filtered."""
+    found = {}
+    for name in sorted({*state.interfaces, *seen}):
+        mode, action = seen.get(name, ("none", ""))
+        found[name] = {"wanted": state.interfaces.get(name), "mode": mode, "action": action}
     return found
 
 
-def _problems(
-    host: Host, state: State, filtered: t.Mapping[str, Interface], whole: bool
-) -> list[str]:
-    """What is not as it is declared, each with its remedy."""
-    found = [
-        f"{name} is not filtered: systemctl restart packetwatch-xdp@{name}"
-        for name in sorted(state.interfaces)
-        if name not in filtered
-    ]
-    if not state.interfaces and not filtered:
-        found.append("no interface is filtered, and none is declared")
-    found += [
-        f"{name} is filtered but not declared: the next boot does not filter it"
-        for name in filtered
-        if name not in state.interfaces
-    ]
-    if not filtered:
-        return found
-    if not whole:
-        found.append("a change was interrupted: packetwatchctl apply")
+def _facts(
+    state: State,
+    filtered: t.Collection[str],
+    panic: Panic | None,
+    agent: wire.Result | None,
+) -> Facts:
+    return Facts(
+        panic=panic.describe() if panic else "",
+        declared=sorted(state.interfaces),
+        filtered=sorted(filtered),
+        is_declaration_judged=True,
+        is_agent_waiting=agent is not None and agent["state"] != FOLLOWING,
+    )
+
+
+def _with_tables(facts: Facts, host: Host) -> Facts:
+    """Compare what confirmed state would become with what is active."""
+    pending = host.pending()
+    if pending:
+        unconfirmed = Unconfirmed(pending.owner, pending.left)
+        return facts._replace(is_pending=True, unconfirmed=unconfirmed)
     try:
         plan = host.plan(lambda state: state, force=True)
-        if plan.changed:
-            found.append("what is declared is not what is live: packetwatchctl apply")
-        found += [f"{name} is left out: {why}" for name, why in sorted(plan.feeds.broken.items())]
     except PacketwatchError as error:
-        found.append(f"what is declared cannot go live: {error}")
-    return found
+        return facts._replace(refusal=str(error))
+    return facts._replace(matches=not plan.changed, broken_feeds=plan.feeds.broken)
+
+
+def _problems(facts: Facts) -> list[str]:
+    """Each with its remedy."""
+    return [str(problem) for problem in find(facts)]

@@ -1,0 +1,62 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is PRIVATE to the collection.
+
+"""What is active: which program each interface has, in which mode, and which generation."""
+
+from __future__ import annotations
+
+import typing as t
+
+from .._kernel.programs import attached
+
+if t.TYPE_CHECKING:
+    from .._active.loaded import Loaded
+
+
+class Interface(t.NamedTuple):
+    """An interface that has one of our links.
+
+    held: id of the program that the link holds. mode, attached: mode and id of the program that the
+    kernel really has there.
+    """
+
+    ifindex: int
+    held: int
+    mode: str
+    attached: int
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether packets meet the program that the link holds."""
+        return self.attached == self.held
+
+
+class Active(t.NamedTuple):
+    """What packets meet.
+
+    interfaces: by name; those whose device has disappeared are left out. digest: of the generation,
+    as its header says; empty if there is none. lists: digest of the lists that it was made from.
+    """
+
+    interfaces: dict[str, Interface]
+    digest: str
+    lists: bytes
+
+
+def read_active(loaded: Loaded) -> Active:
+    """What the kernel has now."""
+    with loaded.generation() as current:
+        return Active(interfaces(loaded), current.digest, current.header["lists"])
+
+
+def interfaces(loaded: Loaded) -> dict[str, Interface]:
+    """The filtered interfaces alone, in the order of their names."""
+    found = {}
+    for name, link in sorted(loaded.links.items()):
+        if link.ifindex:
+            there = attached(link.ifindex)
+            found[name] = Interface(link.ifindex, link.program_id, there.mode, there.program_id)
+    return found

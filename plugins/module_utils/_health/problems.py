@@ -1,0 +1,193 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is PRIVATE to the collection.
+
+"""What is wrong with a host. Each viewer states what it knows as `Facts`; only `find` judges them.
+
+Viewers are root (which reads kernel and files), the agent (which sees links and root's note), members
+of the control groups (who ask the agent) and the controller (which has what host_info returned).
+"""
+
+from __future__ import annotations
+
+import time
+import typing as t
+
+# Root compares the tables every ten minutes.
+_MAX_UNVERIFIED = 3 * 3600.0
+
+Names = t.Collection[str]
+
+
+class Problem(t.NamedTuple):
+    """One thing that is wrong.
+
+    remedy: what an operator can do about it. is_drift: the kernel differs from confirmed state, and
+    root can repair that.
+    """
+
+    text: str
+    remedy: str = ""
+    is_drift: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.text}: {self.remedy}" if self.remedy else self.text
+
+
+class Unconfirmed(t.NamedTuple):
+    """A change that is pending: who made it, and the seconds until it is reverted."""
+
+    owner: str
+    left: float
+
+
+class Facts(t.NamedTuple):
+    """What a viewer knows. A fact that it cannot know keeps its default, which is not a problem."""
+
+    panic: str = ""
+    """The panic that holds, in words; empty: there is none."""
+    is_pending: bool = False
+    """Whether a change is pending: other tables than those of confirmed state are right then."""
+    unconfirmed: Unconfirmed | None = None
+    """Details of the pending change; without them it is not reported."""
+    is_loaded: bool = True
+    """Whether a filter is loaded."""
+    declared: Names = ()
+    """Interfaces of confirmed state."""
+    filtered: Names = ()
+    """Interfaces to which our program is attached."""
+    present: Names | None = None
+    """Interfaces that the host has; None: all of those that are declared."""
+    is_declaration_judged: bool = False
+    """Whether interfaces that are filtered but not declared, or none at all, are a problem."""
+    replaced: Names = ()
+    """Interfaces to which another program is attached than their links hold."""
+    is_whole: bool = True
+    """Whether all links hold the pinned program."""
+    is_edited: bool = False
+    """Whether an operator has edited files of confirmed state and not applied them."""
+    matches: bool | None = None
+    """Whether the kernel has the tables of confirmed state."""
+    refusal: str = ""
+    """Why confirmed state cannot be activated."""
+    active: int | None = None
+    """Number of the state whose tables the kernel has."""
+    confirmed: int = 0
+    """Number of confirmed state."""
+    unpinned: Names = ()
+    """Maps that the program uses and that are not pinned."""
+    is_blind: bool = False
+    """Whether a filter is attached whose maps the agent cannot see."""
+    has_failed: bool = False
+    """Whether the last apply of confirmed state failed."""
+    broken_feeds: t.Mapping[str, str] | int = 0
+    """Feeds that are left out as a whole, with the reason each, or their number."""
+    verified: float | None = None
+    """When root last compared the tables, in Unix seconds."""
+    are_events_lost: bool = False
+    agent_error: str = ""
+    """Why the agent does not answer."""
+    is_agent_waiting: bool = False
+    """Whether the agent sees no filter although one is loaded."""
+
+
+def find(facts: Facts) -> list[Problem]:
+    """All problems, the gravest first. A panic, or a filter that is not loaded, explains the others."""
+    if facts.panic:
+        found = [Problem(facts.panic)]
+    elif not facts.is_loaded:
+        found = [Problem("no filter is loaded")]
+    else:
+        found = [*_of_interfaces(facts), *_of_tables(facts), *_of_maps(facts), *_of_root(facts)]
+    return [*found, *_of_others(facts)]
+
+
+def drift(facts: Facts) -> list[Problem]:
+    """The problems that root can repair, whether or not a filter is loaded.
+
+    While a change is pending, interfaces and tables are not what is confirmed, and need not be.
+    """
+    found = list(_of_maps(facts))
+    if not facts.is_pending:
+        found = [*_of_interfaces(facts), *_of_tables(facts), *found]
+    return [problem for problem in found if problem.is_drift]
+
+
+def _of_interfaces(facts: Facts) -> t.Iterator[Problem]:
+    for name in facts.declared:
+        if name not in facts.filtered:
+            # A device that has disappeared is not drift: nothing can be attached to it.
+            is_there = facts.present is None or name in facts.present
+            remedy = f"systemctl restart packetwatch-xdp@{name}"
+            yield Problem(f"{name} is not filtered", remedy, is_there)
+    if facts.is_declaration_judged:
+        yield from _of_declaration(facts)
+    for name in facts.replaced:
+        yield Problem(f"{name} is not filtered by the program that its link holds", is_drift=True)
+
+
+def _of_maps(facts: Facts) -> t.Iterator[Problem]:
+    for name in facts.unpinned:
+        yield Problem(f"the map {name} is in use and not pinned any more", is_drift=True)
+    if facts.is_blind:
+        yield Problem("a filter is there, but not its maps", is_drift=True)
+
+
+def _of_declaration(facts: Facts) -> t.Iterator[Problem]:
+    if not facts.declared and not facts.filtered:
+        yield Problem("no interface is filtered, and none is declared")
+    for name in facts.filtered:
+        if name not in facts.declared:
+            yield Problem(f"{name} is filtered but not declared: the next boot does not filter it")
+
+
+def _of_tables(facts: Facts) -> t.Iterator[Problem]:
+    if facts.is_pending:
+        return
+    apply = "packetwatchctl apply"
+    if not facts.is_whole:
+        text = (
+            "interfaces hold other programs than the one that is pinned: a change was interrupted, "
+            "or another tool has replaced one"
+        )
+        yield Problem(text, apply, is_drift=True)
+    elif facts.is_edited:
+        yield Problem(f"confirmed state was edited by hand and is not active: {apply}")
+    elif facts.matches is False:
+        text = "the tables in the kernel are not those of confirmed state"
+        yield Problem(text, apply, is_drift=True)
+    if facts.refusal:
+        yield Problem(f"confirmed state cannot be activated: {facts.refusal}")
+    if facts.active not in (None, facts.confirmed):
+        text = f"state {facts.active} is active, and {facts.confirmed} is confirmed"
+        yield Problem(text, is_drift=True)
+
+
+def _of_root(facts: Facts) -> t.Iterator[Problem]:
+    """What root has failed to do, or has yet to do."""
+    if facts.has_failed:
+        yield Problem("the last apply has failed")
+    if isinstance(facts.broken_feeds, int):
+        if facts.broken_feeds:
+            yield Problem("a feed is damaged, and left out")
+    else:
+        for name, why in sorted(facts.broken_feeds.items()):
+            yield Problem(f"{name} is left out: {why}")
+    if facts.verified is not None and time.time() - facts.verified > _MAX_UNVERIFIED:
+        yield Problem("nobody has verified the tables for hours")
+
+
+def _of_others(facts: Facts) -> t.Iterator[Problem]:
+    """What is wrong whether or not a filter is loaded."""
+    if facts.unconfirmed:
+        owner, left = facts.unconfirmed
+        text = f"it is confirmed or reverted within {left:.0f} s"
+        yield Problem(f"a change of {owner} is not confirmed yet: {text}")
+    if facts.are_events_lost:
+        yield Problem("events are lost")
+    if facts.agent_error:
+        yield Problem(f"the agent does not answer, the filter works on: {facts.agent_error}")
+    if facts.is_agent_waiting:
+        yield Problem("the agent sees no filter", "systemctl restart packetwatch")
