@@ -169,7 +169,10 @@ def test_hand_edits_that_deny_the_protected_need_force(host: Controlled) -> None
     done = host.ctl("apply", user=ADMIN)
     assert done.status == INPUT
     assert PROTECTED in done.err and "force" in done.err
+    assert host.ctl("apply", "--check").status == INPUT
     assert host.site.verdict(PROTECTED) == XDP_PASS
+    note = json.loads(Path(host.site.paths.status).read_text())
+    assert note["apply"]["success"] is True
     assert host.ctl("apply", "--force", user=ADMIN).status == DONE
     assert host.site.verdict(PROTECTED) == XDP_DROP
 

@@ -15,7 +15,7 @@ import typing as t
 
 from .._active import attach
 from .._active.generation import build, capacity_for
-from .._active.lists import Lists, check_protected, compile_lists
+from .._active.lists import Lists, check_protected, compile_lists, digest_of
 from .._active.loaded import check_memory
 from .._declared.policy import resolve_policies
 from .._kernel import abi
@@ -61,6 +61,11 @@ class Now(t.NamedTuple):
     areas: Areas | None
 
     @property
+    def lists(self) -> bytes:
+        """Digest of the lists that the tables were made of."""
+        return bytes(self.header["lists"])
+
+    @property
     def is_read(self) -> bool:
         """Whether the loaded program reads tables of this version's format."""
         return bool(self.header["format"] == abi.FORMAT)
@@ -95,14 +100,21 @@ class Planner:
         self._loaded = loaded
 
     def draft(
-        self, edit: Edit | None, force: bool = False, *, afresh: bool = False, check: bool = False
+        self,
+        edit: Edit | None,
+        force: bool = False,
+        *,
+        afresh: bool = False,
+        check: bool = False,
+        by_hand: bool = False,
     ) -> Draft:
         """Plan an edit of confirmed state, or confirmed state itself; raises what forbids it.
 
         afresh: compile and compare everything, and believe nothing that the kernel says of itself.
-        check: the plan will not be carried out. The loaded generation stays if neither the loaded nor
-        the installed program reads tables of this version's format: the change becomes active
-        together with a program that does.
+        check: the plan will not be carried out. by_hand: an administrator has edited files of
+        confirmed state, which nothing has checked yet. The loaded generation stays if neither the
+        loaded nor the installed program reads tables of this version's format: the change becomes
+        active together with a program that does.
         """
         dummy, before = self._store.read_current()
         after = edit(before) if edit else before
@@ -110,6 +122,8 @@ class Planner:
         now = self._now(afresh)
         code = self._code(now, before, after, afresh=afresh, check=check)
         areas, lists = self.lists.tables(after, now.areas, self._loaded.active)
+        if by_hand and not force and self._loaded.active and now.lists != digest_of(after):
+            check_protected(areas, self.snapshot.protection)
         hits = None
         if lists and (after.allow, after.deny) != (before.allow, before.deny):
             hits = self._check_lists(now, after, lists, force)
@@ -120,7 +134,7 @@ class Planner:
         differs = image.digest != now.digest or code.digest != now.header["bytecode"]
         met = code.reaches and (differs or not self._loaded.whole)
         # Lists whose text changed but whose tables did not still need their digest renewed.
-        said = now.header["lists"], now.header["next_expiry"]
+        said = now.lists, now.header["next_expiry"]
         renews = met or (now.is_read and (areas.lists, areas.next_expiry) != said)
         plan = Plan(
             changed=before != after or self._drifts(now, code, areas, image, policies, met),

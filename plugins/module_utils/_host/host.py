@@ -75,37 +75,45 @@ class Host:
 
     # Lists and policies
 
-    def plan(self, edit: Edit, *, force: bool = False, terms: Terms = AT_ONCE) -> Plan:
+    def plan(
+        self, edit: Edit, *, force: bool = False, terms: Terms = AT_ONCE, by_hand: bool = False
+    ) -> Plan:
         """What `apply` would do; raises all that `apply` raises before it changes anything."""
         self._site.changes.check_terms(terms)
         with self._site.work(check=True) as work:
             if work.loaded.active:
                 protect.check_room(work.planner.snapshot.protection, work.protection_maps())
-            return work.planner.draft(edit, force, check=True).plan
+            return work.planner.draft(edit, force, check=True, by_hand=by_hand).plan
 
     def apply(
-        self, edit: Edit | None = None, *, force: bool = False, terms: Terms = AT_ONCE
+        self,
+        edit: Edit | None = None,
+        *,
+        force: bool = False,
+        terms: Terms = AT_ONCE,
+        by_hand: bool = False,
     ) -> Plan:
         """Activate an edit and confirm it, at once or as `terms` say; without one, activate confirmed
         state.
 
         Confirmed state was checked when it was declared. So without an edit nothing is refused because of
-        what is protected now, or because of a limit that has been lowered since. While a change is
-        pending, an edit raises `Pending`, and confirmed state waits.
+        what is protected now, or because of a limit that has been lowered since. by_hand: an administrator
+        has edited files of confirmed state, so it is checked like an edit. While a change is pending, an
+        edit raises `Pending`, and confirmed state waits.
         """
         if edit is None:
-            with self._site.reporting():
-                return self._apply_confirmed()
+            with self._site.reporting(by_hand=by_hand):
+                return self._apply_confirmed(force, by_hand)
         self._site.changes.check_terms(terms)
         with self._site.work() as work:
             draft = work.planner.draft(edit, force)
             return draft.plan._replace(pending=work.carry_out(draft, terms))
 
-    def _apply_confirmed(self) -> Plan:
+    def _apply_confirmed(self, force: bool, by_hand: bool) -> Plan:
         with self._site.work(while_pending=True) as work:
             if work.pending:
                 return _paused(work, work.pending)
-            draft = work.planner.draft(None)
+            draft = work.planner.draft(None, force, by_hand=by_hand)
             work.carry_out(draft, AT_ONCE)
             return draft.plan
 

@@ -13,7 +13,7 @@ import os
 import typing as t
 
 from .._active.loaded import Loaded
-from .._base.errors import PacketwatchError
+from .._base.errors import InvalidInput, PacketwatchError
 from .._change.alarm import Alarm
 from .._change.changes import Changes
 from .._change.pending import AT_ONCE
@@ -82,12 +82,16 @@ class Site:
                 yield work
 
     @contextlib.contextmanager
-    def reporting(self) -> t.Iterator[None]:
-        """Report to the agent if confirmed state cannot be activated."""
+    def reporting(self, *, by_hand: bool = False) -> t.Iterator[None]:
+        """Report to the agent if confirmed state cannot be activated.
+
+        by_hand: an edit by hand that is refused is no failure of the host.
+        """
         try:
             yield
-        except (PacketwatchError, OSError):
-            self.status.failed()
+        except (PacketwatchError, OSError) as error:
+            if not (by_hand and isinstance(error, InvalidInput)):
+                self.status.failed()
             raise
 
     def quiet(self) -> None:

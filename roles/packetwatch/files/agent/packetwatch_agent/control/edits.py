@@ -12,15 +12,10 @@ from __future__ import annotations
 import time
 import typing as t
 
-from packetwatch_core._active.lists import check_protected, compile_lists, digest_of
-from packetwatch_core._active.loaded import Loaded
 from packetwatch_core._base.address import format_prefix, parse_prefix
 from packetwatch_core._base.errors import InvalidInput
 from packetwatch_core._declared.edits import Edit, drop_entries, put_entries
 from packetwatch_core._declared.entries import Entry, entries_from_input
-from packetwatch_core._feeds.spare import spared_now
-from packetwatch_core._network import protect
-from packetwatch_core._network.settings import read_settings
 
 from . import wire
 
@@ -48,15 +43,13 @@ def perform(host: Host, request: wire.Request) -> wire.Result:
         if not set(kinds) <= set(_KINDS):
             raise InvalidInput(f"list is {kinds[0]!r}: write allow or deny")
         edit = drop_entries(OWNER, _prefixes(request), kinds)
-    elif command == "apply":
-        if not force:
-            _check_hand_edits(host)
-    else:
+    elif command != "apply":
         raise wire.ControlError(f"{command[:64]!r} is no edit: {', '.join(COMMANDS)}", wire.INPUT)
+    by_hand = command == "apply"
     if check:
-        plan = host.plan(edit or (lambda state: state), force=force)
+        plan = host.plan(edit or (lambda state: state), force=force, by_hand=by_hand)
     else:
-        plan = host.apply(edit, force=force)
+        plan = host.apply(edit, force=force, by_hand=by_hand)
     return _result(plan, command, check)
 
 
@@ -103,18 +96,6 @@ def _addresses(request: wire.Request) -> list[str]:
             "a drop-in of their own (module packetwatch.xdp.access_lists)"
         )
     return found
-
-
-def _check_hand_edits(host: Host) -> None:
-    """Refuse lists that somebody has edited so that they deny what is protected."""
-    dummy, state = host.store.read_current()
-    with Loaded(host.pins) as loaded, loaded.generation() as current:
-        if not loaded.active or current.header["lists"] == digest_of(state):
-            return
-    settings = read_settings(host.paths.settings)
-    network = protect.read_network()
-    protection = protect.compute(settings.protect, settings.protect_auto, network)
-    check_protected(compile_lists(state, spared_now(network, protection)).areas, protection)
 
 
 def _result(plan: Plan, command: str, check: bool) -> wire.Result:
