@@ -10,6 +10,7 @@ import socket
 import subprocess
 from pathlib import Path
 
+from kernel.batch import update_many
 from kernel.hosting import Wire
 
 from bench import addresses
@@ -50,7 +51,7 @@ class XdpFilter:
                 value = _per_cpu_value(found, socket.inet_aton(first))
                 numbers = range(1, self.ENTRIES + 1)
                 keys = b"".join(addresses.address4(n).to_bytes(4, "big") for n in numbers)
-                found.update_many(keys, value * self.ENTRIES, self.ENTRIES)
+                update_many(found, keys, value * self.ENTRIES, self.ENTRIES)
 
 
 def _per_cpu_value(found: Map, key: bytes) -> bytes:

@@ -6,13 +6,13 @@
 
 from __future__ import annotations
 
-import ctypes
 import struct
 import time
 from collections.abc import Sequence
 
 from packetwatch_core._kernel import abi
-from packetwatch_core._kernel.libbpf import Descriptor, Map, call
+from packetwatch_core._kernel.libbpf import Map, call
+from packetwatch_core._kernel.programs import Program
 from packetwatch_core._kernel.ring import RingBuffer
 
 _XDP = 6
@@ -20,26 +20,6 @@ _LOAD_BYTES = 189
 _RINGBUF_OUTPUT = 130
 _NO_WAKEUP = 1
 _PER_PACKET = 16
-
-
-class _RunOpts(ctypes.Structure):
-    _fields_ = [
-        ("sz", ctypes.c_size_t),
-        ("data_in", ctypes.c_void_p),
-        ("data_out", ctypes.c_void_p),
-        ("data_size_in", ctypes.c_uint32),
-        ("data_size_out", ctypes.c_uint32),
-        ("ctx_in", ctypes.c_void_p),
-        ("ctx_out", ctypes.c_void_p),
-        ("ctx_size_in", ctypes.c_uint32),
-        ("ctx_size_out", ctypes.c_uint32),
-        ("retval", ctypes.c_uint32),
-        ("repeat", ctypes.c_int),
-        ("duration", ctypes.c_uint32),
-        ("flags", ctypes.c_uint32),
-        ("cpu", ctypes.c_uint32),
-        ("batch_size", ctypes.c_uint32),
-    ]
 
 
 def _instruction(code: int, dst: int = 0, src: int = 0, imm: int = 0) -> bytes:
@@ -87,10 +67,10 @@ class Feeder:
             self._wait(view)
             batch = records[at : at + _PER_PACKET]
             if len(batch) == _PER_PACKET:
-                self._run(self._many, b"".join(batch))
+                self._many.test_run(b"".join(batch))
             else:
                 for record in batch:
-                    self._run(self._single, record)
+                    self._single.test_run(record)
         view.close()
 
     def _wait(self, view: RingBuffer) -> None:
@@ -99,24 +79,12 @@ class Feeder:
             assert time.monotonic() < deadline, "nobody reads the ring"
             time.sleep(0.001)
 
-    def _load(self, records: int) -> Descriptor:
+    def _load(self, records: int) -> Program:
         code = _instruction(0xBF, 6, 1)
         for number in range(records):
             code += _copy_record(self._ring, number * self._size, self._size)
         code += _instruction(0xB7, 0, imm=2) + _instruction(0x95)
-        return Descriptor(
-            call("bpf_prog_load", _XDP, b"feeder", b"GPL", code, len(code) // 8, None)
-        )
-
-    def _run(self, program: Descriptor, data: bytes) -> None:
-        packet = ctypes.create_string_buffer(data, len(data))
-        opts = _RunOpts(
-            sz=ctypes.sizeof(_RunOpts),
-            data_in=ctypes.addressof(packet),
-            data_size_in=len(data),
-            repeat=1,
-        )
-        call("bpf_prog_test_run_opts", program.fd, ctypes.byref(opts))
+        return Program(call("bpf_prog_load", _XDP, b"feeder", b"GPL", code, len(code) // 8, None))
 
 
 def connection(sequence: int, source: bytes = bytes.fromhex("cb007107")) -> bytes:

@@ -107,6 +107,14 @@ def test_protected_address_is_refused_with_its_reason(maps: dict[str, Any], bans
     assert not maps["bans"].entries
 
 
+@pytest.mark.parametrize(("expires", "is_protected"), [(0, True), (NOW + 1, True), (NOW, False)])
+def test_protection_ends_by_the_same_clock_as_bans(
+    maps: dict[str, Any], bans: Bans, expires: int, is_protected: bool
+) -> None:
+    maps["hosts"].update(mapped("203.0.113.7"), abi.HOST.pack(expires=expires, origin=1))
+    assert bool(bans.why("203.0.113.7").protected) is is_protected
+
+
 def test_address_in_protected_prefix_is_refused(maps: dict[str, Any], bans: Bans) -> None:
     maps["nets"].update(abi.NET.struct.pack(120, mapped("192.0.2.0")), u32(abi.NET_PROTECTED))
     with pytest.raises(InvalidInput, match="lies in a protected prefix"):

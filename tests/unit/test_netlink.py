@@ -14,6 +14,8 @@ import pytest
 from packetwatch_core._base.errors import Unreadable
 from packetwatch_core._kernel import netlink
 
+ARPHRD_LOOPBACK = 772
+
 
 def attribute(kind: int, data: bytes) -> bytes:
     return (struct.pack("=HH", len(data) + 4, kind) + data).ljust((len(data) + 7) & ~3, b"\0")
@@ -25,7 +27,7 @@ def view(*attributes: bytes) -> memoryview:
 
 def test_loopback_is_found() -> None:
     loopback = next(link for link in netlink.links() if link.name == "lo")
-    assert loopback.type == netlink.ARPHRD_LOOPBACK
+    assert loopback.type == ARPHRD_LOOPBACK
     assert loopback.xdp_mode == ""
 
 

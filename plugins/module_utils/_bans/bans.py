@@ -249,7 +249,7 @@ class Bans:
         """Return why the source must not be banned; empty if it may be banned."""
         value = self._maps["hosts"].lookup(source.address) if source.plen == 128 else None
         host = abi.HOST.unpack(value) if value else None
-        if host and not 0 < host["expires"] <= time.monotonic_ns():
+        if host and not 0 < host["expires"] <= self._clock():
             name = PROTECTION_ORIGINS.get(host["origin"], "for an unknown reason")
             return f"{source.text} is protected ({name})"
         flags = self._net_flags(source.address)

@@ -252,20 +252,6 @@ class Map(Descriptor):
             raise KernelError(-result, f"delete in {self.info.name}")
         return True
 
-    def update_many(self, keys: bytes, values: bytes, count: int) -> None:
-        """Set ``count`` keys in one call; ``keys`` and ``values`` are the items in a row."""
-        done = ctypes.c_uint32(count)
-        opts = _BatchOpts(sz=ctypes.sizeof(_BatchOpts))
-        call(
-            "bpf_map_update_batch",
-            self.fd,
-            keys,
-            values,
-            ctypes.byref(done),
-            ctypes.byref(opts),
-            what=f"update {self.info.name}",
-        )
-
     def keys(self) -> list[bytes]:
         """Return all keys. While others write to the map, a key can be missing or appear twice."""
         return [key for key, dummy in self.items()]

@@ -22,7 +22,6 @@ XDP_NATIVE = 1 << 2
 _PROG_TYPE_XDP = 6
 _ATTACH_XDP = 37
 _F_HAS_FRAGS = 1 << 5
-_F_REPLACE = 1 << 2
 _LICENSE = b"Dual BSD/GPL"
 # The buffer must hold the whole log: older kernels keep its beginning, and the reason is at its end.
 _LOG_BYTES = 1 << 24
