@@ -88,7 +88,7 @@ def test_what_is_seen_twice_in_a_row_is_logged_once_and_asked_for(lab: Lab) -> N
     assert lab.asked()
     assert (line["event.action"], line["event.kind"]) == ("drift", "alert")
     assert line["packetwatch.problems"] == [GONE]
-    assert line["message"] == f"not as confirmed: {GONE}; root is asked to mend it"
+    assert line["message"] == f"not as confirmed: {GONE}; root is asked to repair it"
     assert lab.drift.values() == {"packetwatch_drift": [({}, 1)]}
     assert lab.tick() == []
 
@@ -145,7 +145,7 @@ def test_what_root_has_done_is_logged_when_it_is_noted(lab: Lab) -> None:
     lab.noted = {"time": time.time(), "found": [GONE], "left": []}
     (line,) = lab.tick(3)
     assert (line["event.action"], line["event.outcome"]) == ("repair", "success")
-    assert (line["packetwatch.problems"], line["message"]) == ([GONE], f"mended: {GONE}")
+    assert (line["packetwatch.problems"], line["message"]) == ([GONE], f"repaired: {GONE}")
 
 
 def test_a_repair_of_long_ago_is_not_logged_by_an_agent_that_starts(lab: Lab) -> None:
@@ -183,4 +183,4 @@ def test_what_cannot_be_seen_or_asked_for_is_logged_once(lab: Lab) -> None:
     stand_in: Any = lab
     lab.drift.watch(stand_in, stand_in, fail)
     (line,) = lab.tick(3)
-    assert line["message"] == "what has drifted cannot be seen: no such luck"
+    assert line["message"] == "drift cannot be checked: no such luck"

@@ -174,7 +174,7 @@ def test_a_failed_apply_and_a_verification_long_ago(lab: Lab) -> None:
     assert lab.value("packetwatch_apply_success") == 0
     assert lab.problems() == [
         "the last apply has failed",
-        "nobody has verified the tables for hours",
+        "the tables have not been verified for hours",
     ]
 
 

@@ -40,7 +40,11 @@ def test_what_is_not_known_is_not_a_problem() -> None:
         ({"has_failed": True}, "the last apply has failed", False),
         ({"broken_feeds": 2}, "a feed is damaged, and left out", False),
         ({"broken_feeds": {"feed-x": "line 1"}}, "feed-x is left out: line 1", False),
-        ({"verified": time.time() - 4 * 3600}, "nobody has verified the tables for hours", False),
+        (
+            {"verified": time.time() - 4 * 3600},
+            "the tables have not been verified for hours",
+            False,
+        ),
         ({"refusal": "no"}, "confirmed state cannot be activated: no", False),
         ({"are_events_lost": True}, "events are lost", False),
     ],
@@ -57,7 +61,7 @@ def test_a_panic_and_a_filter_that_is_not_loaded_explain_the_rest() -> None:
     assert texts(**broken, is_loaded=False) == ["no filter is loaded"]
     assert texts(panic="PANIC of me", agent_error="gone") == [
         "PANIC of me",
-        "the agent does not answer, the filter works on: gone",
+        "the agent does not answer, but filtering goes on: gone",
     ]
 
 

@@ -4,7 +4,7 @@
 
 # This code is PRIVATE to the collection.
 
-"""What a host's filter is and does now, for whoever asks."""
+"""What a host declares, what the kernel has, and what the filter has done: the subsets of host_info."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _SECOND = 1e9
 
 
 def gather(subset: set[str], pins: Pins, state: State) -> dict[str, t.Any]:
-    """The subsets asked for, by name; what is not loaded is empty."""
+    """The requested subsets by name. While no filter is loaded, its subsets are empty."""
     found: dict[str, t.Any] = {}
     if subset & {"interfaces", "lists", "ranges"}:
         with Loaded(pins) as loaded:
@@ -64,9 +64,9 @@ def gather(subset: set[str], pins: Pins, state: State) -> dict[str, t.Any]:
 def change(
     store: Store, state: State, last: Change | None, pending: Change | None
 ) -> dict[str, t.Any]:
-    """The confirmed state, and the change that waits, or did until it was confirmed or rolled back.
+    """The confirmed state, and the pending change or the last one.
 
-    last: the record, pending or not. One that another change has followed is forgotten.
+    last: the recorded change, pending or not. It is left out once another change has followed it.
     """
     confirmed_at = store.confirmed_at()
     if last and not pending and last.ended < confirmed_at:
@@ -84,12 +84,12 @@ def change(
 
 
 def panic(found: Panic | None) -> dict[str, t.Any] | None:
-    """The panic that holds."""
+    """The panic, if there is one."""
     return {"since": _moment(found.since), "owner": found.owner} if found else None
 
 
 def program_digest(source: str) -> str:
-    """Digest of a program's source; empty if there is none."""
+    """First 16 hex digits of a source's SHA-256; empty for an empty source."""
     data = source.encode()
     check = sha256_for(len(data))
     check.update(data)
@@ -97,7 +97,7 @@ def program_digest(source: str) -> str:
 
 
 def version(source: str) -> str:
-    """The installed software, ``VERSION-DIGEST``, from where its C source is; empty: it is not."""
+    """``VERSION-DIGEST`` of the installed software, by the folder of its C source; empty: not installed."""
     try:
         return os.path.basename(os.readlink(os.path.dirname(source)))
     except OSError:
@@ -132,13 +132,13 @@ def _interfaces(active: Active, names: set[str], state: State) -> dict[str, t.An
 
 
 def _verified(program_id: int) -> int:
-    """How many instructions the verifier has processed to load a program; 0 if there is none."""
+    """Number of instructions that the verifier processed to load a program; 0 if there is none."""
     try:
         with Program.by_id(program_id) as program:
             return program.info().verified
     except KernelError as error:
         if error.errno == errno.ENOENT:
-            return 0  # none, or whoever only reads has no lock: replaced since
+            return 0  # no program, or a writer replaced it after it was read
         raise
 
 
@@ -156,7 +156,7 @@ def _lists(active: Active, state: State) -> dict[str, t.Any]:
 
 
 def _ranges(loaded: Loaded) -> dict[str, str]:
-    """What the kernel's tables say, whatever was declared."""
+    """What the tables in the kernel say, read back."""
     with loaded.generation() as current:
         tables = current.areas().tables()
     return format_ranges(read_ranges(tables))

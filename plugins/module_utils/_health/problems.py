@@ -176,7 +176,7 @@ def _of_root(facts: Facts) -> t.Iterator[Problem]:
         for name, why in sorted(facts.broken_feeds.items()):
             yield Problem(f"{name} is left out: {why}")
     if facts.verified is not None and time.time() - facts.verified > _MAX_UNVERIFIED:
-        yield Problem("nobody has verified the tables for hours")
+        yield Problem("the tables have not been verified for hours")
 
 
 def _of_others(facts: Facts) -> t.Iterator[Problem]:
@@ -188,6 +188,6 @@ def _of_others(facts: Facts) -> t.Iterator[Problem]:
     if facts.are_events_lost:
         yield Problem("events are lost")
     if facts.agent_error:
-        yield Problem(f"the agent does not answer, the filter works on: {facts.agent_error}")
+        yield Problem(f"the agent does not answer, but filtering goes on: {facts.agent_error}")
     if facts.is_agent_waiting:
         yield Problem("the agent sees no filter", "systemctl restart packetwatch")

@@ -4,9 +4,9 @@
 
 # This code is PRIVATE to the collection.
 
-"""What root has found and done, noted in a file for the agent, which may not look into the tables.
+"""The note: a file in which root writes what it found and did. The agent may not read the tables.
 
-It lies under /run: after a boot nothing is known until something was attached.
+The file is under /run, so after a boot there is none until an interface is attached.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ if t.TYPE_CHECKING:
     from .._active.loaded import Loaded
     from .._declared.store import State
 
-# What is known since lists were compiled.
+# What the last compilation of the lists has found.
 _COMPILED = ("counts", "verified", "compiled")
 _COUNTED = ("allow", "deny", "ranges_ipv4", "ranges_ipv6", "left_out", "broken_feeds")
 
 
 class Status:
-    """The file. Trouble with it is nobody's: what it tells about has happened all the same."""
+    """The file. Write errors are ignored: what the note is about has already happened."""
 
     def __init__(self, path: str) -> None:
         self._path = path
 
     def read(self) -> dict[str, t.Any]:
-        """What was noted last; empty if nothing was."""
+        """The note; empty if there is none."""
         try:
             with open(self._path, encoding="utf-8") as file:
                 found = json.load(file)
@@ -52,9 +52,9 @@ class Status:
     def applied(
         self, loaded: Loaded, number: int, state: State, image: Image, lists: Lists | None
     ) -> None:
-        """What is live came to be so, as the state of that number wants it.
+        """Note that the state of this number was activated.
 
-        lists: as they were compiled for that; None if the tables of before still hold.
+        lists: as they were compiled for it; None if the former tables were kept.
         """
         if not loaded.active:
             self.clear()
@@ -65,8 +65,8 @@ class Status:
         if lists:
             note |= _compiled(lists)
         elif former.get("lists") == note["lists"] and "compiled" in former:
-            # Nothing was compiled now, so the image is made of what the tables are: they must be what
-            # the same lists were compiled to before.
+            # Nothing was compiled, so the image was made from the tables themselves. They match only
+            # if the same lists were compiled to the same tables before.
             note |= _kept(former, *_COMPILED)
             note["matches"] = note["matches"] and note["tables"] == note["compiled"]
         else:
@@ -87,7 +87,7 @@ class Status:
         note = self._survey(loaded, number, image) | _compiled(lists) | {"tracks": tracks}
         note |= _kept(former, "apply", "heal")
         declared = digest_of_declared(state)
-        # Whoever writes states declares a new number; what is changed within one, nobody has checked.
+        # Every checked change has a new number. Files that differ under the same one were edited.
         is_known = former.get("number") == number and "declared" in former
         note["edited"] = is_known and former["declared"] != declared and not note.get("matches")
         note["declared"] = former["declared"] if note["edited"] else declared
@@ -99,17 +99,17 @@ class Status:
         return self.read().get("edited") is True
 
     def healed(self, record: dict[str, t.Any]) -> None:
-        """Somebody has tried to mend what had drifted."""
+        """Note an attempt to repair drift."""
         self._write(self.read() | {"heal": record})
 
     def clear(self) -> None:
-        """Nothing is filtered."""
+        """Remove the note: nothing is filtered."""
         with contextlib.suppress(OSError):
             os.unlink(self._path)
             os.rmdir(os.path.dirname(self._path))
 
     def failed(self) -> None:
-        """Confirmed state could not be made live."""
+        """Note that confirmed state could not be activated."""
         former = self.read()
         self._write(former | {"apply": {"time": time.time(), "success": False}})
 
@@ -144,7 +144,7 @@ class Status:
 
 
 def _compiled(lists: Lists) -> dict[str, t.Any]:
-    """By `_COMPILED`."""
+    """The entries named in `_COMPILED`."""
     counts = {name: lists.counts[name] for name in _COUNTED}
     return {"counts": counts, "verified": time.time(), "compiled": lists.areas.digest()}
 
@@ -154,7 +154,7 @@ def _kept(note: dict[str, t.Any], *keys: str) -> dict[str, t.Any]:
 
 
 def digest_of_declared(state: State) -> str:
-    """Of all that a state declares."""
+    """SHA-256 of everything that a state declares, as hex."""
     check = sha256()
     check.update(digest_of(state))
     policy = [(name, sorted(keys.items())) for name, keys in sorted(state.policy.items())]

@@ -2,11 +2,11 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Sending one heartbeat: in the agent's process, or over TLS in one of its own.
+"""Send one heartbeat: in the agent's process, or over TLS in a process of its own.
 
-TLS takes more memory than all the rest of the agent may grow by, and would keep it: so
-``python3 -m packetwatch_agent.beat HOST PORT`` takes the request on standard input, and says on standard
-output what went wrong.
+TLS would take more memory than the agent's bound leaves, and would keep it. So
+``python3 -m packetwatch_agent.beat HOST PORT`` reads the request from standard input and writes an error to
+standard output.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ import socket
 import sys
 
 _TIMEOUT = 10.0
-_PATIENCE = 30
-_ANSWER = 4096
+_MAX_SECONDS = 30
+_MAX_ANSWER = 4096
 
 
 def send(host: str, port: int, request: bytes) -> None:
-    """Send it in plain and wait for the answer's first line; `OSError` or `ValueError` if that is no success."""
+    """Send a request without TLS; raises `OSError` or `ValueError` unless the answer is a success."""
     with socket.create_connection((host, port), _TIMEOUT) as connection:
         _exchange(connection, request)
 
 
 def send_by_tls(host: str, port: int, request: bytes) -> None:
-    """As `send`, in a process that ends within half a minute."""
+    """Send a request over TLS, in a process that ends within half a minute; raises as `send`."""
     there, here = os.pipe(), os.pipe()
     actions = [
         (os.POSIX_SPAWN_DUP2, there[0], 0),
@@ -41,10 +41,10 @@ def send_by_tls(host: str, port: int, request: bytes) -> None:
         os.close(there[0])
         os.close(here[1])
     with open(there[1], "wb") as stream, open(here[0], "rb") as answer:
-        # As much as a pipe holds: nobody needs to read it yet.
+        # It fits into the pipe's buffer, so this does not wait for the child to read.
         stream.write(request)
         stream.close()
-        error = answer.read(_ANSWER).decode(errors="replace").strip()
+        error = answer.read(_MAX_ANSWER).decode(errors="replace").strip()
     status = os.waitpid(child, 0)[1]
     if status:
         raise ValueError(error or f"the process for TLS ended with {status}")
@@ -53,8 +53,8 @@ def send_by_tls(host: str, port: int, request: bytes) -> None:
 def _exchange(connection: socket.socket, request: bytes) -> None:
     connection.sendall(request)
     answer = b""
-    while b"\r\n" not in answer and len(answer) < _ANSWER:
-        data = connection.recv(_ANSWER)
+    while b"\r\n" not in answer and len(answer) < _MAX_ANSWER:
+        data = connection.recv(_MAX_ANSWER)
         if not data:
             break
         answer += data
@@ -68,7 +68,7 @@ def _exchange(connection: socket.socket, request: bytes) -> None:
 def _main(host: str, port: int) -> None:
     import ssl
 
-    signal.alarm(_PATIENCE)
+    signal.alarm(_MAX_SECONDS)
     request = sys.stdin.buffer.read()
     context = ssl.create_default_context()
     with (

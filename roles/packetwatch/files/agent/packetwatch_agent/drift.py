@@ -2,9 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Drift: what is no more as it was confirmed. The agent sees it, tells it, and asks root to mend it.
+"""Drift: the kernel differs from confirmed state. The agent detects it, logs it and asks root to repair it.
 
-It asks by a file that a path unit waits for; what is done about it, root decides by looking itself.
+It asks by creating a file that a path unit waits for. Root checks for itself what to repair.
 """
 
 from __future__ import annotations
@@ -22,51 +22,51 @@ from .request import ask
 from .settings import Settings
 
 PERIOD = 5.0
-# Seconds between two requests; doubled each time, as long as they are for the same.
-_FIRST, _LONGEST = 30.0, 600.0
-# An agent that was started anew by a repair tells that too.
+# Seconds between two requests; doubled each time while the drift stays the same.
+_MIN_PAUSE, _MAX_PAUSE = 30.0, 600.0
+# Seconds back from its start: an agent that a repair restarted logs that repair too.
 _RECENT = 60.0
 _SECOND = 1_000_000_000
 
 
 class Drift:
-    """Outlives the agent's changes between waiting and serving, so that nothing is told twice."""
+    """Lives on while the agent changes between waiting and serving, so that nothing is logged twice."""
 
     def __init__(self, settings: Settings, output: Output) -> None:
         self._request = settings.heal_request if settings.self_heal else ""
         self._output = output
         self._outlook: Outlook | None = None
-        self._look: t.Callable[[], list[str]] = list
+        self._find: t.Callable[[], list[str]] = list
         self._seen: list[str] = []
-        self._told: list[str] = []
+        self._logged: list[str] = []
         self._asked = 0.0
-        self._pause = _FIRST
+        self._pause = _MIN_PAUSE
         self._repaired = time.time() - _RECENT
         self._failed: list[str] = []
         self._trouble = Trouble(output)
 
-    def watch(self, loop: Loop, outlook: Outlook, look: t.Callable[[], list[str]]) -> None:
-        """From now on in this loop; look: what has drifted, in words."""
-        self._outlook, self._look = outlook, look
+    def watch(self, loop: Loop, outlook: Outlook, find: t.Callable[[], list[str]]) -> None:
+        """Check in this loop from now on; find: returns what has drifted, in words."""
+        self._outlook, self._find = outlook, find
         loop.after(PERIOD, self.tick)
 
     def values(self) -> Values:
         return {"packetwatch_drift": [({}, len(self._seen))]}
 
     def tick(self) -> float:
-        """Look; what is there twice in a row is no change that is just being made."""
+        """Check. Only what two checks in a row find is drift: a change may be in progress."""
         former = self._seen
         try:
-            self._seen = self._look()
+            self._seen = self._find()
         except (PacketwatchError, OSError) as error:
-            self._trouble.tell(f"what has drifted cannot be seen: {error}")
+            self._trouble.tell(f"drift cannot be checked: {error}")
             return PERIOD
         if not self._seen:
-            self._told, self._asked, self._pause = [], 0.0, _FIRST
+            self._logged, self._asked, self._pause = [], 0.0, _MIN_PAUSE
         elif self._seen == former:
-            self._tell_drift()
+            self._log_drift()
             self._ask()
-        self._tell_repair()
+        self._log_repair()
         return PERIOD
 
     def _ask(self) -> None:
@@ -76,19 +76,19 @@ class Drift:
         try:
             ask(self._request)
         except OSError as error:
-            self._trouble.tell(f"root cannot be asked to mend what has drifted: {error}")
-        self._pause = min(2 * self._pause, _LONGEST) if self._asked else _FIRST
+            self._trouble.tell(f"root cannot be asked to repair drift: {error}")
+        self._pause = min(2 * self._pause, _MAX_PAUSE) if self._asked else _MIN_PAUSE
         self._asked = now
 
-    def _tell_drift(self) -> None:
-        if self._seen != self._told:
-            self._told, self._pause = self._seen, _FIRST
-            then = "root is asked to mend it" if self._request else "self-healing is off"
+    def _log_drift(self) -> None:
+        if self._seen != self._logged:
+            self._logged, self._pause = self._seen, _MIN_PAUSE
+            then = "root is asked to repair it" if self._request else "self-healing is off"
             message = f"not as confirmed: {'; '.join(self._seen)}; {then}"
             self._write("drift", time.time(), self._seen, message)
 
-    def _tell_repair(self) -> None:
-        """What root has noted since; a failure that comes again once."""
+    def _log_repair(self) -> None:
+        """Log what root has noted since the last call; a repeated failure only once."""
         repair = self._outlook.repair() if self._outlook else {}
         moment, found, left = (repair.get(key) for key in ("time", "found", "left"))
         if not isinstance(moment, float) or moment <= self._repaired:
@@ -99,7 +99,7 @@ class Drift:
             return
         self._failed = left
         outcome = "failure" if left else "success"
-        message = f"not mended: {'; '.join(left)}" if left else f"mended: {'; '.join(found)}"
+        message = f"not repaired: {'; '.join(left)}" if left else f"repaired: {'; '.join(found)}"
         self._write("repair", moment, left or found, message, **{"event.outcome": outcome})
 
     def _write(

@@ -2,10 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Tells a URL now and then that all is well, or that it is not: silence is then a sign too.
+"""Sends the host's health to a URL at regular intervals; its receiver notices when they stop.
 
-Imported only where it is wanted. What waits for the network is a thread that lives as long as one
-message; the loop never does.
+Imported only where a URL is set. A thread for each message waits for the network; the loop never does.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ _PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456
 
 
 class Heartbeat:
-    """Sends what `problems` finds to `url`; up if that is nothing."""
+    """Sends the result of `problems` to `url`; the status is up if there are none."""
 
     def __init__(
         self, url: Url, interval: float, output: Output, problems: t.Callable[[], list[str]]
@@ -36,8 +35,8 @@ class Heartbeat:
         self._problems = problems
         self._thread: threading.Thread | None = None
         self._error: str | None = None
-        """Of the last one: empty if it was received, None if that is not known or was told."""
-        self._told = ""
+        """Error of the last message; empty: it was received, None: not known yet, or already logged."""
+        self._logged = ""
         self._succeeded = 0.0
         self._failures = 0
 
@@ -45,7 +44,7 @@ class Heartbeat:
         loop.after(0, self._beat)
 
     def values(self) -> Values:
-        """Metrics of it."""
+        """Metrics of the heartbeat."""
         return {
             "packetwatch_heartbeat_last_success_timestamp_seconds": [({}, self._succeeded)],
             "packetwatch_heartbeat_failures_total": [({}, self._failures)],
@@ -58,12 +57,12 @@ class Heartbeat:
             request = message(self._url, self._output.host, self._problems())
             self._thread = threading.Thread(target=self._send, args=(request,), daemon=True)
             self._thread.start()
-        # Of the one before: the thread itself writes no line amid those of the loop.
+        # The error of the message before: only the loop writes to the log, never the thread.
         error, self._error = self._error, None
-        if error and error != self._told:
+        if error and error != self._logged:
             self._output.say("warn", f"no heartbeat to {self._url.host}: {error}")
         if error is not None:
-            self._told = error
+            self._logged = error
         return self._interval
 
     def _send(self, request: bytes) -> None:

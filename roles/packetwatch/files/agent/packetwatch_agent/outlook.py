@@ -2,10 +2,11 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What the agent sees of the filter from outside: interfaces, and what root has noted about the tables.
+"""What the agent knows of the filter: which programs are attached, and root's note on the tables.
 
-It may ask the kernel which program sits where, but not what is in it: the one-shots note that in a
-file (`packetwatch_core._health.status`), after each change and every ten minutes.
+Any user may ask the kernel which program is attached to an interface, but only root can read its tables.
+The one-shots write what they find there into a note (`packetwatch_core._health.status`), after each
+change and every ten minutes.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from .metrics import Sample, Values, by_label
 from .settings import Settings
 
 _STATISTICS = "/sys/class/net/{}/statistics/rx_{}"
-# What the kernel calls them, by our label.
+# The kernel's names by our label.
 _DISCARDS = {
     "dropped": "dropped",
     "missed": "missed_errors",
@@ -36,7 +37,7 @@ Note = dict[str, t.Any]
 
 
 class _Attached(t.NamedTuple):
-    """Mode of a program, whether it is ours, and whether there is such an interface at all."""
+    """Mode of a program, whether it is ours, and whether the interface exists."""
 
     mode: str
     is_ours: bool
@@ -44,7 +45,7 @@ class _Attached(t.NamedTuple):
 
 
 class Outlook:
-    """Reads the note again when it has changed; complain: told what cannot be read."""
+    """Reads the note again when it has changed; complain: called with what cannot be read."""
 
     def __init__(
         self, settings: Settings, confirmed: Confirmed, complain: t.Callable[[str], None]
@@ -56,7 +57,7 @@ class Outlook:
         self._note: Note = {}
 
     def values(self) -> Values:
-        """Metrics of interfaces and tables; what is not known is left out."""
+        """Metrics of interfaces and tables, without unknown values."""
         note = self._read()
         pages = {name: _number(note, name) for name in ("bytes", "capacity", "number", "verified")}
         apply, counts, repair = note.get("apply"), note.get("counts"), self.repair()
@@ -95,7 +96,7 @@ class Outlook:
         return values
 
     def tracks(self) -> float | None:
-        """How many sources were being counted when root looked last."""
+        """Number of tracked sources at root's last comparison."""
         return _number(self._read(), "tracks")
 
     def facts(self) -> Facts:
@@ -138,14 +139,14 @@ class Outlook:
         }
 
     def repair(self) -> Note:
-        """Root's last attempt to mend what had drifted; empty if there was none."""
+        """Root's last attempt to repair drift; empty if there was none."""
         found = self._read().get("heal")
         return found if isinstance(found, dict) else {}
 
     def _attached(self, note: Note) -> dict[str, _Attached]:
-        """What is on each interface of confirmed state.
+        """The program on each interface of confirmed state.
 
-        While root has noted nothing, whatever sits there is taken for ours.
+        Without a note, any program counts as ours.
         """
         try:
             links = {link.name: link for link in netlink.links()}
@@ -164,7 +165,7 @@ class Outlook:
         return found
 
     def _discards(self) -> list[Sample]:
-        """Packets that the card or the kernel discarded before anybody could look at them."""
+        """Packets that the card or the kernel discarded before a filter could see them."""
         samples: list[Sample] = []
         for interface in self._confirmed.interfaces:
             for reason, name in _DISCARDS.items():

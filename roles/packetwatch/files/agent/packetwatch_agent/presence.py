@@ -2,8 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The agent as others see it, systemd, Prometheus, a heartbeat's receiver: ready, alive, answering, told to
-stop."""
+"""What systemd, Prometheus, control clients and a heartbeat's receiver see of the agent."""
 
 from __future__ import annotations
 
@@ -24,14 +23,14 @@ from .settings import Settings
 if t.TYPE_CHECKING:
     from .heartbeat import Heartbeat
 
-_LISTEN_AGAIN = 10.0
+_RETRY = 10.0
 
 
 class Presence:
     """Puts signals, watchdog, metrics and control into a loop.
 
-    page: returns the metrics as text; problems: why the host is not well, in words; commands: what the
-    control socket answers.
+    page: returns the metrics as text. problems: returns what is wrong with the host, in words. commands:
+    what the control socket answers.
     """
 
     def __init__(
@@ -53,17 +52,17 @@ class Presence:
         self._notifier = Notifier(os.environ)
         self._server: Server | None = None
         self._control: ControlServer | None = None
-        self._told: set[str] = set()
+        self._warned: set[str] = set()
         self.stopping = False
-        """Whether somebody has asked the agent to end."""
+        """Whether a signal has asked the agent to end."""
 
     @property
     def is_unit(self) -> bool:
-        """Whether systemd waits for word of the agent, and starts it anew when it ends."""
+        """Whether systemd waits for notifications of the agent, and restarts it when it ends."""
         return self._notifier.is_heard
 
     def begin(self) -> None:
-        """Take signals, and open the metrics' port and the control socket if that can be done."""
+        """Handle signals, and open the metrics' port and the control socket if possible."""
         self._loop.on_signal(signal.SIGTERM, self._on_stop)
         self._loop.on_signal(signal.SIGINT, self._on_stop)
         self._begin_heartbeat()
@@ -73,13 +72,13 @@ class Presence:
                 self._loop.after(again, listen)
 
     def ready(self, status: str) -> None:
-        """Tell systemd so, and from now on that the agent is alive."""
+        """Notify systemd that the agent is ready, and from now on that it is alive."""
         if self._notifier.interval:
             self._loop.after(0, self._sign_of_life)
         self._notifier.send("READY=1", f"STATUS={status}")
 
     def end(self) -> None:
-        """Let go of what `begin` took."""
+        """Close what `begin` opened."""
         if self.stopping:
             self._notifier.send("STOPPING=1")
         if self._server:
@@ -95,7 +94,7 @@ class Presence:
         url = self._settings.heartbeat_url
         if url is None:
             return
-        # Imported here: most have none, and it costs memory.
+        # Imported here: it costs memory, and most hosts have no heartbeat.
         from .heartbeat import Heartbeat
 
         interval = self._settings.heartbeat_interval
@@ -107,19 +106,19 @@ class Presence:
         self._loop.stop()
 
     def _listen(self) -> float | None:
-        """Open the metrics' port; logging does not depend on it, so it is tried again later."""
+        """Open the metrics' port; if that fails, logging goes on, and the loop tries again later."""
         listen = self._settings.metrics_listen
         if listen is None:
             return None
         try:
             self._server = Server(self._loop, listen, self._page)
         except OSError as error:
-            self._tell(f"no metrics: PW_METRICS_LISTEN {listen[0]} {listen[1]}: {error.strerror}")
-            return _LISTEN_AGAIN
+            self._warn(f"no metrics: PW_METRICS_LISTEN {listen[0]} {listen[1]}: {error.strerror}")
+            return _RETRY
         return None
 
     def _listen_for_control(self) -> float | None:
-        """Open the control socket, likewise."""
+        """Open the control socket; a failure is treated alike."""
         settings = self._settings
         if not settings.control_socket:
             return None
@@ -129,14 +128,14 @@ class Presence:
                 self._loop, settings.control_socket, rights, self._commands, self._output
             )
         except OSError as error:
-            self._tell(f"no control: PW_CONTROL_SOCKET {settings.control_socket}: {error.strerror}")
-            return _LISTEN_AGAIN
+            self._warn(f"no control: PW_CONTROL_SOCKET {settings.control_socket}: {error.strerror}")
+            return _RETRY
         return None
 
-    def _tell(self, trouble: str) -> None:
-        """Each trouble once."""
-        if trouble not in self._told:
-            self._told.add(trouble)
+    def _warn(self, trouble: str) -> None:
+        """Log each trouble once."""
+        if trouble not in self._warned:
+            self._warned.add(trouble)
             self._output.say("warn", trouble)
 
     def _sign_of_life(self) -> float:

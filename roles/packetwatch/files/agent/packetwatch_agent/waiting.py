@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The agent while no filter is loaded: its metrics say so, until the maps are there."""
+"""The agent while no filter is loaded: it serves metrics that say so, and waits for the maps."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ class Waiting:
         self._drift = drift
         self._started = time.time()
         self._patience = time.monotonic() + _BLIND
-        self._told: set[str] = set()
+        self._warned: set[str] = set()
         self._confirmed = Confirmed(settings.config_dir)
         self._loop = Loop(lambda: IDLE)
-        self._outlook = Outlook(settings, self._confirmed, self._tell)
+        self._outlook = Outlook(settings, self._confirmed, self._warn)
         self._presence = Presence(
             self._loop,
             settings,
@@ -62,11 +62,11 @@ class Waiting:
         self._maps: dict[str, Map] | None = None
 
     def run(self) -> dict[str, Map] | None:
-        """The maps by name as soon as all are there; None: the agent is to end."""
+        """The maps by name as soon as all are there; None: the agent has to end."""
         if self._open() is not None:
             self._presence.begin()
             self._loop.after(_PERIOD, self._open)
-            self._drift.watch(self._loop, self._outlook, self._look)
+            self._drift.watch(self._loop, self._outlook, self._drifted)
             self._presence.ready("no filter is loaded")
             self._loop.run()
             self._presence.end()
@@ -97,9 +97,9 @@ class Waiting:
         try:
             self._maps = self._pins.open_run_maps(self._names)
         except PacketwatchError as error:
-            self._tell(str(error))
+            self._warn(str(error))
             if self._presence.is_unit and self._is_blind():
-                self._output.say("info", "a filter is there, but not its maps: starting anew")
+                self._output.say("info", "a filter is there, but not its maps: restarting")
                 self._loop.stop()
                 return None
             return _PERIOD
@@ -107,14 +107,14 @@ class Waiting:
         return None
 
     def _is_blind(self) -> bool:
-        """Whether something filters, and has for a while, that this process cannot see.
+        """Whether a filter has been attached for a while whose maps this process cannot see.
 
-        It sees the maps through a mount that was made when it started. Who makes them starts it
-        anew, but may have died before it came to that.
+        It sees the maps through a mount that systemd made when it started. The one-shot that makes
+        the maps restarts the agent, but may have died before it could.
         """
         return time.monotonic() >= self._patience and self._is_filtered()
 
-    def _look(self) -> list[str]:
+    def _drifted(self) -> list[str]:
         """What has drifted."""
         self._interfaces()
         return self._outlook.drift() or self._outlook.drift(is_blind=self._is_filtered())
@@ -128,11 +128,11 @@ class Waiting:
         try:
             self._confirmed.refresh()
         except PacketwatchError as error:
-            self._tell(str(error))
+            self._warn(str(error))
         return self._confirmed.interfaces
 
-    def _tell(self, trouble: str) -> None:
-        """Each trouble once."""
-        if trouble not in self._told:
-            self._told.add(trouble)
+    def _warn(self, trouble: str) -> None:
+        """Log each trouble once."""
+        if trouble not in self._warned:
+            self._warned.add(trouble)
             self._output.say("warn", trouble)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""``top``: what the agent keeps, a screen at a time."""
+"""``top``: the agent's counts, one screen at a time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _CLEAR = "\x1b[H\x1b[J"
 
 
 def rates(now: wire.Result, before: wire.Result | None, seconds: float) -> dict[str, float]:
-    """Packets a second by "verdict reason", since the former look; all so far without one."""
+    """Packets per second by "verdict reason" since `before`; without it, all packets so far."""
     packets: dict[str, int] = now["packets"]
     if before is None or seconds <= 0:
         return dict(packets)
@@ -26,7 +26,7 @@ def rates(now: wire.Result, before: wire.Result | None, seconds: float) -> dict[
 
 def page(result: wire.Result, before: wire.Result | None = None, seconds: float = 0.0) -> list[str]:
     """The lines of one screen."""
-    unit = "packets a second" if before else "packets since the filter was loaded"
+    unit = "packets per second" if before else "packets since the filter was loaded"
     numbers = sorted(rates(result, before, seconds).items(), key=lambda pair: -pair[1])
     rows: list[t.Sequence[object]] = [(f"{n:.0f}", name) for name, n in numbers if n >= 0.5]
     lines = [unit, *(table(rows, "  ") if rows else ["  none"])]
@@ -60,12 +60,12 @@ def run(
     height: t.Callable[[], int],
     sleep: t.Callable[[float], None] = time.sleep,
 ) -> None:
-    """Show a page after the other in the same place until somebody interrupts."""
+    """Show one page after the other in the same place, until the user interrupts."""
     before: wire.Result | None = None
-    looked = time.monotonic()
+    asked_at = time.monotonic()
     while True:
         result, now = ask(), time.monotonic()
-        lines = page(result, before, now - looked)[: max(height() - 1, 1)]
+        lines = page(result, before, now - asked_at)[: max(height() - 1, 1)]
         write(_CLEAR + "\n".join(lines) + "\n")
-        before, looked = result, now
+        before, asked_at = result, now
         sleep(interval)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Results of commands as lines for people."""
+"""Results of commands as lines of text."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def lists(result: wire.Result) -> Lines:
 
 
 def bans(result: wire.Result) -> Lines:
-    """A line a ban."""
+    """One line for each ban."""
     rows = [("SOURCE", "ORIGIN", "EVIDENCE", "UNTIL", "LEFT", "PORTS", "DROPPED", "INTERFACE")]
     now = time.time()
     for item in result["bans"]:
@@ -89,7 +89,7 @@ def bans(result: wire.Result) -> Lines:
 
 
 def protect(result: wire.Result) -> Lines:
-    """A line for each that is never banned."""
+    """One line for each protected prefix."""
     rows = [
         (item["prefix"], item["reason"], moment(item["until"], "")) for item in result["protected"]
     ]
@@ -97,8 +97,10 @@ def protect(result: wire.Result) -> Lines:
 
 
 def why(result: wire.Result) -> Lines:
-    """The verdict, then what it rests on, in the order of their precedence."""
-    reason = {"unlisted": "no list and no ban has it"}.get(result["because"], result["because"])
+    """The verdict, then its reasons by precedence."""
+    reason = {"unlisted": "it is on no list and not banned"}.get(
+        result["because"], result["because"]
+    )
     lines = [f"{result['address']} {result['verdict']}: {reason}"]
     if len({item["verdict"] for item in result["interfaces"]}) > 1:
         rows = [
@@ -132,7 +134,7 @@ def why(result: wire.Result) -> Lines:
 
 
 def change(result: wire.Result) -> Lines:
-    """What became of a change; of one that was only tried, what would."""
+    """The result of a change, or in check mode what it would change."""
     lines = []
     if result.get("check"):
         old, new = (set(result["diff"][side].splitlines()) for side in ("before", "after"))

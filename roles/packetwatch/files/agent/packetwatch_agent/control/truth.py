@@ -2,7 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What root reads from the kernel and the disk without the agent, which may be dead."""
+"""The state of the filter: root reads it from kernel and disk, members of the groups get it from the agent.
+
+Root does not need the agent, which may be dead.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ if t.TYPE_CHECKING:
 
 
 class Interface(t.NamedTuple):
-    """How packets of an attached interface are dealt with, as the kernel has it."""
+    """The policy that the kernel applies to the packets of an attached interface."""
 
     name: str
     ifindex: int
@@ -50,14 +53,14 @@ def bans_of(host: Host) -> Bans:
 
 
 def protected_of(host: Host) -> list[dict[str, t.Any]]:
-    """Who is never banned, why, and until when."""
+    """Protected addresses, why they are protected, and until when."""
     if not host.pins.loaded():
         return []
     return list(banning.protected(host.pins.open_run_maps(("hosts", "nets"))))
 
 
 def interfaces(loaded: Loaded) -> list[Interface]:
-    """Those that are filtered now."""
+    """The interfaces that are filtered now."""
     with loaded.generation() as current:
         return [
             _interface(name, found, current.policy(found.ifindex))

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Why a packet from an address passes or not: lists first (allow before deny), then bans."""
+"""Why a packet from an address passes or is dropped: lists first (allow before deny), then bans."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ if t.TYPE_CHECKING:
     from packetwatch_core._declared.store import State
     from packetwatch_core._feeds.spare import Note
 
-_SHOWN = 50
+_MAX_ENTRIES = 50
 _VERDICTS = {NONE: "none", ALLOW: "allow", DENY: "deny"}
 
 Fields = dict[str, t.Any]
 
 
 class Policy(t.Protocol):
-    """What `explain` wants to know of an interface."""
+    """What `explain` needs to know of an interface."""
 
     @property
     def name(self) -> str: ...
@@ -43,7 +43,7 @@ class Policy(t.Protocol):
 def declared(state: State, prefix: Prefix, note: Note = NOTHING) -> Fields:
     """What the lists on disk say: entries that cover the prefix, and how many lie inside it.
 
-    note: what root has noted of feeds, some of whose entries are left out.
+    note: root's note on feeds, some of whose entries are left out.
     """
     now, synchronised = time.time(), clock_synchronised()
     covering: list[Fields] = []
@@ -70,7 +70,7 @@ def declared(state: State, prefix: Prefix, note: Note = NOTHING) -> Fields:
     verdict = "allow" if "allow" in kinds else "deny" if "deny" in kinds else "none"
     if inside and verdict != "allow":
         verdict = "mixed"
-    return {"verdict": verdict, "entries": covering[:_SHOWN], "inside": inside}
+    return {"verdict": verdict, "entries": covering[:_MAX_ENTRIES], "inside": inside}
 
 
 def _prefix(word: str) -> Prefix | None:
@@ -98,7 +98,7 @@ def _fields(kind: str, owner: str, entry: Entry, in_force: bool) -> Fields:
 
 
 def live(tables: Tables, prefix: Prefix) -> str:
-    """What the tables in the kernel say: allow, deny, none; mixed for a network of several."""
+    """The verdict of the tables in the kernel: allow, deny or none; mixed if addresses differ."""
     (found,) = verdicts(tables, prefix.family, [(prefix.value, prefix.last)])
     return _VERDICTS[found.pop()] if len(found) == 1 else "mixed"
 
@@ -110,7 +110,7 @@ def explain(
     bans: Fields | None,
     interfaces: t.Sequence[Policy] | None,
 ) -> wire.Result:
-    """Put together what was found; None for what could not be looked at, which is said."""
+    """The whole explanation. Notes name what is None: what the caller could not read."""
     verdict = lists["verdict"] if in_kernel is None else in_kernel
     protected = bans["protected"] if bans else ""
     found = bans["bans"] if bans else []
@@ -119,19 +119,19 @@ def explain(
     if in_kernel is None and interfaces is not None:
         notes.append("no interface is filtered: everything passes")
     elif in_kernel is None:
-        notes.append("what the kernel has, only root can read: this is what is declared")
+        notes.append("only root can read the kernel's tables: this is what is declared")
     elif prefix.is_host and in_kernel != lists["verdict"]:
         notes.append(
-            f"declared is {lists['verdict']}, but the kernel has {in_kernel}: packetwatchctl apply"
+            f"the lists declare {lists['verdict']}, but the kernel has {in_kernel}: packetwatchctl apply"
         )
     if bans is None and not prefix.is_host:
-        notes.append("bans are on single addresses or an IPv6 /64: packetwatchctl bans")
+        notes.append("a ban is on a single address or an IPv6 /64: packetwatchctl bans")
     elif bans is None:
         notes.append("bans could not be read")
     if because == "allow" and found:
-        notes.append("it is banned too, which an allow list beats")
+        notes.append("it is also banned, but an allow list beats bans")
     if because == "protected" and found:
-        notes.append("its ban was made before it became protected, and hits nothing")
+        notes.append("it was banned before it became protected, so the ban has no effect")
     return {
         "address": format_prefix(prefix),
         "because": because,
@@ -157,7 +157,7 @@ def _because(verdict: str, protected: str, bans: list[Fields]) -> str:
 
 
 def _verdict(because: str, bans: list[Fields], interfaces: t.Sequence[Policy] | None) -> str:
-    """The one word, or that it depends on the interface."""
+    """The verdict on all interfaces, or that it depends on the interface."""
     if interfaces is not None and not interfaces:
         return "passes"
     if interfaces is None:
