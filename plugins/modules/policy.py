@@ -163,6 +163,7 @@ import typing as t
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.packetwatch.xdp.plugins.module_utils._declared.edits import set_policy
 from ansible_collections.packetwatch.xdp.plugins.module_utils._declared.policy import (
+    OPTIONS,
     keys_from_options,
 )
 from ansible_collections.packetwatch.xdp.plugins.module_utils._module import (
@@ -188,16 +189,7 @@ def main() -> None:
         argument_spec={
             "interface": {"type": "str"},
             "replace": {"type": "bool", "default": False},
-            "action": {"type": "str", "choices": ["enforce", "monitor", "off"]},
-            "scan_ports": {"type": "int"},
-            "scan_window": {"type": "float"},
-            "scan_counts": {"type": "str", "choices": ["closed", "any"]},
-            "published_ports": {"type": "list", "elements": "str"},
-            "scan_grace": {"type": "float"},
-            "ban_time": {"type": "float"},
-            "ban_time_max": {"type": "float"},
-            "ban_scope": {"type": "str", "choices": ["connections", "all"]},
-            "log_connections": {"type": "str", "choices": ["all", "sampled", "none"]},
+            **OPTIONS,
             **CONFIRMATION,
         },
         supports_check_mode=True,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import pytest
 
 from packetwatch_core._base.errors import InvalidInput
+from packetwatch_core._declared.kinds import nanoseconds
 from packetwatch_core._declared.policy import (
     DEFAULT,
     KEYS,
@@ -19,7 +20,6 @@ from packetwatch_core._declared.policy import (
     key_of,
     keys_from_options,
     merge_policy,
-    nanoseconds,
     parse_policy,
     read_policy,
     resolve_policies,

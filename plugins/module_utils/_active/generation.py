@@ -19,7 +19,8 @@ from itertools import chain
 
 from .._base.digest import sha256_for
 from .._base.errors import InvalidInput
-from .._declared.policy import DEFAULT, Policy, nanoseconds
+from .._declared.kinds import nanoseconds
+from .._declared.policy import DEFAULT, Policy
 from .._kernel import abi
 from .._kernel.libbpf import ARRAY, ARRAY_OF_MAPS, F_MMAPABLE, KernelError, Map
 from .._kernel.pins import RING_CAPACITY
@@ -320,7 +321,7 @@ def _published(policy: Policy) -> list[int]:
 
 def _policy_table(policies: t.Mapping[str, Policy], ifindexes: t.Mapping[str, int]) -> bytes:
     """All policy slots; InvalidInput if too many interface indexes fall into the same ones."""
-    slots: dict[int, bytes] = {0: _policy(policies[DEFAULT], 0)}
+    slots: dict[int, bytes] = {0: abi.POLICY.pack(ifindex=0, **policies[DEFAULT].record())}
     for name, ifindex in sorted(ifindexes.items()):
         if name not in policies:
             continue
@@ -331,20 +332,6 @@ def _policy_table(policies: t.Mapping[str, Policy], ifindexes: t.Mapping[str, in
                 f"no free policy slot for {name}: other interface indexes collide; "
                 "let it have the default policy"
             )
-        slots[free[0]] = _policy(policies[name], ifindex)
+        slots[free[0]] = abi.POLICY.pack(ifindex=ifindex, **policies[name].record())
     empty = bytes(abi.POLICY.size)
     return b"".join(slots.get(i, empty) for i in range(abi.POLICY_SLOTS))
-
-
-def _policy(policy: Policy, ifindex: int) -> bytes:
-    return abi.POLICY.pack(
-        ifindex=ifindex,
-        action=abi.ACTIONS.index(policy.action),
-        counts=abi.COUNTS.index(policy.scan_counts),
-        scope=abi.SCOPES.index(policy.ban_scope),
-        log=abi.LOGS.index(policy.log_connections),
-        scan_ports=policy.scan_ports,
-        window_ns=nanoseconds(policy.scan_window),
-        grace_ns=nanoseconds(policy.scan_grace),
-        ban_ns=nanoseconds(policy.ban_time),
-    )

@@ -4,13 +4,16 @@
 
 # This code is PRIVATE to the collection.
 
-"""Policy: what is a scan, and what follows. ``PW_*`` keys in files, a tuple in the program.
+"""Policy: what counts as a scan and what follows. ``PW_*`` keys in files, a record in the program.
 
-Three forms of the same thing:
+`Policy` is the table of all knobs: a new knob is one line there. Its key in files, its option in modules
+and on interfaces, its checks and its place in the program's record follow from that line.
 
-- *keys*: ``dict[str, str]``, ``PW_*`` key to text, as in ``policy.d/*.conf``. A key that is missing
-  is inherited: by an interface from the default policy, by the default policy from `Policy`.
-- *fields*: ``dict[str, Any]``, field of `Policy` to value; missing ones are inherited too.
+A policy has three forms:
+
+- *keys*: ``dict[str, str]``, ``PW_*`` key to text, as in ``policy.d/*.conf``. A missing key is
+  inherited: by an interface from the default policy, by the default policy from `Policy`.
+- *fields*: ``dict[str, Any]``, field of `Policy` to value; missing fields are inherited too.
 - `Policy`: complete.
 
 Everything raises `InvalidInput`, naming the file, the key, the value and the allowed values.
@@ -18,132 +21,84 @@ Everything raises `InvalidInput`, naming the file, the key, the value and the al
 
 from __future__ import annotations
 
-import re
 import typing as t
 
 from .._base.errors import InvalidInput
 from .._kernel.abi import ACTIONS, COUNTS, LOGS, SCOPES
+from .kinds import Kind, Ports, choice, count, ports, seconds, write_seconds
 
 DEFAULT = "default"
 Keys = dict[str, str]
 Fields = dict[str, t.Any]
-Ports = tuple[tuple[int, int], ...]
 
-_SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,6})?")
-_PORTS = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
+_DAY = 86400.0
+_YEAR = 365 * _DAY
+
+
+class Knob(t.NamedTuple):
+    """A knob of the policy.
+
+    record: the field of ``struct pw_policy`` that holds it; empty: no field does. host_wide: it is set
+    in the default policy alone.
+    """
+
+    kind: Kind
+    record: str = ""
+    host_wide: bool = False
 
 
 class Policy(t.NamedTuple):
     """Detection and enforcement on one interface. All times are seconds.
 
-    published_ports: ranges (first, last) that are served although no local socket listens.
-    ban_time_max: where ban times of repeaters stop doubling; None: at ban_time.
+    The order of the knobs is the order of keys in files.
+    published_ports: ranges (first, last) that are served although no local socket listens; one bitmap
+    of the program serves all interfaces.
+    ban_time_max: maximum to which the ban times of repeated scanners double; None: ban_time.
     """
 
-    action: str = "enforce"
-    scan_ports: int = 5
-    scan_window: float = 60.0
-    scan_counts: str = "closed"
-    published_ports: Ports = ()
-    scan_grace: float = 120.0
-    ban_time: float = 600.0
-    ban_time_max: float | None = None
-    ban_scope: str = "connections"
-    log_connections: str = "all"
+    action: t.Annotated[str, Knob(choice(ACTIONS), "action")] = "enforce"
+    scan_ports: t.Annotated[int, Knob(count(1, 64), "scan_ports")] = 5
+    scan_window: t.Annotated[float, Knob(seconds(0.001, _DAY), "window_ns")] = 60.0
+    scan_counts: t.Annotated[str, Knob(choice(COUNTS), "counts")] = "closed"
+    published_ports: t.Annotated[Ports, Knob(ports(), host_wide=True)] = ()
+    scan_grace: t.Annotated[float, Knob(seconds(0, _DAY), "grace_ns")] = 120.0
+    ban_time: t.Annotated[float, Knob(seconds(1, _YEAR), "ban_ns")] = 600.0
+    ban_time_max: t.Annotated[float | None, Knob(seconds(1, _YEAR))] = None
+    ban_scope: t.Annotated[str, Knob(choice(SCOPES), "scope")] = "connections"
+    log_connections: t.Annotated[str, Knob(choice(LOGS), "log")] = "all"
 
     @property
     def longest_ban(self) -> float:
         """Seconds after which any ban of a scanner ends."""
         return self.ban_time if self.ban_time_max is None else self.ban_time_max
 
+    @property
+    def looks_for_listeners(self) -> bool:
+        """Whether the program asks for each port whether a socket listens on it."""
+        return self.scan_counts == "closed" and self.action != "off"
 
-class _Kind(t.NamedTuple):
-    """How a key's text is read and written; read raises ValueError for what is not allowed."""
-
-    allowed: str
-    read: t.Callable[[str], t.Any]
-    write: t.Callable[[t.Any], str]
-
-
-def _choice(choices: t.Sequence[str]) -> _Kind:
-    def read(text: str) -> str:
-        if text not in choices:
-            raise ValueError
-        return text
-
-    return _Kind(", ".join(choices), read, str)
+    def record(self) -> dict[str, int]:
+        """Fields of ``struct pw_policy``, but for the interface."""
+        return {
+            knob.record: knob.kind.encode(getattr(self, field))
+            for field, knob in KNOBS.items()
+            if knob.record
+        }
 
 
-def _count(least: int, most: int) -> _Kind:
-    def read(text: str) -> int:
-        if not (text.isascii() and text.isdigit() and least <= int(text) <= most):
-            raise ValueError
-        return int(text)
-
-    return _Kind(f"a whole number from {least} to {most}", read, str)
-
-
-def _seconds(least: float, most: float) -> _Kind:
-    def read(text: str) -> float:
-        if not _SECONDS.fullmatch(text) or not least <= float(text) <= most:
-            raise ValueError
-        return float(text)
-
-    return _Kind(f"seconds from {least:g} to {most:.0f}, up to 6 decimals", read, _write_seconds)
-
-
-def _write_seconds(value: float) -> str:
-    return f"{value:.6f}".rstrip("0").rstrip(".")
-
-
-def _read_ports(text: str) -> Ports:
-    """Sorted ranges without overlaps from ``8080,9000-9010``; neighbours are joined."""
-    ranges = []
-    for word in text.replace(",", " ").split():
-        match = _PORTS.fullmatch(word)
-        if not match:
-            raise ValueError
-        first, last = int(match[1]), int(match[2] or match[1])
-        if not 1 <= first <= last <= 65535:
-            raise ValueError
-        ranges.append((first, last))
-    joined: list[tuple[int, int]] = []
-    for first, last in sorted(ranges):
-        if joined and first <= joined[-1][1] + 1:
-            joined[-1] = (joined[-1][0], max(last, joined[-1][1]))
-        else:
-            joined.append((first, last))
-    return tuple(joined)
-
-
-def _write_ports(ports: Ports) -> str:
-    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in ports)
-
-
-_PORTS_ALLOWED = "ports and ranges from 1 to 65535, for example 8080,9000-9010"
-_DAY = 86400.0
-_YEAR = 365 * _DAY
-
-# In canonical order.
-_KINDS: dict[str, _Kind] = {
-    "PW_ACTION": _choice(ACTIONS),
-    "PW_SCAN_PORTS": _count(1, 64),
-    "PW_SCAN_WINDOW": _seconds(0.001, _DAY),
-    "PW_SCAN_COUNTS": _choice(COUNTS),
-    "PW_PUBLISHED_PORTS": _Kind(_PORTS_ALLOWED, _read_ports, _write_ports),
-    "PW_SCAN_GRACE": _seconds(0, _DAY),
-    "PW_BAN_TIME": _seconds(1, _YEAR),
-    "PW_BAN_TIME_MAX": _seconds(1, _YEAR),
-    "PW_BAN_SCOPE": _choice(SCOPES),
-    "PW_LOG_CONNECTIONS": _choice(LOGS),
+KNOBS: t.Final[dict[str, Knob]] = {
+    field: hint.__metadata__[0]
+    for field, hint in t.get_type_hints(Policy, include_extras=True).items()
 }
-KEYS = tuple(_KINDS)
-# One bitmap of the program serves all interfaces.
-HOST_WIDE = frozenset({"PW_PUBLISHED_PORTS"})
+"""All knobs by their field in `Policy`, which is the name of the module's option too."""
+OPTIONS: t.Final = {field: knob.kind.option for field, knob in KNOBS.items()}
+"""The knobs in Ansible's argument spec."""
+OVERRIDES: t.Final = tuple(field for field, knob in KNOBS.items() if not knob.host_wide)
+"""The knobs that an interface can have of its own."""
 
 
 def field_of(key: str) -> str:
-    """Name of a key's field in `Policy`, which is the module option's name too."""
+    """Name of a key's field in `Policy`."""
     return key.removeprefix("PW_").lower()
 
 
@@ -152,13 +107,13 @@ def key_of(field: str) -> str:
     return f"PW_{field.upper()}"
 
 
-def nanoseconds(seconds: float) -> int:
-    """Seconds as the program wants them."""
-    return round(seconds * 1_000_000_000)
+_KINDS: t.Final = {key_of(field): knob.kind for field, knob in KNOBS.items()}
+KEYS: t.Final = tuple(_KINDS)
+_HOST_WIDE = {key_of(field) for field, knob in KNOBS.items() if knob.host_wide}
 
 
 def read_policy(text: str, source: str) -> Keys:
-    """Read ``KEY=value`` lines; empty lines and lines that begin with ``#`` say nothing.
+    """Read ``KEY=value`` lines; empty lines and lines that begin with ``#`` are skipped.
 
     The values are checked and come back in canonical form.
     """
@@ -172,13 +127,13 @@ def read_policy(text: str, source: str) -> Keys:
         if not equals:
             raise InvalidInput(f"{where}: {line!r} is not of the form KEY=value")
         if key in found:
-            raise InvalidInput(f"{where}: {key} is already set above; keep one of both")
+            raise InvalidInput(f"{where}: {key} is already set above; keep one of them")
         found |= canonical_policy({key: value}, where)
     return found
 
 
 def parse_policy(keys: t.Mapping[str, str], source: str) -> Fields:
-    """Values by field, of those keys that are set."""
+    """Values of the keys that are set, by field."""
     return {field_of(key): _read(key, text, source, key) for key, text in keys.items()}
 
 
@@ -194,9 +149,9 @@ def format_policy(keys: t.Mapping[str, str]) -> str:
 
 
 def keys_from_options(options: t.Mapping[str, t.Any]) -> Keys:
-    """Keys from options by their fields' names; None is not set, errors name the option.
+    """Keys from a module's options, by the names of fields; None is not set, errors name the option.
 
-    Options hold what somebody wrote in YAML: text, numbers, for published_ports a list of these.
+    Options come from YAML: they are text, numbers, or for published_ports a list of these.
     """
     keys: Keys = {}
     for key, kind in _KINDS.items():
@@ -207,11 +162,16 @@ def keys_from_options(options: t.Mapping[str, t.Any]) -> Keys:
     return keys
 
 
-def merge_policy(default: Fields, interface: Fields | None = None, source: str = "") -> Policy:
-    """Complete what an interface's policy leaves open from the default, that from `Policy`.
+def fields_from_options(options: t.Mapping[str, t.Any]) -> Fields:
+    """Fields from a module's options; errors name the option."""
+    return parse_policy(keys_from_options(options), "")
 
-    What is inherited never stands against what is an interface's own: a ban_time_max gives way to a
-    longer ban_time, and a ban_time to a shorter ban_time_max.
+
+def merge_policy(default: Fields, interface: Fields | None = None, source: str = "") -> Policy:
+    """Complete an interface's policy from the default policy, and that one from `Policy`.
+
+    An inherited value never contradicts a value of the interface's own: an inherited ban_time_max gives
+    way to a longer ban_time, and an inherited ban_time to a shorter ban_time_max.
     """
     own = interface or {}
     policy = Policy(**(default | own))
@@ -222,8 +182,8 @@ def merge_policy(default: Fields, interface: Fields | None = None, source: str =
             policy = policy._replace(ban_time=policy.longest_ban)
     if policy.longest_ban < policy.ban_time:
         raise InvalidInput(
-            f"{_prefix(source)}ban_time_max is {_write_seconds(policy.longest_ban)}, "
-            f"less than ban_time, which is {_write_seconds(policy.ban_time)}; "
+            f"{_prefix(source)}ban_time_max is {write_seconds(policy.longest_ban)}, "
+            f"less than ban_time, which is {write_seconds(policy.ban_time)}; "
             "raise ban_time_max or leave it out"
         )
     return policy
@@ -237,7 +197,7 @@ def resolve_policies(policies: t.Mapping[str, t.Mapping[str, str]]) -> dict[str,
         if name == DEFAULT:
             continue
         source = f"{name}.conf"
-        misplaced = sorted(HOST_WIDE & set(keys))
+        misplaced = sorted(keys.keys() & _HOST_WIDE)
         if misplaced:
             raise InvalidInput(
                 f"{source}: {misplaced[0]} holds for all interfaces; set it in the default policy"
@@ -247,15 +207,15 @@ def resolve_policies(policies: t.Mapping[str, t.Mapping[str, str]]) -> dict[str,
 
 
 def _text(value: t.Any) -> str:
-    """Text of an option's value as it would stand in a file."""
+    """An option's value as text, as a file would have it."""
     if value is False:
-        # What YAML makes of an action that is off.
+        # YAML reads an unquoted off as False.
         return "off"
     if isinstance(value, (list, tuple)):
         return ",".join(_text(item) for item in value)
     if isinstance(value, float):
-        exact = _write_seconds(value)
-        # What is finer than six decimals, or no number, is to be refused, not rounded.
+        exact = write_seconds(value)
+        # A value with more than six decimals, or NaN, is refused and not rounded: `repr` shows it whole.
         return exact if exact.replace(".", "").isdigit() and float(exact) == value else repr(value)
     return str(value)
 

@@ -14,7 +14,7 @@ import array
 import typing as t
 
 from packetwatch_core._bans.bans import Source
-from packetwatch_core._declared.policy import nanoseconds
+from packetwatch_core._declared.kinds import nanoseconds
 from packetwatch_core._kernel import abi
 
 from .confirmed import Confirmed

@@ -14,7 +14,7 @@ import typing as t
 
 from packetwatch_core._bans.bans import Bans, Source
 from packetwatch_core._base.errors import PacketwatchError
-from packetwatch_core._declared.policy import nanoseconds
+from packetwatch_core._declared.kinds import nanoseconds
 
 from .confirmed import Confirmed
 from .events import Event

@@ -1,0 +1,106 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is PRIVATE to the collection.
+
+"""The kinds of values that a knob of the policy can have: how they are read, written and encoded."""
+
+from __future__ import annotations
+
+import re
+import typing as t
+
+Ports = tuple[tuple[int, int], ...]
+
+_SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,6})?")
+_PORTS = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
+
+
+class Kind(t.NamedTuple):
+    """What a knob's values are.
+
+    allowed: the allowed values, in words. read: text to value; raises ValueError. write: value to
+    canonical text. option: type and choices in Ansible's argument spec. encode: value to number.
+    """
+
+    allowed: str
+    read: t.Callable[[str], t.Any]
+    write: t.Callable[[t.Any], str]
+    option: dict[str, t.Any]
+    encode: t.Callable[[t.Any], int] = int
+
+
+def nanoseconds(time: float) -> int:
+    """Seconds as the program counts them."""
+    return round(time * 1_000_000_000)
+
+
+def choice(choices: t.Sequence[str]) -> Kind:
+    """One of some words, whose order is that of their numbers in the program."""
+
+    def read(text: str) -> str:
+        if text not in choices:
+            raise ValueError
+        return text
+
+    option = {"type": "str", "choices": list(choices)}
+    return Kind(", ".join(choices), read, str, option, choices.index)
+
+
+def count(minimum: int, maximum: int) -> Kind:
+    """A whole number within limits."""
+
+    def read(text: str) -> int:
+        if not (text.isascii() and text.isdigit() and minimum <= int(text) <= maximum):
+            raise ValueError
+        return int(text)
+
+    return Kind(f"a whole number from {minimum} to {maximum}", read, str, {"type": "int"})
+
+
+def seconds(minimum: float, maximum: float) -> Kind:
+    """A time within limits, in seconds."""
+
+    def read(text: str) -> float:
+        if not _SECONDS.fullmatch(text) or not minimum <= float(text) <= maximum:
+            raise ValueError
+        return float(text)
+
+    allowed = f"seconds from {minimum:g} to {maximum:.0f}, up to 6 decimals"
+    return Kind(allowed, read, write_seconds, {"type": "float"}, nanoseconds)
+
+
+def write_seconds(value: float) -> str:
+    """A time as text, without needless zeros."""
+    return f"{value:.6f}".rstrip("0").rstrip(".")
+
+
+def ports() -> Kind:
+    """Ports and ranges of ports."""
+    allowed = "ports and ranges from 1 to 65535, for example 8080,9000-9010"
+    return Kind(allowed, _read_ports, _write_ports, {"type": "list", "elements": "str"})
+
+
+def _read_ports(text: str) -> Ports:
+    """Sorted ranges without overlaps from ``8080,9000-9010``; adjacent ranges are joined."""
+    ranges = []
+    for word in text.replace(",", " ").split():
+        match = _PORTS.fullmatch(word)
+        if not match:
+            raise ValueError
+        first, last = int(match[1]), int(match[2] or match[1])
+        if not 1 <= first <= last <= 65535:
+            raise ValueError
+        ranges.append((first, last))
+    joined: list[tuple[int, int]] = []
+    for first, last in sorted(ranges):
+        if joined and first <= joined[-1][1] + 1:
+            joined[-1] = (joined[-1][0], max(last, joined[-1][1]))
+        else:
+            joined.append((first, last))
+    return tuple(joined)
+
+
+def _write_ports(ports: Ports) -> str:
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in ports)
