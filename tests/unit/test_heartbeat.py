@@ -24,11 +24,12 @@ from packetwatch_agent import beat, heartbeat, settings
 from packetwatch_agent.loop import IDLE, Loop
 from packetwatch_agent.output import Output
 from packetwatch_core._base.errors import InvalidInput
+from packetwatch_core._network.endpoints import Url
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def url(text: str) -> settings.Url:
+def url(text: str) -> Url:
     found = settings.read({"PW_HEARTBEAT_URL": text}).heartbeat_url
     assert found is not None
     return found

@@ -15,10 +15,11 @@ import socket
 import struct
 import typing as t
 
-from .._base.errors import Foreign, InvalidInput, LoadFailed, Unsupported
+from .._base.errors import Foreign, LoadFailed
 from .._declared.policy import DEFAULT
 from .._kernel import netlink
 from .._kernel.programs import XDP_GENERIC, XDP_NATIVE, Link, Program, attached
+from .._network import devices
 
 if t.TYPE_CHECKING:
     from .._declared.policy import Policy
@@ -36,45 +37,15 @@ class Attached(t.NamedTuple):
     reason: str
 
 
-def check_device(interface: str, links: t.Iterable[netlink.Link]) -> int:
-    """The interface's index; refuses what has no Ethernet header.
-
-    On tun, WireGuard or PPP devices a program sees packets without it, takes them for something
-    else, and would let everything pass.
-    """
-    devices = {link.name: link for link in links}
-    if interface not in devices:
-        raise InvalidInput(
-            f"there is no interface {interface!r}; there are: {', '.join(sorted(devices))}"
-        )
-    device = devices[interface]
-    if device.type not in (netlink.ARPHRD_ETHER, netlink.ARPHRD_LOOPBACK):
-        raise Unsupported(
-            f"{interface} has no Ethernet header (device type {device.type}), so the filter would see "
-            "nothing of what it carries; attach to the Ethernet device below it"
-        )
-    return device.ifindex
-
-
 def check_listeners(
     policies: t.Mapping[str, Policy],
     interfaces: t.Iterable[str],
     links: t.Sequence[netlink.Link],
 ) -> None:
-    """Refuse to count closed ports on a port of a bridge, bond or VRF.
-
-    Services listen on the master, so every port of theirs would look closed
-    (`bpf_skc_lookup_tcp` looks for listeners of the packet's own device).
-    """
-    names = {link.ifindex: link.name for link in links}
-    masters = {link.name: names.get(link.master, "?") for link in links if link.master}
+    """Refuse to count closed ports on a port of a bridge, bond or VRF."""
     for name in interfaces:
-        policy = policies.get(name, policies[DEFAULT])
-        if name in masters and (policy.scan_counts, policy.action != "off") == ("closed", True):
-            raise Unsupported(
-                f"{name} is a port of {masters[name]}, where services listen: all their ports would "
-                f"look closed; attach to {masters[name]}, or set scan_counts of {name} to any"
-            )
+        if policies.get(name, policies[DEFAULT]).looks_for_listeners:
+            devices.check_listeners(name, links)
 
 
 def check_free(interface: str, ifindex: int, ours: t.Container[int]) -> None:

@@ -23,6 +23,7 @@ from .._declared.store import MODES, check_interface
 from .._kernel import abi
 from .._kernel.pins import check_bpffs
 from .._kernel.programs import attached
+from .._network.devices import check_device
 
 if t.TYPE_CHECKING:
     from .._change.pending import Change, Terms
@@ -109,7 +110,7 @@ def check_order(site: Site, order: Order, terms: Terms, snapshot: Snapshot) -> N
     site.changes.panic.refuse()
     if order.mode is not None and order.mode not in MODES:
         raise InvalidInput(f"mode is {order.mode!r}: choose one of {', '.join(MODES)}")
-    attach.check_device(order.interface, snapshot.links)
+    check_device(order.interface, snapshot.links)
     check_bpffs(site.paths.bpffs)
 
 
@@ -149,7 +150,7 @@ def _plan(work: Work, order: Order, check: bool) -> Attaching:
 
 def _target(work: Work, interface: str) -> Target:
     """The device of that name; refuses one that another program filters."""
-    ifindex = attach.check_device(interface, work.planner.snapshot.links)
+    ifindex = check_device(interface, work.planner.snapshot.links).ifindex
     attach.check_free(interface, ifindex, work.loaded.program_ids)
     now = attached(ifindex)
     return Target(interface, ifindex, work.loaded.held_on(ifindex)[0], now.mode, now.program_id)

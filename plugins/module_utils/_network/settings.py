@@ -4,7 +4,7 @@
 
 # This code is PRIVATE to the collection.
 
-"""Settings of a host that are not part of what is declared: ``/etc/default/packetwatch``."""
+"""Settings of a host: ``/etc/default/packetwatch``. They are not part of the declared state."""
 
 from __future__ import annotations
 
@@ -18,10 +18,16 @@ if t.TYPE_CHECKING:
     from .._base.address import Prefix
 
 LIST_MEMORY = 64
+MAX_LIST_MEMORY = 65536
+MAX_PROTECTED = 4096
 
 
 class HostSettings(t.NamedTuple):
-    """list_memory: MiB that a generation may take; protect: declared; protect_auto: learn more."""
+    """Settings of what root's one-shots do.
+
+    list_memory: maximum of a generation, in MiB. protect: declared protected sources. protect_auto:
+    whether the host's own addresses, gateways, resolvers and so on are protected too.
+    """
 
     list_memory: int
     protect: list[Prefix]
@@ -32,13 +38,19 @@ def read_settings(path: str) -> HostSettings:
     """The settings in a file of ``KEY=value`` lines, which may be missing."""
     values = read_values(path)
     memory = values.get("PW_LIST_MEMORY", str(LIST_MEMORY))
-    if not memory.isascii() or not memory.isdigit() or not 1 <= int(memory) <= 65536:
-        raise InvalidInput(f"{path}: PW_LIST_MEMORY is {memory!r}: write MiB, from 1 to 65536")
+    list_memory = parse_list_memory(memory, f"{path}: PW_LIST_MEMORY")
     auto = values.get("PW_PROTECT_AUTO", "1")
     if auto not in ("0", "1"):
         raise InvalidInput(f"{path}: PW_PROTECT_AUTO is {auto!r}: write 1 or 0")
     protect = parse_declared(values.get("PW_PROTECT", ""), f"{path}: PW_PROTECT")
-    return HostSettings(int(memory), protect, auto == "1")
+    return HostSettings(list_memory, protect, auto == "1")
+
+
+def parse_list_memory(text: str, name: str) -> int:
+    """MiB that a generation may take; errors name the setting."""
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= MAX_LIST_MEMORY:
+        raise InvalidInput(f"{name} is {text!r}: write MiB, from 1 to {MAX_LIST_MEMORY}")
+    return int(text)
 
 
 def read_values(path: str) -> dict[str, str]:

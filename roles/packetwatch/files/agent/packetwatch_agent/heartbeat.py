@@ -14,11 +14,12 @@ import threading
 import time
 import typing as t
 
+from packetwatch_core._network.endpoints import Url
+
 from . import __version__, beat
 from .loop import Loop
 from .metrics import Values
 from .output import Output
-from .settings import Url
 
 _PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~")
 

@@ -6,11 +6,11 @@
 
 from __future__ import annotations
 
-import re
 import typing as t
 
-from packetwatch_core._base.address import Prefix, parse_address
+from packetwatch_core._base.address import Prefix
 from packetwatch_core._base.errors import InvalidInput
+from packetwatch_core._network.endpoints import Url, parse_interval, parse_listen, parse_url
 from packetwatch_core._network.protect import parse_declared
 
 DEFAULTS = {
@@ -32,24 +32,7 @@ DEFAULTS = {
     "PW_SELF_HEAL": "1",
     "PW_HEAL_REQUEST": "/run/packetwatch/heal-request",
 }
-# The path goes into a request's first line as it is, and stands in quotes in an environment file.
-_URL = re.compile(
-    r"(?P<scheme>https?)://(?P<authority>(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])"
-    r"(?::(?P<port>[0-9]{1,5}))?)(?P<path>[/?][!#-\[\]-~]*)?"
-)
-_PORTS = {"http": 80, "https": 443}
-_INTERVALS = range(10, 86401)
 _SWITCH = {"1": True, "0": False}
-
-
-class Url(t.NamedTuple):
-    """Where to send a heartbeat."""
-
-    is_secure: bool
-    host: str
-    port: int
-    authority: str
-    path: str
 
 
 class Settings(t.NamedTuple):
@@ -92,9 +75,9 @@ def read(environment: t.Mapping[str, str]) -> Settings:
     """Settings from variables; raises `InvalidInput` naming the variable and the fix."""
     values = {name: environment.get(name, default) for name, default in DEFAULTS.items()}
     return Settings(
-        _listen(values["PW_METRICS_LISTEN"].strip()),
-        _url("PW_HEARTBEAT_URL", values["PW_HEARTBEAT_URL"].strip()),
-        _seconds("PW_HEARTBEAT_INTERVAL", values["PW_HEARTBEAT_INTERVAL"].strip()),
+        parse_listen(values["PW_METRICS_LISTEN"].strip(), "PW_METRICS_LISTEN"),
+        parse_url(values["PW_HEARTBEAT_URL"].strip(), "PW_HEARTBEAT_URL"),
+        parse_interval(values["PW_HEARTBEAT_INTERVAL"].strip(), "PW_HEARTBEAT_INTERVAL"),
         _switch("PW_COMMUNITY_ID", values["PW_COMMUNITY_ID"]),
         parse_declared(values["PW_PROTECT"]),
         _switch("PW_PROTECT_AUTO", values["PW_PROTECT_AUTO"]),
@@ -110,52 +93,6 @@ def read(environment: t.Mapping[str, str]) -> Settings:
         _switch("PW_SELF_HEAL", values["PW_SELF_HEAL"]),
         _folder("PW_HEAL_REQUEST", values["PW_HEAL_REQUEST"]),
     )
-
-
-def _listen(text: str) -> tuple[str, int] | None:
-    if not text:
-        return None
-    host, dummy, port = text.rpartition(":")
-    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-    try:
-        family = parse_address(bare).family
-    except InvalidInput:
-        family = 0
-    if family == 0 or (family == 6) == (bare == host) or not _is_port(port):
-        raise InvalidInput(
-            f"PW_METRICS_LISTEN is {text!r}: write ADDRESS:PORT, such as 127.0.0.1:9477 or "
-            "[::1]:9477, or leave it empty for no metrics"
-        )
-    return bare, int(port)
-
-
-def _is_port(text: str) -> bool:
-    return text.isascii() and text.isdigit() and 1 <= int(text) <= 65535
-
-
-def _url(name: str, text: str) -> Url | None:
-    if not text:
-        return None
-    match = _URL.fullmatch(text)
-    if not match or (match["port"] and not _is_port(match["port"])):
-        raise InvalidInput(
-            f"{name} is {text!r}: write http://HOST/PATH or https://HOST/PATH without user and "
-            "password, or leave it empty for no heartbeat"
-        )
-    path = match["path"] or "/"
-    return Url(
-        match["scheme"] == "https",
-        match["host"].strip("[]"),
-        int(match["port"] or _PORTS[match["scheme"]]),
-        match["authority"],
-        path if path.startswith("/") else f"/{path}",
-    )
-
-
-def _seconds(name: str, text: str) -> int:
-    if not (text.isascii() and text.isdigit() and int(text) in _INTERVALS):
-        raise InvalidInput(f"{name} is {text!r}: write whole seconds from 10 to 86400")
-    return int(text)
 
 
 def _switch(name: str, text: str) -> bool:
