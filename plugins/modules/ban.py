@@ -113,8 +113,8 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.packetwatch.xdp.plugins.module_utils._module import run_module
 
 if t.TYPE_CHECKING:
+    from ansible_collections.packetwatch.xdp.plugins.module_utils._base.types import Result
     from ansible_collections.packetwatch.xdp.plugins.module_utils._host.host import Host
-    from ansible_collections.packetwatch.xdp.plugins.module_utils._module import Result
 
 
 def apply(module: AnsibleModule, host: Host) -> Result:

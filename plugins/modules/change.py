@@ -77,8 +77,8 @@ from ansible_collections.packetwatch.xdp.plugins.module_utils._base.errors impor
 from ansible_collections.packetwatch.xdp.plugins.module_utils._module import run_module
 
 if t.TYPE_CHECKING:
+    from ansible_collections.packetwatch.xdp.plugins.module_utils._base.types import Result
     from ansible_collections.packetwatch.xdp.plugins.module_utils._host.host import Host
-    from ansible_collections.packetwatch.xdp.plugins.module_utils._module import Result
 
 
 def decide(module: AnsibleModule, host: Host) -> Result:

@@ -134,8 +134,8 @@ from ansible_collections.packetwatch.xdp.plugins.module_utils._module import (
 )
 
 if t.TYPE_CHECKING:
+    from ansible_collections.packetwatch.xdp.plugins.module_utils._base.types import Result
     from ansible_collections.packetwatch.xdp.plugins.module_utils._host.host import Host
-    from ansible_collections.packetwatch.xdp.plugins.module_utils._module import Result
 
 
 def apply(module: AnsibleModule, host: Host) -> Result:

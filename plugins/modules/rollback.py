@@ -83,8 +83,8 @@ from ansible_collections.packetwatch.xdp.plugins.module_utils._module import (
 )
 
 if t.TYPE_CHECKING:
+    from ansible_collections.packetwatch.xdp.plugins.module_utils._base.types import Result
     from ansible_collections.packetwatch.xdp.plugins.module_utils._host.host import Host
-    from ansible_collections.packetwatch.xdp.plugins.module_utils._module import Result
 
 
 def go_back(module: AnsibleModule, host: Host) -> Result:

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-# What makes a host that preflight likes, as far as packages do not matter.
+# Makes a host that passes preflight, but for its packages.
 HOST = """
 set -eu
 mount -t tmpfs none /run
@@ -90,13 +90,12 @@ def play(variables: dict[str, object], spoil: str = "", wrapper: str = "") -> st
         ),
         pytest.param(
             {"packetwatch_interfaces": ["ether9"]},
-            "packetwatch_interfaces[0]: there is no interface ether9; of the kind that is needed "
-            "there is ether0, ether1",
+            "packetwatch_interfaces[0]: there is no interface 'ether9'; there are: ether0, ether1, lo",
             id="no such interface",
         ),
         pytest.param(
             {"packetwatch_interfaces": ["ether0", "tunnel0"]},
-            "packetwatch_interfaces[1]: tunnel0 is no Ethernet device",
+            "packetwatch_interfaces[1]: tunnel0 has no Ethernet header",
             id="tun device",
         ),
         pytest.param(

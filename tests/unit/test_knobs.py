@@ -38,7 +38,9 @@ def differences(where: str, found: dict[str, Any] | None, wanted: dict[str, Any]
 
 def module_lacks(field: str, knob: Knob) -> Iterator[str]:
     options = yaml.safe_load(policy_module.DOCUMENTATION)["options"]
-    yield from differences(f"plugins/modules/policy.py: {field}", options.get(field), knob.kind.option)
+    yield from differences(
+        f"plugins/modules/policy.py: {field}", options.get(field), knob.kind.option
+    )
 
 
 def role_lacks(field: str, knob: Knob) -> Iterator[str]:
@@ -64,7 +66,9 @@ def program_lacks(field: str, knob: Knob) -> Iterator[str]:
         return
     if knob.record not in dict(abi.POLICY.fields):
         yield f"_kernel/abi.py: POLICY has no field {knob.record}"
-    struct = re.search(r"struct pw_policy \{(.*?)\n\}", (ROLE / "files/bpf/abi.h").read_text(), re.S)
+    struct = re.search(
+        r"struct pw_policy \{(.*?)\n\}", (ROLE / "files/bpf/abi.h").read_text(), re.S
+    )
     if not struct or not re.search(rf"\b{knob.record};", struct[1]):
         yield f"files/bpf/abi.h: struct pw_policy has no field {knob.record}"
 

@@ -13,7 +13,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.testing import patch_module_args
 
 from packetwatch_core._base.types import Run
-from packetwatch_core._module import make_run
+from packetwatch_core._front import make_run
 
 
 @pytest.fixture

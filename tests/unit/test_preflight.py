@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -17,11 +17,14 @@ from ansible_collections.packetwatch.xdp.plugins.action._preflight import (
     known_variables,
     unknown_variables,
 )
-from ansible_collections.packetwatch.xdp.plugins.modules import _preflight as preflight
-from ansible_collections.packetwatch.xdp.plugins.modules._preflight import Host
 
 from packetwatch_agent import settings
 from packetwatch_core._base.errors import InvalidInput
+from packetwatch_core._kernel.netlink import Link
+from packetwatch_core._preflight import interfaces as interfaces_module
+from packetwatch_core._preflight import packages as packages_module
+from packetwatch_core._preflight import system, values
+from packetwatch_core._preflight.machine import Machine
 
 ROLE = Path(__file__).resolve().parents[2] / "roles" / "packetwatch"
 RELEASE = "6.1.0-37-amd64"
@@ -41,7 +44,7 @@ ROUTES6 = (
 )
 
 
-class Machine:
+class FakeMachine:
     """A Debian host as a folder, with what apt and dpkg report about it."""
 
     def __init__(self, root: Path) -> None:
@@ -56,30 +59,34 @@ class Machine:
         self.write("proc/mounts", "bpf /sys/fs/bpf bpf rw,nosuid 0 0\n")
         self.write("proc/net/route", ROUTES)
         (root / "run/systemd/system").mkdir(parents=True)
+        self.links: list[Link] = []
         for name, kind in (("eth0", 1), ("eth1", 1), ("lo", 772), ("tun0", 65534), ("ib0", 32)):
-            self.write(f"sys/class/net/{name}/type", f"{kind}\n")
+            self.add_link(name, kind)
 
     def write(self, name: str, text: str) -> None:
         path = self.root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
 
+    def add_link(self, name: str, kind: int) -> None:
+        self.links.append(Link(len(self.links) + 1, name, kind, 1, "", 0))
+
     def add_headers(self, release: str = RELEASE) -> None:
         (self.root / f"lib/modules/{release}/build/include").mkdir(parents=True)
 
-    def run(self, argv: list[str]) -> tuple[int, str, str]:
+    def run(self, argv: Sequence[str], stdin: str | None) -> tuple[int, str, str]:
         self.commands.append(argv[0] + " " + argv[-1])
         if argv[0] == "dpkg-query":
             lines = [f"installed {name}\n" for name in argv if name in self.installed]
             return 0, "".join([*lines, "config-files gone\n"]), ""
-        if argv[:2] == ["apt-cache", "policy"]:
+        if tuple(argv[:2]) == ("apt-cache", "policy"):
             lines = [
                 f"{name}:\n  Installed: (none)\n  Candidate: 1\n"
                 for name in argv
                 if name in self.archive
             ]
             return 0, "".join([*lines, "other:\n  Candidate: (none)\n"]), ""
-        if argv[:2] == ["apt-cache", "depends"]:
+        if tuple(argv[:2]) == ("apt-cache", "depends"):
             return 0, "".join(f"  Depends: {name}\n" for name in self.meta_depends), ""
         if argv[0] == "systemctl":
             return 0, self.agent_started + "\n", ""
@@ -87,29 +94,29 @@ class Machine:
         self.archive |= self.after_update
         return 0, "", ""
 
-    def host(self, release: str = RELEASE) -> Host:
-        return Host(self.run, self.root, release)
+    def host(self, release: str = RELEASE) -> Machine:
+        return Machine(self.run, self.root, release, self.links)
 
 
 @pytest.fixture
-def machine(tmp_path: Path) -> Machine:
-    return Machine(tmp_path)
+def machine(tmp_path: Path) -> FakeMachine:
+    return FakeMachine(tmp_path)
 
 
-def system_problems(machine: Machine, release: str = RELEASE) -> list[str]:
-    return list(preflight.check_system(machine.host(release)))
+def system_problems(machine: FakeMachine, release: str = RELEASE) -> list[str]:
+    return list(system.check_system(machine.host(release)))
 
 
 # The system
 
 
-def test_supported_hosts_pass(machine: Machine) -> None:
+def test_supported_hosts_pass(machine: FakeMachine) -> None:
     assert system_problems(machine) == []
     machine.write("etc/os-release", 'ID=debian\nVERSION_ID="13"\n')
     assert system_problems(machine, "6.12.48+deb13-cloud-arm64") == []
 
 
-def no_systemd(machine: Machine) -> None:
+def no_systemd(machine: FakeMachine) -> None:
     (machine.root / "run/systemd/system").rmdir()
 
 
@@ -147,14 +154,14 @@ def no_systemd(machine: Machine) -> None:
     ],
 )
 def test_unsupported_host(
-    machine: Machine, spoil: Callable[[Machine], None], release: str, words: str
+    machine: FakeMachine, spoil: Callable[[FakeMachine], None], release: str, words: str
 ) -> None:
     spoil(machine)
     (problem,) = system_problems(machine, release)
     assert words in problem
 
 
-def test_all_problems_at_once(machine: Machine) -> None:
+def test_all_problems_at_once(machine: FakeMachine) -> None:
     no_systemd(machine)
     machine.write("proc/mounts", "")
     assert len(system_problems(machine, "4.19.0-1-amd64")) == 3
@@ -163,44 +170,44 @@ def test_all_problems_at_once(machine: Machine) -> None:
 @pytest.mark.parametrize(
     ("started", "outdated"), [("", False), ("n/a", False), ("@2000", False), ("@1999", True)]
 )
-def test_agent_that_missed_a_change(machine: Machine, started: str, outdated: bool) -> None:
+def test_agent_that_missed_a_change(machine: FakeMachine, started: str, outdated: bool) -> None:
     machine.write("etc/default/packetwatch", "")
     os.utime(machine.root / "etc/default/packetwatch", (2000, 2000))
     machine.agent_started = started
-    assert preflight.agent_is_outdated(machine.host()) is outdated
+    assert system.agent_is_outdated(machine.host()) is outdated
 
 
 # Interfaces
 
 
 def interfaces(
-    machine: Machine, wanted: list[object] | None, attached: dict[str, str] | None = None
+    machine: FakeMachine, wanted: list[object] | None, attached: dict[str, str] | None = None
 ) -> tuple[list[dict[str, object]], list[str]]:
     problems: list[str] = []
-    found = preflight.resolve_interfaces(machine.host(), wanted, attached or {}, problems)
+    found = interfaces_module.resolve_interfaces(machine.host(), wanted, attached or {}, problems)
     return found, problems
 
 
-def test_default_is_the_best_default_route(machine: Machine) -> None:
+def test_default_is_the_best_default_route(machine: FakeMachine) -> None:
     found, problems = interfaces(machine, None)
     assert not problems
     assert found == [{"name": "eth0", "mode": "auto", "unit": "packetwatch-xdp@eth0.service"}]
 
 
-def test_default_by_ipv6_alone(machine: Machine) -> None:
+def test_default_by_ipv6_alone(machine: FakeMachine) -> None:
     machine.write("proc/net/route", "")
     machine.write("proc/net/ipv6_route", ROUTES6)
-    machine.write("sys/class/net/eth2/type", "1\n")
+    machine.add_link("eth2", 1)
     assert [entry["name"] for entry in interfaces(machine, None)[0]] == ["eth2"]
 
 
-def test_default_stays_what_it_was(machine: Machine) -> None:
+def test_default_stays_what_it_was(machine: FakeMachine) -> None:
     found, problems = interfaces(machine, None, {"eth1": "generic"})
     assert not problems
     assert [(entry["name"], entry["mode"]) for entry in found] == [("eth1", "generic")]
 
 
-def test_names_and_dictionaries(machine: Machine) -> None:
+def test_names_and_dictionaries(machine: FakeMachine) -> None:
     wanted: list[object] = ["eth0", {"name": "eth1", "mode": "native", "scan_ports": 3}, "lo"]
     found, problems = interfaces(machine, wanted)
     assert not problems
@@ -217,13 +224,16 @@ def test_names_and_dictionaries(machine: Machine) -> None:
     [
         (
             ["eth9"],
-            "[0]: there is no interface eth9; of the kind that is needed there is eth0, eth1",
+            "[0]: there is no interface 'eth9'; there are: eth0, eth1, lo",
         ),
-        (["eth0", "tun0"], "[1]: tun0 is no Ethernet device (type 65534, tun or WireGuard)"),
-        (["ib0"], "(type 32, InfiniBand)"),
-        (["eth0", "eth0"], "[1]: eth0 stands in the list twice"),
-        (["averyveryverylongname"], "not an interface name"),
-        (["../eth0"], "not an interface name"),
+        (
+            ["eth0", "tun0"],
+            "[1]: tun0 has no Ethernet header (device type 65534, tun or WireGuard)",
+        ),
+        (["ib0"], "(device type 32, InfiniBand)"),
+        (["eth0", "eth0"], "[1]: eth0 is listed twice"),
+        (["averyveryverylongname"], "no interface name"),
+        (["../eth0"], "no interface name"),
         ([7], "[0]: 7 is neither a name nor a dictionary with a name"),
         ([{"mode": "auto"}], "neither a name nor a dictionary with a name"),
         (
@@ -235,13 +245,13 @@ def test_names_and_dictionaries(machine: Machine) -> None:
         ([{"name": "eth0", "published_ports": []}], "set packetwatch_published_ports"),
     ],
 )
-def test_bad_interface(machine: Machine, wanted: list[object], words: str) -> None:
+def test_bad_interface(machine: FakeMachine, wanted: list[object], words: str) -> None:
     (problem,) = interfaces(machine, wanted)[1]
     assert problem.startswith("packetwatch_interfaces[")
     assert words in problem
 
 
-def test_no_default_route(machine: Machine) -> None:
+def test_no_default_route(machine: FakeMachine) -> None:
     machine.write("proc/net/route", "")
     assert interfaces(machine, None)[1] == [
         "the host has no default route to take the interface of: set packetwatch_interfaces"
@@ -260,7 +270,7 @@ def test_no_default_route(machine: Machine) -> None:
     ],
 )
 def test_unit_names(name: str, escaped: str) -> None:
-    assert preflight.escape(name) == escaped
+    assert interfaces_module.escape(name) == escaped
 
 
 # Values
@@ -273,11 +283,16 @@ POLICY: dict[str, object] = {
 }
 
 
+def setting_problems(protect: list[str], memory: int, listen: str) -> list[str]:
+    options = {"list_memory": memory, "metrics_listen": listen}
+    return [*values.check_protect(protect), *values.check_settings(options, *options)]
+
+
 def test_good_values_pass() -> None:
-    assert list(preflight.check_policies(POLICY, [{"name": "eth0", "scan_ports": 3}])) == []
+    assert list(values.check_policies(POLICY, [{"name": "eth0", "scan_ports": 3}])) == []
     protect = ["192.0.2.0/24", "2001:db8::1"]
     for listen in ("", "127.0.0.1:9477", "[::1]:9477"):
-        assert list(preflight.check_settings(protect, 64, listen)) == []
+        assert setting_problems(protect, 64, listen) == []
 
 
 @pytest.mark.parametrize(
@@ -291,7 +306,7 @@ def test_good_values_pass() -> None:
     ],
 )
 def test_bad_policy(policy: dict[str, object], interface: dict[str, object], words: str) -> None:
-    (problem,) = preflight.check_policies(POLICY | policy, [{"name": "eth0"} | interface])
+    (problem,) = values.check_policies(POLICY | policy, [{"name": "eth0"} | interface])
     assert words in problem
 
 
@@ -300,7 +315,7 @@ def test_bad_policy(policy: dict[str, object], interface: dict[str, object], wor
     [
         (["192.0.2.1", "192.0.2.300"], 64, "", "packetwatch_protect[1]: "),
         (["192.0.2.1/24"], 64, "", "packetwatch_protect[0]: "),
-        ([], 0, "", "packetwatch_list_memory is 0"),
+        ([], 0, "", "packetwatch_list_memory is '0'"),
         ([], 64, "9477", "packetwatch_metrics_listen is '9477'"),
         ([], 64, "::1:9477", "packetwatch_metrics_listen"),
         ([], 64, "127.0.0.1:70000", "packetwatch_metrics_listen"),
@@ -308,36 +323,36 @@ def test_bad_policy(policy: dict[str, object], interface: dict[str, object], wor
     ],
 )
 def test_bad_setting(protect: list[str], memory: int, listen: str, words: str) -> None:
-    (problem,) = preflight.check_settings(protect, memory, listen)
+    (problem,) = setting_problems(protect, memory, listen)
     assert problem.startswith(words)
 
 
 @pytest.mark.parametrize("seconds", [-1, 0.5, 9, 3601, float("nan")])
 def test_bad_timeout(seconds: float) -> None:
-    (problem,) = preflight.check_timeout(seconds)
+    (problem,) = values.check_timeout(seconds)
     assert problem.startswith("packetwatch_confirm_timeout is ")
 
 
 @pytest.mark.parametrize("seconds", [0, 10, 60, 3600])
 def test_good_timeout(seconds: float) -> None:
-    assert not list(preflight.check_timeout(seconds))
+    assert not list(values.check_timeout(seconds))
 
 
 # Packages
 
 
-def packages(machine: Machine, release: str = RELEASE) -> list[str]:
-    return preflight.missing_packages(machine.host(release), ["python3-bpfcc", "libbpf1"])
+def packages(machine: FakeMachine, release: str = RELEASE) -> list[str]:
+    return packages_module.missing_packages(machine.host(release), ["python3-bpfcc", "libbpf1"])
 
 
 def lost(
-    machine: Machine, missing: list[str], release: str = RELEASE, refresh: bool = True
+    machine: FakeMachine, missing: list[str], release: str = RELEASE, refresh: bool = True
 ) -> list[str]:
     warnings: list[str] = []
     host = machine.host(release)
-    names = preflight.lost_packages(host, missing, refresh, warnings.append)
+    names = packages_module.unavailable_packages(host, missing, refresh, warnings.append)
     assert warnings == []
-    return [preflight.explain_missing(host, name) for name in names]
+    return [packages_module.explain_unavailable(host, name) for name in names]
 
 
 @pytest.mark.parametrize(
@@ -354,52 +369,52 @@ def lost(
     ],
 )
 def test_flavours(release: str, kind: str | None) -> None:
-    assert preflight.flavour(release) == kind
+    assert packages_module.flavour(release) == kind
 
 
-def test_nothing_is_missing(machine: Machine) -> None:
+def test_nothing_is_missing(machine: FakeMachine) -> None:
     machine.add_headers()
     machine.installed.add(META)
     assert packages(machine) == []
     assert [command.split()[0] for command in machine.commands] == ["dpkg-query"]
 
 
-def test_metapackage_even_if_headers_are_there(machine: Machine) -> None:
+def test_metapackage_even_if_headers_are_there(machine: FakeMachine) -> None:
     machine.add_headers()
     assert packages(machine) == [META]
 
 
-def test_metapackage_brings_the_headers(machine: Machine) -> None:
+def test_metapackage_brings_the_headers(machine: FakeMachine) -> None:
     assert packages(machine) == [META]
 
 
-def test_running_kernel_is_not_the_newest(machine: Machine) -> None:
+def test_running_kernel_is_not_the_newest(machine: FakeMachine) -> None:
     machine.meta_depends = {"linux-headers-6.1.0-38-amd64"}
     assert packages(machine) == [META, OWN]
 
 
-def test_own_kernel_with_headers_needs_no_package(machine: Machine) -> None:
+def test_own_kernel_with_headers_needs_no_package(machine: FakeMachine) -> None:
     machine.add_headers("6.18.1-custom")
     assert packages(machine, "6.18.1-custom") == []
 
 
-def test_available_packages_pass_without_an_update(machine: Machine) -> None:
+def test_available_packages_pass_without_an_update(machine: FakeMachine) -> None:
     assert lost(machine, [META]) == []
     assert not [command for command in machine.commands if command.startswith("apt-get")]
 
 
-def test_lists_are_updated_when_they_lack_a_package(machine: Machine) -> None:
+def test_lists_are_updated_when_they_lack_a_package(machine: FakeMachine) -> None:
     machine.archive, machine.after_update = set(), {META}
     assert lost(machine, [META]) == []
 
 
-def test_check_mode_leaves_the_lists_alone(machine: Machine) -> None:
+def test_check_mode_leaves_the_lists_alone(machine: FakeMachine) -> None:
     machine.archive, machine.after_update = set(), {META}
     assert len(lost(machine, [META], refresh=False)) == 1
     assert not [command for command in machine.commands if command.startswith("apt-get")]
 
 
-def test_headers_gone_and_a_newer_kernel_installed(machine: Machine) -> None:
+def test_headers_gone_and_a_newer_kernel_installed(machine: FakeMachine) -> None:
     machine.archive = {META}
     for release in ("6.1.0-9-amd64", "6.1.0-38-amd64", "6.1.0-39-cloud-amd64"):
         machine.add_headers(release)
@@ -407,20 +422,20 @@ def test_headers_gone_and_a_newer_kernel_installed(machine: Machine) -> None:
     assert "the archive does not have them (any more): reboot into 6.1.0-38-amd64" in problem
 
 
-def test_headers_gone_and_no_newer_kernel(machine: Machine) -> None:
+def test_headers_gone_and_no_newer_kernel(machine: FakeMachine) -> None:
     machine.archive = {META}
     (problem,) = lost(machine, [OWN])
     assert "apt install linux-image-amd64 linux-headers-amd64" in problem
 
 
-def test_own_kernel_without_headers(machine: Machine) -> None:
+def test_own_kernel_without_headers(machine: FakeMachine) -> None:
     release = "6.18.1-custom"
     machine.archive = set()
     (problem,) = lost(machine, [f"linux-headers-{release}"], release)
     assert "/lib/modules/6.18.1-custom/build" in problem
 
 
-def test_package_missing_from_all_sources(machine: Machine) -> None:
+def test_package_missing_from_all_sources(machine: FakeMachine) -> None:
     machine.archive = set()
     (problem,) = lost(machine, ["python3-bpfcc"])
     assert problem == "the package python3-bpfcc is not in apt's lists: check the sources of apt"
@@ -429,31 +444,31 @@ def test_package_missing_from_all_sources(machine: Machine) -> None:
 def test_only_users_of_the_host_get_rights(tmp_path: Path) -> None:
     """The real getent decides; 0 is root's number, not a name."""
 
-    def run(argv: list[str]) -> tuple[int, str, str]:
+    def run(argv: Sequence[str], stdin: str | None) -> tuple[int, str, str]:
         done = subprocess.run(argv, capture_output=True, text=True, check=False)
         return done.returncode, done.stdout, done.stderr
 
     names = ["root", "no-such-user", "0", "", "--help"]
-    problems = list(preflight.check_users(Host(run, tmp_path), "packetwatch_admins", names))
+    problems = list(values.check_users(Machine(run, tmp_path), "packetwatch_admins", names))
     assert [problem.partition(" is")[0] for problem in problems] == [
         f"packetwatch_admins[{index}]" for index in range(1, 5)
     ]
-    assert "'no-such-user', who is no user of this host: make the user first" in problems[0]
+    assert "'no-such-user', which is not a user of this host: make the user first" in problems[0]
 
 
-def test_nothing_to_get_asks_nobody(machine: Machine) -> None:
+def test_nothing_to_get_asks_nobody(machine: FakeMachine) -> None:
     assert lost(machine, []) == []
     assert machine.commands == []
 
 
-def test_failed_update_is_reported(machine: Machine) -> None:
-    def run(argv: list[str]) -> tuple[int, str, str]:
-        return (100, "", "E: no network\n") if argv[0] == "apt-get" else machine.run(argv)
+def test_failed_update_is_reported(machine: FakeMachine) -> None:
+    def run(argv: Sequence[str], stdin: str | None) -> tuple[int, str, str]:
+        return (100, "", "E: no network\n") if argv[0] == "apt-get" else machine.run(argv, stdin)
 
     machine.archive = set()
     warnings: list[str] = []
-    host = Host(run, machine.root, RELEASE)
-    assert preflight.lost_packages(host, [META], True, warnings.append) == [META]
+    host = Machine(run, machine.root, RELEASE)
+    assert packages_module.unavailable_packages(host, [META], True, warnings.append) == [META]
     assert warnings == ["apt-get update failed: E: no network"]
 
 
@@ -470,19 +485,20 @@ def test_failed_update_is_reported(machine: Machine) -> None:
         ("https://user:secret@hb.example.net/", 60, "packetwatch_heartbeat_url"),
         ("http://hb.example.net:99999/", 60, "packetwatch_heartbeat_url"),
         ('http://hb.example.net/"', 60, "packetwatch_heartbeat_url"),
-        ("", 9, "packetwatch_heartbeat_interval is 9"),
+        ("", 9, "packetwatch_heartbeat_interval is '9'"),
     ],
 )
 def test_heartbeat(url: str, interval: int, words: str) -> None:
-    problems = list(preflight.check_heartbeat(url, interval))
+    options = {"heartbeat_url": url, "heartbeat_interval": interval}
+    problems = list(values.check_settings(options, *options))
     assert len(problems) == bool(words)
     assert not words or words in problems[0]
-    values = {"PW_HEARTBEAT_URL": url, "PW_HEARTBEAT_INTERVAL": str(interval)}
+    environment = {"PW_HEARTBEAT_URL": url, "PW_HEARTBEAT_INTERVAL": str(interval)}
     if words:
         with pytest.raises(InvalidInput):
-            settings.read(values)
+            settings.read(environment)
     else:
-        settings.read(values)
+        settings.read(environment)
 
 
 @pytest.mark.parametrize(
@@ -525,13 +541,19 @@ def test_variables_are_documented_once() -> None:
     assert set(re.findall(r"^\| `(packetwatch_[a-z_]+)`", readme, re.MULTILINE)) == set(options)
 
 
-def test_closed_ports_on_a_port_of_a_bridge(machine: Machine) -> None:
-    (machine.root / "sys/class/net/eth0/master").symlink_to("../br0")
+def test_closed_ports_on_a_port_of_a_bridge(machine: FakeMachine) -> None:
+    machine.add_link("br0", 1)
+    machine.links[0] = machine.links[0]._replace(master=machine.links[-1].ifindex)
     closed: dict[str, object] = {"scan_counts": "closed"}
     eth0: list[dict[str, object]] = [{"name": "eth0"}]
-    (problem,) = preflight.check_masters(machine.host(), closed, eth0)
-    assert "eth0 is a port of br0" in problem
-    assert "name br0 in packetwatch_interfaces" in problem
-    assert not list(preflight.check_masters(machine.host(), closed, [{"name": "eth1"}]))
+
+    def problems(policy: dict[str, object], interfaces: list[dict[str, object]]) -> list[str]:
+        return list(values.check_listening(machine.host(), policy, interfaces))
+
+    (problem,) = problems(closed, eth0)
+    assert problem.startswith("packetwatch_interfaces: eth0 is a port of br0")
+    assert "attach to br0 instead, or set scan_counts of eth0 to any" in problem
+    assert problems(closed, [{"name": "eth1"}]) == []
+    assert problems(closed | {"action": "off"}, eth0) == [], "nothing is looked up then"
     eth0[0]["scan_counts"] = "any"
-    assert not list(preflight.check_masters(machine.host(), closed, eth0))
+    assert problems(closed, eth0) == []

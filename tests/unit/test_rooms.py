@@ -16,6 +16,8 @@ import pytest
 LIBRARY = Path(__file__).resolve().parents[2] / "plugins" / "module_utils"
 # From top to bottom.
 ROOMS = (
+    "_preflight",
+    "_setup",
     "_host",
     "_health",
     "_change",
@@ -50,12 +52,12 @@ def imports(path: Path) -> Iterator[Path]:
 
 
 def room(path: Path) -> str:
-    """Return the room of one of the library's files; `_module.py`, which all modules share, has none."""
+    """Return the room of one of the library's files; what all modules share has none."""
     return path.relative_to(LIBRARY).parts[0]
 
 
 def test_each_file_is_in_a_room() -> None:
-    assert {room(path) for path in sources(LIBRARY)} == {*ROOMS, "_module.py"}
+    assert {room(path) for path in sources(LIBRARY)} == {*ROOMS, "_front.py", "_module.py"}
 
 
 @pytest.mark.parametrize("name", ROOMS)

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
-from ansible_collections.packetwatch.xdp.plugins.modules import _software
+
+from packetwatch_core._kernel.pins import BPFFS
+from packetwatch_core._setup import accounts, places
+from packetwatch_core._setup.install import install_copies
+from packetwatch_core._setup.removal import remove_empty
+from packetwatch_core._setup.software import Plan, describe, make_plan
 
 CONTENTS = {"bin/packetwatchctl": b"#!/bin/sh\n", "man/packetwatchctl.8": b".TH\n"}
 NAME = "1.0-abc"
@@ -23,11 +27,11 @@ NAME = "1.0-abc"
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A host that has only the version's folder."""
     copies = {"bin": f"{tmp_path}/local/bin", "man": f"{tmp_path}/local/man8"}
-    monkeypatch.setattr(_software, "LIBRARY", f"{tmp_path}/lib")
-    monkeypatch.setattr(_software, "COPIES", copies)
-    monkeypatch.setattr(_software, "MODES", {copies["bin"]: 0o755})
-    monkeypatch.setattr(_software, "GROUPS", {})
-    monkeypatch.setattr(_software, "USER", "root")
+    monkeypatch.setattr(places, "LIBRARY", f"{tmp_path}/lib")
+    monkeypatch.setattr(places, "COPIES", copies)
+    monkeypatch.setattr(places, "MODES", {copies["bin"]: 0o755})
+    monkeypatch.setattr(accounts, "GROUPS", {})
+    monkeypatch.setattr(accounts, "USER", "root")
     for path, data in CONTENTS.items():
         target = tmp_path / "lib" / NAME / path
         target.parent.mkdir(parents=True)
@@ -36,27 +40,31 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def plan(*left_out: str, **members: list[str]) -> _software.Plan:
+def plan(*left_out: str, **members: list[str]) -> Plan:
     manifest = {
         path: hashlib.sha256(data).hexdigest()
         for path, data in CONTENTS.items()
         if path not in left_out
     }
-    return _software.make_plan(NAME, manifest, members)
+    return make_plan(NAME, manifest, members)
 
 
-def install(found: _software.Plan) -> list[list[str]]:
+def install(found: Plan) -> list[list[str]]:
     """Return the commands that the call runs."""
     commands: list[list[str]] = []
-    module: Any = SimpleNamespace(run_command=lambda argv, **dummy: commands.append(argv))
-    _software.install_copies(module, found)
+
+    def run(argv: Sequence[str], stdin: str | None) -> tuple[int, str, str]:
+        commands.append(list(argv))
+        return 0, "", ""
+
+    install_copies(run, found)
     return commands
 
 
 def test_the_command_may_be_run_and_the_manual_not(root: Path) -> None:
     found = plan()
     assert sorted(found.write) == sorted(CONTENTS)
-    assert "local/bin/packetwatchctl" in _software.describe(found)["after"]
+    assert "local/bin/packetwatchctl" in describe(found)["after"]
     install(found)
     command, manual = root / "local/bin/packetwatchctl", root / "local/man8/packetwatchctl.8"
     assert (command.stat().st_mode & 0o7777, manual.stat().st_mode & 0o7777) == (0o755, 0o644)
@@ -68,7 +76,7 @@ def test_a_mode_that_was_changed_is_reported_and_repaired(root: Path) -> None:
     os.chmod(root / "local/bin/packetwatchctl", 0o644)
     found = plan()
     assert list(found.write) == ["bin/packetwatchctl"]
-    texts = _software.describe(found)
+    texts = describe(found)
     assert "mode 0644" in texts["before"]
     assert " mode " not in texts["after"]
     install(found)
@@ -88,7 +96,7 @@ def test_a_group_has_the_members_that_are_declared(root: Path) -> None:
     install(plan())
     found = plan(root=["nobody", "daemon", "nobody"])
     assert found.changed
-    texts = _software.describe(found)
+    texts = describe(found)
     assert "members of root: none\n" in texts["before"]
     assert "members of root: daemon nobody\n" in texts["after"]
     assert install(found) == [["gpasswd", "--members", "daemon,nobody", "root"]]
@@ -99,18 +107,22 @@ def test_all_copies_are_removed_with_the_rest() -> None:
     files = Path(__file__).resolve().parents[2] / "roles/packetwatch/files"
     for folder, target in (("bin", "bin"), ("completion", "completion"), ("man", "man")):
         for path in (files / folder).iterdir():
-            assert os.path.join(_software.COPIES[target], path.name) in _software.DATA
+            assert os.path.join(places.COPIES[target], path.name) in places.DATA
 
 
 def test_units_are_removed_by_pattern() -> None:
     files = Path(__file__).resolve().parents[2] / "roles/packetwatch/files/units"
     for path in files.iterdir():
-        assert any(path.match(pattern) for pattern in _software.PATTERNS), path.name
+        assert any(path.match(pattern) for pattern in places.UNIT_PATTERNS), path.name
 
 
 def test_empty_folders_go_and_others_stay(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "full").mkdir()
     (tmp_path / "full/file").touch()
-    _software.remove_empty([f"{tmp_path}/{name}" for name in ("empty", "full", "missing")])
+    remove_empty([f"{tmp_path}/{name}" for name in ("empty", "full", "missing")])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["full"]
+
+
+def test_pins_are_where_the_library_makes_them() -> None:
+    assert places.PINS == (f"{BPFFS}/links", BPFFS)

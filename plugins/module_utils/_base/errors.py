@@ -39,6 +39,10 @@ class LoadFailed(PacketwatchError):
     """The program could not be compiled, loaded or attached."""
 
 
+class SetupFailed(PacketwatchError):
+    """Packetwatch's own files, units or users could not be installed or removed."""
+
+
 class Locked(PacketwatchError):
     """Another writer holds the lock on this host's state."""
 

@@ -4,7 +4,7 @@
 
 # This code is PRIVATE to the collection.
 
-"""Types of the callables that callers pass to the library."""
+"""Types of what callers pass to the library, and of what modules return."""
 
 from __future__ import annotations
 
@@ -12,3 +12,5 @@ import typing as t
 
 Run = t.Callable[[t.Sequence[str], t.Optional[str]], tuple[int, str, str]]
 """Runs a command: (argv, standard input) -> (exit status, standard output, standard error)."""
+Result = dict[str, t.Any]
+"""What a module returns: values that JSON can hold."""

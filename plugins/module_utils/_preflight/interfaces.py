@@ -1,0 +1,118 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is PRIVATE to the collection.
+
+"""The interfaces that the role attaches to: as declared, or that of the default route."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import typing as t
+
+from .._base.errors import InvalidInput, PacketwatchError
+from .._declared.policy import OVERRIDES
+from .._declared.store import MODES, check_interface
+from .._network.devices import check_device
+
+if t.TYPE_CHECKING:
+    from .machine import Machine
+
+Interface = dict[str, t.Any]
+"""A name, and if declared a mode and policy options; its unit is added here."""
+
+_KEYS = ("name", "mode", *OVERRIDES)
+# Flags of routes (linux/route.h).
+_UP = 0x1
+_UP_GATEWAY = 0x3
+
+
+def with_unit(interface: Interface) -> Interface:
+    """Add the unit that attaches the interface at boot."""
+    return interface | {"unit": f"packetwatch-xdp@{escape(interface['name'])}.service"}
+
+
+def escape(name: str) -> str:
+    """An interface's name as the instance of a unit, as systemd-escape writes it."""
+    return "".join(
+        f"\\x{byte:02x}"
+        if not re.match(rb"[a-zA-Z0-9:_.]", bytes([byte])) or (byte == 46 and at == 0)
+        else chr(byte)
+        for at, byte in enumerate(name.encode())
+    )
+
+
+def resolve_interfaces(
+    machine: Machine,
+    wanted: t.Sequence[t.Any] | None,
+    attached: t.Mapping[str, str],
+    problems: list[str],
+) -> list[Interface]:
+    """The interfaces to attach to; what is wrong with them is appended to `problems`.
+
+    wanted: None for those that are attached already, else that of the default route. attached: name to
+    mode.
+    """
+    if wanted is None:
+        wanted = _chosen(machine, attached)
+        if not wanted:
+            problems.append(
+                "the host has no default route to take the interface of: set packetwatch_interfaces"
+            )
+    found: dict[str, Interface] = {}
+    for index, entry in enumerate(wanted):
+        try:
+            interface = _read(entry)
+            name = interface["name"]
+            if name in found:
+                raise InvalidInput(f"{name} is listed twice")
+            found[name] = with_unit(interface)
+            check_interface(name)
+            check_device(name, machine.links)
+        except PacketwatchError as error:
+            problems.append(f"packetwatch_interfaces[{index}]: {error}")
+    return list(found.values())
+
+
+def _chosen(machine: Machine, attached: t.Mapping[str, str]) -> list[Interface]:
+    names = list(attached) or _default_route(machine)
+    return [{"name": name, "mode": attached.get(name, MODES[0])} for name in names]
+
+
+def _default_route(machine: Machine) -> list[str]:
+    """The interface of the default route: IPv4's with the lowest metric, else IPv6's."""
+    found: list[tuple[int, int, str]] = []
+    for line in machine.lines("proc/net/route")[1:]:
+        fields = line.split()
+        if int(fields[1], 16) == int(fields[7], 16) == 0 and int(fields[3], 16) & _UP:
+            found.append((4, int(fields[6]), fields[0]))
+    for line in machine.lines("proc/net/ipv6_route"):
+        fields = line.split()
+        gateway = int(fields[8], 16) & _UP_GATEWAY == _UP_GATEWAY
+        if int(fields[0], 16) == int(fields[1], 16) == 0 and gateway:
+            found.append((6, int(fields[5], 16), fields[9]))
+    return [min(found)[2]] if found else []
+
+
+def _read(wanted: t.Any) -> Interface:
+    """Check the form of one entry."""
+    entry: Interface = {"name": wanted} if isinstance(wanted, str) else wanted
+    if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
+        raise InvalidInput(f"{wanted!r} is neither a name nor a dictionary with a name")
+    for key in entry:
+        if key not in _KEYS:
+            raise InvalidInput(f"{entry['name']} has the unknown key {key}: {_hint(str(key))}")
+    if entry.get("mode", MODES[0]) not in MODES:
+        raise InvalidInput(
+            f"{entry['name']} has the mode {entry['mode']}: allowed: {', '.join(MODES)}"
+        )
+    return entry
+
+
+def _hint(key: str) -> str:
+    if key == "published_ports":
+        return "it holds for all interfaces: set packetwatch_published_ports"
+    near = difflib.get_close_matches(key, _KEYS, 1)
+    return f"did you mean {near[0]}?" if near else f"known: {', '.join(_KEYS)}"

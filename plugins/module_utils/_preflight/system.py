@@ -1,0 +1,66 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is PRIVATE to the collection.
+
+"""The system that the role needs, and the agent that runs on it."""
+
+from __future__ import annotations
+
+import re
+import typing as t
+
+if t.TYPE_CHECKING:
+    from .machine import Machine
+
+_DEBIAN = ("12", "13")
+_KERNEL = (6, 1)
+
+
+def check_system(machine: Machine) -> t.Iterator[str]:
+    """What is wrong with distribution, kernel, systemd and bpffs."""
+    yield from _check_distribution(machine)
+    yield from _check_kernel(machine.release)
+    if not machine.path("run/systemd/system").is_dir():
+        yield (
+            "systemd does not run as PID 1, and the role needs it for its units: without systemd use "
+            "the modules packetwatch.xdp.program, policy and access_lists by themselves"
+        )
+    mounts = (line.split() for line in machine.lines("proc/mounts"))
+    if not any(fields[1:3] == ["/sys/fs/bpf", "bpf"] for fields in mounts):
+        yield "bpffs is not mounted at /sys/fs/bpf: mount -t bpf bpf /sys/fs/bpf"
+
+
+def _check_distribution(machine: Machine) -> t.Iterator[str]:
+    release = dict(
+        line.replace('"', "").split("=", 1)
+        for line in machine.lines("etc/os-release")
+        if "=" in line
+    )
+    if release.get("ID") != "debian" or release.get("VERSION_ID") not in _DEBIAN:
+        found = release.get("PRETTY_NAME") or release.get("ID") or "unknown"
+        yield f"the system is {found}: Debian {' or '.join(_DEBIAN)} is needed"
+
+
+def _check_kernel(release: str) -> t.Iterator[str]:
+    number = re.match(r"(\d+)\.(\d+)", release)
+    if number is None or (int(number[1]), int(number[2])) < _KERNEL:
+        yield (
+            f"the running kernel is {release}, and {_KERNEL[0]}.{_KERNEL[1]} or newer is needed: "
+            "install Debian's kernel (linux-image-amd64 or linux-image-arm64) and reboot"
+        )
+
+
+def agent_is_outdated(machine: Machine) -> bool:
+    """Whether the agent runs, but started before its settings or its code were changed.
+
+    If a run fails after such a change, no later run knows from its own changes that a restart is due.
+    """
+    command = ("systemctl", "show", "packetwatch.service", "--property=ExecMainStartTimestamp")
+    started = machine.output(*command, "--value", "--timestamp=unix").strip()
+    if not started.startswith("@"):
+        return False
+    paths = (machine.path("etc/default/packetwatch"), machine.path("usr/lib/packetwatch/current"))
+    changed = (path.lstat().st_mtime for path in paths if path.exists())
+    return any(moment > int(started[1:]) for moment in changed)
