@@ -4,7 +4,7 @@
 
 # This code is PRIVATE to the collection.
 
-"""Bring the copies of feeds that a host lacks, and confirm the change."""
+"""Send the copies of feeds that a host lacks, and confirm the change."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import typing as t
 
 from ansible.errors import AnsibleActionFail
 from ansible_collections.packetwatch.xdp.plugins.plugin_utils._confirm import ChangeAction
-from ansible_collections.packetwatch.xdp.plugins.plugin_utils._transfer import Brought
+from ansible_collections.packetwatch.xdp.plugins.plugin_utils._transfer import Upload
 
 if t.TYPE_CHECKING:
     from ansible_collections.packetwatch.xdp.plugins.plugin_utils._transfer import (
@@ -20,32 +20,29 @@ if t.TYPE_CHECKING:
         Result,
     )
 
-_TOLD = ("list", "digest", "problem", "max_change")
+_PASSED = ("list", "digest", "problem", "max_change")
 
 
 class ActionModule(ChangeAction):
-    """Asks the module what is missing, and only then sends it: long lists seldom change."""
+    """Asks the module what is missing, and sends only that: long lists seldom change."""
 
     module_name = "packetwatch.xdp._feeds"
-
-    def files(self, dummy: Arguments) -> dict[str, Brought]:
-        return {}
 
     def execute(self, arguments: Arguments, task_vars: dict[str, t.Any] | None) -> Result:
         copies, names = arguments.pop("copies"), arguments.pop("names")
         for name in names:
             if name not in copies:
                 raise AnsibleActionFail(
-                    f"feed {name} was not fetched by the first play: it looks at variables of the "
-                    "inventory and of the command line, so declare packetwatch_feeds there"
+                    f"feed {name} was not fetched by the first play, which reads variables of the "
+                    "inventory and of the command line: declare packetwatch_feeds there"
                 )
-        feeds = [{"name": name} | {key: copies[name][key] for key in _TOLD} for name in names]
+        feeds = [{"name": name} | {key: copies[name][key] for key in _PASSED} for name in names]
         arguments = arguments | {"feeds": feeds}
         result = super().execute(arguments, task_vars)
         lacks = result.get("lacks")
         if not lacks:
             return result
         sources = {
-            name: self._send(name, Brought(name, self.read(copies[name]["path"]))) for name in lacks
+            name: self._send(name, Upload(name, self.read(copies[name]["path"]))) for name in lacks
         }
         return super().execute(arguments | {"sources": sources}, task_vars)

@@ -4,7 +4,7 @@
 
 # This code is PRIVATE to the collection.
 
-"""Refuse variables that the role does not know, then let the module look at the host."""
+"""Refuse variables that the role does not know, then let the module check the host."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ import typing as t
 import yaml
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
+from ansible_collections.packetwatch.xdp.plugins.plugin_utils._policy import declared_policy
 
 _ROLE = pathlib.Path(__file__).resolve().parents[2] / "roles" / "packetwatch"
 _LIST = re.compile(r"packetwatch_(allow|deny)__[a-z0-9_]+")
-# Of the playbooks.
+# Variables of the playbooks.
 _OTHERS = ("packetwatch_batches", "packetwatch_hosts")
 
 
 def unknown_variables(names: t.Iterable[str], known: t.Collection[str]) -> t.Iterator[str]:
-    """Say of each variable of ours that means nothing what it may have been meant to be."""
+    """Explain each variable that begins as ours and is unknown: what was perhaps meant."""
     for name in sorted(names):
         if not name.startswith("packetwatch_") or name in known or _LIST.fullmatch(name):
             continue
@@ -46,14 +47,17 @@ def known_variables() -> list[str]:
 
 
 class ActionModule(ActionBase):
-    """Check names here, where they are seen, and the host over there."""
+    """Checks names on the controller, which alone sees them, and the host by the module."""
 
     def run(
         self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None
     ) -> dict[str, t.Any]:
-        """Run the module unless a variable is misspelt."""
+        """Run the module, unless a variable is unknown; the policy of all interfaces is added."""
         result: dict[str, t.Any] = super().run(tmp, task_vars)
-        problems = list(unknown_variables(task_vars or {}, known_variables()))
+        variables = task_vars or {}
+        problems = list(unknown_variables(variables, known_variables()))
         if problems:
             raise AnsibleActionFail(f"{'; '.join(problems)} (nothing was changed)")
-        return result | self._execute_module(task_vars=task_vars)
+        policy = {"policy": declared_policy(variables, self._templar)}
+        done = self._execute_module(module_args=self._task.args | policy, task_vars=task_vars)
+        return result | done | policy

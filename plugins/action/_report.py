@@ -4,7 +4,7 @@
 
 # This code is PRIVATE to the collection.
 
-"""Ask each host how it stands, and tell of all of them at once."""
+"""Ask each host for its state, and report on all hosts at once."""
 
 from __future__ import annotations
 
@@ -25,9 +25,8 @@ from ansible_collections.packetwatch.xdp.plugins.module_utils._base.errors impor
 from ansible_collections.packetwatch.xdp.plugins.module_utils._declared.edits import list_text
 from ansible_collections.packetwatch.xdp.plugins.module_utils._declared.policy import (
     DEFAULT,
-    keys_from_options,
+    fields_from_options,
     merge_policy,
-    parse_policy,
 )
 from ansible_collections.packetwatch.xdp.plugins.module_utils._declared.store import State
 from ansible_collections.packetwatch.xdp.plugins.module_utils._health.info import program_digest
@@ -35,6 +34,7 @@ from ansible_collections.packetwatch.xdp.plugins.module_utils._kernel.source imp
 from ansible_collections.packetwatch.xdp.plugins.plugin_utils import _report
 from ansible_collections.packetwatch.xdp.plugins.plugin_utils._archive import collect
 from ansible_collections.packetwatch.xdp.plugins.plugin_utils._notes import Notes
+from ansible_collections.packetwatch.xdp.plugins.plugin_utils._policy import declared_policy
 
 _COLLECTION = pathlib.Path(__file__).resolve().parents[2]
 _MODULE = "packetwatch.xdp.host_info"
@@ -45,7 +45,7 @@ Result = dict[str, t.Any]
 
 
 class ActionModule(ActionBase):
-    """One host after the other leaves a note; one of them then reads all notes."""
+    """Each host's task leaves a note; the last task, on one host, reads all notes."""
 
     def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> Result:
         result: Result = super().run(tmp, task_vars)
@@ -54,7 +54,6 @@ class ActionModule(ActionBase):
                 "phase": {"choices": ["ask", "tell"], "required": True},
                 "allow": {"type": "dict", "default": {}},
                 "deny": {"type": "dict", "default": {}},
-                "policy": {"type": "dict", "default": {}},
                 "interfaces": {"type": "list", "elements": "raw"},
                 "dest": {"type": "list", "elements": "path", "default": []},
             }
@@ -69,9 +68,8 @@ class ActionModule(ActionBase):
 
     def _ask(self, host: str, options: Result, variables: dict[str, t.Any]) -> _report.Row:
         try:
-            wanted = wanted_of(
-                options["allow"], options["deny"], options["policy"], options["interfaces"]
-            )
+            policy = declared_policy(variables, self._templar)
+            wanted = wanted_of(options["allow"], options["deny"], policy, options["interfaces"])
         except PacketwatchError as error:
             raise AnsibleActionFail(str(error)) from error
         arguments = {"gather_subset": _SUBSET}
@@ -90,27 +88,27 @@ def wanted_of(
     policy: t.Mapping[str, t.Any],
     interfaces: t.Sequence[t.Any] | None = None,
 ) -> _report.Wanted:
-    """What the role would give a host with these variables; raises what a bad one raises."""
+    """What the role would give a host with these variables; raises `InvalidInput` for a wrong one."""
     state = State(
         allow={_OWNER: list_text(allow, "allow").text},
         deny={_OWNER: list_text(deny, "deny").text},
     )
-    default = parse_policy(keys_from_options(policy), "")
+    default = fields_from_options(policy)
     policies = {DEFAULT: merge_policy(default)}
     modes = {}
     for index, item in enumerate(interfaces or ()):
         options = item if isinstance(item, dict) else {"name": item}
         name = options.get("name")
         if not isinstance(name, str) or name == DEFAULT:
-            raise InvalidInput(f"packetwatch_interfaces[{index}]: {name!r} is no interface's name")
+            raise InvalidInput(f"packetwatch_interfaces[{index}]: {name!r} is not the name of an interface")
         modes[name] = str(options.get("mode") or "auto")
-        keys = keys_from_options(options)
-        if keys:
-            policies[name] = merge_policy(default, parse_policy(keys, name), name)
+        own = fields_from_options(options)
+        if own:
+            policies[name] = merge_policy(default, own, name)
     return _report.Wanted(
         _OWNER,
         pair_digest(state, _OWNER),
-        # As it comes from a host.
+        # In the form in which a host returns it.
         json.loads(json.dumps({name: found._asdict() for name, found in policies.items()})),
         program_digest(flatten(OWN)),
         collect(_COLLECTION).name,
@@ -119,7 +117,7 @@ def wanted_of(
 
 
 def tell(hosts: t.Sequence[str], destinations: t.Sequence[str]) -> Result:
-    """Show the report and write it to files; fails if a host is not as it should be."""
+    """Show the report and write it to files; it fails if a host has problems."""
     for path in destinations:
         if pathlib.Path(path).suffix not in _report.FORMATS:
             raise AnsibleActionFail(

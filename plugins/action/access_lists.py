@@ -9,7 +9,7 @@ from __future__ import annotations
 import typing as t
 
 from ansible_collections.packetwatch.xdp.plugins.plugin_utils._confirm import ChangeAction
-from ansible_collections.packetwatch.xdp.plugins.plugin_utils._transfer import Brought
+from ansible_collections.packetwatch.xdp.plugins.plugin_utils._transfer import Upload
 
 if t.TYPE_CHECKING:
     from ansible_collections.packetwatch.xdp.plugins.plugin_utils._transfer import Arguments
@@ -20,12 +20,12 @@ class ActionModule(ChangeAction):
 
     module_name = "packetwatch.xdp.access_lists"
 
-    def files(self, arguments: Arguments) -> dict[str, Brought]:
+    def files(self, arguments: Arguments) -> dict[str, Upload]:
         if self.is_remote(arguments):
             return {}
         found = {}
         for option in ("allow_src", "deny_src"):
             if arguments.get(option) is not None:
                 path = self.find(arguments[option])
-                found[option] = Brought(path, self.read(path))
+                found[option] = Upload(path, self.read(path))
         return found

@@ -13,13 +13,12 @@ from ansible_collections.packetwatch.xdp.plugins.plugin_utils._confirm import Ch
 if t.TYPE_CHECKING:
     from ansible_collections.packetwatch.xdp.plugins.plugin_utils._transfer import (
         Arguments,
-        Brought,
         Result,
     )
 
 
 class ActionModule(ChangeAction):
-    """Has nothing to bring."""
+    """Confirms the end of a panic; the panic itself takes effect at once."""
 
     module_name = "packetwatch.xdp.panic"
 
@@ -27,6 +26,3 @@ class ActionModule(ChangeAction):
         if arguments.get("state") != "absent":
             arguments = arguments | {"confirm_timeout": 0}
         return super().execute(arguments, task_vars)
-
-    def files(self, arguments: Arguments) -> dict[str, Brought]:
-        return {}

@@ -15,7 +15,7 @@ from ansible_collections.packetwatch.xdp.plugins.module_utils._kernel.source imp
     flatten,
 )
 from ansible_collections.packetwatch.xdp.plugins.plugin_utils._confirm import ChangeAction
-from ansible_collections.packetwatch.xdp.plugins.plugin_utils._transfer import Brought
+from ansible_collections.packetwatch.xdp.plugins.plugin_utils._transfer import Upload
 
 if t.TYPE_CHECKING:
     from ansible_collections.packetwatch.xdp.plugins.plugin_utils._transfer import Arguments
@@ -29,14 +29,14 @@ class ActionModule(ChangeAction):
 
     module_name = "packetwatch.xdp.program"
 
-    def files(self, arguments: Arguments) -> dict[str, Brought]:
+    def files(self, arguments: Arguments) -> dict[str, Upload]:
         if arguments.get("state") == "detached":
             return {}
         if arguments.get("src") is None:
-            return {"src": Brought(os.path.join(OWN, BODY), flatten(OWN).encode())}
+            return {"src": Upload(os.path.join(OWN, BODY), flatten(OWN).encode())}
         if self.is_remote(arguments):
             return {}
         path = os.path.abspath(self.find(arguments["src"]))
         beside = os.path.dirname(path)
         directory = beside if os.path.exists(os.path.join(beside, PREFACE)) else OWN
-        return {"src": Brought(path, flatten(directory, path).encode())}
+        return {"src": Upload(path, flatten(directory, path).encode())}

@@ -6,21 +6,10 @@
 
 from __future__ import annotations
 
-import typing as t
-
 from ansible_collections.packetwatch.xdp.plugins.plugin_utils._confirm import ChangeAction
-
-if t.TYPE_CHECKING:
-    from ansible_collections.packetwatch.xdp.plugins.plugin_utils._transfer import (
-        Arguments,
-        Brought,
-    )
 
 
 class ActionModule(ChangeAction):
-    """Has nothing to bring."""
+    """Confirms what the module changes."""
 
     module_name = "packetwatch.xdp.rollback"
-
-    def files(self, arguments: Arguments) -> dict[str, Brought]:
-        return {}

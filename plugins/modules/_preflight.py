@@ -8,14 +8,14 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: _preflight
-short_description: Tell whether Packetwatch can be installed on a host
+short_description: Check whether Packetwatch can be installed on a host
 version_added: 0.1.0
 description:
   - This module is B(private) to the role P(packetwatch.xdp.packetwatch#role); it may change or vanish in any release.
-  - Looks at everything that the role relies on and fails with all reasons at once, each with its remedy, before
-    the role has changed anything.
+  - Checks everything that the role relies on. If something is wrong, it fails with all reasons at once, each with its
+    remedy, before the role has changed anything.
   - The action plugin first refuses variables that the role does not know.
-  - Refreshes the lists of C(apt) when a package is needed that they do not have, except in check mode.
+  - Updates the lists of C(apt) if they lack a package that is needed, except in check mode.
 author:
   - Packetwatch authors (@packetwatch)
 attributes:
@@ -40,7 +40,7 @@ options:
     elements: str
     default: []
   policy:
-    description: The policy for all interfaces, as options of M(packetwatch.xdp.policy).
+    description: The policy for all interfaces, as options of M(packetwatch.xdp.policy). Set by the action plugin.
     type: dict
     default: {}
   protect:
@@ -49,17 +49,17 @@ options:
     elements: str
     default: []
   readers:
-    description: The users that may look, if they are declared.
+    description: The users that may use the reading commands, if they are declared.
     type: list
     elements: str
     default: []
   admins:
-    description: The users that may change too, if they are declared.
+    description: The users that may also make changes, if they are declared.
     type: list
     elements: str
     default: []
   list_memory:
-    description: The bound of the lists' memory in MiB.
+    description: The maximum memory of the lists, in MiB.
     type: int
     default: 64
   confirm_timeout:
@@ -67,15 +67,15 @@ options:
     type: float
     default: 60
   metrics_listen:
-    description: Address and port of the metrics, or nothing.
+    description: Address and port of the metrics. Empty means none.
     type: str
     default: ""
   heartbeat_url:
-    description: Where to send heartbeats, or nothing.
+    description: Where to send heartbeats. Empty means nowhere.
     type: str
     default: ""
   heartbeat_interval:
-    description: Seconds between two of them.
+    description: Seconds between two heartbeats.
     type: int
     default: 60
 """
@@ -93,30 +93,35 @@ interfaces:
   type: list
   elements: dict
 detach:
-  description: The interfaces that are no longer wanted, each with its C(unit).
+  description: The interfaces that are attached and no longer declared, each with its C(unit).
   returned: success
   type: list
   elements: dict
 packages:
-  description: The packages to install. In check mode without those that the present lists of C(apt) do not have.
+  description: The packages to install. In check mode without those that the lists of C(apt) do not have.
   returned: success
   type: list
   elements: str
+policy:
+  description: The policy for all interfaces, as options of M(packetwatch.xdp.policy). Set by the action plugin.
+  returned: always
+  type: dict
 policies:
-  description: Those of the interfaces that have a policy of their own, or shall have one.
+  description:
+    - Options of M(packetwatch.xdp.policy), for each interface that has a policy of its own or is to have one.
   returned: success
   type: list
   elements: dict
 bare:
-  description: Whether the packages are missing without which nothing can be asked of the kernel.
+  description: Whether packages are missing, so that the kernel cannot be queried yet.
   returned: success
   type: bool
 installed:
-  description: Whether the units are there.
+  description: Whether the units are installed.
   returned: success
   type: bool
 agent_outdated:
-  description: Whether the agent runs, but with settings or code of before.
+  description: Whether the agent runs with earlier settings or code.
   returned: success
   type: bool
 feeds:

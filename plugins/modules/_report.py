@@ -8,18 +8,19 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: _report
-short_description: Tell how hosts stand
+short_description: Report on the state of hosts
 version_added: 0.1.0
 description:
   - This module is B(private) to the playbooks of the collection; it may change or vanish in any release.
-  - Each host is asked with M(packetwatch.xdp.host_info); one that cannot be reached is noted, and fails nothing.
-  - The controller then tells of all of them, and fails if one of them is not as it should be.
+  - Asks each host with M(packetwatch.xdp.host_info). A host that cannot be reached is noted, and its task does not fail.
+  - The controller then reports on all hosts, and fails if one of them has problems.
+  - Reads the policy that a host is to have from the variables of the role.
 author:
   - Packetwatch authors (@packetwatch)
 extends_documentation_fragment: packetwatch.xdp._attributes.controller
 options:
   phase:
-    description: V(ask) one host, or V(tell) of all.
+    description: V(ask) one host, or V(tell) about all.
     type: str
     choices: [ask, tell]
     required: true
@@ -31,23 +32,19 @@ options:
     description: The same for those that are denied.
     type: dict
     default: {}
-  policy:
-    description: The policy that it is to have, with the options of M(packetwatch.xdp.policy). For V(ask).
-    type: dict
-    default: {}
   interfaces:
     description: The interfaces that it is to have, as names or dictionaries. Without this, those that it has. For V(ask).
     type: list
     elements: raw
   dest:
-    description: Files on the controller to write the report to, as text, JSON or CSV by their names' end. For V(tell).
+    description: Files on the controller to write the report to. The suffix of each name selects text, JSON or CSV. For V(tell).
     type: list
     elements: path
     default: []
 """
 
 EXAMPLES = r"""
-- name: Tell
+- name: Report
   packetwatch.xdp._report:
     phase: tell
     dest: report.json

@@ -4,7 +4,7 @@
 
 # This code is PRIVATE to the collection.
 
-"""What action plug-ins share that bring files from the controller for a module to read."""
+"""The base of action plug-ins that send files from the controller for a module to read."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ Arguments = dict[str, t.Any]
 Result = dict[str, t.Any]
 
 
-class Brought(t.NamedTuple):
-    """A file to bring: what the user calls it, and what is in it."""
+class Upload(t.NamedTuple):
+    """A file to send: the name that the user gave it, and its content."""
 
     name: str
     content: bytes
@@ -30,7 +30,7 @@ class Brought(t.NamedTuple):
 class TransferAction(ActionBase):
     """Runs the module of the same name, with options that name files replaced by copies of them.
 
-    Also in check mode: the copies go to the task's temporary folder, which is removed afterwards.
+    The copies go to the task's temporary folder, which is removed afterwards; so check mode sends them too.
     """
 
     module_name: str
@@ -40,34 +40,34 @@ class TransferAction(ActionBase):
         names: dict[str, str] = {}
         try:
             arguments = dict(self._task.args)
-            for option, brought in self._gather(arguments).items():
-                arguments[option] = self._send(option, brought)
-                names[arguments[option]] = brought.name
+            for option, file in self._gather(arguments).items():
+                arguments[option] = self._send(option, file)
+                names[arguments[option]] = file.name
             result.update(self.execute(arguments, task_vars))
         finally:
             self._remove_tmp_path(self._connection._shell.tmpdir)
         return _with_names(result, names)
 
     def execute(self, arguments: Arguments, task_vars: dict[str, t.Any] | None) -> Result:
-        """Run the module, with what has been brought."""
+        """Run the module, with the names of the copies."""
         result: Result = self._execute_module(
             module_name=self.module_name, module_args=arguments, task_vars=task_vars
         )
         return result
 
-    def files(self, arguments: Arguments) -> dict[str, Brought]:
-        """What is to be brought, by the option that shall name the copy."""
-        raise NotImplementedError
+    def files(self, arguments: Arguments) -> dict[str, Upload]:
+        """The files to send, by the option that will name the copy; none unless overridden."""
+        return {}
 
     def is_remote(self, arguments: Arguments) -> bool:
-        """Whether the options already name files on the managed host."""
+        """Whether the options name files on the managed host already."""
         try:
             return bool(boolean(arguments.get("remote_src", False)))
         except TypeError as error:
             raise AnsibleActionFail(f"remote_src: {error}") from error
 
     def find(self, path: t.Any) -> str:
-        """Return where on the controller a file is, as copy and others would look for it."""
+        """Return the path of a file on the controller, found as the module copy finds it."""
         return str(self._find_needle("files", os.path.expanduser(str(path))))
 
     def read(self, path: str) -> bytes:
@@ -79,7 +79,7 @@ class TransferAction(ActionBase):
         finally:
             self._loader.cleanup_tmp_file(real)
 
-    def _gather(self, arguments: Arguments) -> dict[str, Brought]:
+    def _gather(self, arguments: Arguments) -> dict[str, Upload]:
         try:
             return self.files(arguments)
         except OSError as error:
@@ -87,25 +87,25 @@ class TransferAction(ActionBase):
         except PacketwatchError as error:
             raise AnsibleActionFail(str(error)) from error
 
-    def _send(self, option: str, brought: Brought) -> str:
-        """Copy to the temporary folder; return where it is there."""
+    def _send(self, option: str, file: Upload) -> str:
+        """Copy to the temporary folder; return the path of the copy."""
         shell = self._connection._shell
         if shell.tmpdir is None:
             self._make_tmp_path()
         target = str(shell.join_path(shell.tmpdir, option))
-        # The module needs root, who can read it: no permissions to fix, no further round trip.
-        self._transfer_data(target, brought.content)
+        # The module runs as root and can read it. Fixing permissions would cost a round trip.
+        self._transfer_data(target, file.content)
         return target
 
 
 def _with_names(result: Result, names: t.Mapping[str, str]) -> Result:
-    """Let the message speak of the files by the names that the user knows."""
+    """Replace the names of copies in the message by the names that the user knows."""
     message = result.get("msg")
     if isinstance(message, str):
         for copy, name in names.items():
             message = message.replace(copy, name)
         if message != result["msg"]:
-            # The core builds it from the message again; it would repeat the copy's name.
+            # Ansible builds the exception from the message; it would repeat the name of the copy.
             result.pop("exception", None)
             result["msg"] = message
     return result
