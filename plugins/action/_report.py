@@ -100,7 +100,9 @@ def wanted_of(
         options = item if isinstance(item, dict) else {"name": item}
         name = options.get("name")
         if not isinstance(name, str) or name == DEFAULT:
-            raise InvalidInput(f"packetwatch_interfaces[{index}]: {name!r} is not the name of an interface")
+            raise InvalidInput(
+                f"packetwatch_interfaces[{index}]: {name!r} is not the name of an interface"
+            )
         modes[name] = str(options.get("mode") or "auto")
         own = fields_from_options(options)
         if own:
