@@ -4,7 +4,7 @@
 
 # This code is PRIVATE to the collection.
 
-"""Fetch each feed once for all hosts that want it, and let the play go on without those that fail."""
+"""Fetch each feed once for all hosts that use it; a feed that cannot be fetched is only a warning."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from ansible.plugins.action import ActionBase
 
 _VARIABLE = "packetwatch_feeds"
 _MODULE = "packetwatch.xdp.feed"
-_MOST_CHANGE = 50.0
+_MAX_CHANGE = 50.0
 
 Feed = dict[str, t.Any]
 
 
 def gather(declared: t.Mapping[str, t.Any]) -> dict[str, Feed]:
-    """The feeds that hosts declare, by name; ValueError says who declares something wrong."""
+    """The feeds that hosts declare, by name; ValueError names the host with a wrong one."""
     found: dict[str, Feed] = {}
     owners: dict[str, str] = {}
     for host, feeds in declared.items():
@@ -35,7 +35,7 @@ def gather(declared: t.Mapping[str, t.Any]) -> dict[str, Feed]:
                 raise ValueError(f"{_VARIABLE}[{index}] of {host} has no name: add one")
             name = feed["name"]
             if name in names:
-                raise ValueError(f"{_VARIABLE}[{index}] of {host}: {name} stands above already")
+                raise ValueError(f"{_VARIABLE}[{index}] of {host}: {name} is listed twice")
             names.add(name)
             if found.setdefault(name, feed) != feed:
                 raise ValueError(
@@ -46,14 +46,14 @@ def gather(declared: t.Mapping[str, t.Any]) -> dict[str, Feed]:
 
 
 class ActionModule(ActionBase):
-    """Gathers what hosts declare, and runs the module on each of it."""
+    """Gathers the feeds of hosts, and runs the module for each feed."""
 
     _VALID_ARGS = frozenset({"hosts", "feeds"})
 
     def run(
         self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None
     ) -> dict[str, t.Any]:
-        """Return what there is of each feed; a feed that cannot be had is only a warning."""
+        """Return the copy of each feed, or why there is none."""
         result: dict[str, t.Any] = super().run(tmp, task_vars)
         arguments = self._task.args
         task_vars = task_vars or {}
@@ -74,7 +74,7 @@ class ActionModule(ActionBase):
         options = dict(feed)
         copy: Feed = {
             "list": options.get("list", "deny"),
-            "max_change": options.pop("max_change", _MOST_CHANGE),
+            "max_change": options.pop("max_change", _MAX_CHANGE),
             "digest": "",
             "problem": "",
         }
@@ -95,7 +95,7 @@ class ActionModule(ActionBase):
         return copy | {key: done[key] for key in ("path", "digest", "entries", "left_out")}
 
     def _find(self, path: str) -> str:
-        """Where a file is, as copy and others would look for it; one that is nowhere is told later."""
+        """The path of a file, found as the module copy finds it; the module reports a missing one."""
         try:
             return str(self._find_needle("files", os.path.expanduser(path)))
         except AnsibleActionFail:

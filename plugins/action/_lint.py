@@ -4,7 +4,7 @@
 
 # This code is PRIVATE to the collection.
 
-"""Look through the inventory for lists that have no effect."""
+"""Find lists in the inventory that have no effect."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from ansible_collections.packetwatch.xdp.plugins.plugin_utils._levels import Lev
 
 
 class ActionModule(ActionBase):
-    """Works on the controller alone."""
+    """Reads the inventory on the controller, and asks no host."""
 
     def run(
         self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None
     ) -> dict[str, t.Any]:
-        """Fail if there are any, and name them."""
+        """Fail if there are such lists, and name them."""
         result: dict[str, t.Any] = super().run(tmp, task_vars)
         sources = list((task_vars or {})["ansible_inventory_sources"])
         inventory = InventoryManager(loader=self._loader, sources=sources)

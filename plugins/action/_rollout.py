@@ -6,7 +6,7 @@
 
 """The gate between two batches of hosts.
 
-Ansible stops a rollout by itself after a failed host, but not after one that became unreachable.
+Ansible itself stops a rollout after a failed host, but not after an unreachable one.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ _SHOWN = 10
 
 
 class ActionModule(ActionBase):
-    """Works on the controller alone."""
+    """Keeps its notes on the controller, and asks no host."""
 
     def run(
         self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None
     ) -> dict[str, t.Any]:
-        """Note that a host is done, or go on only if all hosts of earlier batches are."""
+        """Note that a host is done, or fail if a host of an earlier batch is not."""
         result: dict[str, t.Any] = super().run(tmp, task_vars)
         variables = task_vars or {}
         dummy, options = self.validate_argument_spec(
@@ -42,7 +42,7 @@ class ActionModule(ActionBase):
         )
         if lost:
             raise AnsibleActionFail(
-                f"hosts of earlier batches were not brought to an end: {some_of(lost, _SHOWN)}; "
+                f"hosts of earlier batches were not completed: {some_of(lost, _SHOWN)}; "
                 "this host and those after it were not touched"
             )
         return result | {"changed": False}
@@ -51,7 +51,7 @@ class ActionModule(ActionBase):
 def unfinished(
     hosts: t.Sequence[str], batch: t.Container[str], done: t.Container[str]
 ) -> list[str]:
-    """Hosts of earlier batches that are not done; hosts: of the whole play, in its order."""
+    """Hosts of earlier batches that are not done; hosts: all hosts of the play, in its order."""
     earlier: list[str] = []
     for host in hosts:
         if host in batch:

@@ -9,50 +9,39 @@
 from __future__ import annotations
 
 import pathlib
-import tempfile
 import typing as t
 
 from ansible.errors import AnsibleActionFail
-from ansible.plugins.action import ActionBase
-from ansible_collections.packetwatch.xdp.plugins.plugin_utils._archive import Software, collect
+from ansible_collections.packetwatch.xdp.plugins.plugin_utils._archive import collect
+from ansible_collections.packetwatch.xdp.plugins.plugin_utils._transfer import (
+    TransferAction,
+    Upload,
+)
+
+if t.TYPE_CHECKING:
+    from ansible_collections.packetwatch.xdp.plugins.plugin_utils._transfer import (
+        Arguments,
+        Result,
+    )
 
 _COLLECTION = pathlib.Path(__file__).resolve().parents[2]
-_MODULE = "packetwatch.xdp._software"
 
 
-class ActionModule(ActionBase):
-    """Ask the module what is there, and only then bring what is missing."""
+class ActionModule(TransferAction):
+    """Asks the module whether the host lacks the archive, and sends it only then."""
 
-    def run(
-        self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None
-    ) -> dict[str, t.Any]:
-        """Run the module once, and again with the archive if the host needs it."""
-        result: dict[str, t.Any] = super().run(tmp, task_vars)
-        options = dict(self._task.args)
-        if options.get("state", "present") == "absent":
-            return result | self._execute_module(_MODULE, options, task_vars=task_vars)
+    module_name = "packetwatch.xdp._software"
 
+    def execute(self, arguments: Arguments, task_vars: dict[str, t.Any] | None) -> Result:
+        if arguments.get("state") == "absent":
+            return super().execute(arguments, task_vars)
         try:
             software = collect(_COLLECTION)
         except (KeyError, OSError, ValueError) as error:
             raise AnsibleActionFail(f"cannot gather the software: {error}") from error
-        options |= {"name": software.name, "manifest": software.manifest}
-        first = self._execute_module(_MODULE, options, task_vars=task_vars)
-        if first.get("failed") or not first.get("lacks_archive"):
-            return result | first
-        options["archive"] = self._send(software)
-        return result | self._execute_module(_MODULE, options, task_vars=task_vars)
-
-    def _send(self, software: Software) -> str:
-        """Copy the archive into the task's temporary folder on the host, which Ansible removes."""
-        if not self._connection._shell.tmpdir:
-            self._make_tmp_path()
-        remote: str = self._connection._shell.join_path(
-            self._connection._shell.tmpdir, f"{software.name}.tar.gz"
-        )
-        with tempfile.NamedTemporaryFile(suffix=".tar.gz") as local:
-            local.write(software.pack())
-            local.flush()
-            self._transfer_file(local.name, remote)
-        self._fixup_perms2((self._connection._shell.tmpdir, remote))
-        return remote
+        arguments |= {"name": software.name, "manifest": software.manifest}
+        result = super().execute(arguments, task_vars)
+        if not result.get("lacks_archive"):
+            return result
+        archive = self._send("archive", Upload(software.name, software.pack()))
+        return super().execute(arguments | {"archive": archive}, task_vars)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Bring the XDP program's source: the collection's own, or the user's; confirm."""
+"""Send the XDP program's source, the collection's own or the user's, and confirm the change."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ OWN = os.path.join(COLLECTION, "roles", "packetwatch", "files", "bpf")
 
 
 class ActionModule(ChangeAction):
-    """Sends the source as one text, so that what is loaded is what the controller has."""
+    """Sends the source as one text, so that the host loads what the controller has."""
 
     module_name = "packetwatch.xdp.program"
 

@@ -4,7 +4,8 @@
 
 # This code is PRIVATE to the collection.
 
-"""What the documentation of all modules has in common."""
+"""Parts of the documentation that modules share. A module lists the parts that differ from the first
+ones before them: the first that says something of an attribute wins."""
 
 from __future__ import annotations
 
@@ -12,8 +13,8 @@ from __future__ import annotations
 class ModuleDocFragment:
     """Attributes and requirements."""
 
+    # For all modules.
     DOCUMENTATION = r"""
-options: {}
 attributes:
   check_mode:
     description: Can run in C(check_mode) and return changed status prediction without modifying target.
@@ -21,31 +22,46 @@ attributes:
   diff_mode:
     description: Returns details on what has changed (or possibly needs changing in C(check_mode)), when in diff mode.
     support: full
+"""
+
+    # For modules that are not private to the collection.
+    PUBLIC = r"""
+attributes:
   idempotent:
     description:
       - When run twice in a row outside check mode, with the same arguments, the second invocation indicates no change.
       - This assumes that the system controlled/queried by the module has not changed in a relevant way.
     support: full
+  action_group:
+    description: Use C(group/packetwatch.xdp.all) in C(module_defaults) to set defaults for this module.
+    support: full
+    membership:
+      - packetwatch.xdp.all
+"""
+
+    # For modules that run on filtered hosts.
+    HOST = r"""
+attributes:
   platform:
     description: Target OS/families that can be operated against.
     platforms: debian
     support: full
     details:
       - Debian 12 and 13 with a kernel of at least 6.1 are tested.
-  action_group:
-    description: Use C(group/packetwatch.xdp.all) in C(module_defaults) to set defaults for this module.
-    support: full
-    membership:
-      - packetwatch.xdp.all
 requirements:
   - python >= 3.11
   - root on the managed host, for example by C(become=true)
+"""
+
+    # For modules that read or change what the kernel does.
+    KERNEL = r"""
+options: {}
+requirements:
   - the Debian package C(libbpf1) on the managed host
 """
 
     # For modules with an action plug-in of the same name.
     ACTION = r"""
-options: {}
 attributes:
   action:
     description: Indicates this has a corresponding action plug-in, so some parts of the options run on the controller.
@@ -55,31 +71,21 @@ attributes:
     support: none
 """
 
-    # For modules that are all action plug-in, and touch no host.
+    # For modules that consist of an action plug-in alone, and touch no host.
     CONTROLLER = r"""
-options: {}
 attributes:
-  action:
-    description: Indicates this has a corresponding action plugin, so some parts of the options run on the controller.
-    support: full
-  check_mode:
-    description: Can run in C(check_mode) and return changed status prediction without modifying target.
-    support: full
   diff_mode:
-    description: Returns what has changed, or would change, when in diff mode.
     support: none
   platform:
-    description: Target OS families that can be operated against.
+    description: Target OS/families that can be operated against.
     support: full
     platforms: all
 """
 
     # For modules that change nothing.
     INFO = r"""
-options: {}
 attributes:
   check_mode:
-    support: full
     details:
       - This module does not modify state.
   diff_mode:

@@ -4,7 +4,7 @@
 
 # This code is PRIVATE to the collection.
 
-"""Options of the modules whose changes wait to be confirmed."""
+"""Options of the modules whose changes must be confirmed."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ class ModuleDocFragment:
 options:
   confirm_timeout:
     description:
-      - For how many seconds a change waits to be confirmed. The task confirms it over a fresh connection, so that one that cuts
-        the controller off is never confirmed. The host then returns by itself to what was in force before, and the task fails.
-      - V(0) confirms it at once. It is the only value that is accepted where systemd does not run.
-      - Nothing waits where no packet meets a difference, such as lists on a host on which nothing is attached yet.
-      - At most one change waits on a host. As long as it does, every other one is refused.
+      - Time in seconds in which a change must be confirmed. The task confirms it over a fresh connection, so a change that cuts
+        the controller off is never confirmed. The host then reverts it by itself, and the task fails.
+      - V(0) confirms the change at once. It is the only value that is accepted where systemd does not run.
+      - A change that alters no verdict is confirmed at once, for example lists on a host where no interface is attached yet.
+      - At most one change is pending on a host. Every other change is refused meanwhile.
     type: float
     default: 60
   confirm_by:
     description:
       - V(connection) confirms a change as soon as a fresh connection has come through.
       - V(self_test) asks the loaded program on the host whether every protected address can still open a connection to the SSH
-        server, and confirms it if so. Otherwise the host returns at once and the task fails.
-      - Set by the action plugin, if it is not given, to V(self_test) for connections that are not made over the network, such
-        as C(local), C(chroot) and those into containers, and for those that it does not know.
+        server, and confirms the change if so. Otherwise the host reverts it at once and the task fails.
+      - If it is omitted, the action plugin sets it. It sets V(self_test) for connections that are not made over the network, such
+        as C(local), C(chroot) and connections into containers, and for connection types that it does not know.
     type: str
     choices: [connection, self_test]
     default: connection

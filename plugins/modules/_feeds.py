@@ -20,12 +20,10 @@ description:
   - The action plugin first asks which copies the host lacks, and sends only those.
 extends_documentation_fragment:
   - packetwatch.xdp._attributes
+  - packetwatch.xdp._attributes.host
+  - packetwatch.xdp._attributes.kernel
   - packetwatch.xdp._attributes.action
   - packetwatch.xdp._confirmation
-attributes:
-  action_group:
-    support: none
-    membership: []
 options:
   names:
     description: The feeds of this host. Read by the action plugin.

@@ -14,39 +14,27 @@ author:
   - Packetwatch authors (@packetwatch)
 description:
   - This module is B(private) to the role P(packetwatch.xdp.packetwatch#role); it may change or vanish in any release.
-  - Fetches what the variable C(packetwatch_feeds) of the hosts names, by M(packetwatch.xdp.feed), into a folder that
+  - Fetches the feeds in the variable C(packetwatch_feeds) of the hosts, by M(packetwatch.xdp.feed), into a folder that
     Ansible removes when the run ends.
-  - A feed that cannot be had is a warning, and hosts keep their last good copy of it. A feed that is described wrongly, or by two
-    hosts in two ways, is an error.
-  - All of it is the action plugin's work, on the controller. The task is to be delegated to C(localhost).
+  - If a feed cannot be fetched, the task warns, and hosts keep their last good copy. If a feed is described wrongly, or
+    differently by two hosts, the task fails.
+  - The action plugin does all the work, on the controller. Delegate the task to C(localhost).
+extends_documentation_fragment:
+  - packetwatch.xdp._attributes.controller
+  - packetwatch.xdp._attributes
+  - packetwatch.xdp._attributes.action
 attributes:
-  action:
-    description: Indicates this has a corresponding action plug-in, so some parts of the options run on the controller.
-    support: full
-  async:
-    description: Supports being used with the C(async) keyword.
-    support: none
   check_mode:
-    description: Can run in C(check_mode) and return changed status prediction without modifying target.
-    support: full
     details:
-      - Does the same in check mode, which wants to know what the hosts would get.
-  diff_mode:
-    description: Returns what has changed, or would change, when in diff mode.
-    support: none
-  platform:
-    description: Target OS families that can be operated against.
-    support: full
-    platforms: posix
+      - Does the same in check mode, to show what the hosts would get.
 options:
   hosts:
-    description: The hosts of the run, whose variables are looked at.
+    description: The hosts of the run, whose variables are read.
     type: list
     elements: str
   feeds:
     description:
-      - The feeds of one host, where there was no play before that has fetched them. Those that have a C(url) count as such that
-        cannot be had.
+      - The feeds of one host, if no earlier play has fetched them. Feeds with a C(url) count as unavailable.
     type: list
     elements: dict
 """
@@ -62,8 +50,8 @@ EXAMPLES = r"""
 RETURN = r"""
 feeds:
   description:
-    - What was fetched, by name. The C(list) that it is for, C(path) and C(digest) of the copy, C(entries), what was C(left_out),
-      C(max_change), and the C(problem), if there is no copy.
+    - The fetched feeds, by name. Each has the C(list) that it is for, C(path) and C(digest) of the copy, C(entries), C(left_out),
+      C(max_change), and the C(problem) if there is no copy.
   returned: success
   type: dict
   sample: {"example": {"list": "deny", "path": "/tmp/x/0c8a.list", "digest": "0c8a", "max_change": 50, "problem": ""}}
@@ -80,7 +68,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    module.fail_json(msg="this is the work of the action plugin: call it packetwatch.xdp._fetch")
+    module.fail_json(msg="only the action plugin can do this: call it as packetwatch.xdp._fetch")
 
 
 if __name__ == "__main__":

@@ -8,19 +8,22 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: _lint
-short_description: Find lists that one level of the inventory hides from another
+short_description: Find lists that a stronger level of the inventory hides
 version_added: 0.1.0
 description:
   - This module is B(private) to the playbooks of the collection; it may change or vanish in any release.
   - Works on the controller alone.
 author:
   - Packetwatch authors (@packetwatch)
-extends_documentation_fragment: packetwatch.xdp._attributes.controller
+extends_documentation_fragment:
+  - packetwatch.xdp._attributes.controller
+  - packetwatch.xdp._attributes
+  - packetwatch.xdp._attributes.action
 options: {}
 """
 
 EXAMPLES = r"""
-- name: Look
+- name: Check the inventory
   packetwatch.xdp._lint:
 """
 

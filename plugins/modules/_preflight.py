@@ -18,17 +18,13 @@ description:
   - Updates the lists of C(apt) if they lack a package that is needed, except in check mode.
 author:
   - Packetwatch authors (@packetwatch)
+extends_documentation_fragment:
+  - packetwatch.xdp._attributes
+  - packetwatch.xdp._attributes.host
+  - packetwatch.xdp._attributes.action
 attributes:
-  check_mode:
-    description: Can run in C(check_mode) and return changed status prediction without modifying target.
-    support: full
   diff_mode:
-    description: Returns what has changed, or would change, when in diff mode.
     support: none
-  platform:
-    description: Target OS families that can be operated against.
-    support: full
-    platforms: debian
 options:
   interfaces:
     description: Names of interfaces, or dictionaries with a C(name), a C(mode) and policy options.

@@ -17,7 +17,10 @@ description:
   - Reads the policy that a host is to have from the variables of the role.
 author:
   - Packetwatch authors (@packetwatch)
-extends_documentation_fragment: packetwatch.xdp._attributes.controller
+extends_documentation_fragment:
+  - packetwatch.xdp._attributes.controller
+  - packetwatch.xdp._attributes
+  - packetwatch.xdp._attributes.action
 options:
   phase:
     description: V(ask) one host, or V(tell) about all.

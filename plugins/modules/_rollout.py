@@ -8,18 +8,21 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: _rollout
-short_description: Stop a rollout after a batch that is not done as a whole
+short_description: Stop a rollout if a batch is incomplete
 version_added: 0.1.0
 description:
   - This module is B(private) to the playbooks of the collection; it may change or vanish in any release.
   - Works on the controller alone.
 author:
   - Packetwatch authors (@packetwatch)
-extends_documentation_fragment: packetwatch.xdp._attributes.controller
+extends_documentation_fragment:
+  - packetwatch.xdp._attributes.controller
+  - packetwatch.xdp._attributes
+  - packetwatch.xdp._attributes.action
 options:
   phase:
     description:
-      - V(begin) fails if a host of an earlier batch has not come to its V(end), for whatever reason.
+      - V(begin) fails if a host of an earlier batch has not reached its V(end), for whatever reason.
       - V(end) notes that this host is done.
     type: str
     choices: [begin, end]
@@ -27,7 +30,7 @@ options:
 """
 
 EXAMPLES = r"""
-- name: Go on only if all earlier batches are done
+- name: Continue only if all earlier batches are done
   packetwatch.xdp._rollout:
     phase: begin
   run_once: true

@@ -12,36 +12,29 @@ short_description: Install or remove Packetwatch's own files
 version_added: 0.1.0
 description:
   - This module is B(private) to the role P(packetwatch.xdp.packetwatch#role); it may change or vanish in any release.
-  - Unpacks the host library, the agent, the C source, units and the command C(packetwatchctl) into a folder named by version and digest,
-    and makes it the current one by a rename. The folder before it is kept, older ones are removed.
-  - Makes the agent's user and the groups, and sets whom the groups consist of.
-  - With O(state=absent) it takes everything of Packetwatch off the host, whatever part of it is there,
-    which includes what is attached, lists, policy and bans.
+  - Unpacks the host library, the agent, the C source, units and the command C(packetwatchctl) into a folder named by version and
+    digest, and makes it the current one by a rename. The previous folder is kept, older ones are removed.
+  - Makes the agent's user and the groups, and sets the members of the groups.
+  - With O(state=absent) it removes everything of Packetwatch from the host, whatever part of it is there. It also detaches the
+    program, and removes lists, policies and bans.
 author:
   - Packetwatch authors (@packetwatch)
-attributes:
-  check_mode:
-    description: Can run in C(check_mode) and return changed status prediction without modifying target.
-    support: full
-  diff_mode:
-    description: Returns what has changed, or would change, when in diff mode.
-    support: full
-  platform:
-    description: Target OS families that can be operated against.
-    support: full
-    platforms: debian
+extends_documentation_fragment:
+  - packetwatch.xdp._attributes
+  - packetwatch.xdp._attributes.host
+  - packetwatch.xdp._attributes.action
 options:
   state:
-    description: Whether the files shall be there.
+    description: Whether the files are installed or removed.
     type: str
     choices: [absent, present]
     default: present
   readers:
-    description: The users in the group that may look. If omitted, they stay who they are.
+    description: The members of the group that may use the reading commands. If omitted, the members do not change.
     type: list
     elements: str
   admins:
-    description: The users in the group that may change too. If omitted, they stay who they are.
+    description: The members of the group that may also make changes. If omitted, the members do not change.
     type: list
     elements: str
   name:
@@ -51,7 +44,7 @@ options:
     description: Path and SHA-256 of each file. Set by the action plugin.
     type: dict
   archive:
-    description: Where the archive has been sent to. Set by the action plugin.
+    description: Path of the archive on the host. Set by the action plugin.
     type: path
 """
 
@@ -72,7 +65,7 @@ previous:
   returned: success and O(state=present)
   type: str
 lacks_archive:
-  description: Whether nothing was done because the archive must be sent first.
+  description: Whether the archive must be sent first. Nothing was done then.
   returned: success and O(state=present)
   type: bool
 """

@@ -7,18 +7,21 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: access_lists
-short_description: Declare who is always let in and who is always kept out
+short_description: Declare sources whose packets always pass and sources whose packets are dropped
 version_added: 0.1.0
 author:
   - Packetwatch authors (@packetwatch)
 description:
-  - Sets one named pair of lists, of allowed and of denied sources. The program obeys the union of all pairs on the host.
-  - Both lists of the pair, however long, take effect at once and together.
-  - A source that any list allows is never dropped. One that is denied, and not allowed, always is.
-  - The pair is wholly owned by who writes under its name. What a list held before, and is not given to the module again, is
-    removed. Pairs of other names, and bans, are not touched.
+  - Sets one named pair of lists, of allowed and of denied sources. The program uses the union of all pairs on the host.
+  - Both lists of the pair become active together, however long they are.
+  - Packets of a source that any list allows are never dropped. Packets of a source that is denied, and not allowed, always are.
+  - The module replaces the pair as a whole. Entries that are not given again are removed. Pairs of other names, and bans, are not
+    touched.
 extends_documentation_fragment:
   - packetwatch.xdp._attributes
+  - packetwatch.xdp._attributes.public
+  - packetwatch.xdp._attributes.host
+  - packetwatch.xdp._attributes.kernel
   - packetwatch.xdp._attributes.action
   - packetwatch.xdp._confirmation
 options:
@@ -26,38 +29,38 @@ options:
     description:
       - Name of the pair, made of the characters a-z, 0-9, V(_) and V(-).
       - The role writes V(ansible), the command line tool V(local).
-      - Names that begin with V(feed-) are for lists that others publish. What is wrong in those, when hosts boot, or hits a network
-        that the host is connected to or a protected address, is left out. The role removes such pairs that are not in its variable
-        C(packetwatch_feeds).
+      - Names that begin with V(feed-) are for published lists. Entries of such a pair that match a protected address, or a network
+        that the host is connected to, are left out. If such a pair is damaged when the host boots, it is left out as a whole. The
+        role removes those of these pairs that its variable C(packetwatch_feeds) does not name.
     type: str
     default: ansible
   state:
     description:
-      - V(present) sets the lists that are given. If only one is, the other one stays as it is.
+      - V(present) sets the lists that are given. If only one list is given, the other one does not change.
       - V(absent) removes the pair.
     type: str
     choices: [present, absent]
     default: present
   allow:
     description:
-      - List of sources that are always let in, in IPv4 or IPv6. An entry is an address, a prefix, or a dictionary.
+      - List of IPv4 and IPv6 sources that are always allowed. An entry is an address, a prefix, or a dictionary.
       - A dictionary has the key C(address), and may have C(comment), C(expires) (a time with zone in quotes, such as
         V(2026-12-01T00:00:00Z)), and C(state). C(state=absent) withdraws the same prefix from the list.
-      - Instead of a list it can be a dictionary of lists by the name of the variable that each comes from. The lists are
-        merged, and errors name the variable and the index of the entry.
+      - A dictionary of lists is possible too; its keys are the names of the variables that hold them. The lists are merged, and
+        errors name the variable and the index of the entry.
       - An empty list removes all entries, if O(allow_empty=true).
-      - For more than some thousand entries use O(allow_src), which is many times faster.
+      - For more than a few thousand entries use O(allow_src), which is many times faster.
     type: raw
   deny:
-    description: List of sources that are always kept out, in the same form as O(allow).
+    description: List of sources that are denied, in the same form as O(allow).
     type: raw
   allow_src:
     description:
-      - A file with sources that are always let in, on the controller unless O(remote_src=true).
-      - One address or prefix a line, optionally followed by C(expires=) and a time, and by C(#) and a comment.
+      - A file with sources that are always allowed, on the controller unless O(remote_src=true).
+      - It has one address or prefix a line, optionally followed by C(expires=) and a time, and by C(#) and a comment.
     type: path
   deny_src:
-    description: A file with sources that are always kept out, in the same form as O(allow_src).
+    description: A file with sources that are denied, in the same form as O(allow_src).
     type: path
   remote_src:
     description: Whether O(allow_src) and O(deny_src) are on the managed host.
@@ -65,15 +68,15 @@ options:
     default: false
   allow_empty:
     description:
-      - Whether a list that has entries may be left with none.
-      - Without it, a variable that turned out empty by mistake is an error.
+      - Whether the last entries of a list may be removed.
+      - Without it, a variable that is empty by mistake is an error.
     type: bool
     default: false
   force:
     description:
       - Whether to deny addresses that the host needs, such as its own, its gateways, resolvers and the clients of its SSH
-        sessions. Without it a list that covers one of them, and does not allow it, is refused.
-      - This can cut you off. If it does, the host returns by itself, see O(confirm_timeout).
+        sessions. Without it, a list that denies one of them is refused, unless an allow list has that address.
+      - This can cut you off. If it does, the host reverts the change by itself, see O(confirm_timeout).
     type: bool
     default: false
 seealso:
@@ -83,8 +86,8 @@ seealso:
 """
 
 EXAMPLES = r"""
-# Whatever these lists held before is replaced.
-- name: Keep two networks out, but not our monitoring in one of them
+# These lists replace what the pair held before.
+- name: Deny two networks, but not our monitoring in one of them
   packetwatch.xdp.access_lists:
     allow:
       - address: 198.51.100.17
@@ -103,13 +106,13 @@ EXAMPLES = r"""
       deny_web: "{{ deny_web }}"
       deny_mail: "{{ deny_mail }}"
 
-- name: Set a long list from a file on the controller, leaving the allow list of this name as it is
+- name: Set a long list from a file on the controller, and keep the allow list of this name
   packetwatch.xdp.access_lists:
     name: feed-example
     deny_src: files/example.list
 
 # Fails without allow_empty if the list has entries.
-- name: Deny nobody any more
+- name: Deny no source any more
   packetwatch.xdp.access_lists:
     deny: []
     allow_empty: true
@@ -123,13 +126,13 @@ EXAMPLES = r"""
 RETURN = r"""
 digest_before:
   description:
-    - Digest of what the program's tables were compiled from before.
+    - Digest of the lists from which the program's tables were compiled before.
     - Empty if no program of this collection is attached.
   returned: success
   type: str
   sample: 5f1d7a84db00d2fc
 digest_after:
-  description: The same for what the tables are compiled from now, or would be in check mode.
+  description: The same for the tables after the change, in check mode for those that it would have.
   returned: success
   type: str
   sample: 0c8a4d2ab1f0e4d5
@@ -140,26 +143,26 @@ counts:
   sample: {"allow": 3, "deny": 10200}
 repeated:
   description:
-    - How many entries of O(allow) and O(deny) were merged into others, because another entry of the same prefix and end was
-      there.
+    - How many entries of O(allow) and O(deny) were merged into another entry with the same prefix and expiry.
   returned: success and O(state=present)
   type: dict
   sample: {"allow": 0, "deny": 2}
 live:
   description:
     - Whether a program reads these tables.
-    - V(false) where no interface is attached yet, or what is loaded and installed is of another version. What is
-      declared then takes effect when an interface is attached, or the program replaced.
+    - V(false) if no interface is attached yet, or if the loaded and the installed program are of another version. The declared
+      state then becomes active when an interface is attached or the program is replaced.
   returned: success
   type: bool
   sample: true
 hits:
   description:
-    - Whom the new lists deny that nothing denied before, as far as the host knows them. At most 20 of each kind, sorted.
-    - C(ssh_peers) are the clients of its SSH sessions, C(protected) what else it protects (both only with O(force=true)), C(peers)
-      who else has a TCP connection with it now, in either direction, C(seen) who has opened one in the last C(minutes).
-    - C(seen) rests on what the program keeps for its log, so it knows nobody where C(log_connections=none) of
-      M(packetwatch.xdp.policy), no source that was allowed, and an IPv6 source only by its /64.
+    - Addresses known to the host that the new lists deny and that were not denied before. At most 20 of each kind, sorted.
+    - C(ssh_peers) are the clients of SSH sessions, and C(protected) are other protected addresses (both only with O(force=true)).
+      C(peers) are the other ends of TCP connections that exist now, and C(seen) are sources that opened one in the last
+      C(minutes).
+    - C(seen) comes from what the program keeps for its log. It lacks sources that were allowed, it is empty with
+      C(log_connections=none) of M(packetwatch.xdp.policy), and it has IPv6 sources only by their /64.
     - C(counts) are the full numbers. C(unknown) says what could not be read.
   returned: when the lists change
   type: dict
@@ -173,7 +176,7 @@ hits:
     unknown: []
 confirmed:
   description:
-    - Whether what is declared is what boot reads. Always V(true) for a task that has succeeded.
+    - Whether the change is confirmed, so that boot reads it. Always V(true) for a task that has succeeded.
     - Not returned in check mode.
   returned: success
   type: bool
@@ -217,7 +220,7 @@ def apply(module: AnsibleModule, host: Host) -> Result:
 
 
 def read_lists(params: t.Mapping[str, t.Any]) -> tuple[dict[str, str], dict[str, int]]:
-    """Texts of those lists that were given, by kind, and how many of their entries were repeated."""
+    """Texts of the lists that were given, by kind, and how many of their entries were duplicates."""
     texts: dict[str, str] = {}
     repeated: dict[str, int] = dict.fromkeys(KINDS, 0)
     for kind in KINDS:

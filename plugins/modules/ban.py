@@ -7,39 +7,42 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: ban
-short_description: Ban a source for a while, or lift its bans
+short_description: Ban a source for a time, or lift its bans
 version_added: 0.1.0
 author:
   - Packetwatch authors (@packetwatch)
 description:
-  - Bans a source at run time, or lifts all bans that hit it, whoever made them.
-  - A ban is not declared. It ends by itself, and allow lists beat it. To keep a source out for good use
+  - Bans a source at run time, or lifts all bans that match it, whatever made them.
+  - A ban is not declared. It expires by itself, and allow lists have precedence over it. To deny a source for good use
     M(packetwatch.xdp.access_lists).
   - The program must be attached to at least one interface.
 extends_documentation_fragment:
   - packetwatch.xdp._attributes
+  - packetwatch.xdp._attributes.public
+  - packetwatch.xdp._attributes.host
+  - packetwatch.xdp._attributes.kernel
 options:
   address:
     description:
       - The address of the source.
-      - An IPv6 address stands for its /64, unless that network holds the host itself or somebody who is never banned.
+      - An IPv6 address stands for its /64, unless that network holds the host itself or a protected address.
     type: str
     required: true
   state:
     description:
-      - V(present) bans the source. As long as a ban of the same O(duration) is in force, nothing changes. A ban of another
-        duration begins anew.
-      - V(absent) lifts all bans that hit the source.
+      - V(present) bans the source. If the source has a ban of the same O(duration), nothing changes. A ban of another duration
+        begins anew.
+      - V(absent) lifts all bans that match the source.
     type: str
     choices: [present, absent]
     default: present
   duration:
     description:
-      - For how many seconds the source is banned.
-      - If omitted, it is banned until the ban is lifted.
+      - Time in seconds until the ban expires.
+      - If omitted, the ban holds until it is lifted.
     type: float
   reason:
-    description: Why. Ansible writes it into the host's system log, as all options of a task.
+    description: Reason of the ban. Ansible writes it to the host's system log, with all options of the task.
     type: str
     default: ""
 seealso:
@@ -48,13 +51,13 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Keep a source out for a day
+- name: Ban a source for a day
   packetwatch.xdp.ban:
     address: 203.0.113.9
     duration: 86400
     reason: ticket 4711
 
-- name: Let it in again
+- name: Lift its bans
   packetwatch.xdp.ban:
     address: 203.0.113.9
     state: absent
@@ -62,12 +65,12 @@ EXAMPLES = r"""
 
 RETURN = r"""
 source:
-  description: What is banned, or no longer is.
+  description: The banned address or IPv6 /64, or the one whose bans were lifted.
   returned: success
   type: str
   sample: 2001:db8:0:1::/64
 lifted:
-  description: The bans that were lifted, or would be in check mode.
+  description: The bans that were lifted, or that would be lifted in check mode.
   returned: success
   type: list
   elements: dict
@@ -79,19 +82,19 @@ lifted:
       description: What made the ban, V(scan), V(manual) or V(fleet).
       type: str
     evidence:
-      description: What it rested on. V(syn) is a SYN, which proves nothing about its sender.
+      description: What the ban is based on. V(syn) is a SYN, which proves nothing about its sender.
       type: str
     by:
-      description: Who made it, as the host's journal has it. Empty if it does not tell.
+      description: Who made the ban, according to the host's journal. Empty if the journal does not say.
       type: str
     reason:
-      description: Why, as the host's journal has it. Empty if it does not tell.
+      description: Reason of the ban, according to the host's journal. Empty if the journal does not say.
       type: str
     since:
-      description: When it was made, in seconds since 1970. V(none) if before the host was booted.
+      description: When the ban was made, in seconds since 1970. V(none) if that was before the host was booted.
       type: float
     until:
-      description: When it would have ended, V(none) if never.
+      description: When it would have expired. V(none) if never.
       type: float
     ports:
       description: Number of distinct ports that led to it.
@@ -100,10 +103,10 @@ lifted:
       description: Number of packets that it has dropped.
       type: int
     interface:
-      description: Where the packets came in that led to it. Empty if none did.
+      description: The interface that received the packets that led to the ban. Empty if no packets did.
       type: str
     short:
-      description: Whether it was a short one, made while too many were.
+      description: Whether the ban was short because too many bans were made at that time.
       type: bool
 """
 

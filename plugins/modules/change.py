@@ -7,30 +7,33 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: change
-short_description: Confirm a change that waits for it, or take it back
+short_description: Confirm a pending change, or revert it
 version_added: 0.1.0
 author:
   - Packetwatch authors (@packetwatch)
 description:
-  - Decides about the change that M(packetwatch.xdp.access_lists), M(packetwatch.xdp.policy) or M(packetwatch.xdp.program) has
-    made on the host, and that waits to be confirmed. These do so by themselves. It is only needed for a change that was made by
-    other means, or to end one of a controller that is gone.
+  - Confirms or reverts a pending change of M(packetwatch.xdp.access_lists), M(packetwatch.xdp.policy) or
+    M(packetwatch.xdp.program). These modules do so by themselves. Use this module for a change that was made by other means, or
+    for one whose controller is gone.
   - Needs neither the agent nor the role.
 extends_documentation_fragment:
   - packetwatch.xdp._attributes
+  - packetwatch.xdp._attributes.public
+  - packetwatch.xdp._attributes.host
+  - packetwatch.xdp._attributes.kernel
 options:
   state:
     description:
-      - With V(confirmed) the change stays, and is what boot reads. If the host has returned meanwhile, the task fails and says
-        so. Confirming a change twice is no error.
-      - With V(rolled_back) the host returns at once to what was in force before the change. If no change waits, nothing happens.
+      - V(confirmed) confirms the change, so that boot reads it. If the host has reverted it already, the task fails and says so.
+        It is not an error to confirm a change twice.
+      - V(rolled_back) reverts the change at once. If no change is pending, nothing happens.
     type: str
     choices: [confirmed, rolled_back]
     required: true
   token:
     description:
-      - The change that is meant, by the word that was given to it. Any other one is left alone, and the task fails.
-      - If omitted, the change that waits is meant, whoever has made it.
+      - The word that was given to the change. If another change is pending, it is left alone and the task fails.
+      - If omitted, any pending change is meant, whoever made it.
     type: str
     default: ""
 seealso:
@@ -40,12 +43,12 @@ seealso:
 """
 
 EXAMPLES = r"""
-# Whoever made the change finds it gone.
-- name: Return to what was in force before, now
+# The task that made the change then fails.
+- name: Revert the pending change now
   packetwatch.xdp.change:
     state: rolled_back
 
-- name: Keep what was changed by hand on the host
+- name: Confirm a change that was made by hand on the host
   packetwatch.xdp.change:
     state: confirmed
 """
@@ -53,9 +56,9 @@ EXAMPLES = r"""
 RETURN = r"""
 status:
   description:
-    - What has become of the change, V(confirmed) or V(rolled_back). V(pending) if somebody else's waits. V(none) if none does
-      and nothing is known of an earlier one.
-    - In check mode what is now.
+    - What became of the change, V(confirmed) or V(rolled_back). V(pending) if a change with another token is pending. V(none) if no
+      change is pending and no earlier one is known.
+    - In check mode V(pending) or V(none), as it is now.
   returned: always
   type: str
   sample: confirmed
@@ -82,7 +85,7 @@ if t.TYPE_CHECKING:
 
 
 def decide(module: AnsibleModule, host: Host) -> Result:
-    """Confirm or take back; a refusal says what has become of the change."""
+    """Confirm or revert; a refusal says what became of the change."""
     if module.check_mode:
         pending = host.pending()
         meant = pending is not None and module.params["token"] in ("", pending.token)

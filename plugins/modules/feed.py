@@ -8,40 +8,31 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: feed
-short_description: Fetch a list that somebody publishes, check it, and make a list of it that hosts can be given
+short_description: Fetch a published list, check it, and convert it for access lists
 version_added: 0.1.0
 author:
   - Packetwatch authors (@packetwatch)
 description:
-  - Runs where the list is to be fetched from, on the controller as a rule, once for all hosts. The file that it leaves has its
-    digest for a name, so all hosts of a run get the same copy.
+  - Runs on the host that fetches the list, usually the controller, once for all hosts. The file that it writes is named by its
+    digest, so all hosts of a run get the same copy.
   - The playbook C(packetwatch.xdp.site) does this for all feeds of O(packetwatch.xdp.packetwatch#role:main:packetwatch_feeds).
-    Use the module by itself where you use M(packetwatch.xdp.access_lists) by itself.
-  - Fails if the feed cannot be had, is too large or too old, is not what the checksum says, or has one line that cannot be read.
+    Use the module by itself if you use M(packetwatch.xdp.access_lists) by itself.
+  - Fails if the feed cannot be fetched, is too large or too old, does not match the checksum, or has a line that cannot be read.
     No part of such a feed is used.
+extends_documentation_fragment:
+  - packetwatch.xdp._attributes
+  - packetwatch.xdp._attributes.public
 attributes:
   check_mode:
-    description: Can run in C(check_mode) and return changed status prediction without modifying target.
     support: partial
     details:
-      - Fetches and checks in check mode too, and leaves no file.
+      - Fetches and checks in check mode too, and writes no file.
   diff_mode:
-    description: Returns details on what has changed (or possibly needs changing in C(check_mode)), when in diff mode.
     support: none
-  idempotent:
-    description:
-      - When run twice in a row outside check mode, with the same arguments, the second invocation indicates no change.
-      - This assumes that the system controlled/queried by the module has not changed in a relevant way.
-    support: full
   platform:
     description: Target OS/families that can be operated against.
     platforms: posix
     support: full
-  action_group:
-    description: Use C(group/packetwatch.xdp.all) in C(module_defaults) to set defaults for this module.
-    support: full
-    membership:
-      - packetwatch.xdp.all
 requirements:
   - python >= 3.11
 options:
@@ -51,33 +42,33 @@ options:
     type: str
     required: true
   list:
-    description: Whether the feed's addresses are kept out or let in.
+    description: Whether the feed's addresses are denied or allowed.
     type: str
     choices: [deny, allow]
     default: deny
   url:
-    description: Where the feed is, as C(https://...) or C(http://...).
+    description: Location of the feed, as C(https://...) or C(http://...).
     type: str
   path:
-    description: The file that the feed is, on the host on which the module runs.
+    description: A file with the feed, on the host on which the module runs.
     type: path
   dest:
-    description: Folder in which to leave the list. It is made if it is missing. Old copies in it are not removed.
+    description: Folder for the converted list. It is made if it is missing. Old copies in it are not removed.
     type: path
     required: true
   format:
     description:
       - V(plain) has one address or prefix a line. What follows C(#), C(;) or C(//) is a comment.
-      - V(hosts) has an address and then anything on a line, as C(/etc/hosts) has.
-      - V(csv) has it in one O(column).
-      - V(ranges) has the first and the last address, apart by blanks, tabs, a comma or a dash, and then anything, as DShield's
-        block list has. Both belong to the range. A single address or prefix is taken too.
-      - V(ipset) is what C(ipset save) writes, or a list of one address or prefix a line, as C(.ipset) and C(.netset) files are.
+      - V(hosts) has an address and then any text on a line, like C(/etc/hosts).
+      - V(csv) has the address or prefix in one O(column).
+      - V(ranges) has the first and the last address, separated by blanks, tabs, a comma or a dash, and then any text, like
+        DShield's block list. Both belong to the range. A single address or prefix is accepted too.
+      - V(ipset) is the output of C(ipset save), or a list of one address or prefix a line, like C(.ipset) and C(.netset) files.
     type: str
     choices: [plain, hosts, csv, ranges, ipset]
     default: plain
   column:
-    description: For V(csv), the number of the column, from 1 on, or its name in the header line, which may be a comment.
+    description: For V(csv), the number of the column, counted from 1, or its name in the header line, which may be a comment.
     type: str
     default: "1"
   delimiter:
@@ -86,31 +77,31 @@ options:
     default: ","
   headers:
     description:
-      - Headers of the request, such as C(Authorization). They are sent to the host of O(url) alone, and not where that redirects to.
+      - Headers of the request, such as C(Authorization). They are sent to the host of O(url) only, and not to the target of a redirect.
     type: dict
     default: {}
   timeout:
-    description: Seconds that fetching may take in all.
+    description: Maximum time in seconds for the whole download.
     type: float
     default: 60
   max_bytes:
-    description: How many bytes the feed may have, unpacked.
+    description: Maximum size of the feed in bytes, unpacked.
     type: int
     default: 67108864
   checksum:
-    description: What the feed must be, as V(sha256:) and the digest in hexadecimal. For feeds that do not change.
+    description: Digest that the feed must have, as V(sha256:) and hexadecimal digits. For feeds that do not change.
     type: str
   max_age:
     description:
-      - How many seconds old the feed may be. Its age is told by the header C(Last-Modified), or by the file's time.
-      - A server that does not send the header is an error.
+      - Maximum age of the feed in seconds, by the header C(Last-Modified) or by the file's modification time.
+      - It is an error if the server does not send the header.
     type: float
   bogons:
     description:
       - Whether to keep entries in special-purpose address space (private, loopback, link-local, multicast, documentation, reserved
         and the like, see RFC 6890).
-      - Otherwise an entry that has an address in it is left out and counted. Hosts then leave out those that hit a network that
-        they are connected to as well.
+      - Otherwise an entry that overlaps it is left out and counted. Each host then also leaves out entries that overlap a network
+        that it is connected to.
     type: bool
     default: false
 seealso:
@@ -118,7 +109,7 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Deny what a feed names
+- name: Deny the addresses of a feed
   hosts: web
   become: true
   tasks:
@@ -150,12 +141,12 @@ name:
   type: str
   sample: example
 list:
-  description: The list that it is for.
+  description: The list that the feed is for.
   returned: success
   type: str
   sample: deny
 path:
-  description: The file that was left, with one prefix a line, sorted, each once.
+  description: The file that was written, with one prefix a line, sorted, without duplicates.
   returned: success
   type: str
   sample: /var/tmp/feeds/0c8a4d2ab1f0e4d5.list
@@ -165,17 +156,17 @@ digest:
   type: str
   sample: 0c8a4d2ab1f0e4d50c8a4d2ab1f0e4d50c8a4d2ab1f0e4d50c8a4d2ab1f0e4d5
 entries:
-  description: How many prefixes it has.
+  description: Number of prefixes in the file.
   returned: success
   type: int
   sample: 10200
 left_out:
-  description: Entries in special-purpose space that were left out, how many (C(total)) and the first of them (C(examples)).
+  description: Entries in special-purpose space that were left out. C(total) is their number, C(examples) the first of them.
   returned: success
   type: dict
   sample: {"total": 1, "examples": ["10.0.0.0/8"]}
 unavailable:
-  description: Whether the feed itself is at fault, and not what the task says of it.
+  description: Whether the feed is at fault, and not the options of the task.
   returned: failure
   type: bool
   sample: true

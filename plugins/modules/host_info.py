@@ -7,17 +7,19 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: host_info
-short_description: Say what the XDP filter on a host really does now
+short_description: Return what the XDP filter on a host does now
 version_added: 0.1.0
 author:
   - Packetwatch authors (@packetwatch)
 description:
-  - Reads from the kernel which programs are attached, what they drop, and whom they have banned, and from the host's files
-    what is declared.
-  - What cannot be read is an error, never an empty answer.
+  - Reads the attached programs, counters and bans from the kernel, and the declared state from the host's files.
+  - If something cannot be read, the task fails. It never returns an empty answer instead.
 extends_documentation_fragment:
-  - packetwatch.xdp._attributes
   - packetwatch.xdp._attributes.info
+  - packetwatch.xdp._attributes
+  - packetwatch.xdp._attributes.public
+  - packetwatch.xdp._attributes.host
+  - packetwatch.xdp._attributes.kernel
 options:
   gather_subset:
     description:
@@ -37,7 +39,7 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Look at the filter
+- name: Read the state of the filter
   packetwatch.xdp.host_info:
   register: filter
 
@@ -52,14 +54,14 @@ EXAMPLES = r"""
       - bans
   register: now
 
-- name: Show who scanned us
+- name: Show the sources that scanned us
   ansible.builtin.debug:
     msg: "{{ now.bans | selectattr('origin', 'equalto', 'scan') | map(attribute='source') }}"
 """
 
 RETURN = r"""
 interfaces:
-  description: Interfaces to which the program is attached, or is meant to be, by name.
+  description: Interfaces to which the program is attached, or declared to be attached, by name.
   returned: if O(gather_subset) has it
   type: dict
   contains:
@@ -67,17 +69,17 @@ interfaces:
       description: The declared mode. V(none) if the program is attached, but not declared.
       type: str
     mode:
-      description: How the program is attached, V(native) or V(generic). V(none) if it is not.
+      description: How the program is attached, V(native) or V(generic). V(none) if it is not attached.
       type: str
     program_id:
       description: The kernel's number of the program.
       type: int
     verified_instructions:
-      description: How many instructions the kernel's verifier has processed to load it, of 1,000,000 that it allows.
+      description: Number of instructions that the kernel's verifier processed to load the program. The kernel allows 1,000,000.
       type: int
   sample: {"eth0": {"wanted": "auto", "mode": "native", "program_id": 42, "verified_instructions": 224250}}
 lists:
-  description: What the program's tables were compiled from.
+  description: The lists, and the tables that were compiled from them.
   returned: if O(gather_subset) has it
   type: dict
   contains:
@@ -85,16 +87,16 @@ lists:
       description: Whether a program reads the tables.
       type: bool
     digest:
-      description: Digest of what the tables in the kernel were compiled from.
+      description: Digest of the lists from which the tables in the kernel were compiled.
       type: str
     allow:
-      description: Number of declared entries, by name of the list.
+      description: Number of entries that are declared as allowed, by name of the list.
       type: dict
     deny:
-      description: The same for what is denied.
+      description: The same for denied entries.
       type: dict
     current:
-      description: Whether the tables in the kernel were compiled from the lists that are declared now.
+      description: Whether the tables in the kernel are those of the lists that are declared now.
       type: bool
     declared:
       description: Digest of the declared lists, by name of the pair. The same entries have the same digest on every host.
@@ -107,35 +109,35 @@ lists:
     allow: {"ansible": 3}
     deny: {"ansible": 200, "feed-example": 10000}
 change:
-  description: The confirmed state, and the last change, if it had to wait to be confirmed.
+  description: The confirmed state, and the last change if it had to be confirmed.
   returned: if O(gather_subset) has it
   type: dict
   contains:
     number:
-      description: Number of the confirmed state, V(0) if nothing was ever confirmed.
+      description: Number of the confirmed state. V(0) if nothing was ever confirmed.
       type: int
     confirmed_at:
-      description: When it was confirmed, V(none) if nothing was.
+      description: When that state was confirmed. V(none) if nothing was ever confirmed.
       type: str
     took_back:
-      description: If it came about by M(packetwatch.xdp.rollback), the number of the state that this took back, else V(none).
+      description: If that state is a rollback by M(packetwatch.xdp.rollback), the number of the state that was undone, else V(none).
       type: int
     program:
-      description: Digest of the source of the program that is declared. Empty if none is.
+      description: Digest of the source of the declared program. Empty if none is declared.
       type: str
     status:
       description:
-        - What has become of the last change, V(pending), V(confirmed) or V(rolled_back).
-        - V(none) if none had to wait since the host was booted, or if another one that had not to wait has followed.
+        - What became of the last change, V(pending), V(confirmed) or V(rolled_back).
+        - V(none) if no change had to be confirmed since the host was booted, or if one that was confirmed at once has followed.
       type: str
     owner:
       description: Who made that change.
       type: str
     remaining:
-      description: In how many seconds the host returns by itself, if it is V(pending), else V(none).
+      description: Seconds until the host reverts a pending change, else V(none).
       type: float
     ended_at:
-      description: When it was confirmed or rolled back, V(none) if it is not.
+      description: When it was confirmed or reverted. V(none) if it is pending.
       type: str
   sample:
     number: 12
@@ -148,27 +150,27 @@ change:
     ended_at: "2026-11-26T09:59:12Z"
 panic:
   description:
-    - Who has let everything pass, and since when, as C(owner) and C(since). See M(packetwatch.xdp.panic).
-    - V(none) if nobody has.
+    - Who let everything pass, and since when, as C(owner) and C(since). See M(packetwatch.xdp.panic).
+    - V(none) if the host filters.
   returned: if O(gather_subset) has it
   type: dict
 version:
-  description: The software that the role has installed, as C(VERSION-DIGEST). Empty if it has not.
+  description: The software that the role has installed, as C(VERSION-DIGEST). Empty if none is installed.
   returned: if O(gather_subset) has it
   type: str
   sample: 0.1.0-2c26b46b68ff
 policy:
   description:
-    - Policies in force, complete, by interface. The key C(default) is that of all other interfaces.
+    - The complete policies, by interface. The key C(default) has the policy of all other interfaces.
     - Keys are the options of M(packetwatch.xdp.policy).
   returned: if O(gather_subset) has it
   type: dict
 counters:
-  description: What the program has counted since it was loaded, over all interfaces.
+  description: Counters of the program since it was loaded, summed over all interfaces.
   returned: if O(gather_subset) has it
   type: dict
 bans:
-  description: Bans in force.
+  description: Bans that have not expired.
   returned: if O(gather_subset) has it
   type: list
   elements: dict
@@ -177,10 +179,10 @@ bans:
       description: The banned address or IPv6 /64.
       type: str
     origin:
-      description: Who made the ban, V(scan), V(manual) or V(fleet).
+      description: What made the ban, V(scan), V(manual) or V(fleet).
       type: str
     remaining:
-      description: For how many seconds it is still in force. V(none) if until it is lifted.
+      description: Seconds until it expires. V(none) if it holds until it is lifted.
       type: float
     ports:
       description: Number of distinct ports that led to it.
@@ -196,17 +198,17 @@ protected:
 entries:
   description:
     - All declared entries, V(allow) and V(deny), by name of the list.
-    - The text of the list's file, an entry a line, with its expiry and its comment. Text, because a million of anything else
-      would take Ansible minutes.
+    - The text of the list's file, one entry a line, with its expiry and its comment. It is text because Ansible would need minutes
+      for a million values.
   returned: if O(gather_subset) has it
   type: dict
   sample: {"allow": {}, "deny": {"ansible": "198.51.100.0/24 # scanners\n"}}
 ranges:
   description:
-    - What the tables in the kernel allow and deny, read back from there.
-    - A text for V(allow) and one for V(deny), with a line for each range, an address, or the first and the last one with a
-      hyphen between. IPv4 comes first, and addresses ascend.
-    - Addresses that are allowed are not in the ranges that are denied.
+    - The ranges that the tables in the kernel allow and deny.
+    - A text for V(allow) and one for V(deny), with a line for each range. A line has an address, or the first and the last address
+      with a hyphen between them. IPv4 comes first, and addresses ascend.
+    - Allowed addresses are not part of the denied ranges.
   returned: if O(gather_subset) has it
   type: dict
   sample: {"allow": "198.51.100.7\n", "deny": "198.51.100.0-198.51.100.6\n198.51.100.8-198.51.100.255\n"}
@@ -239,7 +241,7 @@ SUBSETS = [
 
 
 def gather(module: AnsibleModule, host: Host) -> Result:
-    """Return the subsets that were asked for."""
+    """Return the wanted subsets."""
     subsets = set(module.params["gather_subset"])
     if ALL in subsets:
         subsets = set(SUBSETS)

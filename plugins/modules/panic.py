@@ -7,25 +7,28 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: panic
-short_description: Let everything pass until that is lifted
+short_description: Let all packets pass until the panic is lifted
 version_added: 0.1.0
 author:
   - Packetwatch authors (@packetwatch)
 description:
-  - Takes the filter off all interfaces at once, and keeps it off, also over a reboot, until it is lifted.
-  - Waits for nobody. Nothing is compiled, and the agent is not needed. A change that waits to be confirmed is taken back.
-  - Lists and policies can still be declared meanwhile. They take effect when the panic is lifted. Attaching is refused.
-  - What is loaded stays, with bans and counters, but no packet meets it.
+  - Detaches the filter from all interfaces at once. The panic also holds over a reboot, until it is lifted.
+  - It takes effect at once. Nothing is compiled, and the agent is not needed. A pending change is reverted.
+  - Lists and policies can still be declared meanwhile. They become active when the panic is lifted. Attaching is refused.
+  - The program stays loaded, with bans and counters, but no packet reaches it.
 extends_documentation_fragment:
   - packetwatch.xdp._attributes
+  - packetwatch.xdp._attributes.public
+  - packetwatch.xdp._attributes.host
+  - packetwatch.xdp._attributes.kernel
   - packetwatch.xdp._attributes.action
   - packetwatch.xdp._confirmation
 options:
   state:
     description:
-      - With V(present) everything passes. Nothing is confirmed then, and O(confirm_timeout) means nothing.
-      - With V(absent) the host filters again what is declared. If no fresh connection comes through to confirm that, everything
-        passes again, and the task fails.
+      - With V(present) all packets pass. This is not confirmed, and O(confirm_timeout) has no effect.
+      - With V(absent) the host filters again, as declared. If no fresh connection comes through to confirm that, all packets pass
+        again, and the task fails.
     type: str
     choices: [present, absent]
     default: present
@@ -36,8 +39,8 @@ seealso:
 """
 
 EXAMPLES = r"""
-# Nobody is kept out any more, neither friend nor foe.
-- name: Let everything pass
+# Denied and banned sources reach the host too.
+- name: Let all packets pass
   packetwatch.xdp.panic:
 
 - name: Filter again
@@ -48,8 +51,8 @@ EXAMPLES = r"""
 RETURN = r"""
 panic:
   description:
-    - Who wanted everything to pass, and since when, as C(owner) and C(since). After it was lifted, who had wanted it.
-    - V(none) if nobody has, and in check mode if nobody has yet.
+    - Who started the panic, and when, as C(owner) and C(since). After it was lifted, who had started it.
+    - V(none) if there was no panic, and in check mode if there is none yet.
   returned: success
   type: dict
   sample: {"owner": "packetwatch.xdp.panic (user admin)", "since": "2026-11-26T09:59:12Z"}

@@ -7,25 +7,29 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: policy
-short_description: Say what counts as a port scan and what follows
+short_description: Set what counts as a port scan and what follows
 version_added: 0.1.0
 author:
   - Packetwatch authors (@packetwatch)
 description:
   - Sets detection and enforcement, of one interface or as the default for all.
-  - Takes effect at once and as a whole, without loading the program anew.
+  - The change becomes active at once and as a whole. The program is not loaded anew.
   - Options that are omitted stay as they are, unless O(replace=true).
-  - What is not set for an interface comes from the default, and what is not set there from the values named here.
-  - Bans that are in force keep the duration that they were given.
+  - An interface inherits options that are not set for it from the default. Options that are not set there have the values that
+    are named here.
+  - Existing bans keep their duration.
 extends_documentation_fragment:
   - packetwatch.xdp._attributes
+  - packetwatch.xdp._attributes.public
+  - packetwatch.xdp._attributes.host
+  - packetwatch.xdp._attributes.kernel
   - packetwatch.xdp._attributes.action
   - packetwatch.xdp._confirmation
 options:
   interface:
     description:
       - Set the policy of this interface.
-      - If omitted, the default policy is set, which holds for all interfaces that do not say otherwise.
+      - If omitted, the default policy is set, which holds for all interfaces that have no value of their own.
     type: str
   replace:
     description:
@@ -36,7 +40,7 @@ options:
   action:
     description:
       - With V(enforce) packets of denied and banned sources are dropped. This is what an unset option means.
-      - With V(monitor) nothing is dropped. What would have been is counted and reported.
+      - With V(monitor) nothing is dropped. Packets that would have been dropped are counted and reported.
       - With V(off) packets are only counted.
     type: str
     choices: [enforce, monitor, "off"]
@@ -50,7 +54,7 @@ options:
     type: float
   scan_counts:
     description:
-      - With V(closed) only ports count that nobody serves on the host. This is what an unset option means.
+      - With V(closed) only ports count on which no service of the host listens. This is what an unset option means.
       - With V(any) every port counts, so that a client of many services is taken for a scanner too.
     type: str
     choices: [closed, any]
@@ -71,7 +75,7 @@ options:
   ban_time_max:
     description:
       - Bans of repeated scanners double up to this many seconds. Unset means O(ban_time), so that they never do.
-      - A SYN proves nothing about its sender. The higher this is, the longer can somebody who forges addresses keep others out.
+      - A SYN proves nothing about its sender. Whoever forges addresses can have others banned, for up to this time.
     type: float
   ban_scope:
     description:
@@ -93,18 +97,18 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Look first what would be dropped
+- name: Only report what would be dropped
   packetwatch.xdp.policy:
     action: monitor
 
-- name: Ban for an hour whoever tries ten closed ports within five minutes
+- name: Ban sources for an hour that try ten closed ports within five minutes
   packetwatch.xdp.policy:
     action: enforce
     scan_ports: 10
     scan_window: 300
     ban_time: 3600
 
-- name: Do not take clients of the containers for scanners
+- name: Do not count ports of containers as closed
   packetwatch.xdp.policy:
     published_ports:
       - 8080
@@ -126,13 +130,13 @@ EXAMPLES = r"""
 RETURN = r"""
 digest_before:
   description:
-    - Digest of what the program's tables were compiled from before.
+    - Digest of the lists from which the program's tables were compiled before.
     - Empty if no program of this collection is attached.
   returned: success
   type: str
   sample: 5f1d7a84db00d2fc
 digest_after:
-  description: The same for what the tables are compiled from now, or would be in check mode.
+  description: The same for the tables after the change, in check mode for those that it would have.
   returned: success
   type: str
   sample: 0c8a4d2ab1f0e4d5
@@ -144,14 +148,14 @@ counts:
 live:
   description:
     - Whether a program reads these tables.
-    - V(false) where no interface is attached yet, or what is loaded and installed is of another version. What is
-      declared then takes effect when an interface is attached, or the program replaced.
+    - V(false) if no interface is attached yet, or if the loaded and the installed program are of another version. The declared
+      state then becomes active when an interface is attached or the program is replaced.
   returned: success
   type: bool
   sample: true
 confirmed:
   description:
-    - Whether what is declared is what boot reads. Always V(true) for a task that has succeeded.
+    - Whether the change is confirmed, so that boot reads it. Always V(true) for a task that has succeeded.
     - Not returned in check mode.
   returned: success
   type: bool

@@ -12,18 +12,21 @@ version_added: 0.1.0
 author:
   - Packetwatch authors (@packetwatch)
 description:
-  - Loads the XDP program, attaches it to an interface and records the interface, so that it is attached again at boot where
-    the role P(packetwatch.xdp.packetwatch#role) is installed.
+  - Loads the XDP program, attaches it to an interface and records the interface. If the role
+    P(packetwatch.xdp.packetwatch#role) is installed, the program is attached again at boot.
   - An attached program is replaced in one step when its source has changed. No packet passes unfiltered meanwhile.
   - The filter needs no process. It stays attached until it is detached or the host is shut down.
-  - A program of somebody else on the interface is named and left alone.
+  - A foreign program on the interface is named and left alone.
 extends_documentation_fragment:
   - packetwatch.xdp._attributes
+  - packetwatch.xdp._attributes.public
+  - packetwatch.xdp._attributes.host
+  - packetwatch.xdp._attributes.kernel
   - packetwatch.xdp._attributes.action
   - packetwatch.xdp._confirmation
 requirements:
-  - the Debian packages C(python3-bpfcc) and the headers of the running kernel on the managed host, unless the bytecode of this
-    very source is in the cache there
+  - the Debian packages C(python3-bpfcc) and the headers of the running kernel on the managed host, unless the cache there has
+    the bytecode of this source
 options:
   interface:
     description:
@@ -34,7 +37,7 @@ options:
   state:
     description:
       - V(attached) attaches the program, or replaces it.
-      - V(detached) detaches it and forgets the interface. Its packets are not filtered any more.
+      - V(detached) detaches it and removes the record of the interface. Its packets are not filtered any more.
     type: str
     choices: [attached, detached]
     default: attached
@@ -43,17 +46,16 @@ options:
       - V(native) runs the program in the device's driver, which is fastest. Some drivers reset the link for seconds when it is
         attached.
       - V(generic) runs it in the kernel's network stack, on any device.
-      - V(auto) tries V(native), falls back to V(generic), and says why in RV(reason).
+      - V(auto) tries V(native) and falls back to V(generic). RV(reason) then says why.
     type: str
     choices: [auto, native, generic]
     default: auto
   src:
     description:
       - A C file to load instead of the collection's own program, on the controller unless O(remote_src=true).
-      - It must define C(packetwatch) and use the maps of the collection's C(maps_bcc.h), which is put before it. What it
-        includes in double quotes is taken from the collection, or from beside it if C(maps_bcc.h) is there too.
-      - With O(remote_src=true) it is taken as it is, without C(maps_bcc.h) put before it, and must include nothing in double
-        quotes.
+      - It must define C(packetwatch) and use the maps of the collection's C(maps_bcc.h), which is prepended to it. Headers that it
+        includes in double quotes are read from its own folder if C(maps_bcc.h) is there too, else from the collection.
+      - With O(remote_src=true) the file is used unchanged, without C(maps_bcc.h). It must not include headers in double quotes.
     type: path
   remote_src:
     description: Whether O(src) is on the managed host.
@@ -67,13 +69,13 @@ seealso:
 """
 
 EXAMPLES = r"""
-# Set the lists before: as soon as the program is attached, it does what they say.
-- name: Filter what comes in on the uplink
+# Set the lists first: the program applies them as soon as it is attached.
+- name: Filter packets that arrive on the uplink
   packetwatch.xdp.program:
     interface: eth0
 
 # With ixgbe, i40e, ena and mlx5 this resets the link: seconds without network.
-- name: Insist on the driver's mode
+- name: Require the driver's mode
   packetwatch.xdp.program:
     interface: eth0
     mode: native
@@ -98,24 +100,24 @@ interface:
   sample: eth0
 mode:
   description:
-    - How the program is attached, V(native) or V(generic). V(none) if it is not.
-    - V(unknown until attached) in check mode if O(mode=auto) and the program is not attached yet, because only trying tells.
+    - How the program is attached, V(native) or V(generic). V(none) if it is not attached.
+    - V(unknown until attached) in check mode if O(mode=auto) and the program is not attached yet, because only attaching shows it.
   returned: success
   type: str
   sample: native
 reason:
-  description: Why O(mode=auto) ended with V(generic), in the words of the kernel or the driver. Else empty.
+  description: Why O(mode=auto) resulted in V(generic), in the words of the kernel or the driver. Else empty.
   returned: success
   type: str
   sample: "the driver has no native XDP (Operation not supported)"
 program_id:
-  description: The kernel's number of the attached program, as C(bpftool prog) shows it. V(0) if there is none.
+  description: The kernel's number of the attached program, as in C(bpftool prog). V(0) if no program is attached.
   returned: success
   type: int
   sample: 42
 confirmed:
   description:
-    - Whether what is declared is what boot reads. Always V(true) for a task that has succeeded.
+    - Whether the change is confirmed, so that boot reads it. Always V(true) for a task that has succeeded.
     - Not returned in check mode.
   returned: success
   type: bool
@@ -160,7 +162,7 @@ def apply(module: AnsibleModule, host: Host) -> Result:
 
 
 def read_source(path: str | None) -> str | None:
-    """Text of a C file; None: none was given."""
+    """Text of a C file; None if no path was given."""
     if path is None:
         return None
     try:

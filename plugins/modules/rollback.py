@@ -7,47 +7,50 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: rollback
-short_description: Return to the state that was confirmed before
+short_description: Roll back to the state that was confirmed before
 version_added: 0.1.0
 author:
   - Packetwatch authors (@packetwatch)
 description:
-  - Declares lists, policies and program once more as they were before the last confirmed change, and lets them go live. That is a
-    change like any other, and is confirmed as one.
-  - Goes back one step, and no further. Done again, it changes nothing.
-  - Interfaces stay as they are. If the state before had others, or in other modes, it is refused.
-  - The next run of the role declares again what the inventory says.
+  - Declares and activates lists, policies and program as they were before the last confirmed change. This is a change like any
+    other, and it must be confirmed.
+  - Goes back one step and no further. A second rollback changes nothing.
+  - Interfaces stay as they are. If the earlier state had other interfaces, or other modes, the rollback is refused.
+  - The next run of the role declares the state of the inventory again.
 extends_documentation_fragment:
   - packetwatch.xdp._attributes
+  - packetwatch.xdp._attributes.public
+  - packetwatch.xdp._attributes.host
+  - packetwatch.xdp._attributes.kernel
   - packetwatch.xdp._attributes.action
   - packetwatch.xdp._confirmation
 options:
   force:
     description:
-      - Whether to deny addresses that the host needs, as in M(packetwatch.xdp.access_lists), if the former lists did.
+      - Whether to deny addresses that the host needs, as in M(packetwatch.xdp.access_lists), if the earlier lists did.
     type: bool
     default: false
 seealso:
   - module: packetwatch.xdp.change
-    description: Takes back a change that is not confirmed yet.
+    description: Reverts a pending change.
   - module: packetwatch.xdp.panic
 """
 
 EXAMPLES = r"""
-- name: Take the last change back
+- name: Roll back the last change
   packetwatch.xdp.rollback:
 """
 
 RETURN = r"""
 digest_before:
   description:
-    - Digest of what the program's tables were compiled from before.
+    - Digest of the lists from which the program's tables were compiled before.
     - Empty if no program of this collection is attached.
   returned: success
   type: str
   sample: 5f1d7a84db00d2fc
 digest_after:
-  description: The same for what the tables are compiled from now, or would be in check mode.
+  description: The same for the tables after the change, in check mode for those that it would have.
   returned: success
   type: str
   sample: 0c8a4d2ab1f0e4d5
@@ -63,7 +66,7 @@ live:
   sample: true
 confirmed:
   description:
-    - Whether what is declared is what boot reads. Always V(true) for a task that has succeeded.
+    - Whether the change is confirmed, so that boot reads it. Always V(true) for a task that has succeeded.
     - Not returned in check mode.
   returned: success
   type: bool
@@ -88,7 +91,7 @@ if t.TYPE_CHECKING:
 
 
 def go_back(module: AnsibleModule, host: Host) -> Result:
-    """Make the former state live and confirmed."""
+    """Activate the earlier state."""
     return change(module, host, roll_back(host.store), force=module.params["force"])
 
 

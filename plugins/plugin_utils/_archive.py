@@ -4,7 +4,7 @@
 
 # This code is PRIVATE to the collection.
 
-"""What the role installs on a host, as one archive that comes out the same on every controller."""
+"""The files that the role installs on a host, as one archive that is the same on every controller."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ import re
 import tarfile
 import typing as t
 
-# Folder in the archive, folder in the collection, patterns of names. Whatever else lies about there
-# (caches, editors' copies, links out of the tree) stays behind.
+# Folder in the archive, folder in the collection, patterns of names. All other files there (caches,
+# copies of editors, links out of the tree) are left out.
 _SOURCES = (
     ("packetwatch_core", "plugins/module_utils", ("_*.py", "_*/[a-z_]*.py")),
     ("packetwatch_agent", "roles/packetwatch/files/agent/packetwatch_agent", ("**/[a-z_]*.py",)),
@@ -51,14 +51,14 @@ class Software:
     def name(self) -> str:
         """The folder's name on the host, ``VERSION-DIGEST``.
 
-        The digest is that of contents, not of the archive: another zlib packs the same files into
+        The digest covers contents, not the archive: another version of zlib packs the same files into
         other bytes.
         """
         lines = "".join(f"{digest}  {path}\n" for path, digest in self.manifest.items())
         return f"{self.version}-{hashlib.sha256(lines.encode()).hexdigest()[:_DIGITS]}"
 
     def pack(self) -> bytes:
-        """The files as a tar archive, root's, with fixed modes and times."""
+        """The files as a tar archive, owned by root, with fixed modes and times."""
         packed = io.BytesIO()
         with (
             gzip.GzipFile(fileobj=packed, mode="wb", filename="", mtime=0) as stream,

@@ -4,12 +4,12 @@
 
 # This code is PRIVATE to the collection.
 
-"""What the action plug-ins share whose modules change what packets meet: nobody is locked out.
+"""The base of action plug-ins whose modules change verdicts: no change may lock the controller out.
 
-The module lets the change go live and answers; the connection is given up; over a fresh one, that
-had to pass the filter as it is now, the change is confirmed. Where no fresh one comes through, the host
-returns by itself. A lost connection is a failure, not an unreachable host: Ansible goes on with the
-next batch of hosts after those.
+The module activates the change and answers. The action plug-in closes the connection, and confirms the
+change over a fresh one, which has to pass the changed filter. If no fresh connection comes through, the
+host reverts the change by itself. A lost connection counts as a failure, not as an unreachable host:
+after unreachable hosts Ansible continues with the next batch.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ if t.TYPE_CHECKING:
 
 MODULE = "packetwatch.xdp.change"
 DEFAULT = 60.0
-# Whose reset makes the next command come in over the network once more.
+# After a reset of these, the next command makes a new connection over the network.
 RENEWED = ("ssh", "paramiko", "paramiko_ssh", "libssh")
-# How long to wait, when the time is up, for the host to say itself that it has returned: an attempt to
-# connect that began before takes as long as it takes.
-LEAST_GRACE, MOST_GRACE = 15.0, 45.0
+# Seconds to wait after the deadline until the host itself reports the revert: an attempt to connect that
+# began earlier cannot be cut short.
+MIN_GRACE, MAX_GRACE = 15.0, 45.0
 PAUSE = 1.0
 
 
 class ChangeAction(TransferAction):
-    """Runs the module of the same name, and confirms what it has changed."""
+    """Runs the module of the same name, and confirms the change that it has made."""
 
     def execute(self, arguments: Arguments, task_vars: dict[str, t.Any] | None) -> Result:
         seconds = _seconds(arguments)
@@ -65,36 +65,36 @@ class ChangeAction(TransferAction):
         if answer.get("status") == "confirmed":
             return result | {"confirmed": True}
         if answer:
-            told = f"{answer.get('msg') or 'the change was not confirmed'}"
-            return _failure(f"{told}{_because(problem)}")
+            message = f"{answer.get('msg') or 'the change was not confirmed'}"
+            return _failure(f"{message}{_because(problem)}")
         return _failure(
             f"the change was made, but within {seconds + _grace(seconds):g} s no fresh connection came "
-            "through to confirm it: the host returns by itself to what was confirmed before, at "
-            f"{returns} by its clock{_because(problem)}"
+            f"through to confirm it: the host reverts it by itself, at {returns} by its clock"
+            f"{_because(problem)}"
         )
 
     def _lost(
         self, problem: str, token: str, seconds: float, task_vars: dict[str, t.Any] | None
     ) -> Result:
-        """Find out what has become of a change whose answer never came, and take it back."""
+        """Revert a change whose answer never came, and report what became of it."""
         answer, dummy = self._insist("rolled_back", token, seconds, task_vars)
-        told = {
-            "rolled_back": "the host has reverted the change",
-            "none": "the change had not gone live (if it still does, the host returns by itself)",
+        outcome = {
+            "rolled_back": "the host has reverted it",
+            "none": "it had not become active (if it still does, the host reverts it by itself)",
         }.get(answer.get("status", ""), answer.get("msg", ""))
-        if not told:
-            told = (
-                "and the host could not be asked since: if the change has gone live, the host "
-                f"returns by itself to what was confirmed before, within {seconds:g} s"
+        if not outcome:
+            outcome = (
+                "and the host has not answered since: if the change has become active, the host "
+                f"reverts it by itself within {seconds:g} s"
             )
         return _failure(
-            f"the connection was lost while the change was made; {told}{_because(problem)}"
+            f"the connection was lost while the change was made; {outcome}{_because(problem)}"
         )
 
     def _insist(
         self, state: str, token: str, seconds: float, task_vars: dict[str, t.Any] | None
     ) -> tuple[Result, str]:
-        """Ask over fresh connections until the host answers; else what the last one died of."""
+        """Ask over fresh connections until the host answers; also return the last problem."""
         end = time.monotonic() + seconds + _grace(seconds)
         last = ""
         while True:
@@ -124,7 +124,7 @@ class ChangeAction(TransferAction):
         return str(self._connection.transport).rpartition(".")[2] in RENEWED
 
     def _remove_tmp_path(self, tmp_path: str | None, force: bool = False) -> None:
-        """As ever, but a host that cannot be reached is no news here."""
+        """Do the same as the base; a host that cannot be reached was reported already."""
         try:
             super()._remove_tmp_path(tmp_path, force)
         except AnsibleConnectionFailure:
@@ -136,11 +136,11 @@ def _seconds(arguments: Arguments) -> float:
     try:
         return DEFAULT if value is None else float(value)
     except (TypeError, ValueError) as error:
-        raise AnsibleActionFail(f"confirm_timeout: {value!r} is no number of seconds") from error
+        raise AnsibleActionFail(f"confirm_timeout: {value!r} is not a number of seconds") from error
 
 
 def _grace(seconds: float) -> float:
-    return max(LEAST_GRACE, min(seconds, MOST_GRACE))
+    return max(MIN_GRACE, min(seconds, MAX_GRACE))
 
 
 def _because(problem: str) -> str:

@@ -4,10 +4,11 @@
 
 # This code is PRIVATE to the collection.
 
-"""Lists that one level of the inventory hides from another.
+"""Lists that a stronger level of the inventory hides.
 
-Variables of different names merge, of one name Ansible takes that of the level with the highest
-precedence. A host shows only what has won, so the inventory itself is read, level by level.
+Variables of different names merge. Of variables of one name, Ansible takes the one from the level with
+the highest precedence. A host shows only that one, so this module reads the inventory itself, level by
+level.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _ALL = "all"
 
 
 class Place(t.NamedTuple):
-    """Where a variable stands: the group or host, and the file."""
+    """Where a variable is set: the group or host, and the file."""
 
     level: str
     file: str
@@ -40,7 +41,7 @@ class Place(t.NamedTuple):
 
 
 class Hidden(t.NamedTuple):
-    """A variable that has no effect on some hosts, because it stands in a stronger place too."""
+    """A variable that has no effect on some hosts, because a stronger place sets it too."""
 
     name: str
     place: Place
@@ -51,12 +52,12 @@ class Hidden(t.NamedTuple):
         more = f" and {len(self.hosts) - 1} more" if len(self.hosts) > 1 else ""
         return (
             f"{self.name} of {self.place} is hidden from {self.hosts[0]}{more} by that of {self.by}: "
-            "give one of the two another NAME behind its two underscores, and they merge"
+            "give one of the two another NAME after its two underscores, and they merge"
         )
 
 
 class Levels:
-    """An inventory's variables, by the places where they stand; sources: as given by -i."""
+    """An inventory's variables, by the places where they are set; sources: as given by -i."""
 
     def __init__(
         self, inventory: InventoryManager, loader: DataLoader, sources: t.Sequence[str]
@@ -67,7 +68,7 @@ class Levels:
             os.path.relpath(path) if os.path.exists(path) else path for path in sources
         )
         folders = [path if os.path.isdir(path) else os.path.dirname(path) for path in sources]
-        # What is no path is a list of hosts, which has no folder.
+        # A source that is not a path is a list of hosts, which has no folder.
         self._folders = [
             os.path.abspath(folder)
             for folder, path in zip(folders, sources)
@@ -76,20 +77,20 @@ class Levels:
         self._known: dict[tuple[str, str], list[tuple[Place, set[str]]]] = {}
 
     def hidden(self) -> list[Hidden]:
-        """All of them, by name; raises `AnsibleError` for a file that cannot be read."""
+        """All hidden variables, by name; raises `AnsibleError` for a file that cannot be read."""
         found: dict[tuple[str, Place, Place], list[str]] = {}
         for host in sorted(self._inventory.get_hosts(), key=lambda host: str(host.name)):
-            stand: dict[str, list[Place]] = {}
+            places_of: dict[str, list[Place]] = {}
             for place, names in self._places(host):
                 for name in names:
-                    stand.setdefault(name, []).append(place)
-            for name, places in stand.items():
+                    places_of.setdefault(name, []).append(place)
+            for name, places in places_of.items():
                 for weaker, stronger in itertools.pairwise(places):
                     found.setdefault((name, weaker, stronger), []).append(str(host.name))
         return [Hidden(*key, hosts) for key, hosts in sorted(found.items())]
 
     def _places(self, host: Host) -> t.Iterator[tuple[Place, set[str]]]:
-        """From the weakest to the strongest (Ansible's default VARIABLE_PRECEDENCE)."""
+        """Places and their variables, from the weakest (Ansible's default VARIABLE_PRECEDENCE)."""
         groups = sort_groups(host.get_groups())
         for group in groups:
             yield self._inline("group", group)

@@ -4,10 +4,10 @@
 
 # This code is PRIVATE to the collection.
 
-"""Notes that the task of one host leaves for that of another, within one run of ansible-playbook.
+"""Notes that the task of one host leaves for the task of another, within one run of ansible-playbook.
 
 They are files on the controller, in the folder that Ansible makes for the run and removes after it.
-Facts would do too, but reading those of 500 hosts takes Ansible half a minute.
+Facts would work too, but reading the facts of 500 hosts takes Ansible half a minute.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from ansible import constants as C
 
 
 class Notes:
-    """Notes of one kind, one a host."""
+    """Notes of one kind, one for each host."""
 
     def __init__(self, kind: str) -> None:
         self._folder = pathlib.Path(C.DEFAULT_LOCAL_TMP) / f"packetwatch-{kind}"
 
     def leave(self, host: str, note: t.Any) -> None:
-        """What JSON can hold; it replaces that host's former note."""
+        """Write a note, of values that JSON can hold; it replaces the host's earlier note."""
         self._folder.mkdir(mode=0o700, exist_ok=True)
         path = self._folder / urllib.parse.quote(host, safe="")
         path.write_text(json.dumps(note), encoding="utf-8")

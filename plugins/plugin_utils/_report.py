@@ -4,7 +4,7 @@
 
 # This code is PRIVATE to the collection.
 
-"""How the hosts of a fleet stand, as rows, and the rows as text, JSON and CSV."""
+"""The state of a fleet's hosts as rows, and the rows as text, JSON and CSV."""
 
 from __future__ import annotations
 
@@ -28,9 +28,10 @@ _TITLES = ("host", "version", "mode", "action", "digest", "expected", "confirmed
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A host. Digests are those of the lists that the role writes, on the host and as the inventory has it.
+    """A host.
 
-    mode: of each interface; change: what became of the last one, and of whom.
+    mode: mode of each interface. digest, expected: digests of the lists that the role writes, on the host
+    and in the inventory. change: what became of the last change, and who made it.
     """
 
     host: str
@@ -50,8 +51,12 @@ class Row:
 
 
 class Wanted(t.NamedTuple):
-    """What a host is to have: digest of the lists of `owner`, digest of the program's source, version of the
-    software; policies by interface, and by "default"; modes by interface, None if the host has chosen one."""
+    """What a host must have.
+
+    owner: name of the pair of lists. lists: digest of these lists. policies: by interface, and by "default".
+    program: digest of the program's source. version: of the software. modes: by interface; None if the
+    inventory names no interfaces.
+    """
 
     owner: str
     lists: str
@@ -62,12 +67,12 @@ class Wanted(t.NamedTuple):
 
 
 def not_reached(host: str, reason: str) -> Row:
-    """A host that could not be asked."""
+    """A host that did not answer."""
     return Row(host, problems=[f"not reached: {_one_line(reason)}"])
 
 
 def row(host: str, info: Info, wanted: Wanted) -> Row:
-    """From what host_info has found."""
+    """A host by the results of host_info."""
     digest = info["lists"]["declared"].get(wanted.owner, "")
     modes = {name: there["mode"] for name, there in sorted(info["interfaces"].items())}
     return Row(
@@ -124,7 +129,7 @@ def _facts(info: Info) -> Facts:
 def _attachments(
     interfaces: t.Mapping[str, Info], modes: t.Mapping[str, str] | None
 ) -> t.Iterator[str]:
-    """Which interfaces are not declared as in the inventory, if it declares any."""
+    """Interfaces whose declaration differs from the inventory; nothing if that names none."""
     if modes is None:
         return
     declared = {name: there["wanted"] for name, there in interfaces.items() if there["wanted"]}
@@ -140,7 +145,7 @@ def _attachments(
 def _policies(
     policies: t.Mapping[str, Info], wanted: Wanted, interfaces: t.Iterable[str]
 ) -> t.Iterator[str]:
-    """Which policies are not those of the inventory."""
+    """Policies that differ from those of the inventory."""
     if policies["default"] != wanted.policies["default"]:
         yield "the policy is not that of the inventory"
     for name in sorted(interfaces if wanted.modes is None else wanted.modes):
@@ -150,7 +155,7 @@ def _policies(
 
 
 def as_text(rows: t.Sequence[Row]) -> str:
-    """A table, and under it what is wrong."""
+    """A table, and the problems below it."""
     cells = [tuple(title.upper() for title in _TITLES)]
     cells += [tuple(str(getattr(item, title)) or "-" for title in _TITLES) for item in rows]
     widths = [max(map(len, column)) for column in zip(*cells)]
@@ -162,13 +167,13 @@ def as_text(rows: t.Sequence[Row]) -> str:
 
 
 def as_json(rows: t.Sequence[Row]) -> str:
-    """An object by host; C(ok) tells whether all is well."""
+    """An object for each host; ``ok`` is true if there are no problems."""
     hosts = {item.host: dataclasses.asdict(item) | {"ok": item.ok} for item in rows}
     return json.dumps({"ok": all(item.ok for item in rows), "hosts": hosts}, indent=2) + "\n"
 
 
 def as_csv(rows: t.Sequence[Row]) -> str:
-    """A line a host, problems separated by semicolons."""
+    """A line for each host, with problems separated by semicolons."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([*_TITLES, "panic", "ok", "problems"])
@@ -187,7 +192,7 @@ FORMATS: dict[str, t.Callable[[t.Sequence[Row]], str]] = {
 
 
 def summary(rows: t.Sequence[Row]) -> str:
-    """All in one sentence."""
+    """One sentence about all hosts."""
     bad = [item.host for item in rows if not item.ok]
     if bad:
         return f"{len(bad)} of {len(rows)} hosts are not as they should be: {', '.join(bad)}"
@@ -195,5 +200,5 @@ def summary(rows: t.Sequence[Row]) -> str:
 
 
 def _one_line(text: str) -> str:
-    """What comes from a host may hold what a terminal obeys; blanks of the table stay."""
+    """Replace control characters: text of a host may hold commands to the terminal."""
     return "".join(character if character.isprintable() else " " for character in text)

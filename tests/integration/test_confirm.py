@@ -132,7 +132,7 @@ def test_an_answer_that_is_lost(controller: Controller) -> None:
     host.environment |= {"GATED_LOSE": "access_lists", "ANSIBLE_PIPELINING": "true"}
     done = host.ansible("access_lists", deny=["198.51.100.7"], confirm_timeout=60)
     assert done["failed"] is True
-    assert "connection was lost while the change was made; the host has reverted" in done["msg"]
+    assert "connection was lost while the change was made; the host has reverted it" in done["msg"]
     assert host.files() == before
     assert controller.status() == "none"
 

@@ -98,7 +98,7 @@ def test_a_canary_that_becomes_unreachable_stops_all_others(fleet: Fleet) -> Non
     done = fleet.play(SITE)
     assert done.status != 0
     assert done.recap()["h01"]["unreachable"] == 1, done.output
-    assert "hosts of earlier batches were not brought to an end: h01" in done.output, done.output
+    assert "hosts of earlier batches were not completed: h01" in done.output, done.output
     assert fleet.denied("h01") == f"{SECOND}\n"
     for name in ("h02", "h03"):
         assert fleet.denied(name) == f"{FIRST}\n", name

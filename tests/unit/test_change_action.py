@@ -140,7 +140,7 @@ def test_a_host_that_is_never_heard_of_again(clock: types.SimpleNamespace) -> No
     result = Action(WAITS, DOWN).go(confirm_timeout=20)
     assert result["failed"] is True
     assert "unreachable" not in result
-    assert "the host returns by itself to what was confirmed before, at at noon" in result["msg"]
+    assert "the host reverts it by itself, at at noon by its clock" in result["msg"]
     assert 40 <= clock.now <= 45
 
 
@@ -148,7 +148,7 @@ def test_a_change_without_an_answer_is_reverted() -> None:
     action = Action(DOWN, DOWN, {"changed": True, "status": "rolled_back"})
     result = action.go()
     assert result["failed"] is True
-    assert "the host has reverted the change" in result["msg"]
+    assert "the host has reverted it" in result["msg"]
     assert action.asked[-1][1] == {
         "state": "rolled_back",
         "token": action.asked[0][1]["confirm_token"],
@@ -156,7 +156,7 @@ def test_a_change_without_an_answer_is_reverted() -> None:
     unreachable = {"unreachable": True, "msg": "timed out"}
     result = Action(unreachable, {"changed": False, "status": "none"}).go()
     assert (result["failed"], "unreachable" in result) == (True, False)
-    assert "the change had not gone live" in result["msg"]
+    assert "it had not become active" in result["msg"]
     theirs = {"failed": True, "status": "pending", "msg": "a change of theirs"}
     assert "a change of theirs" in Action(DOWN, theirs).go()["msg"]
 
@@ -164,10 +164,10 @@ def test_a_change_without_an_answer_is_reverted() -> None:
 def test_a_host_that_is_down() -> None:
     result = Action(DOWN).go(confirm_timeout=30)
     assert (result["failed"], "unreachable" in result) == (True, False)
-    assert "if the change has gone live, the host returns by itself" in result["msg"]
+    assert "if the change has become active, the host reverts it by itself" in result["msg"]
     assert "within 30 s" in result["msg"]
 
 
 def test_nonsense_as_time() -> None:
-    with pytest.raises(AnsibleActionFail, match="'soon' is no number of seconds"):
+    with pytest.raises(AnsibleActionFail, match="'soon' is not a number of seconds"):
         Action({}).go(confirm_timeout="soon")

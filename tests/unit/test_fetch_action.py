@@ -28,7 +28,7 @@ def test_each_feed_once() -> None:
         ({"web1": A}, "packetwatch_feeds of web1 must be a list"),
         ({"web1": [A, "b"]}, r"packetwatch_feeds\[1\] of web1 has no name"),
         ({"web1": [{"url": "https://a.example/"}]}, r"packetwatch_feeds\[0\] of web1 has no name"),
-        ({"web1": [A, B, A]}, r"packetwatch_feeds\[2\] of web1: a stands above already"),
+        ({"web1": [A, B, A]}, r"packetwatch_feeds\[2\] of web1: a is listed twice"),
         (
             {"web1": [A], "web2": [A | {"bogons": True}]},
             "feed a is not the same on web1 and on web2: give one another name",
