@@ -88,15 +88,15 @@ def test_every_knob_is_documented_and_has_its_place_in_the_program() -> None:
 
 
 def test_whatever_a_new_knob_lacks_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(KNOBS, "scan_mood", Knob(count(1, 9), "mood"))
-    monkeypatch.setitem(Policy._field_defaults, "scan_mood", 1)
-    assert [text for text in missing() if "mood" in text] == [
-        "plugins/modules/policy.py: scan_mood is missing",
-        "meta/argument_specs.yml: packetwatch_scan_mood is missing",
-        "defaults/main.yml: packetwatch_scan_mood is missing",
-        "README.md: the row of packetwatch_scan_mood is missing",
-        "_kernel/abi.py: POLICY has no field mood",
-        "files/bpf/abi.h: struct pw_policy has no field mood",
+    monkeypatch.setitem(KNOBS, "example_knob", Knob(count(1, 9), "example"))
+    monkeypatch.setitem(Policy._field_defaults, "example_knob", 1)
+    assert [text for text in missing() if "example" in text] == [
+        "plugins/modules/policy.py: example_knob is missing",
+        "meta/argument_specs.yml: packetwatch_example_knob is missing",
+        "defaults/main.yml: packetwatch_example_knob is missing",
+        "README.md: the row of packetwatch_example_knob is missing",
+        "_kernel/abi.py: POLICY has no field example",
+        "files/bpf/abi.h: struct pw_policy has no field example",
     ]
 
 
