@@ -172,161 +172,12 @@ unavailable:
   sample: true
 """
 
-import email.utils
-import hashlib
-import os
-import re
-import time
-import typing as t
-
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.urls import open_url
-from ansible_collections.packetwatch.xdp.plugins.module_utils._base.errors import (
-    InvalidInput,
-    PacketwatchError,
-)
-from ansible_collections.packetwatch.xdp.plugins.module_utils._base.files import replace_file
-from ansible_collections.packetwatch.xdp.plugins.module_utils._declared.store import (
-    FEED,
-    check_name,
-)
-from ansible_collections.packetwatch.xdp.plugins.module_utils._feeds.parse import (
-    FORMATS,
-    Format,
-    read_feed,
-)
-
-CHECKSUM = re.compile(r"sha256:([0-9a-f]{64})", re.IGNORECASE)
-PIECE = 1 << 16
-
-
-class Unavailable(PacketwatchError):
-    """The feed cannot be had, or is not what it should be; the task's options are right."""
-
-
-class Published(t.NamedTuple):
-    """What was published, and when (Unix time) if that can be told."""
-
-    data: bytes
-    modified: t.Optional[float]
-
-
-def check_options(params: t.Mapping[str, t.Any]) -> None:
-    """Refuse what can be seen to be wrong without the feed."""
-    check_name(FEED + params["name"])
-    url, checksum = params["url"], params["checksum"]
-    if url is not None and not url.startswith(("https://", "http://")):
-        raise InvalidInput(f"url is {url!r}: write https://... or http://..., or use path")
-    if checksum is not None and not CHECKSUM.fullmatch(checksum):
-        raise InvalidInput(f"checksum is {checksum!r}: write sha256: and 64 hexadecimal digits")
-    if params["column"] == "0":
-        raise InvalidInput("column is 0: columns count from 1")
-    if len(params["delimiter"]) != 1 or params["delimiter"] in '\n\r"':
-        raise InvalidInput(f"delimiter is {params['delimiter']!r}: write one character")
-    for option in ("timeout", "max_bytes", "max_age"):
-        if params[option] is not None and params[option] <= 0:
-            raise InvalidInput(f"{option} is {params[option]:g}: write a number above 0")
-
-
-def fetch(params: t.Mapping[str, t.Any]) -> Published:
-    """Ask the server; the whole of it has `timeout` seconds."""
-    url, end = params["url"], time.monotonic() + params["timeout"]
-    headers = {str(name): str(value) for name, value in params["headers"].items()}
-    try:
-        with open_url(
-            url,
-            headers=headers,
-            unredirected_headers=list(headers),
-            timeout=params["timeout"],
-            http_agent="packetwatch",
-            use_netrc=False,
-        ) as answer:
-            pieces, size = [], 0
-            while piece := answer.read(PIECE):
-                pieces.append(piece)
-                size += len(piece)
-                check_size(size, params["max_bytes"])
-                if time.monotonic() > end:
-                    raise Unavailable(f"{url} takes more than {params['timeout']:g} s")
-            modified = answer.headers.get("Last-Modified")
-    # A server, a proxy or a network can go wrong in more ways than have a common class.
-    except (OSError, ValueError, EOFError) as error:
-        raise Unavailable(f"cannot fetch {url}: {error}") from error
-    return Published(b"".join(pieces), read_time(modified))
-
-
-def read_time(text: str | None) -> float | None:
-    """Unix time of a date as HTTP has it."""
-    try:
-        return email.utils.parsedate_to_datetime(text).timestamp() if text else None
-    except ValueError:
-        return None
-
-
-def read(params: t.Mapping[str, t.Any]) -> Published:
-    """Read the file, if it is no longer than it may be."""
-    path = params["path"]
-    try:
-        with open(path, "rb") as file:
-            check_size(os.fstat(file.fileno()).st_size, params["max_bytes"])
-            data = file.read(params["max_bytes"] + 1)
-            check_size(len(data), params["max_bytes"])
-            return Published(data, os.fstat(file.fileno()).st_mtime)
-    except OSError as error:
-        raise Unavailable(f"cannot read {path}: {error.strerror}") from error
-
-
-def check_size(size: int, most: int) -> None:
-    """Refuse what is larger than a feed may be."""
-    if size > most:
-        raise Unavailable(f"it has more than {most} bytes: look at it, or raise max_bytes")
-
-
-def check_published(found: Published, checksum: str | None, max_age: float | None) -> None:
-    """Refuse what is not what was expected, or older."""
-    digest = hashlib.sha256(found.data).hexdigest()
-    if checksum is not None and checksum.partition(":")[2].lower() != digest:
-        raise Unavailable(f"it is sha256:{digest}, and checksum is {checksum}")
-    if max_age is None:
-        return
-    if found.modified is None:
-        raise Unavailable("the server does not say how old it is, so leave out max_age")
-    age = time.time() - found.modified
-    if age > max_age:
-        raise Unavailable(f"it is {age:.0f} s old, and max_age is {max_age:g}")
-
-
-def make(params: t.Mapping[str, t.Any], check: bool) -> dict[str, t.Any]:
-    """Fetch, check, read, and leave the list; check: without leaving anything."""
-    check_options(params)
-    name = params["name"]
-    try:
-        found = fetch(params) if params["url"] is not None else read(params)
-        check_published(found, params["checksum"], params["max_age"])
-    except Unavailable as error:
-        raise Unavailable(f"feed {name}: {error}") from error
-    kind = Format(params["format"], params["column"], params["delimiter"])
-    try:
-        copy = read_feed(found.data, kind, name, params["bogons"])
-    except InvalidInput as error:
-        raise Unavailable(str(error)) from error
-    path = os.path.join(params["dest"], f"{copy.digest}.list")
-    changed = not os.path.exists(path)
-    if changed and not check:
-        try:
-            os.makedirs(params["dest"], 0o700, exist_ok=True)
-            replace_file(path, copy.text, 0o644)
-        except OSError as error:
-            raise PacketwatchError(f"cannot write {path}: {error.strerror}") from error
-    return {
-        "changed": changed,
-        "name": name,
-        "list": params["list"],
-        "path": path,
-        "digest": copy.digest,
-        "entries": copy.entries,
-        "left_out": copy.left_out._asdict(),
-    }
+from ansible_collections.packetwatch.xdp.plugins.module_utils._base.errors import PacketwatchError
+from ansible_collections.packetwatch.xdp.plugins.module_utils._feeds.convert import convert
+from ansible_collections.packetwatch.xdp.plugins.module_utils._feeds.parse import FORMATS
+from ansible_collections.packetwatch.xdp.plugins.module_utils._feeds.published import Unavailable
 
 
 def main() -> None:
@@ -352,9 +203,10 @@ def main() -> None:
         supports_check_mode=True,
     )
     try:
-        module.exit_json(**make(module.params, module.check_mode))
+        result = convert(module.params, open_url, module.check_mode)
     except PacketwatchError as error:
         module.fail_json(msg=str(error), unavailable=isinstance(error, Unavailable))
+    module.exit_json(**result)
 
 
 if __name__ == "__main__":

@@ -177,15 +177,13 @@ from ansible_collections.packetwatch.xdp.plugins.module_utils._module import (
 )
 
 if t.TYPE_CHECKING:
-    from ansible_collections.packetwatch.xdp.plugins.module_utils._base.types import Result
-    from ansible_collections.packetwatch.xdp.plugins.module_utils._host.host import Host
+    from ansible_collections.packetwatch.xdp.plugins.module_utils._declared.edits import Edit
 
 
-def apply(module: AnsibleModule, host: Host) -> Result:
-    """Set the policy that the options describe."""
-    keys = keys_from_options(module.params)
-    edit = set_policy(module.params["interface"], keys, module.params["replace"])
-    return change(module, host, edit)
+def read_edit(params: t.Mapping[str, t.Any]) -> Edit:
+    """The edit that the options describe."""
+    keys = keys_from_options(params)
+    return set_policy(params["interface"], keys, params["replace"])
 
 
 def main() -> None:
@@ -198,7 +196,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    run_module(module, lambda host: apply(module, host))
+    run_module(module, lambda host: change(module, host, read_edit(module.params)))
 
 
 if __name__ == "__main__":

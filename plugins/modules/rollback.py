@@ -73,8 +73,6 @@ confirmed:
   sample: true
 """
 
-import typing as t
-
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.packetwatch.xdp.plugins.module_utils._declared.edits import (
     roll_back,
@@ -85,22 +83,14 @@ from ansible_collections.packetwatch.xdp.plugins.module_utils._module import (
     run_module,
 )
 
-if t.TYPE_CHECKING:
-    from ansible_collections.packetwatch.xdp.plugins.module_utils._base.types import Result
-    from ansible_collections.packetwatch.xdp.plugins.module_utils._host.host import Host
-
-
-def go_back(module: AnsibleModule, host: Host) -> Result:
-    """Activate the earlier state."""
-    return change(module, host, roll_back(host.store), force=module.params["force"])
-
 
 def main() -> None:
     module = AnsibleModule(
         argument_spec={"force": {"type": "bool", "default": False}, **CONFIRMATION},
         supports_check_mode=True,
     )
-    run_module(module, lambda host: go_back(module, host))
+    force = module.params["force"]
+    run_module(module, lambda host: change(module, host, roll_back(host.store), force))
 
 
 if __name__ == "__main__":

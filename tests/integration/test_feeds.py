@@ -153,7 +153,7 @@ def http_date(age: float) -> str:
 @pytest.mark.parametrize(
     ("options", "headers", "words"),
     [
-        ({"max_bytes": 9}, {}, "it has more than 9 bytes: look at it, or raise max_bytes"),
+        ({"max_bytes": 9}, {}, "it has more than 9 bytes: check it, or raise max_bytes"),
         ({"checksum": f"sha256:{'0' * 64}"}, {}, "and checksum is sha256:0000"),
         ({"max_age": 3600}, {"Last-Modified": http_date(7200)}, "s old, and max_age is 3600"),
         ({"max_age": 3600}, {}, "the server does not say how old it is, so leave out max_age"),
