@@ -37,6 +37,10 @@ _RTPROT_RA = 9
 # RTMGRP_LINK, _IPV4_IFADDR, _IPV4_ROUTE, _IPV6_IFADDR, _IPV6_ROUTE
 _GROUPS = 0x1 | 0x10 | 0x40 | 0x100 | 0x400
 
+# linux/if_arp.h
+ARPHRD_ETHER = 1
+ARPHRD_LOOPBACK = 772
+
 XDP_MODES = {1: "native", 2: "generic", 3: "offloaded", 4: "several"}
 
 
