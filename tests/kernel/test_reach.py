@@ -56,7 +56,7 @@ def test_who_is_protected_and_denied_fails_it(filtered: Site, confirming: Timers
         (OWN, f"{OWN} on pw0"),
     ):
         deny(confirming, text)
-        with pytest.raises(LoadFailed, match="the change is reverted") as caught:
+        with pytest.raises(LoadFailed, match="the host has reverted") as caught:
             confirming.host.self_test()
         assert named in str(caught.value)
         assert confirming.host.pending() is None

@@ -60,7 +60,7 @@ def check(failed: list[str]) -> None:
     if failed:
         raise LoadFailed(
             "the filter would not let protected addresses open a connection to the SSH server: "
-            f"{some_of(failed, _MAX_EXAMPLES)}; the change is reverted; allow these addresses first"
+            f"{some_of(failed, _MAX_EXAMPLES)}; the host has reverted the change; allow these addresses first"
         )
 
 
