@@ -19,7 +19,7 @@ from .lines import MIN_TOP_WIDTH, Lines, cuts_at, table_width
 from .ranges import LAST4, NONE
 
 BLOCK_BITS = 6
-"""Bits of an address, after those that number its top line, that number its bit in the line's filter."""
+"""After the bits of an address that select its top line, so many select its bit in the line's filter."""
 # Translation tables for bytes: one byte of a start word → `after << 2 | verdict`; that → 0 or 1.
 _PAIRS = bytes(word & 15 for word in range(256))
 _LISTED_AFTER = bytes(word >> 2 & 3 != 0 for word in range(256))

@@ -16,6 +16,7 @@ import sys
 from array import array
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import NamedTuple
 
 from .area import WORDS
 from .lanes import as_number, low_halves, places_of
@@ -57,52 +58,74 @@ def build_halves(
     keys[cut] is the first key of a half, `buckets` has the number of each half. bits: of an address,
     after those that number its half.
     """
+    data, linked, uniform = _place_hosts(pairs, main, keys, cuts, buckets, 1 << 32 - bits)
+    lines = Lines()
+    lines.area.frombytes(data)
+    del data  # frees memory before the lines are added
+    for half, begin, end in linked:
+        line = lines.reserve(1)
+        _link(lines, half, half + 1, line)
+        lines.write(keys, line, begin, end, bits)
+    leaves = {verdict: _leaf(lines, verdict) for verdict in sorted({span[2] for span in uniform})}
+    for begin, end, verdict in uniform:
+        _link(lines, begin, end, leaves[verdict])
+    return lines
+
+
+class _Top(NamedTuple):
+    """A top table of halves, before it has any lines below it."""
+
+    data: bytearray
+    """All halves; those in `linked` and `uniform` are empty."""
+    linked: list[_Span]
+    """(half, begin, end) of each half that cannot hold keys[begin:end]."""
+    uniform: list[_Span]
+    """(begin, end, verdict) of halves, from begin to before end, that lie within one range."""
+
+
+def _place_hosts(
+    pairs: bytes, main: int, keys: array[int], cuts: list[int], buckets: Sequence[int], count: int
+) -> _Top:
+    """Return a table of `count` halves with all hosts that fit; the other arguments: `build_halves`."""
     head = main.to_bytes(_SIZE, sys.byteorder)
     others = iter(places_of(1, pairs.translate(bytes(word != main for word in range(256)))))
     other = next(others, len(pairs))  # index of the next start that halves cannot hold
     lows = low_halves(as_number(keys) >> 4, len(keys), "H").tobytes()
-    top = bytearray()
-    long: list[_Span] = []
-    whole: list[_Span] = []
-    filled = 0
+    top = _Top(bytearray(), [], [])
+    data = top.data
+    filled = 0  # halves below this one are written
     state = NONE
     for half, (begin, end) in zip(buckets, pairwise(cuts)):
         if filled < half:
-            top += bytes((half - filled) * _HALF_SIZE)
+            data += bytes((half - filled) * _HALF_SIZE)
             if state:
-                whole.append((filled, half, state))
+                top.uniform.append((filled, half, state))
         filled = half + 1
         used = end - begin
         if state or used > KEYS or other < end:
-            long.append((half, begin, end))
+            top.linked.append((half, begin, end))
             state = keys[end - 1] >> 2 & 3
-            top += _EMPTY
+            data += _EMPTY
             while other < end:
                 other = next(others, len(pairs))
             continue
         hosts = lows[begin * _SIZE : end * _SIZE]
-        top += head
-        top += hosts
+        data += head
+        data += hosts
         # Unused numbers repeat the first one: zero would be an address.
-        top += hosts[:_SIZE] * (KEYS - used)
-    top += bytes(((1 << 32 - bits) - filled) * _HALF_SIZE)
-    if state and filled < 1 << 32 - bits:
-        whole.append((filled, 1 << 32 - bits, state))
+        data += hosts[:_SIZE] * (KEYS - used)
+    data += bytes((count - filled) * _HALF_SIZE)
+    if state and filled < count:
+        top.uniform.append((filled, count, state))
+    return top
 
-    lines = Lines()
-    lines.area.frombytes(top)
-    del top
-    for half, begin, end in long:
-        line = lines.reserve(1)
-        lines.area[half * _HALF_WORDS : half * _HALF_WORDS + 2] = array("I", [line, LINKED])
-        lines.write(keys, line, begin, end, bits)
-    shared = {state: _leaf(lines, state) for state in sorted({span[2] for span in whole})}
-    for begin, end, state in whole:
-        for word, value in enumerate((shared[state], LINKED)):
-            lines.area[begin * _HALF_WORDS + word : end * _HALF_WORDS : _HALF_WORDS] = array(
-                "I", [value]
-            ) * (end - begin)
-    return lines
+
+def _link(lines: Lines, begin: int, end: int, line: int) -> None:
+    """Make the halves from begin to before end lead to a line."""
+    for word, value in enumerate((line, LINKED)):
+        lines.area[begin * _HALF_WORDS + word : end * _HALF_WORDS : _HALF_WORDS] = array(
+            "I", [value]
+        ) * (end - begin)
 
 
 def _leaf(lines: Lines, state: int) -> int:

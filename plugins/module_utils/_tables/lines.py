@@ -133,7 +133,7 @@ class _Keys:
         self._area[place + 1 : place + 1 + end - begin] = self._keys[begin:end]
 
     def _inner(self, line: int, begin: int, end: int, reach: int) -> None:
-        """Write a line that leads to up to 16 lines, each of them to `reach` keys (the last to fewer)."""
+        """Write a line that leads to up to 16 lines, of which each leads to `reach` keys, or the last to fewer."""
         begins = range(begin, end, reach)
         first = self._lines.reserve(len(begins))
         place = line * WORDS
@@ -149,7 +149,7 @@ class _Keys:
 
 
 def reach_of(count: int) -> int:
-    """Return how many keys each line below an inner line must lead to, if it has `count` in all."""
+    """Return how many keys each line below an inner line leads to, if there are `count` in all."""
     reach = KEYS
     while reach * _FAN_OUT < count:
         reach *= _FAN_OUT

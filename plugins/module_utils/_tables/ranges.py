@@ -96,7 +96,7 @@ class Prefixes:
         self.expired = 0
         """Entries that were left out because they have expired."""
         self.undecided = 0
-        """Entries that may have expired: the clock is not synchronised."""
+        """Entries whose expiry could not be checked, because the clock is not synchronised."""
         self.next_expiry: float | None = None
         """Unix time at which the next active entry expires."""
 

@@ -4,7 +4,7 @@
 
 # This code is PRIVATE to the collection.
 
-"""Reads the areas of docs/tables.md: one address in the way of the XDP program, or all start words."""
+"""Reads the areas of docs/tables.md: one address, by the XDP program's steps, or all start words."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def lookup6(words: memoryview, address: int) -> int:
 
 
 def _rank(words: memoryview, place: int, low: int) -> int:
-    """Return how many of a line's keys have at most the value low."""
+    """Return how many of a line's keys are not above low."""
     bound = low + 1 << 4
     return sum(key < bound for key in words[place + 1 : place + WORDS])
 
@@ -127,7 +127,7 @@ def _table6(words: memoryview, line: int) -> _Table:
 
 
 def _rest(at: int) -> int:
-    """Return how many bits of an address follow those in a key, which follow the first `at`."""
+    """Return how many bits of an address follow its key, if the key follows the first `at` bits."""
     return BITS - LOW - min(at, BITS - LOW)
 
 
@@ -209,7 +209,7 @@ class _Bucket4:
         self._part = part
 
     def leaves(self, line: int, low: int, bits: int) -> Iterator[list[int]]:
-        """Yield the start words of each leaf below a line of the 2^bits addresses from top | low on."""
+        """Yield the start words of each leaf below a line for the 2^bits addresses from top | low on."""
         words = self._words
         place = line * WORDS
         first = words[place] >> 4

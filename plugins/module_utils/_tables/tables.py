@@ -124,7 +124,7 @@ def _only_hosts(allow: Blocks, deny: Blocks) -> dict[int, bytes | bytearray]:
 
 
 def lookup(tables: Tables, family: int, address: int) -> int:
-    """Return the verdict for an address (a number), found in the way of the XDP program."""
+    """Return the verdict for an address (a number), by the same steps as the XDP program."""
     area = _area(tables, family)
     if not area.pages:
         return NONE
