@@ -95,7 +95,7 @@ def _has_duration(ban: Ban, duration: float | None) -> bool:
     if not ban.since:
         # The ban began before this boot, so only the time that is left is known.
         return ban.expires - time.monotonic_ns() <= duration * 1e9
-    # Restoring bans after a boot rounds their times to fractions of a millisecond.
+    # A restored ban has lost some precision: its file holds times as decimal seconds.
     return abs(ban.expires - ban.since - duration * 1e9) < _MILLISECOND
 
 

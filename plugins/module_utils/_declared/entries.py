@@ -21,7 +21,7 @@ from .._base.address import Prefix, format_prefix, parse_prefix
 from .._base.errors import InvalidInput
 
 if TYPE_CHECKING:
-    # Functions import it when they need it: a boot does not, and should save the memory.
+    # Functions import it when they need it; a boot does not need it, and saves the memory.
     from datetime import datetime
 
 BYTE_ORDER_MARK = "\ufeff"

@@ -154,7 +154,7 @@ class Store:
         return self.read(max(former))
 
     def took_back(self) -> int:
-        """Return the number of the state that the current one has rolled back; 0 if it is no rollback."""
+        """Return the number of the state that the current one has rolled back; 0 if it is not one."""
         path = os.path.join(self.root, str(self.number()), _TOOK_BACK)
         return int(_read_file(path)) if os.path.lexists(path) else 0
 
@@ -405,7 +405,7 @@ def _check_mode(mode: str, where: str) -> None:
 def _members(folder: str, suffix: str) -> list[tuple[str, str]]:
     """Return (name without suffix, path) of each file; backups of editors are skipped.
 
-    Raises InvalidInput for any other name: a list that is silently ignored would open the host.
+    Raises InvalidInput for any other name: a list that is silently ignored would not protect the host.
     """
     try:
         files = sorted(os.listdir(folder))

@@ -27,7 +27,7 @@ if t.TYPE_CHECKING:
 
 PYTHON = "/usr/bin/python3"
 FUNCTION = "packetwatch"
-# Without the last flag a misspelt function becomes a call that only the verifier refuses, obscurely.
+# Without the last flag only the verifier refuses a misspelt function, with an obscure message.
 FLAGS = (
     "-Wno-unused-function",
     "-Wno-macro-redefined",
