@@ -226,7 +226,7 @@ def read_lists(params: t.Mapping[str, t.Any]) -> tuple[dict[str, str], dict[str,
     for kind in KINDS:
         path = params[f"{kind}_src"]
         if path is not None:
-            texts[kind] = read_list(path, kind)
+            texts[kind] = read_list(path)
         elif params[kind] is not None:
             texts[kind], repeated[kind] = list_text(params[kind], kind)
     return texts, repeated

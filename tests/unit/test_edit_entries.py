@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pytest
 
+from packetwatch_core._base.address import parse_prefix
 from packetwatch_core._base.errors import InvalidInput
 from packetwatch_core._declared.edits import drop_entries, put_entries
 from packetwatch_core._declared.entries import Entry
@@ -22,19 +23,23 @@ STATE = State(
 )
 
 
+def an_entry(text: str, comment: str = "", expires: str | None = None) -> Entry:
+    return Entry(parse_prefix(text), comment, expires)
+
+
 def test_new_entries_come_last_and_lines_by_hand_stay() -> None:
-    state = put_entries("local", "deny", [Entry("203.0.113.10", "ticket")])(STATE)
+    state = put_entries("local", "deny", [an_entry("203.0.113.10", "ticket")])(STATE)
     assert state.deny["local"] == f"{STATE.deny['local']}203.0.113.10 # ticket\n"
     assert state.allow == STATE.allow
 
 
 def test_an_entry_that_is_there_changes_nothing() -> None:
-    assert put_entries("local", "deny", [Entry("203.0.113.9")])(STATE) == STATE
-    assert put_entries("local", "deny", [Entry("2001:db8::/32")])(STATE) == STATE
+    assert put_entries("local", "deny", [an_entry("203.0.113.9")])(STATE) == STATE
+    assert put_entries("local", "deny", [an_entry("2001:db8::/32")])(STATE) == STATE
 
 
 def test_an_entry_with_another_expiry_replaces_the_old_one() -> None:
-    entry = Entry("203.0.113.9", "", "2099-01-01T00:00:00Z")
+    entry = an_entry("203.0.113.9", "", "2099-01-01T00:00:00Z")
     state = put_entries("local", "deny", [entry])(STATE)
     assert state.deny["local"] == (
         "# by hand\n2001:DB8::/32\n203.0.113.9 expires=2099-01-01T00:00:00Z # noisy\n"
@@ -42,7 +47,7 @@ def test_an_entry_with_another_expiry_replaces_the_old_one() -> None:
 
 
 def test_allowing_takes_it_off_the_own_deny_list_only() -> None:
-    entries = [Entry("203.0.113.9"), Entry("198.51.100.0/24")]
+    entries = [an_entry("203.0.113.9"), an_entry("198.51.100.0/24")]
     state = put_entries("local", "allow", entries)(STATE)
     assert state.deny["local"] == "# by hand\n2001:DB8::/32\n"
     assert state.deny["ansible"] == STATE.deny["ansible"]
@@ -50,10 +55,12 @@ def test_allowing_takes_it_off_the_own_deny_list_only() -> None:
 
 
 def test_removing() -> None:
-    state = drop_entries("local", ["203.0.113.9", "2001:db8::/32"], ("allow", "deny"))(STATE)
+    state = drop_entries(
+        "local", [*map(parse_prefix, ("203.0.113.9", "2001:db8::/32"))], ("allow", "deny")
+    )(STATE)
     assert state.deny["local"] == "# by hand\n"
     only = State(deny={"local": "192.0.2.1\n"})
-    assert drop_entries("local", ["192.0.2.1"], ("deny",))(only).deny == {}
+    assert drop_entries("local", [parse_prefix("192.0.2.1")], ("deny",))(only).deny == {}
 
 
 @pytest.mark.parametrize(
@@ -68,10 +75,10 @@ def test_what_is_not_there_is_named_with_its_owner(
     prefix: str, kinds: tuple[str, ...], message: str
 ) -> None:
     with pytest.raises(InvalidInput, match=message):
-        drop_entries("local", [prefix], kinds)(STATE)
+        drop_entries("local", [parse_prefix(prefix)], kinds)(STATE)
 
 
 def test_a_line_that_is_wrong_is_named() -> None:
     state = State(deny={"local": "\nnonsense\n"})
     with pytest.raises(InvalidInput, match=r"deny.d/local.list, line 2"):
-        put_entries("local", "deny", [Entry("192.0.2.1")])(state)
+        put_entries("local", "deny", [an_entry("192.0.2.1")])(state)

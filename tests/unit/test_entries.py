@@ -30,6 +30,11 @@ from packetwatch_core._tables.ranges import Prefixes, Spans, unite
 NEW_YEAR = "2027-01-01T00:00:00Z"
 NEW_YEAR_SECONDS = 1798761600.0
 
+
+def an_entry(text: str, comment: str = "", expires: str | None = None) -> Entry:
+    return Entry(parse_prefix(text), comment, expires)
+
+
 # Reading list files
 
 
@@ -43,10 +48,10 @@ def test_list_with_everything_that_a_line_may_have() -> None:
         "192.0.2.8 expires=2027-01-01t00:00:00z"
     )
     assert parse_list(text, "x.list") == [
-        Entry("192.0.2.7"),
-        Entry("203.0.113.0/24", "a customer"),
-        Entry("2001:db8::/32", "short", NEW_YEAR),
-        Entry("192.0.2.8", "", NEW_YEAR),
+        an_entry("192.0.2.7"),
+        an_entry("203.0.113.0/24", "a customer"),
+        an_entry("2001:db8::/32", "short", NEW_YEAR),
+        an_entry("192.0.2.8", "", NEW_YEAR),
     ]
 
 
@@ -57,7 +62,7 @@ def test_empty_list() -> None:
 
 
 def test_byte_order_mark_means_nothing() -> None:
-    assert parse_list("\ufeff192.0.2.7\n", "x.list") == [Entry("192.0.2.7")]
+    assert parse_list("\ufeff192.0.2.7\n", "x.list") == [an_entry("192.0.2.7")]
     assert read(b"\xef\xbb\xbf192.0.2.7\n").entries == 1
 
 
@@ -101,7 +106,7 @@ def test_wrong_line_is_named_with_its_file(line: str, remedy: str) -> None:
 
 def test_list_is_sorted_by_family_address_and_length() -> None:
     texts = ["2001:db8::1", "10.0.0.0/9", "::/0", "9.255.0.0/16", "10.0.0.0/8", "10.0.0.0"]
-    assert format_list(Entry(text) for text in texts).split() == [
+    assert format_list(an_entry(text) for text in texts).split() == [
         "9.255.0.0/16",
         "10.0.0.0/8",
         "10.0.0.0/9",
@@ -112,26 +117,34 @@ def test_list_is_sorted_by_family_address_and_length() -> None:
 
 
 def test_line_has_expiry_before_comment() -> None:
-    assert format_list([Entry("192.0.2.7", "a # b", NEW_YEAR)]) == (
+    assert format_list([an_entry("192.0.2.7", "a # b", NEW_YEAR)]) == (
         f"192.0.2.7 expires={NEW_YEAR} # a # b\n"
     )
 
 
 def test_written_list_reads_back_and_stays_the_same() -> None:
-    entries = [Entry("192.0.2.7", "x"), Entry("192.0.2.8", "", NEW_YEAR), Entry("::/0", "# y")]
+    entries = [
+        an_entry("192.0.2.7", "x"),
+        an_entry("192.0.2.8", "", NEW_YEAR),
+        an_entry("::/0", "# y"),
+    ]
     text = format_list(entries)
-    assert parse_list(text, "x") == [*entries[:2], Entry("::/0", "# y")]
+    assert parse_list(text, "x") == [*entries[:2], an_entry("::/0", "# y")]
     assert format_list(parse_list(text, "x")) == text
 
 
 def test_equal_prefixes_become_one_line_with_the_first_comment() -> None:
-    entries = [Entry("192.0.2.7"), Entry("192.0.2.7", "first"), Entry("192.0.2.7", "second")]
+    entries = [
+        an_entry("192.0.2.7"),
+        an_entry("192.0.2.7", "first"),
+        an_entry("192.0.2.7", "second"),
+    ]
     assert format_list(entries) == "192.0.2.7 # first\n"
 
 
 def test_equal_prefixes_with_different_expiry_are_refused() -> None:
     with pytest.raises(InvalidInput) as caught:
-        format_list([Entry("192.0.2.7", "", NEW_YEAR), Entry("192.0.2.7")])
+        format_list([an_entry("192.0.2.7", "", NEW_YEAR), an_entry("192.0.2.7")])
     assert "192.0.2.7 expires never" in str(caught.value)
     assert f"192.0.2.7 expires at {NEW_YEAR}" in str(caught.value)
 
@@ -148,9 +161,9 @@ def test_input_as_texts_and_dictionaries() -> None:
         ],
         "packetwatch_deny",
     ) == [
-        Entry("203.0.113.0/24"),
-        Entry("2001:db8::/32", "lab", NEW_YEAR),
-        Entry("192.0.2.7"),
+        an_entry("203.0.113.0/24"),
+        an_entry("2001:db8::/32", "lab", NEW_YEAR),
+        an_entry("192.0.2.7"),
     ]
 
 
@@ -161,11 +174,11 @@ def test_absent_withdraws_a_prefix_before_and_after_it() -> None:
         {"address": "192.0.2.7", "expires": NEW_YEAR},
         "192.0.2.0/24",
     ]
-    assert entries_from_input(values, "x") == [Entry("192.0.2.0/24")]
+    assert entries_from_input(values, "x") == [an_entry("192.0.2.0/24")]
 
 
 def test_duplicate_input_is_one_entry() -> None:
-    assert entries_from_input(["10.0.0.0/8", "10.0.0.0/8"], "x") == [Entry("10.0.0.0/8")]
+    assert entries_from_input(["10.0.0.0/8", "10.0.0.0/8"], "x") == [an_entry("10.0.0.0/8")]
 
 
 def test_input_that_disagrees_about_the_expiry_names_both_items() -> None:
@@ -247,7 +260,10 @@ def test_variables_merge_and_duplicates_are_counted() -> None:
             ],
         }
     )
-    assert entries == [Entry("192.0.2.7", "scraper"), Entry("203.0.113.0/24", "ticket", NEW_YEAR)]
+    assert entries == [
+        an_entry("192.0.2.7", "scraper"),
+        an_entry("203.0.113.0/24", "ticket", NEW_YEAR),
+    ]
     assert repeated == 2
 
 
@@ -323,7 +339,7 @@ def test_bulk_reads_what_the_parser_of_lists_reads(monkeypatch: pytest.MonkeyPat
             for form in (text, text.encode()):
                 found = read(form)
                 assert found.entries == len(entries)
-                assert spans(found) == spans_of([parse_prefix(entry.prefix) for entry in entries])
+                assert spans(found) == spans_of([entry.prefix for entry in entries])
 
 
 def test_wrong_line_far_after_the_first_piece(monkeypatch: pytest.MonkeyPatch) -> None:

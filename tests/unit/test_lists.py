@@ -5,13 +5,16 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import pytest
 
 from packetwatch_core._active import lists as lists_module
 from packetwatch_core._active.lists import check_protected, compile_lists, digest_of, is_current
-from packetwatch_core._base.address import mapped, mapped_length, parse_prefix
+from packetwatch_core._base.address import Prefix, mapped, mapped_length, parse_prefix
 from packetwatch_core._base.errors import InvalidInput
+from packetwatch_core._declared import bulk, entries
+from packetwatch_core._declared.edits import list_text, read_list
 from packetwatch_core._declared.store import State
 from packetwatch_core._network.protect import DECLARED, NET_PROTECTED, OWN, Protection
 
@@ -135,3 +138,50 @@ def test_for_good_leaves_out_what_is_allowed_for_a_while() -> None:
     check_protected(areas, protection("192.0.2.2"))
     with pytest.raises(InvalidInput, match=r"192\.0\.2\.1"):
         check_protected(areas, protection("192.0.2.1"))
+
+
+@pytest.fixture
+def parses(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is parsed: single prefixes, and pieces of texts."""
+    parsed: list[str] = []
+    parse_prefix, read_piece = entries.parse_prefix, bulk._read_piece
+
+    def counting_prefix(text: str) -> Prefix:
+        parsed.append(text)
+        return parse_prefix(text)
+
+    def counting_piece(piece: str) -> bulk.Contents:
+        parsed.append(piece)
+        return read_piece(piece)
+
+    monkeypatch.setattr(entries, "parse_prefix", counting_prefix)
+    monkeypatch.setattr(bulk, "_read_piece", counting_piece)
+    return parsed
+
+
+def compiled_twice(text: str) -> tuple[int, int]:
+    """Compile an allow list, then again without what expires, as a change does; count the entries."""
+    declared = State(allow={"ansible": text})
+    both = compile_lists(declared), compile_lists(declared, for_good=True)
+    return both[0].counts["allow"], both[1].counts["allow"]
+
+
+def test_an_entry_of_a_variable_is_parsed_once(parses: list[str]) -> None:
+    given = ["192.0.2.7", {"address": "2001:db8::/32", "expires": SOON}, "192.0.2.0/30"]
+    assert compiled_twice(list_text(given, "allow").text) == (3, 2)
+    assert parses == ["192.0.2.7", "2001:db8::/32", "192.0.2.0/30"]
+
+
+def test_a_file_is_parsed_once(parses: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "list"
+    path.write_text("192.0.2.7\n198.51.100.0/24\n")
+    assert compiled_twice(read_list(str(path))) == (2, 2)
+    assert parses == [path.read_text()]
+
+
+def test_a_parsed_drop_in_says_the_same_as_its_text() -> None:
+    given = ["192.0.2.7", {"address": "2001:db8::/32", "expires": SOON}, "192.0.2.0/30", "::/0"]
+    drop_in = list_text(given, "deny").text
+    plain = compile_lists(state(str(drop_in)))
+    assert compile_lists(state(drop_in)).areas == plain.areas
+    assert compile_lists(state(drop_in)).counts == plain.counts

@@ -14,7 +14,7 @@ wrong line, and accepts lines that are valid but unusual.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from itertools import repeat
 from socket import AF_INET, AF_INET6, inet_pton
@@ -24,7 +24,7 @@ from .._base.address import Prefix
 from .._base.clock import counts
 from .._base.errors import InvalidInput
 from .._tables.ranges import Blocks, Prefixes
-from .entries import BYTE_ORDER_MARK, expires_at, parse_words
+from .entries import BYTE_ORDER_MARK, Entry, canonical, expires_at, format_entries, parse_words
 
 _PIECE = 1 << 18
 _COMMENT = re.compile("#.*")
@@ -37,12 +37,38 @@ _HIGHEST_MAPPED = inet_pton(AF_INET6, "::ffff:255.255.255.255")
 _instant = lru_cache(maxsize=1024)(expires_at)
 
 
-class _Clock(NamedTuple):
-    """What decides whether an entry with an expiry is active: Unix time, and the kind of its list."""
+class Contents(NamedTuple):
+    """The entries of a list file: those that never expire, and prefix and expiry (Unix time) of the others."""
 
-    now: float
-    synchronised: bool
-    kind: Literal["allow", "deny"]
+    lasting: Prefixes
+    expiring: list[tuple[Prefix, float]]
+
+
+class DropIn(str):
+    """The text of a drop-in whose entries are parsed already."""
+
+    contents: Contents
+
+
+def parse_drop_in(text: str, name: str) -> DropIn:
+    """Return the drop-in of a text. name: of the file, for the InvalidInput that names file and line."""
+    lasting = Prefixes()
+    return _drop_in(text, Contents(lasting, _parse(text, name, lasting)))
+
+
+def make_drop_in(entries: Iterable[Entry]) -> DropIn:
+    """Return the drop-in of these entries: canonical, sorted, without duplicates.
+
+    Raises InvalidInput if a prefix has different expiry times.
+    """
+    unique = canonical(entries)
+    lasting = Prefixes()
+    for entry in unique:
+        if entry.expires is None:
+            _add_prefix(entry.prefix, lasting)
+            lasting.entries += 1
+    expiring = [(entry.prefix, _instant(entry.expires)) for entry in unique if entry.expires]
+    return _drop_in(format_entries(unique), Contents(lasting, expiring))
 
 
 def read_prefixes(
@@ -59,17 +85,46 @@ def read_prefixes(
     Expired entries are left out. While the clock is not synchronised, an allow entry with an expiry is left
     out, and a deny entry with an expiry is included. Raises InvalidInput, which names file and line.
     """
+    found = Prefixes() if union is None else union
+    if isinstance(text, DropIn):
+        found.add(text.contents.lasting)
+        expiring = text.contents.expiring
+    else:
+        expiring = _parse(text, name, found)
+    for prefix, expiry in expiring:
+        is_active = counts(kind, expiry, now, clock_synchronised)
+        if not clock_synchronised:
+            found.undecided += 1
+        elif is_active:
+            found.note_expiry(expiry)
+        if is_active:
+            found.entries += 1
+            _add_prefix(prefix, found)
+        else:
+            found.expired += 1
+    return found
+
+
+def _drop_in(text: str, contents: Contents) -> DropIn:
+    made = DropIn(text)
+    made.contents = contents
+    return made
+
+
+def _parse(text: str | bytes, name: str, lasting: Prefixes) -> list[tuple[Prefix, float]]:
+    """Add a text's entries without an expiry to `lasting`; return the others with theirs."""
     if isinstance(text, bytes):
         # Comments may have any encoding. An address with a replaced character is refused below.
         text = text.decode("utf-8", "replace")
-    clock = _Clock(now, clock_synchronised, kind)
-    found = Prefixes() if union is None else union
+    expiring: list[tuple[Prefix, float]] = []
     for piece, first_line in _pieces(text.removeprefix(BYTE_ORDER_MARK)):
         try:
-            found.add(_read_piece(piece, clock))
+            found = _read_piece(piece)
         except (InvalidInput, OSError, ValueError, KeyError):
-            found.add(_read_lines(piece, clock, name, first_line))
-    return found
+            found = _read_lines(piece, name, first_line)
+        lasting.add(found.lasting)
+        expiring += found.expiring
+    return expiring
 
 
 def _pieces(text: str) -> Iterator[tuple[str, int]]:
@@ -83,16 +138,16 @@ def _pieces(text: str) -> Iterator[tuple[str, int]]:
         begin = end
 
 
-def _read_piece(piece: str, clock: _Clock) -> Prefixes:
+def _read_piece(piece: str) -> Contents:
     """Return a piece's entries by the fast way; raises an error if a line is wrong, or just unusual."""
-    found = Prefixes()
+    found, expiring = Contents(Prefixes(), [])
     if "#" in piece:
         piece = _COMMENT.sub("", piece.replace(" #", "#"))
     lines = piece.split("\n")
     if any(blank in piece for blank in _BLANKS):
         lines = [line.strip() for line in lines]
         for line in [line for line in lines if _BLANK.search(line)]:
-            _read_words(line.split(), found, clock)
+            _read_words(line.split(), found, expiring)
         lines = [line for line in lines if not _BLANK.search(line)]
     if lines and not lines[-1]:
         del lines[-1]  # the empty text after the last newline
@@ -110,7 +165,7 @@ def _read_piece(piece: str, clock: _Clock) -> Prefixes:
         _read_nets4([line for line in lines if "/" in line], found.v4)
         lines = [line for line in lines if "/" not in line]
     _read_hosts4(lines, found.v4)
-    return found
+    return Contents(found, expiring)
 
 
 def _read_hosts4(lines: list[str], blocks: Blocks) -> None:
@@ -153,24 +208,14 @@ def _refuse_mapped(starts: list[int], host_parts: list[int]) -> None:
             raise ValueError("IPv4 in IPv6 notation")
 
 
-def _read_words(words: list[str], found: Prefixes, clock: _Clock) -> None:
-    """Add the entry of a line, given as its words, if the entry is active."""
+def _read_words(words: list[str], lasting: Prefixes, expiring: list[tuple[Prefix, float]]) -> None:
+    """Add the entry of a line to those that never expire, or to the others."""
     prefix, expires = parse_words(words)
-    if expires is not None and not _is_active(_instant(expires), found, clock):
-        found.expired += 1
+    if expires is not None:
+        expiring.append((prefix, _instant(expires)))
         return
-    found.entries += 1
-    _add_prefix(prefix, found)
-
-
-def _is_active(expiry: float, found: Prefixes, clock: _Clock) -> bool:
-    """Return whether an entry with this expiry (Unix seconds) is active; count it."""
-    is_active = counts(clock.kind, expiry, clock.now, clock.synchronised)
-    if not clock.synchronised:
-        found.undecided += 1
-    elif is_active:
-        found.note_expiry(expiry)
-    return is_active
+    lasting.entries += 1
+    _add_prefix(prefix, lasting)
 
 
 def _add_prefix(prefix: Prefix, found: Prefixes) -> None:
@@ -179,14 +224,14 @@ def _add_prefix(prefix: Prefix, found: Prefixes) -> None:
     blocks.ends.extend((prefix.last,))
 
 
-def _read_lines(piece: str, clock: _Clock, name: str, first_line: int) -> Prefixes:
-    """Return a piece's entries, read one by one; raises InvalidInput, which names file and line."""
-    found = Prefixes()
+def _read_lines(piece: str, name: str, first_line: int) -> Contents:
+    """Return a piece's entries, read one by one; raises InvalidInput that names the wrong line."""
+    found = Contents(Prefixes(), [])
     for number, line in enumerate(piece.split("\n"), first_line):
         words = line.partition("#")[0].split()
         try:
             if words:
-                _read_words(words, found, clock)
+                _read_words(words, *found)
         except InvalidInput as error:
             raise InvalidInput(f"{name}, line {number}: {error}") from None
     return found

@@ -130,7 +130,7 @@ def list_entries(state: State) -> list[dict[str, t.Any]]:
     """Return all declared entries as dictionaries: prefix, kind, owner, expires, comment."""
     return [
         {
-            "prefix": entry.prefix,
+            "prefix": entry.text,
             "kind": kind,
             "owner": name,
             "expires": entry.expires,

@@ -9,11 +9,11 @@
 from __future__ import annotations
 
 import socket
-import time
 import typing as t
 
+from .._base.address import Prefix, format_prefix
 from .._base.errors import InvalidInput
-from .bulk import read_prefixes
+from .bulk import DropIn, make_drop_in, parse_drop_in
 from .describe import count_entries, has_entries
 from .entries import (
     BYTE_ORDER_MARK,
@@ -28,14 +28,14 @@ from .store import State, Store, check_interface, check_name
 Edit = t.Callable[[State], State]
 
 
-class ListText(t.NamedTuple):
-    """Text of a drop-in; repeated: how many of the given entries were duplicates."""
+class GivenList(t.NamedTuple):
+    """A drop-in; repeated: how many of the given entries were duplicates."""
 
-    text: str
+    text: DropIn
     repeated: int
 
 
-def list_text(value: t.Any, option: str) -> ListText:
+def list_text(value: t.Any, option: str) -> GivenList:
     """Return the drop-in for an option's value: a list of entries, or such lists by variable.
 
     An entry with the state absent withdraws its prefix from all variables. Raises InvalidInput, which
@@ -43,11 +43,11 @@ def list_text(value: t.Any, option: str) -> ListText:
     """
     variables = value if isinstance(value, dict) else {option: value}
     entries, repeated = merge_inputs({str(name): values for name, values in variables.items()})
-    return ListText(format_list(entries), repeated)
+    return GivenList(make_drop_in(entries), repeated)
 
 
-def read_list(path: str, kind: t.Literal["allow", "deny"]) -> str:
-    """Return the text of a list file, after a check of all its lines.
+def read_list(path: str) -> DropIn:
+    """Return the drop-in that a list file holds.
 
     Raises InvalidInput, which names file and line.
     """
@@ -56,8 +56,7 @@ def read_list(path: str, kind: t.Literal["allow", "deny"]) -> str:
             text = file.read()
     except OSError as error:
         raise InvalidInput(f"cannot read {path}: {error.strerror}") from error
-    read_prefixes(text, path, time.time(), True, kind)
-    return text
+    return parse_drop_in(text, path)
 
 
 def set_lists(name: str, texts: t.Mapping[str, str], allow_empty: bool) -> Edit:
@@ -151,8 +150,8 @@ def put_entries(name: str, kind: str, entries: t.Sequence[Entry]) -> Edit:
     return edit
 
 
-def drop_entries(name: str, prefixes: t.Sequence[str], kinds: t.Sequence[str]) -> Edit:
-    """Remove prefixes, in canonical form, from the drop-ins of a name and of these kinds.
+def drop_entries(name: str, prefixes: t.Sequence[Prefix], kinds: t.Sequence[str]) -> Edit:
+    """Remove prefixes from the drop-ins of a name and of these kinds.
 
     The edit raises InvalidInput for a prefix that is on none of them.
     """
@@ -164,7 +163,7 @@ def drop_entries(name: str, prefixes: t.Sequence[str], kinds: t.Sequence[str]) -
             state, found = _without(state, kind, name, set(prefixes))
             left -= found
         if left:
-            prefix = sorted(left)[0]
+            prefix = format_prefix(min(left))
             owners = ", ".join(_owners(state, prefix)) or "no list"
             raise InvalidInput(
                 f"{prefix} is not on the {' or '.join(kinds)} list {name!r} but on {owners}: "
@@ -175,7 +174,9 @@ def drop_entries(name: str, prefixes: t.Sequence[str], kinds: t.Sequence[str]) -
     return edit
 
 
-def _without(state: State, kind: str, name: str, prefixes: set[str]) -> tuple[State, set[str]]:
+def _without(
+    state: State, kind: str, name: str, prefixes: set[Prefix]
+) -> tuple[State, set[Prefix]]:
     """Return the state without the prefixes on one list, and which of them were on it."""
     text = getattr(state, kind).get(name)
     if text is None:

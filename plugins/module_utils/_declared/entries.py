@@ -40,12 +40,16 @@ _STATES = ("present", "absent")
 class Entry(NamedTuple):
     """One line of a list."""
 
-    prefix: str
-    """Canonical text, as format_prefix writes it."""
+    prefix: Prefix
     comment: str = ""
     """One line of printable text."""
     expires: str | None = None
     """Canonical time (RFC 3339, UTC) at which the entry expires; None: never."""
+
+    @property
+    def text(self) -> str:
+        """The prefix in canonical form, as format_prefix writes it."""
+        return format_prefix(self.prefix)
 
 
 def expires_at(text: str) -> float:
@@ -77,7 +81,7 @@ def parse_line(line: str) -> Entry | None:
         return None
     prefix, expires = parse_words(words)
     canonical_time = None if expires is None else _canonical_time(expires)
-    return Entry(format_prefix(prefix), _one_line(comment), canonical_time)
+    return Entry(prefix, _one_line(comment), canonical_time)
 
 
 def parse_words(words: list[str]) -> tuple[Prefix, str | None]:
@@ -93,17 +97,25 @@ def parse_words(words: list[str]) -> tuple[Prefix, str | None]:
 
 
 def format_list(entries: Iterable[Entry]) -> str:
-    """Return the text of a list file: canonical, sorted, without duplicates; empty without entries.
+    """Return the text of a list file with the canonical entries; empty without entries.
 
     Raises InvalidInput if a prefix has different expiry times.
     """
-    merged = merge_entries((entry, entry.prefix) for entry in entries)
-    return "".join(f"{_format_entry(entry)}\n" for entry in sort_entries(merged))
+    return format_entries(canonical(entries))
 
 
-def sort_entries(entries: Iterable[Entry]) -> list[Entry]:
-    """Return the entries sorted by family, address and length."""
-    return sorted(entries, key=lambda entry: parse_prefix(entry.prefix))
+def format_entries(entries: Iterable[Entry]) -> str:
+    """Return the text of a list file, a line for each entry, in the given order."""
+    return "".join(f"{_format_entry(entry)}\n" for entry in entries)
+
+
+def canonical(entries: Iterable[Entry]) -> list[Entry]:
+    """Return the entries sorted by family, address and length, without duplicates.
+
+    Raises InvalidInput if a prefix has different expiry times.
+    """
+    merged = merge_entries((entry, entry.text) for entry in entries)
+    return sorted(merged, key=lambda entry: entry.prefix)
 
 
 def merge_entries(named: Iterable[tuple[Entry, str]]) -> list[Entry]:
@@ -112,7 +124,7 @@ def merge_entries(named: Iterable[tuple[Entry, str]]) -> list[Entry]:
     named: (entry, origin) pairs. Raises InvalidInput, which names both origins, if a prefix has different
     expiry times.
     """
-    merged: dict[str, tuple[Entry, str]] = {}
+    merged: dict[Prefix, tuple[Entry, str]] = {}
     for entry, origin in named:
         former, former_origin = merged.setdefault(entry.prefix, (entry, origin))
         if former.expires != entry.expires:
@@ -140,7 +152,7 @@ def merge_inputs(variables: Mapping[str, object]) -> Merged:
     variable[index], or both items if they contradict each other.
     """
     present: list[tuple[Entry, str]] = []
-    absent: set[str] = set()
+    absent: set[Prefix] = set()
     for variable, values in variables.items():
         if not isinstance(values, (list, tuple)):
             raise InvalidInput(
@@ -169,7 +181,7 @@ def entries_from_input(values: object, variable: str) -> list[Entry]:
 def _entry_from_item(value: object) -> tuple[Entry, str]:
     """Return one item's entry and its state."""
     if isinstance(value, str):
-        return Entry(_canonical_prefix(value)), "present"
+        return Entry(parse_prefix(str(value))), "present"
     if not isinstance(value, dict):
         raise InvalidInput(
             f"{value!r} is {_describe_type(value)}, not the text of an address: "
@@ -190,16 +202,12 @@ def _entry_from_item(value: object) -> tuple[Entry, str]:
         )
     return (
         Entry(
-            _canonical_prefix(address),
+            parse_prefix(str(address)),
             _input_comment(value.get("comment")),
             _input_expiry(value.get("expires")),
         ),
         str(state),
     )
-
-
-def _canonical_prefix(text: str) -> str:
-    return format_prefix(parse_prefix(str(text)))
 
 
 def _input_comment(value: Any) -> str:
@@ -268,11 +276,11 @@ def _format_entry(entry: Entry) -> str:
     """Return the line for a list file, without the newline."""
     expires = f" {_EXPIRES}{entry.expires}" if entry.expires else ""
     comment = f" # {entry.comment}" if entry.comment else ""
-    return f"{entry.prefix}{expires}{comment}"
+    return f"{entry.text}{expires}{comment}"
 
 
 def _describe_expiry(entry: Entry) -> str:
-    return f"{entry.prefix} expires {f'at {entry.expires}' if entry.expires else 'never'}"
+    return f"{entry.text} expires {f'at {entry.expires}' if entry.expires else 'never'}"
 
 
 def _describe_type(value: object) -> str:

@@ -74,7 +74,7 @@ def _present(feed: Feed, state: State) -> str | None:
 
 def _read(feed: Feed, path: str) -> str:
     """The copy that was sent."""
-    text = read_list(path, feed["list"])
+    text = read_list(path)
     if digest_text(text) != feed["digest"]:
         raise InvalidInput(f"{path} is not the copy of feed {feed['name']} that was fetched")
     return text

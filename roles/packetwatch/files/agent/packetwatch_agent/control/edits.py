@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 import typing as t
 
-from packetwatch_core._base.address import format_prefix, parse_prefix
+from packetwatch_core._base.address import Prefix, parse_prefix
 from packetwatch_core._base.errors import InvalidInput
 from packetwatch_core._declared.edits import Edit, drop_entries, put_entries
 from packetwatch_core._declared.entries import Entry, entries_from_input
@@ -84,8 +84,8 @@ def _entries(request: wire.Request) -> list[Entry]:
     return entries
 
 
-def _prefixes(request: wire.Request) -> list[str]:
-    return [format_prefix(parse_prefix(address)) for address in _addresses(request)]
+def _prefixes(request: wire.Request) -> list[Prefix]:
+    return [parse_prefix(address) for address in _addresses(request)]
 
 
 def _addresses(request: wire.Request) -> list[str]:

@@ -90,7 +90,7 @@ def _fields(kind: str, owner: str, entry: Entry, in_force: bool) -> Fields:
     return {
         "kind": kind,
         "owner": owner,
-        "prefix": entry.prefix,
+        "prefix": entry.text,
         "comment": entry.comment,
         "expires": entry.expires,
         "in_force": in_force,
