@@ -80,6 +80,12 @@ class Image(t.NamedTuple):
         return code
 
     @property
+    def lists(self) -> bytes:
+        """Digest of the lists that its tables were made of."""
+        digest: bytes = abi.HEADER.unpack(self.first)["lists"]
+        return digest
+
+    @property
     def next_expiry(self) -> int:
         """When the first of its entries expires, in seconds since 1970; 0: none does."""
         return int(abi.HEADER.unpack(self.first)["next_expiry"])
@@ -144,6 +150,14 @@ def make_slot(capacity: int) -> Map:
     """A slot for generations of that capacity, in pages; it is empty."""
     with _pages(capacity) as template:
         return Map.create(ARRAY_OF_MAPS, "generation", 4, 4, 1, inner=template)
+
+
+def new_slot(image: Image) -> Map:
+    """A slot in which the image is active, with spare pages."""
+    capacity = capacity_for(image.pages)
+    slot = make_slot(capacity)
+    activate(slot, image, capacity)
+    return slot
 
 
 def activate(slot: Map, image: Image, capacity: int) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import typing as t
 
@@ -23,7 +24,7 @@ from .._kernel.libbpf import PERCPU_ARRAY, KernelError, Map
 from .._kernel.pins import specs
 from .._kernel.programs import Link, Program
 from .attach import Attached, create_link
-from .generation import Generation, activate, capacity_for, make_slot
+from .generation import Generation, activate, new_slot
 
 if t.TYPE_CHECKING:
     from .._kernel.bytecode import Bytecode
@@ -104,13 +105,20 @@ class Loaded:
             slot = self.slot
             activate(slot, image, former.capacity)
             return lambda: former.activate(slot)
+        before = self.program, self.slot
         first = self.program is None and not self.links
         try:
-            return self._load(image, bytecode())
+            code = bytecode()
+            maps = self.pins.ensure()
+            slot = self._keep(new_slot(image.made_for(code.digest)))
+            program = self._keep(_load(code, maps, slot))
+            self._switch(program)
         except BaseException:
             if first:
                 self.pins.remove()
             raise
+        self.program, self.slot = program, slot
+        return functools.partial(self._return, *before)
 
     def unpinned(self) -> dict[str, Map]:
         """Lasting maps of the program that are pinned no more, or in whose place another one is."""
@@ -179,20 +187,6 @@ class Loaded:
             os.unlink(self.pins.link(interface))
             held.link.close()
 
-    def _load(self, image: Image, bytecode: Bytecode) -> t.Callable[[], None]:
-        capacity = capacity_for(image.pages)
-        maps = self.pins.ensure()
-        slot = self._keep(make_slot(capacity))
-        activate(slot, image.made_for(bytecode.digest), capacity)
-        with Map.create(PERCPU_ARRAY, "scratch", 4, abi.SCRATCH_SIZE, 1) as scratch:
-            descriptors = {name: found.fd for name, found in maps.items()}
-            descriptors |= {"generation": slot.fd, "scratch": scratch.fd}
-            program = self._keep(Program.load(bytecode.resolved(descriptors), "packetwatch"))
-        former = self.program, self.slot
-        self._switch(program)
-        self.program, self.slot = program, slot
-        return lambda: self._return(*former)
-
     def _switch(self, program: Program) -> None:
         """Let all links and the pin hold the program; if one refuses, they hold the former one."""
         draft = self.pins.program + "_next"
@@ -260,6 +254,14 @@ class Loaded:
 
     def _keep(self, item: t.Any) -> t.Any:
         return self._open.enter_context(item)
+
+
+def _load(bytecode: Bytecode, maps: t.Mapping[str, Map], slot: Map) -> Program:
+    """Load a program on the lasting maps and on a slot; LoadFailed if the kernel refuses it."""
+    with Map.create(PERCPU_ARRAY, "scratch", 4, abi.SCRATCH_SIZE, 1) as scratch:
+        descriptors = {name: found.fd for name, found in maps.items()}
+        descriptors |= {"generation": slot.fd, "scratch": scratch.fd}
+        return Program.load(bytecode.resolved(descriptors), "packetwatch")
 
 
 def check_memory(capacity: int, limit: int) -> None:

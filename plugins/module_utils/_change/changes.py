@@ -243,7 +243,7 @@ class Changes:
 
         snapshot = Snapshot(self._paths.settings)
         planner = Planner(self._paths, self._store, self._compiler, loaded, snapshot)
-        bytecode = planner.programs.bytecode(planner.programs.source(state))
+        bytecode = planner.programs.of(state)()
         image, dummy = planner.image(state, loaded.ifindexes, bytecode.digest)
         with loaded.generation() as current:
             same = current.digest == image.digest and current.header["bytecode"] == bytecode.digest

@@ -28,7 +28,7 @@ if t.TYPE_CHECKING:
     from .._active.loaded import Loaded
     from .._declared.edits import Edit
     from .._declared.store import State, Store
-    from .._kernel.bytecode import Compiler
+    from .._kernel.bytecode import Bytecode, Compiler
     from .._kernel.pins import Paths
     from .._network.snapshot import Snapshot
     from .hits import Hits
@@ -43,6 +43,7 @@ class Draft(t.NamedTuple):
     plan: Plan
     state: State
     image: Image
+    bytecode: t.Callable[[], Bytecode]
     lists: Lists | None
     declares: bool
     renews: bool
@@ -146,7 +147,9 @@ class Planner:
             hits=hits,
             feeds=lists.note.report if lists else self.lists.report(),
         )
-        return Draft(plan, after, image, lists, before != after, renews, met)
+        return Draft(
+            plan, after, image, self.programs.of(after), lists, before != after, renews, met
+        )
 
     def image(
         self, state: State, ifindexes: t.Mapping[str, int], code: bytes
@@ -168,7 +171,7 @@ class Planner:
         if reaches and not now.is_read and check:
             return NewCode(_UNKNOWN, reaches)
         if reaches and (afresh or not now.is_read or after.program != before.program):
-            return NewCode(self.programs.bytecode(self.programs.source(after)).digest, reaches)
+            return NewCode(self.programs.of(after)().digest, reaches)
         return NewCode(now.header["bytecode"], reaches)
 
     def _check_lists(self, now: Now, after: State, lists: Lists, force: bool) -> Hits:

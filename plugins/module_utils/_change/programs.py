@@ -46,6 +46,10 @@ class Programs:
         check_format(source)
         return self._compiler.get(source)
 
+    def of(self, state: State) -> t.Callable[[], Bytecode]:
+        """What gets the bytecode of a state's program: it is compiled only if that is called."""
+        return lambda: self.bytecode(self.source(state))
+
     def cached(self, source: str) -> Bytecode | None:
         """As `bytecode`, but None if the source would have to be compiled."""
         check_format(source)

@@ -12,14 +12,12 @@ The file is under /run, so after a boot there is none until an interface is atta
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import time
 import typing as t
 
-from .._active.lists import digest_of
 from .._base.digest import sha256
-from .._base.files import replace_file
+from .._base.files import read_json, replace_json
 from .._kernel import abi
 from .active import interfaces
 
@@ -43,8 +41,7 @@ class Status:
     def read(self) -> dict[str, t.Any]:
         """The note; empty if there is none."""
         try:
-            with open(self._path, encoding="utf-8") as file:
-                found = json.load(file)
+            found = read_json(self._path)
         except (OSError, ValueError):
             return {}
         return found if isinstance(found, dict) else {}
@@ -59,11 +56,12 @@ class Status:
         if not loaded.active:
             self.clear()
             return
+        compiled = _compiled(lists) if lists else {}
+        declared = {"declared": digest_of_declared(state, image.lists)}
         former = self.read()
-        note = self._survey(loaded, number, image) | _kept(former, "heal")
-        note["declared"] = digest_of_declared(state)
-        if lists:
-            note |= _compiled(lists)
+        note = self._survey(loaded, number, image) | _kept(former, "heal") | declared
+        if compiled:
+            note |= compiled
         elif former.get("lists") == note["lists"] and "compiled" in former:
             # Nothing was compiled, so the image was made from the tables themselves. They match only
             # if the same lists were compiled to the same tables before.
@@ -86,7 +84,7 @@ class Status:
         former = self.read()
         note = self._survey(loaded, number, image) | _compiled(lists) | {"tracks": tracks}
         note |= _kept(former, "apply", "heal")
-        declared = digest_of_declared(state)
+        declared = digest_of_declared(state, lists.areas.lists)
         # Every checked change has a new number. Files that differ under the same one were edited.
         is_known = former.get("number") == number and "declared" in former
         note["edited"] = is_known and former["declared"] != declared and not note.get("matches")
@@ -140,7 +138,7 @@ class Status:
             if not os.path.isdir(folder):
                 os.makedirs(folder, exist_ok=True)
                 os.chmod(folder, 0o755)
-            replace_file(self._path, json.dumps(note) + "\n", 0o644)
+            replace_json(self._path, note, 0o644)
 
 
 def _compiled(lists: Lists) -> dict[str, t.Any]:
@@ -153,10 +151,10 @@ def _kept(note: dict[str, t.Any], *keys: str) -> dict[str, t.Any]:
     return {key: note[key] for key in keys if key in note}
 
 
-def digest_of_declared(state: State) -> str:
-    """SHA-256 of everything that a state declares, as hex."""
+def digest_of_declared(state: State, lists: bytes) -> str:
+    """SHA-256 of everything that a state declares, as hex. lists: digest of its lists (`digest_of`)."""
     check = sha256()
-    check.update(digest_of(state))
+    check.update(lists)
     policy = [(name, sorted(keys.items())) for name, keys in sorted(state.policy.items())]
     check.update(repr((policy, sorted(state.interfaces.items()), state.program)).encode())
     return str(check.hexdigest())

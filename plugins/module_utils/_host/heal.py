@@ -16,6 +16,7 @@ from __future__ import annotations
 import time
 import typing as t
 
+from .._active.lists import digest_of
 from .._active.loaded import Loaded
 from .._base.errors import PacketwatchError, Unreadable
 from .._change.pending import PENDING
@@ -72,7 +73,8 @@ def _mend_link(host: Host) -> list[str]:
         change = host.record.read()
         if not number or (change and change.status == PENDING):
             raise
-        if digest_of_declared(host.store.read(number)) != declared:
+        state = host.store.read(number)
+        if digest_of_declared(state, digest_of(state)) != declared:
             raise
         host.point_to(number)
         return [str(error)]

@@ -289,7 +289,7 @@ def _forget(work: Work, state: State, change: Change | None = None) -> t.Callabl
     undo = contextlib.ExitStack()
     # A program that reads tables of another format keeps its own: a policy too many harms nobody.
     if image.digest != digest and header["format"] == abi.FORMAT:
-        undo.callback(loaded.replace(image, work.bytecode_of(state)))
+        undo.callback(loaded.replace(image, work.planner.programs.of(state)))
     work.report(state, image, lists, change)
     return undo.close
 

@@ -33,7 +33,6 @@ if t.TYPE_CHECKING:
     from .._change.planner import Draft
     from .._declared.store import State
     from .._health.status import Status
-    from .._kernel.bytecode import Bytecode
     from .._kernel.libbpf import Map
 
 
@@ -141,16 +140,11 @@ class Work(t.NamedTuple):
             if self.loaded.active:
                 self.write_protection()
             if self.loaded.active and draft.renews:
-                undo.callback(self.loaded.replace(draft.image, self.bytecode_of(draft.state)))
+                undo.callback(self.loaded.replace(draft.image, draft.bytecode))
         self.report(draft.state, draft.image, draft.lists, change)
         if self.loaded.active:
             self.wake_at(draft.image.next_expiry, change)
         return change
-
-    def bytecode_of(self, state: State) -> t.Callable[[], Bytecode]:
-        """Gets the bytecode of a state's program, compiled only if it is called for."""
-        programs = self.planner.programs
-        return lambda: programs.bytecode(programs.source(state))
 
     def write_protection(self) -> None:
         """Bring the maps of protected sources in line with the snapshot."""
