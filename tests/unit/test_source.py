@@ -55,3 +55,11 @@ def test_own_program_is_whole() -> None:
     text = flatten(str(ROOT / "roles/packetwatch/files/bpf"))
     assert '#include "' not in text
     assert text.count("int packetwatch(struct xdp_md *context)") == 1
+
+
+def test_each_source_is_linked_from_the_top_folder() -> None:
+    links = ROOT / "files/bpf"
+    sources = ROOT / "roles/packetwatch/files/bpf"
+    assert {path.name for path in links.iterdir()} == {path.name for path in sources.iterdir()}
+    for link in links.iterdir():
+        assert link.is_symlink() and link.samefile(sources / link.name), link

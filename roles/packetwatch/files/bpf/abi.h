@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* Copyright: (c) 2026, Packetwatch authors */
 /*
- * The constants and layouts that the XDP program and user space share. plugins/module_utils/_abi.py
+ * The constants and layouts that the XDP program and user space share. plugins/module_utils/_kernel/abi.py
  * mirrors them, and a test compares the mirror with this file's BTF. Change PW_ABI with any layout:
  * it is part of the pins' path, so two versions never read each other's maps.
  */
