@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from packetwatch_core._active import lists as lists_module
-from packetwatch_core._active.lists import check_protected, compile_lists, digest_of, is_current
+from packetwatch_core._active.lists import compile_lists, digest_of, is_current
+from packetwatch_core._active.protected import check_protected
 from packetwatch_core._base.address import Prefix, mapped, mapped_length, parse_prefix
 from packetwatch_core._base.errors import InvalidInput
 from packetwatch_core._declared import bulk, entries

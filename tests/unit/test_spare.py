@@ -32,7 +32,7 @@ from packetwatch_core._feeds.spare import (
 )
 from packetwatch_core._kernel.netlink import Address, Route
 from packetwatch_core._network.protect import Network, compute, connected
-from packetwatch_core._tables.tables import lookup
+from packetwatch_core._tables.reader import lookup
 
 SPARED: Spared = {
     parse_prefix("45.1.2.0/24"): "connected",

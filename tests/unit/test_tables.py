@@ -34,13 +34,8 @@ from packetwatch_core._tables.ranges import (
     compile_ranges,
     runs,
 )
-from packetwatch_core._tables.tables import (
-    Tables,
-    compile_tables,
-    lookup,
-    read_ranges,
-    verdicts,
-)
+from packetwatch_core._tables.reader import lookup, read_ranges, verdicts
+from packetwatch_core._tables.tables import Tables, compile_tables
 
 NOTHING = Ranges(Spans([], []), Spans([], []))
 LAST = {4: LAST4, 6: LAST6}

@@ -13,24 +13,20 @@ import math
 import time
 import typing as t
 
-from .._base.address import Prefix, format_prefix, from_mapped
 from .._base.clock import clock_synchronised
 from .._base.digest import digest_text, sha256
-from .._base.errors import InvalidInput, some_of
+from .._base.errors import InvalidInput
 from .._declared.bulk import read_prefixes
 from .._declared.store import is_feed
 from .._feeds.spare import NOTHING, FeedReport, Note, has_feeds, leave_out
 from .._kernel import abi
-from .._network import protect
-from .._tables.ranges import DENY, Prefixes
-from .._tables.tables import compile_tables, lookup, verdicts
+from .._tables.ranges import Prefixes
+from .._tables.tables import compile_tables
 from .generation import Areas
 
 if t.TYPE_CHECKING:
     from .._declared.store import State
     from .._feeds.spare import Spared
-    from .._network.protect import Protection
-    from .._tables.tables import Tables
 
 _SHOWN = 5
 # Of what is said of a damaged file, a line of which may be very long.
@@ -128,44 +124,3 @@ def _add_feed(
     if left_out.total:
         feeds.left_out[name] = left_out
     union.add(own)
-
-
-def check_protected(areas: Areas, protection: Protection) -> None:
-    """Refuse lists that deny what is protected and that no allow covers."""
-    hit = [f"{text} ({why})" if why else text for text, why in denied_protected(areas, protection)]
-    if hit:
-        raise InvalidInput(
-            f"the lists would deny protected addresses: {some_of(hit, _SHOWN)}; "
-            "allow them for good, take the deny away, or use force if you mean it"
-        )
-
-
-def denied_protected(areas: Areas, protection: Protection) -> list[tuple[str, str]]:
-    """Protected addresses that lists deny, with the reason each; prefixes, of which any part is."""
-    tables = areas.tables()
-    hosts = [
-        (from_mapped(address, 128), protect.ORIGINS.get(origin, "protected"))
-        for address, origin in sorted(protection.hosts.items())
-    ]
-    hit = [(format_prefix(host), why) for host, why in hosts if is_denied(tables, host)]
-    nets = (from_mapped(address, length) for length, address in _denied_nets(tables, protection))
-    return hit + [(format_prefix(net), "") for net in nets]
-
-
-def is_denied(tables: Tables, prefix: Prefix) -> bool:
-    """Whether the lists drop an address; of a prefix, the first one in it."""
-    return lookup(tables, prefix.family, prefix.value) == DENY
-
-
-def _denied_nets(tables: Tables, protection: Protection) -> list[tuple[int, bytes]]:
-    """Declared protected prefixes of which any part is denied."""
-    nets = [key for key, flags in protection.nets.items() if flags & abi.NET_PROTECTED]
-    found = []
-    for family in (4, 6):
-        own = {
-            key: prefix for key in nets if (prefix := from_mapped(key[1], key[0])).family == family
-        }
-        parts = [(prefix.value, prefix.last) for prefix in own.values()]
-        held = verdicts(tables, family, parts)
-        found += [key for key, said in zip(own, held) if DENY in said]
-    return sorted(found)

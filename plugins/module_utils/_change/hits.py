@@ -17,7 +17,7 @@ import struct
 import time
 import typing as t
 
-from .._active.lists import denied_protected, is_denied
+from .._active.protected import denied_protected, is_denied
 from .._base.address import Prefix, format_prefix, from_mapped, parse_prefix
 from .._base.errors import PacketwatchError, some_of
 from .._network import peers

@@ -15,7 +15,7 @@ import typing as t
 
 from .._active import attach
 from .._active.generation import build, capacity_for
-from .._active.lists import Lists, check_protected, compile_lists, digest_of
+from .._active.lists import Lists, compile_lists, digest_of
 from .._active.loaded import check_memory
 from .._declared.policy import resolve_policies
 from .._kernel import abi
@@ -124,7 +124,7 @@ class Planner:
         code = self._code(now, before, after, afresh=afresh, check=check)
         areas, lists = self.lists.tables(after, now.areas, self._loaded.active)
         if by_hand and not force and self._loaded.active and now.lists != digest_of(after):
-            check_protected(areas, self.snapshot.protection)
+            self._refuse_denied(areas)
         hits = None
         if lists and (after.allow, after.deny) != (before.allow, before.deny):
             hits = self._check_lists(now, after, lists, force)
@@ -176,16 +176,22 @@ class Planner:
 
     def _check_lists(self, now: Now, after: State, lists: Lists, force: bool) -> Hits:
         """Refuse lists that deny a protected address, unless forced; report whom they hit."""
-        protection = self.snapshot.protection
         if not force:
             for_good = lists.areas
             if any("expires=" in text for text in after.allow.values()):
                 for_good = compile_lists(after, lists.note.spared, for_good=True).areas
-            check_protected(for_good, protection)
+            self._refuse_denied(for_good)
         # Imported here: a boot does not need it, and it would cost it memory.
         from . import hits
 
-        return hits.find(now.areas, lists.areas, protection if force else None, self._loaded.pins)
+        protection = self.snapshot.protection if force else None
+        return hits.find(now.areas, lists.areas, protection, self._loaded.pins)
+
+    def _refuse_denied(self, areas: Areas) -> None:
+        # Imported here, like `hits` above.
+        from .._active.protected import check_protected
+
+        check_protected(areas, self.snapshot.protection)
 
     def _drifts(
         self,

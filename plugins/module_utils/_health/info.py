@@ -24,7 +24,7 @@ from .._kernel.counters import Counters, connections, packets, read_counters
 from .._kernel.libbpf import KernelError
 from .._kernel.programs import Program
 from .._network import protect
-from .._tables.tables import read_ranges
+from .._tables.reader import read_ranges
 from .active import Active, Interface, read_active
 
 if t.TYPE_CHECKING:

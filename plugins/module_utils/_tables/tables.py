@@ -4,16 +4,15 @@
 
 # This code is PRIVATE to the collection.
 
-"""Lists → the tables that the XDP program reads (docs/tables.md), and back."""
+"""Lists → the tables that the XDP program reads (docs/tables.md)."""
 
 from __future__ import annotations
 
 from array import array
-from bisect import bisect
-from collections.abc import Iterable, MutableSequence, Sequence
+from collections.abc import MutableSequence
 from typing import NamedTuple
 
-from . import ipv4, ipv6_hosts, ipv6_tree, reader
+from . import ipv4, ipv6_hosts, ipv6_tree
 from .area import Area
 from .ipv6_hosts import Buckets, Place
 from .pool import IPV6
@@ -25,14 +24,9 @@ from .ranges import (
     NONE,
     Blocks,
     Prefixes,
-    Ranges,
     compile_ranges,
-    ranges_of,
     start_words,
 )
-
-_VERDICTS = 3
-_MAX_SCANS = 10  # more parts share one scan of all buckets
 
 
 class Tables(NamedTuple):
@@ -121,75 +115,3 @@ def _only_hosts(allow: Blocks, deny: Blocks) -> dict[int, bytes | bytearray]:
             packed = one.hosts.isolated()
             return {verdict: packed} if packed else {}
     return {}
-
-
-def lookup(tables: Tables, family: int, address: int) -> int:
-    """Return the verdict for an address (a number), by the same steps as the XDP program."""
-    area = _area(tables, family)
-    if not area.pages:
-        return NONE
-    if family == 4:
-        return reader.lookup4(area, tables.v4_shift, address)
-    verdict = ipv6_hosts.lookup(area, tables.v6_hosts, address)
-    return verdict if verdict or tables.v6_hosts.is_all else reader.lookup6(area.words, address)
-
-
-def verdicts(tables: Tables, family: int, parts: Sequence[tuple[int, int]]) -> list[set[int]]:
-    """Return the set of verdicts that occur in each part, given as (first address, last address)."""
-    area = _area(tables, family)
-    if not area.pages:
-        return [{NONE} for _part in parts]
-    found: list[list[int]] = [[] for _part in parts]
-    if family == 6 and len(parts) <= _MAX_SCANS:
-        found = [ipv6_hosts.listed(area, tables.v6_hosts, *part) for part in parts]
-    elif family == 6:
-        # The buckets are not in order: each search scans all of them. So search once for all parts.
-        whole = min(first for first, _last in parts), max(last for _first, last in parts)
-        hosts = ipv6_hosts.listed(area, tables.v6_hosts, *whole)
-        found = [
-            hosts[bisect(hosts, part[0] << 4) : bisect(hosts, part[1] << 4 | 15)] for part in parts
-        ]
-    return [_verdicts(tables, family, part, hosts) for part, hosts in zip(parts, found)]
-
-
-def _verdicts(tables: Tables, family: int, part: tuple[int, int], hosts: list[int]) -> set[int]:
-    first, last = part
-    found = {lookup(tables, family, first)}
-    after, since = NONE, last + 1  # the verdict after the start before, and its first address
-    for word in _starts(tables, family, part, hosts):
-        if len(found) == _VERDICTS:
-            break
-        if since < word >> 4:
-            found.add(after)
-        found.add(word & 3)
-        after, since = word >> 2 & 3, (word >> 4) + 1
-    if since <= last:
-        found.add(after)
-    return found
-
-
-def read_ranges(tables: Tables) -> tuple[Ranges, Ranges]:
-    """Return the IPv4 and the IPv6 ranges that the tables hold, equal to those of `compile_ranges`."""
-    hosts = ipv6_hosts.listed(tables.v6, tables.v6_hosts, 0, LAST6)
-    return (
-        ranges_of(_starts(tables, 4, (0, LAST4), []), LAST4),
-        ranges_of(_starts(tables, 6, (0, LAST6), hosts), LAST6),
-    )
-
-
-def _area(tables: Tables, family: int) -> Area:
-    return tables.v4 if family == 4 else tables.v6
-
-
-def _starts(tables: Tables, family: int, part: tuple[int, int], hosts: list[int]) -> Iterable[int]:
-    """Return the start words of a part; hosts: those of single IPv6 hosts in it (`listed`)."""
-    area = _area(tables, family)
-    if not area.pages:
-        return ()
-    words = area.words
-    if family == 4:
-        return reader.walk4(words, tables.v4_shift, *part)
-    if tables.v6_hosts.is_all:
-        return hosts
-    around = reader.lookup6(words, part[0])
-    return ipv6_hosts.merged(reader.walk6(words, *part), hosts, around)

@@ -15,7 +15,8 @@ from packetwatch_core._base.errors import InvalidInput
 from packetwatch_core._declared.entries import Entry, expires_at, parse_line
 from packetwatch_core._feeds.spare import NOTHING, is_left_out
 from packetwatch_core._tables.ranges import ALLOW, DENY, NONE
-from packetwatch_core._tables.tables import Tables, verdicts
+from packetwatch_core._tables.reader import verdicts
+from packetwatch_core._tables.tables import Tables
 
 from . import wire
 
