@@ -17,7 +17,6 @@ import json
 import os
 import random
 import socket
-import struct
 import subprocess
 import sys
 import tempfile
@@ -25,6 +24,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from packetwatch_core._kernel import abi
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = "/usr/bin/python3"
@@ -34,15 +35,12 @@ BATCH = 1024
 HOST = "web1.example.net"
 SOURCES = {"1,000 sources": 1000, "a source each": RECORDS}
 
-TYPE = 28  # offset of a record's type
-SHORT = struct.Struct("=QQQIBBBB16s16sHHHH")
+TYPE = abi.EVENT.offset("type")
+FLOW = abi.EVENT.reader("time", "sequence", "saddr", "daddr", "sport", "dport")
+C_TYPES = {"Q": "u64 {}", "I": "u32 {}", "H": "u16 {}", "B": "u8 {}", "16s": "u8 {}[16]"}
 PROGRAM = """
 struct event {
-    u64 time, sequence, expires;
-    u32 ifindex;
-    u8 type, family, flags, plen;
-    u8 saddr[16], daddr[16];
-    u16 sport, dport, count, listed;
+    %s
 };
 BPF_RINGBUF_OUTPUT(events, 256);
 int never(void *context) {
@@ -129,7 +127,7 @@ class Ring:
 
         self.callback = callback  # keeps it alive: C holds no reference
 
-        self._feeder = Feeder(ring_map, SHORT.size)
+        self._feeder = Feeder(ring_map, abi.EVENT_SHORT)
         self._drain = drain
 
     def rate(self, records: list[bytes]) -> float:
@@ -148,7 +146,7 @@ def agent(written: bool) -> Ring:
     from packetwatch_agent.confirmed import Confirmed
     from packetwatch_agent.control.talkers import Talkers
     from packetwatch_agent.episodes import Episodes
-    from packetwatch_agent.events import Lines
+    from packetwatch_agent.lines import Lines
     from packetwatch_agent.loop import IDLE
     from packetwatch_agent.output import Output
     from packetwatch_agent.quota import Quota
@@ -198,8 +196,7 @@ def libbpf_callback(written: bool) -> Ring:
     def told(context: int, data: int, size: int) -> int:
         nonlocal count
         count += 1
-        fields = SHORT.unpack(ctypes.string_at(data, SHORT.size))
-        write(fields[0], fields[1], fields[8], fields[9], fields[10], fields[11])
+        write(*FLOW.unpack(ctypes.string_at(data, FLOW.size)))
         return 0
 
     callback = kind(told if written else counted)
@@ -230,7 +227,9 @@ def bcc_callback(written: bool) -> Ring:
     write = Writer(sink).write
     count = 0
     types = collections.Counter[int]()
-    program = BPF(text=PROGRAM)
+    short = [(name, code) for name, code in abi.EVENT.fields if name != "ports"]
+    fields = "\n    ".join(f"{C_TYPES[code].format(name)};" for name, code in short)
+    program = BPF(text=PROGRAM % fields)
     table = program["events"]
 
     def counted(context: Any, data: Any, size: int) -> None:
@@ -271,22 +270,17 @@ def _records(sources: int) -> list[bytes]:
     own = prefix + bytes((192, 0, 2, 1))
     addresses = [prefix + order.randbytes(4) for dummy in range(sources)]
     return [
-        SHORT.pack(
-            begin + number * 1000,
-            number + 1,
-            0,
-            1,
-            1,
-            4,
-            0,
-            0,
-            addresses[number % sources],
-            own,
-            order.randrange(1024, 65536),
-            order.choice((22, 80, 443)),
-            0,
-            0,
-        )
+        abi.EVENT.pack(
+            time=begin + number * 1000,
+            sequence=number + 1,
+            ifindex=1,
+            type=abi.EVENT_CONNECTION,
+            family=4,
+            saddr=addresses[number % sources],
+            daddr=own,
+            sport=order.randrange(1024, 65536),
+            dport=order.choice((22, 80, 443)),
+        )[: abi.EVENT_SHORT]
         for number in range(RECORDS)
     ]
 

@@ -18,8 +18,8 @@ from unit.fake_maps import mapped
 
 from packetwatch_agent.control import audit
 from packetwatch_agent.control.rights import Peer
-from packetwatch_agent.episodes import Episode
-from packetwatch_agent.events import Lines, decode
+from packetwatch_agent.events import Episode, decode
+from packetwatch_agent.lines import Lines
 from packetwatch_core._bans.bans import Ban, Source
 from packetwatch_core._kernel import abi
 

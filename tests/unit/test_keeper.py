@@ -17,9 +17,10 @@ from unit.fake_maps import mapped, run_maps
 
 from packetwatch_agent import settings
 from packetwatch_agent.confirmed import Confirmed
-from packetwatch_agent.events import Event, Lines, decode
+from packetwatch_agent.events import Event, decode
 from packetwatch_agent.guard import Guard
 from packetwatch_agent.keeper import FILE, Keeper
+from packetwatch_agent.lines import Lines
 from packetwatch_agent.output import Output
 from packetwatch_core._bans.bans import Bans, Source
 from packetwatch_core._base.errors import InvalidInput

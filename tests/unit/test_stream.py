@@ -20,7 +20,8 @@ from unit.fake_ring import Memory
 from packetwatch_agent.confirmed import Confirmed
 from packetwatch_agent.control.talkers import Talkers
 from packetwatch_agent.episodes import Episodes
-from packetwatch_agent.events import Event, Lines
+from packetwatch_agent.events import Event
+from packetwatch_agent.lines import Lines
 from packetwatch_agent.loop import BUSY, IDLE
 from packetwatch_agent.output import Output
 from packetwatch_agent.quota import BURST, INTERVAL, Quota

@@ -26,7 +26,6 @@ POLICY_PROBES = 4
 TRACK_SLOTS = 64
 FIRST_SETS = 16384
 FIRST_WAYS = 4
-EVENT_SHORT = 72
 
 F_LISTS4 = 1 << 0
 F_LISTS6 = 1 << 1
@@ -122,6 +121,33 @@ class Layout:
                 at += count
         return result
 
+    def offset(self, name: str) -> int:
+        """How many bytes of the struct come before a field."""
+        before = [field for field, dummy in self.fields].index(name)
+        return struct.calcsize("=" + "".join(code for dummy, code in self.fields[:before]))
+
+    def part(self, name: str) -> slice:
+        """Where the bytes of a field are in the bytes of the struct."""
+        begin = self.offset(name)
+        return slice(begin, begin + struct.calcsize("=" + dict(self.fields)[name]))
+
+    def reader(
+        self, *wanted: str | tuple[str, str], before: int = 0, size: int | None = None
+    ) -> struct.Struct:
+        """A reader of a few fields, named in the order of the struct; it skips the others.
+
+        wanted: a name, or a name and the format in which to read the bytes that begin at this
+        field. before: bytes ahead of the struct. size: of all that the reader takes, padding
+        included; by default it ends after the last field.
+        """
+        found = "="
+        for field in wanted:
+            name, code = (field, dict(self.fields)[field]) if isinstance(field, str) else field
+            found += f"{before + self.offset(name) - struct.calcsize(found)}x{code}"
+        if size is not None:
+            found += f"{size - struct.calcsize(found)}x"
+        return struct.Struct(found)
+
 
 def _count(code: str) -> int | None:
     return int(code[:-1]) if len(code) > 1 else None
@@ -212,6 +238,7 @@ EVENT = Layout(
     ("listed", "H"),
     ("ports", "64H"),
 )
+EVENT_SHORT = EVENT.offset("ports")
 COUNTERS = Layout(
     "pw_counters",
     ("packets", f"{len(REASONS) * len(FAMILIES)}Q"),

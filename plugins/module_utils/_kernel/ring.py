@@ -28,6 +28,16 @@ _LENGTH = struct.Struct("=I")
 _FIRST_STEP = 8
 
 
+def stride(size: int) -> int:
+    """Return the bytes that a record of `size` bytes takes in the ring: header, record, padding to 8."""
+    return (size + HEADER + 7) & ~7
+
+
+def split(run: memoryview, size: int, every: int = 1) -> list[bytes]:
+    """Return the records of a run, which have `size` bytes each: all, or one of `every` so many."""
+    return [bytes(run[at : at + size]) for at in range(HEADER, len(run), stride(size) * every)]
+
+
 class RingBuffer:
     """The ring buffer of ``ring_map``, for one reader at a time.
 
@@ -53,9 +63,9 @@ class RingBuffer:
     def runs(self, limit: int) -> t.Iterator[tuple[int, int, memoryview]]:
         """Yield up to ``limit`` records in order, as runs of records of the same size.
 
-        A run is (record size in bytes, number of records, memory). In the memory each record follows a
-        header of `HEADER` bytes and is padded to 8 bytes. The memory is valid until the next run; call
-        `release` once all runs have been processed.
+        A run is (record size in bytes, number of records, memory). In the memory each record takes
+        `stride(size)` bytes: a header of `HEADER` bytes, the record, padding. The memory is valid until
+        the next run; call `release` once all runs have been processed.
         """
         position, end = self._consumer[0], self._producer[0]
         while position < end and limit:
@@ -64,23 +74,22 @@ class RingBuffer:
             if length & _BUSY:
                 break
             size = length & ~_DISCARDED
-            stride = (size + HEADER + 7) & ~7
+            step = stride(size)
             if length & _DISCARDED:
-                position = self._read_up_to = position + stride
+                position = self._read_up_to = position + step
                 continue
-            count = self._same_length(at, length, stride, min(limit, (end - position) // stride))
+            count = self._same_length(at, length, step, min(limit, (end - position) // step))
             limit -= count
-            with self._data[at : at + count * stride] as run:
+            with self._data[at : at + count * step] as run:
                 yield size, count, run
-            position += count * stride
+            position += count * step
             self._read_up_to = position
 
     def read(self, limit: int) -> list[bytes]:
         """Return up to ``limit`` records in order; call `release` once they have been processed."""
         found: list[bytes] = []
-        for size, count, run in self.runs(limit):
-            stride = len(run) // count
-            found += [bytes(run[at : at + size]) for at in range(HEADER, len(run), stride)]
+        for size, dummy, run in self.runs(limit):
+            found += split(run, size)
         return found
 
     def release(self) -> None:

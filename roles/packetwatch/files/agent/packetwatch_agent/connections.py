@@ -2,65 +2,36 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Connections by the batch: from the ring's memory to lines, about a million a second.
+"""Connections a batch at a time: from the ring's memory to lines, about a million a second.
 
-In a flood this is the agent's whole work, so nothing is made that is not needed: fields are unpacked
-without an object for the record, and what is alike in many lines becomes text once.
+A flood of SYNs keeps the agent busy with this alone. So it makes no object for a record, and makes
+the text that many lines share only once.
 """
 
 from __future__ import annotations
 
-import collections
 import functools
 import socket
-import struct
-import sys
 import typing as t
 
-from packetwatch_core._kernel import abi
-from packetwatch_core._kernel.ring import HEADER
-
 from .community import community_id
+from .events import CONNECTIONS
 from .output import ECS_VERSION, timestamp
 
 _SECOND = 1_000_000_000
-# Behind the ring's header: time, sequence, the number of the kind, saddr, daddr, sport, dport.
-_RECORD = struct.Struct("=8xQQ8xQ16s16sHH4x")
-_WORDS = (HEADER + abi.EVENT_SHORT) // 8
-_KIND_WORD = 4
-_KIND = struct.Struct("=IBBBB")
-_REMEMBERED = 4096
+MAX_TEXTS = 4096
 _HEAD = (
     f',"ecs.version":"{ECS_VERSION}","event.action":"connection","event.kind":"event"'
     ',"event.category":["network"],"event.type":["connection","start"],"event.sequence":'
 )
 
 
-class Kind(t.NamedTuple):
-    """What many records have in common: eight bytes of each, read as one number."""
-
-    ifindex: int
-    type: int
-    family: int
-    flags: int
-    plen: int
-
-
-def count_kinds(run: memoryview) -> dict[Kind, tuple[int, int]]:
-    """The kinds in a run of records of `EVENT_SHORT` bytes: the number that stands for it, how often."""
-    numbers = run.cast("Q")[_KIND_WORD::_WORDS].tolist()
-    return {
-        Kind(*_KIND.unpack(number.to_bytes(8, sys.byteorder))): (number, count)
-        for number, count in collections.Counter(numbers).items()
-    }
-
-
 class Texts:
-    """Addresses of one family as text; remembers a few thousand."""
+    """Addresses of one family as text; remembers the last few thousand."""
 
     def __init__(self, family: int) -> None:
         self.skipped = 12 if family == 4 else 0
-        """Bytes before the address: IPv4 is mapped."""
+        """Bytes before the address: IPv4 addresses are mapped into IPv6."""
         self.convert: t.Callable[[bytes], str] = socket.inet_ntoa
         if family == 6:
             self.convert = functools.partial(socket.inet_ntop, socket.AF_INET6)
@@ -74,13 +45,13 @@ class Texts:
         return text
 
     def trim(self) -> None:
-        """Forget all once they are too many, between two batches."""
-        if len(self.known) > _REMEMBERED:
+        """Forget all if there are too many. Called between two batches."""
+        if len(self.known) > MAX_TEXTS:
             self.known.clear()
 
 
 class Form(t.NamedTuple):
-    """How lines of one kind are written; the first three are those of `Texts`."""
+    """How lines of one kind are written; the first three fields are those of `Texts`."""
 
     known: dict[bytes, str]
     convert: t.Callable[[bytes], str]
@@ -91,17 +62,20 @@ class Form(t.NamedTuple):
 def write(
     run: memoryview, forms: t.Mapping[int, Form | None], offset: int, with_id: bool
 ) -> list[str]:
-    """The lines of a run, without those whose form is None. `offset`: from the record's clock to the
-    wall's; `with_id`: whether flows get their community ID."""
+    """The lines of a run of records of `abi.EVENT_SHORT` bytes.
+
+    forms: by the number of a kind; None: no lines. offset: nanoseconds from the records' clock to
+    the wall clock. with_id: whether lines have the flow's community ID.
+    """
     lines: list[str] = []
     append = lines.append
     began, second = 0, ""
-    for moment, sequence, number, saddr, daddr, sport, dport in _RECORD.iter_unpack(run):
+    for moment, sequence, number, saddr, daddr, sport, dport in CONNECTIONS.iter_unpack(run):
         form = forms[number]
         if form is None:
             continue
         known, convert, skipped, tail = form
-        # As `Texts`, without a call.
+        # `Texts.__getitem__`, without the cost of a call.
         source = known.get(saddr)
         if source is None:
             source = known[saddr] = convert(saddr[skipped:])

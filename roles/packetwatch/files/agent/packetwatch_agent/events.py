@@ -2,32 +2,33 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Records of the ring and what happens to bans → JSON lines with ECS names (docs/events.md)."""
+"""Events from the ring's records, and episodes of them.
+
+`abi.EVENT` has the layout of a record. Whatever else reads a record uses the readers of this file.
+"""
 
 from __future__ import annotations
 
-import json
+import array
+import collections
 import struct
-import time
+import sys
 import typing as t
 
-from packetwatch_core._bans.bans import Ban, Source
+from packetwatch_core._bans.bans import Source
 from packetwatch_core._kernel import abi
+from packetwatch_core._kernel.ring import HEADER, stride
 
-from . import connections
-from .community import community_id
-from .output import ECS_VERSION, Value, encode, timestamp
-
-if t.TYPE_CHECKING:
-    from .episodes import Episode
-
-_SHORT = struct.Struct("=QQQIBBBB16s16sHHHH")
 _WOULD = {abi.WOULD_DENY: "deny", abi.WOULD_VLAN: "vlan"}
 _UNBANNED = abi.EVENT_MONITOR | abi.EVENT_PROTECTED
+_EPISODE_PORTS = 64
 
 
 class Event(t.NamedTuple):
-    """A record of the ring, `struct pw_event`; times are CLOCK_MONOTONIC ns."""
+    """A record of the ring, `struct pw_event`; times are CLOCK_MONOTONIC ns.
+
+    All fields but `distinct` have their names from there.
+    """
 
     time: int
     sequence: int
@@ -42,17 +43,21 @@ class Event(t.NamedTuple):
     sport: int
     dport: int
     distinct: int
+    """`count` in the struct, but tuples have a method of that name."""
     ports: tuple[int, ...] = ()
 
     @property
     def source(self) -> Source:
-        """Who was banned."""
+        """The source that a ban is on, or would be."""
         return Source(64, self.saddr[:8] + bytes(8)) if self.plen == 64 else Source(128, self.saddr)
 
     @property
     def reason(self) -> str:
-        """Why it was told: of a scan that led to no ban, why not; of a packet that passed, why it
-        would not have."""
+        """Why the program wrote the event.
+
+        For a scan without a ban: why there is none. For a packet that passed only because of
+        monitor mode: what would have dropped it.
+        """
         if self.type == abi.EVENT_WOULD_DROP:
             return _WOULD.get(self.distinct, "ban")
         if self.flags & abi.EVENT_PROTECTED:
@@ -65,12 +70,16 @@ class Event(t.NamedTuple):
         return not self.flags & _UNBANNED
 
 
+_FIELDS = ["count" if name == "distinct" else name for name in Event._fields if name != "ports"]
+_SHORT = abi.EVENT.reader(*_FIELDS, "listed")
+
+
 def decode(record: bytes) -> Event | None:
-    """The event in a record; None if the record is none that this version knows."""
+    """The event in a record; None if this version does not know such a record."""
     if len(record) < abi.EVENT_SHORT:
         return None
-    fields = _SHORT.unpack_from(record)
-    event, listed = Event(*fields[:-1]), fields[-1]
+    *fields, listed = _SHORT.unpack_from(record)
+    event = Event(*fields)
     if event.family not in (4, 6):
         return None
     if event.type in (abi.EVENT_CONNECTION, abi.EVENT_WOULD_DROP):
@@ -82,195 +91,63 @@ def decode(record: bytes) -> Event | None:
     return event._replace(ports=struct.unpack_from(f"={listed}H", record, abi.EVENT_SHORT))
 
 
-class Lines:
-    """Writes events as lines. `names` maps an ifindex to the interface's name."""
+class Kind(t.NamedTuple):
+    """What many records have in common: eight adjacent bytes of each, read as one number."""
 
-    def __init__(
-        self, host: str, names: t.Callable[[int], str], with_community_id: bool = False
-    ) -> None:
-        self._host = host
-        self._names = names
-        self._with_id = with_community_id
-        self._texts = {family: connections.Texts(family) for family in (4, 6)}
-        self._offset = 0
-        self.set_clock()
-
-    def set_clock(self) -> None:
-        """Look at both clocks anew: wall-clock time may have been set."""
-        self._offset = time.time_ns() - time.monotonic_ns()
-
-    def form(self, kind: connections.Kind) -> connections.Form:
-        """How `connections` shall write a kind of them."""
-        name = self._names(kind.ifindex)
-        ingress = f',"observer.ingress.interface.name":{json.dumps(name)}' if name else ""
-        tail = (
-            f',"network.type":"ipv{kind.family}","network.transport":"tcp"'
-            f',"host.name":{json.dumps(self._host)}{ingress}}}'
-        )
-        texts = self._texts[kind.family]
-        texts.trim()
-        return connections.Form(texts.known, texts.convert, texts.skipped, tail)
-
-    def connections(
-        self, run: memoryview, forms: t.Mapping[int, connections.Form | None]
-    ) -> list[str]:
-        """New connections, from the ring's memory; those without a form are left out."""
-        return connections.write(run, forms, self._offset, self._with_id)
-
-    def connection(self, event: Event) -> str:
-        """A new connection that is unlike the rest."""
-        fields: dict[str, Value] = {
-            "event.sequence": event.sequence,
-            **self._flow(event),
-            "packetwatch.opaque": bool(event.flags & abi.EVENT_OPAQUE) or None,
-        }
-        return self._line("connection", event, fields, ["connection", "start"])
-
-    def would_drop(self, event: Event) -> str:
-        """A packet that passed only since the policy monitors: the first of an episode."""
-        fields: dict[str, Value] = {
-            "event.sequence": event.sequence,
-            **self._flow(event),
-            "packetwatch.reason": event.reason,
-        }
-        return self._line("would_drop", event, fields, ["allowed"])
-
-    def episode(self, episode: Episode) -> str:
-        """The end of an episode of which more than the first event was seen."""
-        first = episode.first
-        is_scan = first.type == abi.EVENT_BAN
-        fields: dict[str, Value] = {
-            "event.start": timestamp(first.time + self._offset),
-            "event.end": timestamp(episode.last + self._offset),
-            "event.duration": episode.last - first.time,
-            **self._source(first),
-            "packetwatch.reason": first.reason,
-            "packetwatch.events": episode.events,
-        }
-        if is_scan:
-            fields |= {
-                "packetwatch.prefix": _prefix_text(first.source),
-                "packetwatch.origin": "scan",
-                "packetwatch.ports": sorted(episode.ports),
-                "packetwatch.ports_count": episode.ports_count,
-            }
-        head = self._head(
-            "scan_end" if is_scan else "would_drop_end",
-            time.time_ns(),
-            kind="event",
-            category="intrusion_detection" if is_scan else "network",
-            types=["info"],
-        )
-        return encode(head | fields | self._ingress(first.ifindex))
-
-    def scan(self, event: Event) -> str:
-        """A scan: with the ban that it led to, or with why there is none."""
-        fields: dict[str, Value] = {
-            "event.sequence": event.sequence,
-            **self._flow(event),
-            "packetwatch.prefix": _prefix_text(event.source),
-            "packetwatch.origin": "scan",
-            "packetwatch.reason": event.reason,
-            "packetwatch.ports": sorted(set(event.ports)),
-            "packetwatch.ports_count": event.distinct,
-            "packetwatch.opaque": bool(event.flags & abi.EVENT_OPAQUE) or None,
-        }
-        if event.banned:
-            fields["packetwatch.expires"] = self._moment(event.expires)
-            fields["packetwatch.overflow"] = bool(event.flags & abi.EVENT_IN_OVERFLOW) or None
-        head = self._head(
-            "ban" if event.banned else "scan",
-            event.time + self._offset,
-            kind="alert",
-            category="intrusion_detection",
-            types=["denied"] if event.banned else ["info"],
-        )
-        return encode(head | fields | self._ingress(event.ifindex))
-
-    def ban(self, ban: Ban, reason: str) -> str:
-        """A ban that was not made by the program: by hand or by the fleet."""
-        return self._of_ban("ban", ban, reason, ban.since + self._offset, ["denied"])
-
-    def expiry(self, ban: Ban) -> str:
-        """The end of a ban at its time."""
-        return self._of_ban("expiry", ban, "expired", time.time_ns(), ["info"])
-
-    def lift(self, ban: Ban, reason: str) -> str:
-        """The end of a ban before its time."""
-        return self._of_ban("lift", ban, reason, time.time_ns(), ["info"])
-
-    def _of_ban(self, action: str, ban: Ban, reason: str, wall: int, types: list[str]) -> str:
-        prefix = ban.source.prefix
-        fields: dict[str, Value] = {
-            "source.ip": ban.source.text.partition("/")[0],
-            "network.type": f"ipv{prefix.family}",
-            "packetwatch.prefix": _prefix_text(ban.source),
-            "packetwatch.origin": ban.origin_name,
-            "packetwatch.reason": reason,
-            "packetwatch.expires": self._moment(ban.expires),
-            "packetwatch.ports_count": ban.ports or None,
-            "packetwatch.dropped": ban.dropped,
-        }
-        head = self._head(action, wall, kind="event", category="network", types=types)
-        return encode(head | fields | self._ingress(ban.ifindex))
-
-    def _line(self, action: str, event: Event, fields: dict[str, Value], types: list[str]) -> str:
-        wall = event.time + self._offset
-        head = self._head(action, wall, kind="event", category="network", types=types)
-        return encode(head | fields | self._ingress(event.ifindex))
-
-    def _head(
-        self, action: str, wall: int, kind: str, category: str, types: list[str]
-    ) -> dict[str, Value]:
-        return {
-            "@timestamp": timestamp(wall),
-            "ecs.version": ECS_VERSION,
-            "event.action": action,
-            "event.kind": kind,
-            "event.category": [category],
-            "event.type": types,
-            "host.name": self._host,
-        }
-
-    def _ingress(self, ifindex: int) -> dict[str, Value]:
-        name = self._names(ifindex) if ifindex else ""
-        return {"observer.ingress.interface.name": name} if name else {}
-
-    def _moment(self, monotonic: int) -> str | None:
-        """When a ban ends; None: never."""
-        return timestamp(monotonic + self._offset) if monotonic else None
-
-    def _source(self, event: Event) -> dict[str, Value]:
-        """Who, where the packet did not hide even that."""
-        if event.reason == "vlan":
-            return {}
-        return {
-            "source.ip": self._texts[event.family][event.saddr],
-            "network.type": f"ipv{event.family}",
-        }
-
-    def _flow(self, event: Event) -> dict[str, Value]:
-        """Who and where to; what the packet hid is left out."""
-        if event.reason == "vlan":
-            return {}
-        texts = self._texts[event.family]
-        source, destination = event.saddr[texts.skipped :], event.daddr[texts.skipped :]
-        is_tcp = event.type != abi.EVENT_WOULD_DROP or event.sport + event.dport > 0
-        return {
-            "source.ip": texts[event.saddr],
-            "source.port": event.sport or None,
-            "destination.ip": texts[event.daddr],
-            "destination.port": event.dport or None,
-            "network.type": f"ipv{event.family}",
-            "network.transport": "tcp" if is_tcp else None,
-            "network.community_id": community_id(source, destination, event.sport, event.dport)
-            if self._with_id and is_tcp and not event.flags & abi.EVENT_OPAQUE
-            else None,
-        }
+    ifindex: int
+    type: int
+    family: int
+    flags: int
+    plen: int
 
 
-def _prefix_text(source: Source) -> str:
-    """With its length, hosts too."""
-    prefix = source.prefix
-    text = source.text
-    return text if "/" in text else f"{text}/{prefix.length}"
+# For runs of records of `abi.EVENT_SHORT` bytes, straight from the ring's memory. The third field is
+# the number of the record's kind.
+CONNECTIONS = abi.EVENT.reader(
+    *("time", "sequence", (Kind._fields[0], "Q"), "saddr", "daddr", "sport", "dport"),
+    before=HEADER,
+    size=stride(abi.EVENT_SHORT),
+)
+# Where a record has what `control.talkers` counts.
+TYPE = abi.EVENT.offset("type")
+SOURCE = abi.EVENT.part("saddr")
+PORT = abi.EVENT.part("dport")
+
+_KIND_AT = abi.EVENT.offset(Kind._fields[0])
+_KIND = abi.EVENT.reader(*Kind._fields, before=-_KIND_AT, size=8)
+_KIND_WORD = (HEADER + _KIND_AT) // 8
+_WORDS = stride(abi.EVENT_SHORT) // 8
+
+
+def count_kinds(run: memoryview) -> dict[Kind, tuple[int, int]]:
+    """The kinds in a run of records of `abi.EVENT_SHORT` bytes: the number and the count of each."""
+    numbers = run.cast("Q")[_KIND_WORD::_WORDS].tolist()
+    return {
+        Kind(*_KIND.unpack(number.to_bytes(8, sys.byteorder))): (number, count)
+        for number, count in collections.Counter(numbers).items()
+    }
+
+
+class Episode:
+    """Events of one source and kind that belong together. A thousand of them may be in memory."""
+
+    __slots__ = ("events", "first", "last", "ports", "ports_count", "window")
+
+    def __init__(self, first: Event, window: int) -> None:
+        # Its ports as a tuple of objects would take kilobytes.
+        self.first = first._replace(ports=())
+        self.window = window
+        self.last = first.time
+        self.events = 0
+        self.ports_count = 0
+        self.ports: array.array[int] = array.array("H")
+        self.add(first)
+
+    def add(self, event: Event) -> None:
+        """Count one more event, the first included."""
+        self.last = max(self.last, event.time)
+        self.events += 1
+        self.ports_count += event.distinct
+        for port in event.ports:
+            if len(self.ports) < _EPISODE_PORTS and port not in self.ports:
+                self.ports.append(port)

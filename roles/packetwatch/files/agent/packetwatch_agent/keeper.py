@@ -15,7 +15,8 @@ from packetwatch_core._base.errors import PacketwatchError
 from packetwatch_core._kernel import abi
 
 from .confirmed import Confirmed
-from .events import Event, Lines
+from .events import Event
+from .lines import Lines
 from .offenders import Offenders
 from .output import Output, Trouble
 

@@ -22,9 +22,10 @@ from .control.commands import FOLLOWING, Commands, about, packets
 from .control.talkers import Talkers
 from .drift import Drift
 from .episodes import Episodes
-from .events import Event, Lines
+from .events import Event
 from .guard import Guard
 from .keeper import Keeper
+from .lines import Lines
 from .loop import IDLE, Loop
 from .losses import PERIOD as LOSSES_PERIOD
 from .losses import Losses

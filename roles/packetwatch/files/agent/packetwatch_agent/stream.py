@@ -9,11 +9,12 @@ from __future__ import annotations
 import typing as t
 
 from packetwatch_core._kernel import abi
-from packetwatch_core._kernel.ring import HEADER
+from packetwatch_core._kernel.ring import split
 
-from .connections import Form, count_kinds
+from .connections import Form
 from .episodes import Episodes
-from .events import Event, Lines, decode
+from .events import Event, count_kinds, decode
+from .lines import Lines
 from .loop import BUSY, IDLE, MORE
 from .output import Output
 
@@ -68,7 +69,7 @@ class Stream:
             if size == abi.EVENT_SHORT:
                 self._write(self._short(run))
             else:
-                self._one_by_one(run, size, len(run) // length)
+                self._one_by_one(run, size)
         self._flush()
         self._ring.release()
         return IDLE if not count else MORE if count >= BATCH else BUSY
@@ -79,15 +80,15 @@ class Stream:
         forms: dict[int, Form | None] = {}
         for kind, (number, dummy) in kinds.items():
             if kind.type != abi.EVENT_CONNECTION or kind.flags or kind.family not in (4, 6):
-                self._one_by_one(run, abi.EVENT_SHORT, HEADER + abi.EVENT_SHORT)
+                self._one_by_one(run, abi.EVENT_SHORT)
                 return []
             forms[number] = self._lines.form(kind) if self._wanted(kind.ifindex) else None
         self.records["connection"] += sum(count for dummy, count in kinds.values())
         return self._lines.connections(run, forms) if any(forms.values()) else []
 
-    def _one_by_one(self, run: memoryview, size: int, stride: int) -> None:
-        for at in range(HEADER, len(run), stride):
-            event = decode(bytes(run[at : at + size]))
+    def _one_by_one(self, run: memoryview, size: int) -> None:
+        for record in split(run, size):
+            event = decode(record)
             if event is None:
                 # A newer program may have written it.
                 self.records["unknown"] += 1

@@ -2,11 +2,12 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Who talks, who scans: what ``top`` shows, in bounded memory whatever comes.
+"""The busiest sources and ports and the latest scans, for ``top``, in bounded memory.
 
-Sources are counted in a summary of Misra and Gries (mergeable, as Agarwal and others have shown): of
-N events it misjudges a source by at most N / (size + 1), however many sources there are. Two of
-them, for this minute and the one before, slide: the count of the last minute is estimated from both.
+A summary of Misra and Gries counts the sources. Of N events it underestimates a source by at most
+N / (size + 1), however many sources there are; summaries can be merged (Agarwal et al., "Mergeable
+summaries", 2012). There are two, for this minute and the one before. The count of the last minute is
+estimated from both.
 """
 
 from __future__ import annotations
@@ -16,16 +17,14 @@ import time
 import typing as t
 
 from packetwatch_core._kernel import abi
-from packetwatch_core._kernel.ring import HEADER
+from packetwatch_core._kernel.ring import split
+
+from ..events import PORT, SOURCE, TYPE
 
 SIZE = 256
 SCANS = 64
 WINDOW = 60.0
-# Records of a run that are looked at.
-_LOOKED_AT = 64
-_SOURCE = slice(32, 48)
-_PORT = slice(66, 68)
-_TYPE = 28
+_SAMPLES = 64
 
 
 class Summary:
@@ -35,7 +34,7 @@ class Summary:
         self._size = size
         self.counts: dict[bytes, int] = {}
         self.error = 0
-        """By how much a count may be too low."""
+        """A count may be too low by so much."""
 
     def add(self, counts: t.Mapping[bytes, int]) -> None:
         mine = self.counts
@@ -57,7 +56,7 @@ class Scan(t.NamedTuple):
 
 
 class Talkers:
-    """Fed with the ring's records."""
+    """Counts the ring's records."""
 
     def __init__(self, clock: t.Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -67,41 +66,40 @@ class Talkers:
         self._scans: collections.deque[Scan] = collections.deque(maxlen=SCANS)
 
     def look(self, size: int, count: int, run: memoryview) -> None:
-        """Look at some of a run of `count` records of one size: a flood costs no more."""
-        step = count // _LOOKED_AT + 1
-        stride = len(run) // count * step
-        self.note([bytes(run[at : at + size]) for at in range(HEADER, len(run), stride)], step)
+        """Count a sample of a run of `count` records of one size, so that a flood costs no more."""
+        step = count // _SAMPLES + 1
+        self.note(split(run, size, step), step)
 
     def note(self, records: t.Sequence[bytes], weight: int = 1) -> None:
-        """Count records, each of which stands for so many."""
+        """Count records, each of which stands for `weight` records."""
         seen = [
             record
             for record in records
-            if len(record) >= abi.EVENT_SHORT and record[_TYPE] == abi.EVENT_CONNECTION
+            if len(record) >= abi.EVENT_SHORT and record[TYPE] == abi.EVENT_CONNECTION
         ]
         if not seen:
             return
         self._slide()
-        for summary, part in ((self._sources[0], _SOURCE), (self._ports[0], _PORT)):
+        for summary, part in ((self._sources[0], SOURCE), (self._ports[0], PORT)):
             counts = collections.Counter(record[part] for record in seen)
             summary.add({key: count * weight for key, count in counts.items()})
 
     def note_scan(self, address: bytes, ports: int, result: str) -> None:
-        """Remember a scan; the oldest is forgotten."""
+        """Remember a scan in place of the oldest."""
         self._scans.append(Scan(time.time(), address, ports, result))
 
     def sources(self, most: int) -> list[tuple[bytes, int]]:
-        """Those with most new connections in about the last minute."""
+        """Sources with most new connections in about the last minute, and how many."""
         self._slide()
         return self._top(self._sources, most)
 
     def ports(self, most: int) -> list[tuple[bytes, int]]:
-        """Destination ports, likewise."""
+        """Destination ports with most new connections, likewise."""
         self._slide()
         return self._top(self._ports, most)
 
     def scans(self, most: int) -> list[Scan]:
-        """The latest, the newest first."""
+        """The latest scans, the newest first."""
         return list(reversed(self._scans))[:most]
 
     def _top(self, pair: tuple[Summary, Summary], most: int) -> list[tuple[bytes, int]]:
