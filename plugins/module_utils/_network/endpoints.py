@@ -14,7 +14,7 @@ import typing as t
 from .._base.address import parse_address
 from .._base.errors import InvalidInput
 
-# The path goes into a request's first line as it is, and stands in quotes in an environment file.
+# The path is copied into the first line of a request, and is quoted in an environment file.
 _URL = re.compile(
     r"(?P<scheme>https?)://(?P<authority>(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])"
     r"(?::(?P<port>[0-9]{1,5}))?)(?P<path>[/?][!#-\[\]-~]*)?"
@@ -24,7 +24,7 @@ _INTERVALS = range(10, 86401)
 
 
 class Url(t.NamedTuple):
-    """Where to send a heartbeat."""
+    """The receiver of heartbeats."""
 
     is_secure: bool
     host: str

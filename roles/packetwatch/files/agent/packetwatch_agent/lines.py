@@ -18,6 +18,7 @@ from .community import community_id
 from .events import Episode, Event, Kind
 from .output import ECS_VERSION, Value, encode, timestamp
 
+
 class Lines:
     """Writes events as lines. `names` returns the name of the interface with an ifindex."""
 
