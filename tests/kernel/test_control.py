@@ -124,7 +124,7 @@ def test_the_agent_may_not_edit_through_its_own_socket(host: Controlled) -> None
             ),
         )
     assert {answer["error"]["kind"] for answer in answers} == {"input"}
-    assert "is no command here" in answers[0]["error"]["message"]
+    assert "is not a command" in answers[0]["error"]["message"]
 
 
 # Lists

@@ -20,8 +20,7 @@ import pytest
 from kernel.feeder import connection
 from kernel.hosting import wait
 from lab.prometheus import HERE, Prometheus, complaints, get
-
-from packetwatch_agent import metrics
+from unit.catalogue import CATALOGUE
 
 FILES = agents.ROOT / "roles/packetwatch/files"
 RULES = FILES / "prometheus/packetwatch.rules.yml"
@@ -118,7 +117,7 @@ def test_it_is_scraped_and_every_query_has_an_answer(scraped: Prometheus) -> Non
     assert scraped.query("up")[0]["value"][1] == "1"
 
     known = scraped.ask("metadata")
-    for name, (kind, text) in metrics.CATALOGUE.items():
+    for name, (kind, text) in CATALOGUE.items():
         assert known[name] == [{"type": kind, "help": text, "unit": ""}]
         assert scraped.query(name), name
 

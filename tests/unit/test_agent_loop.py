@@ -53,6 +53,20 @@ def test_pause_doubles_while_nothing_comes_and_is_short_again_after() -> None:
     assert loop._pause == SHORTEST
 
 
+def test_without_a_poll_the_loop_sleeps_until_something_is_due() -> None:
+    loop = Loop()
+    turns: list[float | None] = []
+    timeout = loop._timeout
+    loop._timeout = lambda: turns.append(timeout()) or turns[-1]  # type: ignore
+    assert timeout() is None
+    loop.after(0.3, loop.stop)
+    loop.run()
+    loop.close()
+    # A selector may wake a moment before the timer.
+    assert 1 <= len(turns) <= 3
+    assert turns[0] is not None and 0.2 < turns[0] <= 0.3
+
+
 def test_a_readable_socket_is_served_at_once() -> None:
     ours, theirs = socket.socketpair()
     loop = Loop(lambda: IDLE)

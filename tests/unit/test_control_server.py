@@ -10,16 +10,19 @@ import json
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from packetwatch_agent.control import audit, server, wire
+from packetwatch_agent.control.follow import Follow
+from packetwatch_agent.control.requests import Command, Requests
 from packetwatch_agent.control.rights import CHANGE, NOTHING, READ, Peer, Rights, peer_of, user_name
-from packetwatch_agent.control.server import Command, Server
+from packetwatch_agent.control.server import Server
 from packetwatch_agent.control.talkers import SIZE, WINDOW, Summary, Talkers
+from packetwatch_agent.control.watch import Watch
 from packetwatch_agent.loop import IDLE, Loop
 from packetwatch_agent.output import Output
 from packetwatch_core._base.errors import InvalidInput
@@ -102,15 +105,18 @@ class Lab:
         self.output = Output(writer, "host")
         self.loop = Loop(lambda: IDLE)
         self.made = 0
-        commands = {
+        self.commands: dict[str, Command] = {
             "status": Command(READ, lambda request: {"up": True}),
             "many": Command(READ, self._many),
             "fault": Command(READ, self._fault),
             "late": Command(READ, self._late),
             "ban": Command(CHANGE, self._change),
+            **Watch(self.output).commands(),
         }
         readers = str(os.getgid())
-        self.server = Server(self.loop, self.path, Rights(readers, readers), commands, self.output)
+        self.server = Server(
+            self.loop, self.path, Rights(readers, readers), self.commands, self.output
+        )
         self.jobs: list[Callable[[], object]] = []
         self.loop.after(0, self._work)
         self.thread = threading.Thread(target=self.loop.run)
@@ -229,6 +235,57 @@ def test_followers_get_what_they_want_and_nothing_when_gone(lab: Lab) -> None:
             break
         threading.Event().wait(0.02)
     assert lab.output.tap is None
+
+
+class Ticker:
+    """A stream that is not the log."""
+
+    def __init__(self) -> None:
+        self.tap: Callable[[Sequence[str]], None] | None = None
+
+    def tick(self, line: str) -> None:
+        if self.tap:
+            self.tap([line])
+
+
+def test_a_command_may_offer_a_stream_of_its_own(lab: Lab) -> None:
+    ticker = Ticker()
+    lab.commands["ticks"] = Command(READ, lambda request: Follow(ticker, lambda line: True))
+    with lab.connect() as connection, connection.makefile("rb") as answers:
+        connection.sendall(b'{"command":"ticks"}\n')
+        assert json.loads(answers.readline()) == {"item": None}
+        assert lab.output.tap is None
+        lab.jobs.append(lambda: lab.output.write(["{}"]))
+        lab.jobs.append(lambda: ticker.tick('{"tick":1}'))
+        assert json.loads(answers.readline()) == {"item": {"tick": 1}}
+    for dummy in range(200):
+        if ticker.tap is None:
+            break
+        threading.Event().wait(0.02)
+    assert ticker.tap is None
+
+
+def test_a_right_for_some_commands_gives_no_other(lab: Lab, groups: str) -> None:
+    fleet = 4
+
+    class Fleet(Rights):
+        def of(self, peer: Peer) -> int:
+            return fleet
+
+    rights = Fleet("", "", groups)
+    requests = Requests(
+        {
+            "report": Command(fleet, lambda request: {"done": True}),
+            "status": Command(READ, lambda request: {}),
+        },
+        rights,
+        lab.output,
+    )
+    peer = Peer(1, 7, frozenset())
+    assert requests.admit(peer) == fleet
+    assert requests.answer(peer, b'{"command":"report"}') == {"done": True}
+    with pytest.raises(wire.ControlError, match="not permitted"):
+        requests.answer(peer, b'{"command":"status"}')
 
 
 def test_the_silent_are_dropped(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

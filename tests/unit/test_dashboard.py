@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
+from unit.catalogue import CATALOGUE
 
 from packetwatch_agent import metrics
 
@@ -57,7 +58,7 @@ def test_metrics_and_labels_exist(query: str) -> None:
     found = SELECTOR.findall(query)
     assert found
     for name, selector in found:
-        assert name in metrics.CATALOGUE
+        assert name in CATALOGUE
         names = set(re.findall(r"([a-z_]+)=", selector))
         assert names <= documented[name] | FROM_PROMETHEUS
     grouped = re.findall(r"\b(?:by|on) \(([^)]*)\)", query)
@@ -67,13 +68,13 @@ def test_metrics_and_labels_exist(query: str) -> None:
 
 def test_every_metric_is_on_the_dashboard() -> None:
     shown = {name for query in dashboard_queries() for name, dummy in SELECTOR.findall(query)}
-    assert shown == set(metrics.CATALOGUE)
+    assert shown == set(CATALOGUE)
 
 
 def test_rates_are_taken_of_counters_only() -> None:
     for query in QUERIES:
         for name in re.findall(r"\b(?:rate|increase)\((packetwatch_[a-z_]+)", query):
-            assert metrics.CATALOGUE[name][0] == metrics.COUNTER
+            assert CATALOGUE[name][0] == metrics.COUNTER
 
 
 def test_panels_lie_side_by_side() -> None:

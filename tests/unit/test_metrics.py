@@ -10,15 +10,17 @@ import contextlib
 import re
 import socket
 import threading
-import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from unit.catalogue import CATALOGUE
 
 from packetwatch_agent import metrics, scrape
+from packetwatch_agent.counters import of_counters
 from packetwatch_agent.loop import IDLE, Loop
+from packetwatch_agent.process import Process
 from packetwatch_core._kernel import abi, counters
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,7 +31,7 @@ def test_counters_of_all_cpus_are_added() -> None:
     packets = [0] * (len(abi.REASONS) * len(abi.FAMILIES))
     packets[abi.REASONS.index(("drop", "ban")) * 3 + 1] = 5
     one = abi.COUNTERS.pack(packets=packets, scans=2, connections=(0, 7, 1), bans=1)
-    values = metrics.of_counters(one * 4)
+    values = of_counters(counters.add_up(one * 4))
     labels = {"verdict": "drop", "reason": "ban", "family": "ipv4"}
     assert (labels, 20) in values["packetwatch_packets_total"]
     assert sum(value for dummy, value in values["packetwatch_packets_total"]) == 20
@@ -55,8 +57,8 @@ def test_sums_over_cpus_for_all_who_ask() -> None:
 
 
 def test_text_format() -> None:
-    values = metrics.of_counters(abi.COUNTERS.pack()) | metrics.of_process(time.time())
-    text = metrics.render(values)
+    values = of_counters(counters.add_up(abi.COUNTERS.pack())) | Process().values()
+    text = metrics.render(CATALOGUE, values)
     assert text.endswith("\n")
     for line in text.splitlines():
         assert line.startswith("# ") or LINE.fullmatch(line)
@@ -65,17 +67,19 @@ def test_text_format() -> None:
 
 
 def test_labels_are_escaped() -> None:
-    text = metrics.render({"packetwatch_attached": [({"interface": 'a"b\\c'}, 1)]})
+    text = metrics.render(CATALOGUE, {"packetwatch_attached": [({"interface": 'a"b\\c'}, 1)]})
     assert 'packetwatch_attached{interface="a\\"b\\\\c"} 1' in text
 
 
 def test_large_counters_keep_their_digits() -> None:
-    assert "9007199254740993" in metrics.render({"packetwatch_scans_total": [({}, 2**53 + 1)]})
+    assert "9007199254740993" in metrics.render(
+        CATALOGUE, {"packetwatch_scans_total": [({}, 2**53 + 1)]}
+    )
 
 
-@pytest.mark.parametrize("name", metrics.CATALOGUE)
+@pytest.mark.parametrize("name", CATALOGUE)
 def test_names(name: str) -> None:
-    kind, text = metrics.CATALOGUE[name]
+    kind, text = CATALOGUE[name]
     assert name.startswith("packetwatch_")
     assert (kind == metrics.COUNTER) == name.endswith("_total")
     assert text.endswith(".")
@@ -83,7 +87,7 @@ def test_names(name: str) -> None:
 
 def test_documentation_names_every_metric_and_no_other() -> None:
     text = (ROOT / "docs/metrics.md").read_text()
-    assert set(re.findall(r"^\| `(packetwatch_[a-z_]+)", text, re.M)) == set(metrics.CATALOGUE)
+    assert set(re.findall(r"^\| `(packetwatch_[a-z_]+)", text, re.M)) == set(CATALOGUE)
 
 
 @pytest.fixture

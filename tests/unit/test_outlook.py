@@ -13,16 +13,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from unit.catalogue import CATALOGUE
 from unit.fake_maps import FakeMap
 
 from packetwatch_agent import metrics, outlook, settings
 from packetwatch_agent.confirmed import Confirmed
+from packetwatch_agent.counters import of_counters
 from packetwatch_agent.losses import Losses
 from packetwatch_agent.outlook import Outlook
 from packetwatch_agent.output import Output
 from packetwatch_agent.quota import Quota
-from packetwatch_core._health.problems import find
+from packetwatch_agent.room import of_maps
+from packetwatch_core._health.problems import Facts, find
 from packetwatch_core._kernel import abi, netlink
+from packetwatch_core._kernel.counters import add_up
 
 OTHERS = "the tables in the kernel are not those of confirmed state"
 
@@ -62,7 +66,7 @@ class Lab:
         draft.rename(self.file)
 
     def problems(self) -> list[str]:
-        return [problem.text for problem in find(self.outlook.facts())]
+        return [problem.text for problem in find(self.outlook.facts(Facts()))]
 
     def value(self, name: str, **labels: str) -> float | None:
         samples = {tuple(found.items()): value for found, value in self.outlook.values()[name]}
@@ -87,11 +91,11 @@ def test_all_that_a_note_says(lab: Lab) -> None:
     assert lab.value("packetwatch_apply_timestamp_seconds") == 1000.5
     assert lab.value("packetwatch_apply_success") == 1
     assert lab.problems() == []
-    assert set(lab.outlook.values()) <= set(metrics.CATALOGUE)
+    assert set(lab.outlook.values()) <= set(CATALOGUE)
 
 
 def test_without_a_note_only_what_can_be_seen_is_reported(lab: Lab) -> None:
-    text = metrics.render(lab.outlook.values())
+    text = metrics.render(CATALOGUE, lab.outlook.values())
     assert 'packetwatch_attached{interface="eth0",mode="native"} 1' in text
     assert "packetwatch_lists_in_kernel" not in text
     assert "packetwatch_apply_success" not in text
@@ -244,14 +248,14 @@ def test_losses_are_logged_when_they_have_grown() -> None:
 
 
 def test_evictions_are_estimated() -> None:
-    values = metrics.of_counters(abi.COUNTERS.pack(tracks_inserted=100_000, scans=1000))
-    found = metrics.of_maps({"bans": 3}, {"bans": 16384}, 7, values)
+    values = of_counters(add_up(abi.COUNTERS.pack(tracks_inserted=100_000, scans=1000)))
+    found = of_maps({"bans": 3}, {"bans": 16384}, 7, values)
     room = {tuple(k.items()): v for k, v in found["packetwatch_map_capacity_entries"]}
     tracks = room[(("map", "tracks"),)]
     assert found["packetwatch_tracks_evicted_estimate"] == [({}, 99_000 - tracks)]
     assert found["packetwatch_map_entries"] == [({"map": "bans"}, 3), ({"map": "tracks"}, 7)]
-    few = metrics.of_counters(abi.COUNTERS.pack(tracks_inserted=10))
-    assert metrics.of_maps({}, {}, None, few)["packetwatch_tracks_evicted_estimate"] == [({}, 0)]
+    few = of_counters(add_up(abi.COUNTERS.pack(tracks_inserted=10)))
+    assert of_maps({}, {}, None, few)["packetwatch_tracks_evicted_estimate"] == [({}, 0)]
 
 
 def test_panic(lab: Lab) -> None:

@@ -72,8 +72,9 @@ def _run(dummy: argparse.Namespace) -> None:
     # Imported here: what the one-shots need costs the agent memory, and the other way round.
     from packetwatch_core._kernel.pins import Pins
 
-    from . import service
+    from .assembly import assemble
     from .drift import Drift
+    from .following import MAPS
     from .output import Output
     from .waiting import Waiting
 
@@ -81,8 +82,8 @@ def _run(dummy: argparse.Namespace) -> None:
     drift = Drift(values, output)
     stopping = False
     while not stopping:
-        maps = Waiting(pins, service.MAPS, values, output, drift).run()
-        stopping = maps is None or service.Service(pins, maps, values, output, drift).run()
+        maps = Waiting(pins, MAPS, values, output, drift).run()
+        stopping = maps is None or assemble(pins, maps, values, output, drift).run()
 
 
 def _attach(options: argparse.Namespace) -> None:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Community ID, version 1: one name for a flow, whoever saw it (corelight/community-id-spec)."""
+"""Community ID, version 1: a flow's name, which all tools agree on (corelight/community-id-spec)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import typing as t
 if t.TYPE_CHECKING:
     from hashlib import sha1
 else:
-    # hashlib would bring OpenSSL, and megabytes with it.
+    # hashlib would load OpenSSL, which takes megabytes.
     try:
         from _sha1 import sha1
     except ImportError:

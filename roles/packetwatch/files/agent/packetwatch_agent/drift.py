@@ -15,9 +15,10 @@ import typing as t
 from packetwatch_core._base.errors import PacketwatchError
 
 from .loop import Loop
-from .metrics import Values
+from .metrics import GAUGE, Rows, Values
 from .outlook import Outlook
 from .output import ECS_VERSION, Output, Trouble, Value, encode, timestamp
+from .part import Part
 from .request import ask
 from .settings import Settings
 
@@ -29,8 +30,15 @@ _RECENT = 60.0
 _SECOND = 1_000_000_000
 
 
-class Drift:
+class Drift(Part):
     """Lives on while the agent changes between waiting and serving, so that nothing is logged twice."""
+
+    METRICS: t.ClassVar[Rows] = {
+        "packetwatch_drift": (
+            GAUGE,
+            "Things that differ from confirmed state, as far as the agent sees.",
+        ),
+    }
 
     def __init__(self, settings: Settings, output: Output) -> None:
         self._request = settings.heal_request if settings.self_heal else ""
@@ -59,7 +67,7 @@ class Drift:
         try:
             self._seen = self._find()
         except (PacketwatchError, OSError) as error:
-            self._trouble.tell(f"drift cannot be checked: {error}")
+            self._trouble.log(f"drift cannot be checked: {error}")
             return PERIOD
         if not self._seen:
             self._logged, self._asked, self._pause = [], 0.0, _MIN_PAUSE
@@ -76,7 +84,7 @@ class Drift:
         try:
             ask(self._request)
         except OSError as error:
-            self._trouble.tell(f"root cannot be asked to repair drift: {error}")
+            self._trouble.log(f"root cannot be asked to repair drift: {error}")
         self._pause = min(2 * self._pause, _MAX_PAUSE) if self._asked else _MIN_PAUSE
         self._asked = now
 

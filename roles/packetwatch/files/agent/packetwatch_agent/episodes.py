@@ -20,6 +20,8 @@ from packetwatch_core._kernel import abi
 from .confirmed import Confirmed
 from .events import Episode, Event
 from .lines import Lines
+from .metrics import COUNTER, Rows, Values, by_label
+from .part import Part
 from .quota import Quota
 
 MAX_OPEN = 1024
@@ -28,8 +30,15 @@ MAX_LENGTH = 3600 * 1_000_000_000
 _Key = tuple[int, str, Source]
 
 
-class Episodes:
+class Episodes(Part):
     """The open episodes. One ends when no event has come for the policy's scan_window."""
+
+    METRICS: t.ClassVar[Rows] = {
+        "packetwatch_episodes_total": (
+            COUNTER,
+            "Episodes logged: of scans without a ban, and of what monitor mode let pass.",
+        ),
+    }
 
     def __init__(
         self, lines: Lines, confirmed: Confirmed, names: t.Callable[[int], str], quota: Quota
@@ -40,6 +49,9 @@ class Episodes:
         self._quota = quota
         self._open: dict[_Key, Episode] = {}
         self.begun = {"scan": 0, "would_drop": 0}
+
+    def values(self) -> Values:
+        return {"packetwatch_episodes_total": by_label("kind", self.begun)}
 
     def note(self, event: Event) -> list[str]:
         """Add an event without a ban; return the lines to log.

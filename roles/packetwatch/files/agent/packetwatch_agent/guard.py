@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Keeps protected and local addresses current, and takes bans off what became protected."""
+"""Keeps protected and local addresses current, and lifts bans of what became protected."""
 
 from __future__ import annotations
 
@@ -11,24 +11,35 @@ import typing as t
 
 from packetwatch_core._bans.bans import MAPS, Ban, Bans, Source
 from packetwatch_core._base.errors import PacketwatchError
-from packetwatch_core._kernel import netlink
 from packetwatch_core._network import protect
 
+from .metrics import GAUGE, Rows, Values, by_label
 from .output import Output, Trouble
+from .part import Part
 from .settings import Settings
 
 if t.TYPE_CHECKING:
     from packetwatch_core._kernel.libbpf import Map
 
+    from .loop import Loop
+
 _SETTLE = 0.5
 _PERIOD = 10.0
-# Of one core: a router's million routes take a second to read, and may change all the time.
+# Of one core: to read a router's million routes takes a second, and they may change all the time.
 _SHARE = 0.05
 
 
-class Guard:
-    """What is protected now. Changes of addresses and routes are seen at once, files and SSH
-    clients every ten seconds."""
+class Guard(Part):
+    """What is protected now.
+
+    on_lift: called with each ban that was lifted. on_network: called with each snapshot of the
+    network. The kernel reports changes of addresses and routes; files and SSH clients are read
+    every ten seconds.
+    """
+
+    METRICS: t.ClassVar[Rows] = {
+        "packetwatch_protected_addresses": (GAUGE, "Addresses that are never banned, by origin."),
+    }
 
     def __init__(
         self,
@@ -44,21 +55,27 @@ class Guard:
         self._bans = Bans(maps)
         self._on_lift = on_lift
         self._on_network = on_network
-        self._names: dict[int, str] = {}
-        self._names_read = 0.0
-        self._names_current = False
         self._due = 0.0
         self._earliest = 0.0
         self._trouble = Trouble(output)
         self.protection = protect.Protection({}, {}, set(), [])
 
+    def start(self, loop: Loop) -> None:
+        self.refresh()
+        loop.after(0, self.tick)
+
+    def reload(self) -> None:
+        self.refresh()
+
+    def values(self) -> Values:
+        return {"packetwatch_protected_addresses": by_label("origin", self.counts())}
+
     def changed(self) -> None:
-        """The kernel says that addresses, routes or links have changed."""
-        self._names_current = False
+        """Refresh soon: addresses, routes or links have changed."""
         self._due = min(self._due, time.monotonic() + _SETTLE)
 
     def tick(self) -> float:
-        """Refresh if it is time to; returns seconds until the next look."""
+        """Refresh if it is due; return seconds until the next call."""
         now = time.monotonic()
         if now >= max(self._due, self._earliest):
             self.refresh()
@@ -68,7 +85,7 @@ class Guard:
         return _SETTLE
 
     def refresh(self) -> None:
-        """Bring the maps in line; what cannot be read or written is told once, and tried again."""
+        """Bring the maps up to date; log an error once, and try again at the next call."""
         settings = self._settings
         trouble = ""
         try:
@@ -84,13 +101,7 @@ class Guard:
             trouble = "; ".join(problems)
         except (PacketwatchError, OSError) as error:
             trouble = str(error)
-        self._trouble.tell(f"protected addresses are not current: {trouble}" if trouble else "")
-
-    def name(self, ifindex: int) -> str:
-        """Name of an interface, empty if there is none."""
-        if not self._names_current or ifindex not in self._names:
-            self._read_names()
-        return self._names.get(ifindex, "")
+        self._trouble.log(f"protected addresses are not current: {trouble}" if trouble else "")
 
     def counts(self) -> dict[str, int]:
         """Protected addresses by origin."""
@@ -99,20 +110,8 @@ class Guard:
             found[protect.ORIGINS[origin]] += 1
         return found
 
-    def _read_names(self) -> None:
-        """At most once a second: an event may name an interface that is gone."""
-        now = time.monotonic()
-        if now - self._names_read < 1.0:
-            return
-        self._names_read = now
-        self._names_current = True
-        try:
-            self._names = {link.ifindex: link.name for link in netlink.links()}
-        except PacketwatchError as error:
-            self._output.say("warn", f"names of interfaces are not current: {error}")
-
     def _spare(self, former: protect.Protection) -> None:
-        """Lift the bans on what has become protected since `former`."""
+        """Lift the bans of what has become protected since `former`."""
         if self.protection.nets != former.nets:
             for ban in self._bans.walk():
                 if self._bans.protection_of(ban.source) and self._bans.remove(ban):

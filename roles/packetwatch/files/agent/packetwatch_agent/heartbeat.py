@@ -18,14 +18,23 @@ from packetwatch_core._network.endpoints import Url
 
 from . import __version__, beat
 from .loop import Loop
-from .metrics import Values
+from .metrics import COUNTER, GAUGE, Rows, Values
 from .output import Output
+from .part import Part
 
 _PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~")
 
 
-class Heartbeat:
+class Heartbeat(Part):
     """Sends the result of `problems` to `url`; the status is up if there are none."""
+
+    METRICS: t.ClassVar[Rows] = {
+        "packetwatch_heartbeat_last_success_timestamp_seconds": (
+            GAUGE,
+            "When a heartbeat was last received, 0 if none was since the agent's start.",
+        ),
+        "packetwatch_heartbeat_failures_total": (COUNTER, "Heartbeats that could not be sent."),
+    }
 
     def __init__(
         self, url: Url, interval: float, output: Output, problems: t.Callable[[], list[str]]

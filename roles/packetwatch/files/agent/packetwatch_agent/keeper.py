@@ -2,12 +2,13 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Keeps the books of bans: sees those that others made, ends those that are over, saves them."""
+"""Keeps account of bans: logs those made by hand or by the fleet, ends expired ones, saves all."""
 
 from __future__ import annotations
 
 import os
 import time
+import typing as t
 
 from packetwatch_core._bans import saved
 from packetwatch_core._bans.bans import MAPS, Ban, Bans
@@ -17,25 +18,40 @@ from packetwatch_core._kernel import abi
 from .confirmed import Confirmed
 from .events import Event
 from .lines import Lines
+from .metrics import COUNTER, GAUGE, Rows, Values, by_label
 from .offenders import Offenders
 from .output import Output, Trouble
+from .part import Part
+
+if t.TYPE_CHECKING:
+    from .loop import Loop
 
 _SECOND = 1_000_000_000
 _STEP = 1.0
-_LONGEST = 5.0
+_MAX_PAUSE = 5.0
 _SAVE_PERIOD = 5.0
 # Of one core, for reading all bans, and for writing them to disk.
 _SHARE = 0.05
-# Bans that are followed one by one, that are ended in one round, and lines about their ends: a
-# flood has many more.
-_FOLLOWED = 4096
-_ENDED = 8192
-_LINES = 1000
+# In a flood there are many more bans. So many are followed one by one, are ended in one round, and
+# get a line at their end.
+_MAX_FOLLOWED = 4096
+_MAX_ENDED = 8192
+_MAX_LINES = 1000
 FILE = "bans.jsonl"
 
 
-class Keeper:
-    """Looks through the maps when a ban may be over, and every five seconds."""
+class Keeper(Part):
+    """Reads all bans when one may have expired, and every five seconds."""
+
+    METRICS: t.ClassVar[Rows] = {
+        "packetwatch_bans_active": (GAUGE, "Bans in force now, by origin."),
+        "packetwatch_bans_expired_total": (COUNTER, "Bans that ended at their time."),
+        "packetwatch_bans_lifted_total": (COUNTER, "Bans that ended before their time."),
+        "packetwatch_agent_last_save_timestamp_seconds": (
+            GAUGE,
+            "When the bans were last written to disk, 0 if not since the agent's start.",
+        ),
+    }
 
     def __init__(
         self, bans: Bans, folder: str, confirmed: Confirmed, lines: Lines, output: Output
@@ -60,8 +76,24 @@ class Keeper:
         self.lifted = 0
         self.saved_at = 0.0
 
+    def start(self, loop: Loop) -> None:
+        self.restore()
+        loop.after(0, self.tick)
+
+    def stop(self) -> None:
+        self.save()
+
+    def values(self) -> Values:
+        return {
+            "packetwatch_bans_total": by_label("origin", self.made),
+            "packetwatch_bans_active": by_label("origin", self.active),
+            "packetwatch_bans_expired_total": [({}, self.expired)],
+            "packetwatch_bans_lifted_total": [({}, self.lifted)],
+            "packetwatch_agent_last_save_timestamp_seconds": [({}, self.saved_at)],
+        }
+
     def restore(self) -> None:
-        """Write back what a former boot has saved; nothing of it is told as new."""
+        """Write the bans that were saved before a reboot back into the maps, without log lines."""
         try:
             result = saved.restore(self._bans, self._path)
         except PacketwatchError as error:
@@ -73,7 +105,7 @@ class Keeper:
         self._seen = time.monotonic_ns()
 
     def note(self, event: Event, interface: str) -> Event:
-        """A scan was seen; returns the event with the end of the ban as it is now."""
+        """Note a scan; return the event with the present end of its ban."""
         if not event.banned:
             return event
         event = self._offenders.judge(event, interface)
@@ -81,49 +113,49 @@ class Keeper:
         return event
 
     def look_soon(self) -> None:
-        """Somebody has changed bans: look at them at the next tick."""
+        """Read the bans at the next tick: a command has changed them."""
         self._due = 0.0
 
     def lift(self, ban: Ban) -> None:
-        """A ban was taken off since its source became protected."""
+        """Log a ban that was lifted because its source became protected."""
         self.lifted += 1
         self._followed.pop(ban.source.key, None)
         self._output.write([self._lines.lift(ban, "protected")])
 
     def tick(self) -> float:
-        """Look through the bans if it is time to; returns seconds until the next look."""
+        """Read and save the bans if that is due; return seconds until the next call."""
         started = time.monotonic()
         if started >= max(self._due, self._earliest):
             first_end = self._round()
             now = time.monotonic()
             self._earliest = now + (now - started) / _SHARE
-            self._due = min(now + _LONGEST, max(first_end / _SECOND, now + _STEP))
+            self._due = min(now + _MAX_PAUSE, max(first_end / _SECOND, now + _STEP))
         if self._fingerprint != self._saved_fingerprint and started >= self._save_due:
             self.save()
         return _STEP
 
     def save(self) -> None:
-        """Write the bans to disk; trouble is told once, and tried again."""
+        """Write the bans to disk; log an error once, and try again at a later tick."""
         started = time.monotonic()
         fingerprint = self._fingerprint
         try:
             saved.save(self._bans, self._path)
         except OSError as error:
-            self._trouble.tell(f"bans are not saved: {error}")
+            self._trouble.log(f"bans are not saved: {error}")
         else:
             self._saved_fingerprint = fingerprint
             self.saved_at = time.time()
-            self._trouble.tell("")
+            self._trouble.log("")
         now = time.monotonic()
         self._save_due = now + max(_SAVE_PERIOD, (now - started) / _SHARE)
 
     def _round(self) -> int:
-        """One look at all bans; returns when the next one ends, as CLOCK_MONOTONIC ns, 0 if some have."""
+        """Read all bans; return when the next one expires (CLOCK_MONOTONIC ns), 0 if one has."""
         started = time.monotonic_ns()
         active = dict.fromkeys(abi.ORIGINS.values(), 0)
         entries = dict.fromkeys(MAPS, 0)
-        over: list[tuple[str, bytes]] = []
-        others: set[bytes] = set()
+        expired: list[tuple[str, bytes]] = []
+        by_others: set[bytes] = set()
         count = total = first = 0
         first_end = 1 << 63
         for table in MAPS:
@@ -131,8 +163,8 @@ class Keeper:
                 entries[table] += 1
                 if 0 < expires <= started:
                     first_end = 0
-                    if len(over) < _ENDED:
-                        over.append((table, key))
+                    if len(expired) < _MAX_ENDED:
+                        expired.append((table, key))
                     continue
                 name = abi.ORIGINS.get(origin, "scan")
                 active[name] += 1
@@ -140,54 +172,54 @@ class Keeper:
                 first += table == "bans"
                 if table != "overflow":
                     count, total = count + 1, total + since + expires
-                if name != "scan" and len(others) < _FOLLOWED:
-                    others.add(key)
-        self._end(over)
-        self._follow(others)
+                if name != "scan" and len(by_others) < _MAX_FOLLOWED:
+                    by_others.add(key)
+        self._end(expired)
+        self._follow(by_others)
         self._seen = started
         self.active, self.entries = active, entries
         self._fingerprint = (count, total)
         self._offenders.room = self._bans.capacity * 3 // 4 - first
         return first_end
 
-    def _end(self, over: list[tuple[str, bytes]]) -> None:
-        """Delete bans that are over and tell it; of short ones only the count is kept."""
+    def _end(self, expired: list[tuple[str, bytes]]) -> None:
+        """Delete expired bans and log them; short ones are only counted."""
         now = time.monotonic_ns()
-        told: list[str] = []
-        untold = 0
-        for table, key in over:
+        lines: list[str] = []
+        others = 0
+        for table, key in expired:
             self._followed.pop(key, None)
             ban = self._bans.read(key, table)
             if ban is None or not ban.has_expired(now) or not self._bans.remove(ban):
                 continue
             self.expired += 1
-            if table == "overflow" or len(told) >= _LINES:
-                untold += 1
+            if table == "overflow" or len(lines) >= _MAX_LINES:
+                others += 1
             else:
-                told.append(self._lines.expiry(ban))
-        self._output.write(told)
-        if untold:
+                lines.append(self._lines.expiry(ban))
+        self._output.write(lines)
+        if others:
             self._output.say(
-                "info", "more bans have expired than are told one by one", packetwatch__count=untold
+                "info", "more bans have expired without a line each", packetwatch__count=others
             )
 
-    def _follow(self, others: set[bytes]) -> None:
-        """Tell bans that others have made or lifted since the last look."""
+    def _follow(self, by_others: set[bytes]) -> None:
+        """Log bans by hand and by the fleet that were made or lifted since the last round."""
         lines: list[str] = []
-        for key in self._followed.keys() - others:
+        for key in self._followed.keys() - by_others:
             former = self._followed.pop(key)
-            # One that is still there is only one of more than are followed.
+            # If it is still there, there are more than `_MAX_FOLLOWED`.
             if self._bans.read(key, "bans") is None:
                 self.lifted += 1
                 lines.append(self._lines.lift(former, "removed"))
-        for key in others:
+        for key in by_others:
             ban = self._bans.read(key, "bans")
             if ban is None:
                 continue
             if ban.since > self._seen:
                 self.made[ban.origin_name] = self.made.get(ban.origin_name, 0) + 1
                 lines.append(self._lines.ban(ban, ban.origin_name))
-            if len(lines) >= _LINES:
+            if len(lines) >= _MAX_LINES:
                 self._output.write(lines)
                 lines.clear()
             self._followed[key] = ban

@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""One thread, one selector: a poll with back-off, descriptors, timers, signals.
+"""One thread, one selector: descriptors, timers, signals, and optionally a poll with back-off.
 
-The ring is polled: waking a reader costs the packet that wakes it 10 µs. While events come, every
-5 ms; when none come the pause doubles up to 80 ms.
+The agent polls the ring because a wake-up would cost the packet that causes it 10 µs. While events
+come, it polls every 5 ms; while none come, the pause doubles up to 80 ms.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import typing as t
 SHORTEST = 0.005
 LONGEST = 0.08
 
-# What a poll has found: nothing, something, or so much that there may be more.
+# What a poll has found: nothing, something, or a full batch, so that there may be more.
 IDLE, BUSY, MORE = range(3)
 
 Timer = t.Callable[[], float | None]
@@ -34,9 +34,13 @@ class HasFileno(t.Protocol):
 
 
 class Loop:
-    """Runs until `stop`. Callbacks raise only what shall end the agent."""
+    """Runs until `stop`. An exception of a callback ends the process.
 
-    def __init__(self, poll: t.Callable[[], int]) -> None:
+    poll: called after each wake-up, and at the latest after the pause. Without it the loop sleeps
+    until a descriptor, a timer or a signal wakes it.
+    """
+
+    def __init__(self, poll: t.Callable[[], int] | None = None) -> None:
         self._poll = poll
         self._selector = selectors.DefaultSelector()
         self._timers: list[tuple[float, int, Timer]] = []
@@ -58,11 +62,11 @@ class Loop:
         self._selector.unregister(source)
 
     def after(self, delay: float, callback: Timer) -> None:
-        """Call back in `delay` seconds, and again in as many as it returns; None: no more."""
+        """Call back in `delay` seconds, and again after as many as it returns; None: not again."""
         heapq.heappush(self._timers, (time.monotonic() + delay, next(self._order), callback))
 
     def on_signal(self, number: int, callback: t.Callable[[], None]) -> None:
-        """Call back, between other callbacks, when the process gets the signal."""
+        """Call back when the process gets the signal; never inside another callback."""
         if not self._handlers:
             self._signals.setblocking(False)
             self._wakeup.setblocking(False)
@@ -80,11 +84,8 @@ class Loop:
             for key, dummy in self._selector.select(self._timeout()):
                 key.data()
             self._run_timers()
-            state = self._poll()
-            if state == IDLE:
-                self._pause = min(max(self._pause * 2, SHORTEST), LONGEST)
-            else:
-                self._pause = 0.0 if state == MORE else SHORTEST
+            if self._poll:
+                self._set_pause(self._poll())
 
     def close(self) -> None:
         if self._handlers:
@@ -95,10 +96,18 @@ class Loop:
         self._signals.close()
         self._wakeup.close()
 
-    def _timeout(self) -> float:
-        if not self._timers:
-            return self._pause
-        return max(min(self._pause, self._timers[0][0] - time.monotonic()), 0.0)
+    def _set_pause(self, state: int) -> None:
+        if state == IDLE:
+            self._pause = min(max(self._pause * 2, SHORTEST), LONGEST)
+        else:
+            self._pause = 0.0 if state == MORE else SHORTEST
+
+    def _timeout(self) -> float | None:
+        """Seconds until something is due; None: only a descriptor can wake the loop."""
+        pauses = [self._pause] if self._poll else []
+        if self._timers:
+            pauses.append(self._timers[0][0] - time.monotonic())
+        return max(min(pauses), 0.0) if pauses else None
 
     def _run_timers(self) -> None:
         now = time.monotonic()
@@ -116,4 +125,4 @@ class Loop:
 
 
 def _ignore(number: int, frame: object) -> None:
-    """The wakeup descriptor tells the loop."""
+    """The wake-up descriptor has the signal's number for the loop."""

@@ -2,21 +2,25 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What was not told: events held back by the limits and events lost, as a count in the log."""
+"""Logs how many events the limits have suppressed, and how many were lost."""
 
 from __future__ import annotations
 
 import typing as t
 
+from packetwatch_core._health.problems import Facts
 from packetwatch_core._kernel.counters import read_counters
 
 from .output import Output
+from .part import Part
 from .quota import Quota
 
 if t.TYPE_CHECKING:
     from packetwatch_core._kernel.libbpf import Map
 
-PERIOD = 60.0
+    from .loop import Loop
+
+_PERIOD = 60.0
 
 
 class _Counts(t.NamedTuple):
@@ -24,20 +28,29 @@ class _Counts(t.NamedTuple):
     lost: int
 
 
-class Losses:
-    """Looks at the program's counters and the agent's own once a minute, and tells what has grown."""
+class Losses(Part):
+    """Reads the program's counters and the agent's own once a minute, and logs what has grown."""
 
     def __init__(self, counters: Map, quota: Quota, output: Output) -> None:
         self._counters = counters
         self._quota = quota
         self._output = output
-        self._told = self._seen = self._read()
+        self._logged = self._seen = self._read()
+
+    def start(self, loop: Loop) -> None:
+        loop.after(_PERIOD, self.tick)
+
+    def stop(self) -> None:
+        self.tick()
+
+    def facts(self, known: Facts) -> Facts:
+        return known._replace(are_events_lost=self.grown())
 
     def tick(self) -> float:
-        """Tell what was not told since the last time."""
+        """Log what has grown since the last time."""
         now = self._read()
-        suppressed, lost = (new - old for new, old in zip(now, self._told))
-        self._told = now
+        suppressed, lost = (new - old for new, old in zip(now, self._logged))
+        self._logged = now
         if suppressed or lost:
             self._output.say(
                 "warn" if lost else "info",
@@ -45,7 +58,7 @@ class Losses:
                 packetwatch__suppressed=suppressed,
                 packetwatch__lost=lost,
             )
-        return PERIOD
+        return _PERIOD
 
     def grown(self) -> bool:
         """Whether events were lost since the last call."""
@@ -54,5 +67,5 @@ class Losses:
 
     def _read(self) -> _Counts:
         found = read_counters(self._counters)
-        held_back = found["events_suppressed"] + sum(self._quota.suppressed.values())
-        return _Counts(held_back, found["events_lost"])
+        suppressed = found["events_suppressed"] + sum(self._quota.suppressed.values())
+        return _Counts(suppressed, found["events_lost"])

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Asks root for an apply when this host is connected to a network that feeds were compiled without."""
+"""Asks root for an apply when this host joins a network that the compiled feeds do not leave out."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if t.TYPE_CHECKING:
 
 
 class Networks:
-    """Compares with what root has noted; asks once for the same networks."""
+    """Compares the host's networks with root's note; asks only once for the same networks."""
 
     def __init__(self, settings: Settings, output: Output) -> None:
         self._note = settings.spared_file
@@ -30,7 +30,7 @@ class Networks:
         self._asked: set[str] = set()
 
     def look(self, network: Network) -> None:
-        """See what the kernel says of addresses and routes now."""
+        """Compare a snapshot of addresses and routes."""
         new = unknown_networks(self._note, connected(network))
         if not new or new == self._asked:
             return

@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Who scans again is banned for longer: twice as long each time, up to the policy's ban_time_max.
+"""Bans a source that scans again for twice as long each time, up to the policy's ban_time_max.
 
-By default ban_time_max equals ban_time and nobody is remembered: whoever forges a victim's address
-could otherwise keep the victim out for long.
+By default ban_time_max equals ban_time, and no source is remembered. Otherwise forged packets with a
+victim's address could ban the victim for long.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from packetwatch_core._declared.kinds import nanoseconds
 from .confirmed import Confirmed
 from .events import Event
 
-_REMEMBERED = 4096
-_DOUBLINGS = 40
+_MAX_SOURCES = 4096
+_MAX_DOUBLINGS = 40
 
 
 class _Offence(t.NamedTuple):
@@ -29,17 +29,17 @@ class _Offence(t.NamedTuple):
 
 
 class Offenders:
-    """Remembers sources for as long as the longest ban after their last one; not over a restart."""
+    """Remembers a source until the longest ban has passed after its last one, or a restart."""
 
     def __init__(self, bans: Bans, confirmed: Confirmed) -> None:
         self._bans = bans
         self._confirmed = confirmed
         self._offences: dict[Source, _Offence] = {}
         self.room = 0
-        """How many bans may be prolonged before the first map is too full for those by hand."""
+        """So many bans may be prolonged before the map of bans is too full for those by hand."""
 
     def judge(self, event: Event, interface: str) -> Event:
-        """Prolong the ban if it is due; returns the event with the ban's end as it is now."""
+        """Prolong the ban of a repeated scan; return the event with the present end of its ban."""
         policy = self._confirmed.policy(interface)
         longest = nanoseconds(policy.longest_ban)
         first = nanoseconds(policy.ban_time)
@@ -50,7 +50,7 @@ class Offenders:
         times = 1
         if former and event.time < former.expires + longest:
             times = former.times + 1
-        expires = event.time + min(first << min(times - 1, _DOUBLINGS), longest)
+        expires = event.time + min(first << min(times - 1, _MAX_DOUBLINGS), longest)
         if times > 1 and expires > event.expires and self._prolong(source, expires):
             event = event._replace(expires=expires)
         self._remember(source, _Offence(times, event.expires))
@@ -73,6 +73,6 @@ class Offenders:
         return False
 
     def _remember(self, source: Source, offence: _Offence) -> None:
-        if len(self._offences) >= _REMEMBERED:
+        if len(self._offences) >= _MAX_SOURCES:
             del self._offences[next(iter(self._offences))]
         self._offences[source] = offence

@@ -21,7 +21,8 @@ from packetwatch_core._health.problems import Facts
 from packetwatch_core._kernel import abi, netlink
 
 from .confirmed import Confirmed
-from .metrics import Sample, Values, by_label
+from .metrics import COUNTER, GAUGE, Rows, Sample, Values, by_label
+from .part import Part
 from .settings import Settings
 
 _STATISTICS = "/sys/class/net/{}/statistics/rx_{}"
@@ -44,8 +45,56 @@ class _Attached(t.NamedTuple):
     is_there: bool
 
 
-class Outlook:
+class Outlook(Part):
     """Reads the note again when it has changed; complain: called with what cannot be read."""
+
+    METRICS: t.ClassVar[Rows] = {
+        "packetwatch_attached": (
+            GAUGE,
+            "1 if our program is on the interface, in the mode that the kernel reports, else 0.",
+        ),
+        "packetwatch_lists_in_kernel": (
+            GAUGE,
+            "1 if the tables read back from the kernel are those compiled from confirmed state.",
+        ),
+        "packetwatch_lists_verified_timestamp_seconds": (
+            GAUGE,
+            "When confirmed state was last compiled and compared with the kernel.",
+        ),
+        "packetwatch_entries_declared": (GAUGE, "Entries of the declared lists that count now."),
+        "packetwatch_feed_entries_left_out": (
+            GAUGE,
+            "Entries of feeds that match a connected network or a protected address.",
+        ),
+        "packetwatch_feeds_broken": (GAUGE, "Feeds left out because they are damaged on disk."),
+        "packetwatch_ranges_in_kernel": (
+            GAUGE,
+            "Address ranges in the compiled tables, by family.",
+        ),
+        "packetwatch_tables_used_bytes": (GAUGE, "Kernel memory that the active tables need."),
+        "packetwatch_tables_capacity_bytes": (
+            GAUGE,
+            "Kernel memory reserved for them: larger tables need the program loaded again.",
+        ),
+        "packetwatch_generation_info": (GAUGE, "Digest of all that decides a verdict, always 1."),
+        "packetwatch_confirmed_state": (GAUGE, "Number of the confirmed state."),
+        "packetwatch_panic": (GAUGE, "1 while everything passes because of panic."),
+        "packetwatch_change_pending": (GAUGE, "1 while a change is active but not confirmed."),
+        "packetwatch_apply_timestamp_seconds": (
+            GAUGE,
+            "When tables were last activated, or failed.",
+        ),
+        "packetwatch_apply_success": (GAUGE, "1 if the last apply of confirmed state succeeded."),
+        "packetwatch_repairs_total": (
+            COUNTER,
+            "Times that root has repaired drift, or failed to, since boot.",
+        ),
+        "packetwatch_repair_timestamp_seconds": (GAUGE, "When root last tried to."),
+        "packetwatch_interface_receive_discards_total": (
+            COUNTER,
+            "Packets that the card or the kernel discarded, usually before any filter.",
+        ),
+    }
 
     def __init__(
         self, settings: Settings, confirmed: Confirmed, complain: t.Callable[[str], None]
@@ -99,12 +148,11 @@ class Outlook:
         """Number of tracked sources at root's last comparison."""
         return _number(self._read(), "tracks")
 
-    def facts(self) -> Facts:
-        """What the agent knows of the filter."""
+    def facts(self, known: Facts) -> Facts:
         note = self._read()
         attached = self._attached(note)
         panic = self._confirmed.panic()
-        return Facts(
+        return known._replace(
             panic=panic.describe() if panic else "",
             is_pending=self._confirmed.is_change_pending(),
             declared=list(attached),
@@ -122,7 +170,7 @@ class Outlook:
         """What is no longer as it was confirmed and activated, in words."""
         active = _number(self._read(), "number")
         # Only here: for a moment after a change, confirmed state is newer than the note.
-        facts = self.facts()._replace(
+        facts = self.facts(Facts())._replace(
             active=None if active is None else int(active),
             confirmed=self._confirmed.number,
             unpinned=unpinned,

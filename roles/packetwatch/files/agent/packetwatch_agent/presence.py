@@ -8,51 +8,37 @@ from __future__ import annotations
 
 import os
 import signal
-import typing as t
 
 from .control.rights import Rights
-from .control.server import Command
 from .control.server import Server as ControlServer
 from .loop import Loop
-from .metrics import Values
-from .output import Output
+from .output import Complaints, Output
+from .part import Parts
 from .scrape import Server
 from .sdnotify import Notifier
 from .settings import Settings
-
-if t.TYPE_CHECKING:
-    from .heartbeat import Heartbeat
 
 _RETRY = 10.0
 
 
 class Presence:
-    """Puts signals, watchdog, metrics and control into a loop.
-
-    page: returns the metrics as text. problems: returns what is wrong with the host, in words. commands:
-    what the control socket answers.
-    """
+    """Puts signals, watchdog, and the parts' metrics, commands and problems into a loop."""
 
     def __init__(
         self,
         loop: Loop,
         settings: Settings,
         output: Output,
-        page: t.Callable[[], str],
-        problems: t.Callable[[], list[str]],
-        commands: t.Mapping[str, Command],
+        parts: Parts,
     ) -> None:
         self._loop = loop
         self._settings = settings
         self._output = output
-        self._page = page
-        self._problems = problems
-        self._commands = commands
-        self._heartbeat: Heartbeat | None = None
+        self._parts = parts
         self._notifier = Notifier(os.environ)
         self._server: Server | None = None
         self._control: ControlServer | None = None
-        self._warned: set[str] = set()
+        self._warn = Complaints(output)
         self.stopping = False
         """Whether a signal has asked the agent to end."""
 
@@ -86,10 +72,6 @@ class Presence:
         if self._control:
             self._control.close()
 
-    def values(self) -> Values:
-        """Metrics of the heartbeat, if there is one."""
-        return self._heartbeat.values() if self._heartbeat else {}
-
     def _begin_heartbeat(self) -> None:
         url = self._settings.heartbeat_url
         if url is None:
@@ -98,8 +80,9 @@ class Presence:
         from .heartbeat import Heartbeat
 
         interval = self._settings.heartbeat_interval
-        self._heartbeat = Heartbeat(url, interval, self._output, self._problems)
-        self._heartbeat.begin(self._loop)
+        heartbeat = Heartbeat(url, interval, self._output, self._parts.problems)
+        heartbeat.begin(self._loop)
+        self._parts.add(heartbeat)
 
     def _on_stop(self) -> None:
         self.stopping = True
@@ -111,7 +94,7 @@ class Presence:
         if listen is None:
             return None
         try:
-            self._server = Server(self._loop, listen, self._page)
+            self._server = Server(self._loop, listen, self._parts.page)
         except OSError as error:
             self._warn(f"no metrics: PW_METRICS_LISTEN {listen[0]} {listen[1]}: {error.strerror}")
             return _RETRY
@@ -125,18 +108,12 @@ class Presence:
         rights = Rights(settings.readers, settings.admins)
         try:
             self._control = ControlServer(
-                self._loop, settings.control_socket, rights, self._commands, self._output
+                self._loop, settings.control_socket, rights, self._parts.commands(), self._output
             )
         except OSError as error:
             self._warn(f"no control: PW_CONTROL_SOCKET {settings.control_socket}: {error.strerror}")
             return _RETRY
         return None
-
-    def _warn(self, trouble: str) -> None:
-        """Log each trouble once."""
-        if trouble not in self._warned:
-            self._warned.add(trouble)
-            self._output.say("warn", trouble)
 
     def _sign_of_life(self) -> float:
         self._notifier.send("WATCHDOG=1")

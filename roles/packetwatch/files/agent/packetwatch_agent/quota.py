@@ -2,25 +2,41 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""How many lines a flood of forged sources may cause, where no table of bans bounds them.
+"""Limits the alerts that a flood of forged sources causes, where no table of bans limits them.
 
-The program tells 10,000 events a second. Connections that fast are a log; alerts that fast are none.
+The program writes up to 10,000 events a second. So many connections are still a log; so many alerts
+are useless.
 """
 
 from __future__ import annotations
+
+import typing as t
+
+from .metrics import COUNTER, Rows, Values, by_label
+from .part import Part
 
 INTERVAL = 10_000_000
 BURST = 1_000
 _AHEAD = INTERVAL * BURST
 
 
-class Quota:
-    """A hundred lines a second of each kind, and a thousand at once; counts the others."""
+class Quota(Part):
+    """A hundred lines a second of each kind, and a thousand at once; counts the suppressed ones."""
+
+    METRICS: t.ClassVar[Rows] = {
+        "packetwatch_agent_suppressed_total": (
+            COUNTER,
+            "Events that the agent did not log because there were too many of their kind.",
+        ),
+    }
 
     def __init__(self) -> None:
         self.suppressed = {"ban": 0, "scan": 0, "would_drop": 0}
-        # When the next line of a kind would be due at the exact rate (GCRA, as in the program).
+        # Theoretical arrival time of the next line of a kind (GCRA, as in the program).
         self._due = dict.fromkeys(self.suppressed, 0)
+
+    def values(self) -> Values:
+        return {"packetwatch_agent_suppressed_total": by_label("kind", self.suppressed)}
 
     def allows(self, kind: str, now: int) -> bool:
         """Whether one more line of a kind may be written; `now` in ns of the events' clock."""

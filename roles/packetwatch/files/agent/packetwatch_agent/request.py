@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What the agent may not do itself it asks root for, by a file that a path unit watches."""
+"""Requests to root, each a file that a path unit of systemd waits for."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ import os
 
 
 def ask(path: str) -> None:
-    """Leave a request; raises OSError."""
+    """Make the file; raises `OSError`."""
     os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))

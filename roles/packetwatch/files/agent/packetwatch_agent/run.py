@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Starting processes for the host library, which never does so itself. Only for one-shots."""
+"""Starts processes for the host library, which never does so itself. Only one-shots use it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _NOT_FOUND = 127
 
 
 def run(argv: t.Sequence[str], stdin: str | None = None) -> tuple[int, str, str]:
-    """Run a command to its end: exit status, standard output, standard error.
+    """Run a command to its end; return its exit status, standard output and standard error.
 
     A command that cannot be started has status 127 and the reason on standard error, as in a
-    shell. Texts are in the C locale, so that they read the same on every host.
+    shell. The locale is C, so that messages are the same on every host.
     """
     try:
         done = subprocess.run(

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The smallest HTTP server that Prometheus needs, inside the agent's loop."""
+"""As much of an HTTP server as Prometheus needs, inside the agent's loop."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import typing as t
 from .loop import Loop
 from .metrics import CONTENT_TYPE
 
-_CONNECTIONS = 16
-_REQUEST = 8192
+_MAX_CLIENTS = 16
+_MAX_REQUEST = 8192
 _PATIENCE = 10.0
 _SWEEP = 5.0
 _IP_FREEBIND = 15
@@ -30,11 +30,11 @@ class Server:
         family = socket.AF_INET6 if ":" in listen[0] else socket.AF_INET
         self._socket = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        # An address that the host gets later: the agent must not wait for the network.
+        # The host may get the address later; the agent must not wait for the network.
         self._socket.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)
         try:
             self._socket.bind(listen)
-            self._socket.listen(_CONNECTIONS)
+            self._socket.listen(_MAX_CLIENTS)
         except OSError:
             self._socket.close()
             raise
@@ -44,7 +44,7 @@ class Server:
 
     @property
     def address(self) -> tuple[str, int]:
-        """Address and port that it listens on."""
+        """The address and port of the listening socket."""
         host, port, *dummy = self._socket.getsockname()
         return host, port
 
@@ -59,7 +59,7 @@ class Server:
             connection, dummy = self._socket.accept()
         except OSError:
             return
-        if len(self._clients) >= _CONNECTIONS:
+        if len(self._clients) >= _MAX_CLIENTS:
             connection.close()
             return
         connection.setblocking(False)
@@ -68,7 +68,7 @@ class Server:
         self._loop.watch(connection, lambda: self._serve(client))
 
     def _serve(self, client: _Client) -> None:
-        """Go on with a client that can be read, or written to once it has asked."""
+        """Read more of the request, or write more of the answer."""
         try:
             if client.answer is None:
                 client.read()
@@ -108,10 +108,10 @@ class _Client:
 
     @property
     def is_complete(self) -> bool:
-        return b"\r\n\r\n" in self.request or len(self.request) > _REQUEST
+        return b"\r\n\r\n" in self.request or len(self.request) > _MAX_REQUEST
 
     def read(self) -> None:
-        data = self.socket.recv(_REQUEST)
+        data = self.socket.recv(_MAX_REQUEST)
         self.request += data
         self.is_gone = not data
 
@@ -119,7 +119,7 @@ class _Client:
 def answer(request: bytes, page: t.Callable[[], str]) -> bytes:
     """The whole answer to a request."""
     words = request.split(b"\r\n", 1)[0].split(b" ")
-    if len(words) != 3 or not words[2].startswith(b"HTTP/1.") or len(request) > _REQUEST:
+    if len(words) != 3 or not words[2].startswith(b"HTTP/1.") or len(request) > _MAX_REQUEST:
         return _answer("400 Bad Request", "text/plain", "Not understood.\n")
     if words[0] not in (b"GET", b"HEAD"):
         return _answer("405 Method Not Allowed", "text/plain", "Only GET.\n")

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Telling systemd that the agent is ready and alive (sd_notify(3)); silent without systemd."""
+"""Reports to systemd that the agent is ready and alive (sd_notify(3)); does nothing without it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import typing as t
 
 
 class Notifier:
-    """Sends to the socket that systemd has named in the environment."""
+    """Sends to the socket that the environment names."""
 
     def __init__(self, environment: t.Mapping[str, str]) -> None:
         self._address = environment.get("NOTIFY_SOCKET", "")
@@ -20,12 +20,12 @@ class Notifier:
 
     @property
     def interval(self) -> float:
-        """Seconds between two signs of life, half of what systemd waits; 0: none are wanted."""
+        """Seconds between two signs of life, half of systemd's limit; 0: systemd expects none."""
         return self._interval
 
     @property
     def is_heard(self) -> bool:
-        """Whether systemd listens."""
+        """Whether systemd expects notifications."""
         return bool(self._address)
 
     def send(self, *states: str) -> None:
@@ -39,7 +39,7 @@ class Notifier:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
                 channel.sendto("\n".join(states).encode(), name)
         except OSError:
-            # Without a sign of life systemd restarts the agent, which is the right end of it.
+            # systemd restarts an agent without signs of life, which is the right thing then.
             pass
 
 

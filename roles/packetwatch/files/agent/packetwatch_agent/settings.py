@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import typing as t
 
-from packetwatch_core._base.address import Prefix
 from packetwatch_core._base.errors import InvalidInput
 from packetwatch_core._kernel.pins import Paths
 from packetwatch_core._network.endpoints import parse_interval, parse_listen, parse_url

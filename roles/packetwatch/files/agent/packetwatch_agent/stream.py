@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import time
 import typing as t
 
 from packetwatch_core._kernel import abi
@@ -16,25 +17,38 @@ from .episodes import Episodes
 from .events import Event, count_kinds, decode
 from .lines import Lines
 from .loop import BUSY, IDLE, MORE
+from .metrics import COUNTER, GAUGE, Rows, Values, by_label
 from .output import Output
+from .part import Part
 
 if t.TYPE_CHECKING:
     from packetwatch_core._kernel.ring import RingBuffer
 
     from .control.talkers import Talkers
+    from .loop import Loop
     from .quota import Quota
 
 BATCH = 1024
-# Scans are told with all their ports: fewer lines at a time, for the memory they take.
+# The lines of scans have all ports: fewer of them are kept in memory.
 _LONG_LINES = 128
+_LAST_BATCHES = 64
+_EPISODES_PERIOD = 5.0
 
 
-class Stream:
+class Stream(Part):
     """Reads the ring.
 
-    on_ban: sees each ban and returns the event to be told; wanted: whether connections of an
-    interface, by its number, are logged.
+    on_ban: gets each ban, and returns the event to log. wanted: whether connections of an
+    interface, by its ifindex, are logged.
     """
+
+    METRICS: t.ClassVar[Rows] = {
+        "packetwatch_ring_backlog_bytes": (GAUGE, "Bytes in the ring that wait for the agent."),
+        "packetwatch_agent_records_total": (
+            COUNTER,
+            "Records read from the ring since the agent's start, by type.",
+        ),
+    }
 
     def __init__(
         self,
@@ -56,10 +70,33 @@ class Stream:
         self._on_ban = on_ban
         self._wanted = wanted
         self._written: list[str] = []
-        self.records = {"connection": 0, "scan": 0, "would_drop": 0, "unknown": 0}
+        # By type of event: its name in metrics, and what returns its lines.
+        self._types: dict[int, tuple[str, t.Callable[[Event], list[str]]]] = {
+            abi.EVENT_CONNECTION: ("connection", self._connection),
+            abi.EVENT_BAN: ("scan", self._scan),
+            abi.EVENT_WOULD_DROP: ("would_drop", episodes.note),
+        }
+        self.records = {name: 0 for name, dummy in self._types.values()} | {"unknown": 0}
+
+    def start(self, loop: Loop) -> None:
+        loop.after(_EPISODES_PERIOD, self._end_episodes)
+
+    def stop(self) -> None:
+        """Write what is in the ring. What is left after so many batches waits for the next start."""
+        for dummy in range(_LAST_BATCHES):
+            if self.poll() == IDLE:
+                break
+        self._output.write(self._episodes.end(None))
+        self._ring.close()
+
+    def values(self) -> Values:
+        return {
+            "packetwatch_ring_backlog_bytes": [({}, self._ring.backlog())],
+            "packetwatch_agent_records_total": by_label("type", self.records),
+        }
 
     def poll(self) -> int:
-        """Read a batch, write its lines, then give the records back."""
+        """Read a batch, write its lines, then give the records back to the kernel."""
         count = 0
         for size, length, run in self._ring.runs(BATCH):
             if not count:
@@ -67,15 +104,19 @@ class Stream:
             count += length
             self._talkers.look(size, length, run)
             if size == abi.EVENT_SHORT:
-                self._write(self._short(run))
+                self._written += self._short(run)
             else:
                 self._one_by_one(run, size)
         self._flush()
         self._ring.release()
         return IDLE if not count else MORE if count >= BATCH else BUSY
 
+    def _end_episodes(self) -> float:
+        self._output.write(self._episodes.end(time.monotonic_ns()))
+        return _EPISODES_PERIOD
+
     def _short(self, run: memoryview) -> list[str]:
-        """A run of records without ports: connections, as a rule."""
+        """The lines of a run of records without ports, which are mostly connections."""
         kinds = count_kinds(run)
         forms: dict[int, Form | None] = {}
         for kind, (number, dummy) in kinds.items():
@@ -92,25 +133,19 @@ class Stream:
             if event is None:
                 # A newer program may have written it.
                 self.records["unknown"] += 1
-            elif event.type == abi.EVENT_CONNECTION:
-                self.records["connection"] += 1
-                if self._wanted(event.ifindex):
-                    self._write([self._lines.connection(event)])
-            elif event.type == abi.EVENT_BAN:
-                self.records["scan"] += 1
-                self._write(self._scan(event))
-            else:
-                self.records["would_drop"] += 1
-                self._write(self._episodes.note(event))
+                continue
+            name, lines_of = self._types[event.type]
+            self.records[name] += 1
+            self._written += lines_of(event)
             if len(self._written) >= _LONG_LINES:
                 self._flush()
-
-    def _write(self, lines: list[str]) -> None:
-        self._written += lines
 
     def _flush(self) -> None:
         lines, self._written = self._written, []
         self._output.write(lines)
+
+    def _connection(self, event: Event) -> list[str]:
+        return [self._lines.connection(event)] if self._wanted(event.ifindex) else []
 
     def _scan(self, event: Event) -> list[str]:
         spared = "protected" if event.flags & abi.EVENT_PROTECTED else "monitor"
@@ -118,7 +153,7 @@ class Stream:
         if not event.banned:
             return self._episodes.note(event)
         event = self._on_ban(event)
-        # Of other bans there are no more than their table takes.
+        # The size of their table limits all bans but the short ones.
         is_short = event.flags & abi.EVENT_IN_OVERFLOW
         if is_short and not self._quota.allows("ban", event.time):
             return []

@@ -10,28 +10,35 @@ import time
 import typing as t
 
 from packetwatch_core._base.errors import PacketwatchError
-from packetwatch_core._health.problems import find
+from packetwatch_core._health.problems import Facts
 
-from . import metrics
 from .confirmed import Confirmed
 from .control.commands import WAITING, about, without_filter
+from .control.watch import Watch
 from .drift import Drift
-from .loop import IDLE, Loop
+from .loop import Loop
+from .metrics import Rows, Values
 from .outlook import Outlook
-from .output import Output
+from .output import Complaints, Output
+from .part import Part, Parts
 from .presence import Presence
+from .process import Process
 from .settings import Settings
 
 if t.TYPE_CHECKING:
     from packetwatch_core._kernel.libbpf import Map
     from packetwatch_core._kernel.pins import Pins
 
+    from .control.requests import Command
+
 _PERIOD = 2.0
 _BLIND = 60.0
 
 
-class Waiting:
+class Waiting(Part):
     """Waits for the maps of `names`."""
+
+    METRICS: t.ClassVar[Rows] = Outlook.METRICS
 
     def __init__(
         self,
@@ -45,20 +52,14 @@ class Waiting:
         self._names = names
         self._output = output
         self._drift = drift
-        self._started = time.time()
+        self._process = Process()
         self._patience = time.monotonic() + _BLIND
-        self._warned: set[str] = set()
+        self._warn = Complaints(output)
         self._confirmed = Confirmed(settings.config_dir)
-        self._loop = Loop(lambda: IDLE)
+        self._loop = Loop()
         self._outlook = Outlook(settings, self._confirmed, self._warn)
-        self._presence = Presence(
-            self._loop,
-            settings,
-            output,
-            self.page,
-            self._problems,
-            without_filter(self._about),
-        )
+        parts = Parts(self._process, drift, self, Watch(output))
+        self._presence = Presence(self._loop, settings, output, parts)
         self._maps: dict[str, Map] | None = None
 
     def run(self) -> dict[str, Map] | None:
@@ -73,25 +74,19 @@ class Waiting:
         self._loop.close()
         return self._maps
 
-    def page(self) -> str:
-        """The metrics as text."""
+    def values(self) -> Values:
         absent = [({"interface": name, "mode": "none"}, 0.0) for name in self._interfaces()]
-        return metrics.render(
-            metrics.of_build()
-            | metrics.of_process(self._started)
-            | self._outlook.values()
-            | {"packetwatch_attached": absent}
-            | self._presence.values()
-            | self._drift.values()
-        )
+        return self._outlook.values() | {"packetwatch_attached": absent}
 
-    def _problems(self) -> list[str]:
-        facts = self._outlook.facts()._replace(is_loaded=False)
-        return [problem.text for problem in find(facts)]
+    def facts(self, known: Facts) -> Facts:
+        return self._outlook.facts(known)._replace(is_loaded=False)
+
+    def commands(self) -> dict[str, Command]:
+        return without_filter(self._about)
 
     def _about(self) -> dict[str, t.Any]:
         self._interfaces()
-        return about(WAITING, self._started, self._outlook.modes())
+        return about(WAITING, self._process.started, self._outlook.modes())
 
     def _open(self) -> float | None:
         try:
@@ -130,9 +125,3 @@ class Waiting:
         except PacketwatchError as error:
             self._warn(str(error))
         return self._confirmed.interfaces
-
-    def _warn(self, trouble: str) -> None:
-        """Log each trouble once."""
-        if trouble not in self._warned:
-            self._warned.add(trouble)
-            self._output.say("warn", trouble)

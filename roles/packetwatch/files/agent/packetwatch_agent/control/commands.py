@@ -6,29 +6,35 @@
 
 from __future__ import annotations
 
+import functools
 import heapq
 import itertools
+import operator
 import os
 import sys
 import typing as t
 
-from packetwatch_core._bans.bans import Ban, Bans
+from packetwatch_core._bans.bans import Bans
 from packetwatch_core._base.address import format_prefix, from_mapped
 from packetwatch_core._base.errors import InvalidInput
 from packetwatch_core._kernel.counters import packets_by_reason, read_counters
 
 from .. import __version__
+from ..part import Part
 from . import banning, wire
+from .requests import Answer, Command, Items
 from .rights import CHANGE, READ
-from .server import Command, Handler, Items
 from .talkers import Talkers
 
 if t.TYPE_CHECKING:
     from packetwatch_core._kernel.libbpf import Map
 
     from ..guard import Guard
+    from ..keeper import Keeper
+    from ..outlook import Outlook
+    from ..process import Process
 
-_MOST = 50
+_MAX_ROWS = 50
 
 FOLLOWING, WAITING = "following the program", "no filter is loaded"
 
@@ -49,70 +55,47 @@ def packets(counters: Map) -> dict[str, int]:
     return packets_by_reason(read_counters(counters))
 
 
-RIGHTS = {
-    "status": READ,
-    "bans": READ,
-    "protect": READ,
-    "why": READ,
-    "top": READ,
-    "ban": CHANGE,
-    "unban": CHANGE,
-}
-
-
-def without_filter(status: t.Callable[[], wire.Result]) -> dict[str, Command]:
-    """The table of an agent that waits for a filter: the rights are the same."""
-
-    def refuse(request: wire.Request) -> wire.Result:
-        raise wire.ControlError(
-            "the agent sees no filter (systemctl status 'packetwatch-xdp@*'); if there is one, "
-            "systemctl restart packetwatch"
-        )
-
-    table = {name: Command(level, refuse) for name, level in RIGHTS.items()}
-    return table | {"status": Command(READ, lambda dummy: status())}
-
-
-class Commands:
-    """The table of commands, on the maps that the agent has."""
+class Commands(Part):
+    """The commands, on the maps that the agent has open."""
 
     def __init__(
         self,
         maps: t.Mapping[str, Map],
-        talkers: Talkers,
+        process: Process,
+        outlook: Outlook,
+        keeper: Keeper,
         guard: Guard,
-        status: t.Callable[[], wire.Result],
-        changed: t.Callable[[], None],
+        talkers: Talkers,
+        names: banning.Names,
     ) -> None:
         self._maps = maps
         self._bans = Bans(maps)
-        self._talkers = talkers
+        self._process = process
+        self._outlook = outlook
+        self._keeper = keeper
         self._guard = guard
-        self._names = guard.name
-        self._status = status
-        self._changed = changed
+        self._talkers = talkers
+        self._names = names
 
-    def table(self) -> dict[str, Command]:
-        """Right and handler by name; docs/control.md has it for readers."""
-        handlers: dict[str, Handler] = {
-            "status": lambda dummy: self._status(),
-            "bans": lambda dummy: self._list_bans(),
-            "protect": lambda dummy: self._list_protected(),
-            "why": self._why,
-            "top": self._top,
-            "ban": self._ban,
-            "unban": self._unban,
+    def commands(self) -> t.Mapping[str, Command]:
+        return {
+            name: Command(right, functools.partial(run, self))
+            for name, (right, run) in TABLE.items()
         }
-        return {name: Command(RIGHTS[name], handler) for name, handler in handlers.items()}
 
-    def _list_bans(self) -> Items:
-        return self._stream(banning.listed(self._bans, self._names))
+    def _status(self, dummy: wire.Request) -> wire.Result:
+        found = about(FOLLOWING, self._process.started, self._outlook.modes())
+        return found | {
+            "bans": self._keeper.active,
+            "protected": self._guard.counts(),
+            "packets": packets(self._maps["counters"]),
+        }
 
-    def _list_protected(self) -> Items:
-        return self._stream(banning.protected(self._maps))
+    def _list_bans(self, dummy: wire.Request) -> Items:
+        return _items(banning.listed(self._bans, self._names))
 
-    def _stream(self, items: t.Iterable[object]) -> Items:
-        return itertools.chain(map(wire.item, items), [wire.done({})])
+    def _list_protected(self, dummy: wire.Request) -> Items:
+        return _items(banning.protected(self._maps))
 
     def _why(self, request: wire.Request) -> wire.Result:
         return banning.why(self._bans, wire.text_of(request, "address"), self._names)
@@ -120,18 +103,18 @@ class Commands:
     def _ban(self, request: wire.Request) -> wire.Result:
         address, seconds = wire.text_of(request, "address"), wire.seconds_of(request, "duration")
         done = banning.impose(self._bans, address, seconds)
-        self._changed()
+        self._keeper.look_soon()
         return done
 
     def _unban(self, request: wire.Request) -> wire.Result:
         done = banning.lift(self._bans, wire.text_of(request, "address"))
-        self._changed()
+        self._keeper.look_soon()
         return done
 
     def _top(self, request: wire.Request) -> wire.Result:
         most = request.get("most", 10)
-        if not isinstance(most, int) or not 1 <= most <= _MOST:
-            raise InvalidInput(f"most is {most!r}: send a whole number from 1 to {_MOST}")
+        if not isinstance(most, int) or not 1 <= most <= _MAX_ROWS:
+            raise InvalidInput(f"most is {most!r}: send a whole number from 1 to {_MAX_ROWS}")
         return {
             "packets": packets(self._maps["counters"]),
             "sources": [
@@ -155,18 +138,41 @@ class Commands:
         }
 
     def _most_dropped(self, most: int) -> list[dict[str, t.Any]]:
-        """Bans that have dropped most."""
-        found = heapq.nlargest(
-            most, (ban for ban in self._bans.walk() if ban.dropped), key=_dropped
-        )
+        """The bans that have dropped most packets."""
+        dropping = (ban for ban in self._bans.walk() if ban.dropped)
         return [
             {"source": ban.source.text, "origin": ban.origin_name, "dropped": ban.dropped}
-            for ban in found
+            for ban in heapq.nlargest(most, dropping, key=operator.attrgetter("dropped"))
         ]
 
 
-def _dropped(ban: Ban) -> int:
-    return ban.dropped
+# The right that each command needs, and its function; docs/control.md describes them for readers.
+TABLE: dict[str, tuple[int, t.Callable[[Commands, wire.Request], Answer]]] = {
+    "status": (READ, Commands._status),
+    "bans": (READ, Commands._list_bans),
+    "protect": (READ, Commands._list_protected),
+    "why": (READ, Commands._why),
+    "top": (READ, Commands._top),
+    "ban": (CHANGE, Commands._ban),
+    "unban": (CHANGE, Commands._unban),
+}
+
+
+def without_filter(status: t.Callable[[], wire.Result]) -> dict[str, Command]:
+    """The commands of an agent that waits for a filter: they need the same rights."""
+
+    def refuse(dummy: wire.Request) -> wire.Result:
+        raise wire.ControlError(
+            "the agent sees no filter (systemctl status 'packetwatch-xdp@*'); if there is one, "
+            "systemctl restart packetwatch"
+        )
+
+    table = {name: Command(right, refuse) for name, (right, dummy) in TABLE.items()}
+    return table | {"status": Command(READ, lambda dummy: status())}
+
+
+def _items(values: t.Iterable[object]) -> Items:
+    return itertools.chain(map(wire.item, values), [wire.done({})])
 
 
 def _text(address: bytes) -> str:

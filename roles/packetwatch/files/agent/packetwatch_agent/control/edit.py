@@ -42,7 +42,7 @@ def serve(
     result: wire.Result = {}
     error: Exception | None = None
     try:
-        if rights.of(peer) < CHANGE:
+        if not rights.permit(peer, CHANGE):
             raise wire.ControlError(rights.explain(CHANGE), wire.DENIED)
         request = wire.parse_request(_line(connection))
         result = _perform(host, request)

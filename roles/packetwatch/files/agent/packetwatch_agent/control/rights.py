@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Who is at the other end of a socket, and what that person may do.
+"""The process at the other end of a socket, and what it may do.
 
-The kernel says who it was when the connection was made. Groups are looked up in the file alone:
-what else NSS may ask could keep the agent waiting.
+The kernel recorded who it was when the connection was made. Names of groups are looked up only in
+the file: other sources of NSS could keep the agent waiting.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ import socket
 import struct
 import typing as t
 
-NOTHING, READ, CHANGE = range(3)
+# Sets of bits. CHANGE includes READ; a right for a few commands would be a bit of its own.
+NOTHING, READ, CHANGE = 0, 1, 3
 
 _PEERGROUPS = 59
 _CREDENTIALS = struct.Struct("=iII")
-_MOST = 1024
+_MAX_GROUPS = 1024
 
 
 class Peer(t.NamedTuple):
@@ -30,11 +31,11 @@ class Peer(t.NamedTuple):
 
 
 def peer_of(connection: socket.socket) -> Peer:
-    """Ask the kernel. Of a user in more than 256 groups only the main one is known."""
+    """Ask the kernel. If the user is in more than 256 groups, only the main one is known."""
     raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     pid, uid, gid = _CREDENTIALS.unpack(raw)
     try:
-        data = connection.getsockopt(socket.SOL_SOCKET, _PEERGROUPS, _MOST)
+        data = connection.getsockopt(socket.SOL_SOCKET, _PEERGROUPS, _MAX_GROUPS)
     except OSError:
         data = b""
     groups = struct.unpack(f"={len(data) // 4}I", data[: len(data) // 4 * 4])
@@ -42,7 +43,7 @@ def peer_of(connection: socket.socket) -> Peer:
 
 
 class Rights:
-    """Names or numbers of groups, apart by white space: who may read, who may change too."""
+    """Names or numbers of the groups, separated by white space, that may read, and change too."""
 
     def __init__(self, readers: str, admins: str, file: str = "/etc/group") -> None:
         self.readers = readers
@@ -50,16 +51,20 @@ class Rights:
         self._file = file
 
     def of(self, peer: Peer) -> int:
-        """`CHANGE`, `READ` or `NOTHING`."""
+        """All rights of a peer."""
         if peer.uid == 0:
             return CHANGE
         if peer.groups & self._numbers(self.admins):
             return CHANGE
         return READ if peer.groups & self._numbers(self.readers) else NOTHING
 
-    def explain(self, level: int) -> str:
-        """What somebody lacks who may not do what `level` is needed for."""
-        groups = self.admins if level == CHANGE else f"{self.readers} {self.admins}"
+    def permit(self, peer: Peer, right: int) -> bool:
+        """Whether a peer has a right."""
+        return self.of(peer) & right == right
+
+    def explain(self, right: int) -> str:
+        """Why a peer without the right is refused."""
+        groups = self.admins if right == CHANGE else f"{self.readers} {self.admins}"
         return f"not permitted: be root or a member of the group {' or '.join(groups.split())}"
 
     def _numbers(self, names: str) -> set[int]:
@@ -70,7 +75,7 @@ class Rights:
 
 
 def user_name(uid: int, file: str = "/etc/passwd") -> str:
-    """The name that the file has for a user, empty if it has none."""
+    """The name of a user in the file, empty if it has none."""
     return next((row[0] for row in _rows(file) if len(row) > 2 and row[2] == str(uid)), "")
 
 
@@ -80,7 +85,7 @@ def _group_numbers(names: set[str], file: str) -> set[int]:
 
 
 def _rows(file: str) -> list[list[str]]:
-    """Lines of fields; a file that cannot be read gives nobody any right."""
+    """The fields of all lines; a file that cannot be read gives no right to anybody."""
     try:
         with open(file, encoding="utf-8", errors="replace") as lines:
             return [line.rstrip("\n").split(":") for line in lines]

@@ -1,0 +1,82 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The agent while a filter is loaded: which parts it has, and what each of them is given."""
+
+from __future__ import annotations
+
+import typing as t
+
+from packetwatch_core._bans.bans import Bans
+from packetwatch_core._kernel.ring import RingBuffer
+
+from .confirmed import Confirmed
+from .control.commands import Commands
+from .control.talkers import Talkers
+from .control.watch import Watch
+from .counters import Counters
+from .drift import Drift
+from .episodes import Episodes
+from .following import Following
+from .guard import Guard
+from .keeper import Keeper
+from .lines import Lines
+from .links import Links
+from .loop import Loop
+from .losses import Losses
+from .networks import Networks
+from .outlook import Outlook
+from .output import Complaints, Output
+from .part import Parts
+from .presence import Presence
+from .process import Process
+from .quota import Quota
+from .room import Room
+from .service import Service
+from .settings import Settings
+from .stream import Stream
+
+if t.TYPE_CHECKING:
+    from packetwatch_core._kernel.libbpf import Map
+    from packetwatch_core._kernel.pins import Pins
+
+
+def assemble(
+    pins: Pins, maps: t.Mapping[str, Map], settings: Settings, output: Output, drift: Drift
+) -> Service:
+    """An agent on the maps of `following.MAPS` by name."""
+    complain = Complaints(output)
+    confirmed = Confirmed(settings.config_dir)
+    outlook = Outlook(settings, confirmed, complain)
+    following = Following(pins, maps, confirmed, outlook, drift, complain)
+    process = Process()
+    counters = Counters(maps["counters"])
+    links = Links(output)
+    lines = Lines(output.host, links.name, settings.community_id)
+    keeper = Keeper(Bans(maps), settings.state_dir, confirmed, lines, output)
+    networks = Networks(settings, output)
+    guard = Guard(maps, settings, output, keeper.lift, networks.look)
+    links.on_change = guard.changed
+    quota = Quota()
+    losses = Losses(maps["counters"], quota, output)
+    talkers = Talkers()
+    episodes = Episodes(lines, confirmed, links.name, quota)
+    stream = Stream(
+        RingBuffer(maps["events"]),
+        lines,
+        output,
+        episodes,
+        talkers,
+        quota,
+        lambda event: keeper.note(event, links.name(event.ifindex)),
+        lambda ifindex: confirmed.policy(links.name(ifindex)).log_connections != "none",
+    )
+    commands = Commands(maps, process, outlook, keeper, guard, talkers, links.name)
+    # A part may use those before it: when it stops, they still run.
+    parts = Parts(
+        *(process, drift, outlook, following, counters, links, guard, keeper, quota, losses),
+        *(episodes, stream, Room(maps, counters, keeper, guard, outlook), commands, Watch(output)),
+    )
+    loop = Loop(stream.poll)
+    return Service(loop, parts, Presence(loop, settings, output, parts), output)
