@@ -15,7 +15,7 @@ import pytest
 from kernel.controlling import READER, Controlled, controlled
 from kernel.hosting import Wire, ip
 
-from packetwatch_agent.control.selftest import STAGES, Drill
+from packetwatch_agent.control.selftest.drill import STAGES, Drill
 from packetwatch_core._bans.bans import MAPS
 from packetwatch_core._kernel.libbpf import Map
 

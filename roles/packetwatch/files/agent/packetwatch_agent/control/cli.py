@@ -368,7 +368,7 @@ def _watch(session: Session, options: argparse.Namespace) -> Outcome | None:
 def _selftest(session: Session, options: argparse.Namespace) -> Outcome:
     if not session.is_root:
         raise wire.ControlError("not permitted: only root may run a program", wire.DENIED)
-    from .selftest import Drill
+    from .selftest.drill import Drill
 
     drill = Drill(session.host, session.agent, options.interface, options.family)
 

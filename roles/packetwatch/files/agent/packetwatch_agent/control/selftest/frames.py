@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Frames of a scan that never crosses a wire, and ports on which nobody answers it."""
+"""Frames of a scan that never crosses a wire, and ports on which nothing listens."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def frame(source: bytes, target: bytes, port: int, flags: int = SYN) -> bytes:
 
 
 def _checksum(data: bytes) -> int:
-    """The sum of RFC 1071."""
+    """The checksum of RFC 1071."""
     total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
@@ -44,7 +44,7 @@ def _checksum(data: bytes) -> int:
 
 
 def listening() -> set[int]:
-    """Ports on which anything listens on TCP; raises `Unreadable`."""
+    """TCP ports on which something listens; raises `Unreadable`."""
     found = set()
     for name in ("tcp", "tcp6"):
         path = f"/proc/net/{name}"
@@ -62,7 +62,7 @@ def listening() -> set[int]:
 def closed_ports(
     count: int, published: t.Sequence[int], seen_open: t.Callable[[int], bool]
 ) -> list[int]:
-    """So many ports, from the highest down, that the program takes for closed."""
+    """At most `count` ports, from the highest down, that the program counts as closed."""
     taken = listening()
     found: list[int] = []
     for port in range(65535, 0, -1):
