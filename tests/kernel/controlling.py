@@ -35,13 +35,14 @@ PYTHON = "/usr/bin/python3" if Path("/usr/bin/python3").exists() else "python3"
 _CLI = """
 import json, sys
 from packetwatch_agent.control import cli
+from packetwatch_agent.control.ctl.session import Places
 from packetwatch_core._kernel.pins import Paths
 given = json.loads(sys.argv[1])
-places = cli.Places(Paths(**given["paths"]), given["control"], given["edit"])
-def tell(line):
+places = Places(Paths(**given["paths"]), given["control"], given["edit"])
+def log(line):
     with open(given["audit"], "a") as file:
         file.write(line + "\\n")
-sys.exit(cli.main(sys.argv[2:], places, tell))
+sys.exit(cli.main(sys.argv[2:], places, log))
 """
 _EDIT = """
 import json, os, socket, sys

@@ -1,0 +1,42 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""``why``: the verdict on an address, and what it rests on."""
+
+from __future__ import annotations
+
+from packetwatch_core._bans.facts import name_of
+from packetwatch_core._base.address import format_prefix, parse_prefix
+
+from .. import banning, show, wire
+from .session import Command, Options, Outcome, Parser, Session
+
+
+def _arguments(parser: Parser) -> None:
+    parser.add_argument("address", metavar="ADDRESS", help="address or prefix")
+
+
+def _why(session: Session, options: Options) -> Outcome:
+    from .. import why
+
+    prefix = parse_prefix(options.address)
+    lists = why.declared(session.state(), prefix, session.note())
+    bans: wire.Result | None = None
+    # Only these can be banned.
+    is_source = prefix.is_host or (prefix.family == 6 and prefix.length == 64)
+    if not session.is_root:
+        bans = session.ask("why", address=format_prefix(prefix)) if is_source else None
+        result = why.explain(prefix, lists, None, bans, None)
+        return Outcome(result, show.why(result))
+    from .. import truth
+
+    areas, interfaces = truth.live_areas(session.host)
+    in_kernel = None if areas is None else why.live(areas.tables(), prefix)
+    if is_source and areas is not None:
+        bans = banning.why(truth.bans_of(session.host), format_prefix(prefix), name_of)
+    result = why.explain(prefix, lists, in_kernel, bans, interfaces)
+    return Outcome(result, show.why(result))
+
+
+COMMANDS = {"why": Command("explain the verdict on an address", _arguments, _why)}
