@@ -2,9 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Changes of the lists, as root: the same for ``packetwatchctl`` and for the one-shot behind a socket.
+"""Edits of the lists as root, for ``packetwatchctl`` and for the one-shot behind a socket.
 
-They are made in the drop-in `OWNER`; what others have declared stays theirs.
+They change only the drop-in of `OWNER`.
 """
 
 from __future__ import annotations
@@ -24,28 +24,25 @@ if t.TYPE_CHECKING:
     from packetwatch_core._host.host import Host
 
 OWNER = "local"
-COMMANDS = ("allow", "deny", "remove", "apply", "confirm", "rollback")
 _KINDS = ("allow", "deny")
-_MOST = 1000
+_MAX_ADDRESSES = 1000
 
 
 def perform(host: Host, request: wire.Request) -> wire.Result:
-    """Do what a request names, or with `check` only say what it would do."""
+    """Do what a request says, or with `check` only return what would change."""
     command = request["command"]
-    if command in ("confirm", "rollback"):
+    if command in _ENDS:
         return end(host, command, wire.text_of(request, "token"))
+    prepare = _EDITS.get(command)
+    if prepare is None:
+        known = ", ".join((*_EDITS, *_ENDS))
+        raise wire.ControlError(
+            f"{command[:64]!r} is not an edit: write one of {known}", wire.INPUT
+        )
     check, force = wire.flag_of(request, "check"), wire.flag_of(request, "force")
-    edit: Edit | None = None
-    if command in _KINDS:
-        edit = put_entries(OWNER, command, _entries(request))
-    elif command == "remove":
-        kinds = [wire.text_of(request, "list")] if request.get("list") else list(_KINDS)
-        if not set(kinds) <= set(_KINDS):
-            raise InvalidInput(f"list is {kinds[0]!r}: write allow or deny")
-        edit = drop_entries(OWNER, _prefixes(request), kinds)
-    elif command != "apply":
-        raise wire.ControlError(f"{command[:64]!r} is no edit: {', '.join(COMMANDS)}", wire.INPUT)
-    by_hand = command == "apply"
+    edit = prepare(request)
+    # Without an edit, an administrator has edited files of confirmed state.
+    by_hand = edit is None
     if check:
         plan = host.plan(edit or (lambda state: state), force=force, by_hand=by_hand)
     else:
@@ -53,8 +50,32 @@ def perform(host: Host, request: wire.Request) -> wire.Result:
     return _result(plan, command, check)
 
 
+def _put(request: wire.Request) -> Edit:
+    return put_entries(OWNER, request["command"], _entries(request))
+
+
+def _remove(request: wire.Request) -> Edit:
+    kinds = [wire.text_of(request, "list")] if request.get("list") else list(_KINDS)
+    if not set(kinds) <= set(_KINDS):
+        raise InvalidInput(f"list is {kinds[0]!r}: write allow or deny")
+    return drop_entries(OWNER, _prefixes(request), kinds)
+
+
+def _apply(dummy: wire.Request) -> None:
+    """No edit: activate what the files say."""
+
+
+_EDITS: dict[str, t.Callable[[wire.Request], Edit | None]] = {
+    "allow": _put,
+    "deny": _put,
+    "remove": _remove,
+    "apply": _apply,
+}
+_ENDS = ("confirm", "rollback")
+
+
 def end(host: Host, command: str, token: str = "") -> wire.Result:
-    """Let the change that is pending stay, or take it back; without a token, whosever it is."""
+    """Confirm or revert the pending change; without a token, any owner's."""
     changed, change = host.confirm(token) if command == "confirm" else host.roll_back(token)
     if change is None:
         message = "no change is pending"
@@ -62,15 +83,15 @@ def end(host: Host, command: str, token: str = "") -> wire.Result:
         message = f"the change of {change.owner} {'is' if changed else 'was already'} confirmed"
     elif changed:
         message = (
-            f"the change of {change.owner} was taken back: what was confirmed before is in force"
+            f"the change of {change.owner} was reverted: the state confirmed before it is active"
         )
     else:
-        message = f"the change of {change.owner} has ended before: {change.status}"
+        message = f"the change of {change.owner} has already ended: {change.status}"
     return {"command": command, "changed": changed, "message": message}
 
 
 def _entries(request: wire.Request) -> list[Entry]:
-    """The entries to put on a list, checked as those of an inventory are."""
+    """The entries to put on a list, checked like those of an inventory."""
     comment, expires = request.get("comment"), request.get("expires")
     items = [
         {"address": address, "comment": comment, "expires": expires}
@@ -80,7 +101,7 @@ def _entries(request: wire.Request) -> list[Entry]:
     if expires and entries[0].expires:
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         if entries[0].expires <= now:
-            raise InvalidInput(f"expires is {expires}, which is past: write a time to come")
+            raise InvalidInput(f"expires is {expires}, which is past: write a later time")
     return entries
 
 
@@ -90,9 +111,9 @@ def _prefixes(request: wire.Request) -> list[Prefix]:
 
 def _addresses(request: wire.Request) -> list[str]:
     found = wire.texts_of(request, "addresses")
-    if not 1 <= len(found) <= _MOST:
+    if not 1 <= len(found) <= _MAX_ADDRESSES:
         raise InvalidInput(
-            f"{len(found)} addresses at once: write from 1 to {_MOST}; longer lists belong into "
+            f"{len(found)} addresses at once: write from 1 to {_MAX_ADDRESSES}; longer lists belong in "
             "a drop-in of their own (module packetwatch.xdp.access_lists)"
         )
     return found
@@ -106,9 +127,9 @@ def _result(plan: Plan, command: str, check: bool) -> wire.Result:
     elif check:
         message = "this would change"
     elif plan.live:
-        message = "live now"
+        message = "active now"
     else:
-        message = "declared; no interface is filtered, so it is not live"
+        message = "declared; no interface is filtered, so it is not active"
     before, after = plan.texts()
     return {
         "command": command,
