@@ -188,7 +188,7 @@ def test_rollback(fleet: Fleet) -> None:
         # The one-shot of the boot, and of whoever heals.
         attach(host)
         apply = "PYTHONPATH=/usr/lib/packetwatch/current python3 -m packetwatch_agent apply"
-        assert "already live" in host.command("sh", "-c", apply)
+        assert "already active" in host.command("sh", "-c", apply)
     done = fleet.play("packetwatch.xdp.report")
     assert "h01: the lists are not those of the inventory" in done.output
 

@@ -186,7 +186,7 @@ def test_hand_edits_that_deny_the_protected_need_force(host: Controlled) -> None
         (f"deny {PROTECTED}", "protected"),
         (f"remove {DENIED}", "deny list 'ansible'"),
         ("remove 203.0.113.200", "no list"),
-        ("allow 203.0.113.9 --expires tomorrow", "is no duration"),
+        ("allow 203.0.113.9 --expires tomorrow", "is not a duration"),
         ("allow 203.0.113.9 --expires 2001-01-01T00:00:00Z", "past"),
         ("ban 203.0.113.0/24", "network"),
         (f"ban {PROTECTED}", "protected"),

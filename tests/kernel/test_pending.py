@@ -154,7 +154,7 @@ def test_by_hand(filtered: Site, confirming: Timers, with_token: bool) -> None:
         return result["changed"], result["message"]
 
     change = deny(confirming, STRANGER)
-    returned = "the change of a test was taken back: what was confirmed before is in force"
+    returned = "the change of a test was reverted: the state confirmed before it is active"
     assert perform("rollback", change.token) == (True, returned)
     assert verdicts(filtered) == (XDP_DROP, XDP_PASS)
     change = deny(confirming, STRANGER)

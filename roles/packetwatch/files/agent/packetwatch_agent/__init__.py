@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The agent of a host: events to log lines and metrics, bans and protected addresses kept current."""
+"""The agent of a host: logs events, exports metrics, keeps bans and protected addresses current."""
 
 from __future__ import annotations
 

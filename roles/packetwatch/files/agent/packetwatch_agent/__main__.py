@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""``python3 -m packetwatch_agent``: the agent itself, and the one-shots that need root."""
+"""``python3 -m packetwatch_agent``: the agent, and the one-shots that need root."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if t.TYPE_CHECKING:
 
 FAILED = 1
 USAGE = 2
-# Another one-shot may be compiling, which takes a slow machine a minute.
+# Seconds to wait for the lock: another one-shot may be compiling, a minute on a slow machine.
 _PATIENCE = 240.0
 
 
 def main(arguments: t.Sequence[str] | None = None) -> int:
-    """Exit status: 0 done, 1 failed, 2 a setting or an argument is wrong."""
+    """Run a command; return 0 if it is done, 1 if it failed, 2 if a setting or argument is wrong."""
     options = _parser().parse_args(arguments)
     command: t.Callable[[argparse.Namespace], None] = options.command
     try:
@@ -35,7 +35,7 @@ def main(arguments: t.Sequence[str] | None = None) -> int:
     except PacketwatchError as error:
         return _fail(FAILED, str(error))
     except PermissionError as error:
-        return _fail(FAILED, f"{error}: run as root, or as the user to whom the pins belong")
+        return _fail(FAILED, f"{error}: run as root, or as the owner of the pins")
     except OSError as error:
         return _fail(FAILED, str(error))
     return 0
@@ -48,28 +48,28 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="follow the program: log, metrics, bans")
     run.set_defaults(command=_run)
     attach = commands.add_parser(
-        "attach", help="load the program, attach it to a declared interface"
+        "attach", help="load the program and attach it to a declared interface"
     )
     attach.add_argument("interface")
     attach.set_defaults(command=_attach)
-    apply = commands.add_parser("apply", help="compile confirmed state and let it go live")
+    apply = commands.add_parser("apply", help="compile confirmed state and activate it")
     apply.set_defaults(command=_apply)
     rollback = commands.add_parser(
-        "rollback", help="return from the change whose time to be confirmed is up"
+        "rollback", help="revert the pending change if its time to be confirmed is up"
     )
     rollback.set_defaults(command=_rollback)
     verify = commands.add_parser("verify", help="compare the kernel with confirmed state")
     verify.set_defaults(command=_verify)
-    heal = commands.add_parser("heal", help="mend what has drifted from confirmed state")
+    heal = commands.add_parser("heal", help="repair what has drifted from confirmed state")
     heal.set_defaults(command=_heal)
-    edit = commands.add_parser("edit", help="edit the lists for whoever is at standard input")
+    edit = commands.add_parser("edit", help="edit the lists for the client at standard input")
     edit.set_defaults(command=_edit)
     return parser
 
 
 def _run(dummy: argparse.Namespace) -> None:
     values = settings.read(os.environ)
-    # Imported here: what the one-shots need costs the agent memory, and the other way round.
+    # Imported here because the agent and the one-shots need different modules, which cost memory.
     from packetwatch_core._kernel.pins import Pins
 
     from .assembly import assemble
@@ -91,7 +91,7 @@ def _attach(options: argparse.Namespace) -> None:
     done = host.reattach(options.interface)
     reason = f" ({done.reason})" if done.reason else ""
     _say(f"{done.interface} is filtered, mode {done.mode}{reason}")
-    _tell_of_feeds(host)
+    _report_feeds(host)
 
 
 def _apply(dummy: argparse.Namespace) -> None:
@@ -100,14 +100,14 @@ def _apply(dummy: argparse.Namespace) -> None:
     if plan.paused:
         _say(plan.paused)
     elif not plan.live:
-        _say("no interface is filtered: nothing to make live")
+        _say("no interface is filtered: there is nothing to activate")
     else:
-        _say(f"{'live now' if plan.changed else 'already live'}: {plan.digest_after}")
-        _tell_of_feeds(host)
+        _say(f"{'active now' if plan.changed else 'already active'}: {plan.digest_after}")
+        _report_feeds(host)
 
 
-def _tell_of_feeds(host: Host) -> None:
-    """The others are live, so nothing has failed."""
+def _report_feeds(host: Host) -> None:
+    """Report feeds that are left out. The other lists are active, so this is not a failure."""
     for name, why in sorted(host.feeds().broken.items()):
         sys.stderr.write(f"packetwatch: {name} is left out: {why}\n")
 
@@ -115,18 +115,18 @@ def _tell_of_feeds(host: Host) -> None:
 def _rollback(dummy: argparse.Namespace) -> None:
     done, change = _host().roll_back(due=True)
     if not done or change is None:
-        _say("no change is to be taken back")
+        _say("there is no change to revert")
     elif change.status == "confirmed":
         _say(f"the change of {change.owner} was confirmed")
     else:
-        _say(f"the change of {change.owner} was taken back: what was confirmed before is in force")
+        _say(f"the change of {change.owner} was reverted: the state confirmed before it is active")
 
 
 def _verify(dummy: argparse.Namespace) -> None:
     problems = _host().verify()
     if problems:
         raise PacketwatchError("; ".join(problems))
-    _say("what is in the kernel is what is confirmed")
+    _say("the kernel has what is confirmed")
 
 
 def _heal(dummy: argparse.Namespace) -> None:
@@ -138,15 +138,15 @@ def _heal(dummy: argparse.Namespace) -> None:
     if done.paused:
         _say(f"nothing done: {done.paused}")
     elif done.found:
-        _say(f"mended: {'; '.join(done.found)}")
+        _say(f"repaired: {'; '.join(done.found)}")
     else:
-        _say("what is in the kernel is what is confirmed")
+        _say("the kernel has what is confirmed")
 
 
 def _edit(dummy: argparse.Namespace) -> None:
     from .control import edit
 
-    # Whoever asked has been told of a failure; the unit has not failed.
+    # The client has got the error; the unit has not failed.
     edit.main()
 
 

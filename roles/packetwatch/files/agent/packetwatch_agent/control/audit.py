@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""One line for every change that somebody makes or tries to make: who, what, with what result."""
+"""A log line for each change by an operator, also if it fails: who, what, with what result."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def line(
 
 
 def arguments_of(request: t.Mapping[str, t.Any]) -> list[str]:
-    """What was asked for, as words; the reason has a field of its own."""
+    """The arguments of a request as words; the reason has a field of its own."""
     words: list[str] = []
     for name, value in request.items():
         if name in ("command", "reason") or value in (None, False, "", []):

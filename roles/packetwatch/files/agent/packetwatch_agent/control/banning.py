@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Bans as an operator sees and changes them: the same for the agent and for root without it."""
+"""Bans as an operator sees and changes them, through the agent or as root without it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Names = t.Callable[[int], str]
 
 
 def listed(bans: Bans, names: Names) -> t.Iterator[dict[str, t.Any]]:
-    """All bans that hit now. Only keys are held meanwhile: there may be tens of thousands."""
+    """All bans in force. Only keys are in memory meanwhile: there may be tens of thousands."""
     for table in MAPS:
         keys = b"".join(entry[0] for entry in bans.times(table))
         size = abi.SOURCE.size
@@ -34,7 +34,7 @@ def listed(bans: Bans, names: Names) -> t.Iterator[dict[str, t.Any]]:
 
 
 def protected(maps: t.Mapping[str, Map]) -> t.Iterator[dict[str, t.Any]]:
-    """Who is never banned, why, and until when, in UTC seconds; None: as long as that is so."""
+    """Protected prefixes, why, and until when in UTC seconds; None: until the reason is gone."""
     offset = time.time_ns() - time.monotonic_ns()
     for item in protect.listed(maps):
         until = wall(item.expires, offset)
@@ -42,10 +42,10 @@ def protected(maps: t.Mapping[str, Map]) -> t.Iterator[dict[str, t.Any]]:
 
 
 def impose(bans: Bans, address: str, seconds: float | None) -> wire.Result:
-    """Ban a source from now on; raises what `Bans.add` raises."""
+    """Ban a source; raises what `Bans.add` raises."""
     ban, is_new = bans.add(address, seconds)
     length = "until it is lifted" if seconds is None else f"for {seconds:g} s"
-    again = "" if is_new else ", anew"
+    again = "" if is_new else ", again"
     return {
         "source": ban.source.text,
         "changed": True,
@@ -54,7 +54,7 @@ def impose(bans: Bans, address: str, seconds: float | None) -> wire.Result:
 
 
 def lift(bans: Bans, address: str) -> wire.Result:
-    """Take all bans off a source."""
+    """Lift all bans of a source."""
     lifted = bans.lift(address)
     source = bans.source_of(address).text
     texts = ", ".join(f"{ban.source.text} ({ban.origin_name})" for ban in lifted)
@@ -66,6 +66,6 @@ def lift(bans: Bans, address: str) -> wire.Result:
 
 
 def why(bans: Bans, address: str, names: Names) -> wire.Result:
-    """Which bans hit an address, and whether it is protected."""
+    """The bans on an address, and why it is protected."""
     found = bans.why(address)
     return {"protected": found.protected, "bans": [facts(ban, names) for ban in found.bans]}

@@ -52,7 +52,7 @@ class Channel:
     def next_line(self) -> bytes | None:
         """The next request, or as much as was read of one that is too long; None: not yet."""
         end = self._in.find(b"\n") + 1
-        if not end and len(self._in) <= wire.LONGEST_REQUEST:
+        if not end and len(self._in) <= wire.MAX_REQUEST:
             return None
         line = bytes(self._in[: end or None])
         del self._in[: len(line)]

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The other end of the sockets: asking the agent, and asking for an edit."""
+"""The client's end of the sockets: asks the agent, or asks for an edit."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ import typing as t
 from . import wire
 
 _PIECE = 65536
-# The agent is not trusted with more of our memory: one answer, and no line of it is as long.
-_LONGEST = 1 << 24
-# An agent that reads 16,384 bans for somebody else takes a second; an edit of a million entries,
-# and the wait for another writer, minutes.
+# A broken agent must not fill our memory; no line of an answer is as long.
+_MAX_LINE = 1 << 24
+# The agent needs a second to read 16,384 bans for another client. An edit of a million entries, or
+# the wait for another writer, takes minutes.
 ANSWER = 15.0
 EDIT = 300.0
 
 
 class Connection:
-    """One connection to a socket; a context manager. `remedy` is told where nobody answers."""
+    """One connection to a socket; a context manager. `remedy` is part of errors without an answer."""
 
     def __init__(self, path: str, remedy: str, patience: float = ANSWER) -> None:
         self._path = path
@@ -49,7 +49,7 @@ class Connection:
         return self._socket.fileno()
 
     def wait(self, seconds: float | None) -> None:
-        """How long to wait for the next line from now on; None: for ever."""
+        """Limit the time that `receive` waits for a line; None: no limit."""
         self._socket.settimeout(seconds)
 
     def send(self, command: str, **arguments: t.Any) -> None:
@@ -58,7 +58,7 @@ class Connection:
         try:
             self._socket.sendall(line.encode())
         except OSError:
-            # Whoever refuses to listen has said why, and that is still to be read.
+            # A server that refuses a client has sent the reason, which `receive` returns.
             pass
 
     def receive(self) -> dict[str, t.Any]:
@@ -73,22 +73,22 @@ class Connection:
             if not piece:
                 raise self._broken("the connection has ended")
             self._data += piece
-            if len(self._data) > _LONGEST:
+            if len(self._data) > _MAX_LINE:
                 raise self._broken("the answer is too long")
         line, dummy, self._data = self._data.partition(b"\n")
         try:
             answer = json.loads(line)
         except ValueError:
-            raise self._broken("the answer is no JSON") from None
+            raise self._broken("the answer is not JSON") from None
         if not isinstance(answer, dict):
-            raise self._broken("the answer is no object")
+            raise self._broken("the answer is not an object")
         return answer
 
     def _broken(self, what: str) -> wire.ControlError:
         return wire.ControlError(f"{self._path}: {what}: {self._remedy}", wire.NO_AGENT)
 
     def ask(self, command: str, **arguments: t.Any) -> wire.Result:
-        """The result; raises `ControlError` with what the other end says."""
+        """The result; raises `ControlError` with the error that the server sends."""
         self.send(command, **arguments)
         answer = self._answer()
         while "item" in answer:

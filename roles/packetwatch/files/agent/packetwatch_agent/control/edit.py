@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""``python3 -m packetwatch_agent edit``: one edit for whoever is connected to standard input.
+"""``python3 -m packetwatch_agent edit``: one edit for the client at standard input.
 
 systemd starts it as root for each connection to ``packetwatch-edit.socket``, which only root and the
-administrators' group may open. Who it is is asked again here.
+administrators' group may open. This program checks the client's rights again.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .rights import CHANGE, Peer, Rights, peer_of
 if t.TYPE_CHECKING:
     from packetwatch_core._host.host import Host
 
-# Seconds in which the request must have come.
+# Seconds until the request must be complete.
 PATIENCE = 10.0
 
 
@@ -32,10 +32,10 @@ def serve(
     connection: socket.socket,
     host: Host,
     rights: Rights,
-    tell: t.Callable[[str], None],
+    log: t.Callable[[str], None],
     patience: float = PATIENCE,
 ) -> int:
-    """Answer one request; returns the exit status, and tells the audit line."""
+    """Answer one request; give `log` the audit line, and return the exit status."""
     connection.settimeout(patience)
     peer = peer_of(connection)
     request: wire.Request = {"command": "edit"}
@@ -48,7 +48,7 @@ def serve(
         result = _perform(host, request)
     except (PacketwatchError, OSError) as problem:
         error = problem
-    _tell(tell, peer, request, result, error)
+    _audit(log, peer, request, result, error)
     answer = wire.failed(error) if error else wire.done(result)
     with contextlib.suppress(OSError):
         connection.sendall(answer.encode())
@@ -56,7 +56,7 @@ def serve(
 
 
 def _perform(host: Host, request: wire.Request) -> wire.Result:
-    # Imported here: who is refused costs no compiler.
+    # Imported here: a client that is refused must not cost the time to load the compiler.
     from . import edits
 
     return edits.perform(host, request)
@@ -65,8 +65,8 @@ def _perform(host: Host, request: wire.Request) -> wire.Result:
 def _line(connection: socket.socket) -> bytes:
     data = b""
     while b"\n" not in data:
-        if len(data) > wire.LONGEST_REQUEST:
-            raise InvalidInput(f"the request is longer than {wire.LONGEST_REQUEST} bytes")
+        if len(data) > wire.MAX_REQUEST:
+            raise InvalidInput(f"the request is longer than {wire.MAX_REQUEST} bytes")
         try:
             piece = connection.recv(65536)
         except TimeoutError:
@@ -77,8 +77,8 @@ def _line(connection: socket.socket) -> bytes:
     return data.partition(b"\n")[0]
 
 
-def _tell(
-    tell: t.Callable[[str], None],
+def _audit(
+    log: t.Callable[[str], None],
     peer: Peer,
     request: wire.Request,
     result: wire.Result,
@@ -95,11 +95,11 @@ def _tell(
         message=str(result.get("message", "")),
         reason=str(request.get("comment") or "")[:500],
     )
-    tell(line)
+    log(line)
 
 
 def main() -> int:
-    """Serve standard input, which is a socket."""
+    """Serve the socket at standard input."""
     from packetwatch_core._host.host import Host
 
     from .. import settings

@@ -50,9 +50,9 @@ class Requests:
 
     def answer(self, peer: Peer, line: bytes) -> Answer:
         """Do what a line asks for; the outcome of a change is logged in any case."""
-        if len(line) > wire.LONGEST_REQUEST:
+        if len(line) > wire.MAX_REQUEST:
             raise wire.ControlError(
-                f"the request is longer than {wire.LONGEST_REQUEST} bytes", wire.INPUT
+                f"the request is longer than {wire.MAX_REQUEST} bytes", wire.INPUT
             )
         request = wire.parse_request(line)
         name = request["command"]

@@ -153,7 +153,7 @@ class Server:
     def _answer(self, client: Channel, line: bytes) -> None:
         if client.follow is not None:
             return
-        client.is_last = len(line) > wire.LONGEST_REQUEST
+        client.is_last = len(line) > wire.MAX_REQUEST
         try:
             answer = self._requests.answer(client.peer, line)
             if isinstance(answer, Follow):

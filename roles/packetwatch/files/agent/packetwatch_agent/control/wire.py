@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What goes over the sockets: one JSON object a line, in both directions.
+"""The protocol of the sockets: one JSON object a line, in both directions.
 
 A request names a ``command`` and its arguments. An answer is any number of ``{"item": ...}`` and
 ``{"missed": COUNT}``, then one ``{"ok": true, "result": ...}`` or ``{"ok": false, "error": ...}``.
@@ -15,11 +15,11 @@ import typing as t
 
 from packetwatch_core._base.errors import InvalidInput, PacketwatchError
 
-LONGEST_REQUEST = 65536
+MAX_REQUEST = 65536
 Request = dict[str, t.Any]
 Result = dict[str, t.Any]
 
-# Kinds of errors, and the exit status of each.
+# Exit statuses, and the kind of error that each stands for.
 DONE, FAILED, INPUT, DENIED, NO_AGENT = range(5)
 KINDS = {"failed": FAILED, "input": INPUT, "denied": DENIED, "no_agent": NO_AGENT}
 _NAMES = {status: kind for kind, status in KINDS.items()}
@@ -27,7 +27,7 @@ _ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
 
 
 class ControlError(PacketwatchError):
-    """A command that did not do what it was to do; `status` is the exit status."""
+    """A command has failed; `status` is the exit status."""
 
     def __init__(self, message: str, status: int = FAILED) -> None:
         super().__init__(message)
@@ -35,7 +35,7 @@ class ControlError(PacketwatchError):
 
 
 def status_of(error: BaseException) -> int:
-    """The exit status that an error stands for."""
+    """The exit status for an error."""
     if isinstance(error, ControlError):
         return error.status
     if isinstance(error, InvalidInput):
@@ -49,17 +49,17 @@ def encode(value: object) -> str:
 
 
 def item(value: object) -> str:
-    """A line of an answer that goes on."""
+    """A line of an answer that is not the last."""
     return f'{{"item":{encode(value)}}}\n'
 
 
 def done(result: Result) -> str:
-    """The last line of a good answer."""
+    """The last line of the answer to a command that succeeded."""
     return encode({"ok": True, "result": result}) + "\n"
 
 
 def failed(error: BaseException) -> str:
-    """The last line of an answer that says why not."""
+    """The last line of the answer to a command that failed."""
     kind = _NAMES.get(status_of(error), "failed")
     return encode({"ok": False, "error": {"kind": kind, "message": str(error)}}) + "\n"
 
@@ -69,7 +69,7 @@ def parse_request(line: bytes) -> Request:
     try:
         request = json.loads(line)
     except (ValueError, RecursionError):
-        raise InvalidInput("the request is no JSON: send one object a line") from None
+        raise InvalidInput("the request is not JSON: send one object a line") from None
     if not isinstance(request, dict) or not isinstance(request.get("command"), str):
         raise InvalidInput('the request names no command: send {"command": "status"}')
     return request
@@ -110,7 +110,7 @@ def seconds_of(request: Request, name: str) -> float | None:
 
 
 def error_of(answer: dict[str, t.Any]) -> ControlError:
-    """The error in an answer."""
+    """The error that an answer contains."""
     found = answer.get("error")
     error = found if isinstance(found, dict) else {}
     status = KINDS.get(str(error.get("kind")), FAILED)

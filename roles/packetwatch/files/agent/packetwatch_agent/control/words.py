@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What people write and read at a terminal: durations, times, tables."""
+"""Text at a terminal: durations, times, tables."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def seconds_from(text: str) -> float:
         total = sum(int(number) * _UNITS[unit] for number, unit in _PART.findall(text))
         if total:
             return float(total)
-    raise InvalidInput(f"{text!r} is no duration: write seconds, or such as 10m, 1h30m, 2d")
+    raise InvalidInput(f"{text!r} is not a duration: write seconds, or for example 10m, 1h30m, 2d")
 
 
 def time_from(text: str) -> str:
-    """A time to come, in RFC 3339, from one or from a duration from now."""
+    """A time as RFC 3339, from such a time or from a duration from now; raises `InvalidInput`."""
     if "-" in text:
         return text
     moment = time.time() + seconds_from(text)
@@ -54,12 +54,12 @@ def span(seconds: float) -> str:
 
 
 def printable(text: str) -> str:
-    """Without what would move a terminal's cursor: logs and comments come from anywhere."""
+    """The text without control characters: logs and comments may come from an attacker."""
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
 
 
 def table(rows: t.Sequence[t.Sequence[object]], indent: str = "") -> list[str]:
-    """Lines of columns, as wide as what is in them."""
+    """Lines with aligned columns."""
     texts = [[printable(str(cell)) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*texts)]
     return [
@@ -69,5 +69,5 @@ def table(rows: t.Sequence[t.Sequence[object]], indent: str = "") -> list[str]:
 
 
 def count(number: int, noun: str, nouns: str = "") -> str:
-    """``1 ban``, ``2 bans``; `nouns` where the plural is another."""
+    """``1 ban``, ``2 bans``; `nouns` is an irregular plural."""
     return f"{number} {noun if number == 1 else nouns or noun + 's'}"
