@@ -20,7 +20,7 @@ from unit.fake_ring import Memory
 from packetwatch_agent.confirmed import Confirmed
 from packetwatch_agent.control.talkers import Talkers
 from packetwatch_agent.episodes import Episodes
-from packetwatch_agent.events import Event
+from packetwatch_agent.events import Event, decode
 from packetwatch_agent.lines import Lines
 from packetwatch_agent.loop import BUSY, IDLE
 from packetwatch_agent.output import Output
@@ -239,10 +239,23 @@ def test_an_endless_episode_is_logged_hourly(lab: Lab) -> None:
 def test_more_episodes_than_are_followed(lab: Lab) -> None:
     for number in range(3000):
         source = mapped("10.0.0.0")[:12] + (0x0A000000 + number).to_bytes(4, "big")
-        for dummy in range(2):
-            lab.episodes.note(
-                Event(lab.now, 1, 0, 2, 2, 4, 1, 32, source, source, 1, 2, 3, (1, 2, 3))
+        event = decode(
+            abi.EVENT.pack(
+                time=lab.now,
+                ifindex=2,
+                type=abi.EVENT_BAN,
+                family=4,
+                flags=abi.EVENT_MONITOR,
+                plen=32,
+                saddr=source,
+                count=3,
+                listed=3,
+                ports=(1, 2, 3),
             )
+        )
+        assert event is not None
+        for dummy in range(2):
+            lab.episodes.note(event)
         lab.now += INTERVAL
     assert len(lab.episodes._open) <= 1024
     assert lab.episodes.begun["scan"] == 3000
