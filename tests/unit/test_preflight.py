@@ -232,8 +232,8 @@ def test_names_and_dictionaries(machine: FakeMachine) -> None:
         ),
         (["ib0"], "(device type 32, InfiniBand)"),
         (["eth0", "eth0"], "[1]: eth0 is listed twice"),
-        (["averyveryverylongname"], "no interface name"),
-        (["../eth0"], "no interface name"),
+        (["averyveryverylongname"], "is not an interface name"),
+        (["../eth0"], "is not an interface name"),
         ([7], "[0]: 7 is neither a name nor a dictionary with a name"),
         ([{"mode": "auto"}], "neither a name nor a dictionary with a name"),
         (
