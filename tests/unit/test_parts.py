@@ -28,6 +28,7 @@ from packetwatch_agent.loop import Loop
 from packetwatch_agent.metrics import COUNTER, Rows, Values
 from packetwatch_agent.output import Output
 from packetwatch_agent.part import Part, Parts
+from packetwatch_core._health.problems import Facts
 from packetwatch_core._kernel import abi
 
 
@@ -49,8 +50,8 @@ class One(Part):
     def values(self) -> Values:
         return {"made_total": [({"by": self._name}, 1)]}
 
-    def problems(self) -> list[str]:
-        return [f"{self._name} is ill"]
+    def facts(self, known: Facts) -> Facts:
+        return known._replace(unpinned=[*known.unpinned, self._name])
 
     def commands(self) -> dict[str, Command]:
         return {self._name: Command(READ, lambda request: {})}
@@ -72,7 +73,9 @@ def test_two_parts_may_have_samples_of_one_metric() -> None:
     samples = ['made_total{by="one"} 1', 'made_total{by="two"} 1']
     for dummy in range(2):
         assert parts.page().splitlines()[2:] == samples
-    assert parts.problems() == ["one is ill", "two is ill"]
+    assert parts.problems() == [
+        f"the map {name} is in use and not pinned any more" for name in ("one", "two")
+    ]
     assert set(parts.commands()) == {"one", "two"}
 
 
