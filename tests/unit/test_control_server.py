@@ -344,10 +344,10 @@ def test_counts_slide_over_a_minute() -> None:
 def test_of_a_large_batch_a_sample_is_taken() -> None:
     talkers = Talkers()
     alike = bytes(HEADER) + record(1)
-    talkers.look(len(record(1)), 1000, memoryview(alike * 1000))
+    talkers.sample(len(record(1)), 1000, memoryview(alike * 1000))
     ((dummy, count),) = talkers.sources(5)
     assert 900 <= count <= 1100
-    talkers.look(len(record(1)), 1, memoryview(alike))
+    talkers.sample(len(record(1)), 1, memoryview(alike))
     assert talkers.sources(5)[0][1] == count + 1
     talkers.note([b"short", record(1, kind=abi.EVENT_BAN), b""])
     assert talkers.sources(5)[0][1] == count + 1

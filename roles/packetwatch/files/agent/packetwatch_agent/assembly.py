@@ -56,7 +56,7 @@ def assemble(
     lines = Lines(output.host, links.name, settings.community_id)
     keeper = Keeper(Bans(maps), settings.state_dir, confirmed, lines, output)
     networks = Networks(settings, output)
-    guard = Guard(maps, settings, output, keeper.lift, networks.look)
+    guard = Guard(maps, settings, output, keeper.lift, networks.check)
     links.on_change = guard.changed
     quota = Quota()
     losses = Losses(maps["counters"], quota, output)

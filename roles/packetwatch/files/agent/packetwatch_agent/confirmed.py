@@ -54,7 +54,7 @@ class Confirmed:
             numbers = self._store.numbers()
         except Unreadable:
             return False
-        # While `current` names no state, nobody knows which one is confirmed.
+        # While `current` names no state, it is unknown which one is confirmed.
         return self._target.isdigit() and any(number > self.number for number in numbers)
 
     def panic(self) -> Panic | None:

@@ -56,14 +56,14 @@ class Episodes(Part):
     def note(self, event: Event) -> list[str]:
         """Add an event without a ban; return the lines to log.
 
-        These are the end of the source's former episode, if it is over, and the event itself, if
+        These are the end of the source's former episode, if that has ended, and the event itself, if
         it begins an episode. Above the quota no episode begins.
         """
         key = (event.type, event.reason, event.source)
         episode = self._open.get(key)
         lines = []
         if episode:
-            if not is_over(episode, event.time):
+            if not has_ended(episode, event.time):
                 episode.add(event)
                 return []
             lines += self._end(key)
@@ -79,9 +79,11 @@ class Episodes(Part):
         return [*lines, write(event)]
 
     def end(self, now: int | None) -> list[str]:
-        """End the episodes that are over at `now`, or all; return the lines to log."""
-        over = [key for key, episode in self._open.items() if now is None or is_over(episode, now)]
-        return [line for key in over for line in self._end(key)]
+        """Close the episodes that have ended at `now`, or all; return the lines to log."""
+        keys = [
+            key for key, episode in self._open.items() if now is None or has_ended(episode, now)
+        ]
+        return [line for key in keys for line in self._end(key)]
 
     def _end(self, key: _Key) -> list[str]:
         """End an episode. The line of its first event says everything about an episode of one."""
@@ -89,6 +91,6 @@ class Episodes(Part):
         return [self._lines.episode(episode)] if episode.events > 1 else []
 
 
-def is_over(episode: Episode, now: int) -> bool:
+def has_ended(episode: Episode, now: int) -> bool:
     """Whether no event has come for the window, or the episode has its maximum length."""
     return now - episode.last >= episode.window or now - episode.first.time >= MAX_LENGTH

@@ -44,7 +44,7 @@ class Keeper(Part):
     """Reads all bans when one may have expired, and every five seconds."""
 
     METRICS: t.ClassVar[Rows] = {
-        "packetwatch_bans_active": (GAUGE, "Bans in force now, by origin."),
+        "packetwatch_bans_active": (GAUGE, "Bans that have not expired, by origin."),
         "packetwatch_bans_expired_total": (COUNTER, "Bans that ended at their time."),
         "packetwatch_bans_lifted_total": (COUNTER, "Bans that ended before their time."),
         "packetwatch_agent_last_save_timestamp_seconds": (
@@ -112,7 +112,7 @@ class Keeper(Part):
         self._due = min(self._due, time.monotonic() + _STEP)
         return event
 
-    def look_soon(self) -> None:
+    def read_soon(self) -> None:
         """Read the bans at the next tick: a command has changed them."""
         self._due = 0.0
 

@@ -29,7 +29,7 @@ class Networks:
         self._output = output
         self._asked: set[str] = set()
 
-    def look(self, network: Network) -> None:
+    def check(self, network: Network) -> None:
         """Compare a snapshot of addresses and routes."""
         new = unknown_networks(self._note, connected(network))
         if not new or new == self._asked:

@@ -179,7 +179,7 @@ class Outlook(Part):
         return [problem.text for problem in problems.drift(facts)]
 
     def modes(self) -> dict[str, str]:
-        """Mode of the program on each interface of confirmed state, whoever attached it, or none."""
+        """Mode of each interface of confirmed state: that of any program, also another tool's, or none."""
         found = self._attached(self._read())
         return {
             name: found[name].mode if name in found else "none"

@@ -101,7 +101,7 @@ class Presence:
         return None
 
     def _listen_for_control(self) -> float | None:
-        """Open the control socket; a failure is treated alike."""
+        """Open the control socket; if that fails, the loop tries again later."""
         settings = self._settings
         if not settings.control_socket:
             return None

@@ -102,7 +102,7 @@ class Stream(Part):
             if not count:
                 self._lines.set_clock()
             count += length
-            self._talkers.look(size, length, run)
+            self._talkers.sample(size, length, run)
             if size == abi.EVENT_SHORT:
                 self._written += self._short(run)
             else:

@@ -23,7 +23,7 @@ Names = t.Callable[[int], str]
 
 
 def listed(bans: Bans, names: Names) -> t.Iterator[dict[str, t.Any]]:
-    """All bans in force. Only keys are in memory meanwhile: there may be tens of thousands."""
+    """All bans that have not expired. Only keys are in memory meanwhile: there may be tens of thousands."""
     for table in MAPS:
         keys = b"".join(entry[0] for entry in bans.times(table))
         size = abi.SOURCE.size

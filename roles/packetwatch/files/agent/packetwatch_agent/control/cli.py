@@ -38,7 +38,7 @@ def parser() -> Parser:
     """The whole command line."""
     found = Parser(
         prog="packetwatchctl",
-        description="Look at the packet filter of this host, and change it.",
+        description="Show and change the packet filter of this host.",
         epilog=_EPILOG,
     )
     found.add_argument("--version", action="version", version=__version__)

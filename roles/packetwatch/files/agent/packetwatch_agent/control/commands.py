@@ -103,12 +103,12 @@ class Commands(Part):
     def _ban(self, request: wire.Request) -> wire.Result:
         address, seconds = wire.text_of(request, "address"), wire.seconds_of(request, "duration")
         done = banning.impose(self._bans, address, seconds)
-        self._keeper.look_soon()
+        self._keeper.read_soon()
         return done
 
     def _unban(self, request: wire.Request) -> wire.Result:
         done = banning.lift(self._bans, wire.text_of(request, "address"))
-        self._keeper.look_soon()
+        self._keeper.read_soon()
         return done
 
     def _top(self, request: wire.Request) -> wire.Result:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Edits of the lists as root, for ``packetwatchctl`` and for the one-shot behind a socket.
+"""Edits of the lists as root, for ``packetwatchctl`` and for the one-shot of packetwatch-edit.socket.
 
 They change only the drop-in of `OWNER`.
 """

@@ -85,7 +85,7 @@ def _group_numbers(names: set[str], file: str) -> set[int]:
 
 
 def _rows(file: str) -> list[list[str]]:
-    """The fields of all lines; a file that cannot be read gives no right to anybody."""
+    """The fields of all lines; a file that cannot be read gives no rights."""
     try:
         with open(file, encoding="utf-8", errors="replace") as lines:
             return [line.rstrip("\n").split(":") for line in lines]

@@ -85,7 +85,7 @@ def bans(result: wire.Result) -> Lines:
                 item["interface"],
             )
         )
-    return table(rows) if result["bans"] else ["nobody is banned"]
+    return table(rows) if result["bans"] else ["no source is banned"]
 
 
 def protect(result: wire.Result) -> Lines:
@@ -93,7 +93,7 @@ def protect(result: wire.Result) -> Lines:
     rows = [
         (item["prefix"], item["reason"], moment(item["until"], "")) for item in result["protected"]
     ]
-    return table(rows) if rows else ["nobody is protected"]
+    return table(rows) if rows else ["no address is protected"]
 
 
 def why(result: wire.Result) -> Lines:

@@ -65,7 +65,7 @@ class Talkers:
         self._ports = Summary(), Summary()
         self._scans: collections.deque[Scan] = collections.deque(maxlen=SCANS)
 
-    def look(self, size: int, count: int, run: memoryview) -> None:
+    def sample(self, size: int, count: int, run: memoryview) -> None:
         """Count a sample of a run of `count` records of one size, so that a flood costs no more."""
         step = count // _SAMPLES + 1
         self.note(split(run, size, step), step)

@@ -51,7 +51,7 @@ def _ask(session: Session, request: wire.Request) -> wire.Result:
         if error.status != wire.NO_AGENT or not session.is_root:
             raise
     result = session.as_root(request, lambda: _change_as_root(session, request))
-    result["notes"] = ["the agent does not answer: the kernel was told directly"]
+    result["notes"] = ["the agent does not answer: this was written to the kernel directly"]
     return result
 
 
@@ -121,6 +121,6 @@ def _protect(session: Session, dummy: Options) -> Outcome:
 COMMANDS = {
     "ban": Command("ban a source", _ban_arguments, _ban),
     "unban": Command("lift all bans of a source", _unban_arguments, _unban),
-    "bans": Command("who is banned, and for how long", _bans_arguments, _bans),
-    "protect": Command("who is never banned, and why", no_arguments, _protect),
+    "bans": Command("bans, and when they expire", _bans_arguments, _bans),
+    "protect": Command("protected addresses, and why", no_arguments, _protect),
 }

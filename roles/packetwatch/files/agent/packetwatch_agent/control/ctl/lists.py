@@ -59,7 +59,7 @@ def _end(session: Session, options: Options) -> Outcome:
 
 
 def _edit(session: Session, options: Options, arguments: wire.Request) -> Outcome:
-    """Root edits; for an administrator the one-shot behind the socket does."""
+    """Root edits; for an administrator, the one-shot of packetwatch-edit.socket does."""
     common = {"command": options.name, "check": options.check, "force": options.force}
     request = common | arguments
     if session.is_root:

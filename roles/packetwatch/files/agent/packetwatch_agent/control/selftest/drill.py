@@ -5,7 +5,7 @@
 """A fire drill: an imagined scan goes through detection, ban, log and lift on the live host.
 
 The drill runs the very program of the interface, on its real maps, by BPF_PROG_TEST_RUN, and loads
-nothing. It leaves behind: counters, the position in the ring of scan bans, the flag that there may
+nothing. It leaves: counters, the position in the ring of scan bans, the flag that there may
 be scan bans, and lines in the log.
 """
 

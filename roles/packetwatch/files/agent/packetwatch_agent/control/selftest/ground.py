@@ -26,7 +26,7 @@ if t.TYPE_CHECKING:
     from packetwatch_core._tables.tables import Tables
 
 SECOND = 1_000_000_000
-# A drill is over long before that.
+# A drill ends long before that.
 _LASTING = 60 * SECOND
 _MAPS = (
     *MAPS,
