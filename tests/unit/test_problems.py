@@ -66,10 +66,13 @@ def test_a_panic_and_a_filter_that_is_not_loaded_explain_the_rest() -> None:
 
 
 def test_while_a_change_is_pending_other_tables_are_right() -> None:
-    other = WELL._replace(filtered=[], matches=False, is_whole=False, active=8, is_pending=True)
+    other = WELL._replace(filtered=[], matches=False, active=8, is_pending=True)
     assert [problem.text for problem in find(other)] == ["eth0 is not filtered"]
     assert drift(other) == []
     assert len(drift(other._replace(unpinned=["bans"]))) == 1
+    mixed = other._replace(filtered=["eth0"], is_whole=False)
+    assert [problem.text[:26] for problem in find(mixed)] == ["interfaces hold other prog"]
+    assert drift(mixed) == []
     assert texts(is_pending=True, unconfirmed=Unconfirmed("me", 41.7)) == [
         "a change of me is not confirmed yet: it is confirmed or reverted within 42 s"
     ]

@@ -144,8 +144,6 @@ def _of_declaration(facts: Facts) -> t.Iterator[Problem]:
 
 
 def _of_tables(facts: Facts) -> t.Iterator[Problem]:
-    if facts.is_pending:
-        return
     apply = "packetwatchctl apply"
     if not facts.is_whole:
         text = (
@@ -153,6 +151,8 @@ def _of_tables(facts: Facts) -> t.Iterator[Problem]:
             "or another tool has replaced one"
         )
         yield Problem(text, apply, is_drift=True)
+    elif facts.is_pending:
+        return
     elif facts.is_edited:
         yield Problem(f"confirmed state was edited by hand and is not active: {apply}")
     elif facts.matches is False:
