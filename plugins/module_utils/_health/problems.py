@@ -151,11 +151,11 @@ def _of_tables(facts: Facts) -> t.Iterator[Problem]:
             "or another tool has replaced one"
         )
         yield Problem(text, apply, is_drift=True)
-    elif facts.is_pending:
+    if facts.is_pending:
         return
-    elif facts.is_edited:
+    if facts.is_whole and facts.is_edited:
         yield Problem(f"confirmed state was edited by hand and is not active: {apply}")
-    elif facts.matches is False:
+    elif facts.is_whole and facts.matches is False:
         text = "the tables in the kernel are not those of confirmed state"
         yield Problem(text, apply, is_drift=True)
     if facts.refusal:
