@@ -174,10 +174,12 @@ unavailable:
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.urls import open_url
-from ansible_collections.packetwatch.xdp.plugins.module_utils._base.errors import PacketwatchError
+from ansible_collections.packetwatch.xdp.plugins.module_utils._base.errors import (
+    PacketwatchError,
+    Unavailable,
+)
 from ansible_collections.packetwatch.xdp.plugins.module_utils._feeds.convert import convert
 from ansible_collections.packetwatch.xdp.plugins.module_utils._feeds.parse import FORMATS
-from ansible_collections.packetwatch.xdp.plugins.module_utils._feeds.published import Unavailable
 
 
 def main() -> None:

@@ -39,6 +39,10 @@ class LoadFailed(PacketwatchError):
     """The program could not be compiled, loaded or attached."""
 
 
+class Unavailable(PacketwatchError):
+    """A feed cannot be fetched, or is not what it should be; the options of the task are right."""
+
+
 class SetupFailed(PacketwatchError):
     """Packetwatch's own files, units or users could not be installed or removed."""
 

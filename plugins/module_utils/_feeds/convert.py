@@ -12,11 +12,11 @@ import os
 import re
 import typing as t
 
-from .._base.errors import InvalidInput, PacketwatchError
+from .._base.errors import InvalidInput, PacketwatchError, Unavailable
 from .._base.files import replace_file
 from .._declared.store import FEED, check_name
 from .parse import Format, read_feed
-from .published import Unavailable, check_published, fetch, read
+from .published import obtain
 
 if t.TYPE_CHECKING:
     from .._base.types import Result
@@ -66,15 +66,10 @@ def _check_options(params: Options) -> None:
 
 
 def _copy(params: Options, open_url: OpenUrl) -> Copy:
-    name = params["name"]
-    try:
-        found = fetch(params, open_url) if params["url"] is not None else read(params)
-        check_published(found, params["checksum"], params["max_age"])
-    except Unavailable as error:
-        raise Unavailable(f"feed {name}: {error}") from error
+    found = obtain(params, open_url)
     kind = Format(params["format"], params["column"], params["delimiter"])
     try:
-        return read_feed(found.data, kind, name, params["bogons"])
+        return read_feed(found.data, kind, params["name"], params["bogons"])
     except InvalidInput as error:
         raise Unavailable(str(error)) from error
 

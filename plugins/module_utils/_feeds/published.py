@@ -14,17 +14,13 @@ import os
 import time
 import typing as t
 
-from .._base.errors import PacketwatchError
+from .._base.errors import Unavailable
 
 Options = t.Mapping[str, t.Any]
 OpenUrl = t.Callable[..., t.Any]
 """Ansible's `open_url`."""
 
 _PIECE = 1 << 16
-
-
-class Unavailable(PacketwatchError):
-    """The feed cannot be fetched, or is not what it should be; the options of the task are right."""
 
 
 class Published(t.NamedTuple):
@@ -34,7 +30,17 @@ class Published(t.NamedTuple):
     modified: float | None
 
 
-def fetch(params: Options, open_url: OpenUrl) -> Published:
+def obtain(params: Options, open_url: OpenUrl) -> Published:
+    """Get the feed by its url or its path; raises `Unavailable`, which names the feed."""
+    try:
+        found = _fetch(params, open_url) if params["url"] is not None else _read(params)
+        _check(found, params["checksum"], params["max_age"])
+    except Unavailable as error:
+        raise Unavailable(f"feed {params['name']}: {error}") from error
+    return found
+
+
+def _fetch(params: Options, open_url: OpenUrl) -> Published:
     """Download the feed, within `timeout` seconds in all."""
     url, end = params["url"], time.monotonic() + params["timeout"]
     headers = {str(name): str(value) for name, value in params["headers"].items()}
@@ -69,7 +75,7 @@ def _read_time(text: str | None) -> float | None:
         return None
 
 
-def read(params: Options) -> Published:
+def _read(params: Options) -> Published:
     """Read the feed from a file."""
     path = params["path"]
     try:
@@ -88,7 +94,7 @@ def _check_size(size: int, maximum: int) -> None:
         raise Unavailable(f"it has more than {maximum} bytes: check it, or raise max_bytes")
 
 
-def check_published(found: Published, checksum: str | None, max_age: float | None) -> None:
+def _check(found: Published, checksum: str | None, max_age: float | None) -> None:
     """Refuse a feed that has another digest, or is too old."""
     digest = hashlib.sha256(found.data).hexdigest()
     if checksum is not None and checksum.partition(":")[2].lower() != digest:
