@@ -37,6 +37,7 @@ class _Board:
     """What differs between the architectures that the lab knows."""
 
     emulator: str
+    package: str
     machine: str
     emulated_cpu: str
     console: str
@@ -46,8 +47,12 @@ class _Board:
 _EMULATED_X86 = "max,-cx16,-erms,-fsrm"
 
 _BOARDS = {
-    "x86_64": _Board("qemu-system-x86_64", "q35,sata=off,smbus=off", _EMULATED_X86, "ttyS0"),
-    "aarch64": _Board("qemu-system-aarch64", "virt,gic-version=max", "max,pauth=off", "ttyAMA0"),
+    "x86_64": _Board(
+        "qemu-system-x86_64", "qemu-system-x86", "q35,sata=off,smbus=off", _EMULATED_X86, "ttyS0"
+    ),
+    "aarch64": _Board(
+        "qemu-system-aarch64", "qemu-system-arm", "virt,gic-version=max", "max,pauth=off", "ttyAMA0"
+    ),
 }
 
 

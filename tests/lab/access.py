@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from lab import dial, topology
-from lab.machine import mac
+from lab import dial, guest, topology
 from lab.process import run
 
 if TYPE_CHECKING:
@@ -75,13 +74,8 @@ class Access:
         """
         return f"{name}.{self.lab_id}"
 
-    def create(
-        self, plan: topology.Topology, controller: Namespace
-    ) -> dict[str, dict[str, tuple[str, int]]]:
-        """Make keys, ssh configuration and inventory; return the machines' seeds by name.
-
-        A seed maps a path below the guest's root to its text and mode.
-        """
+    def create(self, plan: topology.Topology, controller: Namespace) -> dict[str, bytes]:
+        """Make keys, ssh configuration and inventory; return the machines' seeds by name."""
         _make_key(self._key)
         # A copy: the lab may outlive the tree it was started from.
         dialler = shutil.copy(dial.__file__, self.directory / "dial.py")
@@ -94,7 +88,7 @@ class Access:
             proxy = shlex.join([*call, topology.ipv4(spec.address), "22"])
             blocks.append(f"Host {spec.name} {self.alias(spec.name)}\n    ProxyCommand {proxy}\n")
             blocks.append(f"    HostKeyAlias {self.alias(spec.name)}\n")
-            seeds[spec.name] = self._seed(spec, plan, host_key)
+            seeds[spec.name] = guest.seed(self._files(spec, plan, host_key))
         self._known_hosts.write_text("".join(known), encoding="utf-8")
         common = (
             f"Host *\n{_SSH_OPTIONS}"
@@ -146,9 +140,10 @@ class Access:
         children = {group: {"hosts": hosts_in} for group, hosts_in in members.items()}
         return {"all": {"hosts": hosts, "children": children}}
 
-    def _seed(
+    def _files(
         self, spec: topology.MachineSpec, plan: topology.Topology, host_key: Path
     ) -> dict[str, tuple[str, int]]:
+        """A machine's own files: path below its root to text and mode."""
         login = _public(self._key)
         return {
             "etc/hostname": (f"{spec.name}\n", 0o644),
@@ -181,7 +176,7 @@ def _hosts(plan: topology.Topology) -> str:
 def _network(spec: topology.MachineSpec) -> str:
     gateway = topology.CONTROLLER_NUMBER
     return (
-        f"[Match]\nMACAddress={mac(spec.address)}\n\n"
+        f"[Match]\nMACAddress={topology.mac(spec.address)}\n\n"
         f"[Network]\n"
         f"Address={topology.ipv4(spec.address)}/24\nAddress={topology.ipv6(spec.address)}/64\n"
         f"Gateway={topology.ipv4(gateway)}\nGateway={topology.ipv6(gateway)}\n"

@@ -20,14 +20,16 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from lab import accelerator, image, state
+from lab import image, state
 from lab.access import Access
 from lab.errors import LabError
 from lab.machine import BOOT_SECONDS, Machine
 from lab.network import Namespace, Network
+from lab.nspawn import Container, remove_cgroups
 from lab.paths import IMAGES
-from lab.process import end, require, run, say
-from lab.topology import CONTROLLER, Topology
+from lab.process import require, run, say
+from lab.topology import CONTROLLER, NSPAWN, VM, Topology
+from lab.vm import VirtualMachine
 
 if TYPE_CHECKING:
     import subprocess
@@ -38,11 +40,10 @@ if TYPE_CHECKING:
 _TOOLS = {
     "ip": "iproute2",
     "nsenter": "util-linux",
-    "qemu-img": "qemu-utils",
     "ssh": "openssh-client",
     "ssh-keygen": "openssh-client",
 }
-_QEMU_PACKAGES = {"qemu-system-x86_64": "qemu-system-x86", "qemu-system-aarch64": "qemu-system-arm"}
+_KINDS: dict[str, type[Machine]] = {VM: VirtualMachine, NSPAWN: Container}
 
 
 class Fleet:
@@ -71,11 +72,11 @@ class Fleet:
         self.network = Network(facts.lab_id)
         self.access = Access(facts.lab_id, self.run_dir, state.registered(facts.lab_id))
         self.hosts = {
-            spec.name: Machine(
+            spec.name: _KINDS[spec.kind](
                 spec,
                 self.run_dir / "machines" / spec.name,
                 self.access.ssh_config,
-                self.network.switch,
+                self.network,
             )
             for spec in facts.topology.machines.values()
         }
@@ -89,8 +90,10 @@ class Fleet:
         Raises LabError when a tool is missing or something cannot be made; the lab is then to be
         taken down. The machines are booting when this returns: see `wait_ssh`.
         """
-        emulator = accelerator.board().emulator
-        require({**_TOOLS, emulator: _QEMU_PACKAGES[emulator]})
+        tools = dict(_TOOLS)
+        for machine in self.hosts.values():
+            tools.update(machine.tools())
+        require(tools)
         collect()
         suites = [machine.spec.suite for machine in self.hosts.values()]
         images = image.ensure(suites, self._cache)
@@ -100,8 +103,7 @@ class Fleet:
         self.network.up(plan)
         for machine in self.hosts.values():
             machine.create(images[machine.spec.suite], seeds[machine.name])
-            self._start(machine)
-        say(f"{', '.join(self.hosts)}: switched on ({self._accelerator(images).name})")
+            machine.start(images[machine.spec.suite])
 
     def wait_ssh(self, timeout: float = BOOT_SECONDS) -> None:
         """Return once all machines answer by ssh; raises LabError after `timeout` seconds."""
@@ -163,7 +165,7 @@ class Fleet:
         machine = self.host(name)
         machine.hang_up()
         machine.kill()
-        self._start(machine)
+        machine.start(image.ensure([machine.spec.suite], self._cache)[machine.spec.suite])
         machine.wait_ssh(timeout)
 
     # Inside
@@ -178,13 +180,6 @@ class Fleet:
         self.run_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._state.write(self.run_dir)
         state.register(self._state.lab_id, self.run_dir)
-
-    def _start(self, machine: Machine) -> None:
-        images = image.ensure([machine.spec.suite], self._cache)
-        machine.start(images[machine.spec.suite], self._accelerator(images))
-
-    def _accelerator(self, images: dict[str, image.Image]) -> accelerator.Accelerator:
-        return accelerator.choose(next(iter(images.values())))
 
     def __enter__(self) -> Fleet:
         atexit.register(self._leave)
@@ -230,10 +225,9 @@ def _clear(lab_id: str) -> None:
     _end_ssh(lab_id)
     network = Network(lab_id)
     for namespace in network.existing():
-        inhabitants = namespace.pids
-        # QEMU has nothing to put in order: its disk is going to be deleted.
-        end(inhabitants(), lambda pid: pid in inhabitants())  # noqa: B023
+        namespace.vacate()
     network.down()
+    remove_cgroups(lab_id)
     state.unregister(lab_id)
 
 

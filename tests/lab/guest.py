@@ -3,8 +3,8 @@
 """What is inside a guest image, and the seed that makes one machine of it.
 
 The image knows nothing of a particular machine. Name, addresses and keys come as a seed: an
-archive appended to the initial RAM disk and unpacked over the root file system at the first boot,
-before systemd looks at anything.
+archive that is unpacked over the root file system at the first boot, before systemd looks at
+anything. A virtual machine finds it at the end of its initial RAM disk.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def packages(architecture: str) -> tuple[str, ...]:
 
 
 def seed(files: dict[str, tuple[str, int]]) -> bytes:
-    """Pack a machine's own files (path below the root: text, mode) for the end of its initrd."""
+    """Pack a machine's own files (path below the root: text, mode) as a tar archive."""
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:
         for name, (text, mode) in {**files, "etc/lab-seeded": ("", 0o644)}.items():
@@ -133,7 +133,12 @@ def seed(files: dict[str, tuple[str, int]]) -> bytes:
             entry.size, entry.mode = len(data), mode
             entry.uid = entry.gid = _owner(name)
             tar.addfile(entry, io.BytesIO(data))
-    return _cpio(SEED, archive.getvalue())
+    return archive.getvalue()
+
+
+def archive_for_initrd(packed: bytes) -> bytes:
+    """What to append to an initrd, so that the seed is unpacked at the first boot."""
+    return _cpio(SEED, packed)
 
 
 def _add_parents(tar: tarfile.TarFile, name: str) -> None:

@@ -2,8 +2,8 @@
 # Copyright: (c) 2026, Packetwatch authors
 """Disk images of Debian guests: built once per recipe, shared by all machines as a backing file.
 
-An image is a directory named by suite and digest of the recipe, with `disk.raw`, `vmlinuz` and
-`initrd`. It appears by one rename, so a build that was killed leaves nothing that looks finished.
+An image is a directory named by suite and digest of the recipe, with `disk.raw`, `vmlinuz`,
+`initrd` and `tree`. It appears by one rename, so a build that was killed leaves nothing that looks finished.
 """
 
 from __future__ import annotations
@@ -44,6 +44,11 @@ class Image:
     def disk(self) -> Path:
         """The root file system, raw; never written to once it is finished."""
         return self.directory / "disk.raw"
+
+    @property
+    def tree(self) -> Path:
+        """The same root file system as a folder, for containers."""
+        return self.directory / "tree"
 
     @property
     def kernel(self) -> Path:
@@ -104,6 +109,7 @@ def _digest(suite: str) -> str:
         "files": guest.FILES,
         "script": guest.SETUP,
         "disk": [DISK_SIZE, _MKFS],
+        "results": ["disk", "kernel", "initrd", "tree"],
     }
     return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:12]
 
@@ -129,6 +135,7 @@ def _build(suite: str, cache: Path) -> Image:
             shutil.copyfile(_only(tree / "boot", f"{name}-*"), result / target)
         disk = str(result / "disk.raw")
         run(["mke2fs", *_MKFS, "-d", str(tree), disk, DISK_SIZE], timeout=_BUILD_SECONDS)
+        tree.rename(result / "tree")
         final = cache / f"{suite}-{_digest(suite)}"
         result.rename(final)
     finally:

@@ -2,8 +2,8 @@
 # Copyright: (c) 2026, Packetwatch authors
 """The lab's network: one bridge in a namespace of its own, with no way out.
 
-Machines hang on it by taps and their QEMU processes run in that namespace; each station is a
-further namespace behind a veth pair. Nothing of this machine's own network is touched.
+Virtual machines hang on it by taps and their QEMU processes run in that namespace; each container
+and each station is a further namespace behind a veth pair. Nothing of this machine's own network is touched.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lab import topology
-from lab.process import run
+from lab.process import end, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -48,16 +48,21 @@ class Namespace:
         listed = run(["ip", "netns", "pids", self.name], check=False)
         return [int(word) for word in listed.stdout.split()]
 
+    def vacate(self) -> None:
+        """End the processes that live in here, which have nothing to put in order."""
+        end(self.pids(), lambda pid: pid in self.pids(), patience=0.0)
+
 
 class Network:
     """The namespaces of one lab, all named `pw-ID-…`."""
 
     def __init__(self, lab_id: str) -> None:
+        self.lab_id = lab_id
         self._prefix = f"pw-{lab_id}-"
         self.switch = self.station(_SWITCH)
 
     def station(self, name: str) -> Namespace:
-        """The namespace of a station."""
+        """The namespace of a station or of a container."""
         return Namespace(self._prefix + name)
 
     def existing(self) -> list[Namespace]:
@@ -72,12 +77,20 @@ class Network:
         run(["ip", "netns", "add", self.switch.name])
         _ip(self.switch, _bridge_commands())
         for spec in plan.machines.values():
-            _ip(self.switch, _tap_commands(spec))
+            if spec.kind == topology.VM:
+                _ip(self.switch, _tap_commands(spec))
+            else:
+                address = f"link set dev eth0 address {topology.mac(spec.address)}"
+                _ip(self._cabled(spec.name), [address])
         for name, number in plan.stations.items():
-            station = self.station(name)
-            run(["ip", "netns", "add", station.name])
-            _ip(self.switch, _veth_commands(name, station))
-            _ip(station, _station_commands(number))
+            _ip(self._cabled(name), _station_commands(number))
+
+    def _cabled(self, name: str) -> Namespace:
+        """A new namespace whose device eth0 hangs on the bridge."""
+        namespace = self.station(name)
+        run(["ip", "netns", "add", namespace.name])
+        _ip(self.switch, _veth_commands(name, namespace))
+        return namespace
 
     def plug(self, machine: str, plugged: bool) -> None:
         """Pull a machine's cable, or plug it in again."""

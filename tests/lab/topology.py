@@ -2,7 +2,7 @@
 # Copyright: (c) 2026, Packetwatch authors
 """What a lab consists of: machines and stations, each a number on one network.
 
-A *machine* is a Debian guest. A *station* is a network namespace with one interface, from which
+A *machine* is a Debian host of either kind: a virtual machine or a container. A *station* is a network namespace with one interface, from which
 tests send and receive. Number N has the addresses 10.77.0.N and fd77::N. Number 1 is the
 controller, from which Ansible comes and which is everybody's (dead) default gateway.
 
@@ -11,8 +11,9 @@ As a file, in TOML or, by its suffix, JSON:
     [machines.debian12]
     suite = "bookworm"      # required
     address = 11            # required, 2-254
+    kind = "vm"             # or "nspawn"
     groups = ["packetwatch"] # inventory groups
-    memory = 640            # MiB
+    memory = 640            # MiB; like the next two, of a virtual machine
     cpus = 1
     queues = 1              # queue pairs of the network device
 
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 CONTROLLER = "controller"
 CONTROLLER_NUMBER = 1
+# A machine with a kernel of its own; a container with systemd, which shares this machine's kernel.
+VM, NSPAWN = "vm", "nspawn"
 # What the lab itself calls an interface or a namespace.
 _RESERVED = {"br0", "lo", "switch"}
 # It becomes the name of an interface, of which the kernel takes 15 characters.
@@ -51,13 +54,19 @@ def ipv6(number: int) -> str:
     return f"fd77::{number}"
 
 
+def mac(number: int) -> str:
+    """The hardware address of a machine's number."""
+    return f"52:54:00:77:00:{number:02x}"
+
+
 @dataclass(frozen=True)
 class MachineSpec:
-    """A guest: memory in MiB, `queues` as pairs of its network device."""
+    """A host; memory in MiB and `queues`, pairs of its network device, are of a virtual machine."""
 
     name: str
     suite: str
     address: int
+    kind: str = VM
     groups: tuple[str, ...] = ("packetwatch",)
     memory: int = 640
     cpus: int = 1
@@ -125,5 +134,9 @@ def _check(machines: dict[str, MachineSpec], stations: dict[str, int]) -> None:
         if numbers.count(number) > 1:
             raise LabError(f"topology: number {number} is given twice")
     for spec in machines.values():
+        if spec.kind not in (VM, NSPAWN):
+            raise LabError(
+                f"topology: {spec.name}: kind {spec.kind!r} is neither {VM} nor {NSPAWN}"
+            )
         if not (128 <= spec.memory and 1 <= spec.cpus <= 8 and 1 <= spec.queues <= 8):
             raise LabError(f"topology: {spec.name}: memory from 128, cpus and queues from 1 to 8")
