@@ -11,9 +11,10 @@ import tempfile
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
+
 from lab.errors import LabError
 from lab.scenario import machine_of, open_fleet
-from xdist.scheduler import LoadScopeScheduling
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator

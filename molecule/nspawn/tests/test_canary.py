@@ -28,18 +28,24 @@ if TYPE_CHECKING:
 
 CANARY, LATER = HOSTS[:2]
 WAIT = "sleep 33"
+CONFIRM_SECONDS = 15
 SECONDS = 600.0
 
 testinfra_hosts = [CANARY]
 
 
 @pytest.fixture
-def rollout(tmp_path: Path, sockets: str) -> Iterator[subprocess.Popen[str]]:
-    """A play that goes from host to host, as site does, and locks out its controller."""
-    lists = {"name": "canary", "deny": LOCKOUT, "force": True, "confirm_timeout": 30}
+def rollout(
+    request: pytest.FixtureRequest, tmp_path: Path, sockets: str
+) -> Iterator[subprocess.Popen[str]]:
+    """A play that goes from host to host, as site does, and locks out its controller.
+
+    The parameter is a command to run before that.
+    """
+    lists = {"name": "canary", "deny": LOCKOUT, "force": True, "confirm_timeout": CONFIRM_SECONDS}
     tasks = [
         {"packetwatch.xdp._rollout": {"phase": "begin"}, "run_once": True},
-        {"name": "Wait", "ansible.builtin.command": WAIT},
+        {"name": "Wait", "ansible.builtin.command": request.param},
         {"packetwatch.xdp.access_lists": lists},
         {"packetwatch.xdp._rollout": {"phase": "end"}},
     ]
@@ -77,6 +83,7 @@ def is_open(fleet: Fleet, machine: Machine) -> bool:
     return connect(fleet.station(CONTROLLER), machine.ipv4, SSH) is Answer.OPEN
 
 
+@pytest.mark.parametrize("rollout", ["true"], indirect=True)
 def test_it_is_locked_out(
     host: Any, fleet: Fleet, machine: Machine, rollout: subprocess.Popen[str]
 ) -> None:
@@ -89,6 +96,7 @@ def test_it_is_locked_out(
     assert is_untouched(host)
 
 
+@pytest.mark.parametrize("rollout", [WAIT], indirect=True)
 def test_it_becomes_unreachable_amid_a_task(
     host: Any, fleet: Fleet, machine: Machine, rollout: subprocess.Popen[str]
 ) -> None:

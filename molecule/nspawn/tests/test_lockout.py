@@ -6,57 +6,24 @@
 
 from __future__ import annotations
 
-import json
 import os
-import random
-import subprocess
-import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from lab.scenario import HOSTS, INVENTORY, LOCKOUT, SSH, plain, wait_for
-from lab.topology import CONTROLLER
-from lab.traffic import Answer, connect
+from lab.changing import answer, change, declared
+from lab.scenario import HOSTS, LOCKOUT, wait_for
+from lab.traffic import Answer
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from lab.fleet import Fleet
     from lab.machine import Machine
 
-LISTS = "packetwatch.xdp.access_lists"
-MANY = 20_000
 # Not yet denied by any list: what changes no table needs nobody to confirm it.
 UNHEARD_OF = ["192.0.2.0/24"]
+# An attempt to connect shows after five of them that there is no answer.
+CONFIRM_SECONDS = 15
 
 testinfra_hosts = HOSTS
-
-
-def change(
-    host: Any, timeout: int, environment: dict[str, str] | None = None, /, **options: Any
-) -> subprocess.Popen[str]:
-    """A controller of its own that changes the lists named lockout."""
-    options |= {"name": "lockout", "force": True, "confirm_timeout": timeout}
-    argv = ["ansible", "-i", INVENTORY, host.backend.host, "-b", "-m", LISTS]
-    return subprocess.Popen(
-        [*argv, "-a", json.dumps(options)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-        env=plain() | {"ANSIBLE_CALLBACK_RESULT_FORMAT": "json"} | (environment or {}),
-    )
-
-
-def answer(fleet: Fleet, machine: Machine) -> Answer:
-    """What the controller meets when it connects anew."""
-    return connect(fleet.station(CONTROLLER), machine.ipv4, SSH)
-
-
-def declared(machine: Machine) -> str:
-    """Names of the lists that boot would read, and what is pending."""
-    listing = machine.ssh(["ls", "/etc/packetwatch/current/deny.d"])
-    return str(listing.stdout)
 
 
 def logins(machine: Machine) -> int:
@@ -87,7 +54,7 @@ def test_a_change_is_confirmed(host: Any, machine: Machine, sockets: str, pipeli
 
 
 def test_a_lockout_fails_and_the_host_returns(host: Any, fleet: Fleet, machine: Machine) -> None:
-    with change(host, 30, deny=LOCKOUT) as process:
+    with change(host, CONFIRM_SECONDS, deny=LOCKOUT) as process:
         wait_for(lambda: answer(fleet, machine) is Answer.NONE, 120)
         wait_for(lambda: answer(fleet, machine) is Answer.OPEN, 60)
         output, dummy = process.communicate(timeout=120)
@@ -99,49 +66,9 @@ def test_a_lockout_fails_and_the_host_returns(host: Any, fleet: Fleet, machine: 
 
 
 def test_the_controller_dies(host: Any, fleet: Fleet, machine: Machine) -> None:
-    with change(host, 30, deny=LOCKOUT) as process:
+    with change(host, CONFIRM_SECONDS, deny=LOCKOUT) as process:
         wait_for(lambda: answer(fleet, machine) is Answer.NONE, 120)
         os.killpg(process.pid, 9)
     wait_for(lambda: answer(fleet, machine) is Answer.OPEN, 60)
     machine.hang_up()
     assert "lockout.list" not in declared(machine)
-
-
-def test_the_host_loses_power(host: Any, fleet: Fleet, machine: Machine) -> None:
-    with change(host, 3600, deny=LOCKOUT) as process:
-        wait_for(lambda: answer(fleet, machine) is Answer.NONE, 120)
-        os.killpg(process.pid, 9)
-    machine.hang_up()
-    fleet.power_cycle(host.backend.host)
-    assert answer(fleet, machine) is Answer.OPEN
-    assert "lockout.list" not in declared(machine)
-    unit = "packetwatch-xdp@eth0.service"
-    assert machine.ssh(["systemctl", "is-active", unit]).stdout.strip() == "active"
-
-
-def test_the_host_loses_power_amid_an_apply(
-    host: Any, fleet: Fleet, machine: Machine, tmp_path: Path
-) -> None:
-    texts = []
-    for network in (18, 19):
-        addresses = (f"198.{network}.{number >> 8}.{number & 255}" for number in range(MANY))
-        texts.append("".join(f"{address}\n" for address in addresses))
-        (tmp_path / f"{network}.list").write_text(texts[-1], encoding="ascii")
-    started = time.monotonic()
-    with change(host, 0, deny_src=str(tmp_path / "18.list")) as process:
-        output, dummy = process.communicate(timeout=300)
-    assert process.returncode == 0, output
-    took = time.monotonic() - started
-    with change(host, 0, deny_src=str(tmp_path / "19.list")) as process:
-        moment = random.uniform(0.4, 1.0) * took
-        print(f"undisturbed it took {took:.1f} s; the power goes after {moment:.1f}")
-        time.sleep(moment)
-        fleet.power_cycle(host.backend.host)
-        os.killpg(process.pid, 9)
-    found = machine.ssh(["cat", "/etc/packetwatch/current/deny.d/lockout.list"]).stdout
-    assert found in texts
-    machine.ssh(["systemctl", "start", "packetwatch-verify.service"])
-    note = json.loads(machine.ssh(["cat", "/run/packetwatch-host/status.json"]).stdout)
-    assert note["matches"] == 1
-    with change(host, 60, state="absent") as process:
-        assert '"confirmed": true' in process.communicate(timeout=300)[0]

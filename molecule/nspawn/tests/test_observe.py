@@ -37,7 +37,7 @@ testinfra_hosts = HOSTS
 
 RULES = PLAYBOOKS.parent / "roles/packetwatch/files/prometheus/packetwatch.rules.yml"
 METRICS = 9477
-FLOOD_SECONDS = 40.0
+FLOOD_SECONDS = 10.0
 MANUAL, EARLIER = "203.0.114.77", "203.0.114.78"
 LIMIT_KIB = 25 * 1024
 

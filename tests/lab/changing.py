@@ -1,0 +1,48 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A controller of its own that changes a host's lists, and what becomes of the host."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from typing import TYPE_CHECKING, Any
+
+from lab.scenario import INVENTORY, SSH, plain
+from lab.topology import CONTROLLER
+from lab.traffic import Answer, connect
+
+if TYPE_CHECKING:
+    from lab.fleet import Fleet
+    from lab.machine import Machine
+
+LISTS = "packetwatch.xdp.access_lists"
+
+
+def change(
+    host: Any, timeout: int, environment: dict[str, str] | None = None, /, **options: Any
+) -> subprocess.Popen[str]:
+    """A controller of its own that changes the lists named lockout."""
+    options |= {"name": "lockout", "force": True, "confirm_timeout": timeout}
+    argv = ["ansible", "-i", INVENTORY, host.backend.host, "-b", "-m", LISTS]
+    return subprocess.Popen(
+        [*argv, "-a", json.dumps(options)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        env=plain() | {"ANSIBLE_CALLBACK_RESULT_FORMAT": "json"} | (environment or {}),
+    )
+
+
+def answer(fleet: Fleet, machine: Machine) -> Answer:
+    """What the controller meets when it connects anew."""
+    return connect(fleet.station(CONTROLLER), machine.ipv4, SSH)
+
+
+def declared(machine: Machine) -> str:
+    """Names of the lists that boot would read, and what is pending."""
+    listing = machine.ssh(["ls", "/etc/packetwatch/current/deny.d"])
+    return str(listing.stdout)
