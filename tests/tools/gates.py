@@ -3,9 +3,10 @@
 
 """Run the gates on the copy of the collection: gates.py BUILD check|test [GATE ...].
 
-Gates that only read show their output only when they fail. Test suites run one by one, with their
-output on the terminal: for `check` on all processors, without what is slow and beside the gates; for
-`test` whole, and undisturbed, after the gates. The last line sums up, in pytest's form.
+A run has phases. In each phase test suites run one by one, with their output on the terminal, and
+gates run beside them, whose output is kept: it is shown when a gate fails, or has figures to show.
+Scenarios mostly wait, so each runs beside a suite. The first phase that fails is the last one. The
+last line sums up, in pytest's form.
 """
 
 from __future__ import annotations
@@ -18,13 +19,11 @@ import sys
 import time
 import xml.etree.ElementTree as ET
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 from ansible_test._internal.python_requirements import get_venv_packages  # type: ignore
 
@@ -99,15 +98,37 @@ class Gate:
     refused: re.Pattern[str] | None = None
     undo: Sequence[str] = ()
     """What takes down what the command leaves behind when it is interrupted."""
+    shown: bool = False
+    """Whether its output is of interest when it succeeds, too."""
 
 
 @dataclass(frozen=True)
 class Suite:
-    """A folder of tests that pytest counts; it may be left out if nothing is in it."""
+    """A folder of tests that pytest counts, and more options of pytest for them."""
 
     name: str
     folder: str
-    optional: bool = False
+    options: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Suites that run one by one, and the gates beside them, as many at once as there are workers."""
+
+    suites: Sequence[Suite] = ()
+    gates: Sequence[Gate] = ()
+    workers: int = 1
+
+    def only(self, names: set[str]) -> Phase:
+        """Return the part of it that was asked for."""
+        suites = [suite for suite in self.suites if suite.name in names]
+        gates = [gate for gate in self.gates if gate.name in names]
+        return Phase(suites, gates, self.workers if suites else WORKERS)
+
+    @property
+    def names(self) -> list[str]:
+        """Return the names of all that is in it."""
+        return [step.name for step in (*self.suites, *self.gates)]
 
 
 @dataclass
@@ -162,17 +183,29 @@ def static_gates(build: Build) -> list[Gate]:
     ]
 
 
-MOLECULE = ("molecule", "-c", "molecule/config.yml")
-SUITES = (Suite("unit", "tests/unit"), Suite("kernel", "tests/kernel"))
-SLOW: tuple[Gate | Suite, ...] = (
-    Gate(
-        "molecule",
-        (*MOLECULE, "test", "--all"),
+def scenario(name: str, folder: str) -> Gate:
+    """Return the gate that runs a scenario of molecule, given by its folder."""
+    molecule = ("molecule", "-c", "molecule/config.yml")
+    return Gate(
+        name,
+        (*molecule, "test", "--scenario-name", folder),
         refused=re.compile(r"Missing playbook|no tests found", re.IGNORECASE),
-        undo=(*MOLECULE, "destroy", "--all"),
-    ),
-    Suite("integration", "tests/integration", optional=True),
-)
+        undo=(*molecule, "destroy", "--scenario-name", folder),
+        shown=True,
+    )
+
+
+def phases_of(stage: str, build: Build) -> list[Phase]:
+    """Return all that is to be done."""
+    static = static_gates(build)
+    unit, kernel = ("unit", "tests/unit"), ("kernel", "tests/kernel")
+    if stage == "check":
+        return [Phase([Suite(*unit, QUICK), Suite(*kernel, QUICK)], static)]
+    return [
+        Phase([Suite(*unit)], static, WORKERS),
+        Phase([Suite(*kernel)], [scenario("containers", "nspawn")]),
+        Phase([Suite("integration", "tests/integration")], [scenario("machines", "default")]),
+    ]
 
 
 def say(status: str, name: str, seconds: float) -> None:
@@ -196,91 +229,61 @@ def prepare(build: Build) -> None:
 
 
 def run_quietly(gate: Gate, build: Build) -> tuple[bool, float, str]:
-    """Run a gate and keep its output."""
+    """Run a gate and keep its output, which a file in the cache of logs has meanwhile."""
     started = time.monotonic()
-    done = subprocess.run(
-        gate.command,
-        cwd=build.collection,
-        env=build.environment(),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        check=False,
-    )
-    lines = [line for line in done.stdout.splitlines() if not NOISE.match(line)]
+    log = build.cache("logs") / f"{gate.name}.log"
+    with log.open("w") as output:
+        done = subprocess.run(
+            gate.command,
+            cwd=build.collection,
+            env=build.environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            check=False,
+        )
+    text = log.read_text(errors="replace")
+    lines = [line for line in text.splitlines() if not NOISE.match(line)]
     ok = done.returncode == 0
-    if ok and gate.evidence not in done.stdout:
+    if ok and gate.evidence not in text:
         ok = False
         lines.append(f"{gate.name} has checked nothing: its output lacks {gate.evidence!r}")
+    if gate.refused and (missing := gate.refused.search(text)):
+        ok = False
+        lines.append(f"{gate.name} has left something out: {missing[0]}")
     return ok, time.monotonic() - started, "".join(f"{line}\n" for line in lines)
 
 
 Started = dict[Future[tuple[bool, float, str]], Gate]
 
 
-def tell(gates: Started, build: Build, result: Result) -> None:
+def tell(gates: Started, result: Result) -> None:
     """Wait for gates, and tell how each has ended."""
-    logs = build.cache("logs")
     for future in as_completed(gates):
-        name = gates[future].name
+        gate = gates[future]
         ok, seconds, output = future.result()
-        (logs / f"{name}.log").write_text(output)
-        result.add(name, ok)
-        say("ok" if ok else "FAILED", name, seconds)
-        if not ok:
-            print(output.rstrip(), flush=True)
+        result.add(gate.name, ok)
+        if gate.shown or not ok:
+            print(f"------ {gate.name}\n{output.rstrip()}", flush=True)
+        say("ok" if ok else "FAILED", gate.name, seconds)
 
 
-@contextmanager
-def running(
-    command: Sequence[str], build: Build, **options: Any
-) -> Iterator[subprocess.Popen[str]]:
+def run_interruptibly(command: Sequence[str], build: Build) -> subprocess.Popen[bytes]:
     """Run a command. If it is interrupted, as we are, it is left the time to take down what it has made."""
     process = subprocess.Popen(
-        command,
-        cwd=build.collection,
-        env=build.environment(),
-        stdin=subprocess.DEVNULL,
-        **options,
+        command, cwd=build.collection, env=build.environment(), stdin=subprocess.DEVNULL
     )
     with process:
         try:
-            yield process
             process.wait()
         except KeyboardInterrupt:
-            process.communicate()
+            process.wait()
             raise
+    return process
 
 
-def run_openly(gate: Gate, build: Build, result: Result) -> None:
-    """Run a gate with its output on the terminal."""
-    started = time.monotonic()
-    print(f"------ {gate.name}", flush=True)
-    incomplete = []
-    output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    try:
-        with running(gate.command, build, text=True, errors="replace", **output) as process:
-            for line in process.stdout or ():
-                print(line, end="", flush=True)
-                if gate.refused and gate.refused.search(line):
-                    incomplete.append(line.strip())
-    except KeyboardInterrupt:
-        if gate.undo:
-            subprocess.run(gate.undo, cwd=build.collection, env=build.environment(), check=False)
-        raise
-    if incomplete:
-        print(f"{gate.name} has left something out: {incomplete[0]}")
-    ok = process.returncode == 0 and not incomplete
-    result.add(gate.name, ok)
-    say("ok" if ok else "FAILED", gate.name, time.monotonic() - started)
-
-
-def run_suite(suite: Suite, options: Sequence[str], build: Build, result: Result) -> None:
-    """Run a folder's tests with more options of pytest and add up what it counted."""
-    if not (build.collection / suite.folder).is_dir() and suite.optional:
-        return
+def run_suite(suite: Suite, build: Build, result: Result) -> None:
+    """Run a folder's tests and add up what pytest counted."""
     started = time.monotonic()
     report = build.cache("reports") / f"{suite.name}.xml"
     report.unlink(missing_ok=True)
@@ -291,11 +294,10 @@ def run_suite(suite: Suite, options: Sequence[str], build: Build, result: Result
         "-o",
         f"cache_dir={build.cache('pytest')}",
         f"--junitxml={report}",
-        *options,
+        *suite.options,
         suite.folder,
     )
-    with running(command, build) as done:
-        pass
+    done = run_interruptibly(command, build)
     counted = count(report)
     if done.returncode != 0:
         result.failed.append(suite.name)
@@ -318,57 +320,45 @@ def count(report: Path) -> Counter[str]:
     return counted
 
 
-def run_one_by_one(
-    steps: Sequence[Gate | Suite], options: Sequence[str], build: Build, result: Result
-) -> None:
-    """Run steps that show their output; options: of the suites."""
-    for step in steps:
-        if isinstance(step, Suite):
-            run_suite(step, options, build, result)
-        else:
-            run_openly(step, build, result)
+def run_phase(phase: Phase, build: Build, result: Result) -> None:
+    """Run suites and gates; what was started is taken down if that is interrupted."""
+    with ThreadPoolExecutor(phase.workers) as pool:
+        gates: Started = {pool.submit(run_quietly, gate, build): gate for gate in phase.gates}
+        try:
+            for suite in phase.suites:
+                run_suite(suite, build, result)
+            tell(gates, result)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            for gate in phase.gates:
+                if gate.undo:
+                    subprocess.run(
+                        gate.undo, cwd=build.collection, env=build.environment(), check=False
+                    )
+            raise
 
 
 def main() -> int:
-    """Run what was asked for; stop before the slow part if the fast one has failed."""
+    """Run what was asked for, as far as nothing fails."""
     build = Build(Path(sys.argv[1]).absolute())
     stage, only = sys.argv[2], set(sys.argv[3:])
-    static = static_gates(build)
-    slow = SLOW if stage == "test" else ()
-    known = {step.name for step in (*static, *SUITES, *slow)}
+    phases = phases_of(stage, build)
+    known = {name for phase in phases for name in phase.names}
     if not only <= known:
         print(f"unknown: {', '.join(sorted(only - known))}; known: {', '.join(sorted(known))}")
         return 2
-    chosen = only or known
-    options: Sequence[str] = QUICK
     if stage == "test":
         # Tests that can be short are long.
         os.environ["PACKETWATCH_FULL"] = "1"
-        options = ()
 
     prepare(build)
     result = Result()
-    suites = [suite for suite in SUITES if suite.name in chosen]
-    beside = stage == "check" and bool(suites)
-    with ThreadPoolExecutor(1 if beside else WORKERS) as pool:
-        gates: Started = {
-            pool.submit(run_quietly, gate, build): gate for gate in static if gate.name in chosen
-        }
-        try:
-            if not beside:
-                tell(gates, build, result)
-            run_one_by_one(suites, options, build, result)
-            if beside:
-                tell(gates, build, result)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    remaining = [step for step in slow if step.name in chosen]
-    if not result.failed:
-        run_one_by_one(remaining, options, build, result)
-    elif remaining:
-        print("not run, as a gate has failed:", *(step.name for step in remaining))
+    left = [phase.only(only or known) for phase in phases]
+    while left and not result.failed:
+        run_phase(left.pop(0), build, result)
     if result.failed:
+        if names := [name for phase in left for name in phase.names]:
+            print("not run, because of what has failed:", *names)
         print("failed:", *result.failed)
     print(result.closing_line(), flush=True)
     return 1 if result.failed else 0
