@@ -29,7 +29,7 @@ help: ## List the commands.
 check: packages build ## Run the static gates, the unit tests and the kernel tests that are quick.
 	@$(python) tests/tools/gates.py $(build) check $(GATES)
 
-test: packages-test build ## Run all of them, then the scenarios on virtual machines.
+test: packages-test build ## Run all tests, and the scenarios on containers and virtual machines.
 	@$(python) tests/tools/gates.py $(build) test $(GATES)
 
 demo: packages-test build ## Show a small fleet under attack; KEEP=1 leaves it running.
@@ -38,7 +38,7 @@ demo: packages-test build ## Show a small fleet under attack; KEEP=1 leaves it r
 bench: packages-bench build ## Measure the datapath beside its rivals: build/bench.json, build/bench.svg.
 	@$(run_in_copy) $(python) -m bench $(CURDIR)/build
 
-lab-images: packages-test build ## Build the virtual machines' images.
+lab-images: packages-test build ## Build the images of containers and virtual machines.
 	@$(run_in_copy) $(python) -m lab images
 
 build: venv ## Copy what is shipped into the build folder.

@@ -30,7 +30,7 @@ def main() -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="lab", description="Virtual machines for tests.")
+    parser = argparse.ArgumentParser(prog="lab", description="Machines for tests.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     up = commands.add_parser("up", help="build images, start machines, wait for ssh; they stay up")
