@@ -377,7 +377,9 @@ def test_a_million_random_ipv4_hosts_are_half_a_line_away_and_take_five_bytes_ea
     assert {lookup(tables, 4, value) for value in values[:3000]} == {DENY}
 
 
-@pytest.mark.parametrize("width", [13, 16, pytest.param(18, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "width", [13, *(pytest.param(width, marks=pytest.mark.slow) for width in (16, 18))]
+)
 def test_top_tables_as_long_lists_have_them(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """From width 16 on the lines are halves, which hold hosts of one verdict, or lead to a line."""
     monkeypatch.setattr(ipv4, "MIN_TOP_WIDTH", width)

@@ -28,3 +28,5 @@ def test_check_foretells_what_the_run_does(host: Any) -> None:
     assert recap(done)["changed"] == 1
     assert info(host, "lists")["lists"]["deny"]["ansible"] == before["deny"]["ansible"] + 1
     assert recap(play("site.yml", host, "--check", "--diff", *lists))["changed"] == 0
+    assert recap(play("site.yml", host))["changed"] == 1
+    assert info(host, "lists")["lists"] == before
