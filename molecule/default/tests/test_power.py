@@ -29,7 +29,7 @@ testinfra_hosts = HOSTS
 
 def test_the_host_loses_power(host: Any, fleet: Fleet, machine: Machine) -> None:
     with change(host, 3600, deny=LOCKOUT) as process:
-        wait_for(lambda: answer(fleet, machine) is Answer.NONE, 120)
+        wait_for(lambda: answer(fleet, machine) is Answer.NONE, 300)
         os.killpg(process.pid, 9)
     machine.hang_up()
     fleet.power_cycle(host.backend.host)
