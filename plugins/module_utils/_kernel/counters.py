@@ -37,10 +37,11 @@ def add_up(raw: bytes) -> Counters:
 
 def packets(found: Counters) -> t.Iterator[tuple[str, str, str, int]]:
     """Verdict, reason, family and number of packets, in the order of ``enum pw_reason``."""
-    numbers = iter(found["packets"])
-    for verdict, reason in abi.REASONS:
-        for family in abi.FAMILIES:
-            yield verdict, reason, family, next(numbers)
+    names = (
+        (verdict, reason, family) for verdict, reason in abi.REASONS for family in abi.FAMILIES
+    )
+    for (verdict, reason, family), number in zip(names, found["packets"]):
+        yield verdict, reason, family, number
 
 
 def packets_by_reason(found: Counters) -> dict[str, int]:
