@@ -120,5 +120,9 @@ def test_the_record_has_the_programs_numbers() -> None:
     assert {name: record[name] for name in wanted} == wanted
 
 
+def test_each_field_of_a_policy_has_a_knob_in_the_same_order() -> None:
+    assert tuple(KNOBS) == Policy._fields
+
+
 def test_an_interface_has_all_knobs_but_those_of_the_host() -> None:
     assert set(KNOBS) - set(policy.OVERRIDES) == {"published_ports"}

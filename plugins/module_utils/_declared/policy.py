@@ -6,8 +6,8 @@
 
 """Policy: what counts as a scan and what follows. ``PW_*`` keys in files, a record in the program.
 
-`Policy` is the table of all knobs: a new knob is one line there. Its key in files, its option in modules
-and on interfaces, its checks and its place in the program's record follow from that line.
+A new knob is a line of `Policy`, with its type and default, and a line of `KNOBS`. Its key in files, its
+option in modules and on interfaces, its checks and its place in the program's record follow from these.
 
 A policy has three forms:
 
@@ -56,16 +56,16 @@ class Policy(t.NamedTuple):
     ban_time_max: maximum to which the ban times of repeated scanners double; None: ban_time.
     """
 
-    action: t.Annotated[str, Knob(choice(ACTIONS), "action")] = "enforce"
-    scan_ports: t.Annotated[int, Knob(count(1, 64), "scan_ports")] = 5
-    scan_window: t.Annotated[float, Knob(seconds(0.001, _DAY), "window_ns")] = 60.0
-    scan_counts: t.Annotated[str, Knob(choice(COUNTS), "counts")] = "closed"
-    published_ports: t.Annotated[Ports, Knob(ports(), host_wide=True)] = ()
-    scan_grace: t.Annotated[float, Knob(seconds(0, _DAY), "grace_ns")] = 120.0
-    ban_time: t.Annotated[float, Knob(seconds(1, _YEAR), "ban_ns")] = 600.0
-    ban_time_max: t.Annotated[float | None, Knob(seconds(1, _YEAR))] = None
-    ban_scope: t.Annotated[str, Knob(choice(SCOPES), "scope")] = "connections"
-    log_connections: t.Annotated[str, Knob(choice(LOGS), "log")] = "all"
+    action: str = "enforce"
+    scan_ports: int = 5
+    scan_window: float = 60.0
+    scan_counts: str = "closed"
+    published_ports: Ports = ()
+    scan_grace: float = 120.0
+    ban_time: float = 600.0
+    ban_time_max: t.Optional[float] = None
+    ban_scope: str = "connections"
+    log_connections: str = "all"
 
     @property
     def longest_ban(self) -> float:
@@ -86,9 +86,17 @@ class Policy(t.NamedTuple):
         }
 
 
-KNOBS: t.Final[dict[str, Knob]] = {
-    field: hint.__metadata__[0]
-    for field, hint in t.get_type_hints(Policy, include_extras=True).items()
+KNOBS: t.Final = {
+    "action": Knob(choice(ACTIONS), "action"),
+    "scan_ports": Knob(count(1, 64), "scan_ports"),
+    "scan_window": Knob(seconds(0.001, _DAY), "window_ns"),
+    "scan_counts": Knob(choice(COUNTS), "counts"),
+    "published_ports": Knob(ports(), host_wide=True),
+    "scan_grace": Knob(seconds(0, _DAY), "grace_ns"),
+    "ban_time": Knob(seconds(1, _YEAR), "ban_ns"),
+    "ban_time_max": Knob(seconds(1, _YEAR)),
+    "ban_scope": Knob(choice(SCOPES), "scope"),
+    "log_connections": Knob(choice(LOGS), "log"),
 }
 """All knobs by their field in `Policy`, which is the name of the module's option too."""
 OPTIONS: t.Final = {field: knob.kind.option for field, knob in KNOBS.items()}
