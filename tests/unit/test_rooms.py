@@ -2,12 +2,16 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The host library's rooms use only lower ones; no import runs in a circle, there or in the agent."""
+"""The host library's rooms use only lower ones; no import runs in a circle, there or in the agent.
+
+The pages about the code name all rooms and files.
+"""
 
 from __future__ import annotations
 
 import ast
 import graphlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -85,3 +89,71 @@ def test_no_import_runs_in_a_circle(package: Path) -> None:
     graph = {path: set(imports(path)) for path in sources(package)}
     assert sum(map(len, graph.values())) > len(graph)
     graphlib.TopologicalSorter(graph).prepare()
+
+
+def rows(text: str) -> list[str]:
+    """Return the names in the first column of all tables of a text."""
+    cells = re.findall(r"^\| (`[^|]*) \|", text, re.MULTILINE)
+    return [name for cell in cells for name in re.findall(r"`([^`]+)`", cell)]
+
+
+def documented(page: str) -> dict[str, list[str]]:
+    """Return the files in the tables of docs/library.md by the heading above them."""
+    titles_and_texts = re.split(r"^### (.*)\n", page, flags=re.MULTILINE)[1:]
+    return {
+        title.strip("`"): rows(text.partition("\n## ")[0])
+        for title, text in zip(titles_and_texts[::2], titles_and_texts[1::2], strict=True)
+    }
+
+
+def files() -> dict[str, list[str]]:
+    """Return the names of all files, by their heading in docs/library.md."""
+    found: dict[str, list[str]] = {"Fronts": []}
+    for path in sources(LIBRARY):
+        title = room(path) if room(path) in ROOMS else "Fronts"
+        found.setdefault(title, []).append(path.stem)
+    for path in sources(AGENT):
+        folder = path.parent.relative_to(AGENT).as_posix()
+        found.setdefault(AGENT.name if folder == "." else folder, []).append(path.stem)
+    return found
+
+
+def lacks(page: str) -> list[str]:
+    """Return what docs/library.md lacks, has too much, or has twice."""
+    described, present = documented(page), files()
+    left = [
+        f"{title}: {name} has no row"
+        for title in present
+        for name in present[title]
+        if name not in described.get(title, ())
+    ]
+    surplus = [
+        f"{title}: the row of {name} is of no file, or is there twice"
+        for title, names in described.items()
+        for at, name in enumerate(names)
+        if name not in present.get(title, ()) or name in names[:at]
+    ]
+    return left + surplus
+
+
+def test_library_md_has_a_row_for_each_file() -> None:
+    found = lacks((ROOT / "docs/library.md").read_text())
+    assert not found, "\n".join(found)
+
+
+def test_what_library_md_lacks_is_named() -> None:
+    page = (ROOT / "docs/library.md").read_text()
+    assert lacks(page.replace("| `clock` |", "| `cloak` |")) == [
+        "_base: clock has no row",
+        "_base: the row of cloak is of no file, or is there twice",
+    ]
+
+
+def test_architecture_md_has_all_rooms_in_their_order() -> None:
+    text = (ROOT / "docs/architecture.md").read_text().partition("## Rooms of the host library")[2]
+    assert rows(text.partition("\n## ")[0]) == ["_front.py", "_module.py", *ROOMS]
+
+
+def test_library_md_has_the_rooms_in_their_order() -> None:
+    titles = list(documented((ROOT / "docs/library.md").read_text()))
+    assert [title for title in titles if title in ROOMS] == list(ROOMS)
