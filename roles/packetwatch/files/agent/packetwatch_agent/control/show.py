@@ -112,7 +112,7 @@ def why(result: wire.Result) -> Lines:
         if item["expires"]:
             rest.append(f"expires {item['expires']}")
         if not item["in_force"]:
-            rest.append("NOT IN FORCE")
+            rest.append("NOT ACTIVE")
         if item["comment"]:
             rest.append(f"# {item['comment']}")
         lines.append(f"  {item['prefix']} {', '.join(rest)}")
