@@ -29,7 +29,7 @@ help: ## List the commands.
 check: packages build ## Run the static gates, the unit tests and the kernel tests that are quick.
 	@$(python) tests/tools/gates.py $(build) check $(GATES)
 
-test: packages-test build ## Run all tests, and the scenarios on containers and virtual machines.
+test: packages-test build ## Run all gates and tests, and scenarios on containers and virtual machines.
 	@$(python) tests/tools/gates.py $(build) test $(GATES)
 
 demo: packages-test build ## Show a small fleet under attack; KEEP=1 leaves it running.
