@@ -119,7 +119,9 @@ def attach_to(
 ) -> Attachment:
     """Filter an interface as ordered; check: only say what that would do, without compiling."""
     plan = _plan(work, order, check)
-    return plan.forecast() if check else _carry_out(work, plan, terms)
+    if check or plan.code is None:
+        return plan.forecast()
+    return _carry_out(work, plan, plan.code, terms)
 
 
 def _plan(work: Work, order: Order, check: bool) -> Attaching:
@@ -178,9 +180,8 @@ def _replaces(work: Work, state: State, source: str, code: Bytecode | None) -> b
         return bool(current.header["bytecode"] != code.digest)
 
 
-def _carry_out(work: Work, plan: Attaching, terms: Terms) -> Attachment:
-    site, loaded, target, code = work.site, work.loaded, plan.target, plan.code
-    assert code is not None
+def _carry_out(work: Work, plan: Attaching, code: Bytecode, terms: Terms) -> Attachment:
+    site, loaded, target = work.site, work.loaded, plan.target
     first = not site.pins.loaded()
     ifindexes = {key: value for key, value in loaded.ifindexes.items() if value != target.ifindex}
     image, lists = work.planner.image(
