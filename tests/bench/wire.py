@@ -39,7 +39,7 @@ PORT = 9999
 DROPS, SYNS = 200_000, 400_000
 TEN, HUNDRED = (1, 10_000), (1, 100_000)  # number 0 is 0.0.0.0, which ipset refuses
 # A million sources in 100.0.0.0/8, most of them new; the stack takes none of them for a martian.
-STRANGERS = {"first": 1 << 31, "count": 1 << 30, "keep": 0x00FFFFFF, "set": 100 << 24}
+UNLISTED = {"first": 1 << 31, "count": 1 << 30, "keep": 0x00FFFFFF, "set": 100 << 24}
 
 
 def _sum(data: bytes) -> int:
@@ -152,7 +152,7 @@ class Wires:
         def case() -> float:
             if prepare:
                 prepare()
-            return receiver.rate(SYNS, **STRANGERS)
+            return receiver.rate(SYNS, **UNLISTED)
 
         self.syns[name] = case
 

@@ -16,7 +16,7 @@ import pytest
 from kernel.hosting import (
     DENIED,
     OWN,
-    STRANGER,
+    UNLISTED,
     XDP_DROP,
     XDP_PASS,
     Site,
@@ -70,7 +70,7 @@ def test_lists_hold_from_the_first_packet(site: Site) -> None:
     site.lists(deny=DENIED)
     site.host.attach("pw0")
     assert site.verdict(DENIED) == XDP_DROP
-    assert site.verdict(STRANGER) == XDP_PASS
+    assert site.verdict(UNLISTED) == XDP_PASS
 
 
 def test_second_attach_changes_nothing(filtered: Site) -> None:
@@ -280,9 +280,9 @@ def test_second_interface_shares_program_and_lists(filtered: Site) -> None:
     first, second = (attached(socket.if_nametoindex(name)) for name in ("pw0", "pw1.7"))
     assert done.program_id == first.program_id == second.program_id
     assert filtered.verdict(DENIED, "pw1.7") == XDP_DROP
-    filtered.lists(deny=STRANGER)
+    filtered.lists(deny=UNLISTED)
     assert filtered.verdict(DENIED, "pw1.7") == XDP_PASS
-    assert filtered.verdict(STRANGER, "pw1.7") == filtered.verdict(STRANGER) == XDP_DROP
+    assert filtered.verdict(UNLISTED, "pw1.7") == filtered.verdict(UNLISTED) == XDP_DROP
 
 
 def test_detach_one_keeps_the_other(filtered: Site) -> None:
@@ -345,14 +345,14 @@ def test_device_that_comes_back_is_attached_again(filtered: Site) -> None:
     filtered.policy("pw0", action="monitor")
     ip("link delete pw0")
     assert filtered.host.info({"interfaces"})["interfaces"]["pw0"]["mode"] == "none"
-    filtered.lists(deny=f"{DENIED}\n{STRANGER}")
+    filtered.lists(deny=f"{DENIED}\n{UNLISTED}")
     filtered.wire.add("pw0", OWN)
     assert filtered.host.attach("pw0").changed
-    assert filtered.verdict(STRANGER) == XDP_PASS, (
+    assert filtered.verdict(UNLISTED) == XDP_PASS, (
         "monitor is the policy of pw0, whatever its index"
     )
     filtered.policy("pw0", action="enforce")
-    assert filtered.verdict(STRANGER) == XDP_DROP
+    assert filtered.verdict(UNLISTED) == XDP_DROP
     assert not filtered.host.attach("pw0").changed
 
 

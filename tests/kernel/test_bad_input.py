@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kernel.hosting import DENIED, OWN, ROOT, STRANGER, XDP_DROP, XDP_PASS, Site, other_program
+from kernel.hosting import DENIED, OWN, ROOT, UNLISTED, XDP_DROP, XDP_PASS, Site, other_program
 
 from packetwatch_core._base.errors import InvalidInput, LoadFailed, PacketwatchError, Unreadable
 from packetwatch_core._declared.edits import list_text, set_lists, set_policy
@@ -105,12 +105,12 @@ def test_wrong_setting_is_named_and_nothing_changes(untouched: Site, key: str) -
     value, message = SETTINGS[key]
     untouched.settings(**{key: value})
     with pytest.raises(InvalidInput, match=message):
-        untouched.lists(STRANGER)
+        untouched.lists(UNLISTED)
 
 
 def test_more_protected_than_there_is_room_for(untouched: Site) -> None:
     untouched.settings(PW_PROTECT=" ".join(f"10.{i >> 8}.{i & 255}.1" for i in range(5000)))
-    edit = set_lists("ansible", {"deny": STRANGER}, True)
+    edit = set_lists("ansible", {"deny": UNLISTED}, True)
     for act in (untouched.host.plan, untouched.host.apply):
         with pytest.raises(
             PacketwatchError, match="do not fit into the map hosts, which takes 409"
@@ -133,12 +133,12 @@ def test_declared_protection_refuses_a_deny(untouched: Site) -> None:
 
 
 def test_protected_may_be_denied_by_force_or_with_an_allow(filtered: Site) -> None:
-    filtered.settings(PW_PROTECT=STRANGER)
+    filtered.settings(PW_PROTECT=UNLISTED)
     assert filtered.lists("203.0.113.0/24", force=True).changed
-    assert filtered.verdict(STRANGER) == XDP_DROP
+    assert filtered.verdict(UNLISTED) == XDP_DROP
     assert filtered.policy(scan_ports="7").changed, "what was forced is not asked again"
-    assert filtered.lists("203.0.0.0/16", allow=STRANGER).changed
-    assert filtered.verdict(STRANGER) == XDP_PASS
+    assert filtered.lists("203.0.0.0/16", allow=UNLISTED).changed
+    assert filtered.verdict(UNLISTED) == XDP_PASS
 
 
 # Damage

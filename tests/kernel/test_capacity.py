@@ -14,7 +14,7 @@ import pytest
 from kernel.hosting import (
     DENIED,
     FULL,
-    STRANGER,
+    UNLISTED,
     XDP_DROP,
     XDP_PASS,
     Site,
@@ -58,7 +58,7 @@ def test_ten_to_a_million_and_back(filtered: Site) -> None:
     amid = filtered.objects()
     assert capacity(filtered) >= LARGE * 8 / abi.PAGE
     assert filtered.verdict("1.0.0.0") == filtered.verdict(DENIED) == XDP_DROP
-    assert filtered.verdict(STRANGER) == XDP_PASS
+    assert filtered.verdict(UNLISTED) == XDP_PASS
     wait_gone(before - amid)
 
     filtered.lists(f"{DENIED}\n{small}")
@@ -85,8 +85,8 @@ def test_same_lists_again_change_nothing(filtered: Site) -> None:
 
 
 def test_another_order_or_comment_changes_no_verdict(filtered: Site) -> None:
-    first = filtered.lists(f"{DENIED}\n{STRANGER}")
-    again = filtered.lists(f"{STRANGER} # comes first\n{DENIED}\n")
+    first = filtered.lists(f"{DENIED}\n{UNLISTED}")
+    again = filtered.lists(f"{UNLISTED} # comes first\n{DENIED}\n")
     assert again.changed
     assert again.digest_after == first.digest_after
     assert not filtered.host.apply().changed

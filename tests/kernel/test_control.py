@@ -23,7 +23,7 @@ from kernel.controlling import (
     PROTECTED,
     READER,
     ROOT_USER,
-    STRANGER,
+    OUTSIDER,
     Controlled,
     User,
     controlled,
@@ -40,7 +40,7 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="makes namespaces and 
 
 LIMIT_KIB = 25 * 1024
 DONE, FAILED, INPUT, REFUSED, NO_AGENT = range(5)
-NAMES = {ROOT_USER: "root", ADMIN: "admin", READER: "reader", STRANGER: "stranger", AGENT: "agent"}
+NAMES = {ROOT_USER: "root", ADMIN: "admin", READER: "reader", OUTSIDER: "outsider", AGENT: "agent"}
 READS = ("status", "lists", "bans", "protect", "top", "why 203.0.113.9")
 CHANGES = ("ban 203.0.113.9", "unban 203.0.113.9")
 EDITS = ("allow 203.0.113.9", "deny 203.0.113.9", "remove 203.0.113.9", "apply")
@@ -72,11 +72,11 @@ def host(shared: Controlled) -> Iterator[Controlled]:
 # Rights
 
 
-@pytest.mark.parametrize("user", [ROOT_USER, ADMIN, READER, STRANGER], ids=NAMES.get)
+@pytest.mark.parametrize("user", [ROOT_USER, ADMIN, READER, OUTSIDER], ids=NAMES.get)
 @pytest.mark.parametrize("command", READS)
 def test_who_may_look(host: Controlled, command: str, user: User) -> None:
     done = host.ctl(*command.split(), "--json", user=user)
-    if user == STRANGER and command != "lists":
+    if user == OUTSIDER and command != "lists":
         assert done.status == REFUSED
         assert "not permitted: be root or a member" in done.err
     else:
@@ -84,7 +84,7 @@ def test_who_may_look(host: Controlled, command: str, user: User) -> None:
         assert isinstance(done.json, dict)
 
 
-@pytest.mark.parametrize("user", [ROOT_USER, ADMIN, READER, STRANGER, AGENT], ids=NAMES.get)
+@pytest.mark.parametrize("user", [ROOT_USER, ADMIN, READER, OUTSIDER, AGENT], ids=NAMES.get)
 @pytest.mark.parametrize("command", CHANGES)
 def test_who_may_ban(host: Controlled, command: str, user: User) -> None:
     before = len(host.audits())
@@ -97,7 +97,7 @@ def test_who_may_ban(host: Controlled, command: str, user: User) -> None:
     assert line["event.outcome"] == ("success" if may else "failure")
 
 
-@pytest.mark.parametrize("user", [ROOT_USER, ADMIN, READER, STRANGER, AGENT], ids=NAMES.get)
+@pytest.mark.parametrize("user", [ROOT_USER, ADMIN, READER, OUTSIDER, AGENT], ids=NAMES.get)
 @pytest.mark.parametrize("command", EDITS)
 def test_who_may_edit(host: Controlled, command: str, user: User) -> None:
     host.site.lists(deny="203.0.113.9\n", name="local")
@@ -468,7 +468,7 @@ def test_who_is_refused_often_does_not_fill_the_log(host: Controlled) -> None:
         "        s.recv(500)\n"
     )
     before = len(host.lines())
-    assert host.python(code, str(host.control), user=STRANGER).status == 0
+    assert host.python(code, str(host.control), user=OUTSIDER).status == 0
     host.wait(lambda: any("were refused" in x.get("message", "") for x in host.lines()[before:]))
     assert len(host.lines()) - before < 150
 

@@ -10,7 +10,7 @@ import os
 import time
 
 import pytest
-from kernel.hosting import DENIED, STRANGER, XDP_DROP, XDP_PASS, Site, other_program, source_text
+from kernel.hosting import DENIED, UNLISTED, XDP_DROP, XDP_PASS, Site, other_program, source_text
 from kernel.timers import Timers
 
 from packetwatch_core._base.errors import InvalidInput, Reverted
@@ -27,12 +27,12 @@ def go_back(site: Site) -> Plan:
 
 
 def verdicts(site: Site) -> tuple[int, int]:
-    return site.verdict(DENIED), site.verdict(STRANGER)
+    return site.verdict(DENIED), site.verdict(UNLISTED)
 
 
 def test_lists(filtered: Site) -> None:
     former = filtered.host.store.read_current()[1]
-    filtered.lists(deny=STRANGER)
+    filtered.lists(deny=UNLISTED)
     bad = filtered.host.store.number()
     foretold = filtered.host.plan(roll_back(filtered.host.store))
     assert verdicts(filtered) == (XDP_PASS, XDP_DROP)
@@ -48,13 +48,13 @@ def test_lists(filtered: Site) -> None:
 
 
 def test_a_second_rollback_does_not_undo_the_first(filtered: Site) -> None:
-    filtered.lists(deny=STRANGER)
+    filtered.lists(deny=UNLISTED)
     go_back(filtered)
     number = filtered.host.store.number()
     assert not go_back(filtered).changed
     assert filtered.host.store.number() == number
     # After another change there is again something to roll back.
-    filtered.lists(deny=STRANGER)
+    filtered.lists(deny=UNLISTED)
     assert filtered.host.store.took_back() == 0
     assert go_back(filtered).changed
     assert verdicts(filtered) == (XDP_DROP, XDP_PASS)
@@ -84,7 +84,7 @@ def test_program(filtered: Site) -> None:
 
 def test_it_is_confirmed_as_any_change(filtered: Site) -> None:
     timers = Timers(filtered)
-    filtered.lists(deny=STRANGER)
+    filtered.lists(deny=UNLISTED)
     number = filtered.host.store.number()
     edit = roll_back(filtered.host.store)
     change = timers.host.apply(edit, terms=Terms(0.2)).pending

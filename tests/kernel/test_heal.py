@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 from kernel.hosting import (
     DENIED,
-    STRANGER,
+    UNLISTED,
     XDP_DROP,
     XDP_PASS,
     Site,
@@ -35,7 +35,7 @@ from packetwatch_core._active.attach import create_link
 from packetwatch_core._base.errors import Unreadable
 from packetwatch_core._change.pending import Terms
 from packetwatch_core._declared.edits import set_lists
-from packetwatch_core._host.heal import HOUR, MOST, Repair, heal
+from packetwatch_core._host.heal import HOUR, MAX_REPAIRS, Repair, heal
 from packetwatch_core._kernel.libbpf import ARRAY, F_MMAPABLE, Map, call
 from packetwatch_core._kernel.programs import Link, attached
 
@@ -62,7 +62,7 @@ def is_unfiltered() -> bool:
 
 def check(site: Site) -> None:
     """Everything is as confirmed again, and stays so."""
-    assert (site.verdict(DENIED), site.verdict(STRANGER)) == (XDP_DROP, XDP_PASS)
+    assert (site.verdict(DENIED), site.verdict(UNLISTED)) == (XDP_DROP, XDP_PASS)
     assert site.host.verify() == []
     before = site.snapshot()
     assert heal(site.host) == Repair([], [])
@@ -160,7 +160,7 @@ def test_a_foreign_program_is_reported_and_stays(filtered: Site) -> None:
         ifindex = socket.if_nametoindex("pw0")
         held = create_link(foreign, "pw0", ifindex, "auto")
         number = foreign.info().id
-        for attempt in range(MOST + 2):
+        for attempt in range(MAX_REPAIRS + 2):
             repair = heal(filtered.host)
             assert repair.found == [UNFILTERED]
             assert repair.left[0] == UNFILTERED
@@ -327,7 +327,7 @@ def test_hand_edits_are_not_activated_by_themselves(filtered: Site) -> None:
 
 
 def test_a_rollback_by_hand_is_confirmed_state(filtered: Site) -> None:
-    filtered.lists(deny=STRANGER)
+    filtered.lists(deny=UNLISTED)
     link = filtered.state / "current"
     number = int(os.readlink(link))
     link.unlink()
@@ -367,7 +367,7 @@ def test_an_entry_that_nobody_takes_out_is(filtered: Site, monkeypatch: pytest.M
 def test_while_a_change_is_pending_nothing_is_repaired(filtered: Site) -> None:
     timers = Timers(filtered)
     host = timers.host
-    change = host.apply(set_lists("ansible", {"deny": STRANGER}, True), terms=MINUTE).pending
+    change = host.apply(set_lists("ansible", {"deny": UNLISTED}, True), terms=MINUTE).pending
     assert change
     with filtered.slot() as slot:
         assert slot.delete(bytes(4))
@@ -392,12 +392,12 @@ def test_a_panic_is_no_drift(filtered: Site) -> None:
 
 def test_after_a_confirmation_the_new_state_counts(filtered: Site) -> None:
     host = Timers(filtered).host
-    change = host.apply(set_lists("ansible", {"deny": STRANGER}, True), terms=MINUTE).pending
+    change = host.apply(set_lists("ansible", {"deny": UNLISTED}, True), terms=MINUTE).pending
     assert change
     host.confirm(change.token)
     remove_all_pins(filtered)
     assert heal(host).left == []
-    assert (filtered.verdict(DENIED), filtered.verdict(STRANGER)) == (XDP_PASS, XDP_DROP)
+    assert (filtered.verdict(DENIED), filtered.verdict(UNLISTED)) == (XDP_PASS, XDP_DROP)
 
 
 # Repeated repairs
@@ -406,13 +406,13 @@ def test_after_a_confirmation_the_new_state_counts(filtered: Site) -> None:
 def test_who_undoes_it_again_and_again_wins_for_an_hour(
     filtered: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for dummy in range(MOST):
+    for dummy in range(MAX_REPAIRS):
         detach_link(filtered)
         assert heal(filtered.host).left == []
     detach_link(filtered)
     left = heal(filtered.host).left
     assert left[0] == UNFILTERED
-    assert "mended 5 times within an hour: not again before" in left[1]
+    assert "repaired 5 times within an hour: no repair before" in left[1]
     assert is_unfiltered()
     record = note(filtered)["heal"]
     assert (record["success"], record["failure"], len(record["recent"])) == (5, 1, 5)

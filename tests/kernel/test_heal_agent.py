@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from kernel.controlling import AGENT, Controlled, controlled
-from kernel.hosting import DENIED, STRANGER, XDP_DROP, dummy_program, wait
+from kernel.hosting import DENIED, UNLISTED, XDP_DROP, dummy_program, wait
 
 from packetwatch_core._active.attach import create_link
 from packetwatch_core._declared.edits import set_lists
@@ -146,6 +146,6 @@ def test_a_change_by_its_own_ways_is_no_drift(watched: Watched) -> None:
         watched.host.attach("pw0")
         for name in os.listdir(watched.host.pins.run):
             os.chown(watched.host.pins.map(name), AGENT.uid, AGENT.gid)
-    assert watched.site.verdict(STRANGER) != XDP_DROP
+    assert watched.site.verdict(UNLISTED) != XDP_DROP
     assert len(watched.lines("drift")) == before
     assert not watched.request.exists()

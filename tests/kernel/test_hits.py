@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from kernel.hosting import DENIED, OWN, STRANGER, Site, ip
+from kernel.hosting import DENIED, OWN, UNLISTED, Site, ip
 from kernel.packets import syn4, syn6
 
 from packetwatch_agent.control import edits
@@ -68,16 +68,16 @@ def connected(port: int) -> Iterator[None]:
 
 
 def test_who_has_connected_lately(unprotected: Site) -> None:
-    send(unprotected, syn4(STRANGER, 80, OWN), syn4(DENIED, 80, OWN), syn6(SOMEBODY6, 80))
+    send(unprotected, syn4(UNLISTED, 80, OWN), syn4(DENIED, 80, OWN), syn6(SOMEBODY6, 80))
     found = hit(plan(unprotected, f"{DENIED}\n203.0.113.0/24\n2001:db8:5::/48\n"))
     # `DENIED` is still denied.
-    assert found == {"seen": [STRANGER, NETWORK6]}
-    assert hit(plan(unprotected, f"203.0.113.0/24\n{SOMEBODY6}\n", allow=STRANGER)) == {}
+    assert found == {"seen": [UNLISTED, NETWORK6]}
+    assert hit(plan(unprotected, f"203.0.113.0/24\n{SOMEBODY6}\n", allow=UNLISTED)) == {}
     assert hit(plan(unprotected, "198.51.100.0/24\n")) == {}
 
 
 def test_who_was_seen_long_ago_is_not_named(unprotected: Site) -> None:
-    send(unprotected, syn4(STRANGER, 80, OWN))
+    send(unprotected, syn4(UNLISTED, 80, OWN))
     with Map.open(unprotected.host.pins.map("rates")) as rates:
         (key,) = rates.keys()
         before = time.monotonic_ns() - MINUTES * 60 * 1_000_000_000
@@ -113,10 +113,10 @@ def test_what_is_protected_is_hit_by_force(filtered: Site) -> None:
 
 
 def test_a_change_and_its_diff_report_it(unprotected: Site) -> None:
-    send(unprotected, syn4(STRANGER, 80, OWN))
+    send(unprotected, syn4(UNLISTED, 80, OWN))
     done = unprotected.lists(deny="203.0.113.0/24")
-    assert hit(done) == {"seen": [STRANGER]}
-    sentence = f"hits sources that have connected in the last {MINUTES} minutes: {STRANGER}"
+    assert hit(done) == {"seen": [UNLISTED]}
+    sentence = f"hits sources that have connected in the last {MINUTES} minutes: {UNLISTED}"
     assert done.texts()[1].splitlines()[-1] == f"# {sentence}"
     assert unprotected.host.apply(remove_lists("ansible")).hits is not None
     request = {"command": "deny", "addresses": ["203.0.113.0/24"], "check": True}

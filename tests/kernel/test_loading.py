@@ -18,7 +18,7 @@ from kernel.flood import send
 from kernel.hosting import (
     DENIED,
     OWN,
-    STRANGER,
+    UNLISTED,
     XDP_DROP,
     XDP_PASS,
     Site,
@@ -149,7 +149,7 @@ def test_until_a_program_reads_them_new_tables_are_only_declared(outdated: Site)
     """The role's order: lists are set before the software is installed."""
     host = former_host(outdated)
     before, generation = attached(socket.if_nametoindex("pw0")).program_id, outdated.generation_id()
-    edit = set_lists("ansible", {"allow": "", "deny": f"{DENIED}\n{STRANGER}"}, False)
+    edit = set_lists("ansible", {"allow": "", "deny": f"{DENIED}\n{UNLISTED}"}, False)
     assert host.plan(edit).changed
     plan = host.apply(edit)
     assert plan.changed and not plan.live
@@ -160,13 +160,13 @@ def test_until_a_program_reads_them_new_tables_are_only_declared(outdated: Site)
     with pytest.raises(InvalidInput, match=r"another version \(its PW_FORMAT is not"):
         host.attach("pw0")
     assert outdated.policy(scan_ports="9").changed, "what is installed now brings the program"
-    assert outdated.verdict(DENIED) == outdated.verdict(STRANGER) == XDP_DROP
+    assert outdated.verdict(DENIED) == outdated.verdict(UNLISTED) == XDP_DROP
     assert outdated.host.verify() == []
 
 
 def test_a_check_compiles_nothing(outdated: Site) -> None:
     shutil.rmtree(outdated.paths.cache)
-    edit = set_lists("ansible", {"allow": "", "deny": STRANGER}, False)
+    edit = set_lists("ansible", {"allow": "", "deny": UNLISTED}, False)
     plan = outdated.host.plan(edit)
     assert plan.changed and plan.live
     assert outdated.host.attach("pw0", check=True).changed
@@ -198,22 +198,22 @@ def test_apply_before_anything_is_attached_only_declares(site: Site) -> None:
 
 
 def test_entries_expire_and_that_is_no_change(filtered: Site) -> None:
-    text = f"{DENIED} expires={in_seconds(2)}\n{STRANGER} expires={in_seconds(600)}"
+    text = f"{DENIED} expires={in_seconds(2)}\n{UNLISTED} expires={in_seconds(600)}"
     filtered.lists(deny=text)
-    assert filtered.verdict(DENIED) == filtered.verdict(STRANGER) == XDP_DROP
+    assert filtered.verdict(DENIED) == filtered.verdict(UNLISTED) == XDP_DROP
     wait(lambda: time.time() >= next_expiry(filtered))
     plan = filtered.lists(deny=text)
     assert not plan.changed
     assert plan.digest_after != plan.digest_before
-    assert (filtered.verdict(DENIED), filtered.verdict(STRANGER)) == (XDP_PASS, XDP_DROP)
+    assert (filtered.verdict(DENIED), filtered.verdict(UNLISTED)) == (XDP_PASS, XDP_DROP)
     before = filtered.snapshot()
     assert not filtered.host.apply().changed
     assert filtered.snapshot() == before
 
 
 def test_expired_entries_stay_out(filtered: Site) -> None:
-    filtered.lists(deny=f"{STRANGER} expires=2020-01-01T00:00:00Z\n{DENIED}")
-    assert filtered.verdict(STRANGER) == XDP_PASS
+    filtered.lists(deny=f"{UNLISTED} expires=2020-01-01T00:00:00Z\n{DENIED}")
+    assert filtered.verdict(UNLISTED) == XDP_PASS
     assert next_expiry(filtered) == 0
 
 
@@ -226,13 +226,13 @@ def next_expiry(site: Site) -> int:
 
 
 def test_a_plan_is_what_apply_does(filtered: Site) -> None:
-    edit = set_lists("ansible", {"deny": f"{DENIED}\n{STRANGER}"}, False)
+    edit = set_lists("ansible", {"deny": f"{DENIED}\n{UNLISTED}"}, False)
     before = filtered.snapshot()
     plan = filtered.host.plan(edit)
     assert filtered.snapshot() == before
     assert filtered.host.apply(edit) == plan
     old, new = plan.texts()
-    assert new == (f"{old}deny ansible: {STRANGER}\n# more deny entries: 1, IPv4 addresses: 1\n")
+    assert new == (f"{old}deny ansible: {UNLISTED}\n# more deny entries: 1, IPv4 addresses: 1\n")
     assert not filtered.host.plan(edit).changed
 
 
@@ -240,10 +240,10 @@ def test_confirmed_state_wins_over_a_drift_in_the_kernel(filtered: Site) -> None
     number, state = filtered.host.store.read_current()
     store = Store(filtered.paths.state)
     with store.lock(1):
-        store.confirm(store.write_candidate(state._replace(deny={"ansible": STRANGER})))
-    assert filtered.verdict(STRANGER) == XDP_PASS
+        store.confirm(store.write_candidate(state._replace(deny={"ansible": UNLISTED})))
+    assert filtered.verdict(UNLISTED) == XDP_PASS
     filtered.host.attach("pw0")
-    assert (filtered.verdict(STRANGER), filtered.verdict(DENIED)) == (XDP_DROP, XDP_PASS)
+    assert (filtered.verdict(UNLISTED), filtered.verdict(DENIED)) == (XDP_DROP, XDP_PASS)
     assert store.read_current()[0] == number + 1
 
 
@@ -257,7 +257,7 @@ def test_a_failure_to_confirm_reverts_what_is_active(
     monkeypatch.setattr(Store, "confirm", fail)
     before = filtered.snapshot()
     large = "".join(f"10.{i >> 8}.{i & 255}.{i * 7 & 255}\n" for i in range(60_000))
-    for text in (STRANGER, large):
+    for text in (UNLISTED, large):
         with pytest.raises(PacketwatchError, match="no space left"):
             filtered.lists(deny=text)
         assert filtered.snapshot() == before

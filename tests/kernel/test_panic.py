@@ -16,7 +16,7 @@ from kernel.dying import count_steps, killed_at
 from kernel.hosting import (
     DENIED,
     FULL,
-    STRANGER,
+    UNLISTED,
     XDP_DROP,
     XDP_PASS,
     Site,
@@ -101,15 +101,15 @@ def test_it_outlives_a_reboot(filtered: Site) -> None:
 
 def test_what_is_declared_meanwhile_is_activated_when_it_is_lifted(filtered: Site) -> None:
     filtered.host.panic("a test")
-    assert not filtered.lists(deny=STRANGER).live
+    assert not filtered.lists(deny=UNLISTED).live
     assert passes()
     filtered.host.lift()
-    assert (filtered.verdict(DENIED), filtered.verdict(STRANGER)) == (XDP_PASS, XDP_DROP)
+    assert (filtered.verdict(DENIED), filtered.verdict(UNLISTED)) == (XDP_PASS, XDP_DROP)
 
 
 def test_a_pending_change_is_reverted(filtered: Site, timers: Timers) -> None:
     number = filtered.host.store.number()
-    edit = set_lists("ansible", {"deny": STRANGER}, True)
+    edit = set_lists("ansible", {"deny": UNLISTED}, True)
     change = timers.host.apply(edit, terms=MINUTE).pending
     assert change
     timers.host.panic("a test")
@@ -122,12 +122,12 @@ def test_a_pending_change_is_reverted(filtered: Site, timers: Timers) -> None:
     timers.host.roll_back(due=True)
     assert passes()
     timers.host.lift()
-    assert (filtered.verdict(DENIED), filtered.verdict(STRANGER)) == (XDP_DROP, XDP_PASS)
+    assert (filtered.verdict(DENIED), filtered.verdict(UNLISTED)) == (XDP_DROP, XDP_PASS)
     assert filtered.host.store.number() == number
 
 
 def test_nobody_is_waited_for(filtered: Site, timers: Timers) -> None:
-    change = timers.host.apply(set_lists("ansible", {"deny": STRANGER}, True), terms=MINUTE).pending
+    change = timers.host.apply(set_lists("ansible", {"deny": UNLISTED}, True), terms=MINUTE).pending
     assert change
     hasty = Host(run, filtered.paths, patience=0.1)
     with Link.open(filtered.host.pins.link("pw0")), filtered.host.store.lock(1):

@@ -19,7 +19,7 @@ from kernel.dying import count_steps, killed_after, killed_at
 from kernel.hosting import (
     DENIED,
     FULL,
-    STRANGER,
+    UNLISTED,
     XDP_DROP,
     XDP_PASS,
     Site,
@@ -70,7 +70,7 @@ def deny(timers: Timers, text: str, terms: Terms = MINUTE) -> Change:
 
 
 def verdicts(site: Site) -> tuple[int, int]:
-    return site.verdict(DENIED), site.verdict(STRANGER)
+    return site.verdict(DENIED), site.verdict(UNLISTED)
 
 
 class Before:
@@ -121,7 +121,7 @@ def test_a_pending_list_is_active_and_boot_does_not_read_it(
     filtered: Site, confirming: Timers
 ) -> None:
     number, state = filtered.host.store.read_current()
-    change = deny(confirming, STRANGER)
+    change = deny(confirming, UNLISTED)
     assert verdicts(filtered) == (XDP_PASS, XDP_DROP)
     assert filtered.host.store.read_current() == (number, state)
     assert confirming.armed
@@ -133,7 +133,7 @@ def test_a_pending_list_is_active_and_boot_does_not_read_it(
 
 def test_confirm(filtered: Site, confirming: Timers) -> None:
     number = filtered.host.store.number()
-    change = deny(confirming, STRANGER)
+    change = deny(confirming, UNLISTED)
     generation = filtered.generation_id()
     done = confirming.host.confirm(change.token)
     assert done.changed and done.change and done.change.status == "confirmed"
@@ -143,7 +143,7 @@ def test_confirm(filtered: Site, confirming: Timers) -> None:
     assert filtered.generation_id() == generation
     # The caller asks again if the answer was lost.
     assert confirming.host.confirm(change.token).changed is False
-    assert not filtered.lists(deny=STRANGER).changed
+    assert not filtered.lists(deny=UNLISTED).changed
 
 
 @pytest.mark.parametrize("with_token", [False, True])
@@ -153,11 +153,11 @@ def test_by_hand(filtered: Site, confirming: Timers, with_token: bool) -> None:
         result = edits.perform(confirming.host, request)
         return result["changed"], result["message"]
 
-    change = deny(confirming, STRANGER)
+    change = deny(confirming, UNLISTED)
     returned = "the change of a test was reverted: the state confirmed before it is active"
     assert perform("rollback", change.token) == (True, returned)
     assert verdicts(filtered) == (XDP_DROP, XDP_PASS)
-    change = deny(confirming, STRANGER)
+    change = deny(confirming, UNLISTED)
     assert perform("confirm", change.token) == (True, "the change of a test is confirmed")
     assert perform("confirm", change.token)[0] is False
     assert not confirming.armed
@@ -166,7 +166,7 @@ def test_by_hand(filtered: Site, confirming: Timers, with_token: bool) -> None:
 def test_roll_back(filtered: Site, confirming: Timers) -> None:
     before = Before(filtered)
     generation = filtered.generation_id()
-    change = deny(confirming, STRANGER)
+    change = deny(confirming, UNLISTED)
     with no_compiler(confirming, filtered):
         assert confirming.host.roll_back(change.token).changed
     before.check(confirming)
@@ -178,7 +178,7 @@ def test_roll_back(filtered: Site, confirming: Timers) -> None:
 
 def test_too_late(filtered: Site, confirming: Timers) -> None:
     before = Before(filtered)
-    change = deny(confirming, STRANGER, Terms(0.2))
+    change = deny(confirming, UNLISTED, Terms(0.2))
     time.sleep(0.3)
     with pytest.raises(Reverted, match="not confirmed in time"):
         confirming.host.confirm(change.token)
@@ -188,7 +188,7 @@ def test_too_late(filtered: Site, confirming: Timers) -> None:
 def test_the_timer_of_an_ended_change_does_not_end_the_next(
     filtered: Site, confirming: Timers
 ) -> None:
-    confirming.host.confirm(deny(confirming, STRANGER).token)
+    confirming.host.confirm(deny(confirming, UNLISTED).token)
     change = deny(confirming, SECOND)
     assert confirming.host.roll_back(due=True).changed is False
     assert confirming.host.pending() == change
@@ -197,7 +197,7 @@ def test_the_timer_of_an_ended_change_does_not_end_the_next(
 
 def test_the_timer_ends_a_change_whose_time_is_up(filtered: Site, confirming: Timers) -> None:
     before = Before(filtered)
-    deny(confirming, STRANGER, Terms(0.1))
+    deny(confirming, UNLISTED, Terms(0.1))
     time.sleep(0.2)
     done = confirming.host.roll_back(due=True)
     assert done.changed and done.change and done.change.status == "rolled_back"
@@ -205,7 +205,7 @@ def test_the_timer_ends_a_change_whose_time_is_up(filtered: Site, confirming: Ti
 
 
 def test_a_token_of_another_change(filtered: Site, confirming: Timers) -> None:
-    change = deny(confirming, STRANGER)
+    change = deny(confirming, UNLISTED)
     for act in (confirming.host.confirm, confirming.host.roll_back):
         with pytest.raises(Pending, match=r"a change of a test, made at 20.* within [56][0-9] s"):
             act("0" * 32)
@@ -227,7 +227,7 @@ def test_nothing_was_ever_pending(filtered: Site, confirming: Timers) -> None:
 
 
 def test_a_second_change_is_refused(filtered: Site, confirming: Timers) -> None:
-    deny(confirming, STRANGER)
+    deny(confirming, UNLISTED)
     host, before = filtered.host, filtered.snapshot()
     edit = set_lists("local", {"deny": SECOND}, False)
     attempts: list[Callable[[], object]] = [
@@ -245,7 +245,7 @@ def test_a_second_change_is_refused(filtered: Site, confirming: Timers) -> None:
 
 
 def test_confirmed_state_is_not_applied_meanwhile(filtered: Site, confirming: Timers) -> None:
-    deny(confirming, STRANGER)
+    deny(confirming, UNLISTED)
     before = filtered.snapshot()
     plan = filtered.host.apply()
     assert not plan.changed
@@ -256,7 +256,7 @@ def test_confirmed_state_is_not_applied_meanwhile(filtered: Site, confirming: Ti
 @pytest.mark.slow
 def test_an_entry_that_expired_meanwhile(filtered: Site, confirming: Timers) -> None:
     ends = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 2))
-    change = deny(confirming, f"{DENIED} expires={ends}\n{STRANGER}")
+    change = deny(confirming, f"{DENIED} expires={ends}\n{UNLISTED}")
     time.sleep(2.2)
     filtered.host.apply()
     assert verdicts(filtered) == (XDP_DROP, XDP_DROP)
@@ -267,13 +267,13 @@ def test_an_entry_that_expired_meanwhile(filtered: Site, confirming: Timers) -> 
 def test_a_device_that_comes_back_meanwhile(filtered: Site, confirming: Timers) -> None:
     filtered.wire.add("pw1")
     filtered.host.attach("pw1")
-    deny(confirming, STRANGER)
+    deny(confirming, UNLISTED)
     filtered.wire.remove("pw1")
     filtered.wire.add("pw1")
     filtered.host.reattach("pw1")
-    assert filtered.verdict(STRANGER, "pw1") == XDP_DROP
+    assert filtered.verdict(UNLISTED, "pw1") == XDP_DROP
     confirming.host.roll_back()
-    assert filtered.verdict(STRANGER, "pw1") == XDP_PASS
+    assert filtered.verdict(UNLISTED, "pw1") == XDP_PASS
     assert filtered.verdict(DENIED, "pw1") == XDP_DROP
 
 
@@ -299,7 +299,7 @@ def test_what_no_packet_meets_is_confirmed_at_once(filtered: Site, confirming: T
 
 def test_without_systemd_only_no_timer_is_accepted(filtered: Site) -> None:
     before = filtered.snapshot()
-    edit = set_lists("ansible", {"deny": STRANGER}, False)
+    edit = set_lists("ansible", {"deny": UNLISTED}, False)
     for act in (filtered.host.apply, filtered.host.plan):
         with pytest.raises(Unsupported, match="only confirm_timeout 0 is possible"):
             act(edit, terms=MINUTE)
@@ -312,14 +312,14 @@ def test_without_systemd_only_no_timer_is_accepted(filtered: Site) -> None:
 def test_invalid_time(filtered: Site, confirming: Timers) -> None:
     for seconds in (-1, 86401, float("nan")):
         with pytest.raises(InvalidInput, match="confirm_timeout is"):
-            deny(confirming, STRANGER, Terms(seconds))
+            deny(confirming, UNLISTED, Terms(seconds))
 
 
 def test_a_timer_that_systemd_refuses(filtered: Site, confirming: Timers) -> None:
     before = filtered.snapshot()
     confirming.refuse = True
     with pytest.raises(LoadFailed, match="no such luck"):
-        deny(confirming, STRANGER)
+        deny(confirming, UNLISTED)
     assert filtered.snapshot() == before
     assert confirming.host.pending() is None
 
@@ -328,7 +328,7 @@ def test_a_timer_that_systemd_refuses(filtered: Site, confirming: Timers) -> Non
 
 
 def change_capacity(timers: Timers) -> Change | None:
-    return deny(timers, f"{STRANGER}\n{MANY}")
+    return deny(timers, f"{UNLISTED}\n{MANY}")
 
 
 def change_policy(timers: Timers) -> Change | None:
@@ -442,7 +442,7 @@ def test_without_the_pins_it_is_compiled(
 
 
 def test_a_boot_forgets_the_change(filtered: Site, confirming: Timers) -> None:
-    deny(confirming, STRANGER)
+    deny(confirming, UNLISTED)
     filtered.power_off()
     (Path(filtered.paths.pending) / "change.json").unlink()
     filtered.host.reattach("pw0")
@@ -460,7 +460,7 @@ def test_a_change_that_fails_leaves_nothing(
 
     monkeypatch.setattr(confirming.host._site.alarm, "set", fail)
     with pytest.raises(LoadFailed, match="on purpose"):
-        deny(confirming, STRANGER)
+        deny(confirming, UNLISTED)
     assert filtered.snapshot() == before
     assert not confirming.armed
     assert confirming.host.pending() is None
@@ -553,7 +553,7 @@ def test_death_during_a_confirmation(filtered: Site, confirming: Timers) -> None
 @pytest.mark.slow
 def test_interleaved_runs(filtered: Site, confirming: Timers) -> None:
     """Change, die at any moment, confirm or revert, repeat: the old lists or the new ones are active."""
-    texts = (DENIED, f"{DENIED}\n{MANY}", f"{DENIED}\n{STRANGER}")
+    texts = (DENIED, f"{DENIED}\n{MANY}", f"{DENIED}\n{UNLISTED}")
     deny_now(filtered, texts[1])
     started = time.monotonic()
     confirming.host.confirm(deny(confirming, texts[2]).token)
@@ -576,7 +576,7 @@ def test_interleaved_runs(filtered: Site, confirming: Timers) -> None:
         assert filtered.host.store.read_current()[1].deny["ansible"] in (former, text)
         assert not filtered.host.apply().changed
         denies = filtered.host.store.read_current()[1].deny["ansible"]
-        assert filtered.verdict(STRANGER) == (XDP_DROP if STRANGER in denies else XDP_PASS)
+        assert filtered.verdict(UNLISTED) == (XDP_DROP if UNLISTED in denies else XDP_PASS)
 
 
 def settle(timers: Timers) -> None:

@@ -11,7 +11,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from kernel.hosting import DENIED, OWN, STRANGER, Site, ip
+from kernel.hosting import DENIED, OWN, UNLISTED, Site, ip
 from kernel.timers import Timers
 
 from packetwatch_core._base.errors import LoadFailed
@@ -85,7 +85,7 @@ def test_what_only_reports_lets_everybody_pass(filtered: Site, confirming: Timer
     assert filtered.host.info({"bans"})["bans"] == []
 
 
-@pytest.mark.parametrize(("source", "target"), [(STRANGER, OWN), ("2001:db8::9", "2001:db8:1::1")])
+@pytest.mark.parametrize(("source", "target"), [(UNLISTED, OWN), ("2001:db8::9", "2001:db8:1::1")])
 def test_the_packet_is_a_sound_one(source: str, target: str) -> None:
     family = socket.AF_INET6 if ":" in source else socket.AF_INET
     raw = socket.inet_pton(family, target)

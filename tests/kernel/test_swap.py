@@ -19,7 +19,7 @@ from kernel.flood import Flood, Tap, flooded, send, tapped
 from kernel.hosting import (
     DENIED,
     FULL,
-    STRANGER,
+    UNLISTED,
     XDP_DROP,
     XDP_PASS,
     Site,
@@ -70,7 +70,7 @@ only_native = pytest.mark.parametrize("flood", ["native"], indirect=True)
 
 @pytest.mark.slow
 def test_lists(filtered: Site, flood: Flood) -> None:
-    texts = (DENIED, f"198.51.100.0/24\n{STRANGER}", f"198.0.0.0/8\n2001:db8::/32\n{DENIED}")
+    texts = (DENIED, f"198.51.100.0/24\n{UNLISTED}", f"198.0.0.0/8\n2001:db8::/32\n{DENIED}")
     seen = set()
     swaps = SWAPS if FULL or flood.native else CHANGES
     for number in range(swaps):

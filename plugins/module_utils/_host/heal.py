@@ -4,11 +4,11 @@
 
 # This code is PRIVATE to the collection.
 
-"""Mending what has drifted from confirmed state, at most so many times an hour.
+"""Repair of drift from confirmed state, at most `MAX_REPAIRS` times an hour.
 
-Only what was checked when it was declared goes live: files that somebody has edited by hand wait for
-an apply. What is somebody else's stays, and is told. Who fights with another tool for an
-interface gives in after some rounds, and says so.
+Only declared state that was checked is activated: files edited by hand wait for an apply. Programs of
+other tools stay attached and are reported. If another tool undoes the repairs again and again,
+Packetwatch stops repairing for a time and reports that.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ if t.TYPE_CHECKING:
     from .._health.status import Status
     from .host import Host
 
-MOST = 5
+MAX_REPAIRS = 5
 HOUR = 3600.0
 
 
 class Repair(t.NamedTuple):
-    """found: what was not as it is confirmed; left: what still is not; paused: why nothing was done."""
+    """found: drift before the repair. left: drift after it. paused: why nothing was repaired."""
 
     found: list[str]
     left: list[str]
@@ -40,9 +40,9 @@ class Repair(t.NamedTuple):
 
 
 def heal(host: Host) -> Repair:
-    """Verify, repair, verify again; noted for the agent if there was anything to repair."""
+    """Verify, repair, verify again. If there was drift, note it for the agent."""
     status = host.status
-    broken = _mend_link(host)
+    broken = _repair_link(host)
     waiting = host.panicking() or host.pending()
     if waiting:
         return Repair(broken, [], waiting.describe())
@@ -53,17 +53,21 @@ def heal(host: Host) -> Repair:
     if status.is_edited():
         return _note(status, Repair(found, drifted))
     recent = _recent(status)
-    if len(recent) >= MOST:
-        again = time.gmtime(time.time() + recent[0] + HOUR - time.monotonic())
-        told = f"mended {MOST} times within an hour: not again before {time.strftime('%H:%M', again)} UTC"
-        return _note(status, Repair(found, [*drifted, told]))
-    return _note(status, Repair(found, _mend(host)))
+    if len(recent) >= MAX_REPAIRS:
+        next_repair = time.gmtime(time.time() + recent[0] + HOUR - time.monotonic())
+        limit = (
+            f"repaired {MAX_REPAIRS} times within an hour: no repair before "
+            f"{time.strftime('%H:%M', next_repair)} UTC; find out what undoes the repairs"
+        )
+        return _note(status, Repair(found, [*drifted, limit]))
+    return _note(status, Repair(found, _repair(host)))
 
 
-def _mend_link(host: Host) -> list[str]:
-    """Point `current` to what is live, if it names nothing that can be read; what was wrong with it.
+def _repair_link(host: Host) -> list[str]:
+    """If the link `current` cannot be followed, point it to the active state; return what was wrong.
 
-    Only if the state is the one that root has made live last, unchanged, and no candidate.
+    This is done only if that state is the one that root activated last, is unchanged, and is not
+    pending. Otherwise `Unreadable` is raised.
     """
     try:
         host.store.read_current()
@@ -80,8 +84,8 @@ def _mend_link(host: Host) -> list[str]:
         return [str(error)]
 
 
-def _mend(host: Host) -> list[str]:
-    """Returns what is still wrong, and why."""
+def _repair(host: Host) -> list[str]:
+    """Repair drift; return what is still wrong, and why."""
     problems = []
     try:
         host.remake()
@@ -99,18 +103,18 @@ def _mend(host: Host) -> list[str]:
 
 
 def _recent(status: Status) -> list[float]:
-    """When something was mended within the last hour, by CLOCK_MONOTONIC."""
+    """Times of the repairs within the last hour, by CLOCK_MONOTONIC."""
     times = status.read().get("heal", {}).get("recent", [])
     return [moment for moment in times if moment > time.monotonic() - HOUR]
 
 
 def _note(status: Status, repair: Repair) -> Repair:
-    """Tell the agent, which writes the event, if there was anything to mend."""
+    """Note the attempt, from which the agent emits the event, if there was drift."""
     if not repair.found:
         return repair
     former = status.read().get("heal", {})
     is_done = not repair.left
-    mended = set(repair.found) - set(repair.left)
+    repaired = set(repair.found) - set(repair.left)
     status.healed(
         {
             "time": time.time(),
@@ -118,7 +122,7 @@ def _note(status: Status, repair: Repair) -> Repair:
             "left": repair.left,
             "success": former.get("success", 0) + is_done,
             "failure": former.get("failure", 0) + (not is_done),
-            "recent": _recent(status) + ([time.monotonic()] if mended else []),
+            "recent": _recent(status) + ([time.monotonic()] if repaired else []),
         }
     )
     return repair

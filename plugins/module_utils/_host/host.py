@@ -4,11 +4,11 @@
 
 # This code is PRIVATE to the collection.
 
-"""A managed host: everything that modules and one-shots can ask of it.
+"""A managed host: the operations that modules and one-shots can call.
 
 A change is planned first: confirmed state is read, edited, checked and compiled, under the host's lock.
-A plan that is confirmed at once is activated and then declared; one that waits to be confirmed is a
-pending change (_change). A failure before the activation leaves everything as it was.
+The new state is then written to disk as a candidate and activated. It is confirmed at once, or becomes a
+pending change (_change). If a step fails, all steps are undone.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ LOCK_WAIT = 60.0
 class Host:
     """The host that this process runs on, as root, in its network namespace.
 
-    patience: seconds to wait for another writer before `Locked` is raised. check: only say what would
-    be done. terms: when a change is confirmed.
+    patience: seconds to wait for another writer before `Locked` is raised. In all methods, check means:
+    change nothing, return what would be done. terms: how the change is to be confirmed.
     """
 
     def __init__(self, run: Run, paths: Paths | None = None, patience: float = LOCK_WAIT) -> None:
@@ -78,7 +78,7 @@ class Host:
     def plan(
         self, edit: Edit, *, force: bool = False, terms: Terms = AT_ONCE, by_hand: bool = False
     ) -> Plan:
-        """What `apply` would do; raises all that `apply` raises before it changes anything."""
+        """Plan what `apply` would do; raise every error that `apply` raises before it changes anything."""
         self._site.changes.check_terms(terms)
         with self._site.work(check=True) as work:
             if work.loaded.active:
@@ -93,13 +93,13 @@ class Host:
         terms: Terms = AT_ONCE,
         by_hand: bool = False,
     ) -> Plan:
-        """Activate an edit and confirm it, at once or as `terms` say; without one, activate confirmed
-        state.
+        """Activate an edit, which is confirmed at once or as `terms` say; without an edit, activate
+        confirmed state.
 
         Confirmed state was checked when it was declared. So without an edit nothing is refused because of
-        what is protected now, or because of a limit that has been lowered since. by_hand: an administrator
+        what is protected now, or because a limit has been lowered since. by_hand: an administrator
         has edited files of confirmed state, so it is checked like an edit. While a change is pending, an
-        edit raises `Pending`, and confirmed state waits.
+        edit raises `Pending`, and without an edit nothing is done.
         """
         if edit is None:
             with self._site.reporting(by_hand=by_hand):
@@ -118,9 +118,9 @@ class Host:
             return draft.plan
 
     def remake(self) -> None:
-        """Compile and activate confirmed state anew, and pin again what is in use.
+        """Compile and activate confirmed state anew, and pin the maps in use that are not pinned.
 
-        Nothing that the kernel says of itself is believed. Does nothing while a change is pending.
+        Digests in kernel headers are not trusted. While a change is pending, nothing is done.
         """
         with self._site.reporting(), self._site.work(while_pending=True) as work:
             if work.pending:
@@ -153,21 +153,22 @@ class Host:
         """Declare an interface and filter it, by default in its declared mode and with the program
         in use.
 
-        In check mode nothing is compiled, so `auto` stays unknown where nothing is attached.
+        In check mode nothing is compiled, so the mode that `auto` would choose is unknown.
         """
         return self._attach(Order(interface, mode, source), check=check, terms=terms)
 
     def reattach(self, interface: str) -> Attachment:
-        """Filter an interface as confirmed state declares it; InvalidInput if it does not.
+        """Filter an interface as confirmed state declares it; `InvalidInput` if it is not declared.
 
-        While a change is pending, a device that comes back meets what the other devices meet.
+        While a change is pending, the pending state counts: a device that comes back is filtered like
+        all other devices.
         """
         pending = self.pending()
         state = self.store.read(pending.number) if pending else self.store.read_current()[1]
         if interface not in state.interfaces:
             raise InvalidInput(
-                f"{interface} is not declared: it is no longer to be filtered, or never was "
-                "(packetwatch_interfaces, or the module packetwatch.xdp.program, declare it)"
+                f"{interface} is not declared, so it is not filtered; to filter it, declare it with "
+                "packetwatch_interfaces or the module packetwatch.xdp.program"
             )
         with self._site.reporting():
             return self._attach(Order(interface, judge=False))
@@ -179,7 +180,7 @@ class Host:
             return interfaces.attach_to(work, order, terms, check=check)
 
     def detach(self, interface: str, *, check: bool = False, terms: Terms = AT_ONCE) -> Attachment:
-        """Stop filtering an interface; it need not exist any more. Foreign programs stay."""
+        """Stop filtering an interface, which may have disappeared. Programs of other tools stay."""
         check_interface(interface)
         self._site.changes.check_terms(terms)
         with self._site.work(check=check) as work:
@@ -188,27 +189,27 @@ class Host:
     # Pending changes
 
     def pending(self) -> Change | None:
-        """The change that is pending; needs no lock."""
+        """The pending change, if there is one; needs no lock."""
         return self._site.changes.pending()
 
     def confirm(self, token: str = "") -> Outcome:
-        """Confirm the pending change; without a token, whoever made it.
+        """Confirm the pending change of that token; without a token, any pending change.
 
-        Confirming twice is no error. Raises `Reverted` if the host has reverted it meanwhile.
+        A second confirmation is not an error. Raises `Reverted` if the host has reverted the change.
         """
         with self.store.lock(self._site.patience):
             return self._site.changes.confirm(token)
 
     def roll_back(self, token: str = "", *, due: bool = False) -> Outcome:
-        """Revert the pending change; due: only if its time is up."""
+        """Revert the pending change. due: only if its time is up."""
         with self.store.lock(self._site.patience):
             return self._site.changes.roll_back(token, due)
 
     def self_test(self, token: str = "") -> None:
-        """Ask the loaded program whether protected addresses still reach the SSH server.
+        """Run the loaded program on test packets from protected addresses to the SSH server.
 
-        For hosts to which no fresh connection is possible. Raises LoadFailed, and reverts the pending
-        change of that token, if one does not, or if the program cannot be asked.
+        For hosts to which no fresh connection is possible. If a packet is dropped, or the program cannot
+        be run, the pending change of that token is reverted and `LoadFailed` is raised.
         """
         # Imported here: a boot does not need it, and it would cost it memory.
         from .._network import peers, reach
@@ -231,13 +232,14 @@ class Host:
     # Panic
 
     def panicking(self) -> Panic | None:
-        """The panic, if there is one: nothing is filtered, and nothing is to be repaired."""
+        """The panic, if there is one. While it holds, nothing is filtered and nothing is repaired."""
         return self._site.changes.panic.read()
 
     def panic(self, owner: str = "", *, check: bool = False) -> Switch:
-        """Let everything pass until the panic is lifted, boots included; revert a pending change.
+        """Let everything pass until the panic is lifted, also after a reboot; revert a pending change.
 
-        Everything passes before the lock is free. `Locked` means that its holder may attach once more.
+        Everything passes even before the lock is taken. If `Locked` is raised, the holder of the lock may
+        still attach the filter.
         """
         if check:
             found = self.panicking()
@@ -247,7 +249,7 @@ class Host:
         return panic.begin(self._site, owner)
 
     def lift(self, *, check: bool = False, terms: Terms = AT_ONCE) -> Switch:
-        """Filter again what confirmed state declares; if that is not confirmed, the panic goes on."""
+        """Filter again the declared interfaces; if that change is not confirmed, the panic goes on."""
         self._site.changes.check_terms(terms)
         with self._site.work(check=check) as work:
             if check:
@@ -260,14 +262,14 @@ class Host:
     # Health
 
     def verify(self) -> list[str]:
-        """Compare the kernel with confirmed state; returns what is wrong, if anything.
+        """Compare the kernel with confirmed state; return what is wrong.
 
-        While a change is pending, the kernel rightly has something else.
+        Empty while a change is pending: the kernel then differs from confirmed state on purpose.
         """
         return self._problems(with_feeds=True)
 
     def drift(self) -> list[str]:
-        """As `verify`, without damaged feeds, which no repair on this host can put right."""
+        """As `verify`, without damaged feeds, which no repair on this host can fix."""
         return self._problems(with_feeds=False)
 
     def _problems(self, *, with_feeds: bool) -> list[str]:
@@ -286,11 +288,11 @@ class Host:
         return [problem.text for problem in find(facts)]
 
     def feeds(self) -> FeedReport:
-        """What was left out of feeds when the active tables were made."""
+        """The feed entries that were left out when the active tables were compiled."""
         return self._lists().report()
 
     def info(self, subset: set[str]) -> dict[str, t.Any]:
-        """What the kernel does now and what is declared, by subset (see the module host_info)."""
+        """State of the kernel and declared state, by subset (see the module host_info)."""
         # Imported here: a boot does not need it, and it would cost it memory.
         from .._health import info
 
@@ -310,13 +312,13 @@ class Host:
     # Bans
 
     def ban(self, address: str, duration: float | None, *, check: bool = False) -> BanChange:
-        """Ban a source; InvalidInput if it is protected. duration: seconds, None: until it is lifted."""
+        """Ban a source; `InvalidInput` if it is protected. duration: seconds; None: until it is lifted."""
         from .._bans import by_hand
 
         return by_hand.ban(self.pins, address, duration, check)
 
     def unban(self, address: str, *, check: bool = False) -> BanChange:
-        """Lift all bans that cover a source; where nothing is loaded there are none."""
+        """Lift all bans that cover a source; none exist while no filter is loaded."""
         from .._bans import by_hand
 
         return by_hand.unban(self._site.run, self.pins, address, check)

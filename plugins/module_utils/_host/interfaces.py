@@ -6,7 +6,7 @@
 
 """Attaching the filter to an interface, and detaching it.
 
-Attaching is planned once; check mode reports the plan, an apply carries it out.
+Check mode and apply share one plan: check mode reports it, apply carries it out.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ if t.TYPE_CHECKING:
 
 
 class Order(t.NamedTuple):
-    """What the caller wants: None stands for what is declared, or for what is in use.
+    """The caller's wish. mode None: the declared mode. source None: the program in use.
 
-    judge: refuse what does not suit the policies; not for what was declared before. declare: confirmed
-    state follows, unless a change is pending.
+    judge: refuse what contradicts the policies; False for interfaces that are already declared.
+    declare: write the order to confirmed state, unless a change is pending.
     """
 
     interface: str
@@ -48,7 +48,10 @@ class Order(t.NamedTuple):
 
 
 class Target(t.NamedTuple):
-    """The device of an order as it is now. former: its name when it was attached to; "": it is not."""
+    """The device of an order as it is now.
+
+    former: the device's name when the filter was attached; empty if no filter is attached.
+    """
 
     name: str
     ifindex: int
@@ -60,8 +63,8 @@ class Target(t.NamedTuple):
 class Attaching(t.NamedTuple):
     """The plan of an order.
 
-    mode: wanted, one of `MODES`. state: what holds afterwards. code: None if it would have to be
-    compiled. replaces: another program than the loaded one. declares: confirmed state changes.
+    mode: the wanted one of `MODES`. state: the state after the order. code: None if check mode would have
+    to compile it. replaces: the loaded program is replaced. declares: confirmed state changes.
     """
 
     target: Target
@@ -73,7 +76,7 @@ class Attaching(t.NamedTuple):
 
     @property
     def moves(self) -> bool:
-        """Whether the device is filtered in another mode than the wanted one."""
+        """Whether the device is filtered in a mode that is not the wanted one."""
         return bool(self.target.former) and self.mode not in ("auto", self.target.mode)
 
     @property
@@ -84,7 +87,7 @@ class Attaching(t.NamedTuple):
     def result(
         self, mode: str, program_id: int, reason: str = "", change: Change | None = None
     ) -> Attachment:
-        """The result; mode and program_id: those that the device has, or will have."""
+        """The result. mode, program_id: those of the device after the order."""
         name = self.target.name
         return Attachment(
             self.replaces or self.links or self.declares,
@@ -104,7 +107,7 @@ class Attaching(t.NamedTuple):
 
 
 def check_order(site: Site, order: Order, terms: Terms, snapshot: Snapshot) -> None:
-    """Refuse what can be refused without the lock."""
+    """Raise errors that can be found without the lock."""
     check_interface(order.interface)
     site.changes.check_terms(terms)
     site.changes.panic.refuse()
@@ -117,7 +120,7 @@ def check_order(site: Site, order: Order, terms: Terms, snapshot: Snapshot) -> N
 def attach_to(
     work: Work, order: Order, terms: Terms = AT_ONCE, *, check: bool = False
 ) -> Attachment:
-    """Filter an interface as ordered; check: only say what that would do, without compiling."""
+    """Filter an interface as ordered. check: only return what that would do, without compiling."""
     plan = _plan(work, order, check)
     if check or plan.code is None:
         return plan.forecast()
@@ -151,7 +154,7 @@ def _plan(work: Work, order: Order, check: bool) -> Attaching:
 
 
 def _target(work: Work, interface: str) -> Target:
-    """The device of that name; refuses one that another program filters."""
+    """The device of that name; `Foreign` if it has the program of another tool."""
     ifindex = check_device(interface, work.planner.snapshot.links).ifindex
     attach.check_free(interface, ifindex, work.loaded.program_ids)
     now = attached(ifindex)
@@ -159,9 +162,10 @@ def _target(work: Work, interface: str) -> Target:
 
 
 def _states(work: Work, target: Target) -> tuple[State, State]:
-    """The state to go by, and the same with the device's present name.
+    """The state that decides now, and the same state with the device's present name.
 
-    While a change is pending, a device that comes back meets what the other devices meet.
+    While a change is pending, that is the pending state: a device that comes back is filtered like all
+    other devices.
     """
     if work.pending:
         candidate = work.site.store.read(work.pending.number)
@@ -171,7 +175,7 @@ def _states(work: Work, target: Target) -> tuple[State, State]:
 
 
 def _replaces(work: Work, state: State, source: str, code: Bytecode | None) -> bool:
-    """Whether the loaded program is another one; code: None if that is not compiled yet."""
+    """Whether `source` would replace the loaded program. code: None if it is not compiled yet."""
     if work.loaded.program is None:
         return True
     if code is None:
@@ -212,9 +216,9 @@ def _carry_out(work: Work, plan: Attaching, code: Bytecode, terms: Terms) -> Att
 
 @contextlib.contextmanager
 def _renaming(work: Work, target: Target) -> t.Iterator[None]:
-    """Give our link the device's present name; if the change fails, the former one.
+    """Rename the pin of our link to the device's present name, and back if the change fails.
 
-    Outside of the change: if it is reverted later, the device still has its name.
+    This is not part of the change: if the change is reverted later, the device keeps its name.
     """
     if target.former in ("", target.name):
         yield
@@ -230,7 +234,7 @@ def _renaming(work: Work, target: Target) -> t.Iterator[None]:
 def detach_from(
     work: Work, interface: str, terms: Terms = AT_ONCE, *, check: bool = False
 ) -> Attachment:
-    """Stop filtering an interface, and declare nothing of it any more."""
+    """Stop filtering an interface, and remove it from declared state."""
     dummy, state = work.site.store.read_current()
     held = work.loaded.links.get(interface)
     left = state._replace(
@@ -252,7 +256,7 @@ def detach_from(
 def _detach_pending(
     work: Work, left: State, interface: str, mode: str, terms: Terms
 ) -> Change | None:
-    """Detach; what is loaded stays until the change is confirmed, even with the last interface."""
+    """Detach. What is loaded stays until the change is confirmed, even if this was the last interface."""
     loaded = work.loaded
     ifindex = loaded.links[interface].ifindex
     with work.site.changes.around(loaded, left, terms, True) as (undo, change):
@@ -266,7 +270,7 @@ def _detach_pending(
 
 
 def _detach_confirmed(work: Work, left: State | None, interface: str) -> None:
-    """Detach for good; left: what is declared from now on, None if that does not change."""
+    """Detach and confirm. left: the new declared state; None if it does not change."""
     store = work.site.store
     if left:
         store.declare(left)
@@ -279,16 +283,16 @@ def _detach_confirmed(work: Work, left: State | None, interface: str) -> None:
 
 
 def _forget(work: Work, state: State, change: Change | None = None) -> t.Callable[[], None]:
-    """Remove from the active generation the policies of interfaces that are not filtered any more.
+    """Remove the policies of interfaces that are no longer filtered from the active generation.
 
-    Returns what undoes that.
+    Returns a function that undoes this.
     """
     loaded = work.loaded
     with loaded.generation() as current:
         header, digest = current.header, current.digest
     image, lists = work.planner.image(state, loaded.ifindexes, header["bytecode"])
     undo = contextlib.ExitStack()
-    # A program that reads tables of another format keeps its own: a policy too many harms nobody.
+    # A program that reads another table format keeps its generation: a superfluous policy does no harm.
     if image.digest != digest and header["format"] == abi.FORMAT:
         undo.callback(loaded.replace(image, work.planner.programs.of(state)))
     work.report(state, image, lists, change)
@@ -296,7 +300,7 @@ def _forget(work: Work, state: State, change: Change | None = None) -> t.Callabl
 
 
 def _renamed(state: State, former: str, interface: str) -> State:
-    """A state in which the declarations for an interface's former name hold for its present one."""
+    """The state with declarations for an interface's former name moved to its present name."""
     if former in ("", interface):
         return state
     interfaces, policy = dict(state.interfaces), dict(state.policy)

@@ -4,7 +4,7 @@
 
 # This code is PRIVATE to the collection.
 
-"""Letting everything pass at once, and filtering again."""
+"""Beginning and lifting a panic: everything passes at once, and is filtered again."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ if t.TYPE_CHECKING:
 
 
 def begin(site: Site, owner: str) -> Switch:
-    """Let everything pass. Before the lock, because its holder may take long, and once more after."""
+    """Let everything pass: before taking the lock, whose holder may keep it for long, and again after."""
     flag = site.changes.panic
     new = False
     try:
         new = flag.read() is None
         if new:
-            # First: whatever attaches from here on refuses to.
+            # First, because every attach from here on is refused.
             flag.raise_up(owner or caller())
     finally:
         detached = detach(site.pins)
@@ -42,7 +42,7 @@ def begin(site: Site, owner: str) -> Switch:
 
 
 def lift(work: Work, terms: Terms) -> Switch:
-    """Filter again what confirmed state declares."""
+    """Filter the declared interfaces again."""
     flag = work.site.changes.panic
     panic = flag.read()
     if panic is None:
@@ -57,7 +57,7 @@ def lift(work: Work, terms: Terms) -> Switch:
 
 
 def _attach_all(work: Work, terms: Terms, undo: contextlib.ExitStack) -> Change | None:
-    """Attach to each declared interface that exists; the change that waits to be confirmed."""
+    """Attach to each declared interface that exists; return the change if it is pending."""
     dummy, state = work.site.store.read_current()
     names = sorted({link.name for link in work.planner.snapshot.links} & state.interfaces.keys())
     change = None

@@ -4,7 +4,7 @@
 
 # This code is PRIVATE to the collection.
 
-"""What all operations on a host share: its files and pins, the lock, and the steps of going live."""
+"""What all operations on a host share: its files and pins, the lock, and the steps of an activation."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ class Site:
 
     @property
     def status(self) -> Status:
-        # Imported here: operations that only read do not need it.
+        # Imported here: operations that only read do not need it, and it would cost them memory.
         from .._health.status import Status
 
         return Status(self.paths.status)
 
     def snapshot(self) -> Snapshot:
-        """The host as it is from now on: for one operation."""
+        """The host's network, settings and protection: read when asked for, kept for one operation."""
         return Snapshot(self.paths.settings)
 
     @contextlib.contextmanager
@@ -68,9 +68,9 @@ class Site:
         check: bool = False,
         while_pending: bool = False,
     ) -> t.Iterator[Work]:
-        """An operation: under the lock, with the pending change ended if its time is up.
+        """Open an operation under the lock; first end the pending change if its time is up.
 
-        Raises `Locked`, and `Pending` unless the operation is one for `while_pending`. check: nothing
+        Raises `Locked`. Raises `Pending` unless the operation is allowed `while_pending`. check: nothing
         will be changed, so the lock is not taken.
         """
         with contextlib.nullcontext() if check else self.store.lock(self.patience):
@@ -82,9 +82,9 @@ class Site:
 
     @contextlib.contextmanager
     def reporting(self, *, by_hand: bool = False) -> t.Iterator[None]:
-        """Report to the agent if confirmed state cannot be activated.
+        """Note for the agent if confirmed state cannot be activated.
 
-        by_hand: an edit by hand that is refused is no failure of the host.
+        by_hand: if an edit by hand is refused, that is not a failure of the host.
         """
         try:
             yield
@@ -94,14 +94,14 @@ class Site:
             raise
 
     def quiet(self) -> None:
-        """Nothing is filtered any more: there is no expiry to wait for and nothing to report."""
+        """Stop the expiry timer and remove the note: nothing is filtered any more."""
         self.alarm.set(0)
         self.status.clear()
 
     def renew_agent(self) -> None:
-        """Restart a running agent: it sees the maps through a mount that was made when it started."""
+        """Restart a running agent, because it sees the maps through a mount made when it started."""
         if os.path.exists(os.path.join(self.paths.units, "packetwatch.service")):
-            # The filter works whether this does or not.
+            # Errors are ignored: the filter works without the agent.
             self.run(["systemctl", "--no-block", "try-restart", "packetwatch.service"], None)
 
     @contextlib.contextmanager
@@ -111,7 +111,7 @@ class Site:
             yield Work(self, loaded, planner, pending)
 
     def _catch_up(self) -> None:
-        """Do what had to wait while a change was pending: entries may have expired."""
+        """Do what had to wait while a change was pending: activate confirmed state without expired entries."""
         with (
             contextlib.suppress(PacketwatchError, OSError),
             self._open(self.snapshot(), None) as work,
@@ -123,7 +123,7 @@ class Site:
 
 
 class Work(t.NamedTuple):
-    """One operation: what is loaded, its planner, and the change that is pending meanwhile."""
+    """One operation: what is loaded, its planner, and the pending change if there is one."""
 
     site: Site
     loaded: Loaded
@@ -131,9 +131,9 @@ class Work(t.NamedTuple):
     pending: t.Optional[Change]
 
     def carry_out(self, draft: Draft, terms: Terms) -> Change | None:
-        """Activate a draft and declare its state; all of it is undone if a step fails.
+        """Activate a draft and declare its state; if a step fails, all steps are undone.
 
-        Returns the change that waits to be confirmed, if one does.
+        Returns the change if it is pending.
         """
         declared = draft.state if draft.declares else None
         with self.site.changes.around(self.loaded, declared, terms, draft.met) as (undo, change):
@@ -147,7 +147,7 @@ class Work(t.NamedTuple):
         return change
 
     def write_protection(self) -> None:
-        """Bring the maps of protected sources in line with the snapshot."""
+        """Write the snapshot's protected sources to their maps."""
         protect.write(self.planner.snapshot.protection, self.protection_maps())
 
     def protection_maps(self) -> dict[str, Map]:
@@ -156,7 +156,7 @@ class Work(t.NamedTuple):
     def report(
         self, state: State, image: Image, lists: Lists | None, change: Change | None
     ) -> None:
-        """Note what is active now, for the agent. The change has happened even if this fails."""
+        """Note for the agent what is active now. Errors are ignored: the change has already happened."""
         with contextlib.suppress(PacketwatchError, OSError):
             number = change.number if change else self.site.store.number()
             if lists:
@@ -164,7 +164,7 @@ class Work(t.NamedTuple):
             self.site.status.applied(self.loaded, number, state, image, lists)
 
     def wake_at(self, moment: int, change: Change | None) -> None:
-        """Set the timer for the next entry that expires; a pending change is reverted if that fails."""
+        """Set the timer for the next entry that expires; if that fails, revert a pending change."""
         try:
             self.site.alarm.set(moment)
         except PacketwatchError:
