@@ -4,7 +4,7 @@
 
 # This code is PRIVATE to the collection.
 
-"""The front that all modules share: how they start processes, how they succeed and how they fail."""
+"""The front of all modules: it starts processes for the library, and ends the module."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if t.TYPE_CHECKING:
 
 
 def call_library(module: AnsibleModule, call: t.Callable[[Run], Result]) -> None:
-    """Call the library with a way to start processes, and end the module with the result."""
+    """Call the library; end the module with its result, or with its error as message."""
     try:
         result = call(make_run(module))
     except (OSError, PacketwatchError) as error:
@@ -30,7 +30,7 @@ def call_library(module: AnsibleModule, call: t.Callable[[Run], Result]) -> None
 
 
 def make_run(module: AnsibleModule) -> Run:
-    """Adapt the module's way to start processes to the library's."""
+    """A function with which the library starts processes through the module."""
 
     def run(argv: t.Sequence[str], stdin: str | None) -> tuple[int, str, str]:
         try:
@@ -43,7 +43,7 @@ def make_run(module: AnsibleModule) -> Run:
                 environ_update={"LC_ALL": "C.UTF-8", "LANGUAGE": "C"},
             )
         except OSError as error:
-            # The status that a shell has for a missing command.
+            # The exit status that a shell gives for a missing command.
             return 127, "", f"{argv[0]}: {error.strerror}"
         return int(status), str(output), str(errors)
 

@@ -4,7 +4,7 @@
 
 # This code is PRIVATE to the collection.
 
-"""What all modules share that work on a `Host`: options and results of changes."""
+"""Options and results of changes, for all modules that work on a `Host`."""
 
 from __future__ import annotations
 
@@ -30,32 +30,32 @@ CONFIRMATION: t.Final[dict[str, t.Any]] = {
         "choices": ["connection", "self_test"],
         "default": "connection",
     },
-    # It is no secret: only root could use it.
+    # The token is not a secret: only root can use it.
     "confirm_token": {"type": "str", "default": "", "no_log": False},
 }
 
 
 def run_module(module: AnsibleModule, call: t.Callable[[Host], Result]) -> None:
-    """Call with the host that the module runs on, and end the module with the result."""
+    """Call with the host that the module runs on; end the module with the result or the error."""
     call_library(module, lambda run: call(Host(run)))
 
 
 def change(module: AnsibleModule, host: Host, edit: Edit, force: bool = False) -> Result:
-    """Apply an edit, or only plan it in check mode."""
+    """Apply an edit; in check mode, only plan it."""
     return make_change(module, host, edit, force)[1]
 
 
 def make_change(
     module: AnsibleModule, host: Host, edit: Edit, force: bool = False
 ) -> tuple[Plan, Result]:
-    """Do the same as `change`; return the plan too."""
+    """Do the same as `change`, and return the plan too."""
     act = host.plan if module.check_mode else host.apply
     plan = act(edit, force=force, terms=read_terms(module))
     return plan, plan_result(plan, module._diff) | confirmation(module, host, plan.pending)
 
 
 def read_terms(module: AnsibleModule) -> Terms:
-    """The options of `CONFIRMATION`, as the library takes them."""
+    """The options of `CONFIRMATION`, in the library's form."""
     params = module.params
     return Terms(
         params["confirm_timeout"], params["confirm_token"], pending_module.caller(module._name)
@@ -63,7 +63,7 @@ def read_terms(module: AnsibleModule) -> Terms:
 
 
 def confirmation(module: AnsibleModule, host: Host, pending: Change | None) -> Result:
-    """Results that say whether the change is confirmed, after the self-test if that decides."""
+    """Results that say whether the change is confirmed. With confirm_by self_test, that test decides."""
     if module.check_mode:
         return {}
     if pending and module.params["confirm_by"] == "self_test":
@@ -80,7 +80,7 @@ def confirmation(module: AnsibleModule, host: Host, pending: Change | None) -> R
 
 
 def plan_result(plan: Plan, diff: bool) -> Result:
-    """Results of a module that changed what is declared: digests and counts, never the lists.
+    """Results of a module that changes declared state: digests and counts, never the lists.
 
     diff: whether to add the difference.
     """
@@ -89,7 +89,7 @@ def plan_result(plan: Plan, diff: bool) -> Result:
         "digest_before": plan.digest_before,
         "digest_after": plan.digest_after,
         "counts": plan.counts,
-        "live": plan.live,
+        "live": plan.active,
     }
     if plan.hits:
         result["hits"] = plan.hits.result()

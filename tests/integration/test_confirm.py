@@ -152,7 +152,7 @@ def test_somebody_elses_change(controller: Controller) -> None:
     assert theirs["confirmed"] is False
     done = host.ansible("access_lists", deny=["198.51.100.7"], confirm_timeout=60)
     assert done["failed"] is True
-    assert "is not confirmed yet: it is confirmed or undone within" in done["msg"]
+    assert "is not confirmed yet: it is confirmed or reverted within" in done["msg"]
     assert controller.status() == "pending"
     assert host.module("change", state="confirmed", token="0" * 32)["status"] == "pending"
     assert host.module("change", state="confirmed", token=theirs["token"])["changed"] is True

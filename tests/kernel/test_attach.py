@@ -196,7 +196,7 @@ def test_a_timer_that_cannot_be_set_takes_no_filter_off(site: Site) -> None:
     text = f"{DENIED} expires=2099-01-01T00:00:00Z\n"
     site.lists(deny=text)
     site.host = Host(refuse_timers, site.paths)
-    with pytest.raises(LoadFailed, match=r"will not end by themselves.*no timers today"):
+    with pytest.raises(LoadFailed, match=r"will not expire by themselves.*no timers today"):
         site.host.attach("pw0")
     assert mode_of("pw0") == "native"
     assert declared(site) == {"pw0": "auto"}

@@ -20,10 +20,10 @@ import pytest
 from kernel.controlling import (
     ADMIN,
     AGENT,
+    OUTSIDER,
     PROTECTED,
     READER,
     ROOT_USER,
-    OUTSIDER,
     Controlled,
     User,
     controlled,

@@ -116,7 +116,7 @@ def test_a_change_and_its_diff_report_it(unprotected: Site) -> None:
     send(unprotected, syn4(UNLISTED, 80, OWN))
     done = unprotected.lists(deny="203.0.113.0/24")
     assert hit(done) == {"seen": [UNLISTED]}
-    sentence = f"hits sources that have connected in the last {MINUTES} minutes: {UNLISTED}"
+    sentence = f"newly denies sources that have connected in the last {MINUTES} minutes: {UNLISTED}"
     assert done.texts()[1].splitlines()[-1] == f"# {sentence}"
     assert unprotected.host.apply(remove_lists("ansible")).hits is not None
     request = {"command": "deny", "addresses": ["203.0.113.0/24"], "check": True}

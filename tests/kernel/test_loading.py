@@ -152,7 +152,7 @@ def test_until_a_program_reads_them_new_tables_are_only_declared(outdated: Site)
     edit = set_lists("ansible", {"allow": "", "deny": f"{DENIED}\n{UNLISTED}"}, False)
     assert host.plan(edit).changed
     plan = host.apply(edit)
-    assert plan.changed and not plan.live
+    assert plan.changed and not plan.active
     assert not host.apply(edit).changed
     assert outdated.generation_id() == generation
     assert attached(socket.if_nametoindex("pw0")).program_id == before
@@ -168,7 +168,7 @@ def test_a_check_compiles_nothing(outdated: Site) -> None:
     shutil.rmtree(outdated.paths.cache)
     edit = set_lists("ansible", {"allow": "", "deny": UNLISTED}, False)
     plan = outdated.host.plan(edit)
-    assert plan.changed and plan.live
+    assert plan.changed and plan.active
     assert outdated.host.attach("pw0", check=True).changed
     assert not Path(outdated.paths.cache).exists()
 
@@ -189,7 +189,7 @@ def test_boot_attaches_in_the_declared_mode(site: Site) -> None:
 
 def test_apply_before_anything_is_attached_only_declares(site: Site) -> None:
     plan = site.lists(deny=DENIED)
-    assert (plan.changed, plan.live) == (True, False)
+    assert (plan.changed, plan.active) == (True, False)
     assert not Path(site.paths.bpffs).exists()
     assert not site.lists(deny=DENIED).changed
 

@@ -82,7 +82,7 @@ def test_nobody_attaches_until_it_is_lifted(filtered: Site) -> None:
     for attempt in attempts:
         with pytest.raises(Panicked, match=r"PANIC of a test since 20.*packetwatch_panic=absent"):
             attempt()
-    assert not filtered.host.apply().live
+    assert not filtered.host.apply().active
     assert filtered.host.verify()[0].startswith("PANIC of a test since 20")
     assert passes()
 
@@ -101,7 +101,7 @@ def test_it_outlives_a_reboot(filtered: Site) -> None:
 
 def test_what_is_declared_meanwhile_is_activated_when_it_is_lifted(filtered: Site) -> None:
     filtered.host.panic("a test")
-    assert not filtered.lists(deny=UNLISTED).live
+    assert not filtered.lists(deny=UNLISTED).active
     assert passes()
     filtered.host.lift()
     assert (filtered.verdict(DENIED), filtered.verdict(UNLISTED)) == (XDP_PASS, XDP_DROP)
@@ -152,7 +152,7 @@ def test_a_flag_that_cannot_be_written(filtered: Site) -> None:
 @pytest.mark.parametrize("text", ["", "{}", "\0\xff", "[1]"])
 def test_whatever_the_flag_holds_it_counts(filtered: Site, text: str) -> None:
     flag(filtered).write_text(text)
-    with pytest.raises(Panicked, match="PANIC of somebody on the host"):
+    with pytest.raises(Panicked, match="PANIC of an unknown owner"):
         filtered.host.reattach("pw0")
 
 

@@ -283,7 +283,7 @@ def test_a_device_that_comes_back_meanwhile(filtered: Site, confirming: Timers) 
 def test_where_nothing_is_active_there_is_nothing_to_confirm(site: Site, timers: Timers) -> None:
     edit = set_lists("ansible", {"deny": DENIED}, False)
     plan = timers.host.apply(edit, terms=MINUTE)
-    assert (plan.changed, plan.live, plan.pending) == (True, False, None)
+    assert (plan.changed, plan.active, plan.pending) == (True, False, None)
     assert site.host.store.number() == 1
     assert not timers.armed
 

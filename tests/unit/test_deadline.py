@@ -118,7 +118,9 @@ def test_record(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"status": "pending"}', "\xff"])
 def test_a_damaged_record_is_not_taken_for_none(tmp_path: Path, text: str) -> None:
     (tmp_path / "change.json").write_text(text, encoding="latin-1")
-    with pytest.raises(Unreadable, match=r"change\.json: .*remove it to have it forgotten"):
+    with pytest.raises(
+        Unreadable, match=r"change\.json: .*remove the file: Packetwatch then forgets"
+    ):
         Record(str(tmp_path)).read()
 
 

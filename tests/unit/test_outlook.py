@@ -264,5 +264,5 @@ def test_panic(lab: Lab) -> None:
     (lab.folder / "panic").touch()
     assert lab.value("packetwatch_panic") == 1
     (problem,) = lab.problems()
-    assert problem.startswith("PANIC of somebody on the host since 20")
+    assert problem.startswith("PANIC of an unknown owner since 20")
     assert problem.endswith("Z: nothing is filtered until it is lifted")

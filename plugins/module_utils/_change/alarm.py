@@ -4,10 +4,10 @@
 
 # This code is PRIVATE to the collection.
 
-"""Waking the unit that applies when the next entry expires, by a transient timer of systemd.
+"""A transient systemd timer that starts the unit `packetwatch-apply` when the next entry expires.
 
-The timer goes by wall time, so that a clock that jumps forward when it is synchronised wakes it at
-once (systemd.timer(5), OnCalendar=). It does not outlive a boot, which compiles lists anyway.
+The timer uses wall time (systemd.timer(5), OnCalendar=): if the clock jumps forward when it is
+synchronised, the timer elapses at once. A boot removes the timer, but it compiles the lists anyway.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ class Alarm:
         self._units = units
 
     def set(self, moment: int) -> None:
-        """Apply at `moment`, in seconds since 1970, and at no other time; 0: not at all.
+        """Set the timer to `moment`, in seconds since 1970, instead of its former time; 0: remove it.
 
-        Where systemd does not run, or our units are not installed, entries expire with the next
-        apply. Raises `LoadFailed` if systemd refuses.
+        Where systemd does not run, or the role's units are not installed, nothing is done: entries expire
+        with the next apply. Raises `LoadFailed` if systemd refuses.
         """
         note = f"Packetwatch list entries expire @{moment}"
         present = self._read()
@@ -51,8 +51,8 @@ class Alarm:
                 f"--description={note}",
                 f"--on-calendar=@{moment}",
                 "--timer-property=AccuracySec=1s",
-                # By default it would wait for sysinit.target, for which this very run, at boot,
-                # may be waited for.
+                # By default the timer would wait for sysinit.target, which at boot may wait for this
+                # process.
                 "--timer-property=DefaultDependencies=no",
             )
 
@@ -72,6 +72,6 @@ class Alarm:
         status, dummy, errors = self._run(argv, None)
         if status:
             raise LoadFailed(
-                "all is live and confirmed, but entries will not end by themselves, as their timer "
-                f"cannot be set: {errors.strip()}"
+                "active list entries will not expire by themselves, because systemd refused their timer "
+                f"({' '.join(argv[:2])}): {errors.strip()}; repair systemd, then apply again"
             )

@@ -4,10 +4,10 @@
 
 # This code is PRIVATE to the collection.
 
-"""Pending changes, from their beginning to their end; all but `pending` need the lock.
+"""Pending changes, from their beginning to their end. All methods but `pending` need the lock.
 
-A change that waits to be confirmed is written as a candidate, the timer that reverts it is set, what it
-replaces is pinned, and only then it is activated.
+First the new state is written as a candidate, the timer that reverts it is set, and the program and
+generation that it replaces are pinned. Only then is it activated.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ if t.TYPE_CHECKING:
 class Changes:
     """The pending change of this host, its record, and the panic that overrides it.
 
-    catch_up: does what had to wait while a change was pending.
+    catch_up: called at the end of a pending change; does what had to wait for that.
     """
 
     def __init__(
@@ -72,9 +72,9 @@ class Changes:
         return None if self._is_confirmed(change) else change
 
     def confirm(self, token: str) -> Outcome:
-        """Confirm the pending change; without a token, whoever made it.
+        """Confirm the pending change of that token; without a token, any pending change.
 
-        Confirming twice is no error. Raises `Reverted` if the host has reverted it meanwhile.
+        A second confirmation is not an error. Raises `Reverted` if the host has reverted the change.
         """
         pending = self.settle()
         change = self._find(pending, token)
@@ -83,7 +83,7 @@ class Changes:
         if change.status == REVERTED:
             raise Reverted(
                 f"the change of {change.owner} was not confirmed in time: the host has "
-                f"reverted it, at {moment(change.ended)}"
+                f"reverted it, at {moment(change.ended)}; make the change again"
             )
         if change.status == CONFIRMED:
             return Outcome(False, change)
@@ -94,7 +94,7 @@ class Changes:
         return Outcome(True, self._end(change, CONFIRMED))
 
     def roll_back(self, token: str, due: bool) -> Outcome:
-        """Revert the pending change; due: only if its time is up."""
+        """Revert the pending change. due: only if its time is up."""
         before = self.record.read()
         pending = self.settle()
         change = self._find(pending, token)
@@ -107,12 +107,12 @@ class Changes:
                 return Outcome(False, None)
             raise InvalidInput(
                 f"the change of {change.owner} was confirmed at {moment(change.ended)}, so it "
-                "cannot be reverted any more: packetwatch.xdp.rollback undoes a confirmed change"
+                "cannot be reverted any more; the playbook packetwatch.xdp.rollback rolls it back"
             )
         return Outcome(True, self.revert(change))
 
     def settle(self) -> Change | None:
-        """The pending change. One whose time is up, or whose confirmer died, is ended first."""
+        """The pending change. It is ended first if its time is up or its confirmation was interrupted."""
         change = self.record.read()
         if change is None or change.status != PENDING:
             self._pins.remove_former()
@@ -131,7 +131,7 @@ class Changes:
             raise Pending(f"{pending.describe()} (nothing was changed)")
 
     def check_terms(self, terms: Terms) -> None:
-        """Raise what makes terms impossible on this host."""
+        """Raise an error if these terms are wrong or impossible on this host."""
         check_terms(terms)
         if terms.seconds:
             self._deadline().check()
@@ -140,11 +140,11 @@ class Changes:
     def around(
         self, loaded: Loaded, after: State | None, terms: Terms, met: bool
     ) -> t.Iterator[tuple[contextlib.ExitStack, Change | None]]:
-        """The frame of an activation: what precedes and follows it, all undone if a step fails.
+        """Frame an activation: write the candidate before it, confirm it afterwards if it is not pending.
 
-        The candidate is on disk before anything is activated. after: what is declared, None if that
-        does not change. met: packets will meet something else. Yields what the caller adds its own
-        undoing to, and the change that waits to be confirmed, if one does.
+        after: the new declared state; None if it does not change. met: packets will be decided
+        differently. Yields a stack to which the caller adds what undoes its own steps, and the change
+        if it is pending. If a step fails, all steps are undone.
         """
         with contextlib.ExitStack() as undo:
             number = self._candidate(after, undo) if after is not None else 0
@@ -159,7 +159,7 @@ class Changes:
             undo.pop_all()
 
     def begin(self, loaded: Loaded, number: int, terms: Terms, *, lifts: bool = False) -> Change:
-        """Set the timer of a candidate, record the change, and keep what it replaces."""
+        """Set the timer of a candidate, record the change, and pin what it replaces."""
         from . import former
 
         before = former.modes(loaded), loaded.program is not None
@@ -171,13 +171,13 @@ class Changes:
         return change
 
     def abandon(self) -> None:
-        """Forget a change that has failed."""
+        """Remove the record and the timer of a change that has failed."""
         with contextlib.suppress(PacketwatchError, OSError):
             self.record.remove()
             self._tidy()
 
     def revert(self, change: Change) -> Change:
-        """Activate what is confirmed: from what was kept, at once, or else compiled anew."""
+        """Activate confirmed state: at once if its program and generation are pinned, else compile it."""
         if self.panic.read():
             panic.detach(self._pins)
         else:
@@ -193,7 +193,7 @@ class Changes:
             self._store.withdraw()
 
     def _find(self, pending: Change | None, token: str) -> Change | None:
-        """The change of a token, or the last one without a token; `Pending` if another one is pending."""
+        """The change of that token; without a token, the last one. `Pending` if another one is pending."""
         last = pending or self.record.read()
         if last is None or not token or last.token == token:
             return last
@@ -201,13 +201,13 @@ class Changes:
         return None
 
     def _is_confirmed(self, change: Change) -> bool:
-        """Whether the change has happened for good: its confirmer may have died before recording it."""
+        """Whether the change is confirmed although its record says pending: the process may have died."""
         if change.lifts:
             return self.panic.read() is None
         return change.number == self._store.number()
 
     def _end(self, change: Change, status: str) -> Change:
-        """Record how a change ended, and clear up after it; safe to repeat after a crash."""
+        """Record how a change ended, and remove its timer and pins; safe to repeat after a crash."""
         with Loaded(self._pins) as loaded:
             if not loaded.links and not self.panic.read():
                 self._pins.remove()
@@ -252,7 +252,7 @@ class Changes:
         former.restore_interfaces(loaded, change, state.interfaces)
 
     def _deadline(self) -> Deadline:
-        # Imported here, like `former` above: a boot does not need it, and it would cost it memory.
+        # Imported here, like `former` above: a boot does not need it, and it would cost memory.
         from .deadline import Deadline
 
         paths = self._paths
@@ -261,8 +261,8 @@ class Changes:
 
 def _unknown(token: str) -> str:
     if not token:
-        return "no change is pending, and there was none since the host was booted"
+        return "no change is pending, and none was made since the host booted; there is nothing to confirm"
     return (
-        "no change with this token is known: it was never activated, or the host was booted since; "
-        "what was confirmed before is active"
+        "no change with this token is known: it was never activated, or the host has rebooted since; "
+        "confirmed state is active, so make the change again"
     )

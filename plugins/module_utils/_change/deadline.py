@@ -4,11 +4,10 @@
 
 # This code is PRIVATE to the collection.
 
-"""The end of a pending change, kept by a transient timer of systemd: the host then returns by itself.
+"""A transient systemd timer that reverts a pending change when its time is up.
 
-The timer is monotonic, so that setting the clock neither hastens nor delays it. It starts the unit that
-the role installs. On a host without the role it starts a copy of this very library, which whoever makes
-the change leaves under /run.
+The timer is monotonic, so setting the clock does not shift it. It starts the unit that the role installs.
+On a host without the role it starts a copy of this library, which is written to /run with the change.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ if t.TYPE_CHECKING:
 
 _UNIT = "packetwatch-rollback"
 _COPY = "packetwatch_core"
-_RETURN = f"""
+_REVERT = f"""
 import subprocess
 from {_COPY}._host.host import Host
 
@@ -40,7 +39,7 @@ Host(run, patience=240.0).roll_back(due=True)
 
 
 class Deadline:
-    """The one timer; `runtime` and `units`: systemd's folders; `folder`: where a copy may lie."""
+    """The one timer. runtime, units: systemd's folders. folder: for the copy of the library."""
 
     def __init__(self, run: Run, runtime: str, units: str, folder: str) -> None:
         self._folder = folder
@@ -49,23 +48,23 @@ class Deadline:
         self._units = units
 
     def check(self) -> None:
-        """Unsupported, with the remedy, where there is no systemd that could keep a timer."""
+        """Raise `Unsupported`, with the remedy, if no systemd runs that could keep a timer."""
         if not os.path.isdir(os.path.join(self._runtime, "system")):
             raise Unsupported(
-                "systemd does not run here (PID 1), so that nothing would undo a change that is "
-                "not confirmed: only confirm_timeout 0 is possible, which confirms it at once"
+                "systemd is not PID 1 on this host, so nothing would revert a change that is not "
+                "confirmed; set confirm_timeout to 0, which confirms the change at once"
             )
 
     def arm(self, seconds: float) -> None:
-        """Start the rollback after that time; raises `LoadFailed` if systemd refuses."""
+        """Set the timer; raises `LoadFailed` if systemd refuses."""
         installed = os.path.exists(os.path.join(self._units, f"{_UNIT}.service"))
-        command = [] if installed else self._bring_library()
+        command = [] if installed else self._copy_library()
         self.disarm()
         self._call(
             "systemd-run",
             "--quiet",
             f"--unit={_UNIT}.service",
-            "--description=Packetwatch returns unless the change is confirmed",
+            "--description=Packetwatch reverts the change unless it is confirmed",
             f"--on-active={seconds:.3f}s",
             "--timer-property=AccuracySec=100ms",
             *command,
@@ -76,8 +75,8 @@ class Deadline:
         if os.path.exists(os.path.join(self._runtime, "transient", f"{_UNIT}.timer")):
             self._call("systemctl", "stop", f"{_UNIT}.timer")
 
-    def _bring_library(self) -> list[str]:
-        """Copy this library; what starts its rollback, until that succeeds."""
+    def _copy_library(self) -> list[str]:
+        """Copy this library; return the arguments that let systemd run it until it has succeeded."""
         folder = os.path.join(self._folder, _COPY)
         try:
             os.makedirs(folder, mode=0o700, exist_ok=True)
@@ -87,7 +86,9 @@ class Deadline:
                 with open(target, "w", encoding="utf-8") as file:
                     file.write(text)
         except OSError as error:
-            raise LoadFailed(f"the rollback cannot be prepared: {error}") from error
+            raise LoadFailed(
+                f"the timer that reverts the change cannot be prepared: {error}; nothing was changed"
+            ) from error
         return [
             "--collect",
             "--property=Restart=on-failure",
@@ -97,18 +98,21 @@ class Deadline:
             "/usr/bin/python3",
             "-Ps",
             "-c",
-            _RETURN,
+            _REVERT,
         ]
 
     def _call(self, *argv: str) -> None:
         status, dummy, errors = self._run(argv, None)
         if status:
-            raise LoadFailed(f"the timer for changes that are not confirmed: {errors.strip()}")
+            raise LoadFailed(
+                f"systemd refused the timer that reverts the change ({' '.join(argv[:2])}): "
+                f"{errors.strip()}"
+            )
 
 
 def _own_sources() -> t.Iterator[tuple[str, str]]:
     """Yield path and text of each file of this library, from a folder or a module's archive."""
-    # Imported here: a boot does not need them, and they would cost it memory.
+    # Imported here: a boot does not need them, and they would cost memory.
     import importlib.util
     import pkgutil
 

@@ -4,7 +4,7 @@
 
 # This code is PRIVATE to the collection.
 
-"""What a pending change has replaced, pinned: it can be active again at once, without a compiler."""
+"""The program and generation that a pending change has replaced: pinned, so no compiler is needed."""
 
 from __future__ import annotations
 
@@ -25,26 +25,26 @@ _PROGRAM, _PAGES = "program", "generation"
 
 
 def modes(loaded: Loaded) -> dict[str, str]:
-    """Interfaces that are filtered now, with their modes."""
+    """The filtered interfaces with their modes."""
     return {name: attached(ifindex).mode for name, ifindex in loaded.ifindexes.items()}
 
 
 def keep(loaded: Loaded, pins: Pins) -> None:
-    """Pin the present program and generation; the program keeps its slot."""
+    """Pin the present program and generation; the slot stays with the program."""
     pins.remove_former()
     if loaded.program is None:
         return
     os.makedirs(pins.former, mode=0o700)
     with loaded.generation() as current:
         current.pin(os.path.join(pins.former, _PAGES))
-    # Last: where it exists, everything exists.
+    # Pinned last: if this pin exists, the other one exists too.
     loaded.program.pin(os.path.join(pins.former, _PROGRAM))
 
 
 def restore(loaded: Loaded, pins: Pins, change: Change, declared: t.Container[str]) -> bool:
-    """Activate what was active before a change; False if that was not kept, or not completely.
+    """Activate what was active before a change; False if it is not pinned or an interface refuses.
 
-    An interface that has appeared meanwhile stays filtered if it is `declared`.
+    A filtered interface that has appeared since stays filtered if it is `declared`.
     """
     if not change.loaded:
         pins.remove()
@@ -71,12 +71,12 @@ def restore_interfaces(loaded: Loaded, change: Change, declared: t.Container[str
         try:
             loaded.restore(name, ifindex, mode)
         except (PacketwatchError, OSError):
-            done = _attach_somehow(loaded, name, ifindex) and done
+            done = _attach_in_any_mode(loaded, name, ifindex) and done
     return done
 
 
-def _attach_somehow(loaded: Loaded, name: str, ifindex: int) -> bool:
-    """Attach in any mode: another mode is better than no filter."""
+def _attach_in_any_mode(loaded: Loaded, name: str, ifindex: int) -> bool:
+    """Attach in any mode, because another mode is better than no filter."""
     try:
         loaded.restore(name, ifindex, "auto")
     except (PacketwatchError, OSError):

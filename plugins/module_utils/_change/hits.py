@@ -4,11 +4,11 @@
 
 # This code is PRIVATE to the collection.
 
-"""Whom a change of the lists denies that nothing denied before, as far as this host knows them.
+"""Addresses that a change of the lists would newly deny, among those that this host knows.
 
-Known are the peers of its TCP connections, what it protects, and who has opened a connection lately:
-for the limit of events the program keeps a time for each such source in the map ``rates``, an IPv6
-source by its /64. Root reads that without the agent.
+The host knows the peers of its TCP connections, its protected addresses, and the sources of recent
+connections. The program keeps a time for each such source in the map ``rates``, to limit events; the key
+of an IPv6 source is its /64. Root reads that map without the agent.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ if t.TYPE_CHECKING:
 
 MINUTES = 10
 
-_SHOWN = 20
-# What they are called in a sentence; who is several of these is told as the first.
+_MAX_SHOWN = 20
+# Names for sentences. An address of several kinds counts as the first of them.
 _KINDS = {
     "ssh_peers": "SSH clients",
     "protected": "protected addresses",
@@ -49,32 +49,34 @@ class Hits(t.NamedTuple):
     problems: list[str]
 
     def result(self) -> dict[str, t.Any]:
-        """For programs: the first of each kind, and how many there are."""
+        """For programs: up to `_MAX_SHOWN` of each kind, and how many there are."""
         return {
-            **{kind: texts[:_SHOWN] for kind, texts in self.found.items()},
+            **{kind: texts[:_MAX_SHOWN] for kind, texts in self.found.items()},
             "counts": {kind: len(texts) for kind, texts in self.found.items()},
             "minutes": MINUTES,
             "unknown": self.problems,
         }
 
     def sentences(self) -> list[str]:
-        """For people: one for each kind that is hit, and for each that is not known."""
-        told = []
+        """For people: one for each kind with newly denied addresses, and one for each problem."""
+        lines = []
         for kind, texts in self.found.items():
             if texts:
-                told.append(f"hits {_KINDS[kind]}: {some_of(texts, _SHOWN)}")
-        return told + [f"not known whom it hits: {problem}" for problem in self.problems]
+                lines.append(f"newly denies {_KINDS[kind]}: {some_of(texts, _MAX_SHOWN)}")
+        return lines + [
+            f"cannot list all newly denied addresses: {problem}" for problem in self.problems
+        ]
 
 
 def find(before: Areas | None, after: Areas, protection: Protection | None, pins: Pins) -> Hits:
-    """Compare two tables; before: None where nothing is filtered.
+    """Compare two tables. before: None if nothing is filtered.
 
-    protection: None if it is known that the lists deny nothing of it.
+    protection: None if the caller has already found that the lists deny no protected address.
     """
     problems: list[str] = []
 
-    def ask(source: t.Callable[[], set[Prefix]]) -> set[Prefix]:
-        # Nobody shall be kept from a change because it cannot be told whom it hits.
+    def newly_denied(source: t.Callable[[], set[Prefix]]) -> set[Prefix]:
+        # A source that cannot be read must not prevent the change.
         try:
             return {
                 prefix
@@ -87,16 +89,16 @@ def find(before: Areas | None, after: Areas, protection: Protection | None, pins
 
     new, old = after.tables(), before.tables() if before else Tables()
     hit = {
-        "ssh_peers": ask(lambda: _hosts(peers.ssh_clients(peers.ssh_ports()))),
+        "ssh_peers": newly_denied(lambda: _hosts(peers.ssh_clients(peers.ssh_ports()))),
         "protected": _protected(before, after, protection) if protection else set(),
-        "peers": ask(lambda: _hosts(peers.tcp_peers())),
-        "seen": ask(lambda: _seen(pins)),
+        "peers": newly_denied(lambda: _hosts(peers.tcp_peers())),
+        "seen": newly_denied(lambda: _seen(pins)),
     }
     found: dict[str, list[str]] = {}
-    told: set[Prefix] = set()
+    listed: set[Prefix] = set()
     for kind, prefixes in hit.items():
-        found[kind] = [format_prefix(prefix) for prefix in sorted(prefixes - told)]
-        told |= prefixes
+        found[kind] = [format_prefix(prefix) for prefix in sorted(prefixes - listed)]
+        listed |= prefixes
     return Hits(found, problems)
 
 
@@ -105,18 +107,18 @@ def _hosts(addresses: t.Iterable[bytes]) -> set[Prefix]:
 
 
 def _protected(before: Areas | None, after: Areas, protection: Protection) -> set[Prefix]:
-    """Those that are denied now, and were not; of prefixes, those of which nothing was."""
+    """Protected addresses that are newly denied, and prefixes of which no part was denied before."""
     old = denied_protected(before, protection) if before else []
     return {parse_prefix(text) for text, dummy in {*denied_protected(after, protection)} - {*old}}
 
 
 def _seen(pins: Pins) -> set[Prefix]:
-    """Sources whose connection the program has told, or would have without a limit."""
+    """Sources for whose connections the program emitted an event, or would have without its limit."""
     if not pins.loaded():
         return set()
     since = time.monotonic_ns() - MINUTES * 60 * 1_000_000_000
     with pins.open_run_maps(("rates",))["rates"] as rates:
-        # The time is up to two seconds ahead of the event: that is the limit's burst.
+        # The stored time is up to two seconds later than the event: that is the limit's burst.
         return {
             from_mapped(key, 128 if key.startswith(_MAPPED) else 64)
             for key, value in rates.each()

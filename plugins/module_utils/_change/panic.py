@@ -4,10 +4,10 @@
 
 # This code is PRIVATE to the collection.
 
-"""Panic: everything passes until somebody lifts it, whatever is declared or pending.
+"""Panic: everything passes until an operator lifts it, whatever is declared or pending.
 
-A file beside the states says so. It outlives reboots, and as long as it is there nobody attaches.
-Whatever it holds, it counts: ``touch`` makes one.
+A file beside the states marks it. The file survives reboots, and while it exists every attach is refused.
+Its content does not matter: ``touch`` is enough.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from . import pending
 if t.TYPE_CHECKING:
     from .._kernel.pins import Pins
 
-_BY_HAND = "somebody on the host"
+_UNKNOWN_OWNER = "an unknown owner"
 
 
 class Panic(t.NamedTuple):
-    """Since when, in wall time, and who wanted it."""
+    """since: wall time of its beginning. owner: who began it."""
 
     since: float
     owner: str
@@ -39,7 +39,7 @@ class Panic(t.NamedTuple):
 
 
 def describe(owner: str, since: str) -> str:
-    """A panic in words."""
+    """Describe a panic in a sentence."""
     return f"PANIC of {owner} since {since}: nothing is filtered until it is lifted"
 
 
@@ -51,33 +51,33 @@ class Flag:
         self._path = os.path.join(root, PANIC)
 
     def read(self) -> Panic | None:
-        """The panic that holds, if one does; raises `Unreadable`."""
+        """The panic, if there is one; raises `Unreadable`."""
         try:
             status = os.lstat(self._path)
         except FileNotFoundError:
             return None
         except OSError as error:
             raise Unreadable(f"cannot read {self._path}: {error.strerror}") from error
-        owner = _BY_HAND
+        owner = _UNKNOWN_OWNER
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             owner = str(read_json(self._path)["owner"])
         return Panic(status.st_mtime, owner)
 
     def refuse(self) -> None:
-        """Panicked, with the remedy, if one holds."""
+        """Raise `Panicked`, with the remedy, if there is a panic."""
         panic = self.read()
         if panic:
             raise Panicked(
                 f"{panic.describe()} (ansible-playbook packetwatch.xdp.panic -e "
-                "packetwatch_panic=absent); what is declared meanwhile goes live then"
+                "packetwatch_panic=absent); what is declared until then is activated with that"
             )
 
     def raise_up(self, owner: str) -> None:
-        """On disk when this returns."""
+        """Write the file and wait until it is on disk."""
         try:
             if not os.path.isdir(self._root):
                 os.mkdir(self._root)
-                # For the agent to read, whatever the umask.
+                # The agent must be able to read it, whatever the umask is.
                 os.chmod(self._root, 0o755)
             replace_json(self._path, {"owner": owner}, 0o644)
             folder = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY)
@@ -88,7 +88,7 @@ class Flag:
         except OSError as error:
             raise PacketwatchError(
                 f"cannot write {self._path}: {error.strerror}; everything passes now, but the next "
-                "boot filters again"
+                "boot filters again: repair the file system, then begin the panic again"
             ) from error
 
     def take_down(self) -> None:
@@ -97,9 +97,9 @@ class Flag:
 
 
 def detach(pins: Pins) -> list[str]:
-    """Take the filter off all interfaces, also where another process holds a link open.
+    """Detach the filter from all interfaces, also where another process holds a link open.
 
-    What is loaded stays, with bans and counters. Returns the interfaces.
+    The loaded program stays, with bans and counters. Returns the names of the interfaces.
     """
     names = pins.interfaces()
     problems = []
@@ -111,9 +111,12 @@ def detach(pins: Pins) -> list[str]:
         except (PacketwatchError, OSError) as error:
             if not isinstance(error, FileNotFoundError):
                 problems.append(f"{name}: {error}")
-        # Where that failed, the pin may have been the last reference.
+        # If that failed, removing the pin detaches too, unless another process holds the link open.
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
     if problems:
-        raise PacketwatchError(f"cannot detach everything: {'; '.join(problems)}")
+        raise PacketwatchError(
+            f"cannot detach from all interfaces: {'; '.join(problems)}; bpftool net shows what is still "
+            "attached, bpftool link detach removes it"
+        )
     return names

@@ -4,11 +4,11 @@
 
 # This code is PRIVATE to the collection.
 
-"""The record of the one change that is live and not confirmed, and of what became of it.
+"""The record of the one change that is active and not confirmed yet, and of how it ended.
 
-It lies under /run, so that a reboot forgets it: boot reads only what is confirmed. Its file is
-replaced as a whole, and by that a change goes from pending to an end. Where it says that a change is
-pending whose state is the current one, whoever confirmed it died before saying so.
+The record is a file under /run, so it does not survive a reboot: a boot activates confirmed state only.
+The file is replaced as a whole when the change ends. If the record says that a change is pending and its
+state is the confirmed one, the confirming process died before it wrote the record.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from .._base.errors import InvalidInput, LoadFailed, Unreadable
 from .._base.files import read_json, replace_json
 
 PENDING, CONFIRMED, REVERTED = "pending", "confirmed", "rolled_back"
-LONGEST = 86400.0
+MAX_SECONDS = 86400.0
 
 _NAME = "change.json"
 
 
 class Terms(t.NamedTuple):
-    """How a change is to be confirmed: within some seconds, 0: it is confirmed at once.
+    """How a change is to be confirmed: within `seconds`, or at once if they are 0.
 
-    token: who knows it may confirm; made if empty. owner: who makes the change.
+    token: needed to confirm the change; made if empty. owner: who makes the change.
     """
 
     seconds: float = 0
@@ -44,9 +44,9 @@ AT_ONCE = Terms()
 class Change(t.NamedTuple):
     """A change that was or is pending.
 
-    number: of its state. interfaces: those that were filtered before it, with their modes.
-    loaded: whether anything was loaded before. deadline: by CLOCK_MONOTONIC, which timers go by;
-    since, ends, ended: wall time. lifts: it is the end of a panic, which goes on if it is taken back.
+    number: number of its state. interfaces: those that were filtered before it, with their modes.
+    loaded: whether a program was loaded before it. deadline: by CLOCK_MONOTONIC, the clock of its timer.
+    since, ends, ended: wall time. lifts: the change lifts a panic, which goes on if it is reverted.
     """
 
     status: str
@@ -63,15 +63,15 @@ class Change(t.NamedTuple):
 
     @property
     def left(self) -> float:
-        """Seconds until the host returns by itself."""
+        """Seconds until the host reverts the change."""
         return self.deadline - time.monotonic()
 
     def describe(self) -> str:
-        """Whose it is and how long it takes, for somebody who has to wait."""
+        """Describe owner and time left, for an operator who has to wait."""
         left = max(0, round(self.left))
         return (
             f"a change of {self.owner}, made at {moment(self.since)}, is not confirmed yet: "
-            f"it is confirmed or undone within {left} s"
+            f"it is confirmed or reverted within {left} s"
         )
 
     def end(self, status: str) -> Change:
@@ -95,10 +95,11 @@ def new_change(terms: Terms, number: int, interfaces: dict[str, str], loaded: bo
 
 
 def check_terms(terms: Terms) -> None:
-    """Refuse times that are none."""
-    if not 0 <= terms.seconds <= LONGEST:
+    """Raise `InvalidInput` if the time is not in the allowed range."""
+    if not 0 <= terms.seconds <= MAX_SECONDS:
         raise InvalidInput(
-            f"confirm_timeout is {terms.seconds:g}; allowed: 0 (none) to {LONGEST:g} seconds"
+            f"confirm_timeout is {terms.seconds:g}; allowed: 0 (confirm at once) to "
+            f"{MAX_SECONDS:g} seconds"
         )
 
 
@@ -108,7 +109,7 @@ def moment(seconds: float) -> str:
 
 
 def caller(name: str = "") -> str:
-    """Who runs this process, and what it is."""
+    """Name and user of this process. name: instead of the program's name."""
     uid = os.environ.get("SUDO_UID", str(os.getuid()))
     return f"{name or os.path.basename(sys.argv[0]) or 'python3'} (user {_user(uid)})"
 
@@ -127,17 +128,19 @@ class Record:
         except FileNotFoundError:
             return None
         except (OSError, ValueError, TypeError) as error:
-            raise Unreadable(f"{self._path}: {error}; remove it to have it forgotten") from error
+            raise Unreadable(
+                f"cannot read {self._path}: {error}; remove the file: Packetwatch then forgets the change"
+            ) from error
 
     def write(self, change: Change) -> None:
         self.make_folder()
         try:
             replace_json(self._path, change._asdict())
         except OSError as error:
-            raise LoadFailed(f"the change cannot be recorded: {error}") from error
+            raise _not_recorded(error) from error
 
     def make_folder(self) -> None:
-        """Root's alone, in one that others may enter, whatever the umask."""
+        """Make the folder for root alone, in a folder that all may enter, whatever the umask is."""
         parent = os.path.dirname(self.folder)
         try:
             if not os.path.isdir(parent):
@@ -145,13 +148,19 @@ class Record:
                 os.chmod(parent, 0o755)
             os.makedirs(self.folder, mode=0o700, exist_ok=True)
         except OSError as error:
-            raise LoadFailed(f"the change cannot be recorded: {error}") from error
+            raise _not_recorded(error) from error
 
     def remove(self) -> None:
         try:
             os.unlink(self._path)
         except FileNotFoundError:
             return
+
+
+def _not_recorded(error: OSError) -> LoadFailed:
+    return LoadFailed(
+        f"the change cannot be recorded: {error}; free or repair the file system of /run"
+    )
 
 
 def _user(uid: str) -> str:

@@ -6,7 +6,7 @@
 
 """Planning a change: read, check and compile all that it needs, and change nothing.
 
-Check mode reports the plan; an apply carries the same plan out.
+Check mode reports the plan, and apply carries out the same plan.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ if t.TYPE_CHECKING:
 
 
 class Draft(t.NamedTuple):
-    """A plan and what carrying it out needs.
+    """A plan and what is needed to carry it out.
 
-    renews: the generation is replaced. met: packets meet something else than before.
+    renews: the generation is replaced. met: packets are decided differently than before.
     """
 
     plan: Plan
@@ -53,8 +53,8 @@ class Draft(t.NamedTuple):
 class Now(t.NamedTuple):
     """The active generation before a change.
 
-    areas: its tables; None if nothing is filtered, or if the caller does not believe the kernel's
-    digests (`afresh`).
+    areas: its tables; None if nothing is filtered, or if the caller does not trust digests in kernel
+    headers (`afresh`).
     """
 
     digest: str
@@ -63,7 +63,7 @@ class Now(t.NamedTuple):
 
     @property
     def lists(self) -> bytes:
-        """Digest of the lists that the tables were made of."""
+        """Digest of the lists from which the tables were compiled."""
         return bytes(self.header["lists"])
 
     @property
@@ -73,18 +73,18 @@ class Now(t.NamedTuple):
 
 
 class NewCode(t.NamedTuple):
-    """Digest of the program that a generation is for; reaches: an interface will be filtered by it."""
+    """digest: of the program that a generation is for. reaches: that program will filter an interface."""
 
     digest: bytes
     reaches: bool
 
 
 _UNKNOWN = bytes(32)
-"""For the digest of a program that would have to be compiled."""
+"""Stands for the digest of a program that check mode does not compile."""
 
 
 class Planner:
-    """Plans one operation; `loaded` is what the kernel has, `snapshot` what the host is like."""
+    """Plans one operation. loaded: the filter in the kernel. snapshot: the host's network and settings."""
 
     def __init__(
         self,
@@ -109,13 +109,13 @@ class Planner:
         check: bool = False,
         by_hand: bool = False,
     ) -> Draft:
-        """Plan an edit of confirmed state, or confirmed state itself; raises what forbids it.
+        """Plan an edit of confirmed state, or its activation without an edit; raise why it is refused.
 
-        afresh: compile and compare everything, and believe nothing that the kernel says of itself.
+        afresh: compile and compare everything, and do not trust digests in kernel headers.
         check: the plan will not be carried out. by_hand: an administrator has edited files of
-        confirmed state, which nothing has checked yet. The loaded generation stays if neither the
-        loaded nor the installed program reads tables of this version's format: the change becomes
-        active together with a program that does.
+        confirmed state, which have not been checked yet. If neither the loaded nor the installed program
+        reads tables of this version's format, the loaded generation stays: the change is activated
+        together with a program that reads them.
         """
         dummy, before = self._store.read_current()
         after = edit(before) if edit else before
@@ -143,7 +143,7 @@ class Planner:
             digest_after=image.digest,
             counts=lists.counts if lists else count(after),
             states=(before, after),
-            live=code.reaches,
+            active=code.reaches,
             hits=hits,
             feeds=lists.note.report if lists else self.lists.report(),
         )
@@ -154,7 +154,7 @@ class Planner:
     def image(
         self, state: State, ifindexes: t.Mapping[str, int], code: bytes
     ) -> tuple[Image, Lists | None]:
-        """The generation of a state, and its lists if those had to be compiled."""
+        """The generation of a state, and its lists if they had to be compiled."""
         with self._loaded.generation() as current:
             areas, lists = self.lists.tables(state, current.areas(), self._loaded.active)
         return build(areas, resolve_policies(state.policy), ifindexes, code), lists
@@ -175,13 +175,13 @@ class Planner:
         return NewCode(now.header["bytecode"], reaches)
 
     def _check_lists(self, now: Now, after: State, lists: Lists, force: bool) -> Hits:
-        """Refuse lists that deny a protected address, unless forced; report whom they hit."""
+        """Refuse lists that deny a protected address, unless forced; return what they newly deny."""
         if not force:
             for_good = lists.areas
             if any("expires=" in text for text in after.allow.values()):
                 for_good = compile_lists(after, lists.note.spared, for_good=True).areas
             self._refuse_denied(for_good)
-        # Imported here: a boot does not need it, and it would cost it memory.
+        # Imported here: a boot does not need it, and it would cost memory.
         from . import hits
 
         protection = self.snapshot.protection if force else None
@@ -202,7 +202,7 @@ class Planner:
         policies: t.Mapping[str, t.Any],
         met: bool,
     ) -> bool:
-        """Whether the kernel differs from the state although nobody edited it; expiry is no drift."""
+        """Whether the kernel differs from a state that was not edited. Expired entries are not drift."""
         active = now.areas
         if (
             active is not None

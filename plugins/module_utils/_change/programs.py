@@ -26,7 +26,7 @@ class Programs:
         self._installed = installed
 
     def source(self, state: State) -> str:
-        """The state's own source, if it reads tables of this version's format; else the installed one."""
+        """The state's own source if it reads tables of this version's format; else the installed one."""
         if state.program and reads_ours(state.program):
             return state.program
         return flatten(self._installed)
@@ -41,13 +41,13 @@ class Programs:
     def bytecode(self, source: str) -> Bytecode:
         """The bytecode of a source, compiled if necessary.
 
-        InvalidInput if the program reads tables of another format than this version writes.
+        `InvalidInput` if the program reads another table format than this version writes.
         """
         check_format(source)
         return self._compiler.get(source)
 
     def of(self, state: State) -> t.Callable[[], Bytecode]:
-        """What gets the bytecode of a state's program: it is compiled only if that is called."""
+        """A function that returns the bytecode of a state's program: only a call compiles it."""
         return lambda: self.bytecode(self.source(state))
 
     def cached(self, source: str) -> Bytecode | None:

@@ -4,7 +4,7 @@
 
 # This code is PRIVATE to the collection.
 
-"""What the façade's calls return: what a change does, or did."""
+"""Results of the operations of `Host`: what a change does, or did."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ UNKNOWN = "unknown until attached"
 
 
 class Plan(t.NamedTuple):
-    """What a change of lists or policies does, or did; `live`: an interface is being filtered.
+    """What a change of lists or policies does, or did.
 
-    feeds: what compiling them has left out.
-    pending: the change that it began, if it waits to be confirmed. paused: why nothing was done.
-    hits: whom it denies that nothing denied before; only of other lists than before.
+    active: whether it decides packets, because an interface is filtered. feeds: the feed entries that
+    were left out. pending: the change, if it is pending. paused: why nothing was done. hits: addresses
+    that it newly denies; None if the lists do not change.
     """
 
     changed: bool
@@ -35,26 +35,26 @@ class Plan(t.NamedTuple):
     digest_after: str
     counts: dict[str, int]
     states: tuple[State, State]
-    live: bool
+    active: bool
     feeds: FeedReport = NOTHING.report
     pending: t.Optional[Change] = None
     paused: str = ""
     hits: t.Optional[Hits] = None
 
     def texts(self) -> tuple[str, str]:
-        """Before and after, for a diff: only made when asked for, as long lists take a second."""
-        # Imported here, as below: a boot does not need it, and it would cost it memory.
+        """Before and after, for a diff. Made only on request, because long lists take a second."""
+        # Imported here: a boot does not need it, and it would cost memory.
         from .._declared.describe import describe
 
         before, after = describe(*self.states)
-        told = self.hits.sentences() if self.hits else []
-        return before, after + "".join(f"# {line}\n" for line in told)
+        lines = self.hits.sentences() if self.hits else []
+        return before, after + "".join(f"# {line}\n" for line in lines)
 
 
 class Attachment(t.NamedTuple):
-    """What became of an interface; mode: native, generic, none, or `UNKNOWN` in check mode.
+    """What was done to an interface.
 
-    pending: the change that it began, if it waits to be confirmed.
+    mode: native, generic, none, or `UNKNOWN` in check mode. pending: the change, if it is pending.
     """
 
     changed: bool
@@ -68,9 +68,10 @@ class Attachment(t.NamedTuple):
 
 
 class Switch(t.NamedTuple):
-    """What became of a panic, which is the one that holds or that was lifted; None: there was none.
+    """What was done about a panic.
 
-    pending: the change that lifts it, if it waits to be confirmed.
+    panic: the one that holds or that was lifted; None: there was none. pending: the change that lifts it,
+    if it is pending.
     """
 
     changed: bool
@@ -79,7 +80,7 @@ class Switch(t.NamedTuple):
 
 
 class Outcome(t.NamedTuple):
-    """What became of the change that was pending; None: there was none."""
+    """What was done to the pending change. change: None if there was none."""
 
     changed: bool
     change: t.Optional[Change]

@@ -4,7 +4,7 @@
 
 # This code is PRIVATE to the collection.
 
-"""The tables that a state's lists make on this host, with what its feeds must not deny."""
+"""Compiling a state's lists on this host, with the addresses that feeds must not deny."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if t.TYPE_CHECKING:
 
 
 class ListCompiler:
-    """Compiles lists. note: path of the file that says what feeds were compiled with."""
+    """Compiles lists. note: path of the file with the exceptions that feeds were compiled with."""
 
     def __init__(self, note: str, snapshot: Snapshot) -> None:
         self._note = note
@@ -30,7 +30,7 @@ class ListCompiler:
     def tables(
         self, state: State, active: Areas | None, is_filtered: bool
     ) -> tuple[Areas, Lists | None]:
-        """The active tables if the state's lists would make the same, else new ones and their lists.
+        """The active tables if the state's lists would give the same, else new tables and their lists.
 
         is_filtered: whether an interface is filtered now.
         """
@@ -46,7 +46,7 @@ class ListCompiler:
         return lists.areas, lists
 
     def as_before(self, state: State) -> Lists:
-        """Compile with the same exceptions for feeds as the active tables, if those are of this state."""
+        """Compile with the feed exceptions of the active tables, if those tables are of this state."""
         if not has_feeds(state):
             return compile_lists(state)
         note = read_note(self._note)
@@ -55,14 +55,14 @@ class ListCompiler:
         return compile_lists(state, note.spared)
 
     def report(self) -> FeedReport:
-        """What the compiler left out of feeds when it made the active tables."""
+        """The feed entries that were left out when the active tables were compiled."""
         return read_note(self._note).report
 
     def _spared(self, is_filtered: bool) -> Spared:
         """The addresses that feeds must not deny.
 
-        While nothing is filtered the network may not be up yet, as at boot. Then the addresses of
-        the last time count too: a feed that denies the gateway would keep the network down.
+        While nothing is filtered, the network may not be up yet, as during a boot. Then the addresses
+        of the last compilation count too: a feed that denies the gateway would keep the network down.
         """
         before = {} if is_filtered else lasting(read_note(self._note).spared)
         return before | self._spared_now()

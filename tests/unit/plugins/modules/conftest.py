@@ -53,7 +53,7 @@ class FakeHost:
             states=(self.state, self.edited),
             feeds=NOTHING.report,
             texts=lambda: ("old\n", "new\n"),
-            live=True,
+            active=True,
             pending=self.pending,
             hits=self.hits,
         )

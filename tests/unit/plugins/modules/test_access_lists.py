@@ -54,10 +54,12 @@ def test_whom_it_hits_is_told_and_cut_short(run: Any, host: Any) -> None:
         "unknown": ["rates: gone"],
     }
     first, second, last = host.hits.sentences()
-    assert first == "hits SSH clients: 192.0.2.7"
-    assert second.startswith("hits sources that have connected in the last 10 minutes: 10.0.0.0, ")
+    assert first == "newly denies SSH clients: 192.0.2.7"
+    assert second.startswith(
+        "newly denies sources that have connected in the last 10 minutes: 10.0.0.0, "
+    )
     assert second.endswith("10.0.0.19 and 80 more")
-    assert last == "not known whom it hits: rates: gone"
+    assert last == "cannot list all newly denied addresses: rates: gone"
 
 
 def test_a_list_that_is_not_given_stays_and_so_do_other_pairs(run: Any, host: Any) -> None:

@@ -99,7 +99,7 @@ def _apply(dummy: argparse.Namespace) -> None:
     plan = host.apply()
     if plan.paused:
         _say(plan.paused)
-    elif not plan.live:
+    elif not plan.active:
         _say("no interface is filtered: there is nothing to activate")
     else:
         _say(f"{'active now' if plan.changed else 'already active'}: {plan.digest_after}")

@@ -126,7 +126,7 @@ def _result(plan: Plan, command: str, check: bool) -> wire.Result:
         message = "nothing to change"
     elif check:
         message = "this would change"
-    elif plan.live:
+    elif plan.active:
         message = "active now"
     else:
         message = "declared; no interface is filtered, so it is not active"
@@ -135,7 +135,7 @@ def _result(plan: Plan, command: str, check: bool) -> wire.Result:
         "command": command,
         "changed": plan.changed,
         "check": check,
-        "live": plan.live,
+        "live": plan.active,
         "digest_before": plan.digest_before,
         "digest_after": plan.digest_after,
         "counts": plan.counts,
