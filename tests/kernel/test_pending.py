@@ -301,10 +301,10 @@ def test_without_systemd_only_no_timer_is_accepted(filtered: Site) -> None:
     before = filtered.snapshot()
     edit = set_lists("ansible", {"deny": UNLISTED}, False)
     for act in (filtered.host.apply, filtered.host.plan):
-        with pytest.raises(Unsupported, match="only confirm_timeout 0 is possible"):
+        with pytest.raises(Unsupported, match="set confirm_timeout to 0"):
             act(edit, terms=MINUTE)
     for method in (filtered.host.attach, filtered.host.detach):
-        with pytest.raises(Unsupported, match="only confirm_timeout 0 is possible"):
+        with pytest.raises(Unsupported, match="set confirm_timeout to 0"):
             method("pw0", terms=MINUTE)
     assert filtered.snapshot() == before
 

@@ -101,7 +101,7 @@ def tables() -> Any:
 def test_declared_and_active_agree(address: str, verdict: str, owners: list[str]) -> None:
     prefix = parse_prefix(address)
     found = why.declared(STATE, prefix)
-    assert found["verdict"] == why.live(tables(), prefix) == verdict
+    assert found["verdict"] == why.verdict_of(tables(), prefix) == verdict
     assert [f"{item['kind']} {item['owner']}" for item in found["entries"]] == owners
 
 
@@ -118,7 +118,7 @@ def test_declared_and_active_agree(address: str, verdict: str, owners: list[str]
     ],
 )
 def test_active_verdict_on_networks(prefix: str, verdict: str) -> None:
-    assert why.live(tables(), parse_prefix(prefix)) == verdict
+    assert why.verdict_of(tables(), parse_prefix(prefix)) == verdict
 
 
 def test_expired_entries_are_shown_as_such() -> None:

@@ -4,7 +4,7 @@
 
 # This code is PRIVATE to the collection.
 
-"""Attaching to an interface: which devices, in which mode, and never over a foreign program."""
+"""Attaching to an interface in native or generic mode, never over the program of another tool."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _TAKEN = (errno.EBUSY, errno.EEXIST)
 
 
 class Attached(t.NamedTuple):
-    """A new link, its mode, and why that is not native, if `auto` had to fall back."""
+    """A new link and its mode. reason: why `auto` had to choose generic mode; else empty."""
 
     link: Link
     mode: str
@@ -42,21 +42,21 @@ def check_listeners(
     interfaces: t.Iterable[str],
     links: t.Sequence[netlink.Link],
 ) -> None:
-    """Refuse to count closed ports on a port of a bridge, bond or VRF."""
+    """Raise an error if a policy counts closed ports on a port of a bridge, bond or VRF."""
     for name in interfaces:
         if policies.get(name, policies[DEFAULT]).looks_for_listeners:
             devices.check_listeners(name, links)
 
 
 def check_free(interface: str, ifindex: int, ours: t.Container[int]) -> None:
-    """Refuse if somebody else's program is on the interface."""
+    """Raise `Foreign` if the interface has a program that is not one of `ours` (ids)."""
     found = attached(ifindex)
     if found.program_id and found.program_id not in ours:
         raise _foreign(interface, found.program_id, found.mode)
 
 
 def create_link(program: Program, interface: str, ifindex: int, mode: str) -> Attached:
-    """Attach in a mode: native, generic, or auto, which tries native first."""
+    """Attach in a mode: native, generic, or auto, which tries native before generic."""
     refused = ""
     if mode != "generic":
         try:
@@ -71,12 +71,15 @@ def create_link(program: Program, interface: str, ifindex: int, mode: str) -> At
         link = Link.create(program, ifindex, XDP_GENERIC)
     except OSError as error:
         reason = _explain(interface, ifindex, error)
-        raise LoadFailed(f"cannot attach to {interface} in generic mode: {reason}") from error
+        before = f" (before that, native mode: {refused})" if refused else ""
+        raise LoadFailed(
+            f"cannot attach to {interface} in generic mode: {reason}{before}"
+        ) from error
     return Attached(link, "generic", f"native mode refused: {refused}" if refused else "")
 
 
 def _explain(interface: str, ifindex: int, error: OSError) -> str:
-    """The driver's errno in words; Foreign if somebody else holds the place."""
+    """Explain the driver's errno; raises `Foreign` if another program is attached."""
     number = error.errno or 0
     found = attached(ifindex)
     if number in _TAKEN and found.program_id:
@@ -86,9 +89,12 @@ def _explain(interface: str, ifindex: int, error: OSError) -> str:
         return f"{text}: the driver has no native XDP"
     if number in (errno.ERANGE, errno.EINVAL):
         mtu = struct.unpack_from("=i", _ioctl(interface, _SIOCGIFMTU))[0]
-        return f"{text}: often an MTU (now {mtu}) or offload setting that the driver cannot combine"
+        return (
+            f"{text}: drivers often refuse XDP with a large MTU (it is {mtu}) or with LRO; lower the "
+            f"MTU, or switch LRO off with ethtool -K {interface} lro off"
+        )
     if number == errno.ENOMEM:
-        return f"{text}: the driver may want more queues or rings for native XDP"
+        return f"{text}: the driver may need more queues or rings for native XDP (ethtool -L, -G)"
     return text
 
 
@@ -100,8 +106,8 @@ def _foreign(interface: str, number: int, mode: str) -> Foreign:
     except OSError:
         name = "unknown"
     return Foreign(
-        f"{interface} already has another XDP program: {name!r}, id {number}, mode {mode}; "
-        "remove it with the tool that attached it (bpftool net shows it), Packetwatch does not"
+        f"{interface} already has another XDP program: {name!r}, id {number}, mode {mode}; Packetwatch "
+        "does not replace it: remove it with the tool that attached it (bpftool net shows it)"
     )
 
 

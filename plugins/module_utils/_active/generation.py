@@ -4,10 +4,10 @@
 
 # This code is PRIVATE to the collection.
 
-"""A generation: everything that decides a verdict, as one frozen map that one pointer activates.
+"""A generation: everything that decides a verdict, in one frozen map that one pointer activates.
 
-docs/tables.md has its layout. The slot takes only maps of one size, whose lookups the kernel
-inlines; another size needs the program to be loaded anew with another slot.
+docs/tables.md describes its layout. A slot takes only maps of one size, so that the kernel can inline
+lookups. For another size the program is loaded again, with another slot.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ _ZERO = _U32.pack(0)
 _SECOND = 1_000_000_000
 _ATTEMPTS = 5
 _UNDIGESTED = ("digest", "lists", "bytecode", "next_expiry")
-# All sources together: 10,000 events/s with bursts of 20,000; each source: 100/s, bursts of 200.
+# For all sources together 10,000 events/s with bursts of 20,000; for each source 100/s, bursts of 200.
 _EVENT_RATE = {"event_interval_ns": _SECOND // 10_000, "event_burst_ns": 2 * _SECOND}
 _SOURCE_RATE = {"source_interval_ns": _SECOND // 100, "source_burst_ns": 2 * _SECOND}
 
 
 class Areas(t.NamedTuple):
-    """Both families' tables as in the generation; `lists`: digest of what they were made from."""
+    """The tables of both families. lists: digest of the lists from which they were compiled."""
 
     v4: Area
     v4_shift: int
@@ -57,7 +57,7 @@ class Areas(t.NamedTuple):
         return Tables(self.v4, self.v4_shift, self.v6, self.v6_hosts)
 
     def digest(self) -> str:
-        """Of the tables alone, whatever the policies and the lists' comments."""
+        """Digest of the tables alone: policies and comments in lists do not change it."""
         return _checked(_SHAPE.pack(self.v4_shift, *self.v6_hosts), self.v4, self.v6)
 
 
@@ -75,23 +75,23 @@ class Image(t.NamedTuple):
 
     @property
     def bytecode(self) -> bytes:
-        """Digest of the program that it is for."""
+        """Digest of the program that the image is for."""
         code: bytes = abi.HEADER.unpack(self.first)["bytecode"]
         return code
 
     @property
     def lists(self) -> bytes:
-        """Digest of the lists that its tables were made of."""
+        """Digest of the lists from which its tables were compiled."""
         digest: bytes = abi.HEADER.unpack(self.first)["lists"]
         return digest
 
     @property
     def next_expiry(self) -> int:
-        """When the first of its entries expires, in seconds since 1970; 0: none does."""
+        """Time at which the next of its entries expires, in seconds since 1970; 0: no entry expires."""
         return int(abi.HEADER.unpack(self.first)["next_expiry"])
 
     def made_for(self, code: bytes) -> Image:
-        """The same for the program whose bytecode has the digest `code`."""
+        """The same image for the program whose bytecode has the digest `code`."""
         header = abi.HEADER.pack(**abi.HEADER.unpack(self.first) | {"bytecode": code})
         return self._replace(first=header + self.first[len(header) :])
 
@@ -99,9 +99,9 @@ class Image(t.NamedTuple):
 def build(
     areas: Areas, policies: t.Mapping[str, Policy], ifindexes: t.Mapping[str, int], code: bytes
 ) -> Image:
-    """Page 0 and the areas, for the program whose bytecode has the digest `code`.
+    """Build an image for the program whose bytecode has the digest `code`.
 
-    policies: complete, by interface and `DEFAULT`; ifindexes: of the interfaces attached to.
+    policies: complete, by interface and `DEFAULT`. ifindexes: those of the filtered interfaces.
     """
     values = {
         "magic": abi.MAGIC,
@@ -135,25 +135,25 @@ def build(
 
 
 def capacity_for(pages: int) -> int:
-    """The capacity of a new slot: with spare pages, so that most changes fit into the same slot."""
+    """The capacity of a new slot. It has spare pages, so that most changes fit into the same slot."""
     if pages < 16:
         return pages + 2
     return (pages * 5 // 4 + 15) // 16 * 16
 
 
 def fits(pages: int, capacity: int) -> bool:
-    """Whether a slot of that capacity is large enough, and not more than four times too large."""
+    """Whether a slot of that capacity is large enough, and at most four times too large."""
     return pages <= capacity and (pages * 4 >= capacity or capacity == capacity_for(pages))
 
 
 def make_slot(capacity: int) -> Map:
-    """A slot for generations of that capacity, in pages; it is empty."""
+    """An empty slot for generations of that capacity, in pages."""
     with _pages(capacity) as template:
         return Map.create(ARRAY_OF_MAPS, "generation", 4, 4, 1, inner=template)
 
 
 def new_slot(image: Image) -> Map:
-    """A slot in which the image is active, with spare pages."""
+    """A slot with spare pages that points to the image."""
     capacity = capacity_for(image.pages)
     slot = make_slot(capacity)
     activate(slot, image, capacity)
@@ -189,7 +189,7 @@ class Generation:
             try:
                 return cls(Map.by_id(_U32.unpack(value)[0]))
             except KernelError as error:
-                # A reader has no lock: the slot may have moved on since the lookup.
+                # A reader has no lock: the slot may point to another map since the lookup.
                 if error.errno != errno.ENOENT or attempt == _ATTEMPTS - 1:
                     raise
         return cls(None)
@@ -202,12 +202,12 @@ class Generation:
             self._pages.close()
 
     def pin(self, path: str) -> None:
-        """Keep it, whatever the slot points to later."""
+        """Pin the generation, so that it stays when the slot points to another one."""
         if self._pages:
             self._pages.pin(path)
 
     def takes(self, image: Image) -> bool:
-        """Whether the slot of this generation takes the image, for the same program."""
+        """Whether the image fits into this generation's slot and is for the same program."""
         return self.header["bytecode"] == image.bytecode and fits(image.pages, self.capacity)
 
     def activate(self, slot: Map) -> None:
@@ -236,9 +236,9 @@ class Generation:
         return str(self.header["digest"].hex()) if self._pages else ""
 
     def check_digest(self, areas: Areas) -> str:
-        """The digest of what is in the kernel, computed from its contents, whatever the header says.
+        """The digest computed from the map's contents, instead of the digest in its header.
 
-        areas: as they were read back.
+        areas: the tables as they were read back.
         """
         first, header = self._page(0), self.header
         end = abi.POLICY_OFFSET + abi.POLICY_SLOTS * abi.POLICY.size
@@ -246,7 +246,7 @@ class Generation:
         return _digest(values, first[abi.POLICY_OFFSET : end], areas.v4, areas.v6)
 
     def policy(self, ifindex: int) -> dict[str, t.Any]:
-        """Fields of the ``struct pw_policy`` that an interface's packets meet."""
+        """Fields of the ``struct pw_policy`` that decides an interface's packets."""
         page, size = self._page(0), abi.POLICY.size
         slots = [(ifindex + i) % abi.POLICY_SLOTS for i in range(abi.POLICY_PROBES)]
         for slot in slots:
@@ -256,7 +256,7 @@ class Generation:
         return abi.POLICY.unpack(page, abi.POLICY_OFFSET)
 
     def areas(self) -> Areas:
-        """The tables, copied out of the kernel; empty ones, made of no lists, if their format is not ours."""
+        """The tables, copied from the kernel; empty ones if their format is not this version's."""
         header = self.header
         ordered = header["v4_page"] <= header["v6_page"] <= header["pages"] <= self.capacity
         if not ordered or header["format"] != abi.FORMAT:
@@ -278,19 +278,19 @@ class Generation:
 
 
 def _point(slot: Map, pages: Map) -> None:
-    # The former map stays open until the slot has moved on (CVE-2023-52447).
+    # The former map stays open until the slot points to the new one (CVE-2023-52447).
     with Generation.current(slot) as dummy:
         slot.update(_ZERO, _U32.pack(pages.fd))
 
 
 def _pages(capacity: int) -> Map:
-    # The kernel aligns an array that may be mapped to whole pages. In any other array each line of
-    # the tables would lie across two lines of the processor's cache.
+    # The kernel aligns only an array that may be mapped (F_MMAPABLE) to whole pages. In other arrays
+    # each line of the tables would cross the border between two cache lines.
     return Map.create(ARRAY, "pages", 4, abi.PAGE, capacity, F_MMAPABLE)
 
 
 def _digest(values: t.Mapping[str, t.Any], table: bytes, v4: Area, v6: Area) -> str:
-    """Of all that decides a verdict: the header but for `_UNDIGESTED`, policies, tables."""
+    """Digest of all that decides a verdict: the header without `_UNDIGESTED`, policies, tables."""
     return _checked(abi.HEADER.pack(**values) + table, v4, v6)
 
 
@@ -314,7 +314,10 @@ def _features(areas: Areas, policies: t.Mapping[str, Policy]) -> int:
 
 
 def _ban_rate(policies: t.Mapping[str, Policy]) -> dict[str, int]:
-    """A quarter of the ring at once, three quarters a ban_time: never more than the whole ring."""
+    """Limits of new bans: a quarter of the ring at once, three quarters in a ban_time.
+
+    Together that is at most the whole ring.
+    """
     longest = nanoseconds(max(policy.ban_time for policy in policies.values()))
     ring = RING_CAPACITY - 1
     interval = longest * 4 // (3 * ring) + 1
@@ -334,7 +337,7 @@ def _published(policy: Policy) -> list[int]:
 
 
 def _policy_table(policies: t.Mapping[str, Policy], ifindexes: t.Mapping[str, int]) -> bytes:
-    """All policy slots; InvalidInput if too many interface indexes fall into the same ones."""
+    """All policy slots; `InvalidInput` if too many interface indexes need the same slots."""
     slots: dict[int, bytes] = {0: abi.POLICY.pack(ifindex=0, **policies[DEFAULT].record())}
     for name, ifindex in sorted(ifindexes.items()):
         if name not in policies:
@@ -343,8 +346,8 @@ def _policy_table(policies: t.Mapping[str, Policy], ifindexes: t.Mapping[str, in
         free = [place for place in places if place not in slots]
         if not free:
             raise InvalidInput(
-                f"no free policy slot for {name}: other interface indexes collide; "
-                "let it have the default policy"
+                f"no free policy slot for {name}, because other interface indexes collide with its index "
+                f"{ifindex}; remove its own policy, so that it has the default policy"
             )
         slots[free[0]] = abi.POLICY.pack(ifindex=ifindex, **policies[name].record())
     empty = bytes(abi.POLICY.size)

@@ -4,7 +4,7 @@
 
 # This code is PRIVATE to the collection.
 
-"""Declared state → what a generation is made of, checked before anything changes."""
+"""Compiling declared lists into the tables of a generation; errors come before anything changes."""
 
 from __future__ import annotations
 
@@ -28,15 +28,14 @@ if t.TYPE_CHECKING:
     from .._declared.store import State
     from .._feeds.spare import Spared
 
-_SHOWN = 5
-# Of what is said of a damaged file, a line of which may be very long.
-_LONGEST = 300
-# Seconds after which what the clock did not decide is to be decided anew.
-_UNSETTLED = 60.0
+# A damaged file may have very long lines, which the error quotes.
+_MAX_ERROR = 300
+# Seconds until entries are judged again that could not be judged because the clock is not synchronised.
+_UNDECIDED = 60.0
 
 
 class Lists(t.NamedTuple):
-    """Compiled lists; counts of what they hold; what feeds were compiled with."""
+    """Compiled lists. counts: numbers of their parts. note: exceptions of feeds, and what was left out."""
 
     areas: Areas
     counts: dict[str, int]
@@ -44,7 +43,7 @@ class Lists(t.NamedTuple):
 
 
 def digest_of(state: State) -> bytes:
-    """SHA-256 of all drop-ins, with their names, and of the format that their tables have."""
+    """SHA-256 of all drop-ins, with their names, and of the table format."""
     check = sha256(f"tables {abi.FORMAT}\n".encode())
     for kind, lists in (("allow", state.allow), ("deny", state.deny)):
         for name, text in sorted(lists.items()):
@@ -53,22 +52,22 @@ def digest_of(state: State) -> bytes:
 
 
 def pair_digest(state: State, name: str) -> str:
-    """The same for one named pair of lists, as text that is short enough to compare by eye."""
+    """The same for one named pair of lists; 16 hex digits, short enough to compare by eye."""
     allow, deny = {name: state.allow.get(name, "")}, {name: state.deny.get(name, "")}
     return digest_of(state._replace(allow=allow, deny=deny)).hex()[:16]
 
 
 def is_current(areas: Areas, state: State) -> bool:
-    """Whether tables were made from these lists and no entry has expired since."""
+    """Whether tables were compiled from the state's lists and no entry has expired since."""
     due = areas.next_expiry
     return areas.lists == digest_of(state) and (not due or time.time() < due)
 
 
 def compile_lists(state: State, spared: Spared | None = None, *, for_good: bool = False) -> Lists:
-    """Tables of all lists; InvalidInput names file and line of what is wrong.
+    """Compile all lists; `InvalidInput` names file and line of an error.
 
-    A feed that is wrong is left out, and the others hold. spared: whom feeds must not deny.
-    for_good: without the allow entries that expire.
+    A feed with an error is left out; all other lists count. spared: addresses that feeds must not deny.
+    for_good: leave out allow entries that expire.
     """
     now, synchronised = time.time(), clock_synchronised()
     found = {}
@@ -88,7 +87,7 @@ def compile_lists(state: State, spared: Spared | None = None, *, for_good: bool 
         found[kind] = union
     expiries = [union.next_expiry for union in found.values() if union.next_expiry is not None]
     if any(union.undecided for union in found.values()):
-        expiries.append(now + _UNSETTLED)
+        expiries.append(now + _UNDECIDED)
     tables = compile_tables(found["allow"], found["deny"])
     counts = {
         "allow": tables.allow_entries,
@@ -114,11 +113,11 @@ def _add_feed(
     spared: Spared,
     feeds: FeedReport,
 ) -> None:
-    """Add what a feed has and this host can bear; one that is wrong adds nothing."""
+    """Add a feed's entries without those that this host must not deny; a feed with an error adds none."""
     try:
         own = read()
     except InvalidInput as error:
-        feeds.broken[name] = str(error)[:_LONGEST]
+        feeds.broken[name] = str(error)[:_MAX_ERROR]
         return
     left_out = leave_out(own, text, spared)
     if left_out.total:

@@ -4,10 +4,10 @@
 
 # This code is PRIVATE to the collection.
 
-"""What is loaded now, and loading another program or another generation in its place.
+"""The loaded filter, and replacing its program or its generation.
 
-The links are the truth: the program is the one that they hold, its generation is found through its
-maps. The pin of the program only serves where every link was severed.
+The links decide what is loaded: they hold the program, and its maps lead to the generation. The pin of
+the program is used only if no link holds a program.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _ATTEMPTS = 5
 
 
 class Held(t.NamedTuple):
-    """A pinned link; ifindex 0: its device is gone."""
+    """A pinned link. ifindex: 0 if its device has disappeared."""
 
     link: Link
     program_id: int
@@ -53,8 +53,8 @@ class Loaded:
         self.program: Program | None = None
         self.slot: Map | None = None
         self.whole = True
-        """All links hold the one program, and so does its pin; not after a crash amid a change, nor
-        where somebody else has put a program into a link."""
+        """Whether all links and the pin hold the same program. False after a crash during a change, or
+        if another tool has put a program into a link."""
 
     def __enter__(self) -> Loaded:
         for attempt in range(_ATTEMPTS):
@@ -65,7 +65,7 @@ class Loaded:
                 self._open.close()
                 raise
             except KernelError as error:
-                # Whoever only reads has no lock: what was there a moment ago may be replaced.
+                # A reader has no lock: a writer may have replaced what it is about to open.
                 self._open.close()
                 if error.errno != errno.ENOENT or attempt == _ATTEMPTS - 1:
                     raise
@@ -92,13 +92,13 @@ class Loaded:
         return bool(self.ifindexes)
 
     def generation(self) -> Generation:
-        """The live generation; that of an empty slot if nothing is loaded."""
+        """The active generation; that of an empty slot if nothing is loaded."""
         return Generation.current(self.slot) if self.slot else Generation(None)
 
     def replace(self, image: Image, bytecode: t.Callable[[], Bytecode]) -> t.Callable[[], None]:
-        """Activate the image: through the slot if it fits, else with the program loaded anew.
+        """Activate the image: through the present slot if it fits, else by loading the program again.
 
-        If that fails, the old state is active. Returns what undoes it.
+        If a step fails, the former generation stays active. Returns a function that undoes this.
         """
         former = self._keep(self.generation())
         if self.slot and self.whole and former.takes(image):
@@ -121,7 +121,7 @@ class Loaded:
         return functools.partial(self._return, *before)
 
     def unpinned(self) -> dict[str, Map]:
-        """Lasting maps of the program that are pinned no more, or in whose place another one is."""
+        """The program's lasting maps that are not pinned any more, or whose pin holds another map."""
         maps = self._maps_of(self.program) if self.program else {}
         return {
             name: maps[name]
@@ -130,43 +130,49 @@ class Loaded:
         }
 
     def attach(self, interface: str, ifindex: int, mode: str) -> Attached:
-        """Attach the loaded program by a pinned link, in place of the one that there may be."""
+        """Attach the loaded program by a pinned link, which replaces a former link."""
         if self.program is None:
-            raise LoadFailed("no program is loaded")
+            raise LoadFailed(
+                f"cannot attach to {interface}: no program is loaded; "
+                f"systemctl restart packetwatch-xdp@{interface} loads it"
+            )
         self.drop(interface)
         done = create_link(self.program, interface, ifindex, mode)
         link = self._keep(done.link)
-        # Whoever wanted to be rid of the filter at once may have removed the folder with all links.
+        # An operator may have removed the folder with all links, to get rid of the filter at once.
         os.makedirs(self.pins.links, mode=0o700, exist_ok=True)
         link.pin(self.pins.link(interface))
         self.links[interface] = Held(link, self.program.info().id, ifindex)
         return done
 
     def held_on(self, ifindex: int) -> tuple[str, Held] | tuple[str, None]:
-        """Our link on a device and the name that it had when it was attached to."""
+        """Our link on a device, and the device's name when the link was made; "" and None without one."""
         for name, held in self.links.items():
             if held.ifindex == ifindex:
                 return name, held
         return "", None
 
     def rename(self, former: str, interface: str) -> None:
-        """A device has another name now."""
+        """Rename the pin of a link whose device was renamed."""
         os.rename(self.pins.link(former), self.pins.link(interface))
         self.links[interface] = self.links.pop(former)
 
     def restore(self, interface: str, ifindex: int, mode: str) -> None:
-        """Back to the mode that an interface had before; "none": it was not filtered."""
+        """Attach again in the mode that an interface had before; "none": only detach."""
         self.drop(interface)
         if mode != "none":
             self.attach(interface, ifindex, mode)
 
     def take_up(self, program: Program, pages: Map) -> None:
-        """Let all links hold a program that was in use before, with its generation of that time."""
+        """Activate a former program with its former generation, on all links."""
         self._keep(program)
         self._keep(pages)
         slot = self._slot_of(program)
         if slot is None:
-            raise LoadFailed("the former program has no slot for a generation")
+            raise LoadFailed(
+                f"the former program (id {program.info().id}) has no map `generation`, so it is not "
+                "one of Packetwatch's"
+            )
         with Generation.current(slot) as current:
             if current.number != pages.info.id:
                 Generation(pages).activate(slot)
@@ -175,20 +181,20 @@ class Loaded:
         self.program, self.slot = program, slot
 
     def detach(self, interface: str) -> None:
-        """Take the filter off an interface; with the last one goes everything that was loaded."""
+        """Detach from an interface; with the last one, remove everything that is loaded."""
         self.drop(interface)
         if not self.links:
             self.pins.remove()
 
     def drop(self, interface: str) -> None:
-        """Take the filter off an interface; what is loaded stays."""
+        """Detach from an interface; what is loaded stays."""
         held = self.links.pop(interface, None)
         if held:
             os.unlink(self.pins.link(interface))
             held.link.close()
 
     def _switch(self, program: Program) -> None:
-        """Let all links and the pin hold the program; if one refuses, they hold the former one."""
+        """Put the program into all links and the pin; if one refuses, put the former one back."""
         draft = self.pins.program + "_next"
         with contextlib.suppress(FileNotFoundError):
             os.unlink(draft)
@@ -211,7 +217,7 @@ class Loaded:
         self.whole = True
 
     def _return(self, program: Program | None, slot: Map | None) -> None:
-        """Go back to what was loaded before."""
+        """Restore the program and the slot that were loaded before."""
         if program is None:
             self.pins.remove()
         else:
@@ -237,7 +243,7 @@ class Loaded:
             self._take_first(held)
 
     def _take_first(self, held: set[int]) -> None:
-        """Go by the first program that a link holds and that is ours."""
+        """Use the first program that a link holds and that is ours (it has a slot)."""
         for number in sorted(held):
             program = self._keep(Program.by_id(number))
             slot = self._slot_of(program)
@@ -257,7 +263,7 @@ class Loaded:
 
 
 def _load(bytecode: Bytecode, maps: t.Mapping[str, Map], slot: Map) -> Program:
-    """Load a program on the lasting maps and on a slot; LoadFailed if the kernel refuses it."""
+    """Load a program with the lasting maps and a slot; `LoadFailed` if the kernel refuses it."""
     with Map.create(PERCPU_ARRAY, "scratch", 4, abi.SCRATCH_SIZE, 1) as scratch:
         descriptors = {name: found.fd for name, found in maps.items()}
         descriptors |= {"generation": slot.fd, "scratch": scratch.fd}
@@ -265,17 +271,17 @@ def _load(bytecode: Bytecode, maps: t.Mapping[str, Map], slot: Map) -> Program:
 
 
 def check_memory(capacity: int, limit: int) -> None:
-    """TooLarge, with the value that would do, if a slot of `capacity` pages is above the limit."""
+    """Raise `TooLarge`, with a sufficient value, if a slot of `capacity` pages is above the limit (MiB)."""
     need = -(-capacity * abi.PAGE // _MIB)
     if need > limit:
         raise TooLarge(
-            f"the lists need {need} MiB of kernel memory, list_memory allows {limit}: "
+            f"the lists need {need} MiB of kernel memory, but list_memory is {limit}; "
             f"set packetwatch_list_memory (PW_LIST_MEMORY) to {need} or more"
         )
 
 
 def _update(held: Held, program: Program) -> bool:
-    """Replace a link's program; False if the link's device is gone."""
+    """Replace a link's program; False if the link's device has disappeared."""
     try:
         if held.ifindex:
             held.link.update(program)
@@ -292,4 +298,6 @@ def _opened(opener: t.Callable[[str], t.Any], path: str) -> t.Any:
     except KernelError as error:
         if error.errno == errno.ENOENT:
             raise
-        raise Unreadable(f"{path}: {error.strerror}; are you root?") from error
+        raise Unreadable(
+            f"cannot open the pin {path}: {error.strerror}; this needs root"
+        ) from error

@@ -4,7 +4,7 @@
 
 # This code is PRIVATE to the collection.
 
-"""The protected addresses that tables deny."""
+"""Finding protected addresses that the tables deny."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ if t.TYPE_CHECKING:
     from .._tables.tables import Tables
     from .generation import Areas
 
-_SHOWN = 5
+_MAX_SHOWN = 5
 
 
 def check_protected(areas: Areas, protection: Protection) -> None:
-    """Refuse lists that deny what is protected and that no allow covers."""
+    """Raise `InvalidInput` if lists deny a protected address that no allow entry covers."""
     hit = [f"{text} ({why})" if why else text for text, why in denied_protected(areas, protection)]
     if hit:
         raise InvalidInput(
-            f"the lists would deny protected addresses: {some_of(hit, _SHOWN)}; "
-            "allow them for good, take the deny away, or use force if you mean it"
+            f"the lists would deny protected addresses: {some_of(hit, _MAX_SHOWN)}; "
+            "allow them with entries that do not expire, remove the deny entries, or set force"
         )
 
 
 def denied_protected(areas: Areas, protection: Protection) -> list[tuple[str, str]]:
-    """Protected addresses that lists deny, with the reason each; prefixes, of which any part is."""
+    """Denied protected addresses with their origin, and protected prefixes of which a part is denied."""
     tables = areas.tables()
     hosts = [
         (from_mapped(address, 128), protect.ORIGINS.get(origin, "protected"))
@@ -48,12 +48,12 @@ def denied_protected(areas: Areas, protection: Protection) -> list[tuple[str, st
 
 
 def is_denied(tables: Tables, prefix: Prefix) -> bool:
-    """Whether the lists drop an address; of a prefix, the first one in it."""
+    """Whether the lists deny an address; of a prefix, whether they deny its first address."""
     return lookup(tables, prefix.family, prefix.value) == DENY
 
 
 def _denied_nets(tables: Tables, protection: Protection) -> list[tuple[int, bytes]]:
-    """Declared protected prefixes of which any part is denied."""
+    """Declared protected prefixes of which a part is denied."""
     nets = [key for key, flags in protection.nets.items() if flags & abi.NET_PROTECTED]
     found = []
     for family in (4, 6):

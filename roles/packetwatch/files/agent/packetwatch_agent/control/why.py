@@ -98,7 +98,7 @@ def _fields(kind: str, owner: str, entry: Entry, in_force: bool) -> Fields:
     }
 
 
-def live(tables: Tables, prefix: Prefix) -> str:
+def verdict_of(tables: Tables, prefix: Prefix) -> str:
     """The verdict of the tables in the kernel: allow, deny or none; mixed if addresses differ."""
     (found,) = verdicts(tables, prefix.family, [(prefix.value, prefix.last)])
     return _VERDICTS[found.pop()] if len(found) == 1 else "mixed"

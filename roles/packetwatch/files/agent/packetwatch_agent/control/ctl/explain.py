@@ -32,7 +32,7 @@ def _why(session: Session, options: Options) -> Outcome:
     from .. import truth
 
     areas, interfaces = truth.live_areas(session.host)
-    in_kernel = None if areas is None else why.live(areas.tables(), prefix)
+    in_kernel = None if areas is None else why.verdict_of(areas.tables(), prefix)
     if is_source and areas is not None:
         bans = banning.why(truth.bans_of(session.host), format_prefix(prefix), name_of)
     result = why.explain(prefix, lists, in_kernel, bans, interfaces)

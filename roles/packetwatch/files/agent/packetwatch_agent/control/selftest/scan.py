@@ -116,7 +116,7 @@ def _choose_source(ground: Ground, family: int) -> tuple[str, Source]:
 def _is_unknown(ground: Ground, text: str, source: Source) -> bool:
     found = ground.bans.why(text)
     return (
-        why.live(ground.tables, parse_prefix(text)) == "none"
+        why.verdict_of(ground.tables, parse_prefix(text)) == "none"
         and not found.protected
         and not found.bans
         and ground.find_ban(source) is None
