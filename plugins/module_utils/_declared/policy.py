@@ -4,7 +4,8 @@
 
 # This code is PRIVATE to the collection.
 
-"""Policy: what counts as a scan and what follows. ``PW_*`` keys in files, a record in the program.
+"""Policies: what counts as a scan, and what is done about it.
+
 
 A new knob is a line of `Policy`, with its type and default, and a line of `KNOBS`. Its key in files, its
 option in modules and on interfaces, its checks and its place in the program's record follow from these.
@@ -12,11 +13,11 @@ option in modules and on interfaces, its checks and its place in the program's r
 A policy has three forms:
 
 - *keys*: ``dict[str, str]``, ``PW_*`` key to text, as in ``policy.d/*.conf``. A missing key is
-  inherited: by an interface from the default policy, by the default policy from `Policy`.
+  inherited: an interface inherits from the default policy, and that one from `Policy`.
 - *fields*: ``dict[str, Any]``, field of `Policy` to value; missing fields are inherited too.
 - `Policy`: complete.
 
-Everything raises `InvalidInput`, naming the file, the key, the value and the allowed values.
+All functions raise `InvalidInput`, which names the file, the key, the value and the allowed values.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ _YEAR = 365 * _DAY
 class Knob(t.NamedTuple):
     """A knob of the policy.
 
-    record: the field of ``struct pw_policy`` that holds it; empty: no field does. host_wide: it is set
-    in the default policy alone.
+    record: the field of ``struct pw_policy`` that holds it; empty if there is none. host_wide: it can be
+    set only in the default policy.
     """
 
     kind: Kind
@@ -51,8 +52,8 @@ class Policy(t.NamedTuple):
     """Detection and enforcement on one interface. All times are seconds.
 
     The order of the knobs is the order of keys in files.
-    published_ports: ranges (first, last) that are served although no local socket listens; one bitmap
-    of the program serves all interfaces.
+    published_ports: ranges (first, last) of ports that are served although no local socket listens; the
+    program has one bitmap of them for all interfaces.
     ban_time_max: maximum to which the ban times of repeated scanners double; None: ban_time.
     """
 
@@ -69,16 +70,16 @@ class Policy(t.NamedTuple):
 
     @property
     def longest_ban(self) -> float:
-        """Seconds after which any ban of a scanner ends."""
+        """Maximum length of a scanner's ban, in seconds."""
         return self.ban_time if self.ban_time_max is None else self.ban_time_max
 
     @property
     def looks_for_listeners(self) -> bool:
-        """Whether the program asks for each port whether a socket listens on it."""
+        """Whether the program checks for each port if a socket listens on it."""
         return self.scan_counts == "closed" and self.action != "off"
 
     def record(self) -> dict[str, int]:
-        """Fields of ``struct pw_policy``, but for the interface."""
+        """Fields of ``struct pw_policy`` without the interface index."""
         return {
             knob.record: knob.kind.encode(getattr(self, field))
             for field, knob in KNOBS.items()
@@ -98,11 +99,11 @@ KNOBS: t.Final = {
     "ban_scope": Knob(choice(SCOPES), "scope"),
     "log_connections": Knob(choice(LOGS), "log"),
 }
-"""All knobs by their field in `Policy`, which is the name of the module's option too."""
+"""All knobs by their field in `Policy`, which is also the name of the module's option."""
 OPTIONS: t.Final = {field: knob.kind.option for field, knob in KNOBS.items()}
 """The knobs in Ansible's argument spec."""
 OVERRIDES: t.Final = tuple(field for field, knob in KNOBS.items() if not knob.host_wide)
-"""The knobs that an interface can have of its own."""
+"""The knobs that can be set for a single interface."""
 
 
 def field_of(key: str) -> str:
@@ -123,7 +124,7 @@ _HOST_WIDE = {key_of(field) for field, knob in KNOBS.items() if knob.host_wide}
 def read_policy(text: str, source: str) -> Keys:
     """Read ``KEY=value`` lines; empty lines and lines that begin with ``#`` are skipped.
 
-    The values are checked and come back in canonical form.
+    The values are checked and returned in canonical form.
     """
     found: Keys = {}
     for number, line in enumerate(text.splitlines(), 1):
@@ -141,7 +142,7 @@ def read_policy(text: str, source: str) -> Keys:
 
 
 def parse_policy(keys: t.Mapping[str, str], source: str) -> Fields:
-    """Values of the keys that are set, by field."""
+    """Parse the values of the keys that are set; return them by field."""
     return {field_of(key): _read(key, text, source, key) for key, text in keys.items()}
 
 
@@ -157,9 +158,9 @@ def format_policy(keys: t.Mapping[str, str]) -> str:
 
 
 def keys_from_options(options: t.Mapping[str, t.Any]) -> Keys:
-    """Keys from a module's options, by the names of fields; None is not set, errors name the option.
+    """Keys from a module's options. None means not set. Errors name the option.
 
-    Options come from YAML: they are text, numbers, or for published_ports a list of these.
+    Options come from YAML: they are texts, numbers, or, for published_ports, a list of these.
     """
     keys: Keys = {}
     for key, kind in _KINDS.items():
@@ -178,8 +179,8 @@ def fields_from_options(options: t.Mapping[str, t.Any]) -> Fields:
 def merge_policy(default: Fields, interface: Fields | None = None, source: str = "") -> Policy:
     """Complete an interface's policy from the default policy, and that one from `Policy`.
 
-    An inherited value never contradicts a value of the interface's own: an inherited ban_time_max gives
-    way to a longer ban_time, and an inherited ban_time to a shorter ban_time_max.
+    A value set for the interface overrides an inherited one that contradicts it: a longer ban_time
+    overrides an inherited ban_time_max, and a shorter ban_time_max an inherited ban_time.
     """
     own = interface or {}
     policy = Policy(**(default | own))
@@ -208,14 +209,14 @@ def resolve_policies(policies: t.Mapping[str, t.Mapping[str, str]]) -> dict[str,
         misplaced = sorted(keys.keys() & _HOST_WIDE)
         if misplaced:
             raise InvalidInput(
-                f"{source}: {misplaced[0]} holds for all interfaces; set it in the default policy"
+                f"{source}: {misplaced[0]} applies to all interfaces; set it in {DEFAULT}.conf"
             )
         resolved[name] = merge_policy(default, parse_policy(keys, source), source)
     return resolved
 
 
 def _text(value: t.Any) -> str:
-    """An option's value as text, as a file would have it."""
+    """An option's value in the form that a file has."""
     if value is False:
         # YAML reads an unquoted off as False.
         return "off"

@@ -4,7 +4,7 @@
 
 # This code is PRIVATE to the collection.
 
-"""What is active: which program each interface has, in which mode, and which generation."""
+"""What is active: the program of each interface, its mode, and the generation."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Interface(t.NamedTuple):
     """An interface that has one of our links.
 
     held: id of the program that the link holds. mode, attached: mode and id of the program that the
-    kernel really has there.
+    kernel runs for the interface.
     """
 
     ifindex: int
@@ -30,15 +30,15 @@ class Interface(t.NamedTuple):
 
     @property
     def is_ours(self) -> bool:
-        """Whether packets meet the program that the link holds."""
+        """Whether the kernel runs the program that the link holds."""
         return self.attached == self.held
 
 
 class Active(t.NamedTuple):
-    """What packets meet.
+    """What decides packets now.
 
-    interfaces: by name; those whose device has disappeared are left out. digest: of the generation,
-    as its header says; empty if there is none. lists: digest of the lists that it was made from.
+    interfaces: by name, without those whose device has disappeared. digest: of the generation, from its
+    header; empty if there is none. lists: digest of the lists from which it was compiled.
     """
 
     interfaces: dict[str, Interface]
@@ -47,13 +47,13 @@ class Active(t.NamedTuple):
 
 
 def read_active(loaded: Loaded) -> Active:
-    """What the kernel has now."""
+    """Read the kernel's present state."""
     with loaded.generation() as current:
         return Active(interfaces(loaded), current.digest, current.header["lists"])
 
 
 def interfaces(loaded: Loaded) -> dict[str, Interface]:
-    """The filtered interfaces alone, in the order of their names."""
+    """The filtered interfaces, sorted by name."""
     found = {}
     for name, link in sorted(loaded.links.items()):
         if link.ifindex:

@@ -4,7 +4,7 @@
 
 # This code is PRIVATE to the collection.
 
-"""What a host declares, what the kernel has, and what the filter has done: the subsets of host_info."""
+"""The subsets of host_info: declared state, kernel state, and the filter's counters."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _SECOND = 1e9
 
 
 def gather(subset: set[str], pins: Pins, state: State) -> dict[str, t.Any]:
-    """The requested subsets by name. While no filter is loaded, its subsets are empty."""
+    """The requested subsets by name. While no filter is loaded, subsets of the filter are empty."""
     found: dict[str, t.Any] = {}
     if subset & {"interfaces", "lists", "ranges"}:
         with Loaded(pins) as loaded:
@@ -66,7 +66,7 @@ def change(
 ) -> dict[str, t.Any]:
     """The confirmed state, and the pending change or the last one.
 
-    last: the recorded change, pending or not. It is left out once another change has followed it.
+    last: the recorded change, pending or not. It is left out if a later change was confirmed.
     """
     confirmed_at = store.confirmed_at()
     if last and not pending and last.ended < confirmed_at:
@@ -97,7 +97,7 @@ def program_digest(source: str) -> str:
 
 
 def version(source: str) -> str:
-    """``VERSION-DIGEST`` of the installed software, by the folder of its C source; empty: not installed."""
+    """``VERSION-DIGEST`` of the installed software, read from the folder of its C source; "" if none is."""
     try:
         return os.path.basename(os.readlink(os.path.dirname(source)))
     except OSError:
@@ -109,7 +109,7 @@ def _moment(seconds: float) -> str | None:
 
 
 def _counters(found: Counters) -> dict[str, t.Any]:
-    """Packets by verdict, reason and family (without zeros), connections by family, and the rest."""
+    """Packets by verdict, reason and family (without zeros), connections by family, all other counters."""
     numbers: dict[str, dict[str, dict[str, int]]] = {"pass": {}, "drop": {}}
     for verdict, reason, family, number in packets(found):
         if number:
@@ -132,13 +132,13 @@ def _interfaces(active: Active, names: set[str], state: State) -> dict[str, t.An
 
 
 def _verified(program_id: int) -> int:
-    """Number of instructions that the verifier processed to load a program; 0 if there is none."""
+    """Number of instructions that the verifier processed to load a program; 0 without a program."""
     try:
         with Program.by_id(program_id) as program:
             return program.info().verified
     except KernelError as error:
         if error.errno == errno.ENOENT:
-            return 0  # no program, or a writer replaced it after it was read
+            return 0  # There is no program, or a writer has replaced it since its id was read.
         raise
 
 
@@ -156,7 +156,7 @@ def _lists(active: Active, state: State) -> dict[str, t.Any]:
 
 
 def _ranges(loaded: Loaded) -> dict[str, str]:
-    """What the tables in the kernel say, read back."""
+    """The ranges of the tables in the kernel, read back."""
     with loaded.generation() as current:
         tables = current.areas().tables()
     return format_ranges(read_ranges(tables))

@@ -6,8 +6,8 @@
 
 """What is wrong with a host. Each viewer states what it knows as `Facts`; only `find` judges them.
 
-Viewers are root (which reads kernel and files), the agent (which sees links and root's note), members
-of the control groups (who ask the agent) and the controller (which has what host_info returned).
+Viewers are root (it reads kernel and files), the agent (it sees the links and root's note), members of
+the control groups (they ask the agent) and the controller (it has the result of host_info).
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ class Facts(t.NamedTuple):
     """What a viewer knows. A fact that it cannot know keeps its default, which is not a problem."""
 
     panic: str = ""
-    """The panic that holds, in words; empty: there is none."""
+    """The panic in words; empty if there is none."""
     is_pending: bool = False
-    """Whether a change is pending: other tables than those of confirmed state are right then."""
+    """Whether a change is pending. If so, the tables are not those of confirmed state on purpose."""
     unconfirmed: Unconfirmed | None = None
-    """Details of the pending change; without them it is not reported."""
+    """Details of the pending change; None: it is not reported."""
     is_loaded: bool = True
     """Whether a filter is loaded."""
     declared: Names = ()
@@ -59,11 +59,11 @@ class Facts(t.NamedTuple):
     filtered: Names = ()
     """Interfaces to which our program is attached."""
     present: Names | None = None
-    """Interfaces that the host has; None: all of those that are declared."""
+    """Interfaces that exist; None: all declared ones exist."""
     is_declaration_judged: bool = False
-    """Whether interfaces that are filtered but not declared, or none at all, are a problem."""
+    """Whether it is a problem if a filtered interface is not declared, or if there is no interface."""
     replaced: Names = ()
-    """Interfaces to which another program is attached than their links hold."""
+    """Interfaces on which the kernel does not run the program that their link holds."""
     is_whole: bool = True
     """Whether all links hold the pinned program."""
     is_edited: bool = False
@@ -75,7 +75,7 @@ class Facts(t.NamedTuple):
     active: int | None = None
     """Number of the state whose tables the kernel has."""
     confirmed: int = 0
-    """Number of confirmed state."""
+    """Number of the confirmed state."""
     unpinned: Names = ()
     """Maps that the program uses and that are not pinned."""
     is_blind: bool = False
@@ -83,7 +83,7 @@ class Facts(t.NamedTuple):
     has_failed: bool = False
     """Whether the last apply of confirmed state failed."""
     broken_feeds: t.Mapping[str, str] | int = 0
-    """Feeds that are left out as a whole, with the reason each, or their number."""
+    """Feeds that are left out as a whole: their names with reasons, or only their number."""
     verified: float | None = None
     """When root last compared the tables, in Unix seconds."""
     are_events_lost: bool = False
@@ -94,7 +94,7 @@ class Facts(t.NamedTuple):
 
 
 def find(facts: Facts) -> list[Problem]:
-    """All problems, the gravest first. A panic, or a filter that is not loaded, explains the others."""
+    """All problems, the gravest first. A panic explains the other problems, as does a missing filter."""
     if facts.panic:
         found = [Problem(facts.panic)]
     elif not facts.is_loaded:
@@ -107,7 +107,7 @@ def find(facts: Facts) -> list[Problem]:
 def drift(facts: Facts) -> list[Problem]:
     """The problems that root can repair, whether or not a filter is loaded.
 
-    While a change is pending, interfaces and tables are not what is confirmed, and need not be.
+    While a change is pending, interfaces and tables differ from confirmed state on purpose.
     """
     found = list(_of_maps(facts))
     if not facts.is_pending:
@@ -166,7 +166,7 @@ def _of_tables(facts: Facts) -> t.Iterator[Problem]:
 
 
 def _of_root(facts: Facts) -> t.Iterator[Problem]:
-    """What root has failed to do, or has yet to do."""
+    """Failures of root's one-shots, and what they have not done for too long."""
     if facts.has_failed:
         yield Problem("the last apply has failed")
     if isinstance(facts.broken_feeds, int):
@@ -180,7 +180,7 @@ def _of_root(facts: Facts) -> t.Iterator[Problem]:
 
 
 def _of_others(facts: Facts) -> t.Iterator[Problem]:
-    """What is wrong whether or not a filter is loaded."""
+    """Problems that exist whether or not a filter is loaded."""
     if facts.unconfirmed:
         owner, left = facts.unconfirmed
         text = f"it is confirmed or reverted within {left:.0f} s"

@@ -4,9 +4,10 @@
 
 # This code is PRIVATE to the collection.
 
-"""The note: a file in which root writes what it found and did. The agent may not read the tables.
+"""Root's note for the agent: a file with what root's one-shots found and did.
 
-The file is under /run, so after a boot there is none until an interface is attached.
+The agent needs it because it cannot read the tables. The file is under /run, so after a boot it does not
+exist until an interface is attached.
 """
 
 from __future__ import annotations
@@ -27,13 +28,13 @@ if t.TYPE_CHECKING:
     from .._active.loaded import Loaded
     from .._declared.store import State
 
-# What the last compilation of the lists has found.
+# Keys of the note that come from compiling the lists.
 _COMPILED = ("counts", "verified", "compiled")
 _COUNTED = ("allow", "deny", "ranges_ipv4", "ranges_ipv6", "left_out", "broken_feeds")
 
 
 class Status:
-    """The file. Write errors are ignored: what the note is about has already happened."""
+    """The note's file. Write errors are ignored: what the note reports has already happened."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -51,7 +52,7 @@ class Status:
     ) -> None:
         """Note that the state of this number was activated.
 
-        lists: as they were compiled for it; None if the former tables were kept.
+        lists: the compiled lists; None if the former tables were kept.
         """
         if not loaded.active:
             self.clear()
@@ -80,12 +81,12 @@ class Status:
         lists: Lists,
         tracks: int,
     ) -> dict[str, t.Any]:
-        """Note how what is active compares with what was compiled anew; returns the note."""
+        """Note whether the active generation equals the image compiled anew; return the note."""
         former = self.read()
         note = self._survey(loaded, number, image) | _compiled(lists) | {"tracks": tracks}
         note |= _kept(former, "apply", "heal")
         declared = digest_of_declared(state, lists.areas.lists)
-        # Every checked change has a new number. Files that differ under the same one were edited.
+        # Every checked change has a new number. If files differ and the number does not, they were edited.
         is_known = former.get("number") == number and "declared" in former
         note["edited"] = is_known and former["declared"] != declared and not note.get("matches")
         note["declared"] = former["declared"] if note["edited"] else declared
@@ -93,7 +94,7 @@ class Status:
         return note
 
     def is_edited(self) -> bool:
-        """Whether confirmed state was edited by hand, and not applied, when it was last verified."""
+        """Whether the last verification found that confirmed state was edited by hand and not applied."""
         return self.read().get("edited") is True
 
     def healed(self, record: dict[str, t.Any]) -> None:

@@ -25,8 +25,8 @@ if t.TYPE_CHECKING:
     from .._kernel.pins import Pins
     from .status import Status
 
-# Seconds for which an entry may still count after its end.
-_LATE = 300.0
+# Seconds for which an expired entry may stay in the tables.
+_MAX_DELAY = 300.0
 
 
 def compare(
@@ -36,9 +36,9 @@ def compare(
     patience: float,
     compile_lists: t.Callable[[State], Lists],
 ) -> Facts:
-    """What the kernel has beside confirmed state; noted for the agent too."""
+    """Compare the kernel with confirmed state; note the result for the agent and return it."""
     while True:
-        # Compiling takes long, maybe at the lowest priority, so other writers must not wait for it.
+        # Compiling may take long at low priority. It is done without the lock, which other writers need.
         number, state = store.read_current()
         lists = compile_lists(state)
         with store.lock(patience):
@@ -58,8 +58,8 @@ def _present(state: State) -> set[str]:
 def _compare(pins: Pins, status: Status, number: int, state: State, lists: Lists) -> Facts:
     with Loaded(pins) as loaded:
         with loaded.generation() as current:
-            code, live = current.header["bytecode"], current.areas()
-        areas = live if _is_late(live, lists) else lists.areas
+            code, active = current.header["bytecode"], current.areas()
+        areas = active if _is_expiry_due(active, lists) else lists.areas
         image = build(areas, resolve_policies(state.policy), loaded.ifindexes, code)
         note = status.verified(loaded, number, state, image, lists, _count_tracks(pins))
         interfaces = note["interfaces"].items()
@@ -74,10 +74,10 @@ def _compare(pins: Pins, status: Status, number: int, state: State, lists: Lists
         )
 
 
-def _is_late(live: Areas, lists: Lists) -> bool:
-    """Whether entries have expired and their timer has not gone off yet, which is not drift."""
-    due = live.next_expiry
-    return live.lists == lists.areas.lists and 0 < due <= time.time() < due + _LATE
+def _is_expiry_due(active: Areas, lists: Lists) -> bool:
+    """Whether entries have expired and their timer has not elapsed yet, which is not drift."""
+    due = active.next_expiry
+    return active.lists == lists.areas.lists and 0 < due <= time.time() < due + _MAX_DELAY
 
 
 def _count_tracks(pins: Pins) -> int:

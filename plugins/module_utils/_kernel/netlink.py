@@ -4,9 +4,9 @@
 
 # This code is PRIVATE to the collection.
 
-"""Addresses, routes and links as the kernel tells them over rtnetlink, and word of their changes.
+"""Addresses, routes and links, read from the kernel over rtnetlink, and notifications of their changes.
 
-Any user may ask. Addresses are in network byte order, 4 or 16 bytes; families are 4 and 6.
+Any user may read them. Addresses are in network byte order, 4 or 16 bytes; families are 4 and 6.
 Messages are declared as data (`Kind`); layouts: linux/rtnetlink.h, if_addr.h, if_link.h.
 """
 
@@ -72,7 +72,7 @@ Message = tuple[tuple[int, ...], Attributes]
 
 
 class Address(t.NamedTuple):
-    """An address of this host; `network` is the peer's where there is one, else the same."""
+    """An address of this host. network: the peer's address if there is a peer, else the same address."""
 
     family: int
     address: bytes
@@ -84,9 +84,10 @@ class Address(t.NamedTuple):
 
 
 class Link(t.NamedTuple):
-    """An interface. `type` is its ARPHRD number; `xdp_mode` is empty where no program sits.
+    """An interface.
 
-    master: index of the bridge, bond or VRF that it is a port of, 0 if of none.
+    type: its ARPHRD number. xdp_mode: empty if no program is attached. master: index of the bridge, bond
+    or VRF that it is a port of; 0: it is not a port.
     """
 
     ifindex: int
@@ -99,7 +100,7 @@ class Link(t.NamedTuple):
 
 
 class Route(t.NamedTuple):
-    """A unicast route; `destination` is padded to the family's length."""
+    """A unicast route. destination: padded to the family's length."""
 
     family: int
     destination: bytes
@@ -125,8 +126,8 @@ def addresses() -> list[Address]:
 def routes() -> list[Route]:
     """Default routes of all tables, and the IPv6 prefixes that are on a link.
 
-    Those are told by the kernel (from addresses) or by router advertisements. Other routes are
-    skipped early: a router has a million.
+    On-link prefixes come from the kernel (from addresses) or from router advertisements. Other routes
+    are skipped before they are parsed, because a router may have a million.
     """
     return [_route(header, attributes) for header, attributes in _dump(ROUTE, _is_wanted)]
 
@@ -142,7 +143,7 @@ class Changes:
         return self._socket.fileno()
 
     def drain(self) -> bool:
-        """Throw away what has arrived; True if something has, or if the kernel lost some of it."""
+        """Discard all notifications; return True if there were any, or if the kernel lost some."""
         changed = False
         for dummy in range(1000):
             try:
@@ -164,23 +165,26 @@ def _open(groups: int = 0) -> socket.socket:
         channel = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
         channel.bind((0, groups))
     except OSError as error:
-        raise Unreadable(f"rtnetlink cannot be opened: {error.strerror}") from error
+        raise Unreadable(
+            f"cannot open an rtnetlink socket: {error.strerror}; the unit or container must allow "
+            "AF_NETLINK sockets"
+        ) from error
     return channel
 
 
 def _dump(kind: Kind, wanted: t.Callable[[tuple[int, ...]], bool] | None = None) -> list[Message]:
-    """All objects of a kind, from one dump that no change has interrupted; raises `Unreadable`."""
+    """All objects of a kind, from one dump that no change interrupted; raises `Unreadable`."""
     with _open() as channel:
         channel.settimeout(10)
         for sequence in range(1, _ATTEMPTS + 1):
             try:
                 found = _dump_once(channel, kind, sequence, wanted)
             except OSError as error:
-                raise Unreadable(f"rtnetlink cannot be read: {error}") from error
+                raise Unreadable(f"cannot read from the rtnetlink socket: {error}") from error
             if found is not None:
                 return found
     raise Unreadable(
-        f"the kernel's network settings changed during each of {_ATTEMPTS} reads: try again"
+        f"the kernel's links, addresses or routes changed during each of {_ATTEMPTS} reads; try again"
     )
 
 
@@ -211,7 +215,7 @@ def _dump_once(
 
 
 def messages(data: bytes, sequence: int) -> t.Iterator[tuple[int, int, memoryview]]:
-    """Type, flags and body of each message in a datagram that answers request `sequence`."""
+    """Yield type, flags and body of each message in a datagram that answers request `sequence`."""
     view = memoryview(data)
     while len(view) >= _MESSAGE.size:
         length, kind, flags, answered, dummy = _MESSAGE.unpack_from(view)
@@ -298,7 +302,7 @@ def _route(header: tuple[int, ...], attributes: Attributes) -> Route:
 
 
 def _gateways(attributes: Attributes) -> tuple[bytes, ...]:
-    """The gateway of one hop; RTA_VIA (another family's) starts with the family, 2 bytes."""
+    """The gateway of one hop. RTA_VIA (a gateway of another family) starts with the family, 2 bytes."""
     found = [bytes(attributes["gateway"])] if "gateway" in attributes else []
     if "via" in attributes:
         found.append(bytes(attributes["via"][2:]))

@@ -4,10 +4,10 @@
 
 # This code is PRIVATE to the collection.
 
-"""Protected and local addresses: whom a ban must never hit, and which addresses are this host's.
+"""Protected addresses, which are never banned, and local addresses, which are this host's own.
 
-`compute` says what should be, `write` brings the maps ``hosts``, ``nets`` and ``local`` in line.
-Addresses are 16 bytes, IPv4 as ::ffff:a.b.c.d; prefix lengths are over these 128 bits.
+`compute` computes both; `write` writes them to the maps ``hosts``, ``nets`` and ``local``.
+Addresses are 16 bytes, IPv4 as ::ffff:a.b.c.d; prefix lengths count in these 128 bits.
 """
 
 from __future__ import annotations
@@ -44,13 +44,14 @@ _LINK_LOCAL: Net = (10, b"\xfe\x80" + b"\0" * 14)
 _LOOPBACK_4: Net = (104, _MAPPED + b"\x7f\0\0\0")
 _LOOPBACK_6 = b"\0" * 15 + b"\x01"
 _UNICAST = 1
-# Between two tasks of a play there may be no connection.
-_LINGER = 600 * 1_000_000_000
+# An SSH client stays protected for so many nanoseconds after it was last seen, because Ansible may close
+# its connection between two tasks.
+_SSH_CLIENT_KEPT = 600 * 1_000_000_000
 _U32 = struct.Struct("=I")
 
 
 class Network(t.NamedTuple):
-    """What the kernel said of this host's addresses and routes."""
+    """This host's addresses and routes, read from the kernel."""
 
     addresses: t.Sequence[netlink.Address]
     routes: t.Sequence[netlink.Route]
@@ -60,7 +61,8 @@ class Protection(t.NamedTuple):
     """What the maps should hold.
 
     hosts: address → key of `ORIGINS`; nets: (length, address) → NET_* flags; local: addresses.
-    problems: what could not be read. As long as there are any, nothing may be taken for gone.
+    problems: what could not be read. While there are problems, a missing address counts as unknown, not
+    as gone.
     """
 
     hosts: dict[bytes, int]
@@ -70,19 +72,19 @@ class Protection(t.NamedTuple):
 
 
 class Written(t.NamedTuple):
-    """changes: entries written or deleted; left_out: learned ones that found no room."""
+    """changes: number of entries written or deleted. left_out: learned ones that did not fit."""
 
     changes: int
     left_out: int
 
 
 def read_network() -> Network:
-    """Ask the kernel; raises `Unreadable`."""
+    """Read addresses and routes from the kernel; raises `Unreadable`."""
     return Network(netlink.addresses(), netlink.routes())
 
 
 def parse_declared(text: str, source: str = "PW_PROTECT") -> list[Prefix]:
-    """Addresses and prefixes, apart by commas or white space; raises `InvalidInput`."""
+    """Parse addresses and prefixes separated by commas or white space; raises `InvalidInput`."""
     found = []
     for word in text.replace(",", " ").split():
         try:
@@ -95,10 +97,10 @@ def parse_declared(text: str, source: str = "PW_PROTECT") -> list[Prefix]:
 def compute(
     declared: t.Iterable[Prefix], auto: bool, network: Network, root: str = "/"
 ) -> Protection:
-    """What is protected and local now.
+    """Compute the addresses that are protected and local now.
 
-    Without `auto` only `declared` is protected. Which IPv6 sources are banned one by one does not
-    depend on it: a /64 that holds this host or its neighbours is never banned as a whole.
+    Without `auto`, only `declared` is protected. With and without it, a /64 that contains this host or
+    its neighbours is never banned as a whole: its sources are banned singly.
     """
     result = Protection({}, {}, set(), [])
     own = [_mapped(address.address) for address in network.addresses]
@@ -116,7 +118,7 @@ def compute(
 
 
 def connected(network: Network) -> set[Net]:
-    """Networks that this host has a link to; on that link they need no gateway."""
+    """Networks on this host's links, which it reaches without a gateway."""
     found = {
         _net(address.network, address.prefixlen)
         for address in network.addresses
@@ -135,10 +137,10 @@ def _net(address: bytes, length: int) -> Net:
 
 
 def inherit(nets: dict[Net, int]) -> dict[Net, int]:
-    """Give each net the flags of those that cover it: the kernel answers with the longest only.
+    """Give each net the flags of the nets that cover it, because the kernel finds only the longest.
 
-    The mapped IPv4 addresses lie within short IPv6 prefixes, but are none of their hosts: they
-    get a net of their own that ends the inheritance.
+    Mapped IPv4 addresses do not inherit from a short IPv6 prefix that covers ::ffff:0:0/96: that net
+    gets an entry of its own, which ends the inheritance.
     """
     nets = dict(nets)
     if any(_covers(net, _MAPPED_NET) for net in nets):
@@ -161,18 +163,17 @@ def check_room(protection: Protection, maps: t.Mapping[str, Map]) -> None:
         room = maps[name].info.max_entries
         if count > room:
             raise TooLarge(
-                f"{count} entries do not fit into the map {name}, which takes {room}: "
-                "declare fewer and shorter prefixes to protect"
+                f"{count} protected entries do not fit into the map {name}, which takes {room}; "
+                "declare fewer addresses, or shorter prefixes that cover them"
             )
 
 
 def write(protection: Protection, maps: t.Mapping[str, Map]) -> Written:
-    """Bring the maps in line, first adding, then deleting.
+    """Write the maps: first add entries, then delete others.
 
-    What was learned and finds no room is left out, the least telling first; `TooLarge` is raised,
-    before anything is changed, if what is declared does not fit. SSH clients stay for ten minutes
-    after they were last seen. Nothing is deleted, as far as there is room for it, if there were
-    problems.
+    Learned addresses that do not fit are left out, the least important origins first. If declared ones
+    do not fit, `TooLarge` is raised before anything is changed. SSH clients stay for ten minutes after
+    they were last seen. If there are problems, present entries stay as far as they fit.
     """
     check_room(protection, maps)
     now = time.monotonic_ns()
@@ -195,42 +196,43 @@ def _kept(
     now: int | None,
     protection: Protection,
 ) -> dict[bytes, bytes]:
-    """Entries that stay as they are, though nobody asks for them or only for another end.
+    """Present entries that are kept: unwanted ones that stay, and those whose expiry is not rewritten.
 
-    now: if the entries have an end.
+    now: None if entries of this map do not expire.
     """
     kept = {}
     for key, value in present.items():
         if key not in wanted and protection.problems:
             kept[key] = value
         elif now is not None and HOST.unpack(value)["origin"] == SSH_CLIENT:
-            least = now + _LINGER // 2 if key in wanted else now
-            if HOST.unpack(value)["expires"] > least and _origin(wanted.get(key)) == SSH_CLIENT:
+            # A wanted entry is rewritten only when half its time is over.
+            earliest = now + _SSH_CLIENT_KEPT // 2 if key in wanted else now
+            if HOST.unpack(value)["expires"] > earliest and _origin(wanted.get(key)) == SSH_CLIENT:
                 kept[key] = value
     return kept
 
 
 def _origin(value: bytes | None) -> int:
-    """Of an entry that is wanted; what is wanted no more was an SSH client."""
+    """The origin of a wanted entry; without a value, that of an SSH client that is no longer seen."""
     return int(HOST.unpack(value)["origin"]) if value else SSH_CLIENT
 
 
 def _update(bpf_map: Map, present: dict[bytes, bytes], wanted: dict[bytes, bytes]) -> int:
     """Write the difference; returns the number of entries written or deleted."""
     stale = present.keys() - wanted.keys()
-    # A full map takes nothing new before something goes: then, and only then, delete first.
-    crowded = len(wanted) + len(stale) > bpf_map.info.max_entries
-    changes = sum(bpf_map.delete(key) for key in stale) if crowded else 0
+    # Only if old and new entries together do not fit, delete before adding.
+    is_full = len(wanted) + len(stale) > bpf_map.info.max_entries
+    changes = sum(bpf_map.delete(key) for key in stale) if is_full else 0
     for key, value in wanted.items():
         if present.get(key) != value:
             bpf_map.update(key, value)
             changes += 1
-    return changes + (0 if crowded else sum(bpf_map.delete(key) for key in stale))
+    return changes + (0 if is_full else sum(bpf_map.delete(key) for key in stale))
 
 
 def _entries(protection: Protection, now: int) -> dict[str, dict[bytes, bytes]]:
-    """What is to stand in the maps, that which matters most first."""
-    ends = {SSH_CLIENT: now + _LINGER}
+    """The wanted entries of each map, the most important first."""
+    ends = {SSH_CLIENT: now + _SSH_CLIENT_KEPT}
     hosts = sorted(protection.hosts.items(), key=lambda item: item[1])
     nets = sorted(protection.nets.items(), key=lambda item: item[1] == NET_SINGLE)
     return {
@@ -243,7 +245,7 @@ def _entries(protection: Protection, now: int) -> dict[str, dict[bytes, bytes]]:
 
 
 def _declared(protection: Protection) -> dict[str, int]:
-    """How many entries of a map must not be left out."""
+    """The number of entries of each map that must not be left out."""
     return {
         "hosts": list(protection.hosts.values()).count(DECLARED),
         "nets": sum(flags != NET_SINGLE for flags in protection.nets.values()),
@@ -251,7 +253,7 @@ def _declared(protection: Protection) -> dict[str, int]:
 
 
 class Listed(t.NamedTuple):
-    """An entry of the maps as text; expires: CLOCK_MONOTONIC nanoseconds, 0: not by itself."""
+    """An entry of the maps as text. expires: CLOCK_MONOTONIC nanoseconds; 0: it does not expire."""
 
     prefix: str
     reason: str
@@ -259,7 +261,7 @@ class Listed(t.NamedTuple):
 
 
 def listed(maps: t.Mapping[str, Map]) -> t.Iterator[Listed]:
-    """Who is protected now, by the maps ``hosts`` and ``nets``."""
+    """List the protected addresses and prefixes from the maps ``hosts`` and ``nets``."""
     now = time.monotonic_ns()
     for key, value in maps["hosts"].items():
         host = HOST.unpack(value)
@@ -274,7 +276,7 @@ def listed(maps: t.Mapping[str, Map]) -> t.Iterator[Listed]:
 
 
 def masked(address: bytes, length: int) -> bytes:
-    """The address with all bits behind the length cleared."""
+    """The address with all bits after the prefix length cleared."""
     shift = 128 - length
     return (int.from_bytes(address, "big") >> shift << shift).to_bytes(16, "big")
 
@@ -289,7 +291,7 @@ def _protect(result: Protection, prefix: Prefix) -> None:
 def _learned(
     network: Network, root: str, own: list[bytes], problems: list[str]
 ) -> t.Iterator[tuple[int, t.Collection[bytes]]]:
-    """Origin and addresses, the most telling origin first."""
+    """Origins with their addresses, the most important origin first."""
     yield LOOPBACK, [_LOOPBACK_6, *(item for item in own if _covers(_LOOPBACK_4, (128, item)))]
     yield OWN, own
     yield GATEWAY, _gateways(network.routes)
@@ -310,7 +312,7 @@ def _gateways(routes: t.Iterable[netlink.Route]) -> set[bytes]:
 
 
 def _single(result: Protection, network: Network, own: list[bytes]) -> t.Iterator[Net]:
-    """Nets whose IPv6 sources are banned one by one."""
+    """Nets whose IPv6 sources are banned singly."""
     yield _LINK_LOCAL
     for address in network.addresses:
         if address.family == 6 and address.prefixlen < 128:
@@ -324,7 +326,7 @@ def _single(result: Protection, network: Network, own: list[bytes]) -> t.Iterato
 
 
 def _longer_than_64(nets: t.Iterable[Net]) -> list[bytes]:
-    """Networks inside one /64: it holds protected addresses too."""
+    """Networks longer than /64: the /64 around each contains protected addresses too."""
     return [address for length, address in nets if length > 64]
 
 

@@ -4,7 +4,7 @@
 
 # This code is PRIVATE to the collection.
 
-"""Settings of a host: ``/etc/default/packetwatch``. They are not part of the declared state."""
+"""Settings of a host in ``/etc/default/packetwatch``, which is not part of declared state."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ MAX_PROTECTED = 4096
 
 
 class HostSettings(t.NamedTuple):
-    """Settings of what root's one-shots do.
+    """Settings of root's one-shots.
 
-    list_memory: maximum of a generation, in MiB. protect: declared protected sources. protect_auto:
-    whether the host's own addresses, gateways, resolvers and so on are protected too.
+    list_memory: maximum size of a generation, in MiB. protect: declared protected sources.
+    protect_auto: whether the host's own addresses, gateways, resolvers and so on are protected too.
     """
 
     list_memory: int
@@ -47,7 +47,7 @@ def read_settings(path: str) -> HostSettings:
 
 
 def parse_list_memory(text: str, name: str) -> int:
-    """MiB that a generation may take; errors name the setting."""
+    """Parse the maximum size of a generation, in MiB. name: the setting, for the error."""
     if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= MAX_LIST_MEMORY:
         raise InvalidInput(f"{name} is {text!r}: write MiB, from 1 to {MAX_LIST_MEMORY}")
     return int(text)
@@ -61,7 +61,9 @@ def read_values(path: str) -> dict[str, str]:
     except FileNotFoundError:
         return {}
     except (OSError, UnicodeDecodeError) as error:
-        raise Unreadable(f"{path}: {error}") from error
+        raise Unreadable(
+            f"cannot read {path}: {error}; it must be UTF-8 text that root can read"
+        ) from error
     values = {}
     for line in lines:
         key, separator, value = line.strip().partition("=")
@@ -69,5 +71,7 @@ def read_values(path: str) -> dict[str, str]:
             try:
                 values[key] = " ".join(shlex.split(value))
             except ValueError as error:
-                raise InvalidInput(f"{path}: {key} is {value!r}: {error}") from None
+                raise InvalidInput(
+                    f"{path}: {key} is {value!r}: {error}; correct its quotes and backslashes"
+                ) from None
     return values
