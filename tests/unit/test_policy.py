@@ -131,7 +131,9 @@ def test_an_interface_overrides_only_what_it_names() -> None:
 
 
 def test_published_ports_of_one_interface_are_refused() -> None:
-    with pytest.raises(InvalidInput, match=r"eth0\.conf: PW_PUBLISHED_PORTS applies to all interfaces"):
+    with pytest.raises(
+        InvalidInput, match=r"eth0\.conf: PW_PUBLISHED_PORTS applies to all interfaces"
+    ):
         resolve_policies({"eth0": {"PW_PUBLISHED_PORTS": "80"}})
 
 

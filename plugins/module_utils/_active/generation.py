@@ -92,6 +92,8 @@ class Image(t.NamedTuple):
 
     def made_for(self, code: bytes) -> Image:
         """The same image for the program whose bytecode has the digest `code`."""
+        if code == self.bytecode:
+            return self
         header = abi.HEADER.pack(**abi.HEADER.unpack(self.first) | {"bytecode": code})
         return self._replace(first=header + self.first[len(header) :])
 
@@ -128,10 +130,8 @@ def build(
         bytecode=code,
         next_expiry=areas.next_expiry,
     )
-    first = bytearray(abi.PAGE)
-    first[: len(header)] = header
-    first[abi.POLICY_OFFSET : abi.POLICY_OFFSET + len(table)] = table
-    return Image(bytes(first), areas.v4, areas.v6, digest)
+    first = header.ljust(abi.POLICY_OFFSET, b"\0") + table
+    return Image(first.ljust(abi.PAGE, b"\0"), areas.v4, areas.v6, digest)
 
 
 def capacity_for(pages: int) -> int:

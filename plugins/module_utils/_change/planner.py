@@ -50,16 +50,17 @@ class Draft(t.NamedTuple):
     met: bool
 
 
-class Now(t.NamedTuple):
+class Now:
     """The active generation before a change.
 
     areas: its tables; None if nothing is filtered, or if the caller does not trust digests in kernel
     headers (`afresh`).
     """
 
-    digest: str
-    header: dict[str, t.Any]
-    areas: Areas | None
+    def __init__(self, digest: str, header: dict[str, t.Any], areas: Areas | None) -> None:
+        self.digest = digest
+        self.header = header
+        self.areas = areas
 
     @property
     def lists(self) -> bytes:
@@ -72,11 +73,12 @@ class Now(t.NamedTuple):
         return bool(self.header["format"] == abi.FORMAT)
 
 
-class NewCode(t.NamedTuple):
+class NewCode:
     """digest: of the program that a generation is for. reaches: that program will filter an interface."""
 
-    digest: bytes
-    reaches: bool
+    def __init__(self, digest: bytes, reaches: bool) -> None:
+        self.digest = digest
+        self.reaches = reaches
 
 
 _UNKNOWN = bytes(32)

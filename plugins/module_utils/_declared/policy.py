@@ -6,7 +6,6 @@
 
 """Policies: what counts as a scan, and what is done about it.
 
-
 A new knob is a line of `Policy`, with its type and default, and a line of `KNOBS`. Its key in files, its
 option in modules and on interfaces, its checks and its place in the program's record follow from these.
 

@@ -122,13 +122,16 @@ class Site:
                 self.status.clear()
 
 
-class Work(t.NamedTuple):
+class Work:
     """One operation: what is loaded, its planner, and the pending change if there is one."""
 
-    site: Site
-    loaded: Loaded
-    planner: Planner
-    pending: t.Optional[Change]
+    def __init__(
+        self, site: Site, loaded: Loaded, planner: Planner, pending: Change | None
+    ) -> None:
+        self.site = site
+        self.loaded = loaded
+        self.planner = planner
+        self.pending = pending
 
     def carry_out(self, draft: Draft, terms: Terms) -> Change | None:
         """Activate a draft and declare its state; if a step fails, all steps are undone.

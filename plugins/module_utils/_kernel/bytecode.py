@@ -16,6 +16,7 @@ import os
 import re
 import struct
 import typing as t
+from binascii import unhexlify
 
 from .._base.digest import sha256
 from .._base.errors import LoadFailed, Unreadable, Unsupported
@@ -102,22 +103,24 @@ class Compiler:
         """Return the source's bytecode from the cache; None if it is missing or damaged."""
         path = self._path(source)
         try:
-            with open(path, encoding="ascii") as file:
-                return _read_cache(file.read())
-        except (FileNotFoundError, UnicodeDecodeError):
+            with open(path, "rb") as file:
+                loads, code, check = file.readline(), file.readline(), file.read()
+        except FileNotFoundError:
             return None
         except OSError as error:
             raise Unreadable(f"{path}: {error}") from error
+        return _read(loads, code) if check == _check(loads, code) else None
 
     def get(self, source: str) -> Bytecode:
         """Return the source's bytecode. A compilation takes 1-2 s, on slow machines a minute."""
         found = self.cached(source)
         if found is None:
             text = self._compile(source)
-            found = _read(text)
+            lines = [line.encode() for line in text.splitlines(keepends=True)]
+            found = _read(*lines) if len(lines) == 2 else None
             if found is None:
                 raise LoadFailed(f"bcc gave no bytecode: {text[:200]!r}")
-            self._store(self._path(source), text)
+            self._store(self._path(source), text + _check(*lines).decode())
         return found
 
     def _path(self, source: str) -> str:
@@ -125,7 +128,9 @@ class Compiler:
         # includes uapi headers alone.
         release = os.uname().release if _KERNEL_INCLUDE.search(source) else ""
         parts = (source, FUNCTION, *FLAGS, str(abi.ABI), os.uname().machine, release, _SCRIPT)
-        return os.path.join(self._folder, _digest("\0".join(parts).encode()).hex())
+        separated = (part for text in parts for part in (b"\0", text.encode()))
+        next(separated)
+        return os.path.join(self._folder, _digest(*separated).hex())
 
     def _compile(self, source: str) -> str:
         script = _SCRIPT % ascii((source, FUNCTION, FLAGS))
@@ -137,38 +142,35 @@ class Compiler:
     def _store(self, path: str, text: str) -> None:
         try:
             os.makedirs(self._folder, mode=0o700, exist_ok=True)
-            replace_file(path, text + _check(text))
+            replace_file(path, text)
         except OSError as error:
             raise LoadFailed(f"the bytecode cannot be written to the cache: {error}") from error
 
 
-def _digest(data: bytes) -> bytes:
-    return sha256(data).digest()
+def _digest(*parts: bytes) -> bytes:
+    """Return the SHA-256 of the parts in a row, without a copy of them all."""
+    check = sha256()
+    for part in parts:
+        check.update(part)
+    return check.digest()
 
 
-def _check(text: str) -> str:
+def _check(*lines: bytes) -> bytes:
     """Return a checksum, the cache file's third line: it reveals a truncated or damaged file."""
-    return f"{_digest(text.encode()).hex()}\n"
+    return b"%s\n" % _digest(*lines).hex().encode()
 
 
-def _read_cache(text: str) -> Bytecode | None:
-    """Return the bytecode of a cache file; None if it is damaged."""
-    end = text.rstrip("\n").rfind("\n") + 1
-    return _read(text[:end]) if text[end:] == _check(text[:end]) else None
-
-
-def _read(text: str) -> Bytecode | None:
-    """Return the bytecode of the child's output; None if the output is malformed."""
+def _read(loads: bytes, code: bytes) -> Bytecode | None:
+    """Return the bytecode of the child's two lines; None if they are malformed."""
     try:
-        loads, code = text.splitlines()
-        pairs = [item.split(":") for item in loads.split()]
+        pairs = [item.split(":") for item in loads.decode("ascii").split()]
         maps = tuple((int(index), name) for index, name in pairs)
-        instructions = bytes.fromhex(code)
+        instructions = unhexlify(memoryview(code)[: len(code) - code.endswith(b"\n")])
     except ValueError:
         return None
     if not instructions or len(instructions) % 8:
         return None
-    return Bytecode(instructions, maps, _digest(text.encode()))
+    return Bytecode(instructions, maps, _digest(loads, code))
 
 
 def _failure(errors: str) -> Exception:

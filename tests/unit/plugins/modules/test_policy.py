@@ -73,7 +73,10 @@ def test_action_off_without_quotes(run: Any, host: Any) -> None:
         ({"scan_window": -1}, "scan_window is '-1"),
         ({"published_ports": ["80", "http"]}, "published_ports is '80,http'; allowed: ports and"),
         ({"ban_time_max": 10}, "ban_time_max is 10, less than ban_time, which is 600"),
-        ({"interface": "lo", "published_ports": [80]}, "PW_PUBLISHED_PORTS applies to all interfaces"),
+        (
+            {"interface": "lo", "published_ports": [80]},
+            "PW_PUBLISHED_PORTS applies to all interfaces",
+        ),
         (
             {"interface": "nosuch", "scan_ports": 3},
             "there is no interface 'nosuch' here; choose one of lo",
