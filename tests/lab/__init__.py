@@ -2,10 +2,10 @@
 # Copyright: (c) 2026, Packetwatch authors
 """Virtual machines on a network of their own, for the demo and the tests. It needs root.
 
-`image` and `guest` make disk images, `network` the namespaces, `machine` is one guest, `fleet` all
-of them together; `access` says how to get in, `state` what there is to clear away; `traffic` is
-what stations do to machines, `forgery` what they do in the name of others, `telling` and `prometheus`
-what a machine tells of it. Each runs as
+`image` and `guest` make disk images, `network` makes the namespaces. `machine` is one guest, `fleet` all
+guests. `access` makes keys and ssh configuration, `state` records what must be removed at the end.
+`traffic` sends packets from stations to machines, `forgery` sends them with forged sources. `observe` and
+`prometheus` read what a machine logs and exports. The command line:
 
     PYTHONPATH=tests python3 -m lab up|down|shell|inventory|list|gc|images
 """

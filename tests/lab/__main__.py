@@ -19,7 +19,7 @@ _PAIR = Path(__file__).with_name("topologies") / "pair.toml"
 
 
 def main() -> int:
-    """Run one subcommand; returns the process's exit status."""
+    """Run one subcommand; return the process's exit status."""
     arguments = _parser().parse_args()
     try:
         status: int = arguments.run(arguments)
@@ -39,7 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     up.set_defaults(run=_up)
 
-    down = commands.add_parser("down", help="take a lab down, whoever started it")
+    down = commands.add_parser("down", help="take a lab down, also one of another user")
     down.set_defaults(run=_down)
 
     inventory = commands.add_parser("inventory", help="print the path of its Ansible inventory")

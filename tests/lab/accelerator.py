@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: (c) 2026, Packetwatch authors
-"""How this machine runs guests: by KVM where that really boots one, otherwise emulated (TCG).
+"""How this machine runs guests: with KVM if that boots a guest, otherwise by emulation (TCG).
 
-A /dev/kvm proves nothing: under some hypervisors it opens, and a stock kernel then hangs in it.
-So a guest's own kernel is booted once, for some seconds; the answer holds until this machine is
-booted again.
+It is not enough that /dev/kvm exists: under some hypervisors it opens, but a stock kernel then hangs. So
+the lab boots a guest's kernel once, for some seconds. The result is kept until this machine reboots.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from lab.image import Image
 
 _PROBE_SECONDS = 12.0
-# The kernel writes this when it is done with itself and starts the first process.
+# The kernel writes this when it has started and runs the first process.
 _ALIVE = b"Run /init"
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _ANSWER = REGISTRY / ".kvm"
@@ -34,7 +33,7 @@ _ANSWER = REGISTRY / ".kvm"
 
 @dataclass(frozen=True)
 class _Board:
-    """What differs between the architectures that the lab knows."""
+    """The differences between the architectures that the lab supports."""
 
     emulator: str
     package: str
@@ -43,7 +42,7 @@ class _Board:
     console: str
 
 
-# Emulated, fast string instructions are slow ones: without erms and fsrm the guest takes others.
+# Emulation makes fast string instructions slow. Without erms and fsrm the guest uses other instructions.
 _EMULATED_X86 = "max,-cx16,-erms,-fsrm"
 
 _BOARDS = {
@@ -66,18 +65,20 @@ class Accelerator:
 
 
 def board() -> _Board:
-    """This machine's board; raises LabError for an architecture the lab has none for."""
+    """This machine's board; raises LabError for an unsupported architecture."""
     try:
         return _BOARDS[platform.machine()]
     except KeyError:
-        raise LabError(f"no guests for {platform.machine()}, only x86_64 and aarch64") from None
+        raise LabError(
+            f"{platform.machine()} is not supported; run the lab on x86_64 or aarch64"
+        ) from None
 
 
 def choose(image: Image) -> Accelerator:
     """KVM or TCG; PACKETWATCH_LAB_ACCEL (`kvm` or `tcg`) decides without a probe."""
     wish = os.environ.get("PACKETWATCH_LAB_ACCEL")
     if wish not in (None, "", "kvm", "tcg"):
-        raise LabError(f"PACKETWATCH_LAB_ACCEL={wish}: kvm or tcg")
+        raise LabError(f"PACKETWATCH_LAB_ACCEL is {wish!r}; write kvm or tcg")
     return _kvm() if wish == "kvm" or (not wish and _kvm_boots(image)) else _tcg()
 
 

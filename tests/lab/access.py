@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: (c) 2026, Packetwatch authors
-"""How to get in: keys, an ssh configuration, an Ansible inventory, and each machine's seed.
+"""Access to the machines: keys, an ssh configuration, an Ansible inventory, and each machine's seed.
 
-All three work from anywhere on this machine: the ssh configuration dials from the controller's
-namespace by itself, so neither Ansible nor molecule has to run inside it.
+They work from anywhere on this machine: the ssh configuration connects from the controller's namespace
+by itself, so Ansible and molecule need not run inside it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from lab.process import run
 if TYPE_CHECKING:
     from lab.network import Namespace
 
-# What an emulated processor does fastest.
+# The algorithms are the fastest ones on an emulated processor.
 _SSH_OPTIONS = """\
     User root
     IdentitiesOnly yes
@@ -42,11 +42,11 @@ _SSH_OPTIONS = """\
 
 @dataclass(frozen=True)
 class Access:
-    """The files of one lab that have to do with getting in."""
+    """The files of one lab for access to its machines."""
 
     lab_id: str
     directory: Path
-    # Short enough for Unix sockets.
+    # The path is short enough for Unix sockets.
     sockets: Path
 
     @property
@@ -68,16 +68,16 @@ class Access:
         return self.directory / "known_hosts"
 
     def alias(self, name: str) -> str:
-        """What ssh calls a machine: unlike its address, unique among all labs.
+        """The machine's name for ssh, which is unique among all labs; its address is not.
 
-        Ansible names its shared connections by it, and must not mix those of two labs.
+        Ansible names its shared connections by it, and must not mix the connections of two labs.
         """
         return f"{name}.{self.lab_id}"
 
     def create(self, plan: topology.Topology, controller: Namespace) -> dict[str, bytes]:
         """Make keys, ssh configuration and inventory; return the machines' seeds by name."""
         _make_key(self._key)
-        # A copy: the lab may outlive the tree it was started from.
+        # A copy, because the lab may outlive the tree from which it was started.
         dialler = shutil.copy(dial.__file__, self.directory / "dial.py")
         blocks, known, seeds = [], [], {}
         for spec in plan.machines.values():
@@ -102,7 +102,7 @@ class Access:
         return seeds
 
     def discard(self) -> None:
-        """Delete what is worthless, or should not lie about, once the machines are gone."""
+        """Delete the files that are useless, or secret, when the machines are gone."""
         for pattern in (
             "key*",
             "host_key_*",
@@ -143,7 +143,7 @@ class Access:
     def _files(
         self, spec: topology.MachineSpec, plan: topology.Topology, host_key: Path
     ) -> dict[str, tuple[str, int]]:
-        """A machine's own files: path below its root to text and mode."""
+        """A machine's own files, by path below its root: text and mode."""
         login = _public(self._key)
         return {
             "etc/hostname": (f"{spec.name}\n", 0o644),

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A controller of its own that changes a host's lists, and what becomes of the host."""
+"""Changing a host's lists from a separate controller, and reading the result on the host."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LISTS = "packetwatch.xdp.access_lists"
 def change(
     host: Any, timeout: int, environment: dict[str, str] | None = None, /, **options: Any
 ) -> subprocess.Popen[str]:
-    """A controller of its own that changes the lists named lockout."""
+    """Start a separate controller that changes the lists named lockout."""
     options |= {"name": "lockout", "force": True, "confirm_timeout": timeout}
     argv = ["ansible", "-i", INVENTORY, host.backend.host, "-b", "-m", LISTS]
     return subprocess.Popen(
@@ -38,11 +38,11 @@ def change(
 
 
 def answer(fleet: Fleet, machine: Machine) -> Answer:
-    """What the controller meets when it connects anew."""
+    """The answer to a new ssh connection from the controller."""
     return connect(fleet.station(CONTROLLER), machine.ipv4, SSH)
 
 
 def declared(machine: Machine) -> str:
-    """Names of the lists that boot would read, and what is pending."""
+    """Names of the deny lists of confirmed state, which a boot activates."""
     listing = machine.ssh(["ls", "/etc/packetwatch/current/deny.d"])
     return str(listing.stdout)

@@ -2,9 +2,9 @@
 # Copyright: (c) 2026, Packetwatch authors
 """A small fleet under attack: `make demo`, or `make demo KEEP=1` to look around afterwards.
 
-Two machines with Debian 12 and 13 get Packetwatch from the playbook and an inventory as a user has
-them. Then four stations talk to them: one that behaves, one that scans, one that is denied, and
-one that is allowed and scans all the same. What came of it is compared with what had to.
+Two machines with Debian 12 and 13 get Packetwatch by the playbook, with an inventory like a user's. Then
+four stations connect to them: a client, a scanner, a denied source, and an allowed source that scans. The
+results are compared with the expected ones.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lab import telling
+from lab import observe
 from lab.errors import LabError
 from lab.fleet import Fleet
 from lab.paths import RUNS
@@ -43,7 +43,7 @@ _LOG_SECONDS = 20.0
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that had to happen, and whether it did."""
+    """An expected result, and the one that was seen."""
 
     text: str
     expected: str
@@ -51,7 +51,7 @@ class Finding:
 
     @property
     def good(self) -> bool:
-        """Whether what was seen is what was expected."""
+        """Whether the expected result was seen."""
         return self.expected == self.seen
 
 
@@ -64,7 +64,7 @@ class Demo:
         self.findings: list[Finding] = []
 
     def serve(self) -> None:
-        """Start a web server on each machine, for somebody to visit."""
+        """Start a web server on each machine, to which stations connect."""
         server = ["python3", "-m", "http.server", "--bind", "::", "--directory", "/srv"]
         command = ["systemd-run", "-q", "--unit=web", *server, str(_SERVED)]
         for machine in self._machines():
@@ -73,9 +73,9 @@ class Demo:
             _until_open(self._fleet, machine)
 
     def act(self) -> None:
-        """Let everybody do what they do, and look."""
+        """Let all stations connect and scan, and note the results."""
         old, new = self._old, self._new
-        say("client and scanner visit, denied tries to")
+        say("client, scanner and denied connect")
         self._visit(
             ("client", old, old.ipv4, Answer.OPEN),
             ("client", new, new.ipv6, Answer.OPEN),
@@ -93,11 +93,11 @@ class Demo:
         )
         with ThreadPoolExecutor(len(attacks)) as pool:
             self.findings += pool.map(lambda attack: self._scan(*attack), attacks)
-        say("everybody visits again")
+        say("all but denied connect again")
         self._visit(
             ("scanner", old, old.ipv4, Answer.NONE),
             ("scanner", new, new.ipv6, Answer.NONE),
-            # Where it has not scanned it is not banned.
+            # It is not banned at an address that it has not scanned.
             ("scanner", new, new.ipv4, Answer.OPEN),
             ("allowed", new, new.ipv4, Answer.OPEN),
             ("client", old, old.ipv4, Answer.OPEN),
@@ -108,8 +108,8 @@ class Demo:
         self._expect_ban(new, ipv6(number))
 
     def report(self) -> str:
-        """What happened, in the words of those it happened to."""
-        parts = ["What had to happen, and what did", *_table(self.findings)]
+        """All results, and each machine's log and counters."""
+        parts = ["Expected results, and what was seen", *_table(self.findings)]
         for machine in self._machines():
             parts += ["", f"{machine.name}, from its log and its counters", *_account(machine)]
         return "\n".join(parts)
@@ -118,10 +118,10 @@ class Demo:
         return [self._old, self._new]
 
     def _visit(self, *visits: tuple[str, Machine, str, Answer]) -> None:
-        """Connect all at the same time: who, where to, at which address, and what must come of it."""
+        """Connect all at the same time: station, machine, its address, and the expected answer."""
 
         def visit(who: str, machine: Machine, address: str, expected: Answer) -> Finding:
-            # What is dropped is tried again by the kernel after 1 s and 3 s.
+            # The kernel sends a dropped SYN again after 1 s and 3 s.
             seen = connect(self._fleet.station(who), address, _SERVED, timeout=5.0)
             text = f"{who} connects to {machine.name} by {_family(address)}"
             return Finding(text, expected.value, seen.value)
@@ -130,26 +130,26 @@ class Demo:
             self.findings += pool.map(lambda it: visit(*it), visits)
 
     def _scan(self, who: str, machine: Machine, address: str) -> Finding:
-        """Scan with nmap, and see for how many closed ports the machine says so."""
+        """Scan with nmap, and count the ports for which the machine answers that they are closed."""
         states = scan(self._fleet.station(who), address, _SCANNED, timeout=_SCAN_SECONDS)
         words = list(states.values())
-        told = ", ".join(f"{words.count(word)} {word}" for word in sorted(set(words)))
-        say(f"    nmap, from {who}, of {machine.name}: {told or 'nothing'}")
+        counts = ", ".join(f"{words.count(word)} {word}" for word in sorted(set(words)))
+        say(f"    nmap from {who} to {machine.name}: {counts or 'no result'}")
         closed = words.count("closed")
         if who == "allowed":
             expected, seen = f"for all {_CLOSED}", f"for all {closed}"
         else:
-            # The fifth closed port within a minute is one too many.
+            # The fifth closed port within a minute bans the source.
             expected, seen = "for 1 to 4", "for 1 to 4" if 1 <= closed <= 4 else f"for {closed}"
-        text = f"{machine.name} tells {who}, who scans it by {_family(address)}, of closed ports"
+        text = f"{machine.name} answers a scan of {who} by {_family(address)} with closed"
         return Finding(text, expected, seen)
 
     def _expect_ban(self, machine: Machine, source: str) -> None:
-        def wanted(event: telling.Event) -> bool:
+        def wanted(event: observe.Event) -> bool:
             return event.get("event.action") == "ban" and event.get("source.ip") == source
 
         try:
-            telling.wait_for(machine, wanted, timeout=_LOG_SECONDS)
+            observe.wait_for(machine, wanted, timeout=_LOG_SECONDS)
             seen = "logged"
         except LabError as error:
             say(str(error))
@@ -182,21 +182,21 @@ def _table(findings: list[Finding]) -> list[str]:
 
 def _account(machine: Machine) -> list[str]:
     """A machine's bans, the number of its other log lines, and its counters."""
-    told = telling.events(machine)
+    logged = observe.events(machine)
     rows = []
-    for event in told:
+    for event in logged:
         if event.get("event.action") == "ban":
             ports = " ".join(str(port) for port in event.get("packetwatch.ports", []))
             rows.append(
                 f"  {event['@timestamp']}  ban of {event.get('packetwatch.prefix')}"
                 f" after ports {ports}, until {event.get('packetwatch.expires')}"
             )
-    actions = [str(event["event.action"]) for event in told if "event.action" in event]
+    actions = [str(event["event.action"]) for event in logged if "event.action" in event]
     counts = ", ".join(f"{actions.count(word)} {word}" for word in sorted(set(actions)))
-    samples = telling.metrics(machine)
+    samples = observe.metrics(machine)
     packets = "packetwatch_packets_total"
     dropped = ", ".join(
-        f"{telling.total(samples, packets, verdict='drop', reason=reason)} {reason}"
+        f"{observe.total(samples, packets, verdict='drop', reason=reason)} {reason}"
         for reason in ("deny", "scan", "ban")
     )
     attached = ", ".join(
@@ -207,14 +207,14 @@ def _account(machine: Machine) -> list[str]:
     rows += [
         f"  log lines: {counts}",
         f"  attached: {attached}",
-        f"  packets passed: {telling.total(samples, packets, verdict='pass')}",
+        f"  packets passed: {observe.total(samples, packets, verdict='pass')}",
         f"  packets dropped: {dropped}",
     ]
     return rows
 
 
-def _how_to_look(fleet: Fleet, inventory_dir: Path) -> str:
-    """Commands for somebody who wants to see more of a fleet that was kept."""
+def _next_commands(fleet: Fleet, inventory_dir: Path) -> str:
+    """Commands for a user who wants to look around in a fleet that was kept."""
     run_dir = fleet.run_dir
     ssh = shlex.join(["ssh", "-F", str(fleet.access.ssh_config), "debian12"])
     python = f"PYTHONPATH={shlex.quote(str(Path(__file__).resolve().parents[1]))} {sys.executable}"
@@ -246,7 +246,7 @@ def _show(run_dir: Path, keep: bool) -> int:
         finally:
             if keep and fleet.access.ssh_config.exists():
                 fleet.keep()
-                print(_how_to_look(fleet, fleet.run_dir / "inventory"), flush=True)
+                print(_next_commands(fleet, fleet.run_dir / "inventory"), flush=True)
 
 
 def _run(fleet: Fleet) -> int:
@@ -260,14 +260,14 @@ def _run(fleet: Fleet) -> int:
     demo.act()
     print(f"\n{demo.report()}\n", flush=True)
     if failed := [finding for finding in demo.findings if not finding.good]:
-        print(f"FAILED: {len(failed)} of {len(demo.findings)} did not happen as they had to")
+        print(f"FAILED: {len(failed)} of {len(demo.findings)} results are not the expected ones")
         return 1
-    print(f"All {len(demo.findings)} happened as they had to")
+    print(f"All {len(demo.findings)} results are the expected ones")
     return 0
 
 
 def main() -> int:
-    """Run the demo; returns the process's exit status, 1 if anything was not as it had to be."""
+    """Run the demo; return the process's exit status: 1 if a result is not the expected one."""
     parser = argparse.ArgumentParser(prog="lab.demo", description="A small fleet under attack.")
     parser.add_argument("--keep", action="store_true", help="leave the fleet running (or KEEP=1)")
     parser.add_argument("--dir", type=Path, default=RUNS / "demo", help="default: %(default)s")

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: (c) 2026, Packetwatch authors
-"""Sockets that live in another network namespace, for this process and for ssh.
+"""Sockets in another network namespace, for this process and for ssh.
 
-A socket belongs for good to the namespace in which it was made, so a thread steps in, makes it
-and steps back. As a program (it imports nothing of the lab: a copy lies in each run directory) it
-is an ssh ProxyCommand for `ProxyUseFdpass yes`: it connects inside the namespace, hands the
-connection to ssh and is gone. No relay stays behind that could outlive anything.
+A socket belongs to the namespace in which it was made. So a thread enters the namespace, makes the socket
+and returns. As a program, this file is an ssh ProxyCommand for `ProxyUseFdpass yes`: it connects inside
+the namespace, hands the connection to ssh and exits, so no relay process remains. It imports nothing of
+the lab, because a copy of it is in each run directory.
 
     dial.py /run/netns/NAME ADDRESS PORT
 """
@@ -27,7 +27,7 @@ def socket_in(
 ) -> socket.socket:
     """Make a socket in a network namespace, given by its file, for use from anywhere.
 
-    Raises OSError when there is no such namespace or the process may not enter it.
+    Raises OSError if there is no such namespace or the process may not enter it.
     """
     home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -47,7 +47,7 @@ def socket_in(
 def connect(namespace: str, address: str, port: int, seconds: float) -> socket.socket:
     """Open a TCP connection from a namespace to a numeric IPv4 or IPv6 address.
 
-    Raises OSError when it is refused, and TimeoutError after `seconds` without an answer.
+    Raises OSError if it is refused, and TimeoutError after `seconds` without an answer.
     """
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     connection = socket_in(namespace, family)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The lab in which the scenario's hosts are."""
+"""Fixtures of the scenarios: the lab that contains the hosts."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def machine(host: Any, fleet: Fleet) -> Machine:
 
 @pytest.fixture
 def sockets() -> Iterator[str]:
-    """A folder for ssh's sockets, whose names must be short."""
+    """A folder for ssh's sockets, whose paths must be short."""
     with tempfile.TemporaryDirectory(prefix="pw") as folder:
         yield folder
 
 
 class ByHost(LoadScopeScheduling):  # type: ignore[misc]
-    """Each host's tests in their order, those of two hosts side by side."""
+    """Runs each host's tests in their order, and the tests of two hosts in parallel."""
 
     def _split_scope(self, nodeid: str) -> str:
         found = re.search(r"ansible://(\w+)", nodeid)
@@ -57,7 +57,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByHost:
 def pytest_runtest_makereport(
     item: pytest.Item,
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """A failure comes with what the host has logged of late."""
+    """Add the host's recent log lines to the report of a failure."""
     report = yield
     host = getattr(item, "funcargs", {}).get("host")
     if report.failed and host:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: (c) 2026, Packetwatch authors
-"""A whole lab: bring it up, use it, and leave nothing of it behind.
+"""A whole lab: bring it up, use it, and remove it completely.
 
 with Fleet(Topology.load(path), run_dir) as fleet:
     fleet.up()
@@ -49,8 +49,8 @@ _KINDS: dict[str, type[Machine]] = {VM: VirtualMachine, NSPAWN: Container}
 class Fleet:
     """A lab in a run directory.
 
-    As a context manager it takes itself down at the end, also on SIGTERM, SIGHUP and Ctrl-C,
-    unless `keep` was called. After SIGKILL `collect` (`python -m lab gc`) does it.
+    As a context manager it takes the lab down at the end, also on SIGTERM, SIGHUP and Ctrl-C, unless
+    `keep` was called. After SIGKILL, `collect` (`python -m lab gc`) takes it down.
     """
 
     def __init__(self, plan: Topology, run_dir: Path, *, cache: Path = IMAGES) -> None:
@@ -85,10 +85,10 @@ class Fleet:
     # Life
 
     def up(self) -> None:
-        """Build what images are missing, make network and machines and switch them on.
+        """Build missing images, make network and machines and switch the machines on.
 
-        Raises LabError when a tool is missing or something cannot be made; the lab is then to be
-        taken down. The machines are booting when this returns: see `wait_ssh`.
+        Raises LabError if a tool is missing or a step fails; the caller must then take the lab down. The
+        machines are booting when this returns: see `wait_ssh`.
         """
         tools = dict(_TOOLS)
         for machine in self.hosts.values():
@@ -106,7 +106,7 @@ class Fleet:
             machine.start(images[machine.spec.suite])
 
     def wait_ssh(self, timeout: float = BOOT_SECONDS) -> None:
-        """Return once all machines answer by ssh; raises LabError after `timeout` seconds."""
+        """Wait until all machines answer by ssh; raises LabError after `timeout` seconds."""
         began = time.monotonic()
         give_up = threading.Event()
 
@@ -123,9 +123,9 @@ class Fleet:
             list(pool.map(wait, self.hosts.values()))
 
     def down(self) -> None:
-        """End every process and delete every namespace and disk; console logs stay.
+        """End all processes and delete all namespaces and disks; console logs stay.
 
-        Works on whatever there is, so it may be called at any time and again.
+        It removes whatever exists, so it can be called at any time and repeatedly.
         """
         _clear(self._state.lab_id)
         for machine in self.hosts.values():
@@ -134,7 +134,7 @@ class Fleet:
         state.forget(self.run_dir)
 
     def keep(self) -> None:
-        """Let the lab live on after this process, until somebody takes it down."""
+        """Let the lab stay after this process, until a user takes it down."""
         self._state = self._state.kept()
         self._state.write(self.run_dir)
 
@@ -145,19 +145,19 @@ class Fleet:
         try:
             return self.hosts[name]
         except KeyError:
-            raise LabError(f"no machine {name}; there are {', '.join(self.hosts)}") from None
+            raise LabError(f"no machine {name}; choose from {', '.join(self.hosts)}") from None
 
     def station(self, name: str) -> Namespace:
         """A station by name; raises LabError if there is none."""
         if name not in self.topology.stations:
             known = ", ".join(self.topology.stations)
-            raise LabError(f"no station {name}; there are {known}")
+            raise LabError(f"no station {name}; choose from {known}")
         return self.network.station(name)
 
     def run_in(
         self, station: str, argv: Sequence[str], *, check: bool = True, timeout: float = 60.0
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command in a station, `timeout` in seconds; raises LabError as `process.run`."""
+        """Run a command in a station. timeout: seconds. Raises LabError like `process.run`."""
         return run(self.station(station).inside(argv), check=check, timeout=timeout)
 
     def power_cycle(self, name: str, timeout: float = BOOT_SECONDS) -> None:
@@ -171,9 +171,11 @@ class Fleet:
     # Inside
 
     def _claim(self) -> None:
-        """Write down that this lab is here, before anything of it is."""
+        """Record the lab before anything of it exists."""
         if (self.run_dir / "lab.json").exists():
-            raise LabError(f"a lab is up already, take it down: lab down --dir {self.run_dir}")
+            raise LabError(
+                f"a lab is already up in {self.run_dir}; take it down: lab down --dir {self.run_dir}"
+            )
         machines = self.run_dir / "machines"
         if machines.exists():
             shutil.rmtree(machines)
@@ -193,7 +195,7 @@ class Fleet:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        # A second Ctrl-C must not stop the clearing away.
+        # A second Ctrl-C must not stop the removal.
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
             self._leave()
@@ -210,18 +212,18 @@ class Fleet:
 
 
 def collect() -> None:
-    """Take down every lab whose owner has ended, or whose run directory has vanished."""
+    """Take down all labs whose owner has ended, or whose run directory has disappeared."""
     for lab_id, run_dir in state.labs():
         if run_dir is None:
-            say(f"lab {lab_id}: run directory gone, clearing away")
+            say(f"lab {lab_id}: its run directory is gone, taking it down")
             _clear(lab_id)
         elif state.State.read(run_dir).abandoned():
-            say(f"lab {lab_id}: owner gone, taking it down")
+            say(f"lab {lab_id}: its owner has ended, taking it down")
             Fleet.open(run_dir).down()
 
 
 def _clear(lab_id: str) -> None:
-    """End what lives in a lab's namespaces, and delete these."""
+    """End the processes in a lab's namespaces, and delete the namespaces."""
     _end_ssh(lab_id)
     network = Network(lab_id)
     for namespace in network.existing():
@@ -232,7 +234,7 @@ def _clear(lab_id: str) -> None:
 
 
 def _end_ssh(lab_id: str) -> None:
-    """Close the shared connections of ssh, whose processes live outside the namespaces."""
+    """Close the shared connections of ssh, whose processes are outside the namespaces."""
     for socket in state.registered(lab_id).glob("*"):
         if socket.is_socket():
             run(
@@ -242,5 +244,5 @@ def _end_ssh(lab_id: str) -> None:
 
 
 def _exit(number: int, frame: FrameType | None) -> None:
-    """As a signal handler: unwind, so that context managers run."""
+    """Exit from a signal handler by an exception, so that context managers run."""
     sys.exit(128 + number)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: (c) 2026, Packetwatch authors
-"""TCP SYNs in the name of others: a scan, or a flood. All bounded in number and time."""
+"""TCP SYNs with forged sources: a scan, or a flood. Both are bounded in number and time."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from typing import TYPE_CHECKING
 
 from lab import dial
 from lab.errors import LabError
-from lab.traffic import MOST_PORTS
+from lab.traffic import MAX_PORTS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lab.network import Namespace
 
-# Of a flood: packets a second, and in all. More than an emulated machine takes.
+# Packets of a flood in a second, and in all: more than an emulated machine can receive.
 RATE = 10_000
-MOST = 1_000_000
+MAX_PACKETS = 1_000_000
 _AT_ONCE = 100
 _SOURCES = 0x20010DB8 << 96
 
 
 def forge(station: Namespace, source: str, address: str, ports: Sequence[int]) -> None:
-    """Send a SYN to each of the ports of an address, in the name of another source of its family.
+    """Send a SYN to each of the ports of an address, with a forged source of its family.
 
-    Raises LabError for more than MOST_PORTS.
+    Raises LabError for more than MAX_PORTS.
     """
-    if len(ports) > MOST_PORTS:
-        raise LabError(f"{len(ports)} forged packets; at most {MOST_PORTS}")
+    if len(ports) > MAX_PORTS:
+        raise LabError(f"{len(ports)} forged packets; the maximum is {MAX_PORTS}")
     family = _family(address)
     with _raw(station, family) as raw:
         for port in ports:
@@ -40,14 +40,14 @@ def forge(station: Namespace, source: str, address: str, ports: Sequence[int]) -
 
 
 def flood(station: Namespace, address: str, port: int, *, seconds: float) -> int:
-    """Send SYNs to one port of an IPv6 address, each from another /64; returns how many.
+    """Send SYNs to one port of an IPv6 address, each from another /64; return their number.
 
-    It ends after so many seconds, or with the MOST-th packet.
+    The flood ends after `seconds`, or after MAX_PACKETS.
     """
     target = socket.inet_pton(socket.AF_INET6, address)
     sent, began = 0, time.monotonic()
     with _raw(station, socket.AF_INET6) as raw:
-        while sent < MOST and time.monotonic() < began + seconds:
+        while sent < MAX_PACKETS and time.monotonic() < began + seconds:
             for number in range(sent, sent + _AT_ONCE):
                 source = (_SOURCES | number << 64 | 1).to_bytes(16, "big")
                 raw.sendto(_syn(source, target, port), (address, 0))
@@ -61,7 +61,7 @@ def _family(address: str) -> socket.AddressFamily:
 
 
 def _raw(station: Namespace, family: socket.AddressFamily) -> socket.socket:
-    """A socket to which packets are given with their IP header (raw(7))."""
+    """A raw socket that sends packets with the IP header that they have (raw(7))."""
     return dial.socket_in(str(station.path), family, socket.SOCK_RAW, socket.IPPROTO_RAW)
 
 

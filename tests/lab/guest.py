@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: (c) 2026, Packetwatch authors
-"""What is inside a guest image, and the seed that makes one machine of it.
+"""The content of a guest image, and the seed that makes a particular machine of it.
 
-The image knows nothing of a particular machine. Name, addresses and keys come as a seed: an
-archive that is unpacked over the root file system at the first boot, before systemd looks at
-anything. A virtual machine finds it at the end of its initial RAM disk.
+Name, addresses and keys are not in the image. They come as a seed: an archive that is unpacked over the
+root file system at the first boot, before systemd starts. A virtual machine finds it at the end of its
+initial RAM disk.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import io
 import tarfile
 
-# The role's packages are baked in: the play then finds them present and needs no internet.
+# The image contains the role's packages, so that a play does not install them and needs no internet.
 _PACKAGES = (
     "systemd-sysv",
     "dbus",
@@ -30,7 +30,7 @@ _PACKAGES = (
     "libbpf1",
     "bpftool",
     "nftables",
-    "iptables",  # what test_effort compares with
+    "iptables",  # test_effort compares a run of the role with it
     "initramfs-tools",
     "zstd",
 )
@@ -55,15 +55,15 @@ EARLY_FILES = {
     "etc/initramfs-tools/conf.d/lab": "MODULES=list\nCOMPRESS=zstd\nRUNSIZE=20%\n",
     "usr/share/initramfs-tools/modules.d/lab": "virtio_pci\nvirtio_blk\nvirtio_net\next4\n",
     "etc/initramfs-tools/scripts/local-bottom/lab-seed": _UNPACK_SEED,
-    # The two scripts of udev: without it the list of modules alone finds the disk, seconds earlier.
+    # Two empty scripts in place of udev's: the list of modules alone finds the disk, seconds earlier.
     "etc/initramfs-tools/scripts/init-top/udev": "#!/bin/sh\nexit 0\n",
     "etc/initramfs-tools/scripts/init-bottom/udev": "#!/bin/sh\nexit 0\n",
-    # Nothing may start inside the tree while it is being built.
+    # No service may start inside the tree while it is built.
     "usr/sbin/policy-rc.d": "#!/bin/sh\nexit 101\n",
 }
 
-# Drivers that an emulated guest would load for seconds and never use. cfg80211 is asked for by name,
-# by systemd-networkd, so a blacklist alone would not stop it.
+# Drivers that take an emulated guest seconds to load and that it never uses. systemd-networkd asks for
+# cfg80211 by name, so a blacklist alone would not stop it.
 _UNUSED_MODULES = (
     "aesni_intel ahci button cfg80211 crc32_pclmul crct10dif_pclmul drm efi_pstore ghash_clmulni_intel"
     " i2c_i801 i2c_smbus iTCO_wdt joydev kvm kvm_amd kvm_intel lpc_ich pcspkr polyval_clmulni"
@@ -84,7 +84,7 @@ _UNUSED_UNITS = (
     " systemd-update-utmp-runlevel.service"
 )
 
-# Of some six hundred devices of an emulated machine these are the ones that something waits for.
+# An emulated machine has about six hundred devices. Units wait only for these.
 _COLDPLUG = """\
 [Service]
 ExecStart=
@@ -107,7 +107,7 @@ FILES = {
     "etc/sudoers.d/lab": "ops ALL=(ALL:ALL) NOPASSWD: ALL\n",
 }
 
-# Host keys come with the seed; made here, all machines would share them.
+# Host keys come with the seed. If they were made here, all machines would share them.
 SETUP = f"""
 rm -f /usr/sbin/policy-rc.d /etc/ssh/ssh_host_* /etc/hostname
 : >/etc/machine-id
@@ -137,12 +137,12 @@ def seed(files: dict[str, tuple[str, int]]) -> bytes:
 
 
 def archive_for_initrd(packed: bytes) -> bytes:
-    """What to append to an initrd, so that the seed is unpacked at the first boot."""
+    """The archive to append to an initrd, so that the seed is unpacked at the first boot."""
     return _cpio(SEED, packed)
 
 
 def _add_parents(tar: tarfile.TarFile, name: str) -> None:
-    """Name the one directory whose mode matters to sshd: others exist in the image."""
+    """Add the one directory whose mode sshd checks; all others exist in the image."""
     parent = name.rpartition("/")[0]
     if parent.endswith(".ssh") and parent not in tar.getnames():
         entry = tarfile.TarInfo(parent)
@@ -152,12 +152,12 @@ def _add_parents(tar: tarfile.TarFile, name: str) -> None:
 
 
 def _owner(name: str) -> int:
-    """The user `ops` is the image's first and only one."""
+    """The uid of a file: files below home/ belong to `ops`, the image's only user."""
     return 1000 if name.startswith("home/") else 0
 
 
 def _cpio(name: str, data: bytes) -> bytes:
-    """A cpio archive ("newc") with one file, as the kernel accepts it behind another initrd."""
+    """A cpio archive ("newc") with one file, which the kernel accepts after another initrd."""
     end = _cpio_entry("TRAILER!!!", b"", 0)
     return _cpio_entry(name, data, 0o100600) + end
 

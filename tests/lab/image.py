@@ -3,7 +3,7 @@
 """Disk images of Debian guests: built once per recipe, shared by all machines as a backing file.
 
 An image is a directory named by suite and digest of the recipe, with `disk.raw`, `vmlinuz`,
-`initrd` and `tree`. It appears by one rename, so a build that was killed leaves nothing that looks finished.
+`initrd` and `tree`. It appears by one rename, so a killed build leaves nothing that looks finished.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Image:
 
     @property
     def disk(self) -> Path:
-        """The root file system, raw; never written to once it is finished."""
+        """The root file system, raw; never written to after the build."""
         return self.directory / "disk.raw"
 
     @property
@@ -57,7 +57,7 @@ class Image:
 
     @property
     def initrd(self) -> Path:
-        """Its initial RAM disk with nothing but the drivers that a lab machine has."""
+        """The kernel's initial RAM disk, with only the drivers that a lab machine needs."""
         return self.directory / "initrd"
 
 
@@ -73,13 +73,13 @@ def find(suite: str, cache: Path) -> Image | None:
 
 
 def ensure(suites: Iterable[str], cache: Path) -> dict[str, Image]:
-    """Return the images of all given suites, building what is missing, two at a time.
+    """Return the images of all given suites; build the missing ones, two at a time.
 
     Raises LabError for an unknown suite and for a build that failed.
     """
     wanted = sorted(set(suites))
     if unknown := [suite for suite in wanted if suite not in SUITES]:
-        raise LabError(f"no recipe for suite {', '.join(unknown)}; known: {', '.join(SUITES)}")
+        raise LabError(f"no recipe for suite {', '.join(unknown)}; choose from {', '.join(SUITES)}")
     with ThreadPoolExecutor(max_workers=2) as pool:
         return dict(zip(wanted, pool.map(lambda suite: _ensure(suite, cache), wanted), strict=True))
 
@@ -114,12 +114,12 @@ def _digest(suite: str) -> str:
     return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:12]
 
 
-# A journal costs next to nothing with cache=unsafe, and a power cut needs one.
+# A journal costs almost nothing with cache=unsafe, and a file system needs it to survive a power cut.
 _MKFS = ["-q", "-t", "ext4", "-J", "size=16", "-m", "0", "-E", "lazy_itable_init=1,nodiscard"]
 
 
 def _build(suite: str, cache: Path) -> Image:
-    """Make an image; the lock of its suite is held, so leftovers of its name are of dead builds."""
+    """Build an image. The caller holds the suite's lock, so folders of that name are of dead builds."""
     require(_TOOLS)
     for leftover in cache.glob(f".{suite}-*"):
         shutil.rmtree(leftover)
@@ -154,7 +154,7 @@ def _bootstrap(suite: str, work: Path, tree: Path) -> None:
             "--variant=minbase",
             f"--include={','.join(guest.packages(architecture()))}",
             *(f"--dpkgopt=path-exclude={path}" for path in guest.LEFT_OUT),
-            # Before the kernel is unpacked, so that its initrd is made once and made right.
+            # Copied before the kernel is unpacked, so that its initrd is made only once.
             f'--essential-hook=cp -a "{early}/." "$1/"',
             suite,
             str(tree),

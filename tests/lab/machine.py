@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: (c) 2026, Packetwatch authors
-"""One host of a lab, of whatever kind: its power, and commands in it by ssh."""
+"""One host of a lab, virtual machine or container: its power, and commands in it by ssh."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _CONSOLE_LINES = 15
 
 
 class Machine(ABC):
-    """A host of a lab. `directory` is its own; `ssh_config` knows it by its name."""
+    """A host of a lab. directory: of this host alone. ssh_config: has an entry for the host's name."""
 
     def __init__(
         self, spec: topology.MachineSpec, directory: Path, ssh_config: Path, network: Network
@@ -45,23 +45,23 @@ class Machine(ABC):
     @classmethod
     @abstractmethod
     def tools(cls) -> Mapping[str, str]:
-        """The commands that this kind needs, and the Debian packages that have them."""
+        """The commands that this kind of machine needs, with the Debian packages that contain them."""
 
     # Files
 
     @abstractmethod
     def create(self, image: Image, seed: bytes) -> None:
-        """Make the machine's own files: a layer over the image, and the seed as a tar archive."""
+        """Make the machine's own files: a layer over the image, and the seed, which is a tar archive."""
 
     @abstractmethod
     def discard(self) -> None:
-        """Delete what it has written; the console's log stays."""
+        """Delete the machine's files; the console's log stays."""
 
     # Power
 
     @abstractmethod
     def start(self, image: Image) -> None:
-        """Switch it on; returns long before it answers. Raises LabError when it does not start."""
+        """Switch it on. Does not wait until it answers. Raises LabError if it does not start."""
 
     @abstractmethod
     def kill(self) -> None:
@@ -84,9 +84,8 @@ class Machine(ABC):
     ) -> subprocess.CompletedProcess[str]:
         """Run a command in the machine as root.
 
-        Commands share one connection, except `fresh` ones, which prove that a new connection gets
-        through. `timeout` is in seconds. Raises LabError as `process.run` does; status 255 is
-        ssh's own.
+        Commands share one connection, except `fresh` ones, which prove that a new connection passes.
+        timeout: seconds. Raises LabError like `process.run`; status 255 is ssh's own.
         """
         options = ["-o", "ControlPath=none"] if fresh else []
         command = ["ssh", "-F", str(self._ssh_config), *options, self.name, shlex.join(argv)]
@@ -95,10 +94,10 @@ class Machine(ABC):
     def wait_ssh(
         self, timeout: float = BOOT_SECONDS, *, give_up: threading.Event | None = None
     ) -> None:
-        """Return once the machine answers by ssh, or another thread sets `give_up`.
+        """Wait until the machine answers by ssh, or another thread sets `give_up`.
 
-        Raises LabError, with the end of its console, after `timeout` seconds or when the
-        machine is off.
+        Raises LabError, with the last lines of its console, after `timeout` seconds or if the machine
+        is off.
         """
         deadline = time.monotonic() + timeout
         while self.ssh(["true"], check=False, fresh=True, timeout=timeout).returncode != 0:
@@ -111,7 +110,7 @@ class Machine(ABC):
             time.sleep(0.5)
 
     def reboot(self, timeout: float = BOOT_SECONDS) -> None:
-        """Restart the machine's system in good order and wait until it answers again."""
+        """Shut the machine down in order, start it, and wait until it answers again."""
         before = self.boot_id()
         self.ssh(["systemctl", "reboot"], check=False)
         self.hang_up()
@@ -123,20 +122,20 @@ class Machine(ABC):
                 if self.boot_id(fresh=True) != before:
                     return
             except LabError:
-                # It went down between the two questions.
+                # It shut down between the two commands.
                 continue
         raise LabError(f"{self.name}: did not restart within {timeout:g} s\n{self._last_words()}")
 
     def boot_id(self, *, fresh: bool = False) -> str:
-        """What the kernel calls this boot."""
+        """The kernel's id of this boot."""
         return self.ssh(["cat", "/proc/sys/kernel/random/boot_id"], fresh=fresh).stdout.strip()
 
     def hang_up(self) -> None:
-        """Close the shared ssh connection: after a restart it would hang."""
+        """Close the shared ssh connection, which would hang after a restart."""
         run(["ssh", "-F", str(self._ssh_config), "-O", "exit", self.name], check=False)
 
     def _last_words(self) -> str:
-        """The ends of what the program that runs it and its own console have said."""
+        """The last lines of the program that runs the machine, and of the machine's console."""
         rows = []
         for path in (self._complaints, self._console):
             try:

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: (c) 2026, Packetwatch authors
-"""The lab's network: one bridge in a namespace of its own, with no way out.
+"""The lab's network: one bridge in a namespace of its own, without a route to other networks.
 
-Virtual machines hang on it by taps and their QEMU processes run in that namespace; each container
-and each station is a further namespace behind a veth pair. Nothing of this machine's own network is touched.
+Virtual machines are connected to it by taps, and their QEMU processes run in that namespace. Each
+container and each station is a further namespace, connected by a veth pair. This machine's own network is
+not changed.
 """
 
 from __future__ import annotations
@@ -31,25 +32,25 @@ class Namespace:
         self.path = _RUNTIME / name
 
     def inside(self, argv: Sequence[str]) -> list[str]:
-        """The command that runs `argv` in here, and only the network is another.
+        """The command that runs `argv` in this network namespace, and shares all else with this process.
 
         `ip netns exec` would also hide the BPF file system.
         """
         return ["nsenter", f"--net={self.path}", "--", *argv]
 
     def dropped(self, device: str) -> int:
-        """How many packets could not be sent by a device in here, as whoever gets them is too slow."""
+        """Packets that a device of this namespace could not send because the receiver is too slow."""
         argv = ["ip", "-n", self.name, "-stats", "-json", "link", "show", "dev", device]
         found = json.loads(run(argv).stdout)
         return int(found[0]["stats64"]["tx"]["dropped"])
 
     def pids(self) -> list[int]:
-        """The processes that live in here; none if the namespace is gone."""
+        """The processes in this namespace; none if it does not exist."""
         listed = run(["ip", "netns", "pids", self.name], check=False)
         return [int(word) for word in listed.stdout.split()]
 
     def vacate(self) -> None:
-        """End the processes that live in here, which have nothing to put in order."""
+        """End the processes in this namespace at once; none of them has to clean up."""
         end(self.pids(), lambda pid: pid in self.pids(), patience=0.0)
 
 
@@ -66,13 +67,13 @@ class Network:
         return Namespace(self._prefix + name)
 
     def existing(self) -> list[Namespace]:
-        """All namespaces of this lab that are there now, whatever made them."""
+        """All namespaces of this lab that exist now."""
         return [Namespace(path.name) for path in sorted(_RUNTIME.glob(f"{self._prefix}*"))]
 
     def up(self, plan: topology.Topology) -> None:
         """Make the bridge, a tap for each machine and a namespace for each station.
 
-        Raises LabError when the kernel refuses; what was made stays for `down`.
+        Raises LabError if the kernel refuses; `down` removes what was made until then.
         """
         run(["ip", "netns", "add", self.switch.name])
         _ip(self.switch, _bridge_commands())
@@ -86,7 +87,7 @@ class Network:
             _ip(self._cabled(name), _station_commands(number))
 
     def _cabled(self, name: str) -> Namespace:
-        """A new namespace whose device eth0 hangs on the bridge."""
+        """Make a namespace whose device eth0 is connected to the bridge."""
         namespace = self.station(name)
         run(["ip", "netns", "add", namespace.name])
         _ip(self.switch, _veth_commands(name, namespace))
@@ -97,7 +98,7 @@ class Network:
         run(["ip", "-n", self.switch.name, "link", "set", machine, "up" if plugged else "down"])
 
     def down(self) -> None:
-        """Remove every namespace, and with it bridge, taps and veth pairs; none is fine."""
+        """Remove all namespaces, with bridge, taps and veth pairs; not an error if there are none."""
         for namespace in self.existing():
             run(["ip", "netns", "delete", namespace.name], check=False)
 
@@ -109,7 +110,7 @@ def _ip(namespace: Namespace, commands: Iterable[str]) -> None:
 def _bridge_commands() -> list[str]:
     return [
         "link set dev lo up",
-        # Snooping without a querier loses neighbour solicitations after some minutes.
+        # Multicast snooping without a querier loses neighbour solicitations after some minutes.
         f"link add name {_BRIDGE} type bridge stp_state 0 forward_delay 0 mcast_snooping 0",
         f"link set dev {_BRIDGE} addrgenmode none up",
     ]

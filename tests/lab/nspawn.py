@@ -2,9 +2,9 @@
 # Copyright: (c) 2026, Packetwatch authors
 """A machine that shares this machine's kernel: a container with systemd and sshd of its own.
 
-It starts in a second and runs as fast as this machine. The image's folder is its root file system,
-under a layer of its own. Network, BPF file system and control groups are its own too; numbers of
-BPF objects and the kernel's clock are not.
+It starts in a second and runs as fast as this machine. Its root file system is the image's folder under
+a layer of its own. It has its own network, BPF file system and control groups. It shares the numbers of
+BPF objects and the kernel's clock.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from lab.image import Image
     from lab.network import Namespace
 
-# Runs as the first process of a process namespace: when it ends, the kernel ends all others.
+# Runs as the first process of a process namespace: when it ends, the kernel ends all other processes.
 #
-# systemd-nspawn looks for control groups of version 2 in their usual place, and finds those of the
-# container only. What it notes of its guests goes away with them. It asks for a restart by status
-# 133. What a reboot empties is mounted anew.
+# /sys/fs/cgroup is mounted again, so that systemd-nspawn finds only the container's control groups there.
+# Its notes about guests are in a tmpfs, which disappears with the container. Status 133 asks for a
+# restart. The BPF file system is mounted again for each boot, because a reboot empties it.
 _RUN = """
 tree=$1 own=$2 namespace=$3 name=$4
 cd "$own"
@@ -39,7 +39,7 @@ mount -t overlay -o "lowerdir=$tree,upperdir=upper,workdir=work" overlay root
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 mkdir -p /run/systemd/nspawn
 mount -t tmpfs tmpfs /run/systemd/nspawn
-# The uapi headers of Debian's kernel are all that bcc needs of this one's.
+# bcc needs only uapi headers, and those of Debian's kernel fit the running kernel too.
 headers=root/lib/modules/$(uname -r)
 mkdir -p "$headers"
 cp -Pn root/lib/modules/*/build root/lib/modules/*/source "$headers" 2>/dev/null || true
@@ -68,7 +68,7 @@ class Container(Machine):
     # Files
 
     def create(self, image: Image, seed: bytes) -> None:
-        """Make the layer's folders and those where file systems are mounted."""
+        """Make the folders of the layer and the mount points."""
         for name in ("upper", "work", "root", "bpf"):
             (self._directory / name).mkdir(parents=True)
         (self._directory / "seed.tar").write_bytes(seed)
@@ -83,16 +83,16 @@ class Container(Machine):
     # Power
 
     def start(self, image: Image) -> None:
-        """Start systemd-nspawn in namespaces of its own; what it says goes to the console's log."""
+        """Start systemd-nspawn in namespaces of its own; its output goes to the console's log."""
         groups = _cgroups(self._network.lab_id)
         if not groups:
-            raise LabError("no control groups of version 2 are mounted, which systemd-nspawn needs")
+            raise LabError("systemd-nspawn needs control groups of version 2; mount cgroup2")
         group = groups[0] / self.name
         group.mkdir(parents=True, exist_ok=True)
         own = str(self._directory)
         kinds = ("--mount", "--cgroup", "--pid", "--fork", "--kill-child", "--mount-proc")
         script = ("sh", "-euc", _RUN, "sh", str(image.tree), own, str(self._home.path), self.name)
-        # A control group's processes are named in its file: this one, and all that it starts.
+        # The process enters the control group by this file; all that it starts belong to it too.
         join = ("sh", "-c", 'echo $$ >"$0" && exec "$@"', str(group / "cgroup.procs"))
         command = [*join, *self._home.inside(["unshare", *kinds, *script])]
         with self._console.open("ab") as console:
@@ -117,18 +117,18 @@ class Container(Machine):
 
     @property
     def _home(self) -> Namespace:
-        """The network namespace in which all its processes are, and nothing else."""
+        """The network namespace of all its processes, and of no others."""
         return self._network.station(self.name)
 
 
 def _cgroups(lab_id: str) -> list[Path]:
-    """The control group of a lab's containers, once for each place where such groups are mounted."""
+    """The control group of a lab's containers, in each mount of cgroup2."""
     rows = [row.split() for row in Path("/proc/self/mounts").read_text("utf-8").splitlines()]
     return [Path(row[1]) / f"packetwatch-lab-{lab_id}" for row in rows if row[2] == "cgroup2"]
 
 
 def remove_cgroups(lab_id: str) -> None:
-    """Remove the control groups that a lab's containers, all ended, have left behind."""
+    """Remove the control groups that a lab's containers have left; all containers must have ended."""
     for group in _cgroups(lab_id):
         for folder, _folders, _files in os.walk(group, topdown=False):
             Path(folder).rmdir()

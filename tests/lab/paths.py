@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: (c) 2026, Packetwatch authors
-"""Where the lab keeps things."""
+"""Paths of the lab's runs, images and registry."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def _build() -> Path:
-    """The build folder, also when this file runs from the copy that `make` puts into it."""
+    """The build folder, also if this file runs from the copy that `make` puts into it."""
     here = Path(__file__).resolve()
     for parent in here.parents:
         if parent.name == "ansible_collections":
@@ -22,6 +22,6 @@ _LAB = _build() / "lab"
 RUNS = _LAB / "runs"
 IMAGES = Path(os.environ.get("PACKETWATCH_LAB_CACHE") or _LAB / "images")
 
-# One directory per living lab, named by its id: found here after its creator was killed. It is
-# also short enough for the path of a Unix socket, which a run directory may not be.
+# One directory per running lab, named by its id, so that a lab is found after its creator was killed. The
+# path is also short enough for Unix sockets, which a run directory's path may not be.
 REGISTRY = Path("/run/packetwatch-lab")

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: (c) 2026, Packetwatch authors
-"""Run the collection's playbooks against a lab, as a user does."""
+"""Running the collection's playbooks against a lab, as a user does."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ _TASK = re.compile(r"(?:TASK|PLAY|RUNNING HANDLER) \[(.+?)\] \*")
 
 
 def environment() -> dict[str, str]:
-    """What Ansible needs to find this collection, and to be patient with emulated hosts.
+    """The environment in which Ansible finds this collection and waits long enough for emulated hosts.
 
-    Raises LabError when this is no copy that Ansible could find by the collection's name.
+    Raises LabError if this file is not in a copy that Ansible can find by the collection's name.
     """
     here = Path(__file__).resolve()
     for parent in here.parents:
@@ -36,7 +36,7 @@ def environment() -> dict[str, str]:
             collections = str(parent.parent)
             break
     else:
-        raise LabError("this is not a copy below ansible_collections: use make demo")
+        raise LabError(f"{here} is not below a folder ansible_collections; use make demo")
     return {
         **os.environ,
         "ANSIBLE_COLLECTIONS_PATH": collections,
@@ -49,16 +49,16 @@ def environment() -> dict[str, str]:
 
 
 def tool(name: str) -> str:
-    """The path of one of Ansible's commands, first of the environment that runs the lab."""
+    """The path of one of Ansible's commands; that of the lab's own environment is preferred."""
     beside = Path(sys.executable).parent / name
     found = str(beside) if beside.exists() else shutil.which(name)
     if not found:
-        raise LabError(f"no {name}: use make demo, or install ansible-core")
+        raise LabError(f"the command {name} is missing; use make demo, or install ansible-core")
     return found
 
 
 def inventory(fleet: Fleet, example: Path = EXAMPLE) -> Path:
-    """Copy an inventory into the run directory, beside what says how to reach the machines."""
+    """Copy an inventory into the run directory, and add the machines' connection variables."""
     target = fleet.run_dir / "inventory"
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(example, target)
@@ -67,13 +67,13 @@ def inventory(fleet: Fleet, example: Path = EXAMPLE) -> Path:
 
 
 def play(fleet: Fleet, name: str, inventory_dir: Path, *, timeout: float) -> list[str]:
-    """Run a playbook of this collection; its tasks are told as progress, all else is in a log.
+    """Run a playbook of this collection; print its tasks as progress, and write all output to a log.
 
-    `timeout` is in seconds. Returns the rows of the recap. Raises LabError, with the end of the
-    log, when it fails or takes longer.
+    timeout: seconds. Returns the rows of the recap. Raises LabError, with the end of the log, if it fails
+    or takes longer.
     """
     log = fleet.run_dir / f"{name.rpartition('.')[2]}.log"
-    # Two or three hosts are no fleet to go through one by one, on a machine that is slow with each.
+    # All hosts in one batch: batches would take too long where each emulated host is slow.
     at_once = json.dumps({"packetwatch_batches": ["100%"]})
     command = [tool("ansible-playbook"), "-i", str(inventory_dir), name, "-e", at_once]
     process = subprocess.Popen(
@@ -110,6 +110,6 @@ def _follow(process: subprocess.Popen[str], log: Path) -> list[str]:
             rows.append(line.rstrip())
             if found := _TASK.match(line):
                 say(f"    {found[1]}")
-    # Its output may end before it does, and only then is its status its own.
+    # The output may end before the process; only after that does it have a status.
     process.wait()
     return rows

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: (c) 2026, Packetwatch authors
-"""Start commands, tell progress, and end processes by identity rather than by number."""
+"""Start commands, print progress, and end processes by identity instead of by number."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ _BEGAN = time.monotonic()
 
 
 def say(text: str) -> None:
-    """Write one progress line to stderr, with the seconds since this process began."""
+    """Print one progress line to stderr, with the seconds since this process began."""
     print(f"[{time.monotonic() - _BEGAN:6.1f} s] {text}", file=sys.stderr, flush=True)
 
 
 def require(tools: Mapping[str, str]) -> None:
-    """Check that each command exists; `tools` maps it to the Debian package that has it.
+    """Check that each command exists. tools: commands with the Debian packages that contain them.
 
-    Raises LabError that names every missing package at once.
+    Raises LabError, which names all missing packages.
     """
     missing = sorted({package for tool, package in tools.items() if not shutil.which(tool)})
     if missing:
-        raise LabError(f"missing commands, install: apt-get install {' '.join(missing)}")
+        raise LabError(f"commands are missing; install them: apt-get install {' '.join(missing)}")
     if os.geteuid() != 0:
         raise LabError("the lab makes network namespaces and disk images: run it as root")
 
@@ -46,10 +46,10 @@ def run(
     timeout: float = 60.0,
     stdin: str | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end and return what it wrote.
+    """Run a command to its end and return its output.
 
-    `timeout` is in seconds. Raises LabError when it runs out, when the command does not exist,
-    and, with `check`, when it exits with another status than 0.
+    timeout: seconds. Raises LabError after that time, if the command does not exist, and, with `check`,
+    if its exit status is not 0.
     """
     try:
         result = subprocess.run(
@@ -58,7 +58,7 @@ def run(
             capture_output=True,
             text=True,
             timeout=timeout,
-            # Without input of its own a command must not eat the caller's.
+            # A command without input must not read the caller's.
             input=stdin or "",
         )
     except FileNotFoundError as error:
@@ -72,9 +72,9 @@ def run(
 
 
 def end(pids: Iterable[int], ours: Callable[[int], bool], *, patience: float = 3.0) -> None:
-    """End those processes that `ours` recognises: SIGTERM, then after `patience` seconds SIGKILL.
+    """End the processes for which `ours` returns True: SIGTERM, then after `patience` seconds SIGKILL.
 
-    A pidfd is opened before `ours` looks, so a number that was reused meanwhile is never hit.
+    A pidfd is opened before `ours` checks the process, so a reused number is never signalled.
     """
     handles = []
     for pid in pids:
@@ -93,7 +93,7 @@ def end(pids: Iterable[int], ours: Callable[[int], bool], *, patience: float = 3
 
 
 def _still_running(handles: list[int], number: signal.Signals, wait: float) -> list[int]:
-    """Send a signal to all and close the handles of those gone within `wait` seconds."""
+    """Send a signal to all; return the handles of those that have not ended within `wait` seconds."""
     for handle in handles:
         try:
             signal.pidfd_send_signal(handle, number)
@@ -110,14 +110,14 @@ def _still_running(handles: list[int], number: signal.Signals, wait: float) -> l
 
 
 def start_time(pid: int) -> int:
-    """When a process began, in clock ticks since boot; 0 if it does not exist.
+    """Start time of a process, in clock ticks since boot; 0 if it does not exist.
 
-    Together with the number it names one process for as long as this machine is up.
+    Number and start time together identify a process until this machine reboots.
     """
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return 0
-    # The command's name stands in parentheses and may hold spaces and parentheses itself.
+    # The command's name is in parentheses and may contain spaces and parentheses itself.
     fields = stat.rpartition(")")[2].split()
     return 0 if fields[0] in ("Z", "X") else int(fields[19])

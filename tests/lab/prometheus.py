@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: (c) 2026, Packetwatch authors
-"""A real Prometheus in a network namespace, and what it finds in an agent's metrics."""
+"""A real Prometheus in a network namespace that scrapes an agent's metrics."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from lab import dial
 if TYPE_CHECKING:
     from pathlib import Path
 
-# The caller's own.
+# The caller's own namespace.
 HERE = "/proc/self/ns/net"
 _SECONDS = 30.0
 
 
 def get(namespace: str, address: str, port: int, path: str) -> bytes:
-    """Fetch a page by plain HTTP from a namespace, given by its file; OSError if there is none."""
+    """Fetch a page by plain HTTP from inside a namespace, given by its file; OSError if that fails."""
     connection = http.client.HTTPConnection(address, port)
     connection.sock = dial.connect(namespace, address, port, _SECONDS)
     try:
@@ -36,13 +36,13 @@ def get(namespace: str, address: str, port: int, path: str) -> bytes:
 
 
 def parse(page: bytes) -> dict[str, float]:
-    """Values by name with labels, of a page in the text format."""
+    """Parse a page in the text format: values by name with labels."""
     rows = (row.rsplit(" ", 1) for row in page.decode().splitlines() if row[0] != "#")
     return {name: float(value) for name, value in rows}
 
 
 def complaints(page: bytes) -> str:
-    """What promtool has to say against a page of metrics; empty if nothing."""
+    """The complaints of promtool about a page of metrics; empty if there are none."""
     argv = ["promtool", "check", "metrics"]
     done = subprocess.run(
         argv, input=page, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
@@ -51,7 +51,7 @@ def complaints(page: bytes) -> str:
 
 
 class Prometheus:
-    """One that scrapes a target, ADDRESS:PORT, every five seconds, with a file of rules."""
+    """A Prometheus that scrapes a target, ADDRESS:PORT, every five seconds, with a file of rules."""
 
     def __init__(
         self, folder: Path, rules: Path, target: str, port: int, namespace: str = HERE
@@ -59,7 +59,7 @@ class Prometheus:
         self._namespace = namespace
         self._port = port
         config = {
-            # A scrape may take as long; an emulated processor may need more than a second.
+            # A scrape may take five seconds, because an emulated processor may need more than one.
             "global": {
                 "scrape_interval": "5s",
                 "scrape_timeout": "5s",

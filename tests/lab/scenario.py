@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What tests of a molecule scenario do again and again; `host` is testinfra's."""
+"""Helpers for the tests of molecule scenarios; `host` is testinfra's."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def machine_of(host: Any, fleet: Fleet) -> Machine:
 
 
 def play(book: str | Path, host: Any, *options: str) -> str:
-    """What a run on one host prints, of one of our playbooks or one in a file; it must succeed."""
+    """Run a playbook of the collection, or one in a file, on one host; return its output. It must succeed."""
     argv = ["ansible-playbook", "-i", INVENTORY, "--limit", host.backend.host]
     done = subprocess.run(
         [*argv, str(PLAYBOOKS / book), *options],
@@ -58,12 +58,12 @@ def play(book: str | Path, host: Any, *options: str) -> str:
 
 
 def plain() -> dict[str, str]:
-    """The environment, without the colours that molecule asks for, in which Ansible is hard to read."""
+    """The environment without the colours that molecule switches on, which make output hard to read."""
     return os.environ | {"ANSIBLE_FORCE_COLOR": "false", "ANSIBLE_NOCOLOR": "true"}
 
 
 def recaps(output: str) -> dict[str, dict[str, int]]:
-    """The numbers that a play ends with, by host."""
+    """The numbers of a play's recap, by host."""
     found = {}
     for row in output.splitlines():
         if "unreachable=" in row:
@@ -74,12 +74,12 @@ def recaps(output: str) -> dict[str, dict[str, int]]:
 
 
 def recap(output: str) -> dict[str, int]:
-    """The numbers that a play on one host ends with."""
+    """The numbers of the recap of a play on one host."""
     return next(iter(recaps(output).values()))
 
 
 def module(host: Any, called: str, /, **options: Any) -> dict[str, Any]:
-    """The result of one of our modules."""
+    """Call a module of the collection; return its result."""
     return dict(host.ansible(f"packetwatch.xdp.{called}", json.dumps(options), check=False))
 
 
@@ -88,18 +88,18 @@ def info(host: Any, *subset: str) -> dict[str, Any]:
 
 
 def banned(host: Any) -> set[str]:
-    """Who is banned now."""
+    """The sources that are banned now."""
     return {ban["source"] for ban in info(host, "bans")["bans"]}
 
 
 def events(host: Any) -> list[dict[str, Any]]:
-    """What the agent has logged since boot."""
+    """The events that the agent has logged since boot."""
     output = host.check_output("journalctl --boot --unit packetwatch.service --output cat")
     return [json.loads(row) for row in output.splitlines() if row.startswith("{")]
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
-    """The first true result of the condition."""
+    """Wait for the first true result of the condition, and return it."""
     end = time.monotonic() + seconds
     while not (result := condition()) and time.monotonic() < end:
         time.sleep(0.5)
@@ -108,7 +108,7 @@ def wait_for(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
 
 
 def settle(read: Callable[[], Any], expected: Any, seconds: float = 60.0) -> None:
-    """Wait until what is read is as expected; else show what it is."""
+    """Wait until `read` returns the expected value; fail with the last value otherwise."""
     end = time.monotonic() + seconds
     while (found := read()) != expected and time.monotonic() < end:
         time.sleep(0.5)

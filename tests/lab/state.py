@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: (c) 2026, Packetwatch authors
-"""What is written down of a lab before anything of it exists, so that anybody can clear it away.
+"""The record of a lab. It is written before anything of the lab exists, so that any process can remove it.
 
-A run directory holds `lab.json`; the registry in /run holds a directory for each living lab with
-a link `run` to its run directory. Everything else follows from the lab's id.
+A run directory holds `lab.json`. The registry in /run holds a directory for each running lab, with a link
+`run` to its run directory. All other names follow from the lab's id.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class State:
 
     @classmethod
     def read(cls, run_dir: Path) -> State:
-        """Raises LabError when there is no lab in `run_dir`, or none that can be understood."""
+        """Read the record in `run_dir`; raises LabError if there is none or it is damaged."""
         path = run_dir / _FILE
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
@@ -56,30 +56,30 @@ class State:
         except FileNotFoundError:
             raise LabError(f"no lab in {run_dir}") from None
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise LabError(f"{path}: {error!r}") from error
+            raise LabError(f"{path} is damaged: {error!r}") from error
         # The id becomes part of names that are deleted by pattern.
         if not _ID.fullmatch(lab_id):
-            raise LabError(f"{path}: {lab_id!r} is no id of a lab")
+            raise LabError(f"{path}: {lab_id!r} is not the id of a lab (six hex digits)")
         return cls(lab_id, topology, owner)
 
     def write(self, run_dir: Path) -> None:
-        """Write it down, whole or not at all."""
+        """Write the record, as a whole or not at all."""
         data = {"id": self.lab_id, "owner": self.owner, "topology": self.topology.dump()}
         fresh = run_dir / f"{_FILE}.new"
         fresh.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
         fresh.replace(run_dir / _FILE)
 
     def kept(self) -> State:
-        """The same lab without an owner: it stays until somebody takes it down."""
+        """The same lab without an owner: it stays until a user takes it down."""
         return replace(self, owner=None)
 
     def abandoned(self) -> bool:
-        """Whether it has an owner and that process has ended."""
+        """Whether the lab has an owner whose process has ended."""
         return self.owner is not None and start_time(self.owner[0]) != self.owner[1]
 
 
 def forget(run_dir: Path) -> None:
-    """Delete the file that says a lab is there."""
+    """Delete the record of a lab."""
     (run_dir / _FILE).unlink(missing_ok=True)
 
 
@@ -89,19 +89,19 @@ def registered(lab_id: str) -> Path:
 
 
 def register(lab_id: str, run_dir: Path) -> None:
-    """Enter a lab in the registry."""
+    """Add a lab to the registry."""
     entry = registered(lab_id)
     entry.mkdir(parents=True, mode=0o700)
     (entry / "run").symlink_to(run_dir)
 
 
 def unregister(lab_id: str) -> None:
-    """Take a lab out of the registry."""
+    """Remove a lab from the registry."""
     shutil.rmtree(registered(lab_id), ignore_errors=True)
 
 
 def labs() -> Iterator[tuple[str, Path | None]]:
-    """The id of each registered lab, and its run directory unless that has vanished."""
+    """The id of each registered lab, and its run directory, or None if that has disappeared."""
     for entry in sorted(REGISTRY.glob("*")):
         if _ID.fullmatch(entry.name):
             run_dir = (entry / "run").resolve()

@@ -1,19 +1,19 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: (c) 2026, Packetwatch authors
-"""What a lab consists of: machines and stations, each a number on one network.
+"""The parts of a lab: machines and stations, each with a number on one network.
 
-A *machine* is a Debian host of either kind: a virtual machine or a container. A *station* is a network namespace with one interface, from which
-tests send and receive. Number N has the addresses 10.77.0.N and fd77::N. Number 1 is the
-controller, from which Ansible comes and which is everybody's (dead) default gateway.
+A *machine* is a Debian host: a virtual machine or a container. A *station* is a network namespace with
+one interface, from which tests send and receive. Number N has the addresses 10.77.0.N and fd77::N. Number
+1 is the controller: Ansible connects from it, and it is the default gateway of all, which forwards nothing.
 
-As a file, in TOML or, by its suffix, JSON:
+A topology file is TOML or, by its suffix, JSON:
 
     [machines.debian12]
     suite = "bookworm"      # required
     address = 11            # required, 2-254
     kind = "vm"             # or "nspawn"
     groups = ["packetwatch"] # inventory groups
-    memory = 640            # MiB; like the next two, of a virtual machine
+    memory = 640            # MiB; this and the next two only for a virtual machine
     cpus = 1
     queues = 1              # queue pairs of the network device
 
@@ -36,11 +36,11 @@ if TYPE_CHECKING:
 
 CONTROLLER = "controller"
 CONTROLLER_NUMBER = 1
-# A machine with a kernel of its own; a container with systemd, which shares this machine's kernel.
+# VM: a machine with its own kernel. NSPAWN: a container with systemd, which shares this machine's kernel.
 VM, NSPAWN = "vm", "nspawn"
-# What the lab itself calls an interface or a namespace.
+# Names that the lab uses for its own interfaces and namespaces.
 _RESERVED = {"br0", "lo", "switch"}
-# It becomes the name of an interface, of which the kernel takes 15 characters.
+# A name becomes the name of an interface, which the kernel limits to 15 characters.
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,14}")
 
 
@@ -50,7 +50,7 @@ def ipv4(number: int) -> str:
 
 
 def ipv6(number: int) -> str:
-    """The IPv6 address of a number: its decimal digits, read as an IPv6 group."""
+    """The IPv6 address of a number: its decimal digits are the last group."""
     return f"fd77::{number}"
 
 
@@ -61,7 +61,7 @@ def mac(number: int) -> str:
 
 @dataclass(frozen=True)
 class MachineSpec:
-    """A host; memory in MiB and `queues`, pairs of its network device, are of a virtual machine."""
+    """A host. Only for a virtual machine: memory in MiB, cpus, queues (pairs of its network device)."""
 
     name: str
     suite: str
@@ -75,7 +75,7 @@ class MachineSpec:
 
 @dataclass(frozen=True)
 class Topology:
-    """Machines by name, and stations as number by name, the controller among them."""
+    """machines: by name. stations: their numbers by name, with the controller's."""
 
     machines: dict[str, MachineSpec]
     stations: dict[str, int]
@@ -84,7 +84,7 @@ class Topology:
     def load(cls, path: Path) -> Topology:
         """Read a topology file.
 
-        Raises LabError when it cannot be read or says what makes no lab.
+        Raises LabError if it cannot be read or is not a valid topology.
         """
         try:
             text = path.read_text(encoding="utf-8")
@@ -95,7 +95,7 @@ class Topology:
 
     @classmethod
     def parse(cls, data: dict[str, Any]) -> Topology:
-        """Make a topology of parsed data; raises LabError for what makes no lab."""
+        """Make a topology from parsed data; raises LabError if it is not valid."""
         try:
             machines = {
                 name: MachineSpec(name=name, **{**spec, "groups": tuple(spec["groups"])})
@@ -119,24 +119,29 @@ class Topology:
 
 def _check(machines: dict[str, MachineSpec], stations: dict[str, int]) -> None:
     if _RESERVED & set(machines) | _RESERVED & set(stations):
-        raise LabError(f"topology: reserved names: {', '.join(sorted(_RESERVED))}")
+        raise LabError(f"topology: choose other names than {', '.join(sorted(_RESERVED))}")
     numbers = [*(spec.address for spec in machines.values()), *stations.values()]
     if not machines:
-        raise LabError("topology: no machines")
-    if twice := sorted(set(machines) & set(stations)):
-        raise LabError(f"topology: both machine and station: {', '.join(twice)}")
+        raise LabError("topology: it has no machines; declare at least one")
+    if common := sorted(set(machines) & set(stations)):
+        raise LabError(f"topology: both machine and station, rename one: {', '.join(common)}")
     for name in (*machines, *stations):
         if not _NAME.fullmatch(name):
-            raise LabError(f"topology: {name!r} is no name (a-z, 0-9 and -, at most 15 long)")
+            raise LabError(
+                f"topology: {name!r} is not a name (a-z, 0-9 and -, at most 15 characters)"
+            )
     for number in numbers:
         if not isinstance(number, int) or not 1 <= number <= 254:
-            raise LabError(f"topology: {number!r} is no number from 1 to 254")
+            raise LabError(f"topology: {number!r} is not a number from 1 to 254")
         if numbers.count(number) > 1:
-            raise LabError(f"topology: number {number} is given twice")
+            raise LabError(f"topology: number {number} is a duplicate")
     for spec in machines.values():
         if spec.kind not in (VM, NSPAWN):
             raise LabError(
                 f"topology: {spec.name}: kind {spec.kind!r} is neither {VM} nor {NSPAWN}"
             )
         if not (128 <= spec.memory and 1 <= spec.cpus <= 8 and 1 <= spec.queues <= 8):
-            raise LabError(f"topology: {spec.name}: memory from 128, cpus and queues from 1 to 8")
+            raise LabError(
+                f"topology: {spec.name}: memory {spec.memory}, cpus {spec.cpus}, queues {spec.queues}; "
+                "allowed: memory from 128 MiB, cpus and queues from 1 to 8"
+            )

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: (c) 2026, Packetwatch authors
-"""What stations do to machines: connect, serve, scan. All bounded in number and time."""
+"""Traffic of stations: connect to machines, serve them, scan them. All is bounded in number and time."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
     from lab.network import Namespace
 
-# As many as a scan of all well-known ports needs; nothing here is a flood.
-MOST_PORTS = 1024
-_MOST_ACCEPTED = 1000
+# Enough for a scan of all well-known ports, and not a flood.
+MAX_PORTS = 1024
+_MAX_ACCEPTED = 1000
 
 
 class Answer(Enum):
-    """What a TCP connection attempt met."""
+    """The result of an attempt to open a TCP connection."""
 
     OPEN = "open"
     REFUSED = "refused"
@@ -35,9 +35,9 @@ class Answer(Enum):
 
 
 def connect(station: Namespace, address: str, port: int, *, timeout: float = 5.0) -> Answer:
-    """Try one TCP connection to a numeric address and close it again; `timeout` in seconds.
+    """Open a TCP connection to a numeric address and close it again. timeout: seconds.
 
-    Raises OSError for anything but success, refusal and silence.
+    Raises OSError if the result is not success, refusal or silence.
     """
     try:
         dial.connect(str(station.path), address, port, timeout).close()
@@ -46,7 +46,7 @@ def connect(station: Namespace, address: str, port: int, *, timeout: float = 5.0
     except TimeoutError:
         return Answer.NONE
     except OSError as error:
-        # The neighbour did not answer: everything from there is dropped, ARP included.
+        # The neighbour did not answer ARP: it drops everything from this station.
         if error.errno == errno.EHOSTUNREACH:
             return Answer.NONE
         raise
@@ -54,10 +54,9 @@ def connect(station: Namespace, address: str, port: int, *, timeout: float = 5.0
 
 
 def banner(station: Namespace, address: str, port: int, *, timeout: float = 10.0) -> bytes:
-    """Connect and return the first bytes that the other side sends, at most 256.
+    """Connect and return the first bytes that the peer sends, at most 256.
 
-    Raises OSError when there is no connection and TimeoutError, after `timeout` seconds, when
-    nothing is sent.
+    Raises OSError if the connection fails, and TimeoutError if nothing is sent for `timeout` seconds.
     """
     with dial.connect(str(station.path), address, port, timeout) as connection:
         return connection.recv(256)
@@ -67,7 +66,7 @@ def banner(station: Namespace, address: str, port: int, *, timeout: float = 10.0
 def served(station: Namespace, port: int) -> Iterator[list[str]]:
     """Accept TCP connections to a port of a station, and close each at once.
 
-    Yields the list, growing meanwhile, of the addresses that connected.
+    Yields a list to which each caller's address is appended.
     """
     listener = dial.socket_in(str(station.path), socket.AF_INET6)
     with listener:
@@ -81,13 +80,13 @@ def served(station: Namespace, port: int) -> Iterator[list[str]]:
         try:
             yield callers
         finally:
-            # Wakes the thread from accept(), which closing alone does not.
+            # This wakes the thread from accept(); closing the socket does not.
             listener.shutdown(socket.SHUT_RDWR)
             thread.join(5.0)
 
 
 def _accept(listener: socket.socket, callers: list[str]) -> None:
-    while len(callers) < _MOST_ACCEPTED:
+    while len(callers) < _MAX_ACCEPTED:
         try:
             connection, peer = listener.accept()
         except OSError:
@@ -99,14 +98,14 @@ def _accept(listener: socket.socket, callers: list[str]) -> None:
 def scan(
     station: Namespace, address: str, ports: Sequence[int], *, timeout: float = 60.0
 ) -> dict[int, str]:
-    """Scan TCP ports with nmap's SYN scan; returns its word for each: open, closed or filtered.
+    """Scan TCP ports with nmap's SYN scan; return the state of each: open, closed or filtered.
 
-    `timeout` is in seconds; nmap then gives the host up and tells of no port. Raises LabError when
-    nmap is missing or fails, and for more than MOST_PORTS.
+    timeout: seconds after which nmap gives up and reports no port. Raises LabError if nmap is missing or
+    fails, and for more than MAX_PORTS.
     """
     require({"nmap": "nmap"})
-    if len(ports) > MOST_PORTS:
-        raise LabError(f"a scan of {len(ports)} ports; at most {MOST_PORTS}")
+    if len(ports) > MAX_PORTS:
+        raise LabError(f"a scan of {len(ports)} ports; the maximum is {MAX_PORTS}")
     family = ["-6"] if ":" in address else []
     command = [
         *("nmap", *family, "-n", "-Pn", "-sS", "-T4", "--max-retries", "1", "-oX", "-"),
@@ -117,7 +116,7 @@ def scan(
 
 
 def _states(report: str) -> dict[int, str]:
-    """Read nmap's XML: single ports, and ranges where many share a state."""
+    """Read nmap's XML: single ports, and ranges of ports that share a state."""
     states = {}
     for host in ElementTree.fromstring(report).iter("host"):
         for extra in host.iter("extraports"):
@@ -133,7 +132,7 @@ def _states(report: str) -> dict[int, str]:
 
 
 def _ports(ranges: str) -> Iterator[int]:
-    """The numbers that `1-21,23` stands for."""
+    """The port numbers in a text such as `1-21,23`."""
     for part in ranges.split(","):
         first, _dash, last = part.partition("-")
         yield from range(int(first), int(last or first) + 1)

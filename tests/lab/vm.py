@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from lab.image import Image
     from lab.network import Network
 
-# No quiet: what the kernel says is the only trace of a guest that never answers. Warnings only,
-# because every character on an emulated serial line costs.
+# No `quiet`, because the kernel's messages are the only trace of a guest that never answers. Warnings
+# only, because every character on an emulated serial line takes time.
 _KERNEL_OPTIONS = (
     "root=/dev/vda rootfstype=ext4 rw net.ifnames=0 mitigations=off loglevel=5"
     " systemd.show_status=auto"
@@ -53,7 +53,7 @@ class VirtualMachine(Machine):
         backing = f"backing_file={image.disk},backing_fmt=raw"
         run(["qemu-img", "create", "-q", "-f", "qcow2", "-o", backing, str(self._disk)])
         initrd = image.initrd.read_bytes()
-        # The kernel looks for a further archive at multiples of four only.
+        # The kernel searches for a further archive only at multiples of four.
         padding = b"\0" * (-len(initrd) % 4)
         self._initrd.write_bytes(initrd + padding + guest.archive_for_initrd(seed))
 
@@ -65,10 +65,10 @@ class VirtualMachine(Machine):
     # Power
 
     def start(self, image: Image) -> None:
-        """Start QEMU; raises LabError, with QEMU's own words, when it does not start."""
+        """Start QEMU; raises LabError, with QEMU's output, if it does not start."""
         chosen = accelerator.choose(image)
         command = [*chosen.command, *self._devices(image, chosen.console)]
-        # With a log of its own QEMU leaves its stderr alone when it goes to the background.
+        # QEMU has a log of its own, so it writes only its start to stderr.
         with self._complaints.open("ab") as complaints:
             done = subprocess.run(
                 self._network.switch.inside(command),
@@ -91,7 +91,7 @@ class VirtualMachine(Machine):
         self._pid.unlink(missing_ok=True)
 
     def running(self) -> bool:
-        """Whether its QEMU process lives."""
+        """Whether its QEMU process is running."""
         try:
             return self._is_ours(int(self._pid.read_text(encoding="ascii")))
         except (OSError, ValueError):
@@ -108,7 +108,7 @@ class VirtualMachine(Machine):
         spec = self.spec
         queues, vectors = "", ""
         if spec.queues > 1:
-            # Each pair takes two interrupts; one is for control, one for configuration.
+            # Each pair needs two interrupts; control and configuration need one each.
             queues, vectors = f",queues={spec.queues}", f",mq=on,vectors={2 * spec.queues + 2}"
         return [
             *("-name", f"packetwatch-lab-{spec.name}"),

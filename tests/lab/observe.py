@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: (c) 2026, Packetwatch authors
-"""What a host itself tells: the agent's log lines, and the counters it exports."""
+"""Reading what a host reports of itself: the agent's log lines and its metrics."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ class Sample:
 
 
 def events(machine: Machine) -> list[Event]:
-    """The agent's log lines of this boot, oldest first; what is no JSON object is left out.
+    """The agent's log lines of this boot, oldest first; lines that are not JSON objects are left out.
 
-    Raises LabError when the journal cannot be read.
+    Raises LabError if the journal cannot be read.
     """
     found = []
     journal = machine.ssh(["journalctl", "-b", "-u", "packetwatch", "-o", "cat", "--no-pager"])
@@ -53,20 +53,22 @@ def events(machine: Machine) -> list[Event]:
 
 
 def wait_for(machine: Machine, wanted: Callable[[Event], bool], *, timeout: float) -> Event:
-    """Return the first log line that is wanted; raises LabError if there is none in `timeout` s."""
+    """Wait for the first log line that is wanted; raises LabError after `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while True:
-        told = events(machine)
-        if match := next(filter(wanted, told), None):
+        logged = events(machine)
+        if match := next(filter(wanted, logged), None):
             return match
         if time.monotonic() > deadline:
-            last = "\n".join(json.dumps(event) for event in told[-5:])
-            raise LabError(f"{machine.name} did not log it within {timeout:g} s; its last:\n{last}")
+            last = "\n".join(json.dumps(event) for event in logged[-5:])
+            raise LabError(
+                f"{machine.name} did not log the wanted event within {timeout:g} s; its last ones:\n{last}"
+            )
         time.sleep(1.0)
 
 
 def metrics(machine: Machine) -> list[Sample]:
-    """The agent's metrics; raises LabError when it does not answer."""
+    """The agent's metrics; raises LabError if it does not answer."""
     text = machine.ssh(["python3", "-c", _FETCH]).stdout
     samples = []
     for row in text.splitlines():
