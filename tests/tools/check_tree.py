@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, Packetwatch authors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Check what no other tool does: licence headers, and names of machines that do not belong here."""
+"""Check licence headers, and that no file names a package registry or a path of a build machine."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ FORBIDDEN = {
 
 
 def matches(name: str, patterns: tuple[str, ...]) -> bool:
-    """Tell whether a path matches any of the patterns."""
+    """Whether a path matches any of the patterns."""
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def annotated(root: Path) -> tuple[str, ...]:
-    """Return the path patterns for which REUSE.toml speaks."""
+    """The path patterns whose licence is declared in REUSE.toml."""
     tables = tomllib.loads((root / "REUSE.toml").read_text())["annotations"]
     paths: list[str] = []
     for table in tables:
@@ -51,7 +51,7 @@ def annotated(root: Path) -> tuple[str, ...]:
 
 
 def licence_problems(root: Path, name: str, text: str) -> Iterator[str]:
-    """Check that a file says its licence and that the licence's text is here."""
+    """Check that a file names its licence and that the licence's text is in LICENSES."""
     sidecar = root / f"{name}.license"
     head = sidecar.read_text() if sidecar.exists() else text[:HEAD]
     found = LICENCE.search(head)
@@ -66,7 +66,7 @@ def licence_problems(root: Path, name: str, text: str) -> Iterator[str]:
 
 
 def problems(root: Path, build_root: str, names: list[str]) -> Iterator[str]:
-    """Yield one line for each thing that is wrong."""
+    """Yield one line for each problem."""
     elsewhere = annotated(root) + LICENCE_TEXTS
     for name in names:
         path = root / name

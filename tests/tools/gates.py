@@ -3,10 +3,10 @@
 
 """Run the gates on the copy of the collection: gates.py BUILD check|test [GATE ...].
 
-A run has phases. In each phase test suites run one by one, with their output on the terminal, and
-gates run beside them, whose output is kept: it is shown when a gate fails, or has figures to show.
-Scenarios mostly wait, so each runs beside a suite. The first phase that fails is the last one. The
-last line sums up, in pytest's form.
+A run has phases. In each phase, test suites run one by one, with their output on the terminal. Gates run
+in parallel to them; their output is kept, and shown if a gate fails or has figures to show. Scenarios
+mostly wait, so each runs in parallel to a suite. A phase that fails is the last one. The last line is a
+summary in pytest's form.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from ansible_test._internal.python_requirements import get_venv_packages  # type
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 PLUGINS = "ansible_collections.packetwatch.xdp.plugins"
-# Progress of ansible-test, and what pip says while it makes its environments.
+# Progress of ansible-test, and output of pip while ansible-test makes its environments.
 NOISE = re.compile(
     r"Running sanity test |Collecting |  Downloading |  Using cached |     \S*━|Processing |Looking in |Using cached pip "
     r"|Install(?:ing requirements|ing collected packages|ing build) ?|Successfully installed "
     r"|WARNING: (?:Location |Using locale )"
 )
 WORKERS = min(os.cpu_count() or 1, 4)
-# A file's tests stay together: they share what took long to make. Workers have a thread that listens,
-# of which Python warns whoever forks.
+# The tests of a file run in one worker, because they share fixtures that take long to make. Workers have
+# a second thread, so Python warns when they fork.
 QUICK = (
     *("-m", "not slow", "-n", str(WORKERS), "--dist", "loadfile"),
     *("-W", "ignore:This process:DeprecationWarning"),
@@ -53,17 +53,17 @@ class Build:
 
     @property
     def collection(self) -> Path:
-        """Where the copy is."""
+        """The folder of the collection's copy."""
         return self.path / "ansible_collections" / "packetwatch" / "xdp"
 
     def cache(self, name: str) -> Path:
-        """Where a tool keeps what it wants to find again: not in the copy, which is checked whole."""
+        """A tool's cache folder. It is not in the copy, because gates check all files of the copy."""
         path = self.path / "cache" / name
         path.mkdir(parents=True, exist_ok=True)
         return path
 
     def environment(self) -> dict[str, str]:
-        """Return the environment in which all gates run."""
+        """The environment variables of all gates."""
         tools = str(Path(sys.executable).parent)
         plain = {} if sys.stdout.isatty() else {"NO_COLOR": "1", "ANSIBLE_NOCOLOR": "true"}
         return (
@@ -73,7 +73,7 @@ class Build:
                 "PATH": f"{tools}:{os.environ['PATH']}",
                 "ANSIBLE_COLLECTIONS_PATH": str(self.path),
                 "ANSIBLE_INJECT_FACT_VARS": "false",
-                # The copy lies inside the checkout, but is none: git there would call all of it ignored.
+                # The copy is inside the checkout, where git ignores all of it. So tools must not use git.
                 "ANSIBLE_TEST_CONTENT_ROOT": str(self.collection),
                 "GIT_CEILING_DIRECTORIES": str(self.collection.parent),
                 "HYPOTHESIS_STORAGE_DIRECTORY": str(self.cache("hypothesis")),
@@ -88,8 +88,8 @@ class Build:
 class Gate:
     """A command that passes or fails as a whole.
 
-    Some tools succeed when they find nothing to look at: those must show evidence of their work,
-    or must not say that a part was missing.
+    Some tools succeed if they find nothing to check. Their output must contain `evidence` of their work,
+    and must not match `refused`, which reports a missing part.
     """
 
     name: str
@@ -97,14 +97,14 @@ class Gate:
     evidence: str = ""
     refused: re.Pattern[str] | None = None
     undo: Sequence[str] = ()
-    """What takes down what the command leaves behind when it is interrupted."""
+    """The command that removes what this one leaves if it is interrupted."""
     shown: bool = False
-    """Whether its output is of interest when it succeeds, too."""
+    """Whether its output is shown also if it succeeds."""
 
 
 @dataclass(frozen=True)
 class Suite:
-    """A folder of tests that pytest counts, and more options of pytest for them."""
+    """A folder of tests for pytest, with further options of pytest."""
 
     name: str
     folder: str
@@ -113,27 +113,27 @@ class Suite:
 
 @dataclass(frozen=True)
 class Phase:
-    """Suites that run one by one, and the gates beside them, as many at once as there are workers."""
+    """Suites that run one by one, and gates that run in parallel to them. workers: gates at a time."""
 
     suites: Sequence[Suite] = ()
     gates: Sequence[Gate] = ()
     workers: int = 1
 
     def only(self, names: set[str]) -> Phase:
-        """Return the part of it that was asked for."""
+        """The part of the phase with these names."""
         suites = [suite for suite in self.suites if suite.name in names]
         gates = [gate for gate in self.gates if gate.name in names]
         return Phase(suites, gates, self.workers if suites else WORKERS)
 
     @property
     def names(self) -> list[str]:
-        """Return the names of all that is in it."""
+        """The names of all suites and gates."""
         return [step.name for step in (*self.suites, *self.gates)]
 
 
 @dataclass
 class Result:
-    """What has been counted so far."""
+    """The counts of a run."""
 
     started: float = field(default_factory=time.monotonic)
     counts: Counter[str] = field(default_factory=Counter)
@@ -146,7 +146,7 @@ class Result:
             self.failed.append(name)
 
     def closing_line(self) -> str:
-        """Return the line that a reader of logs looks for."""
+        """The summary in pytest's form, which log readers search for."""
         order = ("failed", "passed", "skipped", "xfailed", "error")
         parts = [f"{self.counts[key]} {key}" for key in order if self.counts[key]]
         text = f" {', '.join(parts) or 'no tests ran'} in {time.monotonic() - self.started:.2f}s "
@@ -154,7 +154,7 @@ class Result:
 
 
 def static_gates(build: Build) -> list[Gate]:
-    """Return the gates that read the copy; the one that takes longest comes first."""
+    """The gates that only read the copy; the longest one comes first."""
     tools = str(ROOT / "tests" / "tools")
     mypy = ("mypy", "--no-error-summary", "--cache-dir")
     artifact = build.cache("artifact")
@@ -184,8 +184,8 @@ def static_gates(build: Build) -> list[Gate]:
 
 
 def scenario(name: str, folder: str, build: Build) -> Gate:
-    """Return the gate that runs a scenario of molecule, given by its folder."""
-    # Molecule would take one folder for this collection in all checkouts.
+    """The gate that runs a scenario of molecule, given by its folder."""
+    # By default, molecule uses the same folder for this collection in all checkouts.
     own = f"MOLECULE_EPHEMERAL_DIRECTORY={build.cache('molecule')}/{folder}"
     molecule = ("env", own, "molecule", "-c", "molecule/config.yml")
     return Gate(
@@ -198,7 +198,7 @@ def scenario(name: str, folder: str, build: Build) -> Gate:
 
 
 def phases_of(stage: str, build: Build) -> list[Phase]:
-    """Return all that is to be done."""
+    """All phases of a stage."""
     static = static_gates(build)
     unit, kernel = ("unit", "tests/unit"), ("kernel", "tests/kernel")
     if stage == "check":
@@ -234,7 +234,7 @@ def prepare(build: Build) -> None:
 
 
 def run_quietly(gate: Gate, build: Build) -> tuple[bool, float, str]:
-    """Run a gate and keep its output, which a file in the cache of logs has meanwhile."""
+    """Run a gate, with its output in a log file; return success, seconds, and the output without noise."""
     started = time.monotonic()
     log = build.cache("logs") / f"{gate.name}.log"
     with log.open("w") as output:
@@ -252,7 +252,9 @@ def run_quietly(gate: Gate, build: Build) -> tuple[bool, float, str]:
     ok = done.returncode == 0
     if ok and gate.evidence not in text:
         ok = False
-        lines.append(f"{gate.name} has checked nothing: its output lacks {gate.evidence!r}")
+        lines.append(
+            f"{gate.name} has checked nothing: its output does not contain {gate.evidence!r}"
+        )
     if ok and gate.refused and (missing := gate.refused.search(text)):
         ok = False
         lines.append(f"{gate.name} has left something out: {missing[0]}")
@@ -262,8 +264,8 @@ def run_quietly(gate: Gate, build: Build) -> tuple[bool, float, str]:
 Started = dict[Future[tuple[bool, float, str]], Gate]
 
 
-def tell(gates: Started, result: Result) -> None:
-    """Wait for gates, and tell how each has ended."""
+def report(gates: Started, result: Result) -> None:
+    """Wait for gates, and report the result of each."""
     for future in as_completed(gates):
         gate = gates[future]
         ok, seconds, output = future.result()
@@ -274,7 +276,7 @@ def tell(gates: Started, result: Result) -> None:
 
 
 def run_interruptibly(command: Sequence[str], build: Build) -> subprocess.Popen[bytes]:
-    """Run a command. If it is interrupted, as we are, it is left the time to take down what it has made."""
+    """Run a command. If it is interrupted together with this process, wait until it has cleaned up."""
     process = subprocess.Popen(
         command, cwd=build.collection, env=build.environment(), stdin=subprocess.DEVNULL
     )
@@ -288,22 +290,22 @@ def run_interruptibly(command: Sequence[str], build: Build) -> subprocess.Popen[
 
 
 def run_suite(suite: Suite, build: Build, result: Result) -> None:
-    """Run a folder's tests and add up what pytest counted."""
+    """Run a folder's tests and add pytest's counts to the result."""
     started = time.monotonic()
-    report = build.cache("reports") / f"{suite.name}.xml"
-    report.unlink(missing_ok=True)
+    counts = build.cache("reports") / f"{suite.name}.xml"
+    counts.unlink(missing_ok=True)
     print(f"------ {suite.name}", flush=True)
     command = (
         "pytest",
         "-q",
         "-o",
         f"cache_dir={build.cache('pytest')}",
-        f"--junitxml={report}",
+        f"--junitxml={counts}",
         *suite.options,
         suite.folder,
     )
     done = run_interruptibly(command, build)
-    counted = count(report)
+    counted = count(counts)
     if done.returncode != 0:
         result.failed.append(suite.name)
         if not counted["failed"] and not counted["error"]:
@@ -312,11 +314,11 @@ def run_suite(suite: Suite, build: Build, result: Result) -> None:
     say("ok" if done.returncode == 0 else "FAILED", suite.name, time.monotonic() - started)
 
 
-def count(report: Path) -> Counter[str]:
-    """Read pytest's counts from its report, if it came as far as writing one."""
+def count(path: Path) -> Counter[str]:
+    """Read pytest's counts from its XML report, if it has written one."""
     counted: Counter[str] = Counter()
-    if report.exists():
-        for case in ET.parse(report).iter("testcase"):
+    if path.exists():
+        for case in ET.parse(path).iter("testcase"):
             kinds = {child.tag for child in case}
             kind = next(
                 (kind for kind in ("failure", "error", "skipped") if kind in kinds), "passed"
@@ -326,13 +328,13 @@ def count(report: Path) -> Counter[str]:
 
 
 def run_phase(phase: Phase, build: Build, result: Result) -> None:
-    """Run suites and gates; what was started is taken down if that is interrupted."""
+    """Run suites and gates; if this is interrupted, undo what the gates have started."""
     with ThreadPoolExecutor(phase.workers) as pool:
         gates: Started = {pool.submit(run_quietly, gate, build): gate for gate in phase.gates}
         try:
             for suite in phase.suites:
                 run_suite(suite, build, result)
-            tell(gates, result)
+            report(gates, result)
         except BaseException:
             pool.shutdown(cancel_futures=True)
             for gate in phase.gates:
@@ -344,16 +346,18 @@ def run_phase(phase: Phase, build: Build, result: Result) -> None:
 
 
 def main() -> int:
-    """Run what was asked for, as far as nothing fails."""
+    """Run the phases until one fails; return the exit status."""
     build = Build(Path(sys.argv[1]).absolute())
     stage, only = sys.argv[2], set(sys.argv[3:])
     phases = phases_of(stage, build)
     known = {name for phase in phases for name in phase.names}
     if not only <= known:
-        print(f"unknown: {', '.join(sorted(only - known))}; known: {', '.join(sorted(known))}")
+        print(
+            f"unknown gates: {', '.join(sorted(only - known))}; choose from {', '.join(sorted(known))}"
+        )
         return 2
     if stage == "test":
-        # Tests that can be short are long.
+        # Tests that have a short form run in full length.
         os.environ["PACKETWATCH_FULL"] = "1"
 
     prepare(build)
@@ -363,7 +367,7 @@ def main() -> int:
         run_phase(left.pop(0), build, result)
     if result.failed:
         if names := [name for phase in left for name in phase.names]:
-            print("not run, because of what has failed:", *names)
+            print("not run, because a phase has failed:", *names)
         print("failed:", *result.failed)
     print(result.closing_line(), flush=True)
     return 1 if result.failed else 0

@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, Packetwatch authors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What ansible-test runs in its environments in place of the pip installer that it would download."""
+"""Installer for pip that ansible-test runs in its environments instead of one that it would download."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, Packetwatch authors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Copy the files that git tracks, or would add, to where Ansible looks for the collection."""
+"""Copy the files that git tracks, or would add, to the folder in which Ansible finds the collection."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def shipped_files(root: Path) -> list[str]:
 
 
 def same(source: Path, target: Path) -> bool:
-    """Tell whether the target is an up-to-date copy, as far as kind, size, time and mode say."""
+    """Whether the target is an up-to-date copy, judged by kind, size, time and mode."""
     try:
         there = target.lstat()
     except (FileNotFoundError, NotADirectoryError):
@@ -55,12 +55,12 @@ def same(source: Path, target: Path) -> bool:
 
 
 def mode_of(source: Path) -> int:
-    """Return the mode that a checkout would give: git knows only the execute bit."""
+    """The file's mode in a checkout: git records only the execute bit."""
     return 0o755 if source.stat().st_mode & 0o100 else 0o644
 
 
 def copy(source: Path, target: Path) -> None:
-    """Replace the target by a copy in one step: a gate may be reading it."""
+    """Replace the target by a copy in one step, because a gate may be reading it."""
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = target.with_name(f".{target.name}.sync")
     draft.unlink(missing_ok=True)
@@ -71,7 +71,7 @@ def copy(source: Path, target: Path) -> None:
 
 
 def prune(folder: Path, base: Path, wanted: frozenset[str]) -> bool:
-    """Remove what is not wanted, keep the caches of folders that stay; tell whether the folder is empty."""
+    """Remove unwanted files, but not the caches of folders that stay; return whether the folder is empty."""
     kept = False
     caches = []
     for entry in folder.iterdir():
