@@ -2,11 +2,11 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A host of the tests' own on the running kernel, on which modules run.
+"""A simulated host on the running kernel, on which modules run.
 
-The host is a process that holds a network namespace, connected with that of a peer, and a mount
-namespace in which the BPF file system is empty and what is written to /etc, /run, /usr and /var/lib
-goes to memory. It all goes away with the process.
+The host is a process with a network namespace, connected with that of a peer, and a mount namespace. In
+there the BPF file system is empty, and /etc, /run, /usr and /var/lib are written to memory. All of it
+disappears when the process ends.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ except TimeoutError:
 
 Result = dict[str, Any]
 
-# Without systemd nothing could wait to be confirmed.
+# Without systemd no change can be pending.
 CHANGING = ("access_lists", "policy", "program")
 
 SETUP = """
@@ -63,7 +63,7 @@ for path in /etc /var/lib /usr/lib /usr/local; do
 done
 rm -rf /etc/packetwatch /var/lib/packetwatch
 mount -t tmpfs tmpfs /run
-# The devices of this network namespace, not of the one outside.
+# sysfs must show the devices of this network namespace.
 mount -t sysfs sysfs /sys
 mount -t bpf bpf /sys/fs/bpf
 ip link set lo up
@@ -86,19 +86,19 @@ class ModuleHost:
 
     def __init__(self, pid: int, folder: Path) -> None:
         self.pid = pid
-        # How Ansible connects, and what else it is told.
+        # Variables of Ansible's connection, and others.
         self.connection = "local"
         self.environment: dict[str, str] = {}
         self.source = str(folder / "own.c")
         Path(self.source).write_text(flatten(str(SOURCES)))
-        # What a module carries of Ansible, without the rest of the controller's environment.
+        # The parts of Ansible that a module contains, without the rest of the controller's environment.
         self._library = folder / "library"
         self._library.mkdir()
         (self._library / "ansible").symlink_to(Path(ansible.__file__).parent)
         self.enter = ["nsenter", f"--target={pid}", "--mount", "--net", "--"]
 
     def command(self, *argv: str, check: bool = True) -> str:
-        """What a command prints."""
+        """Run a command on the host; return its output."""
         done = subprocess.run(
             [*self.enter, *argv], stdout=subprocess.PIPE, text=True, check=check, timeout=120
         )
@@ -107,9 +107,9 @@ class ModuleHost:
     def module(
         self, name: str, /, check: bool = False, diff: bool = False, **options: Any
     ) -> Result:
-        """The result of a module, run as a host runs it; what its action plug-in would bring is here.
+        """Run a module as a host does; return its result. The options include its action plug-in's.
 
-        Ansible itself takes ten times as long.
+        Ansible itself would take ten times as long.
         """
         if name == "program" and options.get("state") != "detached":
             options.setdefault("src", self.source)
@@ -133,7 +133,7 @@ class ModuleHost:
     def ansible(
         self, name: str, /, check: bool = False, diff: bool = False, **options: Any
     ) -> Result:
-        """The same through Ansible, with its action plug-in."""
+        """Run a module through Ansible, with its action plug-in."""
         if name in CHANGING:
             options.setdefault("confirm_timeout", 0)
         argv = ["ansible", "host", "-i", "host,", "-c", self.connection]
@@ -156,7 +156,7 @@ class ModuleHost:
         return result | ({"failed": True} if "FAILED" in status else {})
 
     def four_times(self, name: str, /, **options: Any) -> list[Result]:
-        """Check, apply, again, again in check; asserts what must hold of any module's change."""
+        """Run in check mode, apply, apply again, check again; assert what must hold for all modules."""
         foretold, done, again, again_foretold = (
             self.module(name, check=check, diff=True, **options)
             for check in (True, False, False, True)
@@ -170,32 +170,32 @@ class ModuleHost:
         return [foretold, done, again, again_foretold]
 
     def peer_reaches(self, address: str) -> bool:
-        """Whether the peer gets an answer, be it a refusal, when it opens a connection."""
+        """Whether the peer gets an answer, also a refusal, if it opens a connection."""
         argv = ["nsenter", "--net=/run/netns/peer", "--", PYTHON, "-c", CONNECT, address]
         return self.command(*argv) == "reached\n"
 
     def files(self) -> dict[str, str]:
-        """What is declared: path below the current state's directory to content."""
+        """The files of confirmed state: content by path below its directory."""
         current = "/etc/packetwatch/current/"
         listed = self.command("find", current, "-type", "f", check=False).split()
         return {path.removeprefix(current): self.command("cat", path) for path in listed}
 
     def mode(self, interface: str) -> str:
-        """How a program is attached, as `ip` sees it: xdp, xdpgeneric or empty."""
+        """How `ip` shows the attached program: xdp, xdpgeneric or empty."""
         words = self.command("ip", "-o", "link", "show", interface).split()
         return next((word for word in words if word.startswith("xdp")), "")
 
 
 @pytest.fixture
 def host(tmp_path: Path) -> Iterator[ModuleHost]:
-    """A host that nothing of ours has ever touched."""
+    """A host on which Packetwatch never was."""
     with make_host(tmp_path) as found:
         yield found
 
 
 @contextlib.contextmanager
 def make_host(folder: Path) -> Iterator[ModuleHost]:
-    """Another such host; what it needs on the controller goes to a folder of its own."""
+    """Make such a host. folder: for its files on the controller."""
     if os.geteuid() != 0:
         pytest.skip("needs root")
     if ROOT != COLLECTIONS / "ansible_collections/packetwatch/xdp":
@@ -213,12 +213,12 @@ def make_host(folder: Path) -> Iterator[ModuleHost]:
 
 
 def processes_of(host: int) -> list[int]:
-    """All that run on a host, given by its process: also what waits there for a timer's end."""
+    """All processes of a host, given by its first process; with those that wait for a timer's end."""
     found = [host]
     with contextlib.suppress(OSError):
         own = os.stat(f"/proc/{host}/ns/mnt").st_ino
         if own == os.stat("/proc/self/ns/mnt").st_ino:
-            return found  # it has not come to be a host of its own
+            return found  # The process has no namespace of its own yet.
         for path in Path("/proc").glob("[0-9]*/ns/mnt"):
             with contextlib.suppress(OSError):
                 if path.stat().st_ino == own:
@@ -227,7 +227,7 @@ def processes_of(host: int) -> list[int]:
 
 
 def gated_plugins(folder: Path) -> Path:
-    """Where Ansible finds the connection plugin `gated`."""
+    """The folder in which Ansible finds the connection plugin `gated`."""
     plugins = folder / "connections.d"
     plugins.mkdir()
     source = Path(__file__).with_name("gated.py")

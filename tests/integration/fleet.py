@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Several hosts of the tests' own, and one controller that runs playbooks against them over filtered connections."""
+"""Several simulated hosts, and one controller that runs playbooks on them over filtered connections."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CACHE = "/var/lib/packetwatch/cache"
 
 
 class Run(NamedTuple):
-    """What became of a playbook: by host, the numbers of the recap."""
+    """The exit status and output of a playbook."""
 
     status: int
     output: str
@@ -46,7 +46,7 @@ class Fleet:
     def __init__(self, hosts: dict[str, ModuleHost], folder: Path) -> None:
         self.hosts = hosts
         self.folder = folder
-        # Variables of all hosts, and of single ones, that a test adds.
+        # A test can add variables of all hosts, and of single ones.
         self.variables: dict[str, Any] = {}
         self.host_variables: dict[str, dict[str, Any]] = {name: {} for name in hosts}
         self._log = folder / "connections"
@@ -66,7 +66,7 @@ class Fleet:
 
     @property
     def inventory(self) -> str:
-        """Written anew whenever it is asked for, with the variables of now."""
+        """Write the inventory with the present variables; return its path."""
         path = self.folder / "hosts.json"
         hosts = {
             name: {"gated_pid": str(host.pid)} | self.host_variables[name]
@@ -98,30 +98,30 @@ class Fleet:
         return Run(done.returncode, done.stdout)
 
     def module(self, name: str, called: str, /, **options: Any) -> dict[str, Any]:
-        """The result of a module on one host, with the stand-in for systemd."""
+        """Run a module on one host, with the stand-in for systemd; return its result."""
         done = self.hosts[name].module(called, **options)
         assert "failed" not in done, done
         return done
 
     def cut(self, name: str, up: bool = False) -> None:
-        """Take a host off the network; its open connections are lost too."""
+        """Disconnect a host from the network, or connect it again; open connections are lost."""
         host = self.hosts[name]
         host.command("ip", "-n", "peer", "link", "set", "pw1", "up" if up else "down")
         self.hang_up()
 
     def hang_up(self) -> None:
-        """Close all connections, as time does."""
+        """Close all connections, as ControlPersist does after some time."""
         for path in self.folder.glob("open*"):
             path.unlink()
 
     def denied(self, name: str) -> str:
-        """What boot denies on a host, of the role's lists."""
+        """The role's deny list in a host's confirmed state."""
         return self.hosts[name].files().get("deny.d/ansible.list", "")
 
 
 @contextlib.contextmanager
 def make_fleet(size: int, folder: Path, attach: bool) -> Iterator[Fleet]:
-    """Untouched hosts, or such as modules alone have attached; the first one compiles for all."""
+    """Make hosts. attach: attach the filter by the module; only the first host compiles."""
     with contextlib.ExitStack() as stack:
         hosts = {}
         cache = folder / "cache"

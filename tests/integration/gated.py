@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A connection plugin for tests: commands run here, if a TCP connection from the peer comes through.
+"""A connection plugin for tests: commands run on this machine if a TCP connection from the peer passes.
 
-As with SSH and ControlPersist, an open connection goes on without asking the filter again, and
-`reset` gives it up. Each opened one leaves a line in a file.
+An open connection stays open without another test of the filter, like SSH with ControlPersist. `reset`
+closes it. Each attempt to open one writes a line to a file.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ short_description: local, behind the filter
 description: local, behind the filter
 options:
   pid:
-    description: A process in the namespaces of the host, if those are not the controller's.
+    description: A process in the namespaces of the host, if they are not the controller's.
     type: str
     default: ""
     vars: [{name: gated_pid}]
   lose:
-    description: The connection is lost amid the answer of a module with this in its name.
+    description: The connection is lost during the answer of a module whose name contains this.
     type: str
     default: ""
     env: [{name: GATED_LOSE}]
@@ -47,7 +47,7 @@ except ConnectionRefusedError:
 
 
 class Connection(Local):
-    """Open while a file says so, because tasks and workers come and go."""
+    """A connection that is open while a file exists, because tasks and workers come and go."""
 
     transport = "ssh"
 
@@ -58,8 +58,8 @@ class Connection(Local):
             cmd = shlex.join([*self._enter, "/bin/sh", "-c", cmd])
         done = super().exec_command(cmd, in_data=in_data, sudoable=sudoable)
         if loses and (loses in cmd or loses.encode() in (in_data or b"")):
-            # What ran has run, and its answer is lost.
-            raise AnsibleConnectionFailure("lost amid the answer")
+            # The command has run, and only its answer is lost.
+            raise AnsibleConnectionFailure("the connection was lost during the answer")
         return done
 
     def put_file(self, *arguments, **options):

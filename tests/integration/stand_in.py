@@ -2,9 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A stand-in for systemd on hosts of the tests' own: it knows only what our code and Ansible ask of it.
+"""A stand-in for systemd on simulated hosts, with only the commands that the collection and Ansible use.
 
-It keeps the timer of pending changes, and starts the real rollback and the real attachment.
+It keeps the timer of pending changes, and runs the real one-shots that revert a change and attach.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ done
     set -- /usr/bin/python3 -Ps -m packetwatch_agent rollback
 }
 timer=/run/systemd/transient/packetwatch-rollback.timer
-# One that was stopped must not end the one after it.
+# A timer that was stopped must not remove the next one.
 is_ours() {
     [ "$(cat "$timer" 2>/dev/null)" = $$ ]
 }
@@ -70,7 +70,7 @@ esac
 
 
 def write(folder: Path, software: str) -> str:
-    """Write the commands, which run the software in a folder; returns where they are, for PATH."""
+    """Write the commands, which run the software in a folder; return their folder, for PATH."""
     tools = folder / "tools"
     tools.mkdir()
     for name, text in (("systemd-run", RUN), ("systemctl", CONTROL)):

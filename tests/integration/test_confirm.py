@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Changes through Ansible on the running kernel, over a connection that the real filter lets in or not.
+"""Changes through Ansible on the running kernel, over a connection that the real filter passes or drops.
 
 A stand-in for systemd keeps the timers.
 """
@@ -51,7 +51,7 @@ class Controller:
         }
 
     def opened(self) -> list[str]:
-        """How the connections went since this was asked last."""
+        """Results of the attempts to connect since the last call."""
         found = self._log.read_text().split() if self._log.exists() else []
         self._log.write_text("")
         return found
@@ -62,7 +62,7 @@ class Controller:
 
 @pytest.fixture
 def controller(host: ModuleHost, tmp_path: Path) -> Controller:
-    """One that reaches a host on which pw0 is filtered."""
+    """A controller that reaches a host on which pw0 is filtered."""
     found = Controller(host, tmp_path)
     host.module("program", interface="pw0")
     return found
@@ -81,7 +81,7 @@ def test_a_change_is_confirmed_over_a_fresh_connection(
     assert controller.opened() == ["opened", "opened"]
     assert host.files()["deny.d/ansible.list"] == "198.51.100.7\n"
     assert controller.status() == "none"
-    # Nothing to confirm, no further connection.
+    # There is nothing to confirm, so there is no further connection.
     assert host.ansible("access_lists", **options)["changed"] is False
     assert host.ansible("access_lists", check=True, **options | {"deny": [PEER], "force": True})
     assert controller.opened() == []
@@ -99,7 +99,7 @@ def test_policy_and_program_too(controller: Controller) -> None:
     assert controller.opened() == ["opened"] * 4
 
 
-def test_who_locks_himself_out_is_let_in_again(controller: Controller) -> None:
+def test_a_change_that_locks_out_the_controller_is_reverted(controller: Controller) -> None:
     host = controller.host
     before = host.files()
     started = time.monotonic()
@@ -116,12 +116,14 @@ def test_who_locks_himself_out_is_let_in_again(controller: Controller) -> None:
     assert host.module("change", state="rolled_back")["changed"] is False
 
 
-def test_without_the_role_the_module_brings_the_way_back(controller: Controller) -> None:
+def test_without_the_role_the_module_copies_the_library_that_reverts(
+    controller: Controller,
+) -> None:
     host = controller.host
     host.command("rm", "/etc/systemd/system/packetwatch-rollback.service")
     done = host.ansible("access_lists", deny=[PEER], force=True, confirm_timeout=4)
     assert "was not confirmed in time: the host has reverted" in done["msg"], done
-    # It was the timer, from whose process nothing was heard, and not the confirmation that was late.
+    # The timer's process reverted the change without an error, not the late confirmation.
     assert host.peer_reaches(HOST), host.command("cat", "/run/rollback.log")
     assert host.command("cat", "/run/rollback.log") == ""
 
@@ -146,7 +148,7 @@ def test_a_host_that_is_down_already(controller: Controller) -> None:
     assert host.files()["deny.d/ansible.list"] == f"{PEER}\n"
 
 
-def test_somebody_elses_change(controller: Controller) -> None:
+def test_a_change_of_another_owner(controller: Controller) -> None:
     host = controller.host
     theirs = host.module("access_lists", name="theirs", deny=["203.0.113.9"], confirm_timeout=90)
     assert theirs["confirmed"] is False
@@ -159,7 +161,7 @@ def test_somebody_elses_change(controller: Controller) -> None:
     assert host.files()["deny.d/theirs.list"] == "203.0.113.9\n"
 
 
-def test_the_self_test_where_no_connection_tells(controller: Controller) -> None:
+def test_the_self_test_where_no_fresh_connection_is_possible(controller: Controller) -> None:
     host = controller.host
     host.connection = "local"
     done = host.ansible("access_lists", deny=["198.51.100.7"], confirm_timeout=60)

@@ -48,7 +48,7 @@ exec nsenter --target={pid} --mount --net -- /usr/bin/python3 "$@"
 
 
 class Publisher(ThreadingHTTPServer):
-    """Serves `pages`; those that have a token only to who has it."""
+    """Serves `pages`; a page with a token only to requests that send the token."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Answer)
@@ -105,7 +105,7 @@ def publisher() -> Iterator[Publisher]:
 
 @pytest.fixture
 def fetch(publisher: Publisher, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Any:
-    """The module's result for a page of the publisher's."""
+    """Run the module for a page of the publisher; returns its result."""
 
     def run(**options: Any) -> dict[str, Any]:
         arguments = {"name": "x", "dest": str(tmp_path / "copies")} | options
@@ -130,7 +130,7 @@ def test_a_page_becomes_a_list(fetch: Any, publisher: Publisher) -> None:
     assert fetch()["changed"] is False
 
 
-def test_the_headers_are_sent_and_told_to_nobody_else(fetch: Any, publisher: Publisher) -> None:
+def test_the_headers_are_sent_to_the_feeds_server_only(fetch: Any, publisher: Publisher) -> None:
     publisher.pages["/list"] = b"45.9.9.9\n"
     publisher.token = "Bearer s3cret-word"
     headers = {"Authorization": publisher.token}
@@ -140,7 +140,7 @@ def test_the_headers_are_sent_and_told_to_nobody_else(fetch: Any, publisher: Pub
     refused = fetch()
     assert refused["failed"] is True and refused["unavailable"] is True
     assert "HTTP Error 401" in refused["msg"]
-    # Somebody else's host, by name.
+    # This is another host, judged by its name.
     moved = fetch(headers=headers, url=publisher.url("/moved"))
     assert publisher.asked[-2:] == ["/moved", "/list"]
     assert "HTTP Error 401" in moved["msg"]
@@ -161,7 +161,7 @@ def http_date(age: float) -> str:
         ({"format": "csv", "column": "ip"}, {}, "feed x has no column 'ip'"),
     ],
 )
-def test_what_is_wrong_with_a_page_is_said(
+def test_an_error_names_what_is_wrong_with_a_page(
     fetch: Any, publisher: Publisher, options: Any, headers: Any, words: str
 ) -> None:
     publisher.pages["/list"] = b"45.9.9.9\n45.9.9.10\n"
@@ -221,7 +221,7 @@ class Fleet:
         self.output = ""
 
     def run(self, feeds: list[dict[str, Any]], *arguments: str, first: bool = True) -> Any:
-        """What became of the feeds, by host."""
+        """Run the play; return the results of the feeds by host."""
         site = yaml.safe_load((ROOT / "playbooks/site.yml").read_text())
         plays = [*site[:2] * first, *yaml.safe_load(SERIAL_PLAY)]
         (self._folder / "play.yml").write_text(yaml.safe_dump(plays, sort_keys=False))
@@ -300,7 +300,7 @@ def test_all_hosts_get_what_the_first_got(fleet: Fleet, publisher: Publisher) ->
     assert fleet.lists() == [{"deny.d/feed-x": "45.9.9.10\n"}] * 2, "check mode changes nothing"
 
 
-def test_feeds_that_cannot_be_had_keep_their_last_good_copy(
+def test_unavailable_feeds_keep_their_last_good_copy(
     fleet: Fleet, publisher: Publisher, tmp_path: Path
 ) -> None:
     good = "".join(f"45.9.9.{i}\n" for i in range(10))

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The playbook lint, on inventories as people have them."""
+"""The playbook lint, on inventories like those of users."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_inside_the_inventory_itself_and_between_two(inventory: Inventory) -> No
 
 
 def test_what_ansible_uses_is_what_lint_says_wins(inventory: Inventory) -> None:
-    """The order of levels is Ansible's, as Ansible itself tells."""
+    """The order of levels is the one that Ansible itself shows."""
     places = {
         "group_vars/all.yml": 1,
         "group_vars/packetwatch.yml": 2,

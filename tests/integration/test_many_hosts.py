@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A change on twenty hosts at once, by whatever way Ansible goes through them."""
+"""A change on twenty hosts, with each strategy of Ansible."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_each_host_is_confirmed(
     fleet: Fleet, tmp_path: Path, strategy: str, serial: int, pipelining: str, last: int
 ) -> None:
     fleet.variables["deny"] = [f"198.51.100.{last}"]
-    # Who waits for the other hosts is too late.
+    # A strategy that waits for the other hosts before it confirms would be too late.
     book = tmp_path / "play.yml"
     book.write_text(PLAY.format(strategy=strategy, serial=serial, timeout=30))
     done = fleet.play(str(book), "-f", "5", ANSIBLE_PIPELINING=pipelining)

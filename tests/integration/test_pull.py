@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A host that pulls what a Git repository declares, by the command of the example unit."""
+"""A host that pulls a Git repository and applies its declarations, by the command of the example unit."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Puller:
         self.declare()
 
     def declare(self, *deny: str, **variables: object) -> None:
-        """Commit what shall be denied."""
+        """Commit a deny list and other variables."""
         name = os.uname().nodename
         host = {"ansible_python_interpreter": "/usr/bin/python3", "packetwatch_deny": list(deny)}
         self._write("inventory/hosts.yml", f"all: {{hosts: {{{name}: {host | variables}}}}}\n")
@@ -65,7 +65,7 @@ class Puller:
         self._git("commit", "--quiet", "--message=A change")
 
     def pull(self) -> subprocess.CompletedProcess[str]:
-        """What systemd would start, on the host."""
+        """Run the command of the example unit on the host."""
         unit = configparser.ConfigParser(interpolation=None, strict=False)
         unit.optionxform = str  # type: ignore[assignment,method-assign]
         unit.read(UNIT)
@@ -118,13 +118,13 @@ def test_a_host_follows_the_repository(puller: Puller) -> None:
     done = puller.pull()
     assert done.returncode == 0, done.stdout + done.stderr
     assert host.files()["deny.d/ansible.list"] == "198.51.100.0/24\n"
-    # Confirmed, by the self-test.
+    # The self-test has confirmed it.
     assert host.module("change", check=True, state="confirmed")["status"] == "none"
 
 
-def test_what_would_lock_out_is_taken_back(puller: Puller) -> None:
+def test_a_change_that_would_lock_out_is_reverted(puller: Puller) -> None:
     assert puller.pull().returncode == 0
-    # The host itself is protected, and could not reach its SSH server any more.
+    # The host's own address is protected, and could no longer reach the SSH server.
     puller.declare("192.0.2.0/29", force=True)
     done = puller.pull()
     assert done.returncode != 0

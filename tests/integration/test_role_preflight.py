@@ -1,10 +1,10 @@
 # Copyright: (c) 2026, Packetwatch authors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The role's refusals as a user meets them: the real playbook, in check mode, on this machine.
+"""The role's refusals: the real playbook, in check mode, on this machine.
 
-Each run has a mount and a network namespace of its own, in which this machine looks like a Debian
-host with systemd. What a case spoils, it spoils there.
+Each run has its own mount and network namespaces, in which this machine looks like a Debian host with
+systemd. Each case breaks something there.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-# Makes a host that passes preflight, but for its packages.
+# Makes a host that passes preflight, except for its packages.
 HOST = """
 set -eu
 mount -t tmpfs none /run
 mkdir -p /run/systemd/system
 umount /sys/fs/bpf 2>/dev/null || true
-# The devices of this network namespace, not of the one outside.
+# sysfs must show the devices of this network namespace.
 mount -t sysfs none /sys
 mount -t bpf bpf /sys/fs/bpf
 mount -t tmpfs none /etc/packetwatch 2>/dev/null || true

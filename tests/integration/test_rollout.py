@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The playbooks against three hosts with the whole role: batches, reports, rollback, panic.
+"""The playbooks on three hosts with the whole role: batches, reports, rollback, panic.
 
 All hosts are installed once; each test leaves them as it found them.
 """
@@ -30,7 +30,7 @@ SECOND = "198.51.100.8"
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Fleet, Run, Run]]:
-    """The fleet, the first run of the role, when one host was down, and the second one."""
+    """The fleet, the first run of the role, during which one host was down, and the second run."""
     with make_fleet(3, tmp_path_factory.mktemp("fleet"), attach=False) as fleet:
         fleet.variables["packetwatch_deny"] = [FIRST]
         fleet.cut("h02")
@@ -41,7 +41,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Fleet,
 
 @pytest.fixture
 def fleet(installed: tuple[Fleet, Run, Run]) -> Iterator[Fleet]:
-    """All hosts as the inventory wants them, and so they are left."""
+    """All hosts as the inventory declares them, before and after the test."""
     found = installed[0]
     yield found
     for name in found.hosts:
@@ -52,7 +52,7 @@ def fleet(installed: tuple[Fleet, Run, Run]) -> Iterator[Fleet]:
 
 
 def settle(fleet: Fleet) -> None:
-    """Bring those back that are not."""
+    """Bring all hosts to the state that the inventory declares."""
     for name, host in fleet.hosts.items():
         host.module("panic", state="absent", confirm_timeout=0)
         host.module("change", state="rolled_back")
@@ -87,7 +87,7 @@ def test_a_canary_that_is_locked_out_is_the_only_one_touched(fleet: Fleet) -> No
     for name, host in fleet.hosts.items():
         assert fleet.denied(name) == f"{FIRST}\n", name
         assert host.peer_reaches(HOST)
-    # The others were only asked whether they are there.
+    # On the other hosts only the first task ran, which checks that they answer.
     for name in ("h02", "h03"):
         assert done.recap()[name]["ok"] == 1, done.output
 
@@ -185,7 +185,7 @@ def test_rollback(fleet: Fleet) -> None:
     assert {row["changed"] for row in again.recap().values()} == {0}
     for name, host in fleet.hosts.items():
         assert fleet.denied(name) == f"{FIRST}\n"
-        # The one-shot of the boot, and of whoever heals.
+        # The one-shot that boot and repair use.
         attach(host)
         apply = "PYTHONPATH=/usr/lib/packetwatch/current python3 -m packetwatch_agent apply"
         assert "already active" in host.command("sh", "-c", apply)
@@ -194,7 +194,7 @@ def test_rollback(fleet: Fleet) -> None:
 
 
 def attach(host: ModuleHost, check: bool = True) -> str:
-    """What packetwatch-xdp@pw0.service runs at boot."""
+    """Run what packetwatch-xdp@pw0.service runs at boot; return its output."""
     command = "PYTHONPATH=/usr/lib/packetwatch/current python3 -m packetwatch_agent attach pw0 2>&1"
     return host.command("sh", "-c", command, check=check)
 
@@ -203,7 +203,7 @@ def test_panic(fleet: Fleet) -> None:
     fleet.module("h01", "access_lists", deny=[SECOND], confirm_timeout=600)
     done = fleet.play("packetwatch.xdp.panic")
     assert done.status == 0, done.output
-    # One task, and nothing before it.
+    # The playbook has one task, and nothing runs before it.
     assert {row["ok"] for row in done.recap().values()} == {1}, done.output
     for host in fleet.hosts.values():
         assert host.mode("pw0") == ""
@@ -225,7 +225,7 @@ def test_panic(fleet: Fleet) -> None:
     assert "value of state must be one of: present, absent, got: off" in wrong.output
 
 
-def test_who_would_be_locked_out_again_stays_in_panic(fleet: Fleet) -> None:
+def test_lifting_a_panic_that_would_lock_out_is_reverted(fleet: Fleet) -> None:
     fleet.play("packetwatch.xdp.panic")
     fleet.module("h02", "access_lists", deny=[PEER], force=True, confirm_timeout=0)
     lift = {"packetwatch_panic": "absent", "packetwatch_confirm_timeout": 5}

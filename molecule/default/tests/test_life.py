@@ -43,7 +43,7 @@ def test_filter_and_agent_run(host: Any) -> None:
     assert host.service("packetwatch-xdp@eth0.service").is_enabled
     filtered = info(host, "interfaces")["interfaces"]["eth0"]
     assert filtered["mode"] in ("native", "generic")
-    # Far below what the kernel allows, which is a million; converge.yml has printed it.
+    # Far below the kernel's maximum, which is a million; converge.yml has printed the number.
     assert 10_000 < filtered["verified_instructions"] < 500_000
 
 
@@ -118,7 +118,7 @@ def test_an_interface_that_comes_back_is_filtered_again(host: Any) -> None:
 
 @contextmanager
 def denied_for_a_while(host: Any) -> Iterator[float]:
-    """The client denied for longer than modules take here and now: the end in UTC seconds."""
+    """Deny the client for longer than a module takes on this host; yields the end in UTC seconds."""
     began = time.time()
     info(host, "lists")
     now = time.time()
@@ -132,8 +132,9 @@ def denied_for_a_while(host: Any) -> Iterator[float]:
         assert module(host, "access_lists", name="temporary", state="absent")["changed"]
 
 
-def test_an_entry_ends_at_its_time(host: Any, fleet: Fleet, machine: Machine) -> None:
-    # As a time service does, which these machines lack: ADJ_STATUS, ADJ_ESTERROR, ADJ_MAXERROR.
+def test_an_entry_expires_at_its_time(host: Any, fleet: Fleet, machine: Machine) -> None:
+    # These machines have no time service, so the test marks the clock as synchronised: ADJ_STATUS,
+    # ADJ_ESTERROR, ADJ_MAXERROR.
     synchronise = (
         "import ctypes, struct; "
         "clock = ctypes.create_string_buffer(struct.pack('=I4xqqqqi', 0x1c, 0, 0, 0, 0, 0), 512); "
@@ -159,16 +160,16 @@ def test_filter_goes_on_without_the_agent(host: Any, fleet: Fleet, machine: Mach
 
 @pytest.fixture
 def answers_to_denied(fleet: Fleet, machine: Machine) -> Iterator[list[Answer]]:
-    """What the denied station meets while the test runs, asking all the time."""
+    """Answers to the denied station, which tries to connect all the time while the test runs."""
     found: list[Answer] = []
     stop = threading.Event()
 
-    def ask() -> None:
+    def connect_again_and_again() -> None:
         while not stop.is_set():
             found.append(connect(fleet.station("denied"), machine.ipv4, SSH, timeout=0.5))
             time.sleep(0.05)
 
-    thread = threading.Thread(target=ask)
+    thread = threading.Thread(target=connect_again_and_again)
     thread.start()
     try:
         yield found
@@ -194,14 +195,14 @@ def test_reboot_filters_before_sshd_answers(
             active_since(machine, unit) for unit in ("packetwatch-xdp@eth0.service", "ssh.service")
         )
         assert 0 < filtering < listening
-        # No clock was synchronised since, so that nobody knows whether the entry's time has passed.
+        # The clock was not synchronised since the boot, so an expired deny entry must stay.
         time.sleep(max(0.0, end + 5 - time.time()))
         assert connect(fleet.station("client"), machine.ipv4, SSH, timeout=4.0) is Answer.NONE
     assert connect(fleet.station("client"), machine.ipv4, SSH) is Answer.OPEN
 
 
 def test_attaching_takes_no_place_in_tmp(host: Any) -> None:
-    # At boot it happens while /tmp is being emptied, where systemd prepares some kinds of sandbox.
+    # systemd makes folders for some kinds of sandbox in /tmp, but at boot /tmp is emptied meanwhile.
     unit = "packetwatch-xdp@eth0.service"
     host.check_output(
         "mount -t tmpfs -o ro tmpfs /tmp; trap 'umount --lazy /tmp' EXIT;"

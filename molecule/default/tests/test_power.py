@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A host loses its power while a change is pending, or is being applied."""
+"""A host loses power while a change is pending, or while it is applied."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_the_host_loses_power(host: Any, fleet: Fleet, machine: Machine) -> None
     assert machine.ssh(["systemctl", "is-active", unit]).stdout.strip() == "active"
 
 
-def test_the_host_loses_power_amid_an_apply(
+def test_the_host_loses_power_during_an_apply(
     host: Any, fleet: Fleet, machine: Machine, tmp_path: Path
 ) -> None:
     texts = []
@@ -54,7 +54,7 @@ def test_the_host_loses_power_amid_an_apply(
     took = time.monotonic() - started
     with change(host, 0, deny_src=str(tmp_path / "19.list")) as process:
         moment = random.uniform(0.4, 1.0) * took
-        print(f"undisturbed it took {took:.1f} s; the power goes after {moment:.1f}")
+        print(f"undisturbed, the change took {took:.1f} s; power is cut after {moment:.1f} s")
         time.sleep(moment)
         fleet.power_cycle(host.backend.host)
         os.killpg(process.pid, 9)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The first host of a rollout is lost, by whatever way: those after it are not touched."""
+"""If the first host of a rollout is lost, the hosts after it are not changed."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ testinfra_hosts = [CANARY]
 def rollout(
     request: pytest.FixtureRequest, tmp_path: Path, sockets: str
 ) -> Iterator[subprocess.Popen[str]]:
-    """A play that goes from host to host, as site does, and locks out its controller.
+    """A play that changes host after host, as site does, and locks out its controller.
 
-    The parameter is a command to run before that.
+    The parameter is a command to run before the change.
     """
     lists = {"name": "canary", "deny": LOCKOUT, "force": True, "confirm_timeout": CONFIRM_SECONDS}
     tasks = [
@@ -64,7 +64,7 @@ def rollout(
         env=plain() | environment,
         start_new_session=True,
     ) as process:
-        # Its workers too.
+        # This kills its workers too.
         late = threading.Timer(SECONDS, os.killpg, (process.pid, signal.SIGKILL))
         late.start()
         try:
@@ -97,7 +97,7 @@ def test_it_is_locked_out(
 
 
 @pytest.mark.parametrize("rollout", [WAIT], indirect=True)
-def test_it_becomes_unreachable_amid_a_task(
+def test_it_becomes_unreachable_during_a_task(
     host: Any, fleet: Fleet, machine: Machine, rollout: subprocess.Popen[str]
 ) -> None:
     wait_for(lambda: machine.ssh(["pgrep", "-f", f"^{WAIT}"], check=False).returncode == 0, 120)

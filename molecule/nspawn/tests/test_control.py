@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The operator's hands: packetwatchctl as root, as an administrator, as a reader, as nobody."""
+"""packetwatchctl as root, as an administrator, as a reader, and as a user without rights."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def why(host: Any, address: str) -> str:
 
 
 def test_all_is_well(host: Any) -> None:
-    # A fresh host may still be busy with its first minute.
+    # A host that has just booted may not have its first figures yet.
     wait_for(lambda: ctl(host, "status")[0] == 0)
 
 
@@ -58,7 +58,7 @@ def test_the_fire_drill_is_green(host: Any, family: str) -> None:
 
 
 def _drill(host: Any, family: str) -> tuple[int, dict[str, Any]] | None:
-    """One drill; None while nothing counts yet, so soon after boot."""
+    """The result of one drill; None while no scan is detected yet, shortly after a boot."""
     status, found = ctl(host, f"selftest{family}")
     return None if "wait" in json.dumps(found) and status else (status, found)
 
@@ -90,7 +90,7 @@ def test_who_may_do_what(host: Any) -> None:
 
 
 def test_who_is_declared_is_an_administrator(host: Any) -> None:
-    """By a login: of members of the group, and of no others."""
+    """Rights follow group membership, which takes effect with a new login."""
     assert host.check_output("getent group packetwatch-admin").endswith(":ops")
     ban = f"runuser --user ops -- packetwatchctl ban {BANNED} --for 600"
     host.check_output(ban)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What a run that changes nothing takes, beside the way of one module run for each entry."""
+"""The time of a run that changes nothing, compared with one module run for each entry."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_a_run_that_changes_nothing_is_short(host: Any, tmp_path: Path) -> None:
 
 
 def per_entry(host: Any, folder: Path) -> float:
-    """Seconds that a loop of ansible.builtin.iptables takes, when there is nothing to change either."""
+    """Seconds that a loop of ansible.builtin.iptables takes if it changes nothing either."""
     rule = {"chain": "INPUT", "source": "198.51.100.{{ item }}", "jump": "DROP"}
     entries = list(range(1, TRIED + 1))
     seconds = 0.0

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Scans in the name of somebody else: whom that cannot cut off, and what it cannot cut."""
+"""Scans with forged sources: they cannot ban the controller, nor cut connections that the host opens."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ SERVICE = 8700
 
 
 def alerts(host: Any, source: str) -> list[dict[str, Any]]:
-    """Scans of a source that were told."""
+    """Logged events of scans by a source."""
     kinds = ("ban", "scan")
     found = [event for event in events(host) if event.get("event.action") in kinds]
     return [event for event in found if event["source.ip"] == source]
 
 
 def check_never_cut_off(host: Any, controller: str, address: str) -> None:
-    """Forge a scan of the host's address in the controller's name: it is told, and not banned."""
+    """Forge a scan of the host's address with the controller as source: it is logged, and not banned."""
     fleet = open_fleet()
     before = len(alerts(host, controller))
     forge(fleet.station("scanner"), controller, address, PORTS)
@@ -50,7 +50,7 @@ def check_never_cut_off(host: Any, controller: str, address: str) -> None:
 
 
 def test_the_controller_is_never_cut_off(host: Any) -> None:
-    """In either scope, each with another address of the controller's: its scans are told once a minute."""
+    """In both scopes. Each uses another address of the controller, whose scans are logged once a minute."""
     machine = machine_of(host, open_fleet())
     check_never_cut_off(host, ipv6(CONTROLLER_NUMBER), machine.ipv6)
     assert module(host, "policy", ban_scope="all")["changed"]

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What drifts on a host is mended by its own units, without anybody's doing."""
+"""The host's own units repair drift without an operator."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def repairs(host: Any) -> list[dict[str, Any]]:
         "rm /etc/packetwatch/current",
     ],
 )
-def test_drift_is_mended(host: Any, fleet: Fleet, machine: Machine, drift: str) -> None:
+def test_drift_is_repaired(host: Any, fleet: Fleet, machine: Machine, drift: str) -> None:
     before = len(repairs(host))
     current = host.check_output("readlink /etc/packetwatch/current")
     host.check_output(drift)
@@ -53,15 +53,15 @@ def test_drift_is_mended(host: Any, fleet: Fleet, machine: Machine, drift: str) 
     host.check_output("systemctl start packetwatch-verify.service")
     assert connect(fleet.station("denied"), machine.ipv4, SSH) is Answer.NONE
     assert connect(fleet.station("client"), machine.ipv4, SSH) is Answer.OPEN
-    # Rounds of a fight are counted; these were none.
+    # Repairs are counted and limited. The repairs of the next tests must not reach the limit.
     host.check_output(
         "python3 -c \"import json; p = '/run/packetwatch-host/status.json'; n = json.load(open(p)); "
         "n['heal']['recent'] = []; json.dump(n, open(p, 'w'))\""
     )
 
 
-def test_who_stops_the_agent_is_left_alone(host: Any, fleet: Fleet, machine: Machine) -> None:
-    """The way that the documentation names to be rid of the filter."""
+def test_without_the_agent_drift_is_not_repaired(host: Any, fleet: Fleet, machine: Machine) -> None:
+    """These are the documented commands to get rid of the filter."""
     host.check_output("systemctl stop packetwatch.service")
     host.check_output(f"rm -r {PINS}/links")
     assert not host.service("packetwatch-heal.path").is_running

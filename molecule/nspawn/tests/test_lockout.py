@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Who locks himself out of a host: it returns by itself, whatever becomes of the controller or of it."""
+"""A change that locks out the controller is reverted by the host, also if the controller dies."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
     from lab.fleet import Fleet
     from lab.machine import Machine
 
-# Not yet denied by any list: what changes no table needs nobody to confirm it.
-UNHEARD_OF = ["192.0.2.0/24"]
-# An attempt to connect shows after five of them that there is no answer.
+# No list denies this address yet: a change that does not change the tables would not need confirmation.
+NOT_DENIED = ["192.0.2.0/24"]
+# The test sees that there is no answer after an attempt to connect, which takes five seconds.
 CONFIRM_SECONDS = 15
 
 testinfra_hosts = HOSTS
 
 
 def logins(machine: Machine) -> int:
-    """How many connections have come in so far by ssh, with the one that asks."""
+    """Number of ssh logins since the boot, including that of this command."""
     read = "journalctl --boot --output cat _COMM=sshd + _COMM=sshd-session"
     found = machine.ssh(["sh", "-c", f"journalctl --sync && {read}"], fresh=True)
     return str(found.stdout).count("Accepted publickey")
@@ -40,11 +40,11 @@ def test_a_change_is_confirmed(host: Any, machine: Machine, sockets: str, pipeli
         "ANSIBLE_SSH_CONTROL_PATH_DIR": sockets,
     }
     before = logins(machine)
-    with change(host, 60, environment, deny=UNHEARD_OF) as process:
+    with change(host, 60, environment, deny=NOT_DENIED) as process:
         output, dummy = process.communicate(timeout=300)
     assert process.returncode == 0, output
     assert '"confirmed": true' in output
-    # One that ControlPersist keeps, through which all went before, a fresh one, and ours.
+    # The one that ControlPersist keeps, the fresh one that confirms, and that of `logins`.
     assert logins(machine) - before == 3
     assert "lockout.list" in declared(machine)
     timers = "systemctl list-timers --no-legend packetwatch-rollback.timer"
@@ -53,7 +53,7 @@ def test_a_change_is_confirmed(host: Any, machine: Machine, sockets: str, pipeli
         assert '"confirmed": true' in process.communicate(timeout=300)[0]
 
 
-def test_a_lockout_fails_and_the_host_returns(host: Any, fleet: Fleet, machine: Machine) -> None:
+def test_a_lockout_fails_and_is_reverted(host: Any, fleet: Fleet, machine: Machine) -> None:
     with change(host, CONFIRM_SECONDS, deny=LOCKOUT) as process:
         wait_for(lambda: answer(fleet, machine) is Answer.NONE, 120)
         wait_for(lambda: answer(fleet, machine) is Answer.OPEN, 60)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What the host says of itself: to Prometheus, while it only monitors, and in a flood."""
+"""What the host reports: to Prometheus, in monitor mode, and during a flood."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ LIMIT_KIB = 25 * 1024
 
 @pytest.fixture
 def machine(host: Any, machine: Machine) -> Machine:
-    # Right after a boot nothing counts as a scan.
+    # Shortly after a boot nothing counts as a scan.
     wait_for(lambda: float(host.check_output("cat /proc/uptime").split()[0]) > 30)
     return machine
 
@@ -61,14 +61,14 @@ def connections(values: dict[str, float], family: str) -> float:
     return values[f'packetwatch_connections_total{{family="{family}"}}']
 
 
-def told(host: Any) -> set[tuple[str, str, str]]:
+def logged(host: Any) -> set[tuple[str, str, str]]:
     """Action, reason and source of all events."""
     names = ("event.action", "packetwatch.reason", "source.ip")
     return {tuple(event.get(name, "") for name in names) for event in events(host)}
 
 
 def health(prometheus: Prometheus) -> set[str]:
-    """Of our alerting rules."""
+    """Health of the collection's alerting rules."""
     (group,) = prometheus.ask("rules")["groups"]
     return {rule["health"] for rule in group["rules"]}
 
@@ -91,7 +91,7 @@ def test_prometheus_scrapes_it_and_has_no_alert(
         prometheus.close()
 
 
-def test_monitoring_says_what_would_be_and_drops_nothing(
+def test_monitoring_logs_what_it_would_drop_and_drops_nothing(
     host: Any, fleet: Fleet, machine: Machine
 ) -> None:
     assert module(host, "policy", action="monitor")["changed"]
@@ -100,7 +100,7 @@ def test_monitoring_says_what_would_be_and_drops_nothing(
     states = scan(fleet.station("client"), machine.ipv4, list(CLOSED)[:20])
     assert set(states.values()) == {"closed"}
     expected = {("would_drop", "deny", DENIED), ("scan", "monitor", CLIENT)}
-    wait_for(lambda: expected <= told(host))
+    wait_for(lambda: expected <= logged(host))
     after = parse(page(machine, fleet))
     for reason in ("monitor_deny", "monitor_scan"):
         assert passed(after, reason) > passed(before, reason)
@@ -110,7 +110,7 @@ def test_monitoring_says_what_would_be_and_drops_nothing(
 
 
 def has_caught_up(machine: Machine, fleet: Fleet) -> bool:
-    """Whether the agent has read all events; not while it has no time for who asks."""
+    """Whether the agent has read all events; False while it is too busy to answer."""
     try:
         return parse(page(machine, fleet))["packetwatch_ring_backlog_bytes"] == 0
     except OSError:
@@ -125,13 +125,13 @@ def test_a_flood_hides_no_scan_and_ends_no_ban(host: Any, fleet: Fleet, machine:
     wait_for(lambda: EARLIER in banned(host))
 
     def lost() -> int:
-        """What did not reach the machine."""
+        """Number of packets that did not reach the machine."""
         return scanner.dropped("eth0") + fleet.network.switch.dropped(machine.name)
 
     before, lost_before = parse(page(machine, fleet)), lost()
     sent = flood(scanner, machine.ipv6, CLOSED[0], seconds=FLOOD_SECONDS)
     wait_for(lambda: has_caught_up(machine, fleet), 120)
-    # It was asked last, so that all before it has arrived or is lost.
+    # The page was read after the flood, so all earlier packets have arrived or are lost.
     after = parse(page(machine, fleet))
 
     grown = {name: after[name] - value for name, value in before.items()}
@@ -146,7 +146,7 @@ def test_a_flood_hides_no_scan_and_ends_no_ban(host: Any, fleet: Fleet, machine:
     scan(scanner, machine.ipv4, list(CLOSED)[:20])
     assert SCANNER in banned(host)
     assert connect(scanner, machine.ipv4, SSH, timeout=1.0) is Answer.NONE
-    wait_for(lambda: ("ban", "scan", SCANNER) in told(host))
+    wait_for(lambda: ("ban", "scan", SCANNER) in logged(host))
     pid = host.check_output("systemctl show --property MainPID --value packetwatch.service")
     peak = host.check_output(f"grep VmHWM /proc/{pid}/status")
     assert int(peak.split()[1]) <= LIMIT_KIB

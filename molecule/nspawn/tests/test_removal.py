@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The end of a host's life with the filter: the last of the scenario's files."""
+"""Removing the role from a host; it must be the last of the scenario's files."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_remove_leaves_nothing_behind(host: Any) -> None:
     ):
         assert not host.file(path).exists, path
     assert host.run("systemctl list-unit-files --no-legend 'packetwatch*'").stdout == ""
-    # What vanishes while find looks at it is no failure.
+    # The exit status is ignored: files may disappear while find reads a folder.
     found = host.run("find / -xdev -name '*packetwatch*' -not -path '/root/.ansible/*'").stdout
     assert found == ""
     assert not host.user("packetwatch-agent").exists
