@@ -9,6 +9,7 @@ from __future__ import annotations
 import pytest
 
 from packetwatch_core._base.errors import InvalidInput
+from packetwatch_core._declared.edits import set_policy
 from packetwatch_core._declared.kinds import nanoseconds
 from packetwatch_core._declared.policy import (
     DEFAULT,
@@ -16,7 +17,6 @@ from packetwatch_core._declared.policy import (
     Policy,
     canonical_policy,
     field_of,
-    format_policy,
     key_of,
     keys_from_options,
     merge_policy,
@@ -24,6 +24,7 @@ from packetwatch_core._declared.policy import (
     read_policy,
     resolve_policies,
 )
+from packetwatch_core._declared.store import State
 
 
 def test_defaults() -> None:
@@ -54,7 +55,7 @@ def test_file_to_keys_and_back_in_canonical_order() -> None:
     )
     keys = read_policy(text, "default.conf")
     written = "PW_ACTION=monitor\nPW_PUBLISHED_PORTS=80-81,9000-9010\nPW_BAN_TIME=90.5\n"
-    assert format_policy(keys) == written
+    assert "".join(f"{key}={value}\n" for key, value in keys.items()) == written
     assert read_policy(written, "default.conf") == keys
 
 
@@ -203,3 +204,9 @@ def test_an_inherited_ban_time_gives_way_to_a_shorter_maximum() -> None:
         {DEFAULT: {"PW_BAN_TIME": "600"}, "eth0": {"PW_BAN_TIME_MAX": "100"}}
     )
     assert resolved["eth0"].ban_time == resolved["eth0"].longest_ban == 100
+
+
+def test_an_edit_declares_keys_in_canonical_form_and_order() -> None:
+    keys = {"PW_BAN_TIME": "090.50", "PW_ACTION": "monitor"}
+    declared = set_policy(None, keys, replace=True)(State()).policy["default"]
+    assert list(declared.items()) == [("PW_ACTION", "monitor"), ("PW_BAN_TIME", "90.5")]

@@ -22,7 +22,7 @@ from .entries import (
     merge_inputs,
     parse_line,
 )
-from .policy import DEFAULT, resolve_policies
+from .policy import DEFAULT, canonical_policy, resolve_policies
 from .store import State, Store, check_interface, check_name
 
 Edit = t.Callable[[State], State]
@@ -232,7 +232,7 @@ def set_policy(interface: str | None, keys: t.Mapping[str, str], replace: bool) 
         policy = {key: value for key, value in state.policy.items() if key != name}
         if wanted:
             _check_known(interface, state)
-            policy[name] = wanted
+            policy[name] = canonical_policy(wanted, f"{name}.conf")
         resolve_policies(policy)
         return state._replace(policy=policy)
 

@@ -123,7 +123,7 @@ _HOST_WIDE = {key_of(field) for field, knob in KNOBS.items() if knob.host_wide}
 def read_policy(text: str, source: str) -> Keys:
     """Read ``KEY=value`` lines; empty lines and lines that begin with ``#`` are skipped.
 
-    The values are checked and returned in canonical form.
+    The values are checked and returned in canonical form, the keys in canonical order.
     """
     found: Keys = {}
     for number, line in enumerate(text.splitlines(), 1):
@@ -137,7 +137,7 @@ def read_policy(text: str, source: str) -> Keys:
         if key in found:
             raise InvalidInput(f"{where}: {key} is already set above; keep one of them")
         found |= canonical_policy({key: value}, where)
-    return found
+    return {key: found[key] for key in KEYS if key in found}
 
 
 def parse_policy(keys: t.Mapping[str, str], source: str) -> Fields:
@@ -149,11 +149,6 @@ def canonical_policy(keys: t.Mapping[str, str], source: str) -> Keys:
     """Return the keys in canonical order, each value in canonical form."""
     fields = parse_policy(keys, source)
     return {key: kind.write(fields[field_of(key)]) for key, kind in _KINDS.items() if key in keys}
-
-
-def format_policy(keys: t.Mapping[str, str]) -> str:
-    """Lines ``KEY=value`` in canonical order."""
-    return "".join(f"{key}={keys[key]}\n" for key in _KINDS if key in keys)
 
 
 def keys_from_options(options: t.Mapping[str, t.Any]) -> Keys:

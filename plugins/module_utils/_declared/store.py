@@ -33,7 +33,7 @@ import typing as t
 
 from .._base.errors import InvalidInput, Locked, PacketwatchError, Unreadable
 from .._base.files import write_file
-from .policy import DEFAULT, canonical_policy, format_policy, read_policy
+from .policy import DEFAULT, read_policy
 
 ROOT = "/etc/packetwatch"
 MODES = ("auto", "native", "generic")
@@ -339,7 +339,8 @@ def _files(state: State) -> dict[str, str]:
     for name, keys in sorted(state.policy.items()):
         if name != DEFAULT:
             check_interface(name)
-        files[f"policy.d/{name}.conf"] = format_policy(canonical_policy(keys, f"{name}.conf"))
+        lines = (f"{key}={value}\n" for key, value in keys.items())
+        files[f"policy.d/{name}.conf"] = "".join(lines)
     for name, mode in state.interfaces.items():
         check_interface(name)
         _check_mode(mode, "interfaces")
