@@ -28,18 +28,26 @@ def gather(declared: t.Mapping[str, t.Any]) -> dict[str, Feed]:
     owners: dict[str, str] = {}
     for host, feeds in declared.items():
         if not isinstance(feeds, list):
-            raise ValueError(f"{_VARIABLE} of {host} must be a list of dictionaries")
+            # The value may contain secrets, such as headers.
+            raise ValueError(
+                f"{_VARIABLE} of {host} is of type {type(feeds).__name__}: write a list of dictionaries"
+            )
         names = set()
         for index, feed in enumerate(feeds):
             if not isinstance(feed, dict) or not isinstance(feed.get("name"), str):
-                raise ValueError(f"{_VARIABLE}[{index}] of {host} has no name: add one")
+                raise ValueError(
+                    f"{_VARIABLE}[{index}] of {host} has no name: write a dictionary with name and url or path"
+                )
             name = feed["name"]
             if name in names:
-                raise ValueError(f"{_VARIABLE}[{index}] of {host}: {name} is listed twice")
+                raise ValueError(
+                    f"{_VARIABLE}[{index}] of {host}: {name} is listed twice; keep one of them"
+                )
             names.add(name)
             if found.setdefault(name, feed) != feed:
                 raise ValueError(
-                    f"feed {name} is not the same on {owners[name]} and on {host}: give one another name"
+                    f"feed {name} is declared differently on {owners[name]} and on {host}: "
+                    "rename one of the two"
                 )
             owners.setdefault(name, host)
     return found

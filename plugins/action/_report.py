@@ -123,7 +123,8 @@ def tell(hosts: t.Sequence[str], destinations: t.Sequence[str]) -> Result:
     for path in destinations:
         if pathlib.Path(path).suffix not in _report.FORMATS:
             raise AnsibleActionFail(
-                f"packetwatch_report: {path!r} ends in none of {', '.join(_report.FORMATS)}"
+                f"packetwatch_report: {path!r} has no known suffix; write one of "
+                f"{', '.join(_report.FORMATS)}"
             )
     notes = Notes("report").read()
     rows = [

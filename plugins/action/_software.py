@@ -38,7 +38,9 @@ class ActionModule(TransferAction):
         try:
             software = collect(_COLLECTION)
         except (KeyError, OSError, ValueError) as error:
-            raise AnsibleActionFail(f"cannot gather the software: {error}") from error
+            raise AnsibleActionFail(
+                f"cannot read the collection's software: {error}; install the collection again"
+            ) from error
         arguments |= {"name": software.name, "manifest": software.manifest}
         result = super().execute(arguments, task_vars)
         if not result.get("lacks_archive"):

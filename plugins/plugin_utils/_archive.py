@@ -80,10 +80,10 @@ def collect(collection: pathlib.Path) -> Software:
         source = collection / folder
         found = {path for pattern in patterns for path in source.glob(pattern) if path.is_file()}
         if not found:
-            raise ValueError(f"the collection is incomplete: {source} holds no {patterns[0]}")
+            raise ValueError(f"{source} contains no {patterns[0]}")
         for path in found:
             files[f"{target}/{path.relative_to(source).as_posix()}"] = path.read_bytes()
     version = _VERSION.search(files[_VERSION_FILE])
     if version is None:
-        raise ValueError(f"the collection is damaged: {_VERSION_FILE} names no version")
+        raise ValueError(f"{_VERSION_FILE} does not contain a version")
     return Software(version[1].decode(), files)

@@ -136,7 +136,9 @@ def _seconds(arguments: Arguments) -> float:
     try:
         return DEFAULT if value is None else float(value)
     except (TypeError, ValueError) as error:
-        raise AnsibleActionFail(f"confirm_timeout: {value!r} is not a number of seconds") from error
+        raise AnsibleActionFail(
+            f"confirm_timeout is {value!r}: write a number of seconds, 0 to confirm at once"
+        ) from error
 
 
 def _grace(seconds: float) -> float:

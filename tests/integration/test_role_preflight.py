@@ -105,7 +105,7 @@ def play(variables: dict[str, object], spoil: str = "", wrapper: str = "") -> st
         ),
         pytest.param(
             {"packetwatch_interfaces": [{"name": "ether0", "mode": "fast"}]},
-            "ether0 has the mode fast: allowed: auto, native, generic",
+            "ether0 has the mode 'fast': choose one of auto, native, generic",
             id="bad mode",
         ),
     ],
@@ -131,7 +131,7 @@ def test_bad_variables(variables: dict[str, object], words: str) -> None:
         pytest.param(
             "ip route del default",
             "",
-            "the host has no default route to take the interface of",
+            "the host has no default route, whose interface would be filtered",
             id="no default route",
         ),
     ],

@@ -170,7 +170,7 @@ def test_report_of_changes_that_are_not_confirmed(fleet: Fleet) -> None:
 def test_report_refuses_what_it_cannot_write(fleet: Fleet) -> None:
     done = fleet.play("packetwatch.xdp.report", "-e", "packetwatch_report=report.pdf")
     assert done.status == 2
-    assert "report.pdf' ends in none of .csv, .json, .txt" in done.output
+    assert "report.pdf' has no known suffix; write one of .csv, .json, .txt" in done.output
 
 
 def test_rollback(fleet: Fleet) -> None:

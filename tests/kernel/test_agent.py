@@ -195,7 +195,7 @@ def test_without_a_filter_its_metrics_say_so(host: Host) -> None:
     host.close_maps()
     host.pins.remove()
     host.start(wait=False)
-    host.wait(lambda: host.said("is the filter loaded"))
+    host.wait(lambda: host.said("check that the filter is loaded"))
     assert host.metrics()['packetwatch_attached{interface="pw9",mode="none"}'] == 0
     host.make_maps()
     host.wait(lambda: host.said("started"))
@@ -207,7 +207,7 @@ def test_without_a_filter_its_metrics_say_so(host: Host) -> None:
 def test_it_can_be_stopped_while_it_waits(host: Host) -> None:
     host.pins.remove()
     host.start(wait=False)
-    host.wait(lambda: host.said("is the filter loaded"))
+    host.wait(lambda: host.said("check that the filter is loaded"))
     assert host.stop() == 0
 
 

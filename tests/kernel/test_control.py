@@ -515,7 +515,7 @@ def test_an_agent_that_waits_says_so(bytecode_cache: Path) -> None:
     bare = Controlled(wire, bytecode_cache)
     try:
         with wire.host.entered():
-            bare.start(wait_for="is the filter loaded")
+            bare.start(wait_for="check that the filter is loaded")
             for command in (*READS[2:5], "ban 203.0.113.9"):
                 done = bare.ctl(*command.split(), user=ADMIN)
                 assert done.status == FAILED

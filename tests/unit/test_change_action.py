@@ -169,5 +169,7 @@ def test_a_host_that_is_down() -> None:
 
 
 def test_nonsense_as_time() -> None:
-    with pytest.raises(AnsibleActionFail, match="'soon' is not a number of seconds"):
+    with pytest.raises(
+        AnsibleActionFail, match="confirm_timeout is 'soon': write a number of seconds"
+    ):
         Action({}).go(confirm_timeout="soon")

@@ -25,13 +25,16 @@ def test_each_feed_once() -> None:
 @pytest.mark.parametrize(
     ("declared", "words"),
     [
-        ({"web1": A}, "packetwatch_feeds of web1 must be a list"),
+        ({"web1": A}, "packetwatch_feeds of web1 is of type dict: write a list"),
         ({"web1": [A, "b"]}, r"packetwatch_feeds\[1\] of web1 has no name"),
         ({"web1": [{"url": "https://a.example/"}]}, r"packetwatch_feeds\[0\] of web1 has no name"),
-        ({"web1": [A, B, A]}, r"packetwatch_feeds\[2\] of web1: a is listed twice"),
+        (
+            {"web1": [A, B, A]},
+            r"packetwatch_feeds\[2\] of web1: a is listed twice; keep one of them",
+        ),
         (
             {"web1": [A], "web2": [A | {"bogons": True}]},
-            "feed a is not the same on web1 and on web2: give one another name",
+            "feed a is declared differently on web1 and on web2: rename one of the two",
         ),
     ],
 )

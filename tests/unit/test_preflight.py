@@ -231,14 +231,14 @@ def test_names_and_dictionaries(machine: FakeMachine) -> None:
             "[1]: tun0 has no Ethernet header (device type 65534, tun or WireGuard)",
         ),
         (["ib0"], "(device type 32, InfiniBand)"),
-        (["eth0", "eth0"], "[1]: eth0 is listed twice"),
+        (["eth0", "eth0"], "[1]: eth0 is listed twice; keep one of them"),
         (["averyveryverylongname"], "is not an interface name"),
         (["../eth0"], "is not an interface name"),
-        ([7], "[0]: 7 is neither a name nor a dictionary with a name"),
-        ([{"mode": "auto"}], "neither a name nor a dictionary with a name"),
+        ([7], "[0]: 7 is not an interface: write a name, or a dictionary with a name"),
+        ([{"mode": "auto"}], "is not an interface: write a name, or a dictionary with a name"),
         (
             [{"name": "eth0", "mode": "fast"}],
-            "eth0 has the mode fast: allowed: auto, native, generic",
+            "eth0 has the mode 'fast': choose one of auto, native, generic",
         ),
         ([{"name": "eth0", "scan_port": 3}], "unknown key scan_port: did you mean scan_ports?"),
         ([{"name": "eth0", "colour": 3}], "unknown key colour: known: name, mode"),
@@ -254,7 +254,7 @@ def test_bad_interface(machine: FakeMachine, wanted: list[object], words: str) -
 def test_no_default_route(machine: FakeMachine) -> None:
     machine.write("proc/net/route", "")
     assert interfaces(machine, None)[1] == [
-        "the host has no default route to take the interface of: set packetwatch_interfaces"
+        "the host has no default route, whose interface would be filtered: set packetwatch_interfaces"
     ]
 
 

@@ -103,7 +103,7 @@ def restore(bans: Bans, path: str) -> Restored | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise Unreadable(f"{path} cannot be read: {error.strerror}") from error
+        raise Unreadable(f"cannot read {path}: {error.strerror}") from error
 
 
 def _restore_one(bans: Bans, ban: Ban, now: int, room: int) -> str:

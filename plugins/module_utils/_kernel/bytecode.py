@@ -108,7 +108,7 @@ class Compiler:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise Unreadable(f"{path}: {error}") from error
+            raise Unreadable(f"cannot read {path}: {error.strerror}") from error
         return _read(loads, code) if check == _check(loads, code) else None
 
     def get(self, source: str) -> Bytecode:
@@ -119,7 +119,10 @@ class Compiler:
             lines = [line.encode() for line in text.splitlines(keepends=True)]
             found = _read(*lines) if len(lines) == 2 else None
             if found is None:
-                raise LoadFailed(f"bcc gave no bytecode: {text[:200]!r}")
+                raise LoadFailed(
+                    f"bcc gave no bytecode, but {text[:200]!r}; check that {PYTHON} can import bcc "
+                    "(python3-bpfcc)"
+                )
             self._store(self._path(source), text + _check(*lines).decode())
         return found
 
@@ -144,7 +147,9 @@ class Compiler:
             os.makedirs(self._folder, mode=0o700, exist_ok=True)
             replace_file(path, text)
         except OSError as error:
-            raise LoadFailed(f"the bytecode cannot be written to the cache: {error}") from error
+            raise LoadFailed(
+                f"the bytecode cannot be written to the cache {path}: {error.strerror}"
+            ) from error
 
 
 def _digest(*parts: bytes) -> bytes:

@@ -125,8 +125,8 @@ class Pins:
                 maps[name] = Map.open(self.map(name))
             except OSError as error:
                 raise Unreadable(
-                    f"{self.map(name)}: {error.strerror}; is the filter loaded "
-                    "(systemctl status 'packetwatch-xdp@*')?"
+                    f"cannot open the map {self.map(name)}: {error.strerror}; check that the filter is "
+                    "loaded (systemctl status 'packetwatch-xdp@*')"
                 ) from error
         return maps
 
@@ -138,7 +138,7 @@ class Pins:
         except KernelError as error:
             if error.errno == errno.ENOENT:
                 return False
-            raise Unreadable(f"{self.map(name)}: {error.strerror}") from error
+            raise Unreadable(f"cannot open the map {self.map(name)}: {error.strerror}") from error
 
     def loaded(self) -> bool:
         """Return whether maps of this version are pinned; raises Unreadable."""
@@ -203,7 +203,7 @@ def check_bpffs(path: str) -> None:
         with open("/proc/self/mounts", encoding="utf-8") as file:
             rows = [line.split() for line in file]
     except OSError as error:
-        raise Unreadable(f"/proc/self/mounts: {error.strerror}") from error
+        raise Unreadable(f"cannot read /proc/self/mounts: {error.strerror}") from error
     for row in rows:
         point = row[1]
         if (path + "/").startswith(point.rstrip("/") + "/") and len(point) >= len(mounted):
@@ -224,7 +224,7 @@ def _agent() -> tuple[int, int] | None:
         with open(_USERS, encoding="utf-8", errors="replace") as file:
             rows = [line.split(":") for line in file]
     except OSError as error:
-        raise Unreadable(f"{_USERS}: {error.strerror}") from error
+        raise Unreadable(f"cannot read {_USERS}: {error.strerror}") from error
     return next(((int(row[2]), int(row[3])) for row in rows if row[0] == AGENT), None)
 
 
@@ -241,7 +241,7 @@ def _listed(folder: str) -> list[str]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise Unreadable(f"{folder}: {error.strerror}") from error
+        raise Unreadable(f"cannot read {folder}: {error.strerror}") from error
 
 
 def _check(path: str, found: Map, spec: Spec) -> None:

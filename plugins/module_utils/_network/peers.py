@@ -196,7 +196,7 @@ class _Reading:
         except (FileNotFoundError, IsADirectoryError):
             return ()
         except OSError as error:
-            raise Unreadable(f"{self._path} cannot be read: {error.strerror}") from error
+            raise Unreadable(f"cannot read {self._path}: {error.strerror}") from error
         return self._file
 
     def __exit__(self, *dummy: object) -> None:

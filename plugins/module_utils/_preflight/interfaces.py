@@ -59,7 +59,8 @@ def resolve_interfaces(
         wanted = _chosen(machine, attached)
         if not wanted:
             problems.append(
-                "the host has no default route to take the interface of: set packetwatch_interfaces"
+                "the host has no default route, whose interface would be filtered: set "
+                "packetwatch_interfaces"
             )
     found: dict[str, Interface] = {}
     for index, entry in enumerate(wanted):
@@ -67,7 +68,7 @@ def resolve_interfaces(
             interface = _read(entry)
             name = interface["name"]
             if name in found:
-                raise InvalidInput(f"{name} is listed twice")
+                raise InvalidInput(f"{name} is listed twice; keep one of them")
             found[name] = with_unit(interface)
             check_interface(name)
             check_device(name, machine.links)
@@ -100,13 +101,15 @@ def _read(wanted: t.Any) -> Interface:
     """Check the form of one entry."""
     entry: Interface = {"name": wanted} if isinstance(wanted, str) else wanted
     if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
-        raise InvalidInput(f"{wanted!r} is neither a name nor a dictionary with a name")
+        raise InvalidInput(
+            f"{wanted!r} is not an interface: write a name, or a dictionary with a name"
+        )
     for key in entry:
         if key not in _KEYS:
             raise InvalidInput(f"{entry['name']} has the unknown key {key}: {_hint(str(key))}")
     if entry.get("mode", MODES[0]) not in MODES:
         raise InvalidInput(
-            f"{entry['name']} has the mode {entry['mode']}: allowed: {', '.join(MODES)}"
+            f"{entry['name']} has the mode {entry['mode']!r}: choose one of {', '.join(MODES)}"
         )
     return entry
 

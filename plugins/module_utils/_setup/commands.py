@@ -21,11 +21,11 @@ _BOOTED = "/run/systemd/system"
 
 
 def must(run: Run, *argv: str) -> None:
-    """Run a command; raises `SetupFailed` with what it says."""
+    """Run a command; raises `SetupFailed` with its output."""
     status, output, errors = run(argv, None)
     if status:
         reason = errors.strip() or output.strip() or f"exit status {status}"
-        raise SetupFailed(f"{' '.join(argv)}: {reason}")
+        raise SetupFailed(f"the command {' '.join(argv)} failed: {reason}")
 
 
 def has_systemd() -> bool:

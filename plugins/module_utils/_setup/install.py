@@ -86,7 +86,9 @@ def _unpack(run: Run, plan: Plan, archive: str) -> None:
     try:
         _extract(plan, archive, draft)
     except (KeyError, tarfile.TarError) as error:
-        raise SetupFailed(f"the archive is damaged: {error}") from error
+        raise SetupFailed(
+            f"the archive {archive} is damaged: {error}; run the role again"
+        ) from error
     must(run, *_COMPILE, "-s", draft, "-p", plan.folder, draft)
     for folder, dummy, files in os.walk(draft):
         os.chmod(folder, 0o755)
@@ -105,7 +107,9 @@ def _extract(plan: Plan, archive: str, folder: str) -> None:
             member = packed.extractfile(path)
             data = member.read() if member else b""
             if hashlib.sha256(data).hexdigest() != wanted:
-                raise SetupFailed(f"{path} in the archive is not what the controller packed")
+                raise SetupFailed(
+                    f"{path} in the archive differs from the file on the controller; run the role again"
+                )
             target = os.path.join(folder, path)
             os.makedirs(os.path.dirname(target), 0o755, exist_ok=True)
             replace_file(target, data.decode(), places.PLAIN)

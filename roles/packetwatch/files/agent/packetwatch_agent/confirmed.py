@@ -69,13 +69,13 @@ class Confirmed:
 
 
 def _target(link: str) -> str:
-    """What a link names, also if that does not exist: the agent reports a broken link as drift."""
+    """The target of a link, which need not exist: the agent reports a broken link as drift."""
     try:
         return os.readlink(link)
     except FileNotFoundError:
         return ""
     except OSError as error:
-        raise Unreadable(f"{link} cannot be read: {error.strerror}") from error
+        raise Unreadable(f"cannot read {link}: {error.strerror}") from error
 
 
 def _if_there(read: t.Callable[[str], dict[str, _Read]], path: str) -> dict[str, _Read]:

@@ -74,14 +74,14 @@ class Connection:
                 raise self._broken("the connection has ended")
             self._data += piece
             if len(self._data) > _MAX_LINE:
-                raise self._broken("the answer is too long")
+                raise self._broken(f"the answer is longer than {_MAX_LINE} bytes")
         line, dummy, self._data = self._data.partition(b"\n")
         try:
             answer = json.loads(line)
         except ValueError:
-            raise self._broken("the answer is not JSON") from None
+            raise self._broken(f"the answer is not JSON: {line[:80]!r}") from None
         if not isinstance(answer, dict):
-            raise self._broken("the answer is not an object")
+            raise self._broken(f"the answer is not an object: {line[:80]!r}")
         return answer
 
     def _broken(self, what: str) -> wire.ControlError:
@@ -106,9 +106,9 @@ class Connection:
         try:
             answer = self.receive()
         except TimeoutError:
-            raise self._broken("no answer in time") from None
+            raise self._broken(f"no answer within {self._socket.gettimeout():g} s") from None
         if answer.get("ok") is False:
             raise wire.error_of(answer)
         if "item" not in answer and not answer.get("ok"):
-            raise self._broken("the answer is not understood")
+            raise self._broken(f"the answer has neither ok nor item: {str(answer)[:80]}")
         return answer

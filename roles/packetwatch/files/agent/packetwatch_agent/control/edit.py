@@ -66,13 +66,19 @@ def _line(connection: socket.socket) -> bytes:
     data = b""
     while b"\n" not in data:
         if len(data) > wire.MAX_REQUEST:
-            raise InvalidInput(f"the request is longer than {wire.MAX_REQUEST} bytes")
+            raise InvalidInput(
+                f"the request is longer than {wire.MAX_REQUEST} bytes: send fewer addresses at once"
+            )
         try:
             piece = connection.recv(65536)
         except TimeoutError:
-            raise wire.ControlError("no request has come in time") from None
+            raise wire.ControlError(
+                f"no request within {connection.gettimeout():g} s: send one object on a line"
+            ) from None
         if not piece:
-            raise InvalidInput("the request has no end: send one object on a line")
+            raise InvalidInput(
+                f"the request of {len(data)} bytes does not end with a newline: send one object on a line"
+            )
         data += piece
     return data.partition(b"\n")[0]
 

@@ -169,7 +169,9 @@ class Server:
 
     def _begin_to_follow(self, client: Channel, follow: Follow) -> None:
         if len(self._follows()) >= MAX_FOLLOWERS:
-            raise wire.ControlError(f"{MAX_FOLLOWERS} clients follow already: end one")
+            raise wire.ControlError(
+                f"{MAX_FOLLOWERS} clients already watch, which is the maximum: end one of them"
+            )
         client.begin_to_follow(follow)
         self._tap()
 

@@ -129,26 +129,30 @@ class Exercise:
         count = len(self.scan.ports)
         for number, port in enumerate(ports, 1):
             if self._send(port) != _PASS:
-                raise Red(f"packet {number} of the scan was dropped before the threshold")
+                raise Red(
+                    f"packet {number} of the scan was dropped, but only packet {count} reaches the threshold"
+                )
         verdict = self._send(last)
         if self._ground.monitors:
             self._expect_pass(verdict, "a packet was dropped although the policy is monitor")
             if self._ground.maps["tracks"].lookup(self.scan.source.key) is not None:
-                raise Red(f"{count} ports were not taken for a scan")
-            return f"port {count} was taken for a scan, and passed: monitor"
+                raise Red(f"{count} closed ports were tried, but no scan was detected")
+            return f"packet {count} was detected as a scan, and passed: monitor"
         if verdict != _DROP:
-            raise Red(f"{count} ports were tried and none was dropped: no scan seen")
+            raise Red(
+                f"{count} closed ports were tried, but no scan was detected: no packet was dropped"
+            )
         return f"the packet to port {count} was dropped"
 
     def ban(self) -> str:
         ban = self._ground.find_ban(self.scan.source)
         if self._ground.monitors:
             if ban:
-                raise Red("there is a ban although the policy is monitor")
+                raise Red(f"{ban.source.text} is banned although the policy is monitor")
             seconds = self._ground.policy["ban_ns"] / SECOND
             return f"would be banned for {seconds:g} s: monitor"
         if not ban:
-            raise Red("there is no ban in the maps")
+            raise Red(f"the scan was detected, but the maps contain no ban of {self.scan.text}")
         length = (ban.expires - ban.since) / SECOND
         short = ", short: above the rate of bans" if ban.flags & abi.BAN_OVERFLOW else ""
         return f"{ban.source.text} is banned for {length:g} s{short}, {ban.ports} ports counted"
@@ -161,7 +165,7 @@ class Exercise:
             self._expect_pass(begins, "a packet was dropped although the policy is monitor")
             return "another connection passes: monitor"
         if begins != _DROP:
-            raise Red("another connection of the banned source passes")
+            raise Red(f"{self.scan.text} is banned, but its next connection passes")
         other = self._send(port, frames.ACK)
         scope = self._ground.interface.scope
         wanted = _DROP if scope == "all" else _PASS
@@ -177,7 +181,7 @@ class Exercise:
         if self._ground.monitors:
             return "nothing to lift: monitor"
         if not lifted:
-            raise Red("the ban was gone before it was lifted")
+            raise Red(f"the ban of {self.scan.text} had disappeared before it was lifted")
         if len(self.scan.ports) == 1:
             return "the ban is lifted; with scan_ports: 1 the next connection is a scan again"
         verdict = self._send(self.scan.ports[0])
@@ -195,7 +199,9 @@ class Exercise:
         ground.vacate_ring(source, ATTEMPTS)
         left = [table for table in MAPS if ground.bans.find(source, table)]
         if left or ground.is_counted(source):
-            raise Red(f"what was made could not be removed: {', '.join(left) or 'tracks'}")
+            raise Red(
+                f"entries of {self.scan.text} could not be removed from {', '.join(left) or 'tracks'}"
+            )
         changed = ground.changes()
         if changed:
             raise Red(f"changed meanwhile, perhaps by another process: {', '.join(changed)}")
