@@ -51,7 +51,7 @@ class ActionModule(ActionBase):
         result: Result = super().run(tmp, task_vars)
         dummy, options = self.validate_argument_spec(
             {
-                "phase": {"choices": ["ask", "tell"], "required": True},
+                "phase": {"choices": ["ask", "show"], "required": True},
                 "allow": {"type": "dict", "default": {}},
                 "deny": {"type": "dict", "default": {}},
                 "interfaces": {"type": "list", "elements": "raw"},
@@ -59,8 +59,8 @@ class ActionModule(ActionBase):
             }
         )
         variables = task_vars or {}
-        if options["phase"] == "tell":
-            return result | tell(variables["ansible_play_hosts_all"], options["dest"])
+        if options["phase"] == "show":
+            return result | show(variables["ansible_play_hosts_all"], options["dest"])
         host = variables["inventory_hostname"]
         row = self._ask(host, options, variables)
         Notes("report").leave(host, dataclasses.asdict(row))
@@ -118,7 +118,7 @@ def wanted_of(
     )
 
 
-def tell(hosts: t.Sequence[str], destinations: t.Sequence[str]) -> Result:
+def show(hosts: t.Sequence[str], destinations: t.Sequence[str]) -> Result:
     """Show the report and write it to files; it fails if a host has problems."""
     for path in destinations:
         if pathlib.Path(path).suffix not in _report.FORMATS:

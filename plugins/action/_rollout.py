@@ -18,11 +18,11 @@ from ansible.plugins.action import ActionBase
 from ansible_collections.packetwatch.xdp.plugins.module_utils._base.errors import some_of
 from ansible_collections.packetwatch.xdp.plugins.plugin_utils._notes import Notes
 
-_SHOWN = 10
+_MAX_SHOWN = 10
 
 
 class ActionModule(ActionBase):
-    """Keeps its notes on the controller, and asks no host."""
+    """Keeps its notes on the controller, and runs nothing on hosts."""
 
     def run(
         self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None
@@ -42,8 +42,8 @@ class ActionModule(ActionBase):
         )
         if lost:
             raise AnsibleActionFail(
-                f"hosts of earlier batches were not completed: {some_of(lost, _SHOWN)}; "
-                "this host and those after it were not touched"
+                f"hosts of earlier batches were not completed: {some_of(lost, _MAX_SHOWN)}; "
+                "this host and those after it were not changed: repair these hosts, then run the play again"
             )
         return result | {"changed": False}
 

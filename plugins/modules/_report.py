@@ -23,9 +23,9 @@ extends_documentation_fragment:
   - packetwatch.xdp._attributes.action
 options:
   phase:
-    description: V(ask) one host, or V(tell) about all.
+    description: V(ask) one host, or V(show) the report on all.
     type: str
-    choices: [ask, tell]
+    choices: [ask, show]
     required: true
   allow:
     description: The entries that the host is to have, by variable. For V(ask).
@@ -40,7 +40,7 @@ options:
     type: list
     elements: raw
   dest:
-    description: Files on the controller to write the report to. The suffix of each name selects text, JSON or CSV. For V(tell).
+    description: Files on the controller to write the report to. The suffix of each name selects text, JSON or CSV. For V(show).
     type: list
     elements: path
     default: []
@@ -49,7 +49,7 @@ options:
 EXAMPLES = r"""
 - name: Report
   packetwatch.xdp._report:
-    phase: tell
+    phase: show
     dest: report.json
   run_once: true
 """

@@ -76,7 +76,7 @@ class ChangeAction(TransferAction):
     def _lost(
         self, problem: str, token: str, seconds: float, task_vars: dict[str, t.Any] | None
     ) -> Result:
-        """Revert a change whose answer never came, and report what became of it."""
+        """Revert a change whose answer was lost, and report the outcome."""
         answer, dummy = self._insist("rolled_back", token, seconds, task_vars)
         outcome = {
             "rolled_back": "the host has reverted it",
@@ -94,7 +94,7 @@ class ChangeAction(TransferAction):
     def _insist(
         self, state: str, token: str, seconds: float, task_vars: dict[str, t.Any] | None
     ) -> tuple[Result, str]:
-        """Ask over fresh connections until the host answers; also return the last problem."""
+        """Ask over fresh connections until the host answers; return its answer and the last problem."""
         end = time.monotonic() + seconds + _grace(seconds)
         last = ""
         while True:
@@ -124,7 +124,7 @@ class ChangeAction(TransferAction):
         return str(self._connection.transport).rpartition(".")[2] in RENEWED
 
     def _remove_tmp_path(self, tmp_path: str | None, force: bool = False) -> None:
-        """Do the same as the base; a host that cannot be reached was reported already."""
+        """Do the same as the base class; ignore a lost connection, which was reported already."""
         try:
             super()._remove_tmp_path(tmp_path, force)
         except AnsibleConnectionFailure:

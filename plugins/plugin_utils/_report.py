@@ -31,7 +31,7 @@ class Row:
     """A host.
 
     mode: mode of each interface. digest, expected: digests of the lists that the role writes, on the host
-    and in the inventory. change: what became of the last change, and who made it.
+    and in the inventory. change: outcome and owner of the last change.
     """
 
     host: str
@@ -93,9 +93,9 @@ def _change(change: Info) -> str:
     if change["status"] == "pending":
         return f"pending, {change['remaining']:.0f} s left ({change['owner']})"
     if change["status"] == "rolled_back":
-        return f"rolled back at {change['ended_at']} ({change['owner']})"
+        return f"reverted at {change['ended_at']} ({change['owner']})"
     if change["took_back"]:
-        return f"took back state {change['took_back']}"
+        return f"rolled back state {change['took_back']}"
     return "confirmed" if change["number"] else "none"
 
 

@@ -161,7 +161,7 @@ def test_report_of_changes_that_are_not_confirmed(fleet: Fleet) -> None:
     assert re.search(
         r"h01: a change of .* is not confirmed yet: it is confirmed or reverted", done.output
     )
-    assert re.search(r"h02 .* rolled back at 20\S+Z", done.output), done.output
+    assert re.search(r"h02 .* reverted at 20\S+Z", done.output), done.output
     assert "h02: " not in done.output
     assert "h03: the policy is not that of the inventory" in done.output
     assert "2 of 3 hosts are not as they should be: h01, h03" in done.output

@@ -12,7 +12,7 @@ import socket
 import time
 from pathlib import Path
 
-from packetwatch_agent.loop import BUSY, IDLE, LONGEST, MORE, SHORTEST, Loop
+from packetwatch_agent.loop import BUSY, IDLE, MAX_PAUSE, MIN_PAUSE, MORE, Loop
 from packetwatch_agent.sdnotify import Notifier
 
 
@@ -46,11 +46,11 @@ def test_pause_doubles_while_nothing_comes_and_is_short_again_after() -> None:
     loop = Loop(poll)
     loop.run()
     loop.close()
-    assert pauses[:6] == [SHORTEST * factor for factor in (1, 2, 4, 8, 16, 16)]
-    assert pauses[5] == LONGEST
-    assert pauses[7] == SHORTEST
+    assert pauses[:6] == [MIN_PAUSE * factor for factor in (1, 2, 4, 8, 16, 16)]
+    assert pauses[5] == MAX_PAUSE
+    assert pauses[7] == MIN_PAUSE
     assert pauses[9] == 0.0
-    assert loop._pause == SHORTEST
+    assert loop._pause == MIN_PAUSE
 
 
 def test_without_a_poll_the_loop_sleeps_until_something_is_due() -> None:

@@ -183,4 +183,4 @@ def test_what_cannot_be_seen_or_asked_for_is_logged_once(lab: Lab) -> None:
     stand_in: Any = lab
     lab.drift.watch(stand_in, stand_in, fail)
     (line,) = lab.tick(3)
-    assert line["message"] == "drift cannot be checked: no such luck"
+    assert line["message"] == "cannot check for drift: no such luck"

@@ -145,11 +145,11 @@ def test_all_is_well() -> None:
     found = row()
     assert found.ok and found.problems == []
     assert found.mode == "eth0=native"
-    assert row(change=INFO["change"] | {"took_back": 2}).change == "took back state 2"
+    assert row(change=INFO["change"] | {"took_back": 2}).change == "rolled back state 2"
     # The report names a rollback; the digests show whether it matters.
     returned = row(change=RETURNED)
     assert returned.ok
-    assert returned.change == "rolled back at 2026-11-26T10:00:00Z (somebody)"
+    assert returned.change == "reverted at 2026-11-26T10:00:00Z (somebody)"
 
 
 def test_formats() -> None:

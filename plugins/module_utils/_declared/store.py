@@ -182,7 +182,7 @@ class Store:
             raise Unreadable(f"cannot read {link}: {error.strerror}") from error
         if not _is_number(target):
             raise Unreadable(
-                f"{link} leads to {target!r}, which is not a state's number: make it lead to the newest "
+                f"{link} points to {target!r}, which is not a state's number: point it to the newest "
                 "number beside it"
             )
         return int(target)

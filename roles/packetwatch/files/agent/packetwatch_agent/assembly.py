@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The agent while a filter is loaded: which parts it has, and what each of them is given."""
+"""The agent while a filter is loaded: its parts, and what each part depends on."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ if t.TYPE_CHECKING:
 def assemble(
     pins: Pins, maps: t.Mapping[str, Map], settings: Settings, output: Output, drift: Drift
 ) -> Service:
-    """An agent on the maps of `following.MAPS` by name."""
+    """Make an agent. maps: those of `following.MAPS`, by name."""
     complain = Complaints(output)
     confirmed = Confirmed(settings.config_dir)
     outlook = Outlook(settings, confirmed, complain)
@@ -73,7 +73,7 @@ def assemble(
         lambda ifindex: confirmed.policy(links.name(ifindex)).log_connections != "none",
     )
     commands = Commands(maps, process, outlook, keeper, guard, talkers, links.name)
-    # A part may use those before it: when it stops, they still run.
+    # A part may use the parts before it, because they stop after it.
     parts = Parts(
         *(process, drift, outlook, following, counters, links, guard, keeper, quota, losses),
         *(episodes, stream, Room(maps, counters, keeper, guard, outlook), commands, Watch(output)),

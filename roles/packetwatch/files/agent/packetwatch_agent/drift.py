@@ -25,13 +25,13 @@ from .settings import Settings
 PERIOD = 5.0
 # Seconds between two requests; doubled each time while the drift stays the same.
 _MIN_PAUSE, _MAX_PAUSE = 30.0, 600.0
-# Seconds back from its start: an agent that a repair restarted logs that repair too.
+# Seconds before the agent's start: if a repair restarted the agent, it still logs that repair.
 _RECENT = 60.0
 _SECOND = 1_000_000_000
 
 
 class Drift(Part):
-    """Lives on while the agent changes between waiting and serving, so that nothing is logged twice."""
+    """Stays the same object while the agent waits or serves, so that nothing is logged twice."""
 
     METRICS: t.ClassVar[Rows] = {
         "packetwatch_drift": (
@@ -54,7 +54,7 @@ class Drift(Part):
         self._trouble = Trouble(output)
 
     def watch(self, loop: Loop, outlook: Outlook, find: t.Callable[[], list[str]]) -> None:
-        """Check in this loop from now on; find: returns what has drifted, in words."""
+        """Check in this loop from now on. find: returns the present drift, in words."""
         self._outlook, self._find = outlook, find
         loop.after(PERIOD, self.tick)
 
@@ -62,12 +62,12 @@ class Drift(Part):
         return {"packetwatch_drift": [({}, len(self._seen))]}
 
     def tick(self) -> float:
-        """Check. Only what two checks in a row find is drift: a change may be in progress."""
+        """Check. Only what two checks in a row find counts as drift, because a change may be in progress."""
         former = self._seen
         try:
             self._seen = self._find()
         except (PacketwatchError, OSError) as error:
-            self._trouble.log(f"drift cannot be checked: {error}")
+            self._trouble.log(f"cannot check for drift: {error}")
             return PERIOD
         if not self._seen:
             self._logged, self._asked, self._pause = [], 0.0, _MIN_PAUSE
@@ -84,7 +84,7 @@ class Drift(Part):
         try:
             ask(self._request)
         except OSError as error:
-            self._trouble.log(f"root cannot be asked to repair drift: {error}")
+            self._trouble.log(f"cannot ask root to repair drift: {error}")
         self._pause = min(2 * self._pause, _MAX_PAUSE) if self._asked else _MIN_PAUSE
         self._asked = now
 

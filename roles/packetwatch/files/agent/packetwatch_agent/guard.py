@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Keeps protected and local addresses current, and lifts bans of what became protected."""
+"""Keeps protected and local addresses current, and lifts bans of sources that become protected."""
 
 from __future__ import annotations
 
@@ -25,15 +25,16 @@ if t.TYPE_CHECKING:
 
 _SETTLE = 0.5
 _PERIOD = 10.0
-# Of one core: to read a router's million routes takes a second, and they may change all the time.
-_SHARE = 0.05
+# Maximum share of one core. Reading a router's million routes takes a second, and they may change all the
+# time.
+_MAX_SHARE = 0.05
 
 
 class Guard(Part):
-    """What is protected now.
+    """Computes protected addresses and writes them to the maps.
 
     on_lift: called with each ban that was lifted. on_network: called with each snapshot of the
-    network. The kernel reports changes of addresses and routes; files and SSH clients are read
+    network. The kernel reports changes of addresses and routes. Files and SSH clients are read
     every ten seconds.
     """
 
@@ -81,7 +82,7 @@ class Guard(Part):
             self.refresh()
             after = time.monotonic()
             self._due = after + _PERIOD
-            self._earliest = after + (after - now) / _SHARE
+            self._earliest = after + (after - now) / _MAX_SHARE
         return _SETTLE
 
     def refresh(self) -> None:
@@ -97,7 +98,7 @@ class Guard(Part):
             self._on_network(network)
             problems = list(self.protection.problems)
             if left_out:
-                problems.append("the maps have no room for all that was learned")
+                problems.append(f"the maps have no room for {left_out} of the learned addresses")
             trouble = "; ".join(problems)
         except (PacketwatchError, OSError) as error:
             trouble = str(error)
@@ -111,7 +112,7 @@ class Guard(Part):
         return found
 
     def _spare(self, former: protect.Protection) -> None:
-        """Lift the bans of what has become protected since `former`."""
+        """Lift the bans of sources that have become protected since `former`."""
         if self.protection.nets != former.nets:
             for ban in self._bans.walk():
                 if self._bans.protection_of(ban.source) and self._bans.remove(ban):

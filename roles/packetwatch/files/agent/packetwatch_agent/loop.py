@@ -18,10 +18,10 @@ import socket
 import time
 import typing as t
 
-SHORTEST = 0.005
-LONGEST = 0.08
+MIN_PAUSE = 0.005
+MAX_PAUSE = 0.08
 
-# What a poll has found: nothing, something, or a full batch, so that there may be more.
+# Results of a poll: no events, some events, or a full batch, after which there may be more.
 IDLE, BUSY, MORE = range(3)
 
 Timer = t.Callable[[], float | None]
@@ -45,7 +45,7 @@ class Loop:
         self._selector = selectors.DefaultSelector()
         self._timers: list[tuple[float, int, Timer]] = []
         self._order = itertools.count()
-        self._pause = SHORTEST
+        self._pause = MIN_PAUSE
         self._running = True
         self._handlers: dict[int, t.Callable[[], None]] = {}
         self._signals, self._wakeup = socket.socketpair()
@@ -62,11 +62,11 @@ class Loop:
         self._selector.unregister(source)
 
     def after(self, delay: float, callback: Timer) -> None:
-        """Call back in `delay` seconds, and again after as many as it returns; None: not again."""
+        """Call back in `delay` seconds, and again after the seconds that it returns; None: not again."""
         heapq.heappush(self._timers, (time.monotonic() + delay, next(self._order), callback))
 
     def on_signal(self, number: int, callback: t.Callable[[], None]) -> None:
-        """Call back when the process gets the signal; never inside another callback."""
+        """Call back when the process gets the signal, but never inside another callback."""
         if not self._handlers:
             self._signals.setblocking(False)
             self._wakeup.setblocking(False)
@@ -98,9 +98,9 @@ class Loop:
 
     def _set_pause(self, state: int) -> None:
         if state == IDLE:
-            self._pause = min(max(self._pause * 2, SHORTEST), LONGEST)
+            self._pause = min(max(self._pause * 2, MIN_PAUSE), MAX_PAUSE)
         else:
-            self._pause = 0.0 if state == MORE else SHORTEST
+            self._pause = 0.0 if state == MORE else MIN_PAUSE
 
     def _timeout(self) -> float | None:
         """Seconds until something is due; None: only a descriptor can wake the loop."""
@@ -125,4 +125,4 @@ class Loop:
 
 
 def _ignore(number: int, frame: object) -> None:
-    """The wake-up descriptor has the signal's number for the loop."""
+    """Do nothing: the loop reads the signal's number from the wake-up descriptor."""

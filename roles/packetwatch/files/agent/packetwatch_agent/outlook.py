@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What the agent knows of the filter: which programs are attached, and root's note on the tables.
+"""What the agent knows about the filter: the attached programs, and root's note on the tables.
 
 Any user may ask the kernel which program is attached to an interface, but only root can read its tables.
 The one-shots write what they find there into a note (`packetwatch_core._health.status`), after each
@@ -46,7 +46,7 @@ class _Attached(t.NamedTuple):
 
 
 class Outlook(Part):
-    """Reads the note again when it has changed; complain: called with what cannot be read."""
+    """Reads the note again when it has changed. complain: called with errors of reading."""
 
     METRICS: t.ClassVar[Rows] = {
         "packetwatch_attached": (
@@ -74,7 +74,7 @@ class Outlook(Part):
         "packetwatch_tables_used_bytes": (GAUGE, "Kernel memory that the active tables need."),
         "packetwatch_tables_capacity_bytes": (
             GAUGE,
-            "Kernel memory reserved for them: larger tables need the program loaded again.",
+            "Kernel memory reserved for the tables: larger ones need the program loaded again.",
         ),
         "packetwatch_generation_info": (GAUGE, "Digest of all that decides a verdict, always 1."),
         "packetwatch_confirmed_state": (GAUGE, "Number of the confirmed state."),
@@ -87,9 +87,12 @@ class Outlook(Part):
         "packetwatch_apply_success": (GAUGE, "1 if the last apply of confirmed state succeeded."),
         "packetwatch_repairs_total": (
             COUNTER,
-            "Times that root has repaired drift, or failed to, since boot.",
+            "Attempts of root to repair drift since boot, by outcome.",
         ),
-        "packetwatch_repair_timestamp_seconds": (GAUGE, "When root last tried to."),
+        "packetwatch_repair_timestamp_seconds": (
+            GAUGE,
+            "When root last tried to repair drift.",
+        ),
         "packetwatch_interface_receive_discards_total": (
             COUNTER,
             "Packets that the card or the kernel discarded, usually before any filter.",
@@ -167,9 +170,10 @@ class Outlook(Part):
         )
 
     def drift(self, unpinned: t.Collection[str] = (), is_blind: bool = False) -> list[str]:
-        """What is no longer as it was confirmed and activated, in words."""
+        """Differences from the state that was confirmed and activated, in words."""
         active = _number(self._read(), "number")
-        # Only here: for a moment after a change, confirmed state is newer than the note.
+        # Only drift compares these numbers: for a moment after a change, confirmed state is newer than
+        # the note, and drift must be seen twice in a row.
         facts = self.facts(Facts())._replace(
             active=None if active is None else int(active),
             confirmed=self._confirmed.number,
@@ -199,7 +203,7 @@ class Outlook(Part):
         try:
             links = {link.name: link for link in netlink.links()}
         except PacketwatchError as error:
-            self._complain(f"what is attached cannot be read: {error}")
+            self._complain(f"cannot read which programs are attached: {error}")
             return {}
         noted = note.get("interfaces")
         found = {}
@@ -237,7 +241,7 @@ class Outlook(Part):
         except FileNotFoundError:
             self._note, self._version = {}, None
         except (OSError, ValueError) as error:
-            self._complain(f"{self._path} cannot be read: {error}")
+            self._complain(f"cannot read {self._path}: {error}")
         return self._note
 
 

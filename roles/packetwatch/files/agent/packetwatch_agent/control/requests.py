@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Requests on the control socket: who may make them, what answers them, which are audited."""
+"""Requests on the control socket: the rights that they need, their answers, and their audit lines."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Requests:
         return held
 
     def answer(self, peer: Peer, line: bytes) -> Answer:
-        """Do what a line asks for; the outcome of a change is logged in any case."""
+        """Answer a request line. The outcome of a change is logged, also if it fails."""
         if len(line) > wire.MAX_REQUEST:
             raise wire.ControlError(
                 f"the request is longer than {wire.MAX_REQUEST} bytes", wire.INPUT
@@ -79,7 +79,7 @@ class Requests:
         return result
 
     def failure(self, error: Exception) -> str:
-        """The last line of an answer that failed; an error in our code is logged too."""
+        """The last line of an answer that failed. An unexpected exception is logged too."""
         if not isinstance(error, (PacketwatchError, OSError)):
             self._output.say("error", f"a request has failed: {type(error).__name__}: {error}")
         return wire.failed(error)
@@ -94,7 +94,7 @@ class Requests:
     def _refusal(
         self, peer: Peer, name: str, arguments: list[str], right: int
     ) -> wire.ControlError:
-        """Any user of the host can cause refusals without end, so not all are logged."""
+        """Make the error of a refusal. Not all are logged, because any user can cause any number of them."""
         error = wire.ControlError(self._rights.explain(right), wire.DENIED)
         self._refused += 1
         if self._refused <= _MAX_REFUSALS:

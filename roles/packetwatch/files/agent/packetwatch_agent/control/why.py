@@ -42,9 +42,9 @@ class Policy(t.Protocol):
 
 
 def declared(state: State, prefix: Prefix, note: Note = NOTHING) -> Fields:
-    """What the lists on disk say: entries that cover the prefix, and how many lie inside it.
+    """The verdict of the declared lists: entries that cover the prefix, and the number inside it.
 
-    note: root's note on feeds, some of whose entries are left out.
+    note: root's note with the entries of feeds that were left out.
     """
     now, synchronised = time.time(), clock_synchronised()
     covering: list[Fields] = []
@@ -61,9 +61,9 @@ def declared(state: State, prefix: Prefix, note: Note = NOTHING) -> Fields:
                 if other.value <= prefix.value and prefix.last <= other.last:
                     entry = parse_line(line)
                     if entry:
-                        in_force = _in_force(kind, entry, now, synchronised)
-                        in_force = in_force and not is_left_out(kind, owner, text, other, note)
-                        covering.append(_fields(kind, owner, entry, in_force))
+                        is_active = _counts(kind, entry, now, synchronised)
+                        is_active = is_active and not is_left_out(kind, owner, text, other, note)
+                        covering.append(_fields(kind, owner, entry, is_active))
                 elif prefix.value <= other.value and other.last <= prefix.last:
                     inside += 1
     covering.sort(key=lambda item: (item["kind"] != "allow", -parse_prefix(item["prefix"]).length))
@@ -81,20 +81,20 @@ def _prefix(word: str) -> Prefix | None:
         return None
 
 
-def _in_force(kind: str, entry: Entry, now: float, is_synchronised: bool) -> bool:
+def _counts(kind: str, entry: Entry, now: float, is_synchronised: bool) -> bool:
     if not entry.expires:
         return True
     return counts(kind, expires_at(entry.expires), now, is_synchronised)
 
 
-def _fields(kind: str, owner: str, entry: Entry, in_force: bool) -> Fields:
+def _fields(kind: str, owner: str, entry: Entry, is_active: bool) -> Fields:
     return {
         "kind": kind,
         "owner": owner,
         "prefix": entry.text,
         "comment": entry.comment,
         "expires": entry.expires,
-        "in_force": in_force,
+        "in_force": is_active,
     }
 
 
@@ -111,7 +111,7 @@ def explain(
     bans: Fields | None,
     interfaces: t.Sequence[Policy] | None,
 ) -> wire.Result:
-    """The whole explanation. Notes name what is None: what the caller could not read."""
+    """The whole explanation. An argument is None if the caller could not read it; a note reports that."""
     verdict = lists["verdict"] if in_kernel is None else in_kernel
     protected = bans["protected"] if bans else ""
     found = bans["bans"] if bans else []
@@ -120,7 +120,9 @@ def explain(
     if in_kernel is None and interfaces is not None:
         notes.append("no interface is filtered: everything passes")
     elif in_kernel is None:
-        notes.append("only root can read the kernel's tables: this is what is declared")
+        notes.append(
+            "only root can read the kernel's tables: this is the verdict of the declared lists"
+        )
     elif prefix.is_host and in_kernel != lists["verdict"]:
         notes.append(
             f"the lists declare {lists['verdict']}, but the kernel has {in_kernel}: packetwatchctl apply"
@@ -130,7 +132,7 @@ def explain(
     elif bans is None:
         notes.append("bans could not be read")
     if because == "allow" and found:
-        notes.append("it is also banned, but an allow list beats bans")
+        notes.append("it is also banned, but an allow entry beats the ban")
     if because == "protected" and found:
         notes.append("it was banned before it became protected, so the ban has no effect")
     return {

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What a drill works on: an interface, the program that filters it, its policy and its maps."""
+"""The test ground of a drill: an interface, the program that filters it, its policy and its maps."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _MAPS = (
 
 
 class Ground:
-    """Opened when made. `stack` closes the program and the maps; `wanted` names an interface."""
+    """Opens program and maps when it is made. stack: closes them. wanted: name of an interface, or None."""
 
     def __init__(self, host: Host, wanted: str | None, stack: contextlib.ExitStack) -> None:
         self._host = host
@@ -60,7 +60,7 @@ class Ground:
         self.bans = Bans(self.maps)
         self.firsts = Firsts(self.maps["firsts"], self.maps["shared"])
         self.packets = 0
-        """How many the program was given."""
+        """Number of packets that the program was run on."""
         self._before = self._snapshot()
         self._bans_before = self._lasting_bans()
 
@@ -70,7 +70,7 @@ class Ground:
         return self.interface.action == "monitor"
 
     def send(self, packet: bytes) -> int:
-        """Give the program a packet of the interface; return its verdict."""
+        """Run the program on a packet of the interface; return its verdict."""
         self.packets += 1
         return self._program.test_run(packet, self.interface.ifindex)[0]
 
@@ -100,7 +100,7 @@ class Ground:
                 ring.update(place, bytes(len(source.key)))
 
     def changes(self) -> list[str]:
-        """What is not as it was when the ground was opened, apart from counters."""
+        """Parts that have changed since the ground was opened, apart from counters."""
         after = self._snapshot()
         changed = [name for name in after if after[name] != self._before[name]]
         if self._bans_before - {ban.source.key for ban in self.bans.walk("bans")}:
@@ -130,6 +130,11 @@ def _choose(found: list[truth.Interface], wanted: str | None) -> truth.Interface
         usable = [item for item in usable if item.name == wanted]
     if not usable:
         names = ", ".join(f"{item.name} ({item.action})" for item in found)
-        which = f"{wanted} is not filtered, or its" if wanted else "every"
-        raise Red(f"{which} policy is off; filtered: {names}: name another by --interface")
+        if wanted:
+            raise Red(
+                f"{wanted} is not filtered, or its action is off; choose with --interface one of: {names}"
+            )
+        raise Red(
+            f"action is off on every filtered interface: {names}; set it to enforce or monitor"
+        )
     return min(usable, key=lambda item: item.action != "enforce")
