@@ -33,7 +33,7 @@ options:
   token:
     description:
       - The word that was given to the change. If another change is pending, it is left alone and the task fails.
-      - If omitted, any pending change is meant, whoever made it.
+      - If omitted, any pending change is meant, of any owner.
     type: str
     default: ""
 seealso:

@@ -75,7 +75,7 @@ options:
   ban_time_max:
     description:
       - Bans of repeated scanners double up to this many seconds. Unset means O(ban_time), so that they never do.
-      - A SYN proves nothing about its sender. Whoever forges addresses can have others banned, for up to this time.
+      - A SYN proves nothing about its sender. An attacker who forges addresses can get other sources banned, for up to this time.
     type: float
   ban_scope:
     description:

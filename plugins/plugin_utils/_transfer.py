@@ -64,7 +64,8 @@ class TransferAction(ActionBase):
         try:
             return bool(boolean(arguments.get("remote_src", False)))
         except TypeError as error:
-            raise AnsibleActionFail(f"remote_src: {error}") from error
+            value = arguments.get("remote_src")
+            raise AnsibleActionFail(f"remote_src is {value!r}: write true or false") from error
 
     def find(self, path: t.Any) -> str:
         """Return the path of a file on the controller, found as the module copy finds it."""

@@ -157,17 +157,17 @@ class ModuleHost:
 
     def four_times(self, name: str, /, **options: Any) -> list[Result]:
         """Run in check mode, apply, apply again, check again; assert what must hold for all modules."""
-        foretold, done, again, again_foretold = (
+        predicted, done, again, again_predicted = (
             self.module(name, check=check, diff=True, **options)
             for check in (True, False, False, True)
         )
-        for result in (foretold, done, again, again_foretold):
+        for result in (predicted, done, again, again_predicted):
             assert "failed" not in result, result
-        assert foretold["changed"] is True, foretold
+        assert predicted["changed"] is True, predicted
         assert done["changed"] is True, done
         assert again["changed"] is False, again
-        assert again_foretold["changed"] is False, again_foretold
-        return [foretold, done, again, again_foretold]
+        assert again_predicted["changed"] is False, again_predicted
+        return [predicted, done, again, again_predicted]
 
     def peer_reaches(self, address: str) -> bool:
         """Whether the peer gets an answer, also a refusal, if it opens a connection."""

@@ -22,14 +22,14 @@ HOST6 = "2001:db8:1::1"
 
 
 def test_lists_before_anything_is_attached(host: ModuleHost) -> None:
-    foretold, done, dummy, dummy = host.four_times(
+    predicted, done, dummy, dummy = host.four_times(
         "access_lists", allow=[PEER], deny=["192.0.2.0/28", "198.51.100.0/24"], force=True
     )
-    assert foretold["counts"] == done["counts"]
-    assert foretold["digest_after"] == done["digest_after"]
+    assert predicted["counts"] == done["counts"]
+    assert predicted["digest_after"] == done["digest_after"]
     assert done["digest_before"] == ""
     assert done["live"] is False
-    assert "198.51.100.0/24" in foretold["diff"]["after"]
+    assert "198.51.100.0/24" in predicted["diff"]["after"]
     files = host.files()
     assert files["allow.d/ansible.list"] == f"{PEER}\n"
     assert files["deny.d/ansible.list"] == "192.0.2.0/28\n198.51.100.0/24\n"
@@ -62,11 +62,11 @@ def test_policy(host: ModuleHost) -> None:
 
 
 def test_attach_and_detach(host: ModuleHost) -> None:
-    dummy, attached, again, foretold = host.four_times("program", interface="pw0")
+    dummy, attached, again, predicted = host.four_times("program", interface="pw0")
     assert attached["mode"] in ("native", "generic")
     assert host.mode("pw0") == {"native": "xdp", "generic": "xdpgeneric"}[attached["mode"]]
-    assert again["program_id"] == foretold["program_id"] == attached["program_id"]
-    assert again["mode"] == foretold["mode"] == attached["mode"]
+    assert again["program_id"] == predicted["program_id"] == attached["program_id"]
+    assert again["mode"] == predicted["mode"] == attached["mode"]
     assert host.files()["interfaces"] == "pw0 auto\n"
     host.four_times("program", interface="pw0", state="detached")
     assert host.mode("pw0") == ""
@@ -112,8 +112,8 @@ def test_a_changed_source_replaces_the_program(host: ModuleHost, text_file: Any)
 
 
 def test_the_action_plugin_brings_the_collections_source(host: ModuleHost) -> None:
-    foretold = host.ansible("program", check=True, interface="pw0")
-    assert (foretold["changed"], foretold["mode"]) == (True, "unknown until attached")
+    predicted = host.ansible("program", check=True, interface="pw0")
+    assert (predicted["changed"], predicted["mode"]) == (True, "unknown until attached")
     attached = host.ansible("program", interface="pw0")
     assert attached["changed"] is True
     again = host.module("program", interface="pw0")

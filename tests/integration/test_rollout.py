@@ -176,8 +176,8 @@ def test_report_refuses_what_it_cannot_write(fleet: Fleet) -> None:
 def test_rollback(fleet: Fleet) -> None:
     fleet.variables["packetwatch_deny"] = [SECOND]
     assert fleet.play(SITE).status == 0
-    foretold = fleet.play("packetwatch.xdp.rollback", "--check")
-    assert {row["changed"] for row in foretold.recap().values()} == {1}
+    predicted = fleet.play("packetwatch.xdp.rollback", "--check")
+    assert {row["changed"] for row in predicted.recap().values()} == {1}
     done = fleet.play("packetwatch.xdp.rollback")
     assert done.status == 0, done.output
     assert {row["changed"] for row in done.recap().values()} == {1}

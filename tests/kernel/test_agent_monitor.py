@@ -67,8 +67,10 @@ def test_monitoring_logs_what_would_have_happened(datapath: Datapath, agent: Age
     assert agent.stop() == 0
 
     lines = [line for line in agent.lines() if "event.action" in line]
-    told = {(line["event.action"], line["packetwatch.reason"], line["source.ip"]) for line in lines}
-    assert told >= {
+    logged = {
+        (line["event.action"], line["packetwatch.reason"], line["source.ip"]) for line in lines
+    }
+    assert logged >= {
         ("scan", "monitor", SCANNER),
         ("scan_end", "monitor", SCANNER),
         ("would_drop", "deny", LISTED),
@@ -95,12 +97,12 @@ def test_forged_scans_are_logged_within_bounds_and_counted(
     agent.wait(lambda: agent.metrics()["packetwatch_ring_backlog_bytes"] == 0)
     lasted = time.monotonic() - began
     metrics = agent.metrics()
-    told = metrics['packetwatch_episodes_total{kind="scan"}']
+    logged = metrics['packetwatch_episodes_total{kind="scan"}']
     held_back = metrics['packetwatch_agent_suppressed_total{kind="scan"}']
     held_back += sum(after[name] - before[name] for name in ("events_suppressed", "events_lost"))
-    assert told + held_back == FORGED
-    assert BURST < told <= BURST + lasted * 100 + 1
-    assert agent.actions()["scan"] == told
+    assert logged + held_back == FORGED
+    assert BURST < logged <= BURST + lasted * 100 + 1
+    assert agent.actions()["scan"] == logged
     assert agent.stop() == 0
     (losses,) = (line for line in agent.lines() if "held back" in line.get("message", ""))
     assert losses["packetwatch.suppressed"] + losses["packetwatch.lost"] == held_back

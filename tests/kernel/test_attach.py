@@ -326,15 +326,15 @@ def test_detach_where_nothing_ever_was(site: Site) -> None:
 
 
 def test_check_predicts_what_attach_does(site: Site) -> None:
-    foretold = site.host.attach("pw0", check=True)
-    assert (foretold.changed, foretold.mode) == (True, "unknown until attached")
+    predicted = site.host.attach("pw0", check=True)
+    assert (predicted.changed, predicted.mode) == (True, "unknown until attached")
     assert not Path(site.paths.bpffs).exists() and not site.state.exists()
     site.host.attach("pw0")
-    foretold = site.host.attach("pw0", check=True)
-    assert (foretold.changed, foretold.mode) == (False, "native")
+    predicted = site.host.attach("pw0", check=True)
+    assert (predicted.changed, predicted.mode) == (False, "native")
     before = site.snapshot()
-    foretold = site.host.attach("pw0", "generic", check=True)
-    assert (foretold.changed, foretold.mode) == (True, "generic")
+    predicted = site.host.attach("pw0", "generic", check=True)
+    assert (predicted.changed, predicted.mode) == (True, "generic")
     assert site.snapshot() == before
 
 

@@ -55,16 +55,16 @@ def test_ten_to_a_million_and_back(filtered: Site) -> None:
     started = time.monotonic()
     filtered.lists(f"{DENIED}\n{large}")
     print(f"{LARGE} entries compiled and live: {time.monotonic() - started:.2f} s")
-    amid = filtered.objects()
+    between = filtered.objects()
     assert capacity(filtered) >= LARGE * 8 / abi.PAGE
     assert filtered.verdict("1.0.0.0") == filtered.verdict(DENIED) == XDP_DROP
     assert filtered.verdict(UNLISTED) == XDP_PASS
-    wait_gone(before - amid)
+    wait_gone(before - between)
 
     filtered.lists(f"{DENIED}\n{small}")
     after = filtered.objects()
     assert capacity(filtered) < 16
-    wait_gone(amid - after)
+    wait_gone(between - after)
     assert len(after) == len(before)
     assert filtered.left_open() == []
 

@@ -76,8 +76,8 @@ def test_a_million_sources(closed: Datapath, agent: AgentProcess) -> None:
     check_bans(closed)
 
     counters = closed.counters()
-    told = counters["events"] + counters["events_suppressed"] + counters["events_lost"]
-    assert told >= MILLION
+    counted = counters["events"] + counters["events_suppressed"] + counters["events_lost"]
+    assert counted >= MILLION
     agent.wait(lambda: agent.metrics()["packetwatch_ring_backlog_bytes"] == 0)
     bans = [line for line in agent.lines() if line.get("event.action") == "ban"]
     assert SCANNER in {ban["source.ip"] for ban in bans}

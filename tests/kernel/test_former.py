@@ -34,10 +34,10 @@ def test_lists(filtered: Site) -> None:
     former = filtered.host.store.read_current()[1]
     filtered.lists(deny=UNLISTED)
     bad = filtered.host.store.number()
-    foretold = filtered.host.plan(roll_back(filtered.host.store))
+    predicted = filtered.host.plan(roll_back(filtered.host.store))
     assert verdicts(filtered) == (XDP_PASS, XDP_DROP)
     done = go_back(filtered)
-    assert (done.changed, done.digest_after) == (True, foretold.digest_after)
+    assert (done.changed, done.digest_after) == (True, predicted.digest_after)
     assert verdicts(filtered) == (XDP_DROP, XDP_PASS)
     assert filtered.host.store.read_current()[1] == former
     assert filtered.host.store.took_back() == bad

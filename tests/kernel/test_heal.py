@@ -244,8 +244,8 @@ def test_a_pin_of_every_map(filtered: Site) -> None:
         before = filtered.objects()
         path.unlink()
         repair = heal(filtered.host)
-        told = f"the map {path.name} is in use and not pinned any more"
-        assert repair == Repair([told], [])
+        problem = f"the map {path.name} is in use and not pinned any more"
+        assert repair == Repair([problem], [])
         assert filtered.objects() == before
         assert (path.stat().st_mode & 0o777) == 0o600
         Path(filtered.paths.status).unlink()

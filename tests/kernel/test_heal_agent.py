@@ -54,7 +54,7 @@ class Watched:
         lines = [json.loads(line) for line in text.splitlines()]
         return [line for line in lines if line.get("event.action") == action]
 
-    def told(self, action: str, count: int) -> dict[str, Any]:
+    def wait_logged(self, action: str, count: int) -> dict[str, Any]:
         """Wait for `count` lines; return the last one."""
         wait(lambda: len(self.lines(action)) == count, SECONDS)
         return self.lines(action)[-1]
@@ -86,10 +86,10 @@ def watched(shared: Watched) -> Iterator[Watched]:
 
 def test_a_detached_program(watched: Watched) -> None:
     watched.detach()
-    assert watched.told("drift", 1)["packetwatch.problems"] == ["pw0 is not filtered"]
+    assert watched.wait_logged("drift", 1)["packetwatch.problems"] == ["pw0 is not filtered"]
     watched.asked()
     assert heal(watched.host).left == []
-    repair = watched.told("repair", 1)
+    repair = watched.wait_logged("repair", 1)
     assert repair["event.outcome"] == "success"
     assert repair["packetwatch.problems"] == ["pw0 is not filtered"]
     assert watched.site.verdict(DENIED) == XDP_DROP
@@ -100,9 +100,9 @@ def test_a_foreign_program(watched: Watched) -> None:
     watched.detach()
     with dummy_program() as foreign:
         held = create_link(foreign, "pw0", socket.if_nametoindex("pw0"), "auto")
-        watched.told("drift", before + 1)
+        watched.wait_logged("drift", before + 1)
         assert heal(watched.host).left
-        repair = watched.told("repair", len(watched.lines("repair")) + 1)
+        repair = watched.wait_logged("repair", len(watched.lines("repair")) + 1)
         assert repair["event.outcome"] == "failure"
         assert "another XDP program: 'dummy'" in repair["message"]
         held.link.close()
@@ -112,8 +112,8 @@ def test_a_foreign_program(watched: Watched) -> None:
 def test_a_pin_that_is_gone(watched: Watched) -> None:
     before = len(watched.lines("drift"))
     os.unlink(watched.host.pins.map("bans"))
-    told = watched.told("drift", before + 1)
-    assert told["packetwatch.problems"] == ["the map bans is in use and not pinned any more"]
+    event = watched.wait_logged("drift", before + 1)
+    assert event["packetwatch.problems"] == ["the map bans is in use and not pinned any more"]
     assert heal(watched.host).left == []
     os.chown(watched.host.pins.map("bans"), AGENT.uid, AGENT.gid)
 
@@ -122,8 +122,8 @@ def test_a_broken_link_to_what_is_confirmed(watched: Watched) -> None:
     before = len(watched.lines("drift"))
     number = watched.host.store.number()
     (watched.site.state / "current").unlink()
-    told = watched.told("drift", before + 1)
-    assert told["packetwatch.problems"] == [f"state {number} is active, and 0 is confirmed"]
+    event = watched.wait_logged("drift", before + 1)
+    assert event["packetwatch.problems"] == [f"state {number} is active, and 0 is confirmed"]
     assert heal(watched.host).left == []
     assert watched.host.store.number() == number
 
@@ -133,8 +133,8 @@ def test_tables_that_root_has_found_to_differ(watched: Watched) -> None:
     with watched.site.slot() as slot:
         slot.delete(bytes(4))
     assert watched.host.verify()
-    told = watched.told("drift", before + 1)
-    assert told["packetwatch.problems"] == [OTHERS]
+    event = watched.wait_logged("drift", before + 1)
+    assert event["packetwatch.problems"] == [OTHERS]
     assert heal(watched.host).left == []
 
 

@@ -118,9 +118,9 @@ def test_more_tags_pass_where_nothing_is_enforced(
 ) -> None:
     datapath.policy(action=action)
     assert datapath.fates(*[syn4(SOURCE4, 1, tags=[VLAN] * 3)] * 2) == [fate] * 2
-    told = [(event["type"], event["count"], event["ifindex"]) for event in datapath.events()]
+    logged = [(event["type"], event["count"], event["ifindex"]) for event in datapath.events()]
     would_drop = (abi.EVENT_WOULD_DROP, abi.WOULD_VLAN, datapath.ifindex)
-    assert told == [would_drop] * (action == "monitor")
+    assert logged == [would_drop] * (action == "monitor")
 
 
 # IPv4

@@ -27,7 +27,7 @@ AUDIT = {
 MODULE = f"Invoked with address={SOURCE} state=present duration=60.0 reason=ticket 4711, urgent"
 
 
-def tell(source: str, *lines: object, status: int = 0) -> Story:
+def read_story(source: str, *lines: object, status: int = 0) -> Story:
     texts = [line if isinstance(line, str) else json.dumps(line) for line in lines]
 
     def run(argv: Sequence[str], stdin: str | None) -> tuple[int, str, str]:
@@ -49,17 +49,17 @@ def tell(source: str, *lines: object, status: int = 0) -> Story:
     ],
 )
 def test_lines(lines: list[object], found: Story) -> None:
-    assert tell(SOURCE, *lines) == found
+    assert read_story(SOURCE, *lines) == found
 
 
 def test_an_address_stands_for_its_network() -> None:
     line = AUDIT | {"packetwatch.arguments": ["address=2001:db8::7"]}
-    assert tell("2001:db8::/64", line).by == "user alice"
-    assert tell("2001:db8:0:1::/64", line) == Story()
+    assert read_story("2001:db8::/64", line).by == "user alice"
+    assert read_story("2001:db8:0:1::/64", line) == Story()
 
 
 def test_no_journal_or_no_time() -> None:
-    assert tell(SOURCE, SCAN, status=127) == Story()
+    assert read_story(SOURCE, SCAN, status=127) == Story()
     assert (
         story(lambda argv, stdin: pytest.fail("the journal was asked"), parse_prefix(SOURCE), None)
         == Story()

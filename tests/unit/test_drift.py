@@ -157,11 +157,16 @@ def test_a_repair_of_long_ago_is_not_logged_by_an_agent_that_starts(lab: Lab) ->
 
 def test_a_failure_that_comes_again_is_logged_once(lab: Lab) -> None:
     moment = time.time()
-    told = []
+    logged = []
     for number, left in enumerate([["a"], ["a"], ["b"], [], ["b"]]):
         lab.noted = {"time": moment + number, "found": [GONE], "left": left}
-        told += [(line["event.outcome"], line["packetwatch.problems"]) for line in lab.tick()]
-    assert told == [("failure", ["a"]), ("failure", ["b"]), ("success", [GONE]), ("failure", ["b"])]
+        logged += [(line["event.outcome"], line["packetwatch.problems"]) for line in lab.tick()]
+    assert logged == [
+        ("failure", ["a"]),
+        ("failure", ["b"]),
+        ("success", [GONE]),
+        ("failure", ["b"]),
+    ]
 
 
 @pytest.mark.parametrize("noted", [{"time": "x"}, {"time": None}, {"time": 1e12, "left": None}])

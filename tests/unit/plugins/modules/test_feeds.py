@@ -54,10 +54,10 @@ def test_one_that_is_another_is_refused(run: Any, host: Any, tmp_path: Path) -> 
 
 
 def test_what_is_kept_is_a_warning(run: Any, host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[str] = []
-    monkeypatch.setattr(_feeds.AnsibleModule, "warn", lambda dummy, text: told.append(text))
+    warnings: list[str] = []
+    monkeypatch.setattr(_feeds.AnsibleModule, "warn", lambda dummy, text: warnings.append(text))
     host.state = State(deny={"feed-x": TEXT})
     result = run(_feeds, {"feeds": [{"name": "x", "list": "deny", "problem": "404"}]})
     assert host.edited == host.state
     assert result["feeds"]["x"]["status"] == "kept"
-    assert told == ["feed x is kept: 404"]
+    assert warnings == ["feed x is kept: 404"]

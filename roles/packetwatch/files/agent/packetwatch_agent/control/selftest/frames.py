@@ -54,7 +54,7 @@ def listening() -> set[int]:
         except FileNotFoundError:
             continue
         except OSError as error:
-            raise Unreadable(f"{path}: {error.strerror}") from error
+            raise Unreadable(f"cannot read {path}: {error.strerror}") from error
         found |= {int(row[1].rpartition(":")[2], 16) for row in rows[1:] if row[3] == _LISTEN}
     return found
 
