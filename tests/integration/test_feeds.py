@@ -154,10 +154,18 @@ def http_date(age: float) -> str:
     ("options", "headers", "words"),
     [
         ({"max_bytes": 9}, {}, "it has more than 9 bytes: check it, or raise max_bytes"),
-        ({"checksum": f"sha256:{'0' * 64}"}, {}, "and checksum is sha256:0000"),
-        ({"max_age": 3600}, {"Last-Modified": http_date(7200)}, "s old, and max_age is 3600"),
-        ({"max_age": 3600}, {}, "the server does not say how old it is, so leave out max_age"),
-        ({"max_age": 3600}, {"Last-Modified": "yesterday"}, "does not say how old it is"),
+        ({"checksum": f"sha256:{'0' * 64}"}, {}, "but checksum is sha256:0000"),
+        ({"max_age": 3600}, {"Last-Modified": http_date(7200)}, "s old, but max_age is 3600"),
+        (
+            {"max_age": 3600},
+            {},
+            "the server sends no valid Last-Modified, so its age is unknown: leave out max_age",
+        ),
+        (
+            {"max_age": 3600},
+            {"Last-Modified": "yesterday"},
+            "no valid Last-Modified, so its age is unknown",
+        ),
         ({"format": "csv", "column": "ip"}, {}, "feed x has no column 'ip'"),
     ],
 )

@@ -192,7 +192,8 @@ def _add_range(found: Prefixes, words: list[str]) -> None:
         last = parse_address(words[1])
         if (last.family, last.value) < (first.family, first.value) or last.family != first.family:
             raise InvalidInput(
-                f"{words[1]!r} does not come after {words[0]!r}: a range is first address, last address"
+                f"{words[1]!r} does not come after {words[0]!r}: write the first address of a range, then "
+                "the last one of the same family"
             )
     blocks = found.v4 if first.family == 4 else found.v6
     bits = BITS[first.family]

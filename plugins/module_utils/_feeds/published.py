@@ -98,11 +98,18 @@ def _check(found: Published, checksum: str | None, max_age: float | None) -> Non
     """Refuse a feed that has another digest, or is too old."""
     digest = hashlib.sha256(found.data).hexdigest()
     if checksum is not None and checksum.partition(":")[2].lower() != digest:
-        raise Unavailable(f"it is sha256:{digest}, and checksum is {checksum}")
+        raise Unavailable(
+            f"its digest is sha256:{digest}, but checksum is {checksum}: check the feed, then correct "
+            "checksum"
+        )
     if max_age is None:
         return
     if found.modified is None:
-        raise Unavailable("the server does not say how old it is, so leave out max_age")
+        raise Unavailable(
+            "the server sends no valid Last-Modified, so its age is unknown: leave out max_age"
+        )
     age = time.time() - found.modified
     if age > max_age:
-        raise Unavailable(f"it is {age:.0f} s old, and max_age is {max_age:g}")
+        raise Unavailable(
+            f"it is {age:.0f} s old, but max_age is {max_age:g}: ask its publisher, or raise max_age"
+        )

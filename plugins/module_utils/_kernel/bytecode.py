@@ -87,7 +87,10 @@ class Bytecode(t.NamedTuple):
                 )
             operation, registers, offset, dummy = _INSTRUCTION.unpack_from(code, index * 8)
             if operation != _LOAD_64 or registers >> 4 != _PSEUDO_MAP_FD:
-                raise LoadFailed("the cached bytecode is damaged: remove the cache and try again")
+                raise LoadFailed(
+                    f"the cached bytecode is damaged at instruction {index}: remove the files in "
+                    "/var/lib/packetwatch/cache and try again"
+                )
             _INSTRUCTION.pack_into(code, index * 8, operation, registers, offset, descriptors[name])
         return bytes(code)
 
