@@ -76,7 +76,7 @@ def test_all_green_and_everything_as_before(host: Controlled) -> None:
     before, maps_before = host.site.snapshot(), contents(host)
     counters = host.site.packets()
     status, result = drill(host)
-    assert status == 0, result
+    assert status == 0, str(result)
     assert stages(result) == dict.fromkeys(STAGES, True)
     assert host.site.snapshot() == before
     assert contents(host) == maps_before
@@ -105,7 +105,7 @@ def test_any_port_and_both_scopes(host: Controlled, scope: str, family: str) -> 
     host.site.policy(scan_counts="any", scan_ports="3", ban_scope=scope)
     maps_before = contents(host)
     status, result = drill(host, family)
-    assert status == 0, result
+    assert status == 0, str(result)
     assert contents(host) == maps_before
 
 
@@ -113,13 +113,13 @@ def test_any_port_and_both_scopes(host: Controlled, scope: str, family: str) -> 
 def test_any_threshold(host: Controlled, ports: str) -> None:
     host.site.policy(scan_ports=ports)
     status, result = drill(host)
-    assert status == 0, result
+    assert status == 0, str(result)
 
 
 def test_monitor_reports_what_would_be(host: Controlled) -> None:
     host.site.policy(action="monitor")
     status, result = drill(host)
-    assert status == 0, result
+    assert status == 0, str(result)
     texts = {stage["name"]: stage["text"] for stage in result["stages"]}
     assert "would be banned for 600 s" in texts["ban"]
     assert "event.action scan" in texts["log"]
@@ -222,4 +222,4 @@ def test_bans_of_others_come_and_go_meanwhile(host: Controlled) -> None:
     with host.bans() as bans:
         bans.add("192.0.2.201", 0.5)
     status, result = drill(host)
-    assert status == 0, result
+    assert status == 0, str(result)
