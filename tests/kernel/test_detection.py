@@ -220,6 +220,7 @@ def sources(rounds: int) -> set[bytes]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threshold", [2, 6])
 def test_two_processors_with_half_a_scan_each_miss_no_ban(
     datapath: Datapath, threshold: int

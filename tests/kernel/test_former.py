@@ -67,6 +67,7 @@ def test_policy(filtered: Site) -> None:
     assert filtered.verdict(DENIED) == XDP_DROP
 
 
+@pytest.mark.slow
 def test_program(filtered: Site) -> None:
     filtered.host.attach("pw0", source=source_text())
     with filtered.program() as program:

@@ -68,6 +68,7 @@ def test_boot_restores_what_is_confirmed(filtered: Site) -> None:
     assert not filtered.lists(deny=DENIED).changed
 
 
+@pytest.mark.slow
 def test_boot_loads_the_program_that_was_attached_last(filtered: Site) -> None:
     filtered.host.attach("pw0", source=other_program())
     with filtered.program() as program:
@@ -115,6 +116,7 @@ def live_format(site: Site) -> int:
         return int(current.header["format"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["lists", "policy", "interface", "none"])
 def test_tables_of_another_format_bring_the_program_that_reads_them(
     outdated: Site, change: str

@@ -481,6 +481,7 @@ def rolled_back(timers: Timers) -> None:
         timers.host.roll_back()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "begin", [change_capacity, change_program, attach_and_replace, detach_last]
 )
