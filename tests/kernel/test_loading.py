@@ -147,6 +147,7 @@ def test_tables_of_another_format_bring_the_program_that_reads_them(
     assert outdated.verdict(DENIED) == XDP_DROP
 
 
+@pytest.mark.slow
 def test_until_a_program_reads_them_new_tables_are_only_declared(outdated: Site) -> None:
     """The role's order: lists are set before the software is installed."""
     host = former_host(outdated)

@@ -367,6 +367,7 @@ kinds = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.slow
 @kinds
 def test_every_kind_of_change_is_reverted(
     filtered: Site, confirming: Timers, begin: Callable[[Timers], Change | None]
