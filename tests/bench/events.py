@@ -14,7 +14,7 @@ from bench.place import processors
 from bench.rivals import Detector
 from bench.rounds import Case
 from bench.runs import Run
-from packetwatch_core._active.generation import build
+from packetwatch_core._active.build import build
 from packetwatch_core._active.loaded import Loaded
 from packetwatch_core._declared.policy import resolve_policies
 from packetwatch_core._kernel import abi

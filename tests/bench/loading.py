@@ -24,7 +24,8 @@ from bench.addresses import IPV6
 from bench.place import Place
 from bench.rivals import command, ipset_text, nft_text
 from bench.rounds import Case
-from packetwatch_core._active.generation import Areas, activate, build, capacity_for, make_slot
+from packetwatch_core._active.build import build
+from packetwatch_core._active.generation import Areas, activate, capacity_for, make_slot
 from packetwatch_core._declared.bulk import read_prefixes
 from packetwatch_core._declared.policy import resolve_policies
 from packetwatch_core._kernel.bytecode import PYTHON

@@ -67,6 +67,7 @@ def loaded_datapath(
         bpffs=str(BPFFS / f"{PREFIX}{os.getpid()}-{NUMBER}"),
         state=str(folder / "state"),
         cache=str(bytecode_cache),
+        images=str(folder / "boot"),
         spared=str(folder / "spared"),
         source=str(SOURCE),
         settings=str(folder / "settings"),

@@ -120,6 +120,7 @@ class Site:
             bpffs=str(BPFFS / f"{PREFIX}{os.getpid()}-{number}"),
             state=str(folder / "etc"),
             cache=str(cache),
+            images=str(folder / "boot"),
             spared=str(folder / "spared"),
             source=str(SOURCE),
             settings=str(folder / "settings"),

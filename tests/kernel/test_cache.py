@@ -24,11 +24,11 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="loads programs")
 LIMIT_KIB = 15 * 1024
 # The same calls as in the one-shot; at the end it prints its peak memory.
 ATTACH = """
-from packetwatch_core._host.host import Host
+from packetwatch_core._host.boot import filter_interface
 from packetwatch_core._kernel.pins import Paths
 def run(argv, stdin):
     raise AssertionError("a process is started")
-print(Host(run, Paths(**{paths!r})).attach("pw0").mode)
+print(filter_interface(run, Paths(**{paths!r}), "pw0", 1.0).mode)
 for line in open("/proc/self/status"):
     if line.startswith("VmHWM"):
         print(line.split()[1])

@@ -28,7 +28,8 @@ from kernel.hosting import (
     wait_gone,
 )
 
-from packetwatch_core._active.generation import Image, build
+from packetwatch_core._active.build import build
+from packetwatch_core._active.generation import Image
 from packetwatch_core._active.lists import compile_lists
 from packetwatch_core._active.loaded import Loaded
 from packetwatch_core._base.errors import LoadFailed

@@ -8,7 +8,8 @@ import hashlib
 
 import pytest
 
-from packetwatch_core._active.generation import Areas, Image, build, capacity_for, fits
+from packetwatch_core._active.build import build
+from packetwatch_core._active.generation import Areas, Image, capacity_for, fits
 from packetwatch_core._active.loaded import check_memory
 from packetwatch_core._base.digest import sha256
 from packetwatch_core._base.errors import InvalidInput, TooLarge

@@ -47,10 +47,10 @@ def test_a_damaged_note_is_no_note(tmp_path: Path, text: str) -> None:
 def test_a_failure_keeps_what_was_noted(tmp_path: Path) -> None:
     path = tmp_path / "run/status.json"
     status = Status(str(path))
-    status.failed()
+    status.failed("why")
     assert status.read()["apply"]["success"] is False
     path.write_text('{"digest": "ab", "apply": {"time": 1, "success": true}}')
-    status.failed()
+    status.failed("why")
     assert status.read()["digest"] == "ab"
     assert status.read()["apply"]["success"] is False
     status.clear()

@@ -19,24 +19,18 @@ from itertools import chain
 
 from .._base.digest import sha256_for
 from .._base.errors import InvalidInput
-from .._declared.kinds import nanoseconds
-from .._declared.policy import DEFAULT, Policy
 from .._kernel import abi
 from .._kernel.libbpf import ARRAY, ARRAY_OF_MAPS, F_MMAPABLE, KernelError, Map
-from .._kernel.pins import RING_CAPACITY
-from .._tables.area import Area
-from .._tables.ipv6_hosts import Place
-from .._tables.tables import Tables
+from .._tables.area import Area, Place
+
+if t.TYPE_CHECKING:
+    from .._tables.tables import Tables
 
 _U32 = struct.Struct("=I")
 _SHAPE = struct.Struct("=3I")
 _ZERO = _U32.pack(0)
-_SECOND = 1_000_000_000
 _ATTEMPTS = 5
 _UNDIGESTED = ("digest", "lists", "bytecode", "next_expiry")
-# For all sources together 10,000 events/s with bursts of 20,000; for each source 100/s, bursts of 200.
-_EVENT_RATE = {"event_interval_ns": _SECOND // 10_000, "event_burst_ns": 2 * _SECOND}
-_SOURCE_RATE = {"source_interval_ns": _SECOND // 100, "source_burst_ns": 2 * _SECOND}
 
 
 class Areas(t.NamedTuple):
@@ -54,6 +48,9 @@ class Areas(t.NamedTuple):
         return cls(tables.v4, tables.v4_shift, tables.v6, tables.v6_hosts, lists, next_expiry)
 
     def tables(self) -> Tables:
+        # Imported here: a boot does not need what compiles tables, and it would cost it memory.
+        from .._tables.tables import Tables
+
         return Tables(self.v4, self.v4_shift, self.v6, self.v6_hosts)
 
     def digest(self) -> str:
@@ -98,40 +95,26 @@ class Image(t.NamedTuple):
         return self._replace(first=header + self.first[len(header) :])
 
 
-def build(
-    areas: Areas, policies: t.Mapping[str, Policy], ifindexes: t.Mapping[str, int], code: bytes
-) -> Image:
-    """Build an image for the program whose bytecode has the digest `code`.
+class Records(t.NamedTuple):
+    """Policies as the program reads them (``struct pw_policy``). own: those of single interfaces."""
 
-    policies: complete, by interface and `DEFAULT`. ifindexes: those of the filtered interfaces.
-    """
-    values = {
-        "magic": abi.MAGIC,
-        "abi": abi.ABI,
-        "format": abi.FORMAT,
-        "pages": 1 + areas.v4.pages + areas.v6.pages,
-        "features": _features(areas, policies),
-        "v4_shift": areas.v4_shift,
-        "v4_page": 1,
-        "v6_page": 1 + areas.v4.pages,
-        "v6_buckets": areas.v6_hosts.homes,
-        "v6_hosts": areas.v6_hosts.line,
-        "published": _published(policies[DEFAULT]),
-        **_ban_rate(policies),
-        **_EVENT_RATE,
-        **_SOURCE_RATE,
-    }
-    table = _policy_table(policies, ifindexes)
-    digest = _digest(values, table, areas.v4, areas.v6)
-    header = abi.HEADER.pack(
-        **values,
-        digest=bytes.fromhex(digest),
-        lists=areas.lists,
-        bytecode=code,
-        next_expiry=areas.next_expiry,
-    )
-    first = header.ljust(abi.POLICY_OFFSET, b"\0") + table
-    return Image(first.ljust(abi.PAGE, b"\0"), areas.v4, areas.v6, digest)
+    default: bytes
+    own: dict[str, bytes]
+
+
+def assemble(
+    header: t.Mapping[str, t.Any],
+    records: Records,
+    ifindexes: t.Mapping[str, int],
+    v4: Area,
+    v6: Area,
+) -> Image:
+    """The image of these parts. header: all fields but the digest. ifindexes: of the filtered interfaces."""
+    table = _policy_table(records, ifindexes)
+    digest = _digest(_digested(header), table, v4, v6)
+    packed = abi.HEADER.pack(**{**header, "digest": bytes.fromhex(digest)})
+    first = packed.ljust(abi.POLICY_OFFSET, b"\0") + table
+    return Image(first.ljust(abi.PAGE, b"\0"), v4, v6, digest)
 
 
 def capacity_for(pages: int) -> int:
@@ -242,8 +225,7 @@ class Generation:
         """
         first, header = self._page(0), self.header
         end = abi.POLICY_OFFSET + abi.POLICY_SLOTS * abi.POLICY.size
-        values = {name: value for name, value in header.items() if name not in _UNDIGESTED}
-        return _digest(values, first[abi.POLICY_OFFSET : end], areas.v4, areas.v6)
+        return _digest(_digested(header), first[abi.POLICY_OFFSET : end], areas.v4, areas.v6)
 
     def policy(self, ifindex: int) -> dict[str, t.Any]:
         """Fields of the ``struct pw_policy`` that decides an interface's packets."""
@@ -303,44 +285,15 @@ def _checked(first: bytes, v4: Area, v6: Area) -> str:
     return str(check.hexdigest())
 
 
-def _features(areas: Areas, policies: t.Mapping[str, Policy]) -> int:
-    features = abi.F_LISTS4 if areas.v4.pages else 0
-    features |= abi.F_LISTS6 if areas.v6.pages else 0
-    if any(policy.ban_scope == "all" for policy in policies.values()):
-        features |= abi.F_SCOPE_ALL
-    if all(policy.action == "enforce" for policy in policies.values()):
-        features |= abi.F_ENFORCED
-    return features
+def _digested(header: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
+    return {name: value for name, value in header.items() if name not in _UNDIGESTED}
 
 
-def _ban_rate(policies: t.Mapping[str, Policy]) -> dict[str, int]:
-    """Limits of new bans: a quarter of the ring at once, three quarters in a ban_time.
-
-    Together that is at most the whole ring.
-    """
-    longest = nanoseconds(max(policy.ban_time for policy in policies.values()))
-    ring = RING_CAPACITY - 1
-    interval = longest * 4 // (3 * ring) + 1
-    return {
-        "ban_interval_ns": interval,
-        "ban_burst_ns": interval * (ring // 4),
-        "ring_capacity": RING_CAPACITY,
-    }
-
-
-def _published(policy: Policy) -> list[int]:
-    words = [0] * 1024
-    for first, last in policy.published_ports:
-        for port in range(first, last + 1):
-            words[port >> 6] |= 1 << (port & 63)
-    return words
-
-
-def _policy_table(policies: t.Mapping[str, Policy], ifindexes: t.Mapping[str, int]) -> bytes:
+def _policy_table(records: Records, ifindexes: t.Mapping[str, int]) -> bytes:
     """All policy slots; `InvalidInput` if too many interface indexes need the same slots."""
-    slots: dict[int, bytes] = {0: abi.POLICY.pack(ifindex=0, **policies[DEFAULT].record())}
+    slots = {0: records.default}
     for name, ifindex in sorted(ifindexes.items()):
-        if name not in policies:
+        if name not in records.own:
             continue
         places = [(ifindex + i) % abi.POLICY_SLOTS for i in range(abi.POLICY_PROBES)]
         free = [place for place in places if place not in slots]
@@ -349,6 +302,7 @@ def _policy_table(policies: t.Mapping[str, Policy], ifindexes: t.Mapping[str, in
                 f"no free policy slot for {name}, because other interface indexes collide with its index "
                 f"{ifindex}; remove its own policy, so that it has the default policy"
             )
-        slots[free[0]] = abi.POLICY.pack(ifindex=ifindex, **policies[name].record())
+        fields = abi.POLICY.unpack(records.own[name])
+        slots[free[0]] = abi.POLICY.pack(**{**fields, "ifindex": ifindex})
     empty = bytes(abi.POLICY.size)
     return b"".join(slots.get(i, empty) for i in range(abi.POLICY_SLOTS))

@@ -19,6 +19,10 @@ class InvalidInput(PacketwatchError):
     """A value that an operator, a file or a feed gave is wrong; nothing was changed."""
 
 
+class NotDeclared(InvalidInput):
+    """Confirmed state does not have the interface, so it is not filtered on purpose."""
+
+
 class Unsupported(PacketwatchError):
     """This host, kernel or device cannot do what was asked for."""
 

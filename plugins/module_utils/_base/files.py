@@ -9,7 +9,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import stat
 import typing as t
 
 _PIECE = 1 << 16
@@ -32,10 +34,26 @@ def write_file(path: str, text: str, mode: int) -> None:
 
 def replace_file(path: str, text: str, mode: int = 0o600) -> None:
     """Replace a file atomically: write a draft beside it, flush it to the disk, rename it."""
+    with _draft_of(path) as draft:
+        write_file(draft, text, mode)
+
+
+def replace_parts(path: str, parts: t.Iterable[bytes], mode: int = 0o600) -> None:
+    """As `replace_file`, with bytes in parts."""
+    with _draft_of(path) as draft, open(draft, "wb") as file:
+        os.fchmod(file.fileno(), mode)
+        file.writelines(parts)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def _draft_of(path: str) -> t.Iterator[str]:
+    """The path of a draft, which replaces the file at the end."""
     folder, name = os.path.split(path)
     draft = os.path.join(folder, f".new-{name}")
     try:
-        write_file(draft, text, mode)
+        yield draft
         os.rename(draft, path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
@@ -43,9 +61,20 @@ def replace_file(path: str, text: str, mode: int = 0o600) -> None:
         raise
 
 
+def open_regular(path: str, flags: int = 0) -> int:
+    """A descriptor for reading a regular file; raises OSError for a FIFO, which would block, and others."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | flags)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    is_folder = stat.S_ISDIR(os.fstat(descriptor).st_mode)
+    os.close(descriptor)
+    number = errno.EISDIR if is_folder else errno.EINVAL
+    raise OSError(number, os.strerror(number) if is_folder else "it is not a regular file", path)
+
+
 def read_json(path: str) -> t.Any:
     """The value in a JSON file; raises OSError, or ValueError if it is not JSON."""
-    with open(path, encoding="utf-8") as file:
+    with open(open_regular(path), encoding="utf-8") as file:
         text = file.read()
     # Imported here: after a boot there is nothing to read, and half a megabyte is saved.
     import json

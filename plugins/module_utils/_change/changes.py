@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import typing as t
 
+from .._active.images import Images
 from .._active.loaded import Loaded
 from .._base.errors import InvalidInput, PacketwatchError, Pending, Reverted
 from .._network.snapshot import Snapshot
@@ -61,6 +62,7 @@ class Changes:
         self._paths = paths
         self._store = store
         self._pins = pins
+        self._images = Images(paths.images)
         self._compiler = compiler
         self._catch_up = catch_up
 
@@ -213,6 +215,8 @@ class Changes:
                 self._pins.remove()
         ended = change.end(status)
         self.record.write(ended)
+        with contextlib.suppress(PacketwatchError, OSError):
+            self._images.settle(self._store.number())
         self._tidy()
         self._catch_up()
         return ended
@@ -241,7 +245,7 @@ class Changes:
     def _rebuild(self, loaded: Loaded, state: State, change: Change) -> None:
         from . import former
 
-        snapshot = Snapshot(self._paths.settings)
+        snapshot = Snapshot(self._paths.settings, self._images.last_settings)
         planner = Planner(self._paths, self._store, self._compiler, loaded, snapshot)
         bytecode = planner.programs.of(state)()
         image, dummy = planner.image(state, loaded.ifindexes, bytecode.digest)

@@ -14,7 +14,8 @@ from __future__ import annotations
 import typing as t
 
 from .._active import attach
-from .._active.generation import build, capacity_for
+from .._active.build import build
+from .._active.generation import capacity_for
 from .._active.lists import Lists, compile_lists, digest_of
 from .._active.loaded import check_memory
 from .._declared.policy import resolve_policies

@@ -32,7 +32,7 @@ import types
 import typing as t
 
 from .._base.errors import InvalidInput, Locked, PacketwatchError, Unreadable
-from .._base.files import write_file
+from .._base.files import open_regular, write_file
 from .policy import DEFAULT, read_policy
 
 ROOT = "/etc/packetwatch"
@@ -432,7 +432,7 @@ def _is_number(name: str) -> bool:
 
 def _read_file(path: str, errors: str = "strict") -> str:
     try:
-        with open(path, encoding="utf-8", errors=errors) as file:
+        with open(open_regular(path), encoding="utf-8", errors=errors) as file:
             return file.read()
     except OSError as error:
         raise Unreadable(f"cannot read {path}: {error.strerror}") from error

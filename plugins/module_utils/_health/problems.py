@@ -81,7 +81,11 @@ class Facts(t.NamedTuple):
     is_blind: bool = False
     """Whether a filter is attached whose maps the agent cannot see."""
     has_failed: bool = False
-    """Whether the last apply of confirmed state failed."""
+    """Whether the last activation of confirmed state, or its verification, failed."""
+    failure: str = ""
+    """Why it failed, if that is known."""
+    wrong_settings: t.Collection[str] = ()
+    """What is wrong with settings for which the last good value or the default is in force."""
     broken_feeds: t.Mapping[str, str] | int = 0
     """Feeds that are left out as a whole: their names with reasons, or only their number."""
     verified: float | None = None
@@ -168,7 +172,8 @@ def _of_tables(facts: Facts) -> t.Iterator[Problem]:
 def _of_root(facts: Facts) -> t.Iterator[Problem]:
     """Failures of root's one-shots, and what they have not done for too long."""
     if facts.has_failed:
-        yield Problem("the last apply has failed")
+        why = f": {facts.failure}" if facts.failure else ""
+        yield Problem(f"the last apply has failed{why}")
     if isinstance(facts.broken_feeds, int):
         if facts.broken_feeds:
             yield Problem("a feed is damaged, and left out")
@@ -181,6 +186,8 @@ def _of_root(facts: Facts) -> t.Iterator[Problem]:
 
 def _of_others(facts: Facts) -> t.Iterator[Problem]:
     """Problems that exist whether or not a filter is loaded."""
+    for text in facts.wrong_settings:
+        yield Problem(f"a setting is not in force: {text}")
     if facts.unconfirmed:
         owner, left = facts.unconfirmed
         text = f"it is confirmed or reverted within {left:.0f} s"

@@ -30,6 +30,8 @@ if t.TYPE_CHECKING:
 
 # Keys of the note that come from compiling the lists.
 _COMPILED = ("counts", "verified", "compiled")
+_OF_LISTS = ("declared", "lists", "tables", "bytes", "capacity", *_COMPILED)
+_MAX_WHY = 500
 _COUNTED = ("allow", "deny", "ranges_ipv4", "ranges_ipv6", "left_out", "broken_feeds")
 
 
@@ -80,11 +82,15 @@ class Status:
         image: Image,
         lists: Lists,
         tracks: int,
+        wrong_settings: dict[str, str],
     ) -> dict[str, t.Any]:
-        """Note whether the active generation equals the image compiled anew; return the note."""
+        """Note whether the active generation equals the image compiled anew; return the note.
+
+        wrong_settings: what is wrong, by setting.
+        """
         former = self.read()
         note = self._survey(loaded, number, image) | _compiled(lists) | {"tracks": tracks}
-        note |= _kept(former, "apply", "heal")
+        note |= _kept(former, "apply", "heal") | {"settings": wrong_settings}
         declared = digest_of_declared(state, lists.areas.lists)
         # Every checked change has a new number. If files differ and the number does not, they were edited.
         is_known = former.get("number") == number and "declared" in former
@@ -107,17 +113,34 @@ class Status:
             os.unlink(self._path)
             os.rmdir(os.path.dirname(self._path))
 
-    def failed(self) -> None:
-        """Note that confirmed state could not be activated."""
-        former = self.read()
-        self._write(former | {"apply": {"time": time.time(), "success": False}})
+    def failed(self, why: str) -> None:
+        """Note that confirmed state could not be activated, and why."""
+        apply = {"time": time.time(), "success": False, "why": why[:_MAX_WHY]}
+        self._write(self.read() | {"apply": apply})
 
-    def _survey(self, loaded: Loaded, number: int, image: Image) -> dict[str, t.Any]:
+    def unverified(self, why: str) -> None:
+        """Note why confirmed state could not be compared with the kernel."""
+        self._write(self.read() | {"unverified": why[:_MAX_WHY]})
+
+    def booted(self, loaded: Loaded, number: int, of_lists: dict[str, t.Any], digest: str) -> None:
+        """Note that a boot image was activated. of_lists: what was noted of the lists with it."""
+        note = self._links(loaded, number) | of_lists | {"digest": digest, "matches": True}
+        self._write(note | {"apply": {"time": time.time(), "success": True}})
+
+    def of_lists(self) -> dict[str, t.Any]:
+        """What the note says of the confirmed lists, for their boot image."""
+        return _kept(self.read(), *_OF_LISTS)
+
+    @staticmethod
+    def _links(loaded: Loaded, number: int) -> dict[str, t.Any]:
         noted = {
             name: {"program": found.held, "mode": found.mode, "attached": found.is_ours}
             for name, found in interfaces(loaded).items()
         }
-        note: dict[str, t.Any] = {"number": number, "interfaces": noted}
+        return {"number": number, "interfaces": noted, "whole": loaded.whole}
+
+    def _survey(self, loaded: Loaded, number: int, image: Image) -> dict[str, t.Any]:
+        note = self._links(loaded, number)
         if loaded.active:
             with loaded.generation() as current:
                 areas = current.areas()
@@ -127,7 +150,6 @@ class Status:
                     "tables": areas.digest(),
                     "lists": current.header["lists"].hex(),
                     "matches": loaded.whole and digest == image.digest,
-                    "whole": loaded.whole,
                     "bytes": current.header["pages"] * abi.PAGE,
                     "capacity": current.capacity * abi.PAGE,
                 }

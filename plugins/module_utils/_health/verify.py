@@ -12,7 +12,7 @@ import socket
 import time
 import typing as t
 
-from .._active.generation import build
+from .._active.build import build
 from .._active.loaded import Loaded
 from .._base.errors import Unreadable
 from .._declared.policy import resolve_policies
@@ -35,15 +35,19 @@ def compare(
     status: Status,
     patience: float,
     compile_lists: t.Callable[[State], Lists],
+    wrong_settings: dict[str, str],
 ) -> Facts:
-    """Compare the kernel with confirmed state; note the result for the agent and return it."""
+    """Compare the kernel with confirmed state; note the result for the agent and return it.
+
+    wrong_settings: what is wrong, by setting; to be noted too.
+    """
     while True:
         # Compiling may take long at low priority. It is done without the lock, which other writers need.
         number, state = store.read_current()
         lists = compile_lists(state)
         with store.lock(patience):
             if store.read_current()[0] == number:
-                return _compare(pins, status, number, state, lists)
+                return _compare(pins, status, number, state, lists, wrong_settings)
 
 
 def unfiltered(state: State, loaded: Loaded) -> list[str]:
@@ -55,13 +59,22 @@ def _present(state: State) -> set[str]:
     return {name for dummy, name in socket.if_nameindex()} & set(state.interfaces)
 
 
-def _compare(pins: Pins, status: Status, number: int, state: State, lists: Lists) -> Facts:
+def _compare(
+    pins: Pins,
+    status: Status,
+    number: int,
+    state: State,
+    lists: Lists,
+    wrong_settings: dict[str, str],
+) -> Facts:
     with Loaded(pins) as loaded:
         with loaded.generation() as current:
             code, active = current.header["bytecode"], current.areas()
         areas = active if _is_expiry_due(active, lists) else lists.areas
         image = build(areas, resolve_policies(state.policy), loaded.ifindexes, code)
-        note = status.verified(loaded, number, state, image, lists, _count_tracks(pins))
+        note = status.verified(
+            loaded, number, state, image, lists, _count_tracks(pins), wrong_settings
+        )
         interfaces = note["interfaces"].items()
         return Facts(
             declared=sorted(_present(state)),
@@ -71,6 +84,7 @@ def _compare(pins: Pins, status: Status, number: int, state: State, lists: Lists
             is_edited=note["edited"],
             matches=note.get("matches"),
             unpinned=sorted(loaded.unpinned()),
+            wrong_settings=list(wrong_settings.values()),
         )
 
 

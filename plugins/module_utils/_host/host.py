@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import typing as t
 
-from .._base.errors import InvalidInput
+from .._base.errors import InvalidInput, NotDeclared, Unreadable
 from .._change.pending import AT_ONCE
 from .._change.planner import count
 from .._change.results import Plan, Switch
@@ -36,6 +36,7 @@ if t.TYPE_CHECKING:
     from .._declared.edits import Edit
     from .._declared.store import Store
     from .._feeds.spare import FeedReport
+    from .._health.problems import Facts
     from .._health.status import Status
     from .._kernel.pins import Pins
     from .site import Work
@@ -158,7 +159,7 @@ class Host:
         return self._attach(Order(interface, mode, source), check=check, terms=terms)
 
     def reattach(self, interface: str) -> Attachment:
-        """Filter an interface as confirmed state declares it; `InvalidInput` if it is not declared.
+        """Filter an interface as confirmed state declares it; `NotDeclared` if it does not.
 
         While a change is pending, the pending state counts: a device that comes back is filtered like
         all other devices.
@@ -166,7 +167,7 @@ class Host:
         pending = self.pending()
         state = self.store.read(pending.number) if pending else self.store.read_current()[1]
         if interface not in state.interfaces:
-            raise InvalidInput(
+            raise NotDeclared(
                 f"{interface} is not declared, so it is not filtered; to filter it, declare it with "
                 "packetwatch_interfaces or the module packetwatch.xdp.program"
             )
@@ -274,18 +275,29 @@ class Host:
 
     def _problems(self, *, with_feeds: bool) -> list[str]:
         from .._health.problems import Facts, find
-        from .._health.verify import compare
 
         panic = self.panicking()
         if panic or self.pending():
             facts = Facts(panic=panic.describe() if panic else "")
         else:
-            facts = compare(
-                self.store, self.pins, self.status, self._site.patience, self._lists().as_before
-            )
+            facts = self._compare()
             if with_feeds:
                 facts = facts._replace(broken_feeds=self.feeds().broken)
         return [problem.text for problem in find(facts)]
+
+    def _compare(self) -> Facts:
+        from .._health.verify import compare
+
+        snapshot = self._site.snapshot()
+        lists = ListCompiler(self.paths.spared, snapshot)
+        wrong = snapshot.settings.problems
+        try:
+            return compare(
+                self.store, self.pins, self.status, self._site.patience, lists.as_before, wrong
+            )
+        except (InvalidInput, Unreadable) as error:
+            self.status.unverified(str(error))
+            raise
 
     def feeds(self) -> FeedReport:
         """The feed entries that were left out when the active tables were compiled."""

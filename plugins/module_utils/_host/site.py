@@ -12,6 +12,7 @@ import contextlib
 import os
 import typing as t
 
+from .._active.images import Images
 from .._active.loaded import Loaded
 from .._base.errors import InvalidInput, PacketwatchError
 from .._change.alarm import Alarm
@@ -24,6 +25,7 @@ from .._kernel.bytecode import Compiler
 from .._kernel.pins import Paths, Pins
 from .._network import protect
 from .._network.snapshot import Snapshot
+from .renewal import renew_agent
 
 if t.TYPE_CHECKING:
     from .._active.generation import Image
@@ -47,6 +49,7 @@ class Site:
         self.pins = Pins(paths.bpffs)
         self.compiler = Compiler(run, paths.cache)
         self.alarm = Alarm(run, paths.runtime, paths.units)
+        self.images = Images(paths.images)
         self.changes = Changes(run, paths, self.store, self.pins, self.compiler, self._catch_up)
 
     @property
@@ -58,7 +61,7 @@ class Site:
 
     def snapshot(self) -> Snapshot:
         """The host's network, settings and protection: read when asked for, kept for one operation."""
-        return Snapshot(self.paths.settings)
+        return Snapshot(self.paths.settings, self.images.last_settings)
 
     @contextlib.contextmanager
     def work(
@@ -90,7 +93,7 @@ class Site:
             yield
         except (PacketwatchError, OSError) as error:
             if not (by_hand and isinstance(error, InvalidInput)):
-                self.status.failed()
+                self.status.failed(str(error))
             raise
 
     def quiet(self) -> None:
@@ -99,10 +102,7 @@ class Site:
         self.status.clear()
 
     def renew_agent(self) -> None:
-        """Restart a running agent, because it sees the maps through a mount made when it started."""
-        if os.path.exists(os.path.join(self.paths.units, "packetwatch.service")):
-            # Errors are ignored: the filter works without the agent.
-            self.run(["systemctl", "--no-block", "try-restart", "packetwatch.service"], None)
+        renew_agent(self.run, self.paths.units)
 
     @contextlib.contextmanager
     def _open(self, snapshot: Snapshot, pending: Change | None) -> t.Iterator[Work]:
@@ -165,6 +165,29 @@ class Work:
             if lists:
                 write_note(self.site.paths.spared, lists.note)
             self.site.status.applied(self.loaded, number, state, image, lists)
+            self._keep(number, state, image, pending=change is not None)
+
+    def _keep(self, number: int, state: State, image: Image, *, pending: bool) -> None:
+        """Keep what is active as the boot image of its state. If that fails, the agent reports it."""
+        site = self.site
+        with self.loaded.generation() as current:
+            if current.digest != image.digest:
+                return
+        code = self.planner.programs.cached(self.planner.programs.source(state))
+        if code is None or code.digest != image.bytecode:
+            return
+        from .._active.kept import keep
+
+        kept = keep(number, state, image, code)._replace(
+            settings=self.planner.snapshot.settings.texts, note=site.status.of_lists()
+        )
+        try:
+            site.images.keep(kept, pending=pending)
+        except OSError as error:
+            site.status.failed(
+                f"the boot image cannot be written to {site.paths.images}: {error.strerror}; make room "
+                "there, then packetwatchctl apply"
+            )
 
     def wake_at(self, moment: int, change: Change | None) -> None:
         """Set the timer for the next entry that expires; if that fails, revert a pending change."""

@@ -44,6 +44,7 @@ class Paths(t.NamedTuple):
     bpffs: str = BPFFS
     state: str = "/etc/packetwatch"
     cache: str = "/var/lib/packetwatch/cache"
+    images: str = "/var/lib/packetwatch/boot"
     spared: str = "/var/lib/packetwatch/spared"
     source: str = "/usr/lib/packetwatch/current/bpf"
     settings: str = "/etc/default/packetwatch"

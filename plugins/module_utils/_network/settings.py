@@ -8,10 +8,12 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import typing as t
 
 from .._base.errors import InvalidInput, Unreadable
+from .._base.files import open_regular
 from .protect import parse_declared
 
 if t.TYPE_CHECKING:
@@ -20,6 +22,11 @@ if t.TYPE_CHECKING:
 LIST_MEMORY = 64
 MAX_LIST_MEMORY = 65536
 MAX_PROTECTED = 4096
+_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_SHOWN = 80
+_SWITCH = {"1": True, "0": False}
+
+_T = t.TypeVar("_T")
 
 
 class HostSettings(t.NamedTuple):
@@ -27,23 +34,74 @@ class HostSettings(t.NamedTuple):
 
     list_memory: maximum size of a generation, in MiB. protect: declared protected sources.
     protect_auto: whether the host's own addresses, gateways, resolvers and so on are protected too.
+    texts: the values in force, by key. problems: what is wrong with values that are not in force, by key;
+    key "": the file cannot be read.
     """
 
     list_memory: int
     protect: list[Prefix]
     protect_auto: bool
+    texts: dict[str, str]
+    problems: dict[str, str]
 
 
-def read_settings(path: str) -> HostSettings:
-    """The settings in a file of ``KEY=value`` lines, which may be missing."""
-    values = read_values(path)
-    memory = values.get("PW_LIST_MEMORY", str(LIST_MEMORY))
-    list_memory = parse_list_memory(memory, f"{path}: PW_LIST_MEMORY")
-    auto = values.get("PW_PROTECT_AUTO", "1")
-    if auto not in ("0", "1"):
-        raise InvalidInput(f"{path}: PW_PROTECT_AUTO is {auto!r}: write 1 or 0")
-    protect = parse_declared(values.get("PW_PROTECT", ""), f"{path}: PW_PROTECT")
-    return HostSettings(list_memory, protect, auto == "1")
+def read_settings(path: str, last: t.Mapping[str, str] | None = None) -> HostSettings:
+    """The settings in a file of ``KEY=value`` lines, which may be missing.
+
+    No wrong value is an error, because a host must filter whatever the file says: the last good value is
+    in force instead, or the default. last: the values that were in force before, by key.
+    """
+    try:
+        values, wrong = read_values(path)
+    except Unreadable as error:
+        values, wrong = {}, {"": str(error)}
+    reader = _Reader(path, values, last or {}, wrong)
+    return HostSettings(
+        list_memory=reader.value("PW_LIST_MEMORY", str(LIST_MEMORY), parse_list_memory),
+        protect=reader.value("PW_PROTECT", "", parse_declared),
+        protect_auto=reader.value("PW_PROTECT_AUTO", "1", parse_switch),
+        texts=reader.texts,
+        problems=wrong,
+    )
+
+
+def unknown_protection(problems: t.Mapping[str, str]) -> list[str]:
+    """Those problems because of which nobody knows all addresses that should be protected."""
+    return [problems[key] for key in ("", "PW_PROTECT", "PW_PROTECT_AUTO") if key in problems]
+
+
+class _Reader:
+    """Parses values one by one. texts: those in force. wrong: what is wrong with a key's value."""
+
+    def __init__(
+        self, path: str, values: t.Mapping[str, str], last: t.Mapping[str, str], wrong: dict[str, str]
+    ) -> None:
+        self.texts: dict[str, str] = {}
+        self._path = path
+        self._values = values
+        self._last = last
+        self._wrong = wrong
+
+    def value(self, key: str, default: str, parse: t.Callable[[str, str], _T]) -> _T:
+        """The value of a key, else the last good one, else the default; a missing key has the default."""
+        text = self._values.get(key, default)
+        try:
+            value = parse(text, f"{self._path}: {key}")
+        except InvalidInput as error:
+            self._wrong[key] = str(error)
+        if key in self._wrong or (key not in self._values and "" in self._wrong):
+            text = self._last.get(key, default)
+            value = parse(text, key)
+        self.texts[key] = text
+        return value
+
+
+def parse_switch(text: str, name: str) -> bool:
+    """Parse a switch. name: the setting, for the error."""
+    try:
+        return _SWITCH[text]
+    except KeyError:
+        raise InvalidInput(f"{name} is {text!r}: write 1 or 0") from None
 
 
 def parse_list_memory(text: str, name: str) -> int:
@@ -53,25 +111,32 @@ def parse_list_memory(text: str, name: str) -> int:
     return int(text)
 
 
-def read_values(path: str) -> dict[str, str]:
-    """All ``KEY=value`` lines of the file, unquoted; empty if it is missing."""
+def read_values(path: str) -> tuple[dict[str, str], dict[str, str]]:
+    """All ``KEY=value`` lines of the file, unquoted, and what is wrong with other keys' lines; key "" for
+    lines without one.
+
+    Raises `Unreadable`.
+    """
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(open_regular(path), encoding="utf-8") as file:
             lines = file.read().splitlines()
     except FileNotFoundError:
-        return {}
+        return {}, {}
     except (OSError, UnicodeDecodeError) as error:
         raise Unreadable(
             f"cannot read {path}: {error}; it must be UTF-8 text that root can read"
         ) from error
-    values = {}
-    for line in lines:
+    values, wrong = {}, {}
+    for number, line in enumerate(lines, 1):
         key, separator, value = line.strip().partition("=")
-        if separator and not key.startswith("#"):
-            try:
-                values[key] = " ".join(shlex.split(value))
-            except ValueError as error:
-                raise InvalidInput(
-                    f"{path}: {key} is {value!r}: {error}; correct its quotes and backslashes"
-                ) from None
-    return values
+        if not key or key.startswith(("#", ";")):
+            continue
+        if not _KEY.fullmatch(key) or not separator:
+            shown = line[:_SHOWN]
+            wrong[""] = f"{path}:{number}: {shown!r} is not of the form KEY=value: correct or remove it"
+            continue
+        try:
+            values[key] = " ".join(shlex.split(value))
+        except ValueError as error:
+            wrong[key] = f"{path}: {key} is {value!r}: {error}; correct its quotes and backslashes"
+    return values, wrong

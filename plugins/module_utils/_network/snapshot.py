@@ -13,7 +13,7 @@ from functools import cached_property
 
 from .._kernel import netlink
 from . import protect
-from .settings import read_settings
+from .settings import read_settings, unknown_protection
 
 if t.TYPE_CHECKING:
     from .settings import HostSettings
@@ -22,16 +22,18 @@ if t.TYPE_CHECKING:
 class Snapshot:
     """What one operation reads of the host: each part once, when it is first used.
 
-    So all checks of a change decide on the same facts. settings: path of the settings file. The parts
-    raise `Unreadable`, the settings also `InvalidInput`.
+    So all checks of a change decide on the same facts. settings: path of the settings file. last: returns
+    the settings that were in force before; called only if one is wrong. The parts raise `Unreadable`.
     """
 
-    def __init__(self, settings: str) -> None:
+    def __init__(self, settings: str, last: t.Callable[[], t.Mapping[str, str]] = dict) -> None:
         self._path = settings
+        self._last = last
 
     @cached_property
     def settings(self) -> HostSettings:
-        return read_settings(self._path)
+        found = read_settings(self._path)
+        return read_settings(self._path, self._last()) if found.problems else found
 
     @cached_property
     def network(self) -> protect.Network:
@@ -44,4 +46,7 @@ class Snapshot:
     @cached_property
     def protection(self) -> protect.Protection:
         """The sources that must not be banned."""
-        return protect.compute(self.settings.protect, self.settings.protect_auto, self.network)
+        found = protect.compute(self.settings.protect, self.settings.protect_auto, self.network)
+        # What a wrong setting protected is unknown: no present entry is removed because of it.
+        found.problems.extend(unknown_protection(self.settings.problems))
+        return found

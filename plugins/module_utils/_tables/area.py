@@ -21,6 +21,8 @@ WORDS = 16
 """Words of 32 bits in a line."""
 MAX_LINES = 1 << 27
 """Lines of an area that the format can number."""
+TRIES = 32
+"""Buckets that may hold a host: its home, and those after it for as long as all before are full."""
 
 _LINES_SIZE = 4 * WORDS * PAGE_LINES
 _FILTER_SIZE = 8 * PAGE_LINES
@@ -69,6 +71,23 @@ class Area(NamedTuple):
     def words(self) -> memoryview:
         """The lines, as words of 32 bits."""
         return memoryview(self.lines).cast("I")
+
+
+class Place(NamedTuple):
+    """Where in an area the hosts are: the line of the first bucket, and the number of homes."""
+
+    line: int = 0
+    homes: int = 0
+
+    @property
+    def is_all(self) -> bool:
+        """Whether the area has no tree, only hosts."""
+        return self.homes > 0 and not self.line
+
+    @property
+    def buckets(self) -> int:
+        """The number of buckets, including those after the last home."""
+        return self.homes + TRIES - 1 if self.homes else 0
 
 
 def check_lines(count: int) -> None:

@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from itertools import chain
 from typing import NamedTuple
 
-from .area import WORDS, Area, check_lines
+from .area import TRIES, WORDS, Area, Place, check_lines
 from .lanes import as_number, longs, low_halves, places_of, repeated, widened, zero_lanes
 from .pool import IPV6
 from .ranges import ALLOW, DENY, LAST6, NONE
@@ -26,8 +26,6 @@ from .scatter import scatter
 
 SLOTS = 4
 """Hosts in a bucket, which is a line."""
-TRIES = 32
-"""Buckets that may hold a host: its home, and those after it for as long as all before are full."""
 TAG = 0x1FFF
 """The bits of a filter slot that come from the hash."""
 MORE = 0x2000
@@ -40,23 +38,6 @@ _HASH_ALL = 0xD6E8FEB86659FD93
 _HALF = (1 << 32) - 1
 _WHOLE = (1 << 64) - 1
 _CHUNK = 1 << 16
-
-
-class Place(NamedTuple):
-    """Where in an area the hosts are: the line of the first bucket, and the number of homes."""
-
-    line: int = 0
-    homes: int = 0
-
-    @property
-    def is_all(self) -> bool:
-        """Whether the area has no tree, only hosts."""
-        return self.homes > 0 and not self.line
-
-    @property
-    def buckets(self) -> int:
-        """The number of buckets, including those after the last home."""
-        return self.homes + TRIES - 1 if self.homes else 0
 
 
 def split(words: Iterable[int]) -> tuple[dict[int, list[int]], list[int]]:

@@ -13,8 +13,8 @@ from collections.abc import MutableSequence
 from typing import NamedTuple
 
 from . import ipv4, ipv6_hosts, ipv6_tree
-from .area import Area
-from .ipv6_hosts import Buckets, Place
+from .area import Area, Place
+from .ipv6_hosts import Buckets
 from .pool import IPV6
 from .ranges import (
     ALLOW,

@@ -79,6 +79,8 @@ def _run(dummy: argparse.Namespace) -> None:
     from .waiting import Waiting
 
     pins, output = Pins(values.pins), Output()
+    for problem in values.problems.values():
+        _complain(f"a setting is not in force: {problem}")
     drift = Drift(values, output)
     stopping = False
     while not stopping:
@@ -87,11 +89,16 @@ def _run(dummy: argparse.Namespace) -> None:
 
 
 def _attach(options: argparse.Namespace) -> None:
-    host = _host()
-    done = host.reattach(options.interface)
+    from packetwatch_core._host.boot import filter_interface
+    from packetwatch_core._kernel.pins import Paths
+
+    from .run import run
+
+    done = filter_interface(run, Paths(), options.interface, _PATIENCE)
     reason = f" ({done.reason})" if done.reason else ""
-    _say(f"{done.interface} is filtered, mode {done.mode}{reason}")
-    _report_feeds(host)
+    _say(f"{options.interface} is filtered, mode {done.mode}{reason}")
+    if done.problem:
+        _complain(done.problem)
 
 
 def _apply(dummy: argparse.Namespace) -> None:
@@ -109,7 +116,7 @@ def _apply(dummy: argparse.Namespace) -> None:
 def _report_feeds(host: Host) -> None:
     """Report feeds that are left out. The other lists are active, so this is not a failure."""
     for name, why in sorted(host.feeds().broken.items()):
-        sys.stderr.write(f"packetwatch: {name} is left out: {why}\n")
+        _complain(f"{name} is left out: {why}")
 
 
 def _rollback(dummy: argparse.Namespace) -> None:
@@ -162,8 +169,12 @@ def _say(message: str) -> None:
     sys.stdout.write(f"packetwatch: {message}\n")
 
 
-def _fail(status: int, message: str) -> int:
+def _complain(message: str) -> None:
     sys.stderr.write(f"packetwatch: {message}\n")
+
+
+def _fail(status: int, message: str) -> int:
+    _complain(message)
     return status
 
 

@@ -12,6 +12,7 @@ import typing as t
 from packetwatch_core._bans.bans import MAPS, Ban, Bans, Source
 from packetwatch_core._base.errors import PacketwatchError
 from packetwatch_core._network import protect
+from packetwatch_core._network.settings import unknown_protection
 
 from .metrics import GAUGE, Rows, Values, by_label
 from .output import Output, Trouble
@@ -93,6 +94,8 @@ class Guard(Part):
             former = self.protection
             network = protect.read_network()
             self.protection = protect.compute(settings.protect, settings.protect_auto, network)
+            # What a wrong setting protected is unknown: no present entry is removed because of it.
+            self.protection.problems.extend(unknown_protection(settings.problems))
             left_out = protect.write(self.protection, self._maps).left_out
             self._spare(former)
             self._on_network(network)

@@ -84,7 +84,7 @@ class Outlook(Part):
             GAUGE,
             "When tables were last activated, or failed.",
         ),
-        "packetwatch_apply_success": (GAUGE, "1 if the last apply of confirmed state succeeded."),
+        "packetwatch_apply_success": (GAUGE, "1 if the last apply of confirmed state succeeded, and its files can be read."),
         "packetwatch_repairs_total": (
             COUNTER,
             "Attempts of root to repair drift since boot, by outcome.",
@@ -103,6 +103,7 @@ class Outlook(Part):
         self, settings: Settings, confirmed: Confirmed, complain: t.Callable[[str], None]
     ) -> None:
         self._path = settings.status_file
+        self._wrong_settings = settings.problems
         self._confirmed = confirmed
         self._complain = complain
         self._version: tuple[int, int] | None = None
@@ -130,7 +131,9 @@ class Outlook(Part):
             ),
             "packetwatch_repair_timestamp_seconds": _known(_number(repair, "time")),
             "packetwatch_apply_timestamp_seconds": _known(_number(apply, "time")),
-            "packetwatch_apply_success": _known(_number(apply, "success")),
+            "packetwatch_apply_success": _known(
+                0.0 if "unverified" in note else _number(apply, "success")
+            ),
             "packetwatch_interface_receive_discards_total": self._discards(),
         }
         if isinstance(note.get("digest"), str):
@@ -165,6 +168,9 @@ class Outlook(Part):
             is_edited=note.get("edited") is True,
             matches=_number(note, "matches") != 0,
             has_failed=_number(note.get("apply"), "success") == 0,
+            failure=_text(note.get("apply"), "why"),
+            refusal=_text(note, "unverified"),
+            wrong_settings=list((_texts(note, "settings") | self._wrong_settings).values()),
             broken_feeds=int(_number(note.get("counts"), "broken_feeds") or 0),
             verified=_number(note, "verified"),
         )
@@ -248,6 +254,16 @@ class Outlook(Part):
 def _number(note: t.Any, name: str) -> float | None:
     value = note.get(name) if isinstance(note, dict) else None
     return float(value) if isinstance(value, int | float) else None
+
+
+def _text(note: t.Any, name: str) -> str:
+    value = note.get(name) if isinstance(note, dict) else None
+    return value if isinstance(value, str) else ""
+
+
+def _texts(note: Note, name: str) -> dict[str, str]:
+    found = note.get(name)
+    return {key: str(value) for key, value in found.items()} if isinstance(found, dict) else {}
 
 
 def _known(value: float | None) -> list[Sample]:

@@ -57,7 +57,9 @@ class Setting(t.Generic[_T]):
 
 
 class Settings:
-    """The values of all variables."""
+    """The values of all variables. problems: what is wrong with variables whose default is in force."""
+
+    problems: dict[str, str]
 
     metrics_listen = Setting("PW_METRICS_LISTEN", "127.0.0.1:9477", parse_listen)
     """Address and port; None: no metrics."""
@@ -99,9 +101,18 @@ DEFAULTS = {setting.variable: setting.default for setting in _SETTINGS.values()}
 
 
 def read(environment: t.Mapping[str, str]) -> Settings:
-    """Settings from variables; raises `InvalidInput` naming the variable and the fix."""
+    """Settings from variables.
+
+    A wrong value does not end the agent: the default is in force, and `problems` names variable and fix.
+    """
     found = Settings()
+    found.problems = {}
     for name, setting in _SETTINGS.items():
         text = environment.get(setting.variable, setting.default)
-        setattr(found, name, setting.parse(text.strip(), setting.variable))
+        try:
+            value = setting.parse(text.strip(), setting.variable)
+        except InvalidInput as error:
+            found.problems[setting.variable] = str(error)
+            value = setting.parse(setting.default, setting.variable)
+        setattr(found, name, value)
     return found

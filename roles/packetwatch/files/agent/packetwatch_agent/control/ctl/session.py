@@ -47,7 +47,7 @@ class Places(t.NamedTuple):
     def of(cls, environment: t.Mapping[str, str]) -> Places:
         """From the environment, else from the agent's settings, else the defaults."""
         paths = Paths()
-        values = DEFAULTS | read_values(paths.settings) | dict(environment)
+        values = DEFAULTS | read_values(paths.settings)[0] | dict(environment)
         paths = paths._replace(
             bpffs=values["PW_PINS"],
             state=values["PW_CONFIG_DIR"],

@@ -1,0 +1,117 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is PRIVATE to the collection.
+
+"""The folder of boot images: that of the confirmed state, and that of a pending change.
+
+The folder is not part of confirmed state, so that a host whose state is damaged still has them. Only
+root's own files are believed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import typing as t
+
+from .._base.errors import Unreadable
+from .._base.files import open_regular, replace_parts
+
+if t.TYPE_CHECKING:
+    from .kept import Kept
+
+_CONFIRMED, _CANDIDATE = "confirmed", "candidate"
+
+
+# Longer than an image's first line.
+_LINE = 1 << 10
+
+
+class Images:
+    """The images in a folder, which is made when it is needed."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+
+    def keep(self, kept: Kept, *, pending: bool) -> None:
+        """Write the image of what is active, unless that file has it already; raises OSError."""
+        from .kept import pack
+
+        os.makedirs(self._folder, mode=0o700, exist_ok=True)
+        path = self._path(_CANDIDATE if pending else _CONFIRMED)
+        parts = pack(kept)
+        if self._first_line(path) != parts[0]:
+            replace_parts(path, parts)
+        if not pending:
+            self._discard()
+
+    def settle(self, number: int) -> None:
+        """End a pending change: its image becomes that of the confirmed state if that has its number."""
+        candidate = self._path(_CANDIDATE)
+        with contextlib.suppress(Unreadable):
+            if os.path.lexists(candidate) and self._read(candidate).number == number:
+                os.rename(candidate, self._path(_CONFIRMED))
+        self._discard()
+
+    def find(self, number: int | None) -> tuple[Kept | None, str]:
+        """The image of the state with this number, else the confirmed one; and why it is not that one.
+
+        number: None if nobody knows which state is confirmed. Without an image: None, and the reason.
+        """
+        confirmed, problem = self._try(_CONFIRMED)
+        if confirmed and number in (None, confirmed.number):
+            return confirmed, ""
+        candidate, dummy = self._try(_CANDIDATE)
+        if candidate and candidate.number == number:
+            # The confirming process died before it could rename the image.
+            return candidate, ""
+        if confirmed:
+            problem = f"the boot image is of state {confirmed.number}, and {number} is confirmed"
+        return confirmed, problem
+
+    def last_settings(self) -> dict[str, str]:
+        """The settings that were in force when the confirmed state was activated; empty if unknown."""
+        kept, dummy = self._try(_CONFIRMED)
+        return kept.settings if kept else {}
+
+    def _try(self, name: str) -> tuple[Kept | None, str]:
+        try:
+            return self._read(self._path(name)), ""
+        except Unreadable as error:
+            return None, str(error)
+
+    def _read(self, path: str) -> Kept:
+        from .kept import unpack
+
+        try:
+            return unpack(_read_own(path))
+        except (OSError, Unreadable) as error:
+            why = error.strerror if isinstance(error, OSError) else error
+            raise Unreadable(
+                f"cannot use the boot image {path}: {why}; packetwatchctl apply makes it anew"
+            ) from error
+
+    def _first_line(self, path: str) -> bytes:
+        try:
+            with open(open_regular(path), "rb") as file:
+                return file.readline(_LINE)
+        except OSError:
+            return b""
+
+    def _discard(self) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._path(_CANDIDATE))
+
+    def _path(self, name: str) -> str:
+        return os.path.join(self._folder, name)
+
+
+def _read_own(path: str) -> bytes:
+    """The content of a file that only this user can have written."""
+    with open(open_regular(path, os.O_NOFOLLOW), "rb") as file:
+        found = os.fstat(file.fileno())
+        if found.st_uid != os.geteuid() or found.st_mode & 0o022:
+            raise Unreadable("another user may have written it")
+        return file.read()

@@ -1,0 +1,166 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is PRIVATE to the collection.
+
+"""The boot image: all that a boot needs to filter as confirmed, compiled, in one file.
+
+::
+
+    packetwatch boot image 1 SHA256        of all that follows
+    {"number": 7, "interfaces": ...}       facts, JSON in one line
+    header, policies, tables, instructions as long as the facts say
+
+So a boot parses no text that a person or a program may have damaged, and needs neither compiler nor kernel
+headers. Tables and instructions are used as they are, whatever format this version writes.
+"""
+
+from __future__ import annotations
+
+import json
+import typing as t
+
+from .._base.digest import sha256_for
+from .._base.errors import Unreadable
+from .._kernel import abi
+from .._kernel.bytecode import Bytecode
+from .._tables.area import Area
+from .generation import Image, Records, assemble
+
+if t.TYPE_CHECKING:
+    from .._declared.store import State
+
+_MAGIC = b"packetwatch boot image 1 "
+# Two versions with the same layout can boot from each other's images.
+_LAYOUT = [abi.ABI, abi.PAGE, abi.POLICY_OFFSET, abi.HEADER.size, abi.POLICY.size]
+# The facts name all interfaces and the program's loads of maps; the protected addresses are the longest.
+_LONGEST_LINE = 1 << 20
+
+
+class Kept(t.NamedTuple):
+    """A confirmed state as it was compiled.
+
+    number: of the state. interfaces: name → wanted mode. settings: the ``PW_*`` settings that were in
+    force. note: what `Status` notes about the lists. header: that of the generation.
+    has_expiring_allow: whether an allow entry expires, so that the image must not outlive it.
+    """
+
+    number: int
+    interfaces: dict[str, str]
+    settings: dict[str, str]
+    note: dict[str, t.Any]
+    has_expiring_allow: bool
+    header: dict[str, t.Any]
+    records: Records
+    v4: Area
+    v6: Area
+    code: Bytecode
+
+    def image(self, ifindexes: t.Mapping[str, int]) -> Image:
+        """The generation for interfaces with these indexes, which differ from boot to boot."""
+        return assemble(self.header, self.records, ifindexes, self.v4, self.v6)
+
+    @property
+    def next_expiry(self) -> int:
+        """Time at which the next of its entries expires, in seconds since 1970; 0: no entry expires."""
+        return int(self.header["next_expiry"])
+
+
+def keep(number: int, state: State, image: Image, code: Bytecode) -> Kept:
+    """The boot image of a state from the generation that was built for it, without settings and note."""
+    # Imported here: a boot does not need it, and it would cost it memory.
+    from .._declared.policy import resolve_policies
+    from .build import records
+
+    return Kept(
+        number=number,
+        interfaces=dict(state.interfaces),
+        settings={},
+        note={},
+        has_expiring_allow=any("expires=" in text for text in state.allow.values()),
+        header=abi.HEADER.unpack(image.first),
+        records=records(resolve_policies(state.policy)),
+        v4=image.v4,
+        v6=image.v6,
+        code=code,
+    )
+
+
+def pack(kept: Kept) -> list[bytes]:
+    """The file of a boot image, in parts."""
+    own = kept.records.own
+    parts = [
+        abi.HEADER.pack(**kept.header),
+        kept.records.default,
+        *own.values(),
+        *kept.v4,
+        *kept.v6,
+        kept.code.code,
+    ]
+    facts = {
+        "layout": _LAYOUT,
+        "number": kept.number,
+        "interfaces": kept.interfaces,
+        "settings": kept.settings,
+        "note": kept.note,
+        "has_expiring_allow": kept.has_expiring_allow,
+        "own": list(own),
+        "maps": kept.code.maps,
+        "sizes": [len(part) for part in parts],
+    }
+    parts.insert(0, json.dumps(facts).encode() + b"\n")
+    return [b"%s%s\n" % (_MAGIC, _digest(parts).encode()), *parts]
+
+
+def unpack(data: bytes) -> Kept:
+    """The boot image in a file's content; raises `Unreadable` with the reason."""
+    first, rest = _line(memoryview(data))
+    if not first.startswith(_MAGIC):
+        raise Unreadable("it is not a boot image of this version")
+    if first != _MAGIC + _digest([rest]).encode():
+        raise Unreadable("its checksum is wrong")
+    line, body = _line(rest)
+    facts = json.loads(line)
+    if facts["layout"] != _LAYOUT:
+        raise Unreadable("another version of Packetwatch made it")
+    parts = _cut(body, facts["sizes"])
+    header = abi.HEADER.unpack(next(parts))
+    records = Records(next(parts), {name: next(parts) for name in facts["own"]})
+    return Kept(
+        number=facts["number"],
+        interfaces=facts["interfaces"],
+        settings=facts["settings"],
+        note=facts["note"],
+        has_expiring_allow=facts["has_expiring_allow"],
+        header=header,
+        records=records,
+        v4=Area(next(parts), next(parts)),
+        v6=Area(next(parts), next(parts)),
+        code=Bytecode(
+            next(parts),
+            tuple((index, name) for index, name in facts["maps"]),
+            header["bytecode"],
+        ),
+    )
+
+
+def _cut(body: memoryview, sizes: t.Sequence[int]) -> t.Iterator[bytes]:
+    """The parts of these sizes."""
+    at = 0
+    for size in sizes:
+        yield bytes(body[at : at + size])
+        at += size
+
+
+def _line(data: memoryview) -> tuple[bytes, memoryview]:
+    """The first line without its end, and what follows."""
+    head, end, dummy = bytes(data[:_LONGEST_LINE]).partition(b"\n")
+    return head, data[len(head) + len(end) :]
+
+
+def _digest(parts: t.Sequence[t.Any]) -> str:
+    check = sha256_for(sum(map(len, parts)))
+    for part in parts:
+        check.update(part)
+    return str(check.hexdigest())

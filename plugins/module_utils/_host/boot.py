@@ -1,0 +1,187 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is PRIVATE to the collection.
+
+"""Attaching at boot: with the boot image, whatever has become of the files it was compiled from.
+
+A boot needs neither compiler nor kernel headers for this, parses no text, and takes little memory. All
+other attachments go through `Host`, and so does this one if the image is not that of the confirmed state.
+If that fails too, the newest image that there is decides: an older filter is better than none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+import typing as t
+
+from .._active import attach
+from .._active.images import Images
+from .._active.loaded import Loaded
+from .._base.clock import clock_synchronised
+from .._base.errors import (
+    InvalidInput,
+    LoadFailed,
+    Locked,
+    NotDeclared,
+    PacketwatchError,
+    TooLarge,
+    Unreadable,
+    Unsupported,
+)
+from .._change.alarm import Alarm
+from .._change.panic import Flag
+from .._change.pending import PENDING, Record
+from .._declared.store import Store
+from .._health.status import Status
+from .._kernel import netlink
+from .._kernel.pins import Pins, check_bpffs
+from .._kernel.programs import attached
+from .._network import protect
+from .._network.devices import check_device
+from .._network.snapshot import Snapshot
+from .renewal import renew_agent
+
+if t.TYPE_CHECKING:
+    from .._active.kept import Kept
+    from .._base.types import Run
+    from .._kernel.pins import Paths
+
+# What damaged files, a missing compiler or missing headers raise.
+_DAMAGE = (InvalidInput, LoadFailed, TooLarge, Unreadable, Unsupported, OSError)
+
+
+class Filtered(t.NamedTuple):
+    """mode: of the interface. reason: why `auto` chose it. problem: why not all is as it was confirmed."""
+
+    mode: str
+    reason: str = ""
+    problem: str = ""
+
+
+def filter_interface(run: Run, paths: Paths, interface: str, patience: float) -> Filtered:
+    """Filter an interface as confirmed state declares it.
+
+    patience: seconds to wait for another writer before `Locked` is raised.
+    """
+    boot = _Boot(run, paths, interface, patience)
+    kept, problem = boot.find()
+    if kept and not problem and boot.can_use(kept):
+        return boot.attach(kept)
+    try:
+        # Imported here: it needs much more memory.
+        from .host import Host
+
+        done = Host(run, paths, patience).reattach(interface)
+        return Filtered(done.mode, done.reason, problem)
+    except _DAMAGE as error:
+        is_left_out = isinstance(error, NotDeclared) and not boot.has_lost_state()
+        if kept is None or interface not in kept.interfaces or is_left_out:
+            raise
+        done = boot.attach(kept)
+        why = f"confirmed state cannot be activated: {error}; the filter of state {kept.number} is active"
+        boot.status.failed(why)
+        return Filtered(done.mode, done.reason, why)
+
+
+class _Boot:
+    """One attachment at boot."""
+
+    def __init__(self, run: Run, paths: Paths, interface: str, patience: float) -> None:
+        self.status = Status(paths.status)
+        self._run = run
+        self._paths = paths
+        self._interface = interface
+        self._patience = patience
+        self._store = Store(paths.state)
+        self._pins = Pins(paths.bpffs)
+        self._images = Images(paths.images)
+
+    def find(self) -> tuple[Kept | None, str]:
+        """The best image, and why it is not that of the confirmed state."""
+        try:
+            number: int | None = self._store.number()
+        except Unreadable as error:
+            return self._images.find(None)[0], str(error)
+        return self._images.find(number)
+
+    def has_lost_state(self) -> bool:
+        """Whether no state is there although one was confirmed once."""
+        return self._store.number() == 0
+
+    def can_use(self, kept: Kept) -> bool:
+        """Whether the image decides as the confirmed state would, now and on this interface."""
+        if self._interface not in kept.interfaces or self._is_change_pending():
+            return False
+        with Loaded(self._pins) as loaded:
+            if loaded.links:
+                # A list that has expired since, or a device with a new name: the files decide.
+                with loaded.generation() as current:
+                    if current.header["lists"] != kept.header["lists"]:
+                        return False
+                ifindex = check_device(self._interface, netlink.links()).ifindex
+                if loaded.held_on(ifindex)[1]:
+                    return False
+        due = kept.next_expiry
+        if due and time.time() >= due:
+            return False
+        # Nobody knows whether the entry has expired before the clock is synchronised.
+        return not (kept.has_expiring_allow and not clock_synchronised())
+
+    def attach(self, kept: Kept) -> Filtered:
+        """Filter the interface with the image."""
+        with contextlib.suppress(Unreadable):
+            Flag(self._paths.state).refuse()
+        snapshot = Snapshot(self._paths.settings, lambda: kept.settings)
+        ifindex = check_device(self._interface, snapshot.links).ifindex
+        check_bpffs(self._paths.bpffs)
+        with self._lock(), Loaded(self._pins) as loaded:
+            attach.check_free(self._interface, ifindex, loaded.program_ids)
+            is_first = not self._pins.loaded()
+            reason = self._bring_up(loaded, kept, ifindex, snapshot)
+        if is_first:
+            renew_agent(self._run, self._paths.units)
+        return Filtered(attached(ifindex).mode, reason)
+
+    def _bring_up(self, loaded: Loaded, kept: Kept, ifindex: int, snapshot: Snapshot) -> str:
+        name = self._interface
+        others = {key: value for key, value in loaded.ifindexes.items() if value != ifindex}
+        image = kept.image(others | {name: ifindex})
+        with loaded.generation() as current:
+            is_active = loaded.whole and current.digest == image.digest
+            is_active = is_active and current.header["bytecode"] == image.bytecode
+        reason = ""
+        with contextlib.ExitStack() as undo:
+            if not is_active:
+                undo.callback(loaded.replace(image, lambda: kept.code))
+            maps = self._pins.open_run_maps(("hosts", "nets", "local"))
+            protect.write(snapshot.protection, maps)
+            if loaded.held_on(ifindex)[1] is None:
+                reason = loaded.attach(name, ifindex, kept.interfaces[name]).reason
+            undo.pop_all()
+        self.status.booted(loaded, kept.number, kept.note, image.digest)
+        with contextlib.suppress(PacketwatchError):
+            Alarm(self._run, self._paths.runtime, self._paths.units).set(image.next_expiry)
+        return reason
+
+    @contextlib.contextmanager
+    def _lock(self) -> t.Iterator[None]:
+        """Hold the lock of all writers; where its file cannot be used, no other writer can either."""
+        with contextlib.ExitStack() as held:
+            try:
+                held.enter_context(self._store.lock(self._patience))
+            except Locked:
+                raise
+            except (PacketwatchError, OSError):
+                pass
+            yield
+
+    def _is_change_pending(self) -> bool:
+        try:
+            change = Record(self._paths.pending).read()
+        except Unreadable:
+            return False
+        return change is not None and change.status == PENDING
