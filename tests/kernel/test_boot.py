@@ -14,11 +14,15 @@ from pathlib import Path
 
 import pytest
 from kernel.hosting import DENIED, XDP_DROP, XDP_PASS, Site, run, source_text
+from kernel.timers import Timers
 
 from packetwatch_core._active.loaded import Loaded
 from packetwatch_core._base.errors import NotDeclared, PacketwatchError
 from packetwatch_core._change.pending import Terms
+from packetwatch_core._declared.edits import set_lists
 from packetwatch_core._host.boot import Filtered, filter_interface
+from packetwatch_core._host.host import Host
+from packetwatch_core._kernel.programs import attached
 from packetwatch_core._network import protect
 
 pytest_plugins = ("kernel.site_fixtures",)
@@ -35,10 +39,15 @@ Damage = Callable[[Path], None]
 
 def boot(site: Site) -> Filtered:
     """Reboot: nothing is left in the kernel and under /run; then filter the interface."""
-    site.power_off()
+    power_off(site)
     shutil.rmtree(site.paths.pending, ignore_errors=True)
     shutil.rmtree(Path(site.paths.status).parent, ignore_errors=True)
     return filter_interface(run, site.paths, "pw0", 1.0)
+
+
+def power_off(site: Site) -> None:
+    if attached(socket.if_nametoindex("pw0")).program_id:
+        site.power_off()
 
 
 def in_force(site: Site) -> dict[str, object]:
@@ -248,7 +257,7 @@ def test_other_files_of_the_host(host: Site, name: str, damage: Damage) -> None:
     path.parent.mkdir(exist_ok=True)
     path.touch()
     damage(path)
-    host.power_off()
+    power_off(host)
     done = filter_interface(run, host.paths, "pw0", 1.0)
     assert in_force(host) == EXPECTED
     if name == "etc":
@@ -258,7 +267,7 @@ def test_other_files_of_the_host(host: Site, name: str, damage: Damage) -> None:
 def test_a_host_without_its_compiler_and_cache(host: Site) -> None:
     shutil.rmtree(host.state)
     lost = host.paths._replace(cache=str(host.state.parent / "none"), source="/nowhere")
-    host.power_off()
+    power_off(host)
 
     def refuse(argv: object, stdin: object) -> tuple[int, str, str]:
         raise AssertionError(f"a process is started: {argv}")
@@ -271,10 +280,19 @@ def test_a_host_without_its_compiler_and_cache(host: Site) -> None:
 # Which state a boot activates
 
 
+def pend(site: Site) -> Host:
+    """Begin a change: only `OTHER` is denied."""
+    shutil.rmtree(site.paths.runtime, ignore_errors=True)
+    shutil.rmtree(site.paths.units, ignore_errors=True)
+    host = Timers(site).host
+    edit = set_lists("ansible", {"deny": f"{OTHER}\n"}, True)
+    host.apply(edit, terms=Terms(60, token="t"))
+    return host
+
+
 def test_a_pending_change_is_not_booted(host: Site) -> None:
     boot(host)
-    edit = Terms(60, token="t")
-    host.host.apply(lambda state: state._replace(deny={"ansible": f"{OTHER}\n"}), terms=edit)
+    pend(host)
     assert host.verdict(OTHER) == XDP_DROP
     assert not boot(host).problem
     assert in_force(host) == EXPECTED
@@ -282,9 +300,7 @@ def test_a_pending_change_is_not_booted(host: Site) -> None:
 
 def test_a_confirmed_change_is_booted(host: Site) -> None:
     boot(host)
-    edit = Terms(60, token="t")
-    host.host.apply(lambda state: state._replace(deny={"ansible": f"{OTHER}\n"}), terms=edit)
-    host.host.confirm("t")
+    pend(host).confirm("t")
     (host.state / "current/deny.d/ansible.list").write_text("nonsense\n")
     assert not boot(host).problem
     assert in_force(host) == EXPECTED | {"denied": XDP_PASS, "other": XDP_DROP}
@@ -292,8 +308,7 @@ def test_a_confirmed_change_is_booted(host: Site) -> None:
 
 def test_a_change_whose_confirmation_died_is_booted(host: Site) -> None:
     boot(host)
-    edit = Terms(60, token="t")
-    host.host.apply(lambda state: state._replace(deny={"ansible": f"{OTHER}\n"}), terms=edit)
+    pend(host)
     # The link was renamed, and nothing else was done.
     number = host.host.store.number() + 1
     host.host.store.confirm(number)
@@ -322,6 +337,6 @@ def test_a_renamed_program_source_needs_no_compiler(host: Site) -> None:
     host.host.attach("pw0", source=text)
     shutil.copytree(host.paths.cache, host.state.parent / "cache")
     lost = host.paths._replace(cache=str(host.state.parent / "none"))
-    host.power_off()
+    power_off(host)
     assert not filter_interface(run, lost, "pw0", 1.0).problem
     assert in_force(host) == EXPECTED

@@ -30,7 +30,7 @@ if t.TYPE_CHECKING:
 
 # Keys of the note that come from compiling the lists.
 _COMPILED = ("counts", "verified", "compiled")
-_OF_LISTS = ("declared", "lists", "tables", "bytes", "capacity", *_COMPILED)
+_OF_LISTS = ("declared", "attachments", "lists", "tables", "bytes", "capacity", *_COMPILED)
 _MAX_WHY = 500
 _COUNTED = ("allow", "deny", "ranges_ipv4", "ranges_ipv6", "left_out", "broken_feeds")
 
@@ -60,7 +60,10 @@ class Status:
             self.clear()
             return
         compiled = _compiled(lists) if lists else {}
-        declared = {"declared": digest_of_declared(state, image.lists)}
+        declared = {
+            "declared": digest_of_declared(state, image.lists),
+            "attachments": _digest_of_attachments(state),
+        }
         former = self.read()
         note = self._survey(loaded, number, image) | _kept(former, "heal") | declared
         if compiled:
@@ -94,8 +97,13 @@ class Status:
         declared = digest_of_declared(state, lists.areas.lists)
         # Every checked change has a new number. If files differ and the number does not, they were edited.
         is_known = former.get("number") == number and "declared" in former
-        note["edited"] = is_known and former["declared"] != declared and not note.get("matches")
+        attachments = _digest_of_attachments(state)
+        note["edited"] = is_known and (
+            (former["declared"] != declared and not note.get("matches"))
+            or former.get("attachments", attachments) != attachments
+        )
         note["declared"] = former["declared"] if note["edited"] else declared
+        note["attachments"] = former.get("attachments", attachments) if note["edited"] else attachments
         self._write(note)
         return note
 
@@ -172,6 +180,11 @@ def _compiled(lists: Lists) -> dict[str, t.Any]:
 
 def _kept(note: dict[str, t.Any], *keys: str) -> dict[str, t.Any]:
     return {key: note[key] for key in keys if key in note}
+
+
+def _digest_of_attachments(state: State) -> str:
+    """SHA-256 of what a state declares and the tables do not show: interfaces and program, as hex."""
+    return str(sha256(repr((sorted(state.interfaces.items()), state.program)).encode()).hexdigest())
 
 
 def digest_of_declared(state: State, lists: bytes) -> str:

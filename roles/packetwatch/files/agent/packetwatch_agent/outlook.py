@@ -202,7 +202,7 @@ class Outlook(Part):
         return found if isinstance(found, dict) else {}
 
     def _attached(self, note: Note) -> dict[str, _Attached]:
-        """The program on each interface of confirmed state.
+        """The program on each interface of confirmed state; if that cannot be read, of the note.
 
         Without a note, any program counts as ours.
         """
@@ -213,7 +213,7 @@ class Outlook(Part):
             return {}
         noted = note.get("interfaces")
         found = {}
-        for name in self._confirmed.interfaces:
+        for name in self._confirmed.interfaces or (noted if isinstance(noted, dict) else ()):
             link = links.get(name)
             mode = link.xdp_mode if link else ""
             is_ours = bool(mode)
