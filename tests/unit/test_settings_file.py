@@ -71,7 +71,7 @@ LAST_IN_FORCE = (96, [parse_prefix("192.0.2.1")], False)
 
 def test_the_last_good_value_is_in_force_instead_of_a_wrong_one(tmp_path: Path) -> None:
     path = tmp_path / "packetwatch"
-    path.write_text("PW_LIST_MEMORY=big\nPW_PROTECT=\"1,9,2\nPW_PROTECT_AUTO=1\n")
+    path.write_text('PW_LIST_MEMORY=big\nPW_PROTECT="1,9,2\nPW_PROTECT_AUTO=1\n')
     found = read_settings(str(path), LAST)
     assert in_force(found) == (*LAST_IN_FORCE[:2], True)
     assert len(found.problems) == 2

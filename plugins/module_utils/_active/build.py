@@ -53,7 +53,9 @@ def build(
 
 def records(policies: t.Mapping[str, Policy]) -> Records:
     """All policies as the program reads them, without the indexes of their interfaces."""
-    packed = {name: abi.POLICY.pack(ifindex=0, **policy.record()) for name, policy in policies.items()}
+    packed = {
+        name: abi.POLICY.pack(ifindex=0, **policy.record()) for name, policy in policies.items()
+    }
     return Records(packed.pop(DEFAULT), packed)
 
 

@@ -103,7 +103,9 @@ class Status:
             or former.get("attachments", attachments) != attachments
         )
         note["declared"] = former["declared"] if note["edited"] else declared
-        note["attachments"] = former.get("attachments", attachments) if note["edited"] else attachments
+        note["attachments"] = (
+            former.get("attachments", attachments) if note["edited"] else attachments
+        )
         self._write(note)
         return note
 

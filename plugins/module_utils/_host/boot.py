@@ -14,7 +14,6 @@ If that fails too, the newest image that there is decides: an older filter is be
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 import typing as t
 

@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import typing as t
 
 from .._active.images import Images

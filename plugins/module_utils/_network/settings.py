@@ -74,7 +74,11 @@ class _Reader:
     """Parses values one by one. texts: those in force. wrong: what is wrong with a key's value."""
 
     def __init__(
-        self, path: str, values: t.Mapping[str, str], last: t.Mapping[str, str], wrong: dict[str, str]
+        self,
+        path: str,
+        values: t.Mapping[str, str],
+        last: t.Mapping[str, str],
+        wrong: dict[str, str],
     ) -> None:
         self.texts: dict[str, str] = {}
         self._path = path
@@ -133,7 +137,9 @@ def read_values(path: str) -> tuple[dict[str, str], dict[str, str]]:
             continue
         if not _KEY.fullmatch(key) or not separator:
             shown = line[:_SHOWN]
-            wrong[""] = f"{path}:{number}: {shown!r} is not of the form KEY=value: correct or remove it"
+            wrong[""] = (
+                f"{path}:{number}: {shown!r} is not of the form KEY=value: correct or remove it"
+            )
             continue
         try:
             values[key] = " ".join(shlex.split(value))

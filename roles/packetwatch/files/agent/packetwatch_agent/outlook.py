@@ -84,7 +84,10 @@ class Outlook(Part):
             GAUGE,
             "When tables were last activated, or failed.",
         ),
-        "packetwatch_apply_success": (GAUGE, "1 if the last apply of confirmed state succeeded, and its files can be read."),
+        "packetwatch_apply_success": (
+            GAUGE,
+            "1 if the last apply of confirmed state succeeded, and its files can be read.",
+        ),
         "packetwatch_repairs_total": (
             COUNTER,
             "Attempts of root to repair drift since boot, by outcome.",
