@@ -206,6 +206,32 @@ def test_a_damaged_text_changes_nothing_and_is_reported(
         assert str(path) in said or path.name in said or "edited by hand" in said, said
 
 
+@pytest.mark.parametrize(
+    "line", ["198.51.100.0 /25", "198.51.100.0/24: scrapers", "203.0.113.7 expires=soon"]
+)
+def test_a_list_edited_by_hand_waits_for_an_apply(host: Site, line: str) -> None:
+    (host.state / "current/deny.d/local.list").write_text(f"{OTHER}\n{line}\n")
+    done = boot(host)
+    assert in_force(host) == EXPECTED
+    assert "local.list:2" in reports(host, done) or "local.list, line 2" in reports(host, done)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("PW_PROTECT", "1,9,2,.,0,.,2,.,9"),
+        ("PW_LIST_MEMORY", "128.0"),
+        ("PW_PROTECT_AUTO", "True"),
+        ("PW_PROTECT", "None"),
+    ],
+)
+def test_a_wrong_setting_is_reported_by_name(host: Site, key: str, value: str) -> None:
+    host.settings(**SETTINGS | {key: value})
+    done = boot(host)
+    assert in_force(host) == EXPECTED
+    assert f"a setting is not in force: {host.paths.settings}: {key}" in reports(host, done)
+
+
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
 def test_without_the_boot_image_the_files_decide(host: Site, damage: Damage) -> None:
     path = Path(host.paths.images) / "confirmed"

@@ -76,7 +76,9 @@ class Ground:
 
     def find_ban(self, source: Source) -> Ban | None:
         """A ban of exactly this source."""
-        found = (self.bans.find(source, table) for table in MAPS)
+        # The agent writes a ban to the first map before it deletes it from another one, so a ban that
+        # moves meanwhile is missed only if the first map is read first.
+        found = (self.bans.find(source, table) for table in reversed(MAPS))
         return next((ban for ban in found if ban), None)
 
     def is_counted(self, source: Source) -> bool:
