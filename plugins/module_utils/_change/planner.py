@@ -18,6 +18,7 @@ from .._active.build import build
 from .._active.generation import capacity_for
 from .._active.lists import Lists, compile_lists, digest_of
 from .._active.loaded import check_memory
+from .._base.errors import InvalidInput
 from .._declared.policy import resolve_policies
 from .._kernel import abi
 from .programs import Programs
@@ -120,6 +121,9 @@ class Planner:
         reads tables of this version's format, the loaded generation stays: the change is activated
         together with a program that reads them.
         """
+        if edit and self.snapshot.settings.problems:
+            # A boot and an apply go on with the last good values. A person can correct them first.
+            raise InvalidInput("; ".join(self.snapshot.settings.problems.values()))
         dummy, before = self._store.read_current()
         after = edit(before) if edit else before
         policies = resolve_policies(after.policy)
