@@ -90,6 +90,16 @@ options:
       - Unset means V(all).
     type: str
     choices: [all, sampled, none]
+  link_control:
+    description:
+      - What decides the control traffic of the link from denied sources, which is neighbour and router discovery, MLD,
+        and DHCP to a client.
+      - With V(pass) it passes. Every host on the same link can then send it; guards of the switch decide who may.
+      - With V(lists) the lists decide it, like all other packets.
+      - Bans never drop it.
+      - Unset means V(pass).
+    type: str
+    choices: [pass, lists]
 seealso:
   - module: packetwatch.xdp.change
   - module: packetwatch.xdp.access_lists

@@ -169,7 +169,7 @@ class Datapath:
 
     def counters(self) -> dict[str, Any]:
         """All counters, summed over the processors."""
-        return read_counters(self.maps["counters"])
+        return read_counters(self.maps["counters2"])
 
     def cells(self) -> dict[str, int]:
         """Packets by "verdict reason family"."""

@@ -86,14 +86,19 @@ def ipv4(
 
 
 def ipv6(
-    source: str, target: str, payload: bytes, next_header: int = TCP, length: int | None = None
+    source: str,
+    target: str,
+    payload: bytes,
+    next_header: int = TCP,
+    length: int | None = None,
+    hop_limit: int = 64,
 ) -> bytes:
     """Return an IPv6 packet."""
     addresses = inet_pton(AF_INET6, source) + inet_pton(AF_INET6, target)
     length = len(payload) if length is None else length
     if next_header == TCP:
         payload = _filled(payload, addresses)
-    return struct.pack("!IHBB", 6 << 28, length, next_header, 64) + addresses + payload
+    return struct.pack("!IHBB", 6 << 28, length, next_header, hop_limit) + addresses + payload
 
 
 def _filled(segment: bytes, addresses: bytes) -> bytes:

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kernel.datapath import Datapath, Runner, difference
+from kernel.datapath import DROP, PASS, Datapath, Runner, difference
+from kernel.test_link_control import CONTROL, NO_CONTROL
 from kernel.test_parser import corpus
 
 from packetwatch_core._kernel import abi
@@ -29,7 +30,8 @@ SOURCE = Path(__file__).resolve().parents[2] / "roles/packetwatch/files/bpf"
 COMPILERS = ("clang", "clang-19")
 STRUCTS = [layout.name for layout in abi.LAYOUTS] + ["pw_scratch"]
 ENUMS = (
-    *("verdict", "feature", "action", "counts", "scope", "log", "origin", "ban_flag"),
+    *("verdict", "feature", "action", "counts", "scope", "link_control", "log"),
+    *("origin", "ban_flag"),
     *("net_flag", "event_type", "event_flag", "reason", "family"),
 )
 MACROS = {
@@ -148,6 +150,7 @@ def test_enums_have_the_same_values(types: list[dict[str, Any]]) -> None:
         "action": numbered("PW_ACTION", abi.ACTIONS),
         "counts": numbered("PW_COUNTS", abi.COUNTS),
         "scope": numbered("PW_SCOPE", abi.SCOPES),
+        "link_control": numbered("PW_LINK_CONTROL", abi.LINK_CONTROLS),
         "log": numbered("PW_LOG", abi.LOGS),
         "origin": {f"PW_ORIGIN_{name.upper()}": value for value, name in abi.ORIGINS.items()},
         "ban_flag": {"PW_BAN_OVERFLOW": abi.BAN_OVERFLOW},
@@ -226,6 +229,13 @@ def test_both_compilers_programs_give_the_same_verdicts(datapath: Datapath, othe
         results.append((verdicts, difference(datapath.cells(), before), datapath.banned(), events))
     assert results[0] == results[1]
     assert len(results[0][2]) >= 3 and len(results[0][1]) >= 8
+
+
+def test_both_compilers_programs_know_control_traffic(datapath: Datapath, other: Program) -> None:
+    datapath.lists(deny=["0.0.0.0/0", "::/0"])
+    run = Runner(other, datapath.ifindex)
+    assert {name for name, frame in CONTROL.items() if run(frame) != PASS} == set()
+    assert {name for name, frame in NO_CONTROL.items() if run(frame) != DROP} == set()
 
 
 def test_both_compilers_programs_use_maps_of_one_shape(compiled: Path) -> None:

@@ -77,11 +77,11 @@ def run_maps(**sizes: int) -> dict[str, Any]:
     """Return the maps that the agent uses, empty."""
     maps: dict[str, Any] = {
         name: FakeMap(name, sizes.get(name, 1024))
-        for name in ("bans", "scan_bans", "overflow", "hosts", "local", "counters")
+        for name in ("bans", "scan_bans", "overflow", "hosts", "local", "counters2")
     }
     maps["nets"] = FakeTrie("nets", sizes.get("nets", 1024))
     maps["shared"] = FakeShared("shared")
-    maps["counters"].entries[bytes(4)] = abi.COUNTERS.pack()
+    maps["counters2"].entries[bytes(4)] = abi.COUNTERS.pack()
     return maps
 
 

@@ -129,8 +129,14 @@ def test_expired_entries_are_shown_as_such() -> None:
 class Interface:
     """The part of `truth.Interface` that matters here."""
 
-    def __init__(self, action: str = "enforce", scope: str = "connections") -> None:
+    def __init__(
+        self,
+        action: str = "enforce",
+        scope: str = "connections",
+        link_control: str = "pass",
+    ) -> None:
         self.name, self.action, self.scope = "eth0", action, scope
+        self.link_control = link_control
 
 
 def explained(verdict: str, *interfaces: Interface, **bans: Any) -> dict[str, Any]:
@@ -177,6 +183,17 @@ def test_protection_beats_a_ban_and_not_a_list() -> None:
     result = explained("none", Interface(), bans=[BAN], protected="x is protected")
     assert (result["because"], result["verdict"]) == ("protected", "passes")
     assert explained("deny", Interface(), protected="x is protected")["because"] == "deny"
+
+
+def test_control_traffic_that_passes_the_lists_is_noted() -> None:
+    def noted(verdict: str, *interfaces: Interface) -> bool:
+        return "link_control" in "".join(explained(verdict, *interfaces)["notes"])
+
+    assert noted("deny", Interface())
+    assert noted("deny", Interface(link_control="lists"), Interface())
+    assert not noted("deny", Interface(link_control="lists"))
+    assert not noted("deny", Interface("monitor"))
+    assert not noted("allow", Interface())
 
 
 def test_interfaces_may_differ() -> None:

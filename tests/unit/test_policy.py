@@ -40,6 +40,7 @@ def test_defaults() -> None:
         ban_time_max=None,
         ban_scope="connections",
         log_connections="all",
+        link_control="pass",
     )
     assert Policy().longest_ban == 600
 

@@ -24,7 +24,7 @@ from __future__ import annotations
 import typing as t
 
 from .._base.errors import InvalidInput
-from .._kernel.abi import ACTIONS, COUNTS, LOGS, SCOPES
+from .._kernel.abi import ACTIONS, COUNTS, LINK_CONTROLS, LOGS, SCOPES
 from .kinds import Kind, Ports, choice, count, ports, seconds, write_seconds
 
 DEFAULT = "default"
@@ -54,6 +54,7 @@ class Policy(t.NamedTuple):
     published_ports: ranges (first, last) of ports that are served although no local socket listens; the
     program has one bitmap of them for all interfaces.
     ban_time_max: maximum to which the ban times of repeated scanners double; None: ban_time.
+    link_control: whether the control traffic of the link (neighbour discovery, MLD, DHCP) passes the lists.
     """
 
     action: str = "enforce"
@@ -66,6 +67,7 @@ class Policy(t.NamedTuple):
     ban_time_max: t.Optional[float] = None
     ban_scope: str = "connections"
     log_connections: str = "all"
+    link_control: str = "pass"
 
     @property
     def longest_ban(self) -> float:
@@ -97,6 +99,7 @@ KNOBS: t.Final = {
     "ban_time_max": Knob(seconds(1, _YEAR)),
     "ban_scope": Knob(choice(SCOPES), "scope"),
     "log_connections": Knob(choice(LOGS), "log"),
+    "link_control": Knob(choice(LINK_CONTROLS), "link_control"),
 }
 """All knobs by their field in `Policy`, which is also the name of the module's option."""
 OPTIONS: t.Final = {field: knob.kind.option for field, knob in KNOBS.items()}

@@ -20,7 +20,7 @@ from .._base.digest import sha256_for
 from .._change import pending as pending_module
 from .._declared.describe import count_entries, format_ranges
 from .._declared.policy import resolve_policies
-from .._kernel.counters import Counters, connections, packets, read_counters
+from .._kernel.counters import Counters, connections, packets, read_pinned
 from .._kernel.libbpf import KernelError
 from .._kernel.programs import Program
 from .._network import protect
@@ -52,8 +52,7 @@ def gather(subset: set[str], pins: Pins, state: State) -> dict[str, t.Any]:
         found["entries"] = {"allow": dict(state.allow), "deny": dict(state.deny)}
     loaded_maps = pins.loaded()
     if "counters" in subset:
-        maps = pins.open_run_maps(("counters",)) if loaded_maps else {}
-        found["counters"] = _counters(read_counters(maps["counters"])) if maps else {}
+        found["counters"] = _counters(read_pinned(pins)) if loaded_maps else {}
     if "bans" in subset:
         found["bans"] = _bans(Bans.open(pins)) if loaded_maps else []
     if "protected" in subset:

@@ -16,8 +16,9 @@ import struct
 import typing as t
 
 ABI = 1
-FORMAT = 7
-"""Version of the table format (docs/tables.md), `PAGE` included. A program reads only its own format."""
+FORMAT = 8
+"""Version of generations (docs/tables.md), `PAGE` included, and of the names of pinned maps. A library loads
+only programs of its own format."""
 MAGIC = 0x50573031
 PAGE = 73728
 POLICY_OFFSET = 16384
@@ -36,6 +37,7 @@ ACTIONS = ("enforce", "monitor", "off")
 COUNTS = ("closed", "any")
 SCOPES = ("connections", "all")
 LOGS = ("all", "sampled", "none")
+LINK_CONTROLS = ("pass", "lists")
 
 ORIGIN_SCAN = 1
 ORIGIN_MANUAL = 2
@@ -69,6 +71,7 @@ REASONS = (
     ("pass", "protected"),
     ("pass", "off"),
     ("pass", "no_tables"),
+    ("pass", "link_control"),
     ("drop", "deny"),
     ("drop", "ban"),
     ("drop", "scan"),
@@ -186,7 +189,8 @@ POLICY = Layout(
     ("scope", "B"),
     ("log", "B"),
     ("scan_ports", "I"),
-    ("reserved", "I"),
+    ("link_control", "B"),
+    ("reserved", "3s"),
     ("window_ns", "Q"),
     ("grace_ns", "Q"),
     ("ban_ns", "Q"),

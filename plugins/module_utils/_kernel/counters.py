@@ -8,13 +8,16 @@
 
 from __future__ import annotations
 
+import os
 import typing as t
 
 from . import abi
 
 if t.TYPE_CHECKING:
     from .libbpf import Map
+    from .pins import Pins
 
+_MAP = "counters2"
 _ZERO = bytes(4)
 
 Counters = dict[str, t.Any]
@@ -24,6 +27,17 @@ Counters = dict[str, t.Any]
 def read_counters(counters: Map) -> Counters:
     """The sums of a map of counters."""
     return add_up(counters.lookup(_ZERO) or b"")
+
+
+def read_pinned(pins: Pins) -> Counters:
+    """The sums of the pinned map; zeros while the program of a version with other counters is loaded.
+
+    Raises `Unreadable`.
+    """
+    if not os.path.lexists(pins.map(_MAP)):
+        return add_up(b"")
+    with pins.open_run_maps((_MAP,))[_MAP] as found:
+        return read_counters(found)
 
 
 def add_up(raw: bytes) -> Counters:

@@ -2,14 +2,18 @@
 /* Copyright: (c) 2026, Packetwatch authors */
 /*
  * The constants and layouts that the XDP program and user space share. plugins/module_utils/_kernel/abi.py
- * mirrors them, and a test compares the mirror with this file's BTF. Change PW_ABI with any layout:
- * it is part of the pins' path, so two versions never read each other's maps.
+ * mirrors them, and a test compares the mirror with this file's BTF.
+ *
+ * Two versions never read each other's layouts. If the layout of a pinned map changes, the map gets
+ * another name: an upgrade makes it anew and keeps all other maps, so bans survive. If a generation
+ * changes, or the name of a map, increment PW_FORMAT. PW_ABI is part of the pins' path: change it
+ * only if no map can be kept.
  */
 #ifndef PACKETWATCH_ABI_H
 #define PACKETWATCH_ABI_H
 
 #define PW_ABI 1
-#define PW_FORMAT 7 /* of the list tables; increment it with any change of docs/tables.md */
+#define PW_FORMAT 8 /* of generations (docs/tables.md), and of the names of pinned maps */
 #define PW_MAGIC 0x50573031U /* "PW01" */
 
 /* Limits of the parser. A packet beyond them never passes unchecked. */
@@ -63,6 +67,12 @@ enum pw_scope {
 	PW_SCOPE_ALL = 1,
 };
 
+/* What decides the control traffic of the link. */
+enum pw_link_control {
+	PW_LINK_CONTROL_PASS = 0,
+	PW_LINK_CONTROL_LISTS = 1, /* the lists, like all other packets */
+};
+
 enum pw_log {
 	PW_LOG_ALL = 0,
 	PW_LOG_SAMPLED = 1,
@@ -105,7 +115,8 @@ struct pw_policy {
 	__u8 scope;
 	__u8 log;
 	__u32 scan_ports;
-	__u32 reserved;
+	__u8 link_control;
+	__u8 reserved[3];
 	__u64 window_ns;
 	__u64 grace_ns;
 	__u64 ban_ns;
@@ -230,11 +241,12 @@ enum pw_reason {
 	PW_PASS_PROTECTED = 8,    /* a ban or a scan, but the source is protected */
 	PW_PASS_OFF = 9,
 	PW_PASS_NO_TABLES = 10,
-	PW_DROP_DENY = 11,
-	PW_DROP_BAN = 12,
-	PW_DROP_SCAN = 13, /* the packet that reached the threshold */
-	PW_DROP_VLAN = 14, /* more tags than PW_VLAN_MAX */
-	PW_REASONS = 15,
+	PW_PASS_LINK_CONTROL = 11, /* control traffic of the link from a denied source */
+	PW_DROP_DENY = 12,
+	PW_DROP_BAN = 13,
+	PW_DROP_SCAN = 14, /* the packet that reached the threshold */
+	PW_DROP_VLAN = 15, /* more tags than PW_VLAN_MAX */
+	PW_REASONS = 16,
 };
 
 enum pw_family {
@@ -244,7 +256,7 @@ enum pw_family {
 	PW_FAMILIES = 3,
 };
 
-/* The value of the per-CPU array "counters" (one entry). Each packet counts in exactly one cell of
+/* The value of the per-CPU array "counters2" (one entry). Each packet counts in exactly one cell of
  * packets[][]. */
 struct pw_counters {
 	__u64 packets[PW_REASONS][PW_FAMILIES];

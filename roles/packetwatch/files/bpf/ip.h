@@ -9,6 +9,7 @@
 
 #include "ipv4.h"
 #include "ipv6.h"
+#include "link.h"
 
 static __always_inline int pw_ip_is_valid(struct pw_cursor *cursor, void *ip, int family)
 {
@@ -29,9 +30,20 @@ static __always_inline int pw_ip_is_plain(struct pw_cursor *cursor, void *ip, in
 	return family == PW_IPV4 ? pw_ipv4_is_plain(cursor, ip) : pw_ipv6_is_plain(cursor, ip);
 }
 
-static __always_inline void pw_ip_parse_upper(struct xdp_md *context, struct pw_cursor *cursor,
-					      void *ip, int family, struct pw_packet *packet)
+static __always_inline int pw_ip_is_link_control(struct pw_cursor *cursor, void *ip, int family)
 {
+	return family == PW_IPV4 ? pw_ipv4_is_link_control(cursor, ip) :
+				   pw_ipv6_is_link_control(cursor, ip);
+}
+
+static __always_inline void pw_ip_parse_upper(struct xdp_md *context, struct pw_cursor *cursor,
+					      void *ip, int family, int is_link_control,
+					      struct pw_packet *packet)
+{
+	packet->ports_known = packet->sport = packet->dport = 0;
+	packet->upper = is_link_control ? PW_UPPER_LINK : PW_UPPER_OTHER;
+	if (is_link_control)
+		return;
 	if (family == PW_IPV4)
 		pw_ipv4_parse_upper(context, cursor, ip, packet);
 	else

@@ -35,8 +35,6 @@ static __always_inline int pw_ipv4_is_plain(struct pw_cursor *cursor, struct iph
 static __always_inline void pw_ipv4_parse_upper(struct xdp_md *context, struct pw_cursor *cursor,
 						struct iphdr *ip, struct pw_packet *packet)
 {
-	packet->ports_known = packet->sport = packet->dport = 0;
-	packet->upper = PW_UPPER_OTHER;
 	if (ip->protocol != IPPROTO_TCP)
 		return;
 	__u32 header = ip->ihl * 4;

@@ -7,16 +7,8 @@
 #include "lists_ipv6.h"
 #include "parse.h"
 
-#define PW_ICMPV6_ND_FIRST 133 /* RFC 4861: 133 to 137 are router and neighbour discovery */
-#define PW_ICMPV6_ND_LAST 137
 #define PW_IPPROTO_HIP 139
 #define PW_IPPROTO_SHIM6 140
-
-struct pw_icmpv6 {
-	__u8 type;
-	__u8 code;
-	__be16 checksum;
-};
 
 /* The start of an extension header. */
 struct pw_ext {
@@ -44,14 +36,6 @@ static __always_inline int pw_ipv6_is_plain(struct pw_cursor *cursor, struct ipv
 	return (tcp[13] & PW_TCP_SYN_ACK) != PW_TCP_SYN;
 }
 
-static __always_inline void pw_parse_icmpv6(struct pw_cursor *cursor, struct pw_packet *packet)
-{
-	struct pw_icmpv6 *icmp = cursor->at;
-	if ((void *)(icmp + 1) <= cursor->end && icmp->type >= PW_ICMPV6_ND_FIRST &&
-	    icmp->type <= PW_ICMPV6_ND_LAST)
-		packet->upper = PW_UPPER_ND;
-}
-
 /* Find the upper layer of a packet, after up to PW_EXT_MAX extension headers. */
 static __always_inline void pw_ipv6_parse_upper(struct xdp_md *context, struct pw_cursor *cursor,
 						struct ipv6hdr *ip, struct pw_packet *packet)
@@ -64,15 +48,9 @@ static __always_inline void pw_ipv6_parse_upper(struct xdp_md *context, struct p
 	cursor->remaining = pw_be16(ip->payload_len);
 	if (!cursor->remaining) /* a jumbogram (RFC 2675): its length is in an option */
 		cursor->remaining = 0xffff;
-	packet->ports_known = packet->sport = packet->dport = 0;
-	packet->upper = PW_UPPER_OTHER;
 	for (int i = 0; i <= PW_EXT_MAX; i++) {
 		if (next == IPPROTO_TCP) {
 			pw_parse_tcp(context, cursor, first_fragment, packet);
-			return;
-		}
-		if (next == IPPROTO_ICMPV6) {
-			pw_parse_icmpv6(cursor, packet);
 			return;
 		}
 		struct pw_ext *ext = cursor->at;

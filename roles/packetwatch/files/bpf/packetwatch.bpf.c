@@ -21,14 +21,6 @@ static __always_inline int pw_finish(struct pw_counters *counters, __u64 reason,
 	return reason >= PW_DROP_DENY ? XDP_DROP : XDP_PASS;
 }
 
-/* Neighbour and router discovery from link-local addresses, which bans must not drop: the link
- * would fail without it. */
-static __always_inline int pw_is_discovery(struct pw_packet *packet)
-{
-	return packet->upper == PW_UPPER_ND &&
-	       (packet->saddr.word[0] & bpf_htonl(0xffc00000)) == bpf_htonl(0xfe800000);
-}
-
 /* The reason by which a ban decides the packet, or PW_UNDECIDED. */
 static __always_inline __u64 pw_check_bans(struct pw_header *header, struct pw_policy *policy,
 					   struct pw_shared *shared, struct pw_counters *counters,
@@ -61,7 +53,8 @@ static __always_inline __u32 pw_unlisted(struct xdp_md *context, struct pw_heade
 
 	scratch->now = bpf_ktime_get_coarse_ns();
 	int begins = packet->upper == PW_UPPER_SYN || packet->upper == PW_UPPER_OPAQUE;
-	if ((begins || policy->scope == PW_SCOPE_ALL) && !pw_is_discovery(packet)) {
+	/* A ban, which may rest on forged evidence, never cuts a host off its link. */
+	if ((begins || policy->scope == PW_SCOPE_ALL) && packet->upper != PW_UPPER_LINK) {
 		__u64 reason = pw_check_bans(header, policy, shared, counters, scratch);
 		if (reason != PW_UNDECIDED)
 			return reason;
@@ -75,10 +68,14 @@ static __always_inline __u32 pw_unlisted(struct xdp_md *context, struct pw_heade
 	return pw_detect(context, header, policy, shared, counters, scratch);
 }
 
-/* Log a packet from a denied source that only monitor mode lets pass. */
-static __always_inline __u32 pw_would_deny(struct pw_header *header, struct pw_counters *counters,
-					   struct pw_packet *packet)
+/* Decide a packet from a denied source that only the policy can let pass. */
+static __always_inline __u32 pw_denied(struct pw_header *header, struct pw_policy *policy,
+				       struct pw_counters *counters, struct pw_packet *packet)
 {
+	if (packet->upper == PW_UPPER_LINK && policy->link_control == PW_LINK_CONTROL_PASS)
+		return PW_PASS_LINK_CONTROL;
+	if (packet->denied == PW_DROP_DENY)
+		return PW_DROP_DENY;
 	struct pw_shared *shared = shared_get();
 	if (shared)
 		pw_log_would_drop(header, shared, counters, packet, bpf_ktime_get_coarse_ns(),
@@ -96,7 +93,7 @@ static __always_inline __u32 pw_slow_path(struct xdp_md *context, struct pw_head
 		return PW_PASS_OFF;
 	packet->ifindex = context->ingress_ifindex;
 	if (packet->denied)
-		return pw_would_deny(header, counters, packet);
+		return pw_denied(header, policy, counters, packet);
 	packet->event_flags = 0;
 	packet->reason = PW_PASS_UNLISTED;
 	if (packet->upper == PW_UPPER_OPAQUE)
@@ -144,16 +141,19 @@ static __always_inline __u64 pw_fast_path(struct xdp_md *context, struct pw_curs
 			return PW_PASS_ALLOW;
 		if (listed)
 			denied = pw_enforce(context, header, PW_DROP_DENY);
-		if (denied && denied != PW_PASS_MONITOR_DENY)
+		if (denied == PW_PASS_OFF)
 			return denied;
 	}
 	if (pw_plain_passes(header, denied) && pw_ip_is_plain(cursor, ip, family))
 		return PW_PASS_UNLISTED;
+	int is_link_control = pw_ip_is_link_control(cursor, ip, family);
+	if (denied == PW_DROP_DENY && !is_link_control)
+		return denied;
 	struct pw_scratch *scratch = scratch_get();
 	if (!scratch)
 		return PW_PASS_NO_TABLES;
 	struct pw_packet *packet = &scratch->packet;
-	pw_ip_parse_upper(context, cursor, ip, family, packet);
+	pw_ip_parse_upper(context, cursor, ip, family, is_link_control, packet);
 	if (pw_plain_passes(header, denied) && !packet->upper)
 		return PW_PASS_UNLISTED;
 	pw_ip_store_addresses(ip, family, packet);

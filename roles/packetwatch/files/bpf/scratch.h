@@ -14,7 +14,7 @@ enum pw_upper {
 	PW_UPPER_SYN = 1,    /* SYN without ACK */
 	PW_UPPER_OPAQUE = 2, /* unknown, but a stack may accept it: treated as suspicious */
 	PW_UPPER_SHORT = 3,  /* cut short: no stack accepts it */
-	PW_UPPER_ND = 4,     /* neighbour or router discovery */
+	PW_UPPER_LINK = 4,   /* control traffic of the link: link.h says what that is */
 };
 
 /* Addresses as in the packet; ports in host byte order. */
@@ -26,7 +26,7 @@ struct pw_packet {
 	__u32 reason; /* enum pw_reason, unless a later check drops the packet */
 	__u32 event_flags;
 	__u32 ext_length; /* bytes of the extension header that is being skipped */
-	__u32 denied;     /* PW_PASS_MONITOR_DENY: only monitor mode lets it pass; otherwise 0 */
+	__u32 denied;     /* PW_DROP_DENY or PW_PASS_MONITOR_DENY if a list denies it; otherwise 0 */
 	__u16 sport;
 	__u16 dport;
 	struct pw_addr saddr;

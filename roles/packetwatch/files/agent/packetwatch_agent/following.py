@@ -29,7 +29,7 @@ MAPS = (
     "nets",
     "local",
     "events",
-    "counters",
+    "counters2",
     "shared",
 )
 _CONFIRMED_PERIOD = 5.0

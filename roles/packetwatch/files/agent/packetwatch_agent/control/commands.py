@@ -88,7 +88,7 @@ class Commands(Part):
         return found | {
             "bans": self._keeper.active,
             "protected": self._guard.counts(),
-            "packets": packets(self._maps["counters"]),
+            "packets": packets(self._maps["counters2"]),
         }
 
     def _list_bans(self, dummy: wire.Request) -> Items:
@@ -116,7 +116,7 @@ class Commands(Part):
         if not isinstance(most, int) or not 1 <= most <= _MAX_ROWS:
             raise InvalidInput(f"most is {most!r}: send a whole number from 1 to {_MAX_ROWS}")
         return {
-            "packets": packets(self._maps["counters"]),
+            "packets": packets(self._maps["counters2"]),
             "sources": [
                 {"source": _text(key), "connections": count}
                 for key, count in self._talkers.sources(most)

@@ -19,9 +19,10 @@ from packetwatch_core._declared.policy import DEFAULT, resolve_policies
 from packetwatch_core._health import active
 from packetwatch_core._health.problems import Facts, Unconfirmed, find
 from packetwatch_core._kernel import abi
+from packetwatch_core._kernel.counters import packets_by_reason, read_pinned
 
 from . import banning, wire
-from .commands import FOLLOWING, packets
+from .commands import FOLLOWING
 
 if t.TYPE_CHECKING:
     from packetwatch_core._active.generation import Areas
@@ -39,6 +40,7 @@ class Interface(t.NamedTuple):
     action: str
     counts: str
     scope: str
+    link_control: str
     policy: dict[str, t.Any]
 
 
@@ -69,9 +71,16 @@ def interfaces(loaded: Loaded) -> list[Interface]:
 
 
 def _interface(name: str, found: active.Interface, policy: dict[str, t.Any]) -> Interface:
-    action, counts = abi.ACTIONS[policy["action"]], abi.COUNTS[policy["counts"]]
-    scope = abi.SCOPES[policy["scope"]]
-    return Interface(name, found.ifindex, found.mode, action, counts, scope, policy)
+    return Interface(
+        name,
+        found.ifindex,
+        found.mode,
+        abi.ACTIONS[policy["action"]],
+        abi.COUNTS[policy["counts"]],
+        abi.SCOPES[policy["scope"]],
+        abi.LINK_CONTROLS[policy["link_control"]],
+        policy,
+    )
 
 
 def live_areas(host: Host) -> tuple[Areas | None, list[Interface]]:
@@ -116,7 +125,7 @@ def status(host: Host, agent: wire.Result | None = None, agent_error: str = "") 
             numbers[ban.origin_name] = numbers.get(ban.origin_name, 0) + 1
         found["bans"] = numbers
         found["protected"] = len(protected_of(host))
-        found["packets"] = packets(host.pins.open_run_maps(("counters",))["counters"])
+        found["packets"] = packets_by_reason(read_pinned(host.pins))
     facts = _facts(state, filtered, host.panicking(), agent)
     facts = facts._replace(is_whole=is_whole, agent_error=agent_error)
     if filtered and not facts.panic:

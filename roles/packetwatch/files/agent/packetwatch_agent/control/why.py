@@ -39,6 +39,8 @@ class Policy(t.Protocol):
     def action(self) -> str: ...
     @property
     def scope(self) -> str: ...
+    @property
+    def link_control(self) -> str: ...
 
 
 def declared(state: State, prefix: Prefix, note: Note = NOTHING) -> Fields:
@@ -133,6 +135,10 @@ def explain(
         notes.append("bans could not be read")
     if because == "allow" and found:
         notes.append("it is also banned, but an allow entry beats the ban")
+    if because in ("deny", "mixed") and any(map(_lets_link_control_pass, interfaces or ())):
+        notes.append(
+            "discovery of neighbours and routers, MLD and DHCP pass from it too (link_control: pass)"
+        )
     if because == "protected" and found:
         notes.append("it was banned before it became protected, so the ban has no effect")
     return {
@@ -149,6 +155,10 @@ def explain(
         "bans": found,
         "notes": notes,
     }
+
+
+def _lets_link_control_pass(item: Policy) -> bool:
+    return item.action == "enforce" and item.link_control == "pass"
 
 
 def _because(verdict: str, protected: str, bans: list[Fields]) -> str:
