@@ -28,15 +28,19 @@ from kernel.hosting import (
     wait,
     wait_gone,
 )
+from kernel.timers import Timers
 
+from packetwatch_core._active import loaded as loaded_module
 from packetwatch_core._active.loaded import Loaded
 from packetwatch_core._base.errors import InvalidInput, PacketwatchError
 from packetwatch_core._change import programs
+from packetwatch_core._change.pending import Terms
 from packetwatch_core._declared.edits import set_lists
 from packetwatch_core._declared.store import State, Store
 from packetwatch_core._host.host import Host
-from packetwatch_core._kernel import abi
+from packetwatch_core._kernel import abi, pins
 from packetwatch_core._kernel.libbpf import Map
+from packetwatch_core._kernel.pins import Spec, specs
 from packetwatch_core._kernel.programs import attached
 from packetwatch_core._kernel.source import BODY, PREFACE
 
@@ -84,11 +88,22 @@ def test_boot_loads_the_program_that_was_attached_last(filtered: Site) -> None:
 FORMER = source_text(
     (f"#define PW_FORMAT {abi.FORMAT} ", f"#define PW_FORMAT {abi.FORMAT - 1} "),
     ("#define PW_EXT_MAX 8\n", "#define PW_EXT_MAX 7\n"),
+    # Its counters have another layout, and so another name.
+    ("packets[PW_REASONS][PW_FAMILIES];", "packets[PW_REASONS + 1][PW_FAMILIES];"),
+    ("struct pw_counters, counters2, 1)", "struct pw_counters, counters, 1)"),
+    ("counters2.lookup", "counters.lookup"),
 )
 
 
 # The first versions did not define PW_FORMAT.
 SILENT = re.sub(r"#define PW_FORMAT .*\n", "", FORMER)
+
+
+def former_specs() -> dict[str, Spec]:
+    """Return the maps of the former version."""
+    found = specs()
+    spec = found.pop("counters2")
+    return found | {"counters": spec._replace(value_size=spec.value_size + 8 * len(abi.FAMILIES))}
 
 
 def former_host(site: Site) -> Host:
@@ -106,7 +121,10 @@ def outdated(site: Site, request: pytest.FixtureRequest, monkeypatch: pytest.Mon
     with monkeypatch.context() as patched:
         patched.setattr(abi, "FORMAT", abi.FORMAT - 1)
         patched.setattr(programs, "check_format", lambda source: None)
+        patched.setattr(pins, "specs", former_specs)
+        patched.setattr(loaded_module, "specs", former_specs)
         site.host.attach("pw0", source=request.param)
+        site.policy(ban_scope="all")
         site.lists(DENIED)
     return site
 
@@ -145,6 +163,25 @@ def test_tables_of_another_format_bring_the_program_that_reads_them(
     assert outdated.host.store.number() == number
     assert live_format(outdated) == abi.FORMAT
     assert outdated.verdict(DENIED) == XDP_DROP
+
+
+@pytest.mark.slow
+def test_bans_survive_a_new_version_and_its_rollback(outdated: Site) -> None:
+    host = Timers(outdated).host
+    host.ban(UNLISTED, 600)
+    assert outdated.verdict(UNLISTED) == XDP_DROP
+    assert host.info({"counters"})["counters"]["packets"] == {"pass": {}, "drop": {}}
+    edit = set_lists("ansible", {"allow": "", "deny": f"{DENIED}\n203.0.113.0/29"}, False)
+    assert host.apply(edit, terms=Terms(60)).pending
+    assert live_format(outdated) == abi.FORMAT
+    assert outdated.verdict(UNLISTED) == outdated.verdict(DENIED) == XDP_DROP
+    assert outdated.packets() == {"drop ban": 1, "drop deny": 1}
+    host.roll_back()
+    assert outdated.verdict(UNLISTED) == outdated.verdict(DENIED) == XDP_DROP
+    assert outdated.packets() == {"drop ban": 2, "drop deny": 2}
+    (ban,) = host.info({"bans"})["bans"]
+    assert ban["dropped"] == 3
+    assert host.verify() == []
 
 
 @pytest.mark.slow
