@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import time
 import typing as t
 
 from ansible.errors import AnsibleActionFail
@@ -20,7 +21,16 @@ if t.TYPE_CHECKING:
         Result,
     )
 
-_PASSED = ("list", "digest", "problem", "max_change")
+_PASSED = (
+    "list",
+    "digest",
+    "problem",
+    "max_change",
+    "allow_empty",
+    "expire_after",
+    "fetched",
+    "published",
+)
 
 
 class ActionModule(ChangeAction):
@@ -37,7 +47,7 @@ class ActionModule(ChangeAction):
                     "inventory and of the command line: declare packetwatch_feeds there"
                 )
         feeds = [{"name": name} | {key: copies[name][key] for key in _PASSED} for name in names]
-        arguments = arguments | {"feeds": feeds}
+        arguments = arguments | {"feeds": feeds, "now": time.time()}
         result = super().execute(arguments, task_vars)
         lacks = result.get("lacks")
         if not lacks:

@@ -14,10 +14,14 @@ import typing as t
 from ansible import constants
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
+from ansible_collections.packetwatch.xdp.plugins.module_utils._base.errors import InvalidInput
+from ansible_collections.packetwatch.xdp.plugins.module_utils._feeds.presets import fill_in
 
 _VARIABLE = "packetwatch_feeds"
 _MODULE = "packetwatch.xdp.feed"
-_MAX_CHANGE = 50.0
+# Options that the hosts use, and not the module: the host has the last good copy.
+_FOR_HOSTS: t.Final = ("max_change", "allow_empty", "expire_after")
+_RETURNED = ("path", "digest", "entries", "left_out", "bad", "fetched", "published")
 
 Feed = dict[str, t.Any]
 
@@ -53,6 +57,11 @@ def gather(declared: t.Mapping[str, t.Any]) -> dict[str, Feed]:
     return found
 
 
+def _skipped(name: str, bad: Feed) -> str:
+    """Say which wrong lines of a feed were skipped."""
+    return f"feed {name}: {bad['total']} wrong lines are skipped: {'; '.join(bad['examples'])}"
+
+
 class ActionModule(ActionBase):
     """Gathers the feeds of hosts, and runs the module for each feed."""
 
@@ -75,16 +84,28 @@ class ActionModule(ActionBase):
         except ValueError as error:
             raise AnsibleActionFail(f"{error} (nothing was changed)") from error
         copies = {name: self._copy(feed, bool(hosts), task_vars) for name, feed in feeds.items()}
-        problems = [copy["problem"] for copy in copies.values() if copy["problem"]]
-        return result | {"changed": False, "feeds": copies, "warnings": problems}
+        warnings = [copy["problem"] for copy in copies.values() if copy["problem"]]
+        warnings += [_skipped(name, copy["bad"]) for name, copy in copies.items() if copy["bad"]]
+        return result | {"changed": False, "feeds": copies, "warnings": warnings}
 
     def _copy(self, feed: Feed, urls: bool, task_vars: dict[str, t.Any]) -> Feed:
-        options = dict(feed)
+        options = {name: value for name, value in feed.items() if name not in _FOR_HOSTS}
+        try:
+            filled = fill_in(feed)
+        except InvalidInput as error:
+            raise AnsibleActionFail(
+                f"feed {feed['name']}: {error} (nothing was changed)"
+            ) from error
         copy: Feed = {
-            "list": options.get("list", "deny"),
-            "max_change": options.pop("max_change", _MAX_CHANGE),
+            "list": filled.get("list", "deny"),
+            "max_change": filled["max_change"],
+            "allow_empty": filled.get("allow_empty", False),
+            "expire_after": filled.get("expire_after"),
             "digest": "",
             "problem": "",
+            "bad": {},
+            "fetched": None,
+            "published": None,
         }
         if options.get("path") is None and not urls:
             problem = "only the first play of packetwatch.xdp.site fetches a url: run that"
@@ -93,6 +114,9 @@ class ActionModule(ActionBase):
             options["path"] = self._find(str(options["path"]))
         # Ansible removes this folder when the run ends.
         options["dest"] = os.path.join(constants.DEFAULT_LOCAL_TMP, "packetwatch-feeds")
+        options["cache"] = os.path.join(
+            constants.config.get_config_value("ANSIBLE_HOME"), "packetwatch-feeds"
+        )
         done = self._execute_module(_MODULE, options, task_vars=task_vars)
         if done.get("failed"):
             if not done.get("unavailable"):
@@ -100,7 +124,11 @@ class ActionModule(ActionBase):
                     f"feed {feed['name']}: {done.get('msg', 'failed')} (nothing was changed)"
                 )
             return copy | {"problem": done["msg"]}
-        return copy | {key: done[key] for key in ("path", "digest", "entries", "left_out")}
+        return (
+            copy
+            | {key: done[key] for key in _RETURNED}
+            | {"bad": done["bad"] if done["bad"]["total"] else {}}
+        )
 
     def _find(self, path: str) -> str:
         """The path of a file, found as the module copy finds it; the module reports a missing one."""

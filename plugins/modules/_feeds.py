@@ -58,9 +58,25 @@ options:
         type: str
         default: ""
       max_change:
-        description: By how many percent the copy may differ from the last good copy.
+        description: By how many percent the copy may differ from the last good copy, in entries and in addresses.
         type: float
         default: 50
+      allow_empty:
+        description: Whether a copy without entries replaces the last good copy.
+        type: bool
+        default: false
+      expire_after:
+        description: Age in seconds at which a last good copy that cannot be renewed is removed.
+        type: float
+      fetched:
+        description: When the copy was fetched, in Unix seconds.
+        type: float
+      published:
+        description: When the copy was published, in Unix seconds, if that is known.
+        type: float
+  now:
+    description: The controller's time in Unix seconds, by which ages are counted. Set by the action plugin.
+    type: float
   sources:
     description: Files with the copies that the host lacks, by name. Set by the action plugin.
     type: dict
@@ -81,12 +97,22 @@ EXAMPLES = r"""
 RETURN = r"""
 feeds:
   description:
-    - What became of each feed, by name. Its C(status) is V(current), V(kept) (the last good copy stays), V(missing) (there never
-      was a good copy) or V(broken) (the list on disk is damaged). C(reason) says why.
+    - What became of each feed, by name. Its C(status) is V(current), V(kept) (the last good copy stays), V(empty) (the publisher's
+      list is empty), V(expired) (the last good copy was older than C(expire_after), and is removed), V(missing) (there is no good
+      copy) or V(broken) (the list on disk is damaged). C(reason) says why; it is empty if the new copy is used.
     - C(entries) counts the entries of the list. C(left_out) has those of them that match this host (C(total), C(examples)).
+    - C(age) is the number of seconds since the publisher last served the copy, C(published) is its own time in Unix seconds.
+      V(none) if unknown.
   returned: when the host lacks nothing
   type: dict
-  sample: {"example": {"status": "current", "reason": "", "entries": 10200, "left_out": {"total": 0, "examples": []}}}
+  sample:
+    example:
+      status: current
+      reason: ""
+      entries: 10200
+      left_out: {"total": 0, "examples": []}
+      age: 2.5
+      published: 1780000000
 lacks:
   description: Feeds whose copies the host lacks. Nothing was changed.
   returned: when the host lacks some
@@ -94,14 +120,16 @@ lacks:
   elements: str
 """
 
+import time
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.packetwatch.xdp.plugins.module_utils._feeds.copies import (
+    Ages,
     gather_wanted,
     report,
 )
-from ansible_collections.packetwatch.xdp.plugins.module_utils._feeds.edit import CURRENT, FeedEdit
+from ansible_collections.packetwatch.xdp.plugins.module_utils._feeds.edit import FeedEdit
 from ansible_collections.packetwatch.xdp.plugins.module_utils._module import (
     CONFIRMATION,
     make_change,
@@ -120,11 +148,23 @@ def apply(module: AnsibleModule, host: Host) -> Result:
     wanted, lacks = gather_wanted(params["feeds"], state, params["sources"], params["force"])
     if lacks:
         return {"changed": False, "lacks": lacks}
-    edit = FeedEdit(wanted)
+    now = params["now"] or time.time()
+    ages = Ages(host.paths.ages)
+    ages.note(params["feeds"], state, now)
+    if not module.check_mode:
+        # Before the change, which copies the times for the agent. They are right too if it fails.
+        ages.write()
+
+    def age(name: str, text: str) -> float | None:
+        times = ages.times(name, text)
+        return now - times.fetched if times else None
+
+    edit = FeedEdit(wanted, age)
     plan, result = make_change(module, host, edit)
-    feeds = report(edit.outcomes, plan.states[1], plan.feeds)
+    after = plan.states[1]
+    feeds = report(edit.outcomes, after, plan.feeds, ages.of(after), now)
     for name, feed in feeds.items():
-        if feed["status"] != CURRENT:
+        if feed["reason"]:
             module.warn(f"feed {name} is {feed['status']}: {feed['reason']}")
     return result | {"feeds": feeds}
 
@@ -144,8 +184,13 @@ def main() -> None:
                     "digest": {"type": "str", "default": ""},
                     "problem": {"type": "str", "default": ""},
                     "max_change": {"type": "float", "default": 50},
+                    "allow_empty": {"type": "bool", "default": False},
+                    "expire_after": {"type": "float"},
+                    "fetched": {"type": "float"},
+                    "published": {"type": "float"},
                 },
             },
+            "now": {"type": "float"},
             "sources": {"type": "dict", "default": {}},
             "force": {"type": "bool", "default": False},
             **CONFIRMATION,

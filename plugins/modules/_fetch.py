@@ -51,7 +51,7 @@ RETURN = r"""
 feeds:
   description:
     - The fetched feeds, by name. Each has the C(list) that it is for, C(path) and C(digest) of the copy, C(entries), C(left_out),
-      C(max_change), and the C(problem) if there is no copy.
+      C(bad), C(fetched), C(published), C(max_change), C(allow_empty), C(expire_after), and the C(problem) if there is no copy.
   returned: success
   type: dict
   sample: {"example": {"list": "deny", "path": "/tmp/x/0c8a.list", "digest": "0c8a", "max_change": 50, "problem": ""}}

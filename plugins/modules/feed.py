@@ -17,8 +17,10 @@ description:
     digest, so all hosts of a run get the same copy.
   - The playbook C(packetwatch.xdp.site) does this for all feeds of O(packetwatch.xdp.packetwatch#role:main:packetwatch_feeds).
     Use the module by itself if you use M(packetwatch.xdp.access_lists) by itself.
-  - Fails if the feed cannot be fetched, is too large or too old, does not match the checksum, or has a line that cannot be read.
-    No part of such a feed is used.
+  - Fails if the feed cannot be fetched, is too large, too wide or too old, does not match the checksum, or has more wrong lines
+    than O(max_bad). No part of such a feed is used.
+  - A feed that gzip, xz, bzip2 or zip has packed is recognised by its first bytes, and unpacked up to O(max_bytes). A zip file
+    must have exactly one member.
 extends_documentation_fragment:
   - packetwatch.xdp._attributes
   - packetwatch.xdp._attributes.public
@@ -26,7 +28,7 @@ attributes:
   check_mode:
     support: partial
     details:
-      - Fetches and checks in check mode too, and writes no file.
+      - Fetches and checks in check mode too, and writes no list. What was fetched is kept in O(cache) in check mode too.
   diff_mode:
     support: none
   platform:
@@ -46,8 +48,13 @@ options:
     type: str
     choices: [deny, allow]
     default: deny
+  preset:
+    description:
+      - Name of a well-known feed, of which the address, the format and other options are known. Options of the task come before
+        those of the preset. The page C(docs/feeds.md) of the collection lists all presets.
+    type: str
   url:
-    description: Location of the feed, as C(https://...) or C(http://...).
+    description: Location of the feed, as C(https://...) or C(http://...). Not needed if the O(preset) has one.
     type: str
   path:
     description: A file with the feed, on the host on which the module runs.
@@ -63,18 +70,32 @@ options:
       - V(csv) has the address or prefix in one O(column).
       - V(ranges) has the first and the last address, separated by blanks, tabs, a comma or a dash, and then any text, like
         DShield's block list. Both belong to the range. A single address or prefix is accepted too.
+        If the second word is a netmask, as in C(203.0.113.0 255.255.255.0), it is read as one.
       - V(ipset) is the output of C(ipset save), or a list of one address or prefix a line, like C(.ipset) and C(.netset) files.
+      - V(json) is one object on each line (NDJSON), an array, or a nested document. O(column) has the paths of the addresses.
+      - The default is the format of the O(preset), else V(plain).
     type: str
-    choices: [plain, hosts, csv, ranges, ipset]
-    default: plain
+    choices: [plain, hosts, csv, ranges, ipset, json]
   column:
-    description: For V(csv), the number of the column, counted from 1, or its name in the header line, which may be a comment.
+    description:
+      - For V(csv), the number of the column, counted from 1, or its name in the header line, which may be a comment. The default
+        is V(1).
+      - For V(json), the path of the addresses. Members are separated by dots, C([]) stands for all elements of an array, and
+        C([MEMBER=VALUE]) for the elements that have this text in this member. Several paths are separated by commas. Examples are
+        V(cidr), V(prefixes[].ip_prefix) and V(values[name=Front].addresses[]).
+      - A record of the type C(metadata), as Spamhaus publishes it, is not a wrong record. The number in its C(records) must be right,
+        and its C(timestamp) is the time of the feed.
     type: str
-    default: "1"
   delimiter:
-    description: For V(csv), the character between two columns.
+    description: For V(csv), the character between two columns. The default is a comma.
     type: str
-    default: ","
+  header:
+    description:
+      - For V(csv) with a numbered O(column) and for V(ranges), whether the first record names the columns.
+      - V(auto), the default, takes it for names only if the column of addresses has a name such as C(dst_ip), C(network) or C(Start).
+        Any other first record without an address is a wrong line.
+    type: str
+    choices: ["true", "false", auto]
   headers:
     description:
       - Headers of the request, such as C(Authorization). They are sent to the host of O(url) only, and not to the target of a redirect.
@@ -88,13 +109,50 @@ options:
     description: Maximum size of the feed in bytes, unpacked.
     type: int
     default: 67108864
+  max_bad:
+    description:
+      - How many wrong lines or records are skipped. They are counted and shown.
+      - A feed with more wrong lines than right ones is always refused.
+    type: int
+    default: 0
+  widest:
+    description:
+      - The widest prefix that an entry may have. A feed with a wider entry is refused.
+    type: dict
+    suboptions:
+      ipv4:
+        description: Prefix length. The default is 8, and 16 for O(list=allow).
+        type: int
+      ipv6:
+        description: Prefix length. The default is 19, and 32 for O(list=allow).
+        type: int
+  widest_sum:
+    description:
+      - All entries together may cover at most as many addresses as a prefix of this length. Special-purpose space does not count.
+    type: dict
+    suboptions:
+      ipv4:
+        description: Prefix length. The default is 5, which is 134 million addresses, and 8 for O(list=allow).
+        type: int
+      ipv6:
+        description: Prefix length. The default is 16, and 24 for O(list=allow).
+        type: int
+  interval:
+    description:
+      - Seconds between two fetches. Before that, the answer that was kept in O(cache) is used again. Publishers ask for this.
+      - The default is that of the O(preset), else 0.
+    type: float
+  cache:
+    description: Folder for answers of servers, readable only for the user. Without it, O(interval) has no effect.
+    type: path
   checksum:
     description: Digest that the feed must have, as V(sha256:) and hexadecimal digits. For feeds that do not change.
     type: str
   max_age:
     description:
-      - Maximum age of the feed in seconds, by the header C(Last-Modified) or by the file's modification time.
-      - It is an error if the server does not send the header.
+      - Maximum age of the feed in seconds, by its metadata record, by the header C(Last-Modified), or by the file's modification
+        time.
+      - It is an error if none of them is known.
     type: float
   bogons:
     description:
@@ -156,7 +214,7 @@ digest:
   type: str
   sample: 0c8a4d2ab1f0e4d50c8a4d2ab1f0e4d50c8a4d2ab1f0e4d50c8a4d2ab1f0e4d5
 entries:
-  description: Number of prefixes in the file.
+  description: Number of prefixes in the file. V(0) if the publisher's list is empty.
   returned: success
   type: int
   sample: 10200
@@ -165,6 +223,21 @@ left_out:
   returned: success
   type: dict
   sample: {"total": 1, "examples": ["10.0.0.0/8"]}
+bad:
+  description: Wrong lines that were skipped because of O(max_bad). C(total) is their number, C(examples) the first of them.
+  returned: success
+  type: dict
+  sample: {"total": 1, "examples": ["line 7: '203.0.113.300' is not an IPv4 address"]}
+fetched:
+  description: When the feed was fetched, in Unix seconds.
+  returned: success
+  type: float
+  sample: 1780000123.5
+published:
+  description: When the feed was published, in Unix seconds. V(none) if unknown.
+  returned: success
+  type: float
+  sample: 1780000000
 unavailable:
   description: Whether the feed is at fault, and not the options of the task.
   returned: failure
@@ -181,27 +254,36 @@ from ansible_collections.packetwatch.xdp.plugins.module_utils._base.errors impor
 from ansible_collections.packetwatch.xdp.plugins.module_utils._feeds.convert import convert
 from ansible_collections.packetwatch.xdp.plugins.module_utils._feeds.parse import FORMATS
 
+_LENGTHS = {"ipv4": {"type": "int"}, "ipv6": {"type": "int"}}
+
 
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "name": {"type": "str", "required": True},
             "list": {"type": "str", "choices": ["deny", "allow"], "default": "deny"},
+            "preset": {"type": "str"},
             "url": {"type": "str"},
             "path": {"type": "path"},
             "dest": {"type": "path", "required": True},
-            "format": {"type": "str", "choices": list(FORMATS), "default": "plain"},
-            "column": {"type": "str", "default": "1"},
-            "delimiter": {"type": "str", "default": ","},
+            "format": {"type": "str", "choices": list(FORMATS)},
+            "column": {"type": "str"},
+            "delimiter": {"type": "str"},
+            "header": {"type": "str", "choices": ["true", "false", "auto"]},
             "headers": {"type": "dict", "default": {}, "no_log": True},
             "timeout": {"type": "float", "default": 60},
             "max_bytes": {"type": "int", "default": 1 << 26},
+            "max_bad": {"type": "int", "default": 0},
+            "widest": {"type": "dict", "options": _LENGTHS},
+            "widest_sum": {"type": "dict", "options": _LENGTHS},
+            "interval": {"type": "float"},
+            "cache": {"type": "path"},
             "checksum": {"type": "str"},
             "max_age": {"type": "float"},
             "bogons": {"type": "bool", "default": False},
         },
         mutually_exclusive=[("url", "path")],
-        required_one_of=[("url", "path")],
+        required_one_of=[("url", "path", "preset")],
         supports_check_mode=True,
     )
     try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import email.utils
+import gzip
 import hashlib
 import json
 import os
@@ -25,6 +26,7 @@ import yaml
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.packetwatch.xdp.plugins.modules import feed
 
+from packetwatch_core._feeds.presets import PRESETS
 from tests.integration.conftest import COLLECTIONS, ROOT, ModuleHost, make_host
 
 LISTED = "45.9.9.9"
@@ -45,6 +47,35 @@ SERIAL_PLAY = """
 ENTER = """#!/bin/sh
 exec nsenter --target={pid} --mount --net -- /usr/bin/python3 "$@"
 """
+
+PLAIN = "# theirs\n45.9.9.0/24\n"
+SPAMHAUS = '{{"cidr":"{}","sblid":"SBL1","rir":"x"}}\n{{"type":"metadata","timestamp":{},"size":9,"records":1}}\n'
+# The shape in which each publisher publishes.
+SAMPLES = {
+    "aws": '{"syncToken":"1","createDate":"2026-11-29-00-00-00","prefixes":[{"ip_prefix":"45.9.9.0/24","region":"x",'
+    '"service":"EC2"}],"ipv6_prefixes":[{"ipv6_prefix":"2a06:e480::/29","region":"x","service":"EC2"}]}',
+    "azure": '{"changeNumber":1,"cloud":"Public","values":[{"name":"A","id":"A","properties":{"region":"",'
+    '"addressPrefixes":["45.9.9.0/24","2a06:e480::/29"]}}]}',
+    "blocklist-de": PLAIN,
+    "cins-army": PLAIN,
+    "cloudflare-ipv4": "45.9.9.0/24",
+    "cloudflare-ipv6": "2a06:e480::/29",
+    "dshield": "#\n#   DShield.org Recommended Block List\n#\nStart\tEnd\tNetmask\tAttacks\tName\tCountry\temail\n"
+    "45.9.9.0\t45.9.9.255\t24\t2600\tX\tNL\tx@isp.example\n",
+    "et-compromised": PLAIN,
+    "fastly": '{"addresses":["45.9.9.0/24"],"ipv6_addresses":["2a06:e480::/29"]}',
+    "feodo-tracker": '# Feodo\n#\n"first_seen_utc","dst_ip","dst_port"\n"2026-01-01 00:00:00","45.9.9.0/24","443"\n',
+    "firehol-level1": "#\n# firehol_level1\n#\n10.0.0.0/8\n45.9.9.0/24\n",
+    "github-hooks": '{"verifiable_password_authentication":false,"ssh_keys":["x"],"hooks":["45.9.9.0/24",'
+    '"2a06:e480::/29"],"domains":{"website":["x"]}}',
+    "google-cloud": '{"syncToken":"1","creationTime":"x","prefixes":[{"ipv4Prefix":"45.9.9.0/24","service":"x"},'
+    '{"ipv6Prefix":"2a06:e480::/29","service":"x"}]}',
+    "oracle-cloud": '{"last_updated_timestamp":"x","regions":[{"region":"x","cidrs":[{"cidr":"45.9.9.0/24",'
+    '"tags":["OCI"]}]}]}',
+    "spamhaus-drop": SPAMHAUS.format("45.9.9.0/24", int(time.time())),
+    "spamhaus-drop-ipv6": SPAMHAUS.format("2a06:e480::/29", int(time.time())),
+    "tor-exits": PLAIN,
+}
 
 
 class Publisher(ThreadingHTTPServer):
@@ -206,7 +237,15 @@ def test_a_server_that_takes_its_time(fetch: Any) -> None:
         ({"delimiter": ",,"}, "delimiter is ',,': write one character"),
         ({"column": "0"}, "columns count from 1"),
         ({"timeout": 0}, "timeout is 0: write a number above 0"),
-        ({"format": "json"}, "value of format must be one of"),
+        ({"format": "xml"}, "value of format must be one of"),
+        ({"format": "json"}, "column is not set: for json, write the path of the addresses"),
+        ({"format": "json", "column": "a["}, "column is 'a[': write the path of the addresses"),
+        ({"header": "yes please"}, "value of header must be one of"),
+        ({"max_bad": -1}, "max_bad is -1: write 0 or more"),
+        ({"interval": -1}, "interval is -1: write 0 or more"),
+        ({"widest": {"ipv4": 33}}, "widest.ipv4 is 33: write a prefix length from 0 to 32"),
+        ({"widest_sum": {"ipv6": -1}}, "widest_sum.ipv6 is -1: write a prefix length from 0 to"),
+        ({"preset": "spamhouse"}, "preset is 'spamhouse': write one of aws, azure, "),
         ({"path": "/x", "url": "http://x"}, "mutually exclusive"),
     ],
 )
@@ -215,6 +254,104 @@ def test_wrong_options_are_no_fault_of_the_feed(fetch: Any, options: Any, words:
     assert done["failed"] is True
     assert not done.get("unavailable")
     assert words in done["msg"]
+
+
+DROP = (
+    b'{"cidr":"45.9.9.0/24","sblid":"SBL1","rir":"example"}\n'
+    b'{"type":"metadata","timestamp":%d,"records":%d}\n'
+)
+
+
+def test_a_preset_fills_in_what_the_task_does_not_say(fetch: Any, publisher: Publisher) -> None:
+    publisher.pages["/list"] = DROP % (time.time() - 60, 1)
+    publisher.headers = {"Last-Modified": http_date(9 * 86400)}
+    done = fetch(preset="spamhaus-drop")
+    assert (done["entries"], done["left_out"]["total"]) == (1, 0)
+    # Its metadata record is newer than what the server says.
+    assert time.time() - done["published"] < 70
+    assert time.time() - done["fetched"] < 10
+    old = fetch(preset="spamhaus-drop", max_age=30)
+    assert "s old, but max_age is 30" in old["msg"]
+    publisher.pages["/list"] = DROP % (time.time() - 8 * 86400, 1)
+    assert "s old, but max_age is 604800" in fetch(preset="spamhaus-drop")["msg"]
+    publisher.pages["/list"] = DROP % (time.time() + 2 * 86400, 1)
+    assert "ahead of this clock" in fetch(preset="spamhaus-drop")["msg"]
+    publisher.pages["/list"] = DROP % (time.time(), 2)
+    assert "has 1 records, but its metadata record counts 2" in fetch(preset="spamhaus-drop")["msg"]
+
+
+def test_a_preset_without_an_address_needs_one(fetch: Any, tmp_path: Path) -> None:
+    done = fetch(url=None, preset="azure")
+    assert "the preset azure has no address: add url or path" in done["msg"]
+    assert not done.get("unavailable")
+    (tmp_path / "tags.json").write_text(
+        '{"values":[{"properties":{"addressPrefixes":["45.9.9.9/32"]}}]}'
+    )
+    done = fetch(preset="azure", path=str(tmp_path / "tags.json"))
+    assert Path(done["path"]).read_text() == "45.9.9.9\n"
+
+
+@pytest.mark.parametrize("header", [True, "true"])
+def test_yaml_may_say_true(fetch: Any, publisher: Publisher, header: Any) -> None:
+    publisher.pages["/list"] = b"Anschluss\n45.9.9.9\n"
+    assert fetch(format="csv", header=header)["entries"] == 1
+    assert "line 1: 'Anschluss'" in fetch(format="csv")["msg"]
+
+
+def test_a_packed_feed_is_unpacked(fetch: Any, publisher: Publisher) -> None:
+    publisher.pages["/list"] = packed = gzip.compress(b"45.9.9.9\n" * 1000)
+    checksum = f"sha256:{hashlib.sha256(packed).hexdigest()}"
+    assert fetch(checksum=checksum)["entries"] == 1
+    done = fetch(max_bytes=5000)
+    assert "it is packed with gzip, and has more than 5000 bytes unpacked" in done["msg"]
+    assert done["unavailable"] is True
+    publisher.pages["/list"] = packed[:-4]
+    assert "it is packed with gzip, and cannot be unpacked" in fetch()["msg"]
+
+
+def test_half_an_answer_is_refused(fetch: Any, publisher: Publisher) -> None:
+    publisher.pages["/list"] = b"45.9.9.9\n"
+    publisher.headers = {"Content-Length": "18"}
+    assert "the server announced 18 bytes and sent 9" in fetch()["msg"]
+    publisher.headers = {"Transfer-Encoding": "chunked"}
+    publisher.pages["/list"] = b"9\r\n45.9.9.9\n\r\n9\r\n45.9"
+    done = fetch()
+    assert done["unavailable"] is True
+    assert "IncompleteRead" in done["msg"]
+
+
+def test_a_publisher_is_asked_once_an_interval(
+    fetch: Any, publisher: Publisher, tmp_path: Path
+) -> None:
+    publisher.pages["/list"] = [b"45.9.9.9\n", b"45.9.9.10\n", b"45.9.9.11\n", b"45.9.9.12\n"]
+    cache = tmp_path / "cache"
+    options = {"interval": 60, "cache": str(cache)}
+    first, second = fetch(**options), fetch(**options)
+    assert (first["digest"], first["fetched"]) == (second["digest"], second["fetched"])
+    assert publisher.asked == ["/list"]
+    assert {path.stat().st_mode & 0o777 for path in (cache, *cache.iterdir())} == {0o700, 0o600}
+    # Another token may get another list.
+    assert fetch(**options, headers={"Authorization": "x"})["digest"] != first["digest"]
+    assert publisher.asked == ["/list"] * 2
+    (kept,) = [path for path in cache.iterdir() if path.read_bytes().endswith(b"45.9.9.9\n")]
+    kept.write_bytes(b"damaged")
+    assert fetch(**options)["digest"] not in (first["digest"], second["digest"])
+    assert publisher.asked == ["/list"] * 3
+    assert fetch(**options | {"interval": 1e-9})["entries"] == 1
+    assert publisher.asked == ["/list"] * 4
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_reads_a_list_of_its_format(name: str, fetch: Any, publisher: Publisher) -> None:
+    sample = SAMPLES[name]
+    publisher.pages["/list"] = sample.encode()
+    publisher.headers = {"Last-Modified": http_date(60)}
+    done = fetch(preset=name)
+    assert not done.get("failed"), done
+    assert Path(done["path"]).read_text().splitlines() == [
+        *["45.9.9.0/24"] * ("45.9" in sample),
+        *["2a06:e480::/29"] * ("2a06" in sample),
+    ]
 
 
 # The play
@@ -251,7 +388,12 @@ class Fleet:
         done = subprocess.run(
             ["ansible-playbook", "-i", "hosts.yml", "play.yml", *arguments],
             cwd=self._folder,
-            env=os.environ | {"ANSIBLE_COLLECTIONS_PATH": str(COLLECTIONS), "ANSIBLE_NOCOLOR": "1"},
+            env=os.environ
+            | {
+                "ANSIBLE_COLLECTIONS_PATH": str(COLLECTIONS),
+                "ANSIBLE_HOME": str(self._folder / "home"),
+                "ANSIBLE_NOCOLOR": "1",
+            },
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -377,6 +519,45 @@ def test_without_the_first_play_only_files_are_read(
     assert (
         "only the first play of packetwatch.xdp.site fetches a url" in report["web1"]["x"]["reason"]
     )
+
+
+def test_an_empty_list_is_reported_and_ends_by_choice(
+    fleet: Fleet, publisher: Publisher, tmp_path: Path
+) -> None:
+    publisher.pages["/list"] = b"".join(b"45.9.9.%d\n" % number for number in range(5))
+    feed: dict[str, Any] = {"name": "x", "url": publisher.url("/list")}
+    fleet.run([feed])
+    publisher.pages["/list"] = b"; retired, merged into another list\n; 2026/11/28\n;\n"
+    report = fleet.run([feed])
+    assert {item["x"]["status"] for item in report.values()} == {"empty"}
+    assert {item["x"]["entries"] for item in report.values()} == {5}
+    assert "the publisher's list is empty" in " ".join(fleet.output.split())
+    report = fleet.run([feed | {"expire_after": 1e-3}])
+    assert {item["x"]["status"] for item in report.values()} == {"expired"}
+    assert fleet.lists() == [{}, {}]
+    report = fleet.run([feed | {"allow_empty": True}])
+    assert {item["x"]["status"] for item in report.values()} == {"empty"}
+    assert "WARNING" not in fleet.output
+    assert fleet.lists() == [{"deny.d/feed-x": ""}] * 2
+
+
+def test_skipped_lines_and_a_wrong_preset_are_shown(fleet: Fleet, publisher: Publisher) -> None:
+    publisher.pages["/list"] = b"45.9.9.9\n45.9.9.10\n45.9.9.300\n"
+    feed: dict[str, Any] = {"name": "x", "url": publisher.url("/list"), "max_bad": 1}
+    report = fleet.run([feed])
+    assert {item["x"]["status"] for item in report.values()} == {"current"}
+    assert "feed x: 1 wrong lines are skipped: line 3: '45.9.9.300'" in " ".join(
+        fleet.output.split()
+    )
+    # Within the interval, the next run uses the same answer.
+    asked = len(publisher.asked)
+    for text in (b"45.9.9.9\n", b"45.9.9.10\n"):
+        publisher.pages["/list"] = text
+        fleet.run([feed | {"interval": 3600, "max_change": 100}])
+        assert fleet.lists() == [{"deny.d/feed-x": "45.9.9.9\n"}] * 2
+    assert len(publisher.asked) == asked + 1
+    with pytest.raises(AssertionError, match="feed x: preset is 'spamhouse': write one of aws, "):
+        fleet.run([feed | {"preset": "spamhouse"}])
 
 
 def test_a_secret_is_shown_to_nobody(fleet: Fleet, publisher: Publisher) -> None:

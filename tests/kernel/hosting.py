@@ -122,6 +122,7 @@ class Site:
             cache=str(cache),
             images=str(folder / "boot"),
             spared=str(folder / "spared"),
+            ages=str(folder / "feeds"),
             source=str(SOURCE),
             settings=str(folder / "settings"),
             runtime=str(folder / "systemd"),

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from packetwatch_core._base.errors import InvalidInput
-from packetwatch_core._feeds.parse import Copy, Format, read_feed
+from packetwatch_core._feeds.parse import Copy, Format, Rules, read_feed
 from packetwatch_core._feeds.spare import KEEP_BOGONS
 from packetwatch_core._feeds.special import SPECIAL
 
@@ -76,9 +76,11 @@ CSV = """\
 """
 
 
-def read(text: str | bytes, name: str = "plain", bogons: bool = False, **options: str) -> Copy:
+def read(
+    text: str | bytes, name: str = "plain", bogons: bool = False, max_bad: int = 0, **options: str
+) -> Copy:
     data = text if isinstance(text, bytes) else text.encode()
-    return read_feed(data, Format(name, **options), "x", bogons)
+    return read_feed(data, Format(name, **options), "x", Rules(bogons, max_bad))
 
 
 @pytest.mark.parametrize(
@@ -134,12 +136,15 @@ def test_formats(text: str, options: Any, prefixes: list[str]) -> None:
         ("45.9.148.9-45.9.148.7\n", {"name": "ranges"}, "'45.9.148.7' does not come after"),
         ("45.9.148.9-2a06::7\n", {"name": "ranges"}, "'2a06::7' does not come after"),
         ("45.9.148.9-x\n", {"name": "ranges"}, "feed x, line 1: 'x' is not an IP address"),
-        ("a\nb\n45.9.148.7\n", {"name": "ranges"}, "feed x, line 2: 'b' is not an IP address"),
+        (
+            "a\nb\n45.9.148.7\n",
+            {"name": "ranges", "header": "true"},
+            "feed x, line 2: 'b' is not an IP address",
+        ),
+        ("a\n45.9.148.7\n", {"name": "ranges"}, "feed x, line 1: 'a' is not an IP address"),
         (CSV, {"name": "csv", "column": "ip"}, "feed x has no column 'ip'"),
-        (CSV, {"name": "csv", "column": "5"}, "line 6 has 4 columns, and column is 5"),
+        (CSV, {"name": "csv", "column": "5"}, "line 6: it has 4 columns, and column is 5"),
         ("ip\n45.9.148.7\n\nx\n", {"name": "csv"}, "feed x, line 4: 'x' is not an IP address"),
-        ("", {}, "feed x has 0 entries: check"),
-        ("# nobody\n", {"name": "ranges"}, "feed x has 0 entries: check"),
         ("10.0.0.1\n", {}, "feed x has 1 entries, all of them in special-purpose address space"),
         ("45.9.148.7," * 900, {}, "line 1 has 9900 characters, so this is not a list"),
         (b"\0\xff\xfe", {}, "feed x, line 1: "),
@@ -185,3 +190,145 @@ def test_the_same_entries_have_the_same_digest() -> None:
     one, other = read("45.9.148.7\n45.9.148.8\n"), read("# x\n45.9.148.8\n45.9.148.7\n45.9.148.8")
     assert one.digest == other.digest
     assert one.digest != read("45.9.148.7\n45.9.148.8\n", bogons=True).digest
+
+
+# First records: a header only if the column of addresses has such a name
+
+
+@pytest.mark.parametrize(
+    ("first", "options"),
+    [
+        ("203.0.113.300,first record is wrong", {"name": "csv"}),
+        ("<html>error</html>", {"name": "csv"}),
+        ("Service Unavailable", {"name": "csv"}),
+        ("45.9.148/24,x", {"name": "csv"}),
+        ("503", {"name": "csv", "header": "false"}),
+        ("203.0.113.300 203.0.113.9", {"name": "ranges"}),
+        ("<html>", {"name": "ranges"}),
+        ("Error 503", {"name": "ranges"}),
+        ("network", {"name": "ranges", "header": "false"}),
+    ],
+)
+def test_a_wrong_first_record_is_not_a_header(first: str, options: Any) -> None:
+    with pytest.raises(InvalidInput, match=r"feed x, line 3: "):
+        read(f"# theirs\n\n{first}\n45.9.148.7\n", **options)
+
+
+@pytest.mark.parametrize(
+    ("first", "options"),
+    [
+        ("dst_ip,port", {"name": "csv"}),
+        ("IP Address,seen", {"name": "csv"}),
+        ("ipv4Prefix", {"name": "csv"}),
+        ("port,network", {"name": "csv", "column": "2"}),
+        ("Anschluss,x", {"name": "csv", "header": "true"}),
+        ("Start End Netmask", {"name": "ranges"}),
+        ("CIDR", {"name": "ranges"}),
+        ("von bis", {"name": "ranges", "header": "true"}),
+    ],
+)
+def test_a_header_is_skipped(first: str, options: Any) -> None:
+    rows = "443,45.9.148.7\n" if options.get("column") == "2" else "45.9.148.7\n"
+    assert read(f"# theirs\n\n{first}\n{rows}", **options).text == "45.9.148.7\n"
+
+
+def test_a_named_column_is_in_the_header_and_nowhere_else() -> None:
+    assert read("port,ip\n443,45.9.148.7\n", "csv", column="ip").text == "45.9.148.7\n"
+    with pytest.raises(InvalidInput, match=r"feed x has no column 'ip'"):
+        read("45.9.148.6,x\nip,x\n45.9.148.7,x\n", "csv", column="ip")
+
+
+# Netmasks in ranges
+
+
+@pytest.mark.parametrize(
+    ("line", "prefixes"),
+    [
+        ("45.9.148.0 255.255.255.0", ["45.9.148.0/24"]),
+        ("45.9.148.0,255.255.252.0,theirs", ["45.9.148.0/22"]),
+        ("45.9.148.0\t255.255.255.255", ["45.9.148.0"]),
+        ("45.9.148.0 45.9.148.255 24", ["45.9.148.0/24"]),
+    ],
+)
+def test_a_netmask_is_not_the_end_of_a_range(line: str, prefixes: list[str]) -> None:
+    assert read(line, "ranges").text.splitlines() == prefixes
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("45.9.148.7 255.255.255.0", "write 45.9.148.0/24 for the network or 45.9.148.7"),
+        ("45.9.148.0 255.0.255.0", "'255.0.255.0' is neither a netmask nor an address where"),
+        ("45.9.148.0 0.0.0.255", "'0.0.0.255' does not come after '45.9.148.0'"),
+    ],
+)
+def test_what_is_neither_is_refused(line: str, words: str) -> None:
+    with pytest.raises(InvalidInput, match=rf"feed x, line 1: .*{words}"):
+        read(line, "ranges")
+
+
+# Empty lists, and wrong lines that are tolerated
+
+
+@pytest.mark.parametrize(
+    ("text", "options"),
+    [
+        ("; retired, merged into another list\n; 2026/11/28\n;\n", {}),
+        ("", {}),
+        ("# nobody\n", {"name": "ranges"}),
+        ("# none\nfirst_seen,dst_ip\n", {"name": "csv", "column": "dst_ip"}),
+        ("create example hash:net family inet\n", {"name": "ipset"}),
+        ("[]", {"name": "json", "column": "ip"}),
+        ('{"type":"metadata","records":0}\n', {"name": "json", "column": "cidr"}),
+    ],
+)
+def test_a_list_without_entries_is_empty(text: str, options: Any) -> None:
+    found = read(text, **options)
+    assert (found.text, found.entries, found.bad.total) == ("", 0, 0)
+
+
+GOOD = "".join(f"45.9.148.{number}\n" for number in range(10))
+
+
+def test_tolerated_lines_are_counted_and_shown() -> None:
+    found = read(f"{GOOD}<html>\n45.9.148.300\n", max_bad=2)
+    assert found.text == GOOD
+    assert found.bad.total == 2
+    assert found.bad.examples[0].startswith("line 11: '<html>' is not an IP address")
+    assert found.bad.examples[1].startswith("line 12: '45.9.148.300' is not an IPv4 address")
+    with pytest.raises(InvalidInput, match=r"line 12: .*\(2 wrong lines, and max_bad is 1\)"):
+        read(f"{GOOD}<html>\n45.9.148.300\n", max_bad=1)
+
+
+@pytest.mark.parametrize(
+    ("line", "options"),
+    [
+        ("45.9.148.9-45.9.148.7", {"name": "ranges"}),
+        ("x,y", {"name": "csv", "header": "false"}),
+        ("evil.example 45.9.148.7", {"name": "hosts"}),
+        ("45.9.148.7#8 9", {"name": "csv", "header": "false"}),
+        ("45.9.148.7 evil", {"name": "ipset"}),
+    ],
+)
+def test_every_format_tolerates_them(line: str, options: Any) -> None:
+    found = read(f"{GOOD}{line}\n", max_bad=1, **options)
+    assert found.text == GOOD
+    assert found.bad.total == 1
+
+
+def test_an_error_page_is_never_tolerated() -> None:
+    page = "<html>\n<body>\nnot here\n</body>\n</html>\n"
+    for text in (page, page + "45.9.148.7\n"):
+        with pytest.raises(InvalidInput, match=r"feed x has 5 wrong lines and [01] right ones"):
+            read(text, max_bad=9)
+
+
+def test_an_exception_is_never_tolerated() -> None:
+    with pytest.raises(InvalidInput, match=r"is an exception"):
+        read(f"{GOOD}add x 45.9.148.7 nomatch\n", "ipset", max_bad=9)
+
+
+def test_a_long_line_is_quoted_shortly() -> None:
+    with pytest.raises(InvalidInput) as caught:
+        read("x" * 4000)
+    assert len(str(caught.value)) < 250

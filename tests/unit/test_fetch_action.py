@@ -11,8 +11,13 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible_collections.packetwatch.xdp.plugins.action._fetch import gather
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible_collections.packetwatch.xdp.plugins.action._fetch import _FOR_HOSTS, gather
 from ansible_collections.packetwatch.xdp.plugins.modules import feed
+
+from packetwatch_core._base.errors import InvalidInput
+from packetwatch_core._feeds.parse import FORMATS
+from packetwatch_core._feeds.presets import PRESETS, fill_in
 
 ROOT = Path(__file__).resolve().parents[2]
 A, B = {"name": "a", "url": "https://a.example/"}, {"name": "b", "path": "b.list"}
@@ -47,7 +52,48 @@ def test_the_variable_takes_what_the_module_takes() -> None:
     specs = yaml.safe_load((ROOT / "roles/packetwatch/meta/argument_specs.yml").read_text())
     variable = specs["argument_specs"]["main"]["options"]["packetwatch_feeds"]["options"]
     documented = yaml.safe_load(feed.DOCUMENTATION)["options"]
-    assert set(variable) - {"max_change"} == set(documented) - {"dest"}
+    assert set(variable) - set(_FOR_HOSTS) == set(documented) - {"cache", "dest"}
     for name in set(variable) & set(documented):
         for key in ("default", "choices", "required"):
             assert variable[name].get(key) == documented[name].get(key), (name, key)
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"header": True, "widest": {"ipv4": 7}, "widest_sum": {"ipv6": 12}}, ""),
+        ({"header": "auto", "preset": "dshield", "url": None}, ""),
+        ({"header": "perhaps"}, "value of header must be one of: true, false, auto"),
+        (
+            {"widest": {"ipv5": 7}},
+            "packetwatch_feeds.widest.ipv5. Supported parameters include: ipv4, ipv6",
+        ),
+        ({"max_bad": "few"}, "max_bad"),
+    ],
+)
+def test_the_role_checks_the_options(options: Any, error: str) -> None:
+    specs = yaml.safe_load((ROOT / "roles/packetwatch/meta/argument_specs.yml").read_text())
+    variable = specs["argument_specs"]["main"]["options"]["packetwatch_feeds"]
+    validator = ArgumentSpecValidator({"packetwatch_feeds": variable})
+    found = validator.validate({"packetwatch_feeds": [{"name": "x"} | options]}).error_messages
+    assert bool(found) == bool(error)
+    assert error in " ".join(found)
+
+
+def test_presets_are_options_of_the_module_and_of_hosts() -> None:
+    options = yaml.safe_load(feed.DOCUMENTATION)["options"]
+    page = (ROOT / "docs/feeds.md").read_text()
+    for name, preset in PRESETS.items():
+        assert set(preset) <= set(options) | set(_FOR_HOSTS)
+        assert f"`{name}`" in page
+        assert preset.get("url", "https://").startswith("https://")
+        assert preset.get("format", "plain") in FORMATS
+
+
+def test_an_own_option_comes_before_that_of_a_preset() -> None:
+    filled = fill_in({"preset": "dshield", "max_change": 30, "format": None, "path": "x"})
+    assert (filled["max_change"], filled["format"], filled["path"]) == (30, "ranges", "x")
+    assert "url" not in filled
+    assert fill_in({"name": "x"})["max_change"] == 50
+    with pytest.raises(InvalidInput, match=r"preset is \['dshield'\]: write one of aws"):
+        fill_in({"preset": ["dshield"]})

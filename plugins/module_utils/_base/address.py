@@ -146,7 +146,7 @@ def _parse_length(text: str, length_text: str, bits: int) -> int:
         raise _explain(text, text)
     remedy = f"write a number from 0 to {bits} after the slash"
     if bits == 32 and _DOTTED.fullmatch(length_text):
-        length = _netmask_length(length_text)
+        length = netmask_length(length_text)
         if length is not None:
             remedy = f"write the netmask as its length, /{length}"
     elif length_text.isascii() and length_text.isdecimal() and int(length_text) <= bits:
@@ -154,7 +154,7 @@ def _parse_length(text: str, length_text: str, bits: int) -> int:
     raise InvalidInput(f"{text!r} has no valid prefix length: {remedy}")
 
 
-def _netmask_length(text: str) -> int | None:
+def netmask_length(text: str) -> int | None:
     """Return the prefix length of a netmask; None if the text is not a netmask."""
     try:
         inverse = int.from_bytes(inet_pton(AF_INET, text), "big") ^ 0xFFFFFFFF

@@ -4,17 +4,25 @@
 
 # This code is PRIVATE to the collection.
 
-"""Copies of feeds that the controller has fetched: which of them a host needs, and what became of them."""
+"""Copies of feeds that the controller has fetched: which of them a host needs, what became of them, how old they are.
+
+A note on disk says when the publisher last served each copy. It is not part of confirmed state: fetching the
+same list again changes nothing. It names copies by their digests, so it is right too after a change was
+reverted or rolled back.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import typing as t
 
 from .._base.digest import digest_text
 from .._base.errors import InvalidInput
+from .._base.files import read_json, replace_json
 from .._declared.describe import count_entries
 from .._declared.edits import read_list
-from .._declared.store import FEED
+from .._declared.store import FEED, is_feed
 from .edit import BROKEN, WantedFeed
 from .spare import LeftOut
 
@@ -25,6 +33,67 @@ if t.TYPE_CHECKING:
 
 Feed = t.Mapping[str, t.Any]
 """A feed and its copy, as the module's option describes it."""
+
+# The copies of a feed that the note keeps: those of the confirmed, the former and the pending state, and more.
+_MAX_COPIES = 8
+
+
+class Times(t.NamedTuple):
+    """Unix times of a copy. fetched: when the publisher last served it; published: when it was made, if known."""
+
+    fetched: float
+    published: float | None = None
+
+
+class Ages:
+    """The note of the times of copies: a file. Without the file, or if it is damaged, no time is known."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._feeds: dict[str, dict[str, Times]] = {}
+        try:
+            for name, copies in read_json(path).items():
+                self._feeds[name] = {digest: Times(*times) for digest, times in copies.items()}
+        except (AttributeError, OSError, TypeError, ValueError):
+            self._feeds = {}
+
+    def times(self, name: str, text: str) -> Times | None:
+        """Return the times of a feed's copy; None if they are unknown."""
+        return self._feeds.get(name, {}).get(digest_text(text))
+
+    def of(self, state: State) -> dict[str, Times]:
+        """Return the times of all copies of a state, by feed."""
+        found = {}
+        for drop_in, text in (*state.allow.items(), *state.deny.items()):
+            if is_feed(drop_in):
+                times = self.times(drop_in.removeprefix(FEED), text)
+                if times:
+                    found[drop_in.removeprefix(FEED)] = times
+        return found
+
+    def note(self, feeds: t.Iterable[Feed], state: State, now: float) -> None:
+        """Note the times of all copies that were fetched, and forget feeds that are not named.
+
+        A copy that the state has and whose age is unknown counts as fetched now.
+        """
+        found: dict[str, dict[str, Times]] = {}
+        for feed in feeds:
+            name = feed["name"]
+            copies = dict(self._feeds.get(name, {}))
+            for lists in (state.allow, state.deny):
+                if FEED + name in lists:
+                    copies.setdefault(digest_text(lists[FEED + name]), Times(now))
+            if feed["digest"]:
+                copies[feed["digest"]] = Times(feed["fetched"] or now, feed["published"])
+            newest = sorted(copies.items(), key=lambda item: item[1].fetched)[-_MAX_COPIES:]
+            found[name] = dict(newest)
+        self._feeds = found
+
+    def write(self) -> None:
+        """Write the note. Errors are ignored: without the note, only ages are unknown."""
+        with contextlib.suppress(OSError):
+            os.makedirs(os.path.dirname(self._path), 0o755, exist_ok=True)
+            replace_json(self._path, self._feeds, 0o644)
 
 
 def gather_wanted(
@@ -44,14 +113,24 @@ def gather_wanted(
                 continue
             text = _read(feed, sources[name])
         limit = -1 if force else feed["max_change"]
-        wanted.append(WantedFeed(name, feed["list"], text, limit, feed["problem"]))
+        end = feed["expire_after"]
+        wanted.append(
+            WantedFeed(name, feed["list"], text, limit, feed["problem"], feed["allow_empty"], end)
+        )
     return wanted, lacks
 
 
 def report(
-    outcomes: t.Mapping[str, Outcome], after: State, compiled: FeedReport
+    outcomes: t.Mapping[str, Outcome],
+    after: State,
+    compiled: FeedReport,
+    times: t.Mapping[str, Times],
+    now: float,
 ) -> dict[str, dict[str, t.Any]]:
-    """The outcome of each feed, by name; after: the state that has them."""
+    """The outcome of each feed, by name.
+
+    after: the state that has them. times: of their copies. now: Unix time.
+    """
     found = {}
     for name, outcome in outcomes.items():
         drop_in = FEED + name
@@ -62,6 +141,8 @@ def report(
             "reason": "; ".join(filter(None, (outcome.reason, broken))),
             "entries": count_entries(text),
             "left_out": compiled.left_out.get(drop_in, LeftOut(0, []))._asdict(),
+            "age": max(0.0, now - times[name].fetched) if name in times else None,
+            "published": times[name].published if name in times else None,
         }
     return found
 

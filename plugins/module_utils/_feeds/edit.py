@@ -6,27 +6,29 @@
 
 """All feeds of a host as one edit: it writes new copies, keeps last good ones, and removes other feeds.
 
-If a copy could not be fetched, or differs too much from the last good one, the last good one stays. Other
-feeds are not affected.
+If a copy could not be fetched, is empty, or differs too much from the last good one, the last good one stays,
+unless it is older than the operator wants. Other feeds are not affected.
 """
 
 from __future__ import annotations
 
 import typing as t
-from bisect import bisect_right
 
 from .._base.errors import InvalidInput
 from .._declared.bulk import read_prefixes
+from .._declared.describe import count_entries
 from .._declared.store import FEED, check_name, is_feed
-from .._tables.ranges import nets_of
+from .width import find_excess
 
 if t.TYPE_CHECKING:
     from .._declared.store import State
     from .._tables.ranges import Prefixes
 
 CURRENT, KEPT, MISSING, BROKEN = "current", "kept", "missing", "broken"
+EMPTY, EXPIRED = "empty", "expired"
 
-_STEP = 1 << 16
+Age = t.Callable[[str, str], "float | None"]
+"""(name of a feed, text of its last good copy) → seconds since it was fetched; None if unknown."""
 
 
 class WantedFeed(t.NamedTuple):
@@ -38,15 +40,21 @@ class WantedFeed(t.NamedTuple):
     text: str | None
     """The new copy; None if there is none, and then `problem` says why."""
     max_change: float
-    """How many percent of the last good copy's entries may change; any change is allowed if negative."""
+    """How many percent of the last good copy's entries, and of its addresses, may change; any change is
+    allowed if negative."""
     problem: str = ""
+    allow_empty: bool = False
+    """Whether a copy without entries replaces the last good one."""
+    expire_after: float | None = None
+    """Seconds after which a last good copy that cannot be renewed is removed; None: never."""
 
 
 class Outcome(t.NamedTuple):
     """What the edit did with a feed."""
 
     status: str
-    """`CURRENT` (the new copy), `KEPT` (the last good copy stays) or `MISSING` (there is no copy)."""
+    """`CURRENT` (the new copy), `KEPT` (the last good copy stays), `MISSING` (there is no copy), `EMPTY` (the
+    publisher's list is empty) or `EXPIRED` (the last good copy was too old, and is removed)."""
     reason: str = ""
     """Why the new copy was not used; empty if it was."""
 
@@ -54,10 +62,11 @@ class Outcome(t.NamedTuple):
 class FeedEdit:
     """The edit. After it was applied, `outcomes` has the outcome of each feed."""
 
-    def __init__(self, wanted: t.Sequence[WantedFeed]) -> None:
+    def __init__(self, wanted: t.Sequence[WantedFeed], age: Age = lambda *dummy: None) -> None:
         for feed in wanted:
             check_name(FEED + feed.name)
         self._wanted = wanted
+        self._age = age
         self.outcomes: dict[str, Outcome] = {}
 
     def __call__(self, state: State) -> State:
@@ -72,15 +81,48 @@ class FeedEdit:
                 for kind, drop_ins in (("allow", state.allow), ("deny", state.deny))
                 if name in drop_ins
             }
-            problem = feed.problem or _unlikely(former.get(feed.kind), feed)
-            if feed.text is not None and not problem:
+            outcome = self._judge(feed, former)
+            self.outcomes[feed.name] = outcome
+            if feed.text is not None and not outcome.reason:
                 lists[feed.kind][name] = feed.text
-                self.outcomes[feed.name] = Outcome(CURRENT)
-                continue
-            for kind, text in former.items():
-                lists[kind][name] = text
-            self.outcomes[feed.name] = Outcome(KEPT if former else MISSING, problem)
+            elif outcome.status != EXPIRED:
+                for kind, text in former.items():
+                    lists[kind][name] = text
         return state._replace(allow=lists["allow"], deny=lists["deny"])
+
+    def _judge(self, feed: WantedFeed, former: t.Mapping[str, str]) -> Outcome:
+        """Return the outcome of a feed. former: its last good copy, by list."""
+        is_empty = feed.text is not None and not count_entries(feed.text)
+        if feed.problem:
+            status, reason = KEPT if former else MISSING, feed.problem
+        elif is_empty:
+            status, reason = EMPTY, _unexpected(feed, former)
+        else:
+            reason = _unlikely(former.get(feed.kind), feed)
+            status = KEPT if reason else CURRENT
+        if reason:
+            for text in former.values():
+                age = self._age(feed.name, text)
+                if feed.expire_after is not None and age is not None and age > feed.expire_after:
+                    limit = f"{age:.0f} s old, and expire_after is {feed.expire_after:g}"
+                    return Outcome(
+                        EXPIRED, f"{reason}; the last good copy is removed: it is {limit}"
+                    )
+        return Outcome(status, reason)
+
+
+def _unexpected(feed: WantedFeed, former: t.Mapping[str, str]) -> str:
+    """Return why an empty copy is not used; empty if it is."""
+    if feed.allow_empty or feed.max_change < 0:
+        return ""
+    entries = sum(map(count_entries, former.values()))
+    stays = (
+        f"the last good copy of {entries} entries stays" if former else "there is no earlier copy"
+    )
+    return (
+        f"the publisher's list is empty, and {stays}: if the list is retired, remove the feed; if it may be "
+        "empty, set allow_empty"
+    )
 
 
 def _unlikely(former: str | None, feed: WantedFeed) -> str:
@@ -92,41 +134,18 @@ def _unlikely(former: str | None, feed: WantedFeed) -> str:
     except InvalidInput:
         # The last good copy is damaged on disk, so the new one is better.
         return ""
-    after = _read(feed.text)
-    same = _in_both(before, after)
-    gone, come = before.entries - same, after.entries - same
-    share = 100 * max(gone, come) / max(before.entries, 1)
-    if share <= feed.max_change:
+    if not before.entries:
+        # An empty list that fills again is compared with nothing, as a first copy is.
+        return ""
+    change = find_excess(before, _read(feed.text), feed.kind, feed.max_change)
+    if change is None:
         return ""
     return (
-        f"the new copy differs by {share:.0f} % from the last good one ({gone} of {before.entries} "
-        f"entries gone, {come} new), and max_change is {feed.max_change:g}: check the new copy; if it is "
-        "right, run once with -e packetwatch_feeds_force=true"
+        f"the new copy differs by {change.share:.0f} % from the last good one ({change.gone} of "
+        f"{change.before} {change.unit} gone, {change.come} new), and max_change is {feed.max_change:g}: check "
+        "the new copy; if it is right, run once with -e packetwatch_feeds_force=true"
     )
 
 
 def _read(text: str) -> Prefixes:
     return read_prefixes(text, "", 0, True, "deny")
-
-
-def _in_both(one: Prefixes, other: Prefixes) -> int:
-    """Return how many entries two copies have in common; neither copy has duplicates."""
-    found = 0
-    for a, b in ((one.v4, other.v4), (one.v6, other.v6)):
-        found += _common(a.hosts.sorted(), b.hosts.sorted())
-        found += _common(sorted(nets_of(a)), sorted(nets_of(b)))
-    return found
-
-
-def _common(one: t.Sequence[t.Any], other: t.Sequence[t.Any]) -> int:
-    """Return how many elements two sorted sequences share.
-
-    Compares piece by piece, because sets of all elements would take much memory.
-    """
-    found, at = 0, 0
-    for begin in range(0, len(one), _STEP):
-        piece = one[begin : begin + _STEP]
-        end = bisect_right(other, piece[-1], at)
-        found += len(set(piece).intersection(other[at:end]))
-        at = end
-    return found

@@ -4,43 +4,119 @@
 
 # This code is PRIVATE to the collection.
 
-"""Feeds as they are published: fetched from a server or read from a file, and checked."""
+"""Feeds as they are published: fetched from a server or read from a file, checked, and unpacked."""
 
 from __future__ import annotations
 
+import contextlib
 import email.utils
 import hashlib
+import http.client
+import json
 import os
 import time
 import typing as t
 
-from .._base.errors import Unavailable
+from .._base.errors import InvalidInput, Unavailable
+from .unpack import unpack
 
 Options = t.Mapping[str, t.Any]
 OpenUrl = t.Callable[..., t.Any]
 """Ansible's `open_url`."""
 
 _PIECE = 1 << 16
+_MAX_AHEAD = 86400.0  # seconds by which a publisher's clock may be ahead
 
 
 class Published(t.NamedTuple):
-    """A feed as it was published. modified: Unix time, None if unknown."""
+    """A feed as it was published, unpacked.
+
+    modified: when it was changed, None if unknown. fetched: when it was fetched. Both are Unix times.
+    """
 
     data: bytes
     modified: float | None
+    fetched: float
 
 
 def obtain(params: Options, open_url: OpenUrl) -> Published:
     """Get the feed by its url or its path; raises `Unavailable`, which names the feed."""
     try:
         found = _fetch(params, open_url) if params["url"] is not None else _read(params)
-        _check(found, params["checksum"], params["max_age"])
-    except Unavailable as error:
+        _check_digest(found.data, params["checksum"])
+        return found._replace(data=unpack(found.data, params["max_bytes"]))
+    except (InvalidInput, Unavailable) as error:
         raise Unavailable(f"feed {params['name']}: {error}") from error
-    return found
+
+
+def check_age(modified: float | None, max_age: float | None, name: str) -> None:
+    """Refuse a feed that is too old, or whose time of change (Unix time) is unknown."""
+    if max_age is None:
+        return
+    if modified is None:
+        raise Unavailable(
+            f"feed {name}: the server sends no valid Last-Modified, so its age is unknown: leave out max_age"
+        )
+    age = time.time() - modified
+    if age > max_age:
+        raise Unavailable(
+            f"feed {name}: it is {age:.0f} s old, but max_age is {max_age:g}: ask its publisher, or raise max_age"
+        )
+    if age < -_MAX_AHEAD:
+        raise Unavailable(
+            f"feed {name}: its time of change is {-age:.0f} s ahead of this clock, so its age is unknown: check "
+            "the clock, or leave out max_age"
+        )
 
 
 def _fetch(params: Options, open_url: OpenUrl) -> Published:
+    """Fetch the feed, or take the kept answer if the last fetch was less than `interval` seconds ago."""
+    if not params["interval"] or params["cache"] is None:
+        return _download(params, open_url)
+    kept = _Kept(params)
+    found = kept.read()
+    if found is None:
+        found = _download(params, open_url)
+        kept.write(found)
+    return found
+
+
+class _Kept:
+    """The last answer of a feed's server, in a file in the folder `cache`."""
+
+    def __init__(self, params: Options) -> None:
+        # The headers too: another token may get another list.
+        key = json.dumps([params["url"], sorted(params["headers"].items())], default=str)
+        self._path = os.path.join(params["cache"], hashlib.sha256(key.encode()).hexdigest())
+        self._params = params
+
+    def read(self) -> Published | None:
+        """Return the answer; None if there is none, or if it is older than the interval."""
+        try:
+            with open(self._path, "rb") as file:
+                modified, fetched = json.loads(file.readline())
+                age = time.time() - fetched
+                if not 0 <= age < self._params["interval"]:
+                    return None
+                data = file.read(self._params["max_bytes"] + 1)
+        except (OSError, TypeError, ValueError):
+            return None
+        _check_size(len(data), self._params["max_bytes"])
+        return Published(data, modified, fetched)
+
+    def write(self, found: Published) -> None:
+        """Keep an answer. Errors are ignored: the feed itself is there."""
+        draft = f"{self._path}.{os.getpid()}"
+        with contextlib.suppress(OSError):
+            os.makedirs(os.path.dirname(draft), 0o700, exist_ok=True)
+            # The list may be one that only paying users get.
+            with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+                file.write(json.dumps([found.modified, found.fetched]).encode() + b"\n")
+                file.write(found.data)
+            os.rename(draft, self._path)
+
+
+def _download(params: Options, open_url: OpenUrl) -> Published:
     """Download the feed, within `timeout` seconds in all."""
     url, end = params["url"], time.monotonic() + params["timeout"]
     headers = {str(name): str(value) for name, value in params["headers"].items()}
@@ -60,11 +136,21 @@ def _fetch(params: Options, open_url: OpenUrl) -> Published:
                 _check_size(size, params["max_bytes"])
                 if time.monotonic() > end:
                     raise Unavailable(f"{url} takes more than {params['timeout']:g} s")
+            _check_length(size, answer.headers)
             modified = answer.headers.get("Last-Modified")
     # Servers, proxies and networks fail in more ways than share an exception class.
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, http.client.HTTPException) as error:
         raise Unavailable(f"cannot fetch {url}: {error}") from error
-    return Published(b"".join(pieces), _read_time(modified))
+    return Published(b"".join(pieces), _read_time(modified), time.time())
+
+
+def _check_length(size: int, headers: t.Mapping[str, str]) -> None:
+    """Refuse an answer that is shorter than announced: the connection broke, and half a list may read well."""
+    announced = headers.get("Content-Length") or ""
+    if announced.isdigit() and not headers.get("Content-Encoding") and size < int(announced):
+        raise Unavailable(
+            f"the server announced {announced} bytes and sent {size}: fetch it again later"
+        )
 
 
 def _read_time(text: str | None) -> float | None:
@@ -83,7 +169,7 @@ def _read(params: Options) -> Published:
             _check_size(os.fstat(file.fileno()).st_size, params["max_bytes"])
             data = file.read(params["max_bytes"] + 1)
             _check_size(len(data), params["max_bytes"])
-            return Published(data, os.fstat(file.fileno()).st_mtime)
+            return Published(data, os.fstat(file.fileno()).st_mtime, time.time())
     except OSError as error:
         raise Unavailable(f"cannot read {path}: {error.strerror}") from error
 
@@ -94,22 +180,11 @@ def _check_size(size: int, maximum: int) -> None:
         raise Unavailable(f"it has more than {maximum} bytes: check it, or raise max_bytes")
 
 
-def _check(found: Published, checksum: str | None, max_age: float | None) -> None:
-    """Refuse a feed that has another digest, or is too old."""
-    digest = hashlib.sha256(found.data).hexdigest()
+def _check_digest(data: bytes, checksum: str | None) -> None:
+    """Refuse a feed that has another digest."""
+    digest = hashlib.sha256(data).hexdigest()
     if checksum is not None and checksum.partition(":")[2].lower() != digest:
         raise Unavailable(
             f"its digest is sha256:{digest}, but checksum is {checksum}: check the feed, then correct "
             "checksum"
-        )
-    if max_age is None:
-        return
-    if found.modified is None:
-        raise Unavailable(
-            "the server sends no valid Last-Modified, so its age is unknown: leave out max_age"
-        )
-    age = time.time() - found.modified
-    if age > max_age:
-        raise Unavailable(
-            f"it is {age:.0f} s old, but max_age is {max_age:g}: ask its publisher, or raise max_age"
         )

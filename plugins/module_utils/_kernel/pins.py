@@ -46,6 +46,7 @@ class Paths(t.NamedTuple):
     cache: str = "/var/lib/packetwatch/cache"
     images: str = "/var/lib/packetwatch/boot"
     spared: str = "/var/lib/packetwatch/spared"
+    ages: str = "/var/lib/packetwatch/feeds"
     source: str = "/usr/lib/packetwatch/current/bpf"
     settings: str = "/etc/default/packetwatch"
     runtime: str = "/run/systemd"

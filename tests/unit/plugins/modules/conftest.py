@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import types
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,13 +26,14 @@ Result = dict[str, Any]
 class FakeHost:
     """Notes calls; `state` is what edits begin with, `edited` what they make of it."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
         self.state = State()
         self.edited: State | None = None
         self.calls: list[tuple[Any, ...]] = []
         self.answers: dict[str, Any] = {}
         self.terms: Any = None
         self.store = types.SimpleNamespace(read_current=lambda: (1, self.state))
+        self.paths = types.SimpleNamespace(ages=f"{folder}/feeds")
         self.pending: Any = None
         self.hits: Hits | None = None
 
@@ -71,8 +73,8 @@ class FakeHost:
 
 
 @pytest.fixture
-def host(monkeypatch: pytest.MonkeyPatch) -> FakeHost:
-    fake = FakeHost()
+def host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeHost:
+    fake = FakeHost(tmp_path)
     monkeypatch.setattr(_module, "Host", lambda _run: fake)
     return fake
 
