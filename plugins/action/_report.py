@@ -38,7 +38,7 @@ from ansible_collections.packetwatch.xdp.plugins.plugin_utils._policy import dec
 
 _COLLECTION = pathlib.Path(__file__).resolve().parents[2]
 _MODULE = "packetwatch.xdp.host_info"
-_SUBSET = ["change", "interfaces", "lists", "panic", "policy", "version"]
+_SUBSET = ["change", "feeds", "interfaces", "lists", "panic", "policy", "version"]
 _OWNER = "ansible"
 
 Result = dict[str, t.Any]

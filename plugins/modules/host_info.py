@@ -29,7 +29,7 @@ options:
       - V(all) stands for all subsets.
     type: list
     elements: str
-    choices: [all, bans, change, counters, entries, interfaces, lists, panic, policy, protected, ranges, version]
+    choices: [all, bans, change, counters, entries, feeds, interfaces, lists, panic, policy, protected, ranges, version]
     default: [change, counters, interfaces, lists, panic, policy]
 seealso:
   - module: packetwatch.xdp.access_lists
@@ -148,6 +148,21 @@ change:
     owner: packetwatch.xdp.access_lists (user admin)
     remaining: null
     ended_at: "2026-11-26T09:59:12Z"
+feeds:
+  description: How old the copies of feeds are, by the names of the feeds. A copy of unknown age is left out.
+  returned: if O(gather_subset) has it
+  type: dict
+  contains:
+    age:
+      description: Seconds since the publisher last served this copy.
+      type: float
+    fetched_at:
+      description: When that was.
+      type: str
+    published_at:
+      description: When it was published, by its publisher. V(none) if unknown.
+      type: str
+  sample: {"example": {"age": 3600, "fetched_at": "2026-11-26T09:59:12Z", "published_at": null}}
 panic:
   description:
     - Who let everything pass, and since when, as C(owner) and C(since). See M(packetwatch.xdp.panic).
@@ -230,6 +245,7 @@ SUBSETS = [
     "change",
     "counters",
     "entries",
+    "feeds",
     "interfaces",
     "lists",
     "panic",

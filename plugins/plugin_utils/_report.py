@@ -23,7 +23,19 @@ from ansible_collections.packetwatch.xdp.plugins.module_utils._health.problems i
 
 Info = t.Mapping[str, t.Any]
 
-_TITLES = ("host", "version", "mode", "action", "digest", "expected", "confirmed_at", "change")
+_TITLES = (
+    "host",
+    "version",
+    "mode",
+    "action",
+    "digest",
+    "expected",
+    "confirmed_at",
+    "change",
+    "feeds",
+)
+# Seconds by unit. An age is shown in the largest unit of which it has two.
+_UNITS = {"d": 86400, "h": 3600, "m": 60}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +43,7 @@ class Row:
     """A host.
 
     mode: mode of each interface. digest, expected: digests of the lists that the role writes, on the host
-    and in the inventory. change: outcome and owner of the last change.
+    and in the inventory. change: outcome and owner of the last change. feeds: age of the copy of each feed.
     """
 
     host: str
@@ -42,6 +54,7 @@ class Row:
     expected: str = ""
     confirmed_at: str = ""
     change: str = ""
+    feeds: str = ""
     panic: bool = False
     problems: t.Sequence[str] = ()
 
@@ -84,9 +97,17 @@ def row(host: str, info: Info, wanted: Wanted) -> Row:
         wanted.lists,
         info["change"]["confirmed_at"] or "",
         _change(info["change"]),
+        " ".join(f"{name}={_age(feed['age'])}" for name, feed in info["feeds"].items()),
         info["panic"] is not None,
         list(_problems(info, digest, wanted)),
     )
+
+
+def _age(seconds: float) -> str:
+    for unit, length in _UNITS.items():
+        if seconds >= 2 * length:
+            return f"{seconds // length:.0f}{unit}"
+    return f"{seconds:.0f}s"
 
 
 def _change(change: Info) -> str:

@@ -7,9 +7,11 @@
 from __future__ import annotations
 
 import os
+import time
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 from kernel.agent_process import AgentProcess
@@ -18,9 +20,11 @@ from kernel.timers import Timers
 
 from packetwatch_agent.control import truth, why
 from packetwatch_core._base.address import parse_prefix
+from packetwatch_core._base.digest import digest_text
 from packetwatch_core._change.pending import Terms
 from packetwatch_core._change.results import Plan
 from packetwatch_core._declared.edits import set_lists
+from packetwatch_core._feeds.copies import Ages
 from packetwatch_core._feeds.edit import FeedEdit, WantedFeed
 from packetwatch_core._feeds.parse import Format, read_feed
 from packetwatch_core._feeds.spare import KEEP_BOGONS, read_note
@@ -137,6 +141,47 @@ def test_a_damaged_feed_leaves_the_other_lists_alone(
     feed(filtered)
     assert filtered.verdict(LISTED) == XDP_DROP
     assert filtered.host.verify() == []
+
+
+def test_the_age_of_each_copy_reaches_the_agent_and_the_report(filtered: Site) -> None:
+    now = time.time()
+
+    def fetch(text: str, when: float) -> Plan:
+        note(text, when, when - 60)
+        return filtered.host.apply(FeedEdit([WantedFeed("x", "deny", text, -1)]))
+
+    def note(text: str, fetched: float, published: float | None) -> None:
+        ages = Ages(filtered.paths.ages)
+        copy = {"name": "x", "digest": digest_text(text), "fetched": fetched}
+        state = filtered.host.store.read_current()[1]
+        ages.note([copy | {"published": published}], state, now)
+        ages.write()
+
+    def noted() -> Any:
+        return filtered.host.status.read().get("feeds")
+
+    fetch(TEXT, now - 3600)
+    first = {"x": {"fetched": now - 3600, "published": now - 3660}}
+    assert noted() == first
+    (found,) = filtered.host.info({"feeds"})["feeds"].values()
+    assert 3600 <= found["age"] < 3700
+    # The same copy again is not a change; the next verification notes its new time.
+    assert not fetch(TEXT, now - 1800).changed
+    filtered.host.verify()
+    second = {"x": {"fetched": now - 1800, "published": now - 1860}}
+    assert noted() == second
+    # A copy that is reverted takes its time with it.
+    timers = Timers(filtered)
+    other = FeedEdit([WantedFeed("x", "deny", f"{LISTED}\n", -1)])
+    note(f"{LISTED}\n", now, None)
+    pending = timers.host.apply(other, terms=Terms(60, "", "a test")).pending
+    assert pending
+    assert noted() == {"x": {"fetched": now, "published": None}}
+    assert timers.host.roll_back(pending.token).changed
+    assert noted() == second
+    filtered.host.apply(FeedEdit([]))
+    assert noted() is None
+    assert filtered.host.info({"feeds"})["feeds"] == {}
 
 
 def test_a_feed_that_is_not_confirmed_goes_with_its_exceptions(filtered: Site) -> None:

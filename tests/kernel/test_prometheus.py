@@ -84,6 +84,7 @@ def scraped(host: agents.Host) -> Iterator[Prometheus]:
             "left_out": 5,
             "broken_feeds": 0,
         },
+        "feeds": {"drop": {"fetched": time.time(), "published": time.time() - 60}},
         "verified": time.time(),
         "tracks": 5,
         "apply": {"time": time.time(), "success": True},

@@ -94,6 +94,25 @@ def test_all_that_a_note_says(lab: Lab) -> None:
     assert set(lab.outlook.values()) <= set(CATALOGUE)
 
 
+def test_the_times_of_feeds_are_those_of_the_note(lab: Lab) -> None:
+    lab.note(
+        feeds={
+            "drop": {"fetched": 1000.5, "published": 900},
+            "tor": {"fetched": 2000, "published": None},
+            "odd": "x",
+        }
+    )
+    values = lab.outlook.values()
+    assert values["packetwatch_feed_fetched_timestamp_seconds"] == [
+        ({"feed": "drop"}, 1000.5),
+        ({"feed": "tor"}, 2000),
+    ]
+    assert values["packetwatch_feed_published_timestamp_seconds"] == [({"feed": "drop"}, 900)]
+    for feeds in ({}, [], None, 7):
+        lab.note(feeds=feeds)
+        assert lab.outlook.values()["packetwatch_feed_fetched_timestamp_seconds"] == []
+
+
 def test_without_a_note_only_what_can_be_seen_is_reported(lab: Lab) -> None:
     text = metrics.render(CATALOGUE, lab.outlook.values())
     assert 'packetwatch_attached{interface="eth0",mode="native"} 1' in text

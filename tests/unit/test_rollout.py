@@ -29,6 +29,7 @@ INFO: dict[str, Any] = {
     "policy": {"default": {"action": "enforce"}},
     "lists": {"declared": {"ansible": DIGEST}, "live": True, "current": True},
     "panic": None,
+    "feeds": {},
     "change": {
         "number": 3,
         "confirmed_at": "2026-11-26T09:59:12Z",
@@ -150,6 +151,15 @@ def test_all_is_well() -> None:
     returned = row(change=RETURNED)
     assert returned.ok
     assert returned.change == "reverted at 2026-11-26T10:00:00Z (somebody)"
+
+
+def test_the_age_of_each_feed_is_shown() -> None:
+    ages = {"drop": 2 * 86400.5, "late": 7199, "new": 119.9, "now": 0.4, "old": 7200}
+    found = row(feeds={name: {"age": age} for name, age in ages.items()})
+    assert found.ok
+    assert found.feeds == "drop=2d late=119m new=120s now=0s old=2h"
+    assert found.feeds in _report.as_text([found])
+    assert row().feeds == ""
 
 
 def test_formats() -> None:

@@ -20,6 +20,7 @@ from .._base.digest import sha256_for
 from .._change import pending as pending_module
 from .._declared.describe import count_entries, format_ranges
 from .._declared.policy import resolve_policies
+from .._feeds.copies import Ages
 from .._kernel.counters import Counters, connections, packets, read_pinned
 from .._kernel.libbpf import KernelError
 from .._kernel.programs import Program
@@ -79,6 +80,19 @@ def change(
         "owner": last.owner if last else "",
         "remaining": max(0.0, pending.left) if pending else None,
         "ended_at": _moment(last.ended) if last else None,
+    }
+
+
+def feeds(state: State, note: str) -> dict[str, t.Any]:
+    """How old the copies of feeds are. note: path of the note of their times."""
+    now = time.time()
+    return {
+        name: {
+            "age": max(0.0, now - times.fetched),
+            "fetched_at": _moment(times.fetched),
+            "published_at": _moment(times.published or 0),
+        }
+        for name, times in sorted(Ages(note).of(state).items())
     }
 
 

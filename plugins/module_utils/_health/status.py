@@ -30,16 +30,20 @@ if t.TYPE_CHECKING:
 
 # Keys of the note that come from compiling the lists.
 _COMPILED = ("counts", "verified", "compiled")
-_OF_LISTS = ("declared", "attachments", "lists", "tables", "bytes", "capacity", *_COMPILED)
+_OF_LISTS = ("declared", "attachments", "lists", "tables", "bytes", "capacity", "feeds", *_COMPILED)
 _MAX_WHY = 500
 _COUNTED = ("allow", "deny", "ranges_ipv4", "ranges_ipv6", "left_out", "broken_feeds")
 
 
 class Status:
-    """The note's file. Write errors are ignored: what the note reports has already happened."""
+    """The note's file. Write errors are ignored: what the note reports has already happened.
 
-    def __init__(self, path: str) -> None:
+    ages: path of the note of the times of feeds' copies.
+    """
+
+    def __init__(self, path: str, ages: str = "") -> None:
         self._path = path
+        self._ages = ages
 
     def read(self) -> dict[str, t.Any]:
         """The note; empty if there is none."""
@@ -66,6 +70,7 @@ class Status:
         }
         former = self.read()
         note = self._survey(loaded, number, image) | _kept(former, "heal") | declared
+        note |= self._feeds(state)
         if compiled:
             note |= compiled
         elif former.get("lists") == note["lists"] and "compiled" in former:
@@ -93,7 +98,7 @@ class Status:
         """
         former = self.read()
         note = self._survey(loaded, number, image) | _compiled(lists) | {"tracks": tracks}
-        note |= _kept(former, "apply", "heal") | {"settings": wrong_settings}
+        note |= _kept(former, "apply", "heal") | {"settings": wrong_settings} | self._feeds(state)
         declared = digest_of_declared(state, lists.areas.lists)
         # Every checked change has a new number. If files differ and the number does not, they were edited.
         is_known = former.get("number") == number and "declared" in former
@@ -164,6 +169,18 @@ class Status:
                     "capacity": current.capacity * abi.PAGE,
                 }
         return note
+
+    def _feeds(self, state: State) -> dict[str, t.Any]:
+        """When the copies of the state's feeds were fetched and published."""
+        # Imported here: a boot does not need it, and it would cost memory.
+        from .._feeds.spare import has_feeds
+
+        if not has_feeds(state):
+            return {}
+        from .._feeds.copies import Ages
+
+        times = Ages(self._ages).of(state)
+        return {"feeds": {name: found._asdict() for name, found in times.items()}}
 
     def _write(self, note: dict[str, t.Any]) -> None:
         with contextlib.suppress(OSError):

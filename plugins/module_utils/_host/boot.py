@@ -90,7 +90,7 @@ class _Boot:
     """One attachment at boot."""
 
     def __init__(self, run: Run, paths: Paths, interface: str, patience: float) -> None:
-        self.status = Status(paths.status)
+        self.status = Status(paths.status, paths.ages)
         self._run = run
         self._paths = paths
         self._interface = interface

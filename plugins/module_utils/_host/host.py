@@ -312,6 +312,8 @@ class Host:
         found = info.gather(subset, self.pins, state)
         if "change" in subset:
             found["change"] = info.change(self.store, state, self.record.read(), self.pending())
+        if "feeds" in subset:
+            found["feeds"] = info.feeds(state, self.paths.ages)
         if "panic" in subset:
             found["panic"] = info.panic(self.panicking())
         if "version" in subset:

@@ -56,7 +56,7 @@ class Site:
         # Imported here: operations that only read do not need it, and it would cost them memory.
         from .._health.status import Status
 
-        return Status(self.paths.status)
+        return Status(self.paths.status, self.paths.ages)
 
     def snapshot(self) -> Snapshot:
         """The host's network, settings and protection: read when asked for, kept for one operation."""

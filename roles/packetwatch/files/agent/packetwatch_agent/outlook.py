@@ -67,6 +67,14 @@ class Outlook(Part):
             "Entries of feeds that match a connected network or a protected address.",
         ),
         "packetwatch_feeds_broken": (GAUGE, "Feeds left out because they are damaged on disk."),
+        "packetwatch_feed_fetched_timestamp_seconds": (
+            GAUGE,
+            "When the publisher last served the copy that a feed has.",
+        ),
+        "packetwatch_feed_published_timestamp_seconds": (
+            GAUGE,
+            "When the copy that a feed has was published, by its publisher.",
+        ),
         "packetwatch_ranges_in_kernel": (
             GAUGE,
             "Address ranges in the compiled tables, by family.",
@@ -138,6 +146,7 @@ class Outlook(Part):
                 0.0 if "unverified" in note else _number(apply, "success")
             ),
             "packetwatch_interface_receive_discards_total": self._discards(),
+            **_times(note.get("feeds")),
         }
         if isinstance(note.get("digest"), str):
             values["packetwatch_generation_info"] = [({"digest": note["digest"]}, 1)]
@@ -267,6 +276,22 @@ def _text(note: t.Any, name: str) -> str:
 def _texts(note: Note, name: str) -> dict[str, str]:
     found = note.get(name)
     return {key: str(value) for key, value in found.items()} if isinstance(found, dict) else {}
+
+
+def _times(feeds: t.Any) -> Values:
+    """When the copies of feeds were fetched and published; unknown times are left out."""
+    noted = feeds if isinstance(feeds, dict) else {}
+    return {
+        f"packetwatch_feed_{name}_timestamp_seconds": by_label(
+            "feed",
+            {
+                feed: time
+                for feed, times in noted.items()
+                if (time := _number(times, name)) is not None
+            },
+        )
+        for name in ("fetched", "published")
+    }
 
 
 def _known(value: float | None) -> list[Sample]:
