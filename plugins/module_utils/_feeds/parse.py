@@ -84,7 +84,7 @@ def read_feed(data: bytes, kind: Format, name: str, rules: Rules | None = None) 
 
 def _check_rows(rows: int, left_out: LeftOut, wrong: Wrong) -> None:
     """Refuse a feed without entries, unless the publisher says so, and one with more wrong lines than right."""
-    if wrong.total and wrong.total >= rows + left_out.total:
+    if wrong.total > rows + left_out.total:
         raise InvalidInput(
             f"{wrong.where} has {wrong.total} wrong lines and {rows + left_out.total} right ones: check its "
             f"address and format; the first one is {wrong.examples[0]}"

@@ -29,6 +29,8 @@ _COMMA = re.compile(r",\s*(?![^\[]*\])")
 _DOT = re.compile(r"\.(?![^\[]*\])")
 _STEP = re.compile(r"([^\[\]=]*)(?:(\[)(?:([^\[\]=]+)=([^\[\]]+))?\])?")
 _EXAMPLE = "write the path of the addresses, such as cidr or prefixes[].ip_prefix"
+# Stands for a line that is not JSON. It is a record nevertheless.
+_BROKEN: t.Final = object()
 # The record that describes an NDJSON feed.
 _TYPE, _METADATA, _RECORDS, _TIMESTAMP = "type", "metadata", "records", "timestamp"
 
@@ -94,8 +96,9 @@ def read_records(text: str, column: str, wrong: Wrong) -> Records:
             reader.describe(record)
             continue
         count += 1
-        reader.place = place
-        reader.walk(record, root)
+        if record is not _BROKEN:
+            reader.place = place
+            reader.walk(record, root)
     _check_paths(root, wrong.where)
     reader.check_count(count)
     prefixes = read_words(reader.words, reader.places.__getitem__, wrong)
@@ -136,6 +139,7 @@ def _records(text: str, members: _Members, wrong: Wrong) -> t.Iterator[tuple[str
                     yield f"line {number}", _decode(line, decode)
                 except InvalidInput as error:
                     wrong.note(f"line {number}", error)
+                    yield "", _BROKEN
         return
     try:
         document = _decode(text, decode)
