@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import pathlib
 import re
 import typing as t
@@ -17,6 +18,7 @@ import yaml
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible_collections.packetwatch.xdp.plugins.plugin_utils._policy import declared_policy
+from ansible_collections.packetwatch.xdp.plugins.plugin_utils._program import own_source
 
 _ROLE = pathlib.Path(__file__).resolve().parents[2] / "roles" / "packetwatch"
 _LIST = re.compile(r"packetwatch_(allow|deny)__[a-z0-9_]+")
@@ -59,5 +61,7 @@ class ActionModule(ActionBase):
         if problems:
             raise AnsibleActionFail(f"{'; '.join(problems)} (nothing was changed)")
         policy = {"policy": declared_policy(variables, self._templar)}
-        done = self._execute_module(module_args=self._task.args | policy, task_vars=task_vars)
+        program = {"program": hashlib.sha256(own_source()).hexdigest()}
+        arguments = self._task.args | policy | program
+        done = self._execute_module(module_args=arguments, task_vars=task_vars)
         return result | done | policy

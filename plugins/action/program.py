@@ -15,13 +15,11 @@ from ansible_collections.packetwatch.xdp.plugins.module_utils._kernel.source imp
     flatten,
 )
 from ansible_collections.packetwatch.xdp.plugins.plugin_utils._confirm import ChangeAction
+from ansible_collections.packetwatch.xdp.plugins.plugin_utils._program import OWN, own_source
 from ansible_collections.packetwatch.xdp.plugins.plugin_utils._transfer import Upload
 
 if t.TYPE_CHECKING:
     from ansible_collections.packetwatch.xdp.plugins.plugin_utils._transfer import Arguments
-
-COLLECTION = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
-OWN = os.path.join(COLLECTION, "roles", "packetwatch", "files", "bpf")
 
 
 class ActionModule(ChangeAction):
@@ -33,7 +31,7 @@ class ActionModule(ChangeAction):
         if arguments.get("state") == "detached":
             return {}
         if arguments.get("src") is None:
-            return {"src": Upload(os.path.join(OWN, BODY), flatten(OWN).encode())}
+            return {"src": Upload(os.path.join(OWN, BODY), own_source())}
         if self.is_remote(arguments):
             return {}
         path = os.path.abspath(self.find(arguments["src"]))

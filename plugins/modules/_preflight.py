@@ -39,6 +39,10 @@ options:
     description: The policy for all interfaces, as options of M(packetwatch.xdp.policy). Set by the action plugin.
     type: dict
     default: {}
+  program:
+    description: The SHA-256 of the collection's program. Set by the action plugin.
+    type: str
+    default: ""
   protect:
     description: The declared protected addresses and prefixes.
     type: list
@@ -94,7 +98,7 @@ detach:
   type: list
   elements: dict
 packages:
-  description: The packages to install. In check mode without those that the lists of C(apt) do not have.
+  description: The packages to install. In check mode, and if RV(compiled), without those that the lists of C(apt) do not have.
   returned: success
   type: list
   elements: str
@@ -108,6 +112,12 @@ policies:
   returned: success
   type: list
   elements: dict
+compiled:
+  description:
+    - Whether the host has the compiled program of this version, and what is needed to load it. RV(packages) then has only
+      packages that this run can do without.
+  returned: success
+  type: bool
 bare:
   description: Whether packages are missing, so that the kernel cannot be queried yet.
   returned: success
@@ -138,6 +148,7 @@ def main() -> None:
             "interfaces": {"type": "list", "elements": "raw"},
             "packages": {"type": "list", "elements": "str", "default": []},
             "policy": {"type": "dict", "default": {}},
+            "program": {"type": "str", "default": ""},
             "protect": {"type": "list", "elements": "str", "default": []},
             "readers": {"type": "list", "elements": "str", "default": []},
             "admins": {"type": "list", "elements": "str", "default": []},

@@ -13,10 +13,26 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from kernel.hosting import DENIED, XDP_DROP, Site, install_library, run, source_text
+from kernel.hosting import (
+    DENIED,
+    UNLISTED,
+    XDP_DROP,
+    XDP_PASS,
+    Site,
+    install_library,
+    run,
+    source_text,
+)
 
+from packetwatch_core._base.digest import digest_text
 from packetwatch_core._base.errors import LoadFailed
-from packetwatch_core._kernel.bytecode import Compiler
+from packetwatch_core._declared.edits import set_lists, set_policy
+from packetwatch_core._host.boot import filter_interface
+from packetwatch_core._host.host import Host
+from packetwatch_core._kernel.bytecode import PYTHON, Compiler
+from packetwatch_core._kernel.pins import Paths
+from packetwatch_core._preflight.machine import Machine
+from packetwatch_core._preflight.program import is_compiled
 
 pytest_plugins = ("kernel.site_fixtures",)
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="loads programs")
@@ -40,6 +56,8 @@ for folder in /usr/lib/python3/dist-packages /usr/local/lib/python3*/dist-packag
 done
 exec "$@"
 """
+# More than the space of a short list: the program is loaded again.
+LONG = "".join(f"2001:db8:{high:x}:{low:x}::/64\n" for high in range(64) for low in range(1024))
 CODE = "int packetwatch(struct xdp_md *context)\n{\n\treturn %s;\n}\n"
 
 
@@ -162,3 +180,43 @@ def test_what_does_not_compile_is_not_kept(compiler: Compiler, tmp_path: Path) -
     with pytest.raises(LoadFailed, match=r"(?s)does not compile: .*error: .*'nothing'"):
         compiler.get(CODE % "nothing")
     assert not (tmp_path / "cache").exists()
+
+
+def without_compiler(argv: Sequence[str], stdin: str | None) -> tuple[int, str, str]:
+    assert argv[0] != PYTHON, "the compiler is started"
+    return run(argv, stdin)
+
+
+@pytest.fixture(params=["cache", "boot image"])
+def compiled(filtered: Site, tmp_path: Path, request: pytest.FixtureRequest) -> Paths:
+    """A filtered host of which only one place has the bytecode."""
+    if request.param == "cache":
+        shutil.rmtree(filtered.paths.images)
+        return filtered.paths
+    return filtered.paths._replace(cache=str(tmp_path / "none"))
+
+
+def test_what_is_compiled_needs_no_compiler(filtered: Site, compiled: Paths) -> None:
+    host = Host(without_compiler, compiled)
+    host.apply(set_lists("ansible", {"deny": f"{UNLISTED}\n{LONG}"}, True))
+    assert (filtered.verdict(DENIED), filtered.verdict(UNLISTED)) == (XDP_PASS, XDP_DROP)
+    host.apply(set_policy(None, {"PW_SCAN_PORTS": "7"}, False))
+    assert not host.attach("pw0", source=source_text()).changed
+    host.remake()
+    assert host.drift() == []
+    filtered.power_off()
+    assert not filter_interface(without_compiler, compiled, "pw0", 1.0).problem
+    assert filtered.verdict(UNLISTED) == XDP_DROP
+
+
+def test_preflight_finds_what_is_compiled(filtered: Site, compiled: Paths, tmp_path: Path) -> None:
+    dummy, state = filtered.host.store.read_current()
+    own = digest_text(source_text())
+    assert is_compiled(Machine(without_compiler, paths=compiled), state, own)
+    # The installed program counts if another one is declared.
+    assert is_compiled(Machine(without_compiler, paths=compiled), state._replace(program=CODE), own)
+    assert not is_compiled(Machine(without_compiler, paths=compiled), state, digest_text(CODE))
+    nothing = compiled._replace(cache=str(tmp_path / "none"), images=str(tmp_path / "no images"))
+    assert not is_compiled(Machine(without_compiler, paths=nothing), state, own)
+    bare = compiled._replace(source="/nowhere")
+    assert not is_compiled(Machine(without_compiler, paths=bare), state._replace(program=""), own)

@@ -23,6 +23,7 @@ _PACKAGES = (
     "openssh-server",
     "sudo",
     "ca-certificates",
+    "curl",  # the README shows it
     "python3",
     "python3-apt",
     "python3-bpfcc",

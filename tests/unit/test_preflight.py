@@ -472,6 +472,29 @@ def test_failed_update_is_reported(machine: FakeMachine) -> None:
     assert warnings == ["apt-get update failed: E: no network"]
 
 
+SPLIT = [
+    pytest.param(False, False, [META, OWN], 1, "", id="to be compiled"),
+    pytest.param(False, True, [META], 0, "check mode", id="check mode"),
+    pytest.param(True, False, [META], 0, "is compiled already", id="compiled"),
+    pytest.param(True, True, [META], 0, "is compiled already", id="compiled, check mode"),
+]
+
+
+@pytest.mark.parametrize(("compiled", "check", "kept", "refusals", "warning"), SPLIT)
+def test_packages_that_only_a_compiler_needs(
+    machine: FakeMachine, compiled: bool, check: bool, kept: list[str], refusals: int, warning: str
+) -> None:
+    machine.archive = {META}
+    warnings: list[str] = []
+    found, reasons = packages_module.split_packages(
+        machine.host(), [META, OWN], compiled, check, warnings.append
+    )
+    assert (found, len(reasons)) == (kept, refusals)
+    said = reasons + warnings
+    assert len(said) == 1 and f"the headers of the running kernel {RELEASE}" in said[0]
+    assert not warning or warning in said[0]
+
+
 # Variables
 
 

@@ -20,6 +20,7 @@ from .._base.errors import Unreadable
 from .._base.files import open_regular, replace_parts
 
 if t.TYPE_CHECKING:
+    from .._kernel.bytecode import Bytecode
     from .kept import Kept
 
 _CONFIRMED, _CANDIDATE = "confirmed", "candidate"
@@ -70,6 +71,14 @@ class Images:
         if confirmed:
             problem = f"the boot image is of state {confirmed.number}, and {number} is confirmed"
         return confirmed, problem
+
+    def code(self, key: str) -> Bytecode | None:
+        """The bytecode with this key of `Compiler`, if an image has it."""
+        for name in (_CONFIRMED, _CANDIDATE):
+            kept, dummy = self._try(name)
+            if kept and kept.key == key:
+                return kept.code
+        return None
 
     def last_settings(self) -> dict[str, str]:
         """The settings that were in force when the confirmed state was activated; empty if unknown."""

@@ -43,7 +43,8 @@ class Kept(t.NamedTuple):
 
     number: of the state. interfaces: name → wanted mode. settings: the ``PW_*`` settings that were in
     force. note: what `Status` notes about the lists. header: that of the generation.
-    has_expiring_allow: whether an allow entry expires, so that the image must not outlive it.
+    has_expiring_allow: whether an allow entry expires, so that the image must not outlive it. key: that
+    of the bytecode, by which the cache has it too.
     """
 
     number: int
@@ -56,6 +57,7 @@ class Kept(t.NamedTuple):
     v4: Area
     v6: Area
     code: Bytecode
+    key: str
 
     def image(self, ifindexes: t.Mapping[str, int]) -> Image:
         """The generation for interfaces with these indexes, which differ from boot to boot."""
@@ -67,7 +69,7 @@ class Kept(t.NamedTuple):
         return int(self.header["next_expiry"])
 
 
-def keep(number: int, state: State, image: Image, code: Bytecode) -> Kept:
+def keep(number: int, state: State, image: Image, code: Bytecode, key: str) -> Kept:
     """The boot image of a state from the generation that was built for it, without settings and note."""
     # Imported here: a boot does not need it, and it would cost it memory.
     from .._declared.policy import resolve_policies
@@ -84,6 +86,7 @@ def keep(number: int, state: State, image: Image, code: Bytecode) -> Kept:
         v4=image.v4,
         v6=image.v6,
         code=code,
+        key=key,
     )
 
 
@@ -107,6 +110,7 @@ def pack(kept: Kept) -> list[bytes]:
         "has_expiring_allow": kept.has_expiring_allow,
         "own": list(own),
         "maps": kept.code.maps,
+        "key": kept.key,
         "sizes": [len(part) for part in parts],
     }
     parts.insert(0, json.dumps(facts).encode() + b"\n")
@@ -142,6 +146,7 @@ def unpack(data: bytes) -> Kept:
             tuple((index, name) for index, name in facts["maps"]),
             header["bytecode"],
         ),
+        key=facts["key"],
     )
 
 

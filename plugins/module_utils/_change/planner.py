@@ -16,6 +16,7 @@ import typing as t
 from .._active import attach
 from .._active.build import build
 from .._active.generation import capacity_for
+from .._active.images import Images
 from .._active.lists import Lists, compile_lists, digest_of
 from .._active.loaded import check_memory
 from .._base.errors import InvalidInput
@@ -99,7 +100,7 @@ class Planner:
         snapshot: Snapshot,
     ) -> None:
         self.snapshot = snapshot
-        self.programs = Programs(compiler, paths.source)
+        self.programs = Programs(compiler, Images(paths.images), paths.source)
         self.lists = ListCompiler(paths.spared, self.snapshot)
         self._store = store
         self._loaded = loaded

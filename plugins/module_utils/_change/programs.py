@@ -14,15 +14,19 @@ from .._base.errors import InvalidInput
 from .._kernel.source import check_format, flatten, reads_ours
 
 if t.TYPE_CHECKING:
+    from .._active.images import Images
     from .._declared.store import State
     from .._kernel.bytecode import Bytecode, Compiler
 
 
 class Programs:
-    """installed: folder of the C source that the role installed."""
+    """images: boot images, which have bytecode that the cache may have lost. installed: folder of the C
+    source that the role installed.
+    """
 
-    def __init__(self, compiler: Compiler, installed: str) -> None:
+    def __init__(self, compiler: Compiler, images: Images, installed: str) -> None:
         self._compiler = compiler
+        self._images = images
         self._installed = installed
 
     def source(self, state: State) -> str:
@@ -43,8 +47,7 @@ class Programs:
 
         `InvalidInput` if the program reads another table format than this version writes.
         """
-        check_format(source)
-        return self._compiler.get(source)
+        return self.cached(source) or self._compiler.get(source)
 
     def of(self, state: State) -> t.Callable[[], Bytecode]:
         """A function that returns the bytecode of a state's program: only a call compiles it."""
@@ -53,4 +56,4 @@ class Programs:
     def cached(self, source: str) -> Bytecode | None:
         """As `bytecode`, but None if the source would have to be compiled."""
         check_format(source)
-        return self._compiler.cached(source)
+        return self._compiler.cached(source) or self._images.code(self._compiler.key(source))

@@ -172,12 +172,13 @@ class Work:
         with self.loaded.generation() as current:
             if current.digest != image.digest:
                 return
-        code = self.planner.programs.cached(self.planner.programs.source(state))
+        source = self.planner.programs.source(state)
+        code = self.planner.programs.cached(source)
         if code is None or code.digest != image.bytecode:
             return
         from .._active.kept import keep
 
-        kept = keep(number, state, image, code)._replace(
+        kept = keep(number, state, image, code, site.compiler.key(source))._replace(
             settings=self.planner.snapshot.settings.texts, note=site.status.of_lists()
         )
         try:

@@ -129,14 +129,18 @@ class Compiler:
             self._store(self._path(source), text + _check(*lines).decode())
         return found
 
-    def _path(self, source: str) -> str:
+    def key(self, source: str) -> str:
+        """Return a digest of all that decides the bytecode of a source; it is the cache file's name."""
         # Only sources that include internal kernel headers compile differently for each release; ours
         # includes uapi headers alone.
         release = os.uname().release if _KERNEL_INCLUDE.search(source) else ""
         parts = (source, FUNCTION, *FLAGS, str(abi.ABI), os.uname().machine, release, _SCRIPT)
         separated = (part for text in parts for part in (b"\0", text.encode()))
         next(separated)
-        return os.path.join(self._folder, _digest(*separated).hex())
+        return _digest(*separated).hex()
+
+    def _path(self, source: str) -> str:
+        return os.path.join(self._folder, self.key(source))
 
     def _compile(self, source: str) -> str:
         script = _SCRIPT % ascii((source, FUNCTION, FLAGS))

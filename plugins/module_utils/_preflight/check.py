@@ -15,7 +15,8 @@ from .._declared.policy import OVERRIDES
 from .._declared.store import Store
 from .._feeds.spare import has_feeds
 from .interfaces import resolve_interfaces, with_unit
-from .packages import explain_unavailable, missing_packages, unavailable_packages
+from .packages import LOADER, missing_packages, split_packages
+from .program import is_compiled
 from .system import agent_is_outdated, check_system
 from .values import check_values
 
@@ -37,11 +38,13 @@ def check_host(machine: Machine, options: t.Mapping[str, t.Any], check: bool, wa
     interfaces = resolve_interfaces(machine, options["interfaces"], state.interfaces, problems)
     problems += check_values(machine, options, interfaces)
     packages: list[str] = []
-    bare = False
+    bare = compiled = False
     if not problems:
         packages = missing_packages(machine, options["packages"])
         bare = not set(packages).isdisjoint(options["packages"])
-        packages = _check_packages(machine, packages, check, warn, problems)
+        compiled = LOADER not in packages and is_compiled(machine, state, options["program"])
+        packages, reasons = split_packages(machine, packages, compiled, check, warn)
+        problems += reasons
     if problems:
         raise Unsupported(
             "Packetwatch cannot be installed here, and nothing was changed: " + "; ".join(problems)
@@ -52,26 +55,13 @@ def check_host(machine: Machine, options: t.Mapping[str, t.Any], check: bool, wa
         "interfaces": interfaces,
         "detach": [with_unit({"name": name}) for name in state.interfaces if name not in wanted],
         "packages": packages,
+        "compiled": compiled,
         "policies": _policies(interfaces, state.policy),
         "bare": bare,
         "installed": machine.path("etc/systemd/system/packetwatch.service").exists(),
         "agent_outdated": agent_is_outdated(machine),
         "feeds": has_feeds(state),
     }
-
-
-def _check_packages(
-    machine: Machine, packages: list[str], check: bool, warn: Warn, problems: list[str]
-) -> list[str]:
-    """The packages that can be installed; in check mode the others are only a warning."""
-    unavailable = unavailable_packages(machine, packages, not check, warn)
-    reasons = [explain_unavailable(machine, name) for name in unavailable]
-    if not check:
-        problems += reasons
-        return packages
-    for reason in reasons:
-        warn(f"{reason} (its lists may be out of date: check mode leaves them so)")
-    return [name for name in packages if name not in unavailable]
 
 
 def _policies(

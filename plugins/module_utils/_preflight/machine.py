@@ -14,6 +14,7 @@ import pathlib
 import typing as t
 
 from .._kernel import netlink
+from .._kernel.pins import Paths
 
 if t.TYPE_CHECKING:
     from .._base.types import Run
@@ -27,6 +28,7 @@ class Machine:
     root: pathlib.Path = pathlib.Path("/")
     release: str = dataclasses.field(default_factory=lambda: os.uname().release)
     links: t.Sequence[netlink.Link] = dataclasses.field(default_factory=netlink.links)
+    paths: Paths = dataclasses.field(default_factory=Paths)
 
     def path(self, name: str) -> pathlib.Path:
         """A path below the root."""

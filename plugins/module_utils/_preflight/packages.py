@@ -14,6 +14,9 @@ import typing as t
 if t.TYPE_CHECKING:
     from .machine import Machine
 
+LOADER = "libbpf1"
+"""The package that loads a compiled program. All others are needed only to compile one."""
+
 _FLAVOUR = re.compile(r"-((?:cloud-|rt-)?(?:amd64|arm64))$")
 # Without the second option, apt-get update succeeds even if it could not fetch any list.
 _APT_OPTIONS = ("DPkg::Lock::Timeout=60", "APT::Update::Error-Mode=any")
@@ -30,6 +33,32 @@ def missing_packages(machine: Machine, packages: t.Sequence[str]) -> list[str]:
     wanted = [*packages, *_needed_headers(machine)]
     present = _installed(machine, wanted)
     return [name for name in wanted if name not in present]
+
+
+def split_packages(
+    machine: Machine,
+    packages: list[str],
+    compiled: bool,
+    check: bool,
+    warn: t.Callable[[str], None],
+) -> tuple[list[str], list[str]]:
+    """The missing packages that can be installed, and reasons against a run because of the others.
+
+    compiled: the program needs no compiler. check: leave apt's lists as they are. In both cases the other
+    packages are only a warning.
+    """
+    unavailable = unavailable_packages(machine, packages, not check, warn)
+    reasons = [explain_unavailable(machine, name) for name in unavailable]
+    if not check and not compiled:
+        return packages, reasons
+    why = (
+        "this run goes on without it: the program is compiled already"
+        if compiled
+        else "its lists may be out of date: check mode leaves them so"
+    )
+    for reason in reasons:
+        warn(f"{reason} ({why})")
+    return [name for name in packages if name not in unavailable], []
 
 
 def unavailable_packages(
