@@ -56,5 +56,6 @@ packages-bench:
 venv: packages
 	@tests/tools/venv $(venv)
 
-clean: ## Remove the build folder.
+clean: ## Take down what runs from the build folder, and remove it.
+	@if compgen -G '/run/packetwatch-lab/*' >/dev/null; then PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=tests python3 -m lab down --below $(build); fi
 	rm -rf $(build)

@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
 import pathlib
 import re
 import typing as t
@@ -17,6 +16,7 @@ import typing as t
 import yaml
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
+from ansible_collections.packetwatch.xdp.plugins.module_utils._base.digest import digest_text
 from ansible_collections.packetwatch.xdp.plugins.plugin_utils._policy import declared_policy
 from ansible_collections.packetwatch.xdp.plugins.plugin_utils._program import own_source
 
@@ -61,7 +61,7 @@ class ActionModule(ActionBase):
         if problems:
             raise AnsibleActionFail(f"{'; '.join(problems)} (nothing was changed)")
         policy = {"policy": declared_policy(variables, self._templar)}
-        program = {"program": hashlib.sha256(own_source()).hexdigest()}
+        program = {"program": digest_text(own_source())}
         arguments = self._task.args | policy | program
         done = self._execute_module(module_args=arguments, task_vars=task_vars)
         return result | done | policy

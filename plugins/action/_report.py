@@ -16,7 +16,6 @@ import typing as t
 from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
-from ansible_collections.packetwatch.xdp.plugins.action.program import OWN
 from ansible_collections.packetwatch.xdp.plugins.module_utils._active.lists import pair_digest
 from ansible_collections.packetwatch.xdp.plugins.module_utils._base.errors import (
     InvalidInput,
@@ -30,11 +29,11 @@ from ansible_collections.packetwatch.xdp.plugins.module_utils._declared.policy i
 )
 from ansible_collections.packetwatch.xdp.plugins.module_utils._declared.store import State
 from ansible_collections.packetwatch.xdp.plugins.module_utils._health.info import program_digest
-from ansible_collections.packetwatch.xdp.plugins.module_utils._kernel.source import flatten
 from ansible_collections.packetwatch.xdp.plugins.plugin_utils import _report
 from ansible_collections.packetwatch.xdp.plugins.plugin_utils._archive import collect
 from ansible_collections.packetwatch.xdp.plugins.plugin_utils._notes import Notes
 from ansible_collections.packetwatch.xdp.plugins.plugin_utils._policy import declared_policy
+from ansible_collections.packetwatch.xdp.plugins.plugin_utils._program import own_source
 
 _COLLECTION = pathlib.Path(__file__).resolve().parents[2]
 _MODULE = "packetwatch.xdp.host_info"
@@ -112,7 +111,7 @@ def wanted_of(
         pair_digest(state, _OWNER),
         # In the form in which a host returns it.
         json.loads(json.dumps({name: found._asdict() for name, found in policies.items()})),
-        program_digest(flatten(OWN)),
+        program_digest(own_source()),
         collect(_COLLECTION).name,
         None if interfaces is None else modes,
     )

@@ -31,7 +31,7 @@ class ActionModule(ChangeAction):
         if arguments.get("state") == "detached":
             return {}
         if arguments.get("src") is None:
-            return {"src": Upload(os.path.join(OWN, BODY), own_source())}
+            return {"src": Upload(os.path.join(OWN, BODY), own_source().encode())}
         if self.is_remote(arguments):
             return {}
         path = os.path.abspath(self.find(arguments["src"]))

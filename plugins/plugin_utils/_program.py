@@ -16,6 +16,6 @@ _COLLECTION = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(_
 OWN = os.path.join(_COLLECTION, "roles", "packetwatch", "files", "bpf")
 
 
-def own_source() -> bytes:
+def own_source() -> str:
     """The text that the role's hosts compile."""
-    return flatten(OWN).encode()
+    return flatten(OWN)

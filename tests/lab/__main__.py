@@ -11,8 +11,9 @@ from pathlib import Path
 
 from lab import image, state
 from lab.errors import LabError
-from lab.fleet import Fleet, collect
+from lab.fleet import Fleet, collect, take_down_below
 from lab.paths import IMAGES, RUNS
+from lab.process import require_root
 from lab.topology import CONTROLLER, Topology
 
 _PAIR = Path(__file__).with_name("topologies") / "pair.toml"
@@ -22,6 +23,7 @@ def main() -> int:
     """Run one subcommand; return the process's exit status."""
     arguments = _parser().parse_args()
     try:
+        require_root()
         status: int = arguments.run(arguments)
     except LabError as error:
         print(f"lab: {error}", file=sys.stderr)
@@ -39,7 +41,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     up.set_defaults(run=_up)
 
-    down = commands.add_parser("down", help="take a lab down, also one of another user")
+    down = commands.add_parser("down", help="take a lab down, also one of another process")
+    down.add_argument("--below", type=Path, help="all labs with a run directory in this folder")
     down.set_defaults(run=_down)
 
     inventory = commands.add_parser("inventory", help="print the path of its Ansible inventory")
@@ -77,6 +80,9 @@ def _up(arguments: argparse.Namespace) -> int:
 
 
 def _down(arguments: argparse.Namespace) -> int:
+    if arguments.below:
+        take_down_below(arguments.below)
+        return 0
     if (arguments.dir / "lab.json").exists():
         Fleet.open(arguments.dir).down()
     return 0

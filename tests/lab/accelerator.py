@@ -29,6 +29,7 @@ _PROBE_SECONDS = 12.0
 _ALIVE = b"Run /init"
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _ANSWER = REGISTRY / ".kvm"
+_DEVICE = "/dev/kvm"
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,8 @@ class Accelerator:
     name: str
     command: tuple[str, ...]
     console: str
+    why: str
+    """Why it is not KVM; empty if it is."""
 
 
 def board() -> _Board:
@@ -79,26 +82,38 @@ def choose(image: Image) -> Accelerator:
     wish = os.environ.get("PACKETWATCH_LAB_ACCEL")
     if wish not in (None, "", "kvm", "tcg"):
         raise LabError(f"PACKETWATCH_LAB_ACCEL is {wish!r}; write kvm or tcg")
-    return _kvm() if wish == "kvm" or (not wish and _kvm_boots(image)) else _tcg()
+    if wish == "tcg":
+        return _tcg("PACKETWATCH_LAB_ACCEL is tcg")
+    why = "" if wish == "kvm" else _kvm_fails(image)
+    return _tcg(why) if why else _kvm()
 
 
 def _kvm() -> Accelerator:
     it = board()
     command = (it.emulator, "-machine", it.machine, "-accel", "kvm", "-cpu", "host")
-    return Accelerator("kvm", command, it.console)
+    return Accelerator("kvm", command, it.console, "")
 
 
-def _tcg() -> Accelerator:
+def _tcg(why: str) -> Accelerator:
     it = board()
     # The default translation cache would take a quarter of this machine's memory per guest.
     accel = "tcg,thread=multi,tb-size=128"
     command = (it.emulator, "-machine", it.machine, "-accel", accel, "-cpu", it.emulated_cpu)
-    return Accelerator("tcg", command, it.console)
+    return Accelerator("tcg", command, it.console, why)
 
 
-def _kvm_boots(image: Image) -> bool:
-    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
-        return False
+def _kvm_fails(image: Image) -> str:
+    """Why KVM cannot be used; empty if it boots a guest."""
+    try:
+        # Only this asks the kernel: in a container, root may not open what its mode allows it to.
+        os.close(os.open(_DEVICE, os.O_RDWR | os.O_CLOEXEC))
+    except FileNotFoundError:
+        return (
+            f"there is no {_DEVICE}: the processor's virtualisation is off, or this is a guest without "
+            "nested virtualisation"
+        )
+    except OSError as error:
+        return f"{_DEVICE} cannot be opened: {error.strerror}"
     boot = _BOOT_ID.read_text(encoding="ascii").strip()
     try:
         known_boot, answer = _ANSWER.read_text(encoding="ascii").split()
@@ -112,7 +127,12 @@ def _kvm_boots(image: Image) -> bool:
         fresh = _ANSWER.with_name(f".kvm-{os.getpid()}")
         fresh.write_text(f"{boot} {answer}\n", encoding="ascii")
         fresh.replace(_ANSWER)
-    return answer == "yes"
+    if answer == "yes":
+        return ""
+    return (
+        f"{_DEVICE} opens, but a guest's kernel did not start within {_PROBE_SECONDS:g} s "
+        f"(probed once a boot; remove {_ANSWER} to probe again)"
+    )
 
 
 def _probe(image: Image) -> bool:

@@ -114,13 +114,15 @@ class Access:
             for path in self.directory.glob(pattern):
                 path.unlink()
 
-    def variables(self, name: str) -> dict[str, str]:
+    def variables(self, name: str) -> dict[str, object]:
         """The Ansible connection variables of a machine."""
         return {
             "ansible_host": self.alias(name),
             "ansible_user": "root",
             "ansible_ssh_common_args": f"-F {shlex.quote(str(self.ssh_config))}",
             "ansible_python_interpreter": "/usr/bin/python3",
+            # Less than half the time for a run on an emulated machine.
+            "ansible_pipelining": True,
         }
 
     def _inventory(self, plan: topology.Topology) -> dict[str, object]:

@@ -24,7 +24,7 @@ from lab.errors import LabError
 from lab.fleet import Fleet
 from lab.paths import RUNS
 from lab.play import inventory, play, tool
-from lab.process import say
+from lab.process import require_root, say
 from lab.topology import Topology, ipv4, ipv6
 from lab.traffic import Answer, connect, scan
 
@@ -227,6 +227,7 @@ def _next_commands(fleet: Fleet, inventory_dir: Path) -> str:
             "The fleet is still up. To look around:",
             f"  {ssh}",
             f"  {ssh} journalctl -u packetwatch -o cat -f",
+            f"  {ssh} curl -s http://127.0.0.1:9477/metrics",
             f"  {lab} shell {where} scanner nmap -n -Pn -p 1-20 10.77.0.12",
             f"  ANSIBLE_COLLECTIONS_PATH={shlex.quote(collections)} {playbook}"
             " packetwatch.xdp.site --check --diff",
@@ -273,6 +274,7 @@ def main() -> int:
     parser.add_argument("--dir", type=Path, default=RUNS / "demo", help="default: %(default)s")
     arguments = parser.parse_args()
     try:
+        require_root()
         return _show(arguments.dir, arguments.keep or os.environ.get("KEEP") not in (None, "", "0"))
     except LabError as error:
         print(f"demo: {error}", file=sys.stderr)

@@ -27,7 +27,7 @@ from lab.machine import BOOT_SECONDS, Machine
 from lab.network import Namespace, Network
 from lab.nspawn import Container, remove_cgroups
 from lab.paths import IMAGES
-from lab.process import require, run, say
+from lab.process import Progress, require, require_root, run, say
 from lab.topology import CONTROLLER, NSPAWN, VM, Topology
 from lab.vm import VirtualMachine
 
@@ -90,6 +90,7 @@ class Fleet:
         Raises LabError if a tool is missing or a step fails; the caller must then take the lab down. The
         machines are booting when this returns: see `wait_ssh`.
         """
+        require_root()
         tools = dict(_TOOLS)
         for machine in self.hosts.values():
             tools.update(machine.tools())
@@ -119,7 +120,8 @@ class Fleet:
             if not give_up.is_set():
                 say(f"{machine.name}: answers after {time.monotonic() - began:.0f} s")
 
-        with ThreadPoolExecutor(max_workers=len(self.hosts)) as pool:
+        with Progress("") as progress, ThreadPoolExecutor(max_workers=len(self.hosts)) as pool:
+            progress.step("waiting until the machines have booted and answer by ssh")
             list(pool.map(wait, self.hosts.values()))
 
     def down(self) -> None:
@@ -219,6 +221,15 @@ def collect() -> None:
             _clear(lab_id)
         elif state.State.read(run_dir).abandoned():
             say(f"lab {lab_id}: its owner has ended, taking it down")
+            Fleet.open(run_dir).down()
+
+
+def take_down_below(folder: Path) -> None:
+    """Take down all labs whose run directory is in a folder, also kept ones and those in use."""
+    collect()
+    for lab_id, run_dir in state.labs():
+        if run_dir and run_dir.is_relative_to(folder.resolve()):
+            say(f"lab {lab_id}: taking it down, because {folder} is removed")
             Fleet.open(run_dir).down()
 
 

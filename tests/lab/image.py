@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import re
 import shutil
 import tempfile
 import time
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from lab import guest
 from lab.errors import LabError
-from lab.process import require, run, say
+from lab.process import Progress, follow, require, run, say
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 SUITES = ("bookworm", "trixie")
 DISK_SIZE = "6G"
 _BUILD_SECONDS = 1800.0
+# A step that mmdebstrap announces.
+_STEP = re.compile(r"I: ((?:running apt|downloading|extracting|installing|cleaning).*?)\.*$")
 _TOOLS = {"mmdebstrap": "mmdebstrap", "mke2fs": "e2fsprogs", "qemu-img": "qemu-utils"}
 
 
@@ -124,17 +127,20 @@ def _build(suite: str, cache: Path) -> Image:
     for leftover in cache.glob(f".{suite}-*"):
         shutil.rmtree(leftover)
     began = time.monotonic()
-    say(f"{suite}: building the guest image (once; downloads packages)")
+    say(f"{suite}: building the guest image, once, into {cache}; a minute or some, by the network")
     work = Path(tempfile.mkdtemp(prefix=f".{suite}-", dir=cache))
     try:
         tree, result = work / "tree", work / "image"
         result.mkdir()
-        _bootstrap(suite, work, tree)
-        _set_up(tree)
-        for name, target in (("vmlinuz", "vmlinuz"), ("initrd.img", "initrd")):
-            shutil.copyfile(_only(tree / "boot", f"{name}-*"), result / target)
-        disk = str(result / "disk.raw")
-        run(["mke2fs", *_MKFS, "-d", str(tree), disk, DISK_SIZE], timeout=_BUILD_SECONDS)
+        with Progress(f"{suite}: ") as progress:
+            _bootstrap(suite, work, tree, progress)
+            progress.step("setting up services")
+            _set_up(tree)
+            for name, target in (("vmlinuz", "vmlinuz"), ("initrd.img", "initrd")):
+                shutil.copyfile(_only(tree / "boot", f"{name}-*"), result / target)
+            progress.step("making the disk")
+            disk = str(result / "disk.raw")
+            run(["mke2fs", *_MKFS, "-d", str(tree), disk, DISK_SIZE], timeout=_BUILD_SECONDS)
         tree.rename(result / "tree")
         final = cache / f"{suite}-{_digest(suite)}"
         result.rename(final)
@@ -144,10 +150,15 @@ def _build(suite: str, cache: Path) -> Image:
     return Image(suite, final)
 
 
-def _bootstrap(suite: str, work: Path, tree: Path) -> None:
+def _bootstrap(suite: str, work: Path, tree: Path, progress: Progress) -> None:
     early = work / "early"
     _write(early, guest.EARLY_FILES)
-    run(
+
+    def heed(line: str) -> None:
+        if found := _STEP.match(line):
+            progress.step(found[1])
+
+    follow(
         [
             "mmdebstrap",
             "--mode=root",
@@ -159,6 +170,7 @@ def _bootstrap(suite: str, work: Path, tree: Path) -> None:
             suite,
             str(tree),
         ],
+        heed,
         timeout=_BUILD_SECONDS,
     )
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lab.errors import LabError
-from lab.process import say
+from lab.process import Progress
 
 if TYPE_CHECKING:
     from lab.fleet import Fleet
@@ -103,13 +103,13 @@ def play(fleet: Fleet, name: str, inventory_dir: Path, *, timeout: float) -> lis
 def _follow(process: subprocess.Popen[str], log: Path) -> list[str]:
     """Read a play's output to its end."""
     rows: list[str] = []
-    with log.open("w", encoding="utf-8") as copy:
+    with log.open("w", encoding="utf-8") as copy, Progress("    ") as progress:
         for line in process.stdout or ():
             copy.write(line)
             copy.flush()
             rows.append(line.rstrip())
             if found := _TASK.match(line):
-                say(f"    {found[1]}")
+                progress.step(found[1])
     # The output may end before the process; only after that does it have a status.
     process.wait()
     return rows

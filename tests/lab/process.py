@@ -10,9 +10,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from lab.errors import LabError
 
@@ -20,11 +21,56 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
 _BEGAN = time.monotonic()
+# Silence for longer looks like a standstill.
+_SILENCE = 10.0
 
 
 def say(text: str) -> None:
     """Print one progress line to stderr, with the seconds since this process began."""
     print(f"[{time.monotonic() - _BEGAN:6.1f} s] {text}", file=sys.stderr, flush=True)
+
+
+class Progress:
+    """Steps of something that takes long: each is printed, and again every ten seconds until it ends.
+
+    Use it as a context manager. what: printed before each step.
+    """
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._step = ""
+        self._began = 0.0
+        self._event = threading.Event()
+        self._ended = False
+        self._clock = threading.Thread(target=self._repeat, daemon=True)
+
+    def step(self, text: str) -> None:
+        """Begin a step, which ends the one before it."""
+        self._step, self._began = text, time.monotonic()
+        self._event.set()
+        say(f"{self._what}{text}")
+
+    def _repeat(self) -> None:
+        while not self._ended:
+            if self._event.wait(_SILENCE):
+                self._event.clear()
+            elif self._step:
+                say(f"{self._what}still {self._step} ({time.monotonic() - self._began:.0f} s)")
+
+    def __enter__(self) -> Self:
+        self._clock.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._ended = True
+        self._event.set()
+        self._clock.join()
+
+
+def require_root() -> None:
+    """Raise LabError unless this process is root's."""
+    if os.geteuid() != 0:
+        raise LabError("the lab makes network namespaces and disk images: run it as root")
 
 
 def require(tools: Mapping[str, str]) -> None:
@@ -35,8 +81,6 @@ def require(tools: Mapping[str, str]) -> None:
     missing = sorted({package for tool, package in tools.items() if not shutil.which(tool)})
     if missing:
         raise LabError(f"commands are missing; install them: apt-get install {' '.join(missing)}")
-    if os.geteuid() != 0:
-        raise LabError("the lab makes network namespaces and disk images: run it as root")
 
 
 def run(
@@ -69,6 +113,37 @@ def run(
         tail = (result.stderr or result.stdout).strip()[-2000:]
         raise LabError(f"status {result.returncode}: {' '.join(argv)}\n{tail}")
     return result
+
+
+def follow(argv: Sequence[str], heed: Callable[[str], None], *, timeout: float) -> None:
+    """Run a command to its end, and give each line of its output to `heed` at once.
+
+    timeout: seconds. Raises LabError, with the end of the output, after that time or if its exit status
+    is not 0.
+    """
+    process = subprocess.Popen(
+        argv,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    )
+    clock = threading.Timer(timeout, process.kill)
+    clock.start()
+    lines: list[str] = []
+    try:
+        for line in process.stdout or ():
+            lines.append(line.rstrip())
+            heed(lines[-1])
+        status = process.wait()
+    finally:
+        clock.cancel()
+        process.kill()
+        process.wait()
+    if status:
+        why = f"status {status}" if status > 0 else f"no end after {timeout:g} s"
+        raise LabError("\n".join([f"{why}: {' '.join(argv)}", *lines[-30:]]))
 
 
 def end(pids: Iterable[int], ours: Callable[[int], bool], *, patience: float = 3.0) -> None:

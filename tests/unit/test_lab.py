@@ -1,0 +1,83 @@
+# Copyright: (c) 2026, Packetwatch authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What the lab says before and while it works; the lab itself is tested by the scenarios that use it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from lab import accelerator, process
+from lab.errors import LabError
+
+ROOT = Path(__file__).resolve().parents[2]
+# In a user namespace without a mapping, a process is nobody and can still read its own files.
+NOBODY = ("unshare", "--user", "--")
+
+
+def test_progress_breaks_the_silence(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "_SILENCE", 0.05)
+    with process.Progress("image: ") as progress:
+        progress.step("downloading")
+        time.sleep(0.3)
+        progress.step("installing")
+    lines = [line.partition("] ")[2] for line in capsys.readouterr().err.splitlines()]
+    assert lines[0] == "image: downloading" and lines[-1] == "image: installing"
+    assert lines[1:-1] and set(lines[1:-1]) == {"image: still downloading (0 s)"}
+
+
+def test_lines_are_followed_while_the_command_runs() -> None:
+    began = time.monotonic()
+    seen: list[tuple[str, float]] = []
+    argv = ["sh", "-c", "echo one; sleep 0.5; echo two >&2"]
+    process.follow(argv, lambda line: seen.append((line, time.monotonic() - began)), timeout=10)
+    assert [line for line, _moment in seen] == ["one", "two"]
+    assert seen[1][1] - seen[0][1] > 0.3
+
+
+@pytest.mark.parametrize(
+    ("script", "words"), [("echo why; exit 3", "status 3"), ("echo why; exec sleep 9", "no end")]
+)
+def test_a_followed_command_fails_with_its_output(script: str, words: str) -> None:
+    with pytest.raises(LabError, match=rf"(?s){words}.*\nwhy"):
+        process.follow(["sh", "-c", script], lambda line: None, timeout=0.5)
+
+
+def test_why_kvm_is_not_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("PACKETWATCH_LAB_ACCEL", raising=False)
+    image: object = None
+    monkeypatch.setattr(accelerator, "_DEVICE", str(tmp_path / "kvm"))
+    assert f"there is no {tmp_path}/kvm" in accelerator.choose(image).why  # type: ignore[arg-type]
+    monkeypatch.setattr(accelerator, "_DEVICE", str(tmp_path))
+    assert "cannot be opened: Is a directory" in accelerator.choose(image).why  # type: ignore[arg-type]
+    monkeypatch.setenv("PACKETWATCH_LAB_ACCEL", "kvm")
+    assert accelerator.choose(image).why == ""  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        [sys.executable, "-m", "lab.demo"],
+        [sys.executable, "-m", "lab", "up"],
+        [str(ROOT / "tests/tools/bootstrap"), "test"],
+    ],
+    ids=["demo", "up", "bootstrap"],
+)
+def test_only_root_may(command: list[str]) -> None:
+    done = subprocess.run(
+        [*NOBODY, *command],
+        env=os.environ | {"PYTHONPATH": str(ROOT / "tests")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "root" in done.stderr
+    assert len(done.stderr.splitlines()) == 1, done.stderr
