@@ -74,8 +74,8 @@ def filter_interface(run: Run, paths: Paths, interface: str, patience: float) ->
         # Imported here: it needs much more memory.
         from .host import Host
 
-        done = Host(run, paths, patience).reattach(interface)
-        return Filtered(done.mode, done.reason, problem)
+        attachment = Host(run, paths, patience).reattach(interface)
+        return Filtered(attachment.mode, attachment.reason, problem)
     except _DAMAGE as error:
         is_left_out = isinstance(error, NotDeclared) and not boot.has_lost_state()
         if kept is None or interface not in kept.interfaces or is_left_out:
