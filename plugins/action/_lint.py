@@ -4,7 +4,7 @@
 
 # This code is PRIVATE to the collection.
 
-"""Find lists in the inventory that have no effect."""
+"""Find what is wrong with the variables in an inventory, and lists that have no effect."""
 
 from __future__ import annotations
 
@@ -13,7 +13,24 @@ import typing as t
 from ansible.inventory.manager import InventoryManager
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
+from ansible_collections.packetwatch.xdp.plugins.module_utils._base.errors import some_of
+from ansible_collections.packetwatch.xdp.plugins.module_utils._preflight.values import (
+    read_variables,
+)
 from ansible_collections.packetwatch.xdp.plugins.plugin_utils._levels import Levels
+from ansible_collections.packetwatch.xdp.plugins.plugin_utils._variables import (
+    FEEDS,
+    check_feeds,
+    evaluate,
+    known_variables,
+    unknown_variables,
+)
+
+Found = dict[str, list[str]]
+"""Hosts by what was found."""
+
+_GROUP = "packetwatch"
+_MAX_HOSTS = 1
 
 
 class ActionModule(ActionBase):
@@ -22,14 +39,47 @@ class ActionModule(ActionBase):
     def run(
         self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None
     ) -> dict[str, t.Any]:
-        """Fail if there are such lists, and name them."""
+        """Show all problems, each with its hosts, and fail if there are any."""
         result: dict[str, t.Any] = super().run(tmp, task_vars)
-        sources = list((task_vars or {})["ansible_inventory_sources"])
+        variables = task_vars or {}
+        sources = list(variables["ansible_inventory_sources"])
         inventory = InventoryManager(loader=self._loader, sources=sources)
-        hidden = [str(item) for item in Levels(inventory, self._loader, sources).hidden()]
-        for item in hidden:
-            Display().display(item)
-        message = (
-            f"{len(hidden)} lists have no effect, see above" if hidden else "no list is hidden"
-        )
-        return result | {"changed": False, "failed": bool(hidden), "msg": message}
+        problems = [str(item) for item in Levels(inventory, self._loader, sources).hidden()]
+        pattern = str(variables.get("packetwatch_hosts", _GROUP))
+        hosts = [str(host.name) for host in inventory.get_hosts(pattern)]
+        if not hosts:
+            problems.append(
+                f"the inventory has no host that matches {pattern}: put the hosts into the group {_GROUP}"
+            )
+        found: Found = {}
+        remarks: Found = {}
+        for host in hosts:
+            _judge(host, variables["hostvars"][host], found, remarks)
+        problems += _lines(found)
+        for problem in [*_lines(remarks), *problems]:
+            Display().display(problem)
+        message = f"problems: {len(problems)}, see above" if problems else "nothing is wrong"
+        return result | {"changed": False, "failed": bool(problems), "msg": message}
+
+
+def _judge(host: str, variables: t.Mapping[str, t.Any], found: Found, remarks: Found) -> None:
+    """Add a host to each of its problems, and to the remarks, which do not fail a pipeline.
+
+    These are variables that need facts of the host.
+    """
+    values = evaluate(variables, variables.__getitem__)
+    declared = read_variables(values.found)
+    problems = [
+        *unknown_variables(variables, known_variables()),
+        *values.problems,
+        *check_feeds(values.found.get(FEEDS, [])),
+        *declared.problems,
+    ]
+    for problem in problems:
+        found.setdefault(problem, []).append(host)
+    for text in values.unknown:
+        remarks.setdefault(text, []).append(host)
+
+
+def _lines(found: Found) -> list[str]:
+    return [f"{some_of(hosts, _MAX_HOSTS)}: {text}" for text, hosts in found.items()]

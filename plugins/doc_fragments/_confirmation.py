@@ -16,13 +16,13 @@ class ModuleDocFragment:
 options:
   confirm_timeout:
     description:
-      - Time in seconds in which a change must be confirmed. The task confirms it over a fresh connection, so a change that cuts
+      - Time in which a change must be confirmed, as seconds or such as V(90s) or V(2m). The task confirms it over a fresh connection, so a change that cuts
         the controller off is never confirmed. The host then reverts it by itself, and the task fails.
       - V(0) confirms the change at once. It is the only value that is accepted where systemd does not run.
       - A change that alters no verdict is confirmed at once, for example lists on a host where no interface is attached yet.
       - At most one change is pending on a host. Every other change is refused meanwhile.
-    type: float
-    default: 60
+    type: str
+    default: "60"
   confirm_by:
     description:
       - V(connection) confirms a change as soon as a fresh connection has come through.

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import typing as t
 
+from ._base.duration import parse_duration
 from ._change import pending as pending_module
-from ._change.pending import Terms
+from ._change.pending import MAX_SECONDS, Terms
 from ._front import call_library
 from ._host.host import Host
 
@@ -24,7 +25,7 @@ if t.TYPE_CHECKING:
     from ._declared.edits import Edit
 
 CONFIRMATION: t.Final[dict[str, t.Any]] = {
-    "confirm_timeout": {"type": "float", "default": 60},
+    "confirm_timeout": {"type": "str", "default": "60"},
     "confirm_by": {
         "type": "str",
         "choices": ["connection", "self_test"],
@@ -57,9 +58,8 @@ def make_change(
 def read_terms(module: AnsibleModule) -> Terms:
     """The options of `CONFIRMATION`, in the library's form."""
     params = module.params
-    return Terms(
-        params["confirm_timeout"], params["confirm_token"], pending_module.caller(module._name)
-    )
+    seconds = parse_duration(params["confirm_timeout"], "confirm_timeout", 0, MAX_SECONDS)
+    return Terms(seconds, params["confirm_token"], pending_module.caller(module._name))
 
 
 def confirmation(module: AnsibleModule, host: Host, pending: Change | None) -> Result:

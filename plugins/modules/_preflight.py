@@ -14,7 +14,7 @@ description:
   - This module is B(private) to the role P(packetwatch.xdp.packetwatch#role); it may change or vanish in any release.
   - Checks everything that the role relies on. If something is wrong, it fails with all reasons at once, each with its
     remedy, before the role has changed anything.
-  - The action plugin first refuses variables that the role does not know.
+  - The action plugin reads all variables of the role, and finds those that have an unknown name or cannot be evaluated.
   - Updates the lists of C(apt) if they lack a package that is needed, except in check mode.
 author:
   - Packetwatch authors (@packetwatch)
@@ -26,58 +26,24 @@ attributes:
   diff_mode:
     support: none
 options:
-  interfaces:
-    description: Names of interfaces, or dictionaries with a C(name), a C(mode) and policy options.
-    type: list
-    elements: raw
   packages:
     description: The packages that are needed besides the kernel's headers.
     type: list
     elements: str
     default: []
-  policy:
-    description: The policy for all interfaces, as options of M(packetwatch.xdp.policy). Set by the action plugin.
+  variables:
+    description: The variables of the role, without the feeds. Set by the action plugin.
     type: dict
     default: {}
   program:
     description: The SHA-256 of the collection's program. Set by the action plugin.
     type: str
     default: ""
-  protect:
-    description: The declared protected addresses and prefixes.
+  problems:
+    description: What the action plugin has found wrong. Set by the action plugin.
     type: list
     elements: str
     default: []
-  readers:
-    description: The users that may use the reading commands, if they are declared.
-    type: list
-    elements: str
-    default: []
-  admins:
-    description: The users that may also make changes, if they are declared.
-    type: list
-    elements: str
-    default: []
-  list_memory:
-    description: The maximum memory of the lists, in MiB.
-    type: int
-    default: 64
-  confirm_timeout:
-    description: Seconds for which a change waits to be confirmed.
-    type: float
-    default: 60
-  metrics_listen:
-    description: Address and port of the metrics. Empty means none.
-    type: str
-    default: ""
-  heartbeat_url:
-    description: Where to send heartbeats. Empty means nowhere.
-    type: str
-    default: ""
-  heartbeat_interval:
-    description: Seconds between two heartbeats.
-    type: int
-    default: 60
 """
 
 EXAMPLES = r"""
@@ -103,8 +69,8 @@ packages:
   type: list
   elements: str
 policy:
-  description: The policy for all interfaces, as options of M(packetwatch.xdp.policy). Set by the action plugin.
-  returned: always
+  description: The policy for all interfaces, as options of M(packetwatch.xdp.policy).
+  returned: success
   type: dict
 policies:
   description:
@@ -118,6 +84,10 @@ compiled:
       packages that this run can do without.
   returned: success
   type: bool
+heartbeat_interval:
+  description: Seconds between two heartbeats.
+  returned: success
+  type: int
 bare:
   description: Whether packages are missing, so that the kernel cannot be queried yet.
   returned: success
@@ -145,18 +115,10 @@ from ansible_collections.packetwatch.xdp.plugins.module_utils._preflight.machine
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            "interfaces": {"type": "list", "elements": "raw"},
             "packages": {"type": "list", "elements": "str", "default": []},
-            "policy": {"type": "dict", "default": {}},
             "program": {"type": "str", "default": ""},
-            "protect": {"type": "list", "elements": "str", "default": []},
-            "readers": {"type": "list", "elements": "str", "default": []},
-            "admins": {"type": "list", "elements": "str", "default": []},
-            "list_memory": {"type": "int", "default": 64},
-            "confirm_timeout": {"type": "float", "default": 60},
-            "metrics_listen": {"type": "str", "default": ""},
-            "heartbeat_url": {"type": "str", "default": ""},
-            "heartbeat_interval": {"type": "int", "default": 60},
+            "variables": {"type": "dict", "default": {}},
+            "problems": {"type": "list", "elements": "str", "default": []},
         },
         supports_check_mode=True,
     )

@@ -38,9 +38,9 @@ options:
     default: present
   duration:
     description:
-      - Time in seconds until the ban expires.
+      - Time until the ban expires, as seconds or such as V(10m), V(2h) or V(7d).
       - If omitted, the ban holds until it is lifted.
-    type: float
+    type: str
   reason:
     description: Reason of the ban. Ansible writes it to the host's system log, with all options of the task.
     type: str
@@ -54,7 +54,7 @@ EXAMPLES = r"""
 - name: Ban a source for a day
   packetwatch.xdp.ban:
     address: 203.0.113.9
-    duration: 86400
+    duration: 1d
     reason: ticket 4711
 
 - name: Lift its bans
@@ -113,6 +113,8 @@ lifted:
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.packetwatch.xdp.plugins.module_utils._bans.bans import MAX_DURATION
+from ansible_collections.packetwatch.xdp.plugins.module_utils._base.duration import parse_duration
 from ansible_collections.packetwatch.xdp.plugins.module_utils._module import run_module
 
 if t.TYPE_CHECKING:
@@ -126,7 +128,7 @@ def apply(module: AnsibleModule, host: Host) -> Result:
     if params["state"] == "absent":
         change = host.unban(params["address"], check=module.check_mode)
     else:
-        change = host.ban(params["address"], params["duration"], check=module.check_mode)
+        change = host.ban(params["address"], _seconds(params), check=module.check_mode)
     return {
         "changed": change.changed,
         "source": change.source,
@@ -135,12 +137,19 @@ def apply(module: AnsibleModule, host: Host) -> Result:
     }
 
 
+def _seconds(params: t.Mapping[str, t.Any]) -> float | None:
+    """The length of the ban; None: until it is lifted."""
+    if params["duration"] is None:
+        return None
+    return parse_duration(params["duration"], "duration", 0, MAX_DURATION)
+
+
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "address": {"type": "str", "required": True},
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
-            "duration": {"type": "float"},
+            "duration": {"type": "str"},
             "reason": {"type": "str", "default": ""},
         },
         supports_check_mode=True,

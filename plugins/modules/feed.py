@@ -102,9 +102,9 @@ options:
     type: dict
     default: {}
   timeout:
-    description: Maximum time in seconds for the whole download.
-    type: float
-    default: 60
+    description: Maximum time for the whole download, as seconds or such as V(90s).
+    type: str
+    default: "60"
   max_bytes:
     description: Maximum size of the feed in bytes, unpacked.
     type: int
@@ -139,9 +139,10 @@ options:
         type: int
   interval:
     description:
-      - Seconds between two fetches. Before that, the answer that was kept in O(cache) is used again. Publishers ask for this.
+      - Time between two fetches, as seconds or such as V(1h). Before that, the answer that was kept in O(cache) is used again.
+        Publishers ask for this.
       - The default is that of the O(preset), else 0.
-    type: float
+    type: str
   cache:
     description: Folder for answers of servers, readable only for the user. Without it, O(interval) has no effect.
     type: path
@@ -150,10 +151,10 @@ options:
     type: str
   max_age:
     description:
-      - Maximum age of the feed in seconds, by its metadata record, by the header C(Last-Modified), or by the file's modification
-        time.
+      - Maximum age of the feed, as seconds or such as V(36h) or V(7d), by its metadata record, by the header C(Last-Modified), or
+        by the file's modification time.
       - It is an error if none of them is known.
-    type: float
+    type: str
   bogons:
     description:
       - Whether to keep entries in special-purpose address space (private, loopback, link-local, multicast, documentation, reserved
@@ -179,7 +180,7 @@ EXAMPLES = r"""
         column: address
         headers:
           Authorization: "Bearer {{ feed_token }}"
-        max_age: 172800
+        max_age: 2d
         dest: /var/tmp/feeds
       register: fetched
       run_once: true
@@ -245,6 +246,8 @@ unavailable:
   sample: true
 """
 
+import typing as t
+
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.urls import open_url
 from ansible_collections.packetwatch.xdp.plugins.module_utils._base.errors import (
@@ -254,38 +257,39 @@ from ansible_collections.packetwatch.xdp.plugins.module_utils._base.errors impor
 from ansible_collections.packetwatch.xdp.plugins.module_utils._feeds.convert import convert
 from ansible_collections.packetwatch.xdp.plugins.module_utils._feeds.parse import FORMATS
 
-_LENGTHS = {"ipv4": {"type": "int"}, "ipv6": {"type": "int"}}
+_LENGTHS: t.Final = {"ipv4": {"type": "int"}, "ipv6": {"type": "int"}}
+# The role's variable packetwatch_feeds has the same options.
+OPTIONS: t.Final[dict[str, dict[str, t.Any]]] = {
+    "name": {"type": "str", "required": True},
+    "list": {"type": "str", "choices": ["deny", "allow"], "default": "deny"},
+    "preset": {"type": "str"},
+    "url": {"type": "str"},
+    "path": {"type": "path"},
+    "dest": {"type": "path", "required": True},
+    "format": {"type": "str", "choices": list(FORMATS)},
+    "column": {"type": "str"},
+    "delimiter": {"type": "str"},
+    "header": {"type": "str", "choices": ["true", "false", "auto"]},
+    "headers": {"type": "dict", "default": {}, "no_log": True},
+    "timeout": {"type": "str", "default": "60"},
+    "max_bytes": {"type": "int", "default": 1 << 26},
+    "max_bad": {"type": "int", "default": 0},
+    "widest": {"type": "dict", "options": _LENGTHS},
+    "widest_sum": {"type": "dict", "options": _LENGTHS},
+    "interval": {"type": "str"},
+    "cache": {"type": "path"},
+    "checksum": {"type": "str"},
+    "max_age": {"type": "str"},
+    "bogons": {"type": "bool", "default": False},
+}
+RULES: t.Final = {
+    "mutually_exclusive": [("url", "path")],
+    "required_one_of": [("url", "path", "preset")],
+}
 
 
 def main() -> None:
-    module = AnsibleModule(
-        argument_spec={
-            "name": {"type": "str", "required": True},
-            "list": {"type": "str", "choices": ["deny", "allow"], "default": "deny"},
-            "preset": {"type": "str"},
-            "url": {"type": "str"},
-            "path": {"type": "path"},
-            "dest": {"type": "path", "required": True},
-            "format": {"type": "str", "choices": list(FORMATS)},
-            "column": {"type": "str"},
-            "delimiter": {"type": "str"},
-            "header": {"type": "str", "choices": ["true", "false", "auto"]},
-            "headers": {"type": "dict", "default": {}, "no_log": True},
-            "timeout": {"type": "float", "default": 60},
-            "max_bytes": {"type": "int", "default": 1 << 26},
-            "max_bad": {"type": "int", "default": 0},
-            "widest": {"type": "dict", "options": _LENGTHS},
-            "widest_sum": {"type": "dict", "options": _LENGTHS},
-            "interval": {"type": "float"},
-            "cache": {"type": "path"},
-            "checksum": {"type": "str"},
-            "max_age": {"type": "float"},
-            "bogons": {"type": "bool", "default": False},
-        },
-        mutually_exclusive=[("url", "path")],
-        required_one_of=[("url", "path", "preset")],
-        supports_check_mode=True,
-    )
+    module = AnsibleModule(argument_spec=OPTIONS, **RULES, supports_check_mode=True)
     try:
         result = convert(module.params, open_url, module.check_mode)
     except PacketwatchError as error:

@@ -50,8 +50,8 @@ options:
       - The packet that reaches this number is the first one to be dropped.
     type: int
   scan_window:
-    description: Length in seconds of the sliding window, from 0.001 to 86400. Unset means 60.
-    type: float
+    description: Length of the sliding window, as seconds or such as V(90s) or V(5m), from 0.001 to 86400 seconds. Unset means 60.
+    type: str
   scan_counts:
     description:
       - With V(closed) only ports count on which no service of the host listens. This is what an unset option means.
@@ -66,17 +66,17 @@ options:
     type: list
     elements: str
   scan_grace:
-    description: For how many seconds a port does not count after its service has ended, up to 86400. Unset means 120.
-    type: float
+    description: How long a port does not count after its service has ended, as seconds or such as V(2m), up to 86400 seconds. Unset means 120.
+    type: str
   ban_time:
     description:
-      - For how many seconds a scanner is banned, from 1 to 31536000. Unset means 600.
-    type: float
+      - How long a scanner is banned, as seconds or such as V(10m), V(2h) or V(7d), from 1 to 31536000 seconds. Unset means 600.
+    type: str
   ban_time_max:
     description:
-      - Bans of repeated scanners double up to this many seconds. Unset means O(ban_time), so that they never do.
+      - Bans of repeated scanners double up to this time. Unset means O(ban_time), so that they never do.
       - A SYN proves nothing about its sender. An attacker who forges addresses can get other sources banned, for up to this time.
-    type: float
+    type: str
   ban_scope:
     description:
       - With V(connections) a banned scanner can open no TCP connection to the host, but gets answers to connections that the
@@ -115,8 +115,8 @@ EXAMPLES = r"""
   packetwatch.xdp.policy:
     action: enforce
     scan_ports: 10
-    scan_window: 300
-    ban_time: 3600
+    scan_window: 5m
+    ban_time: 1h
 
 - name: Do not count ports of containers as closed
   packetwatch.xdp.policy:

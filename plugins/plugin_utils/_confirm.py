@@ -19,6 +19,9 @@ import time
 import typing as t
 
 from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure, AnsibleError
+from ansible_collections.packetwatch.xdp.plugins.module_utils._base.duration import parse_duration
+from ansible_collections.packetwatch.xdp.plugins.module_utils._base.errors import InvalidInput
+from ansible_collections.packetwatch.xdp.plugins.module_utils._change.pending import MAX_SECONDS
 from ansible_collections.packetwatch.xdp.plugins.plugin_utils._transfer import TransferAction
 
 if t.TYPE_CHECKING:
@@ -133,12 +136,12 @@ class ChangeAction(TransferAction):
 
 def _seconds(arguments: Arguments) -> float:
     value = arguments.get("confirm_timeout")
+    if value is None:
+        return DEFAULT
     try:
-        return DEFAULT if value is None else float(value)
-    except (TypeError, ValueError) as error:
-        raise AnsibleActionFail(
-            f"confirm_timeout is {value!r}: write a number of seconds, 0 to confirm at once"
-        ) from error
+        return parse_duration(value, "confirm_timeout", 0, MAX_SECONDS)
+    except InvalidInput as error:
+        raise AnsibleActionFail(f"{error}; 0 confirms at once") from error
 
 
 def _grace(seconds: float) -> float:

@@ -15,10 +15,10 @@ from __future__ import annotations
 
 import itertools
 import os
-import re
 import typing as t
 
 from ansible.inventory.helpers import sort_groups
+from ansible_collections.packetwatch.xdp.plugins.module_utils._preflight.values import LISTS
 
 if t.TYPE_CHECKING:
     from ansible.inventory.group import Group
@@ -26,7 +26,6 @@ if t.TYPE_CHECKING:
     from ansible.inventory.manager import InventoryManager
     from ansible.parsing.dataloader import DataLoader
 
-MERGED = re.compile(r"packetwatch_(allow|deny)(__[a-z0-9_]+)?")
 _ALL = "all"
 
 
@@ -114,13 +113,17 @@ class Levels:
             self._known[key] = [
                 (
                     Place(f"{kind} {name}", os.path.relpath(path)),
-                    _merged(self._loader.load_from_file(path, unsafe=True) or {}),
+                    _merged(self._read(path)),
                 )
                 for path in texts
             ]
         return self._known[key]
 
+    def _read(self, path: str) -> t.Any:
+        # With a cache, Ansible would take these values, which are not templates, for those of hosts.
+        return self._loader.load_from_file(path, cache="none", unsafe=True) or {}
+
 
 def _merged(variables: t.Any) -> set[str]:
     names = variables if isinstance(variables, t.Mapping) else ()
-    return {name for name in names if isinstance(name, str) and MERGED.fullmatch(name)}
+    return {name for name in names if isinstance(name, str) and LISTS.fullmatch(name)}

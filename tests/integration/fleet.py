@@ -33,10 +33,12 @@ class Run(NamedTuple):
     output: str
 
     def recap(self) -> dict[str, dict[str, int]]:
+        """The recap of the hosts, without that of the controller."""
         names = ("ok", "changed", "unreachable", "failed")
         return {
             row[0]: dict(zip(names, map(int, row[1:]), strict=True))
             for row in RECAP.findall(self.output)
+            if row[0] != "localhost"
         }
 
 

@@ -368,7 +368,8 @@ class Fleet:
     def run(self, feeds: list[dict[str, Any]], *arguments: str, first: bool = True) -> Any:
         """Run the play; return the results of the feeds by host."""
         site = yaml.safe_load((ROOT / "playbooks/site.yml").read_text())
-        plays = [*site[:2] * first, *yaml.safe_load(SERIAL_PLAY)]
+        fetching = [play for play in site if play["name"].startswith(("Sort out", "Fetch"))]
+        plays = [*fetching * first, *yaml.safe_load(SERIAL_PLAY)]
         (self._folder / "play.yml").write_text(yaml.safe_dump(plays, sort_keys=False))
         inventory = {
             "packetwatch": {

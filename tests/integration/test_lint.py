@@ -126,3 +126,57 @@ def test_what_ansible_uses_is_what_lint_says_wins(inventory: Inventory) -> None:
         )
         assert f"192.0.2.{number}" in host.stdout
         assert winner in output
+
+
+WRONG = """
+packetwatch_dney: []
+packetwatch_ban_time: 10 minutes
+packetwatch_scan_window: 5m
+packetwatch_protect: 192.0.2.9
+packetwatch_metrics_listen: "{{ ansible_facts.default_ipv4.address }}:9477"
+packetwatch_feeds: [{name: a}]
+packetwatch_allow__a: ["203.0.113.0/24"]
+packetwatch_deny__b: ["203.0.113.66"]
+packetwatch_deny__c: [192.0.2.300, {address: 198.51.100.7, expires: "2020-01-01T00:00:00Z"}]
+"""
+
+
+def test_wrong_values(inventory: Inventory) -> None:
+    """All problems of all hosts, without a host."""
+    inventory.write("group_vars/packetwatch.yml", WRONG)
+    inventory.write("host_vars/mx1.yml", "packetwatch_deny__c: [224.0.0.1]\n")
+    status, output = inventory.lint()
+    assert status == 2, output
+    lines = output.splitlines()
+    for line in (
+        "web1 and 2 more: the variable packetwatch_dney is unknown: did you mean packetwatch_deny?",
+        "web1 and 2 more: packetwatch_ban_time is '10 minutes'; allowed: seconds from 1 to 31536000, up to "
+        "6 decimals, or a time such as 30s, 10m, 2h, 7d",
+        "web1 and 2 more: packetwatch_protect is '192.0.2.9', a text: write a list, or [] for none",
+        "web1 and 2 more: packetwatch_feeds[0]: a: one of the following is required: url, path",
+        "web1 and 1 more: packetwatch_deny__c[0]: '192.0.2.300' is not an IPv4 address: write numbers from "
+        "0 to 255 between the dots",
+    ):
+        assert line in lines, output
+    assert "packetwatch_scan_window" not in output
+
+
+def test_what_only_time_or_the_host_decides_fails_no_pipeline(inventory: Inventory) -> None:
+    inventory.write(
+        "group_vars/mail.yml",
+        'packetwatch_metrics_listen: "{{ ansible_facts.default_ipv4.address }}:9477"\n'
+        'packetwatch_deny__old: [{address: 198.51.100.7, expires: "2020-01-01T00:00:00Z"}]\n',
+    )
+    status, output = inventory.lint()
+    assert status == 0, output
+    lines = output.splitlines()
+    assert [line for line in lines if "mx1: packetwatch_metrics_listen cannot be evaluated" in line]
+
+
+def test_an_inventory_without_hosts(inventory: Inventory) -> None:
+    inventory.write("hosts.yml", "web: {hosts: {web1: {}}}\n")
+    status, output = inventory.lint()
+    assert status == 2, output
+    assert (
+        "the inventory has no host that matches packetwatch: put the hosts into the group packetwatch"
+    ) in output

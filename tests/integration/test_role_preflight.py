@@ -85,7 +85,7 @@ def play(variables: dict[str, object], spoil: str = "", wrapper: str = "") -> st
         ),
         pytest.param(
             {"packetwatch_action": "enfroce"},
-            "value of packetwatch_action must be one of: enforce, monitor, off, got: enfroce",
+            "packetwatch_action is 'enfroce'; allowed: enforce, monitor, off",
             id="bad choice",
         ),
         pytest.param(

@@ -14,7 +14,7 @@ import pytest
 from unit.comparing import as_lists
 
 from packetwatch_core._base.address import Prefix, parse_prefix
-from packetwatch_core._base.errors import InvalidInput
+from packetwatch_core._base.errors import InvalidInput, InvalidInputs
 from packetwatch_core._declared import bulk
 from packetwatch_core._declared.bulk import read_prefixes
 from packetwatch_core._declared.entries import (
@@ -202,8 +202,12 @@ def test_comment_of_several_lines_becomes_one() -> None:
         (True, "True is a boolean, not the text of an address"),
         (167772161, "a number, not the text of an address: put the address in quotes"),
         (10.1, "a number"),
-        (None, "empty"),
-        (["192.0.2.7"], "a list"),
+        (None, "the entry is empty: write an address after its dash, or remove it"),
+        (["192.0.2.7"], "['192.0.2.7'] is a list inside a list: write its entries one level up"),
+        (
+            {"198.51.100.0/24": "scrapers"},
+            "198.51.100.0/24: scrapers is a dictionary, because of the colon: write address: 198.51.100.0/24",
+        ),
         (date(2027, 1, 1), "a date"),
         ({}, "has no address"),
         ({"address": 1}, "address is 1, a number: put the address in quotes"),
@@ -245,11 +249,23 @@ def test_times_are_unix_seconds() -> None:
         expires_at("2027-01-01 00:00:00Z")
 
 
+def test_all_wrong_items_are_named_at_once() -> None:
+    with pytest.raises(InvalidInputs) as caught:
+        merge_inputs({"a": ["x", "192.0.2.7", None], "b": None, "c": "192.0.2.7"})
+    assert [text.partition(" ")[0] for text in caught.value.problems] == [
+        "a[0]:",
+        "a[2]:",
+        "b",
+        "c",
+    ]
+    assert str(caught.value) == "; ".join(caught.value.problems)
+
+
 # Variables that merge
 
 
 def test_variables_merge_and_duplicates_are_counted() -> None:
-    entries, repeated = merge_inputs(
+    entries, repeated, origins = merge_inputs(
         {
             "packetwatch_deny": ["192.0.2.7", {"address": "198.51.100.7", "state": "absent"}],
             "packetwatch_deny__web": [
@@ -265,6 +281,10 @@ def test_variables_merge_and_duplicates_are_counted() -> None:
         an_entry("203.0.113.0/24", "ticket", NEW_YEAR),
     ]
     assert repeated == 2
+    assert origins == {
+        parse_prefix("192.0.2.7"): "packetwatch_deny[0]",
+        parse_prefix("203.0.113.0/24"): "packetwatch_deny__web[3]",
+    }
 
 
 def test_variables_that_disagree_are_named_with_their_indices() -> None:

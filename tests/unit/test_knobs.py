@@ -47,7 +47,8 @@ def role_lacks(field: str, knob: Knob) -> Iterator[str]:
     name, default = f"packetwatch_{field}", Policy._field_defaults[field]
     specs = yaml.safe_load((ROLE / "meta/argument_specs.yml").read_text())
     options = specs["argument_specs"]["main"]["options"]
-    wanted = dict(knob.kind.option)
+    # Ansible would refuse other types and choices itself: one error at a time, and without a remedy.
+    wanted: dict[str, Any] = {"type": "str" if knob.kind.option["type"] == "str" else "raw"}
     if default is not None:
         # The table has ports as ranges; the only default of these is none.
         wanted["default"] = [] if default == () else default

@@ -13,17 +13,17 @@ from pathlib import Path
 
 import pytest
 import yaml
-from ansible_collections.packetwatch.xdp.plugins.action._preflight import (
+from ansible_collections.packetwatch.xdp.plugins.plugin_utils._variables import (
     known_variables,
     unknown_variables,
 )
 
 from packetwatch_agent import settings
-from packetwatch_core._base.errors import InvalidInput
+from packetwatch_core._base.errors import InvalidInput, Unsupported
 from packetwatch_core._kernel.netlink import Link
+from packetwatch_core._preflight import check, system, values
 from packetwatch_core._preflight import interfaces as interfaces_module
 from packetwatch_core._preflight import packages as packages_module
-from packetwatch_core._preflight import system, values
 from packetwatch_core._preflight.machine import Machine
 
 ROLE = Path(__file__).resolve().parents[2] / "roles" / "packetwatch"
@@ -95,7 +95,7 @@ class FakeMachine:
         return 0, "", ""
 
     def host(self, release: str = RELEASE) -> Machine:
-        return Machine(self.run, self.root, release, self.links)
+        return Machine(self.run, self.root, release, 0, self.links)
 
 
 @pytest.fixture
@@ -284,8 +284,13 @@ POLICY: dict[str, object] = {
 
 
 def setting_problems(protect: list[str], memory: int, listen: str) -> list[str]:
-    options = {"list_memory": memory, "metrics_listen": listen}
-    return [*values.check_protect(protect), *values.check_settings(options, *options)]
+    return values.read_variables(
+        {
+            "packetwatch_protect": protect,
+            "packetwatch_list_memory": memory,
+            "packetwatch_metrics_listen": listen,
+        }
+    ).problems
 
 
 def test_good_values_pass() -> None:
@@ -329,13 +334,13 @@ def test_bad_setting(protect: list[str], memory: int, listen: str, words: str) -
 
 @pytest.mark.parametrize("seconds", [-1, 0.5, 9, 3601, float("nan")])
 def test_bad_timeout(seconds: float) -> None:
-    (problem,) = values.check_timeout(seconds)
+    (problem,) = values.check_timeout(seconds, "packetwatch_confirm_timeout")
     assert problem.startswith("packetwatch_confirm_timeout is ")
 
 
 @pytest.mark.parametrize("seconds", [0, 10, 60, 3600])
 def test_good_timeout(seconds: float) -> None:
-    assert not list(values.check_timeout(seconds))
+    assert not list(values.check_timeout(seconds, "packetwatch_confirm_timeout"))
 
 
 # Packages
@@ -449,7 +454,7 @@ def test_only_users_of_the_host_get_rights(tmp_path: Path) -> None:
         return done.returncode, done.stdout, done.stderr
 
     names = ["root", "no-such-user", "0", "", "--help"]
-    problems = list(values.check_users(Machine(run, tmp_path), "packetwatch_admins", names))
+    problems = list(check.check_users(Machine(run, tmp_path), "packetwatch_admins", names))
     assert [problem.partition(" is")[0] for problem in problems] == [
         f"packetwatch_admins[{index}]" for index in range(1, 5)
     ]
@@ -512,8 +517,9 @@ def test_packages_that_only_a_compiler_needs(
     ],
 )
 def test_heartbeat(url: str, interval: int, words: str) -> None:
-    options = {"heartbeat_url": url, "heartbeat_interval": interval}
-    problems = list(values.check_settings(options, *options))
+    problems = values.read_variables(
+        {"packetwatch_heartbeat_url": url, "packetwatch_heartbeat_interval": interval}
+    ).problems
     assert len(problems) == bool(words)
     assert not words or words in problems[0]
     environment = {"PW_HEARTBEAT_URL": url, "PW_HEARTBEAT_INTERVAL": str(interval)}
@@ -530,6 +536,7 @@ def test_heartbeat(url: str, interval: int, words: str) -> None:
         ("packetwatch_dney", "did you mean packetwatch_deny?"),
         ("packetwatch_dney__web", "did you mean packetwatch_deny__NAME?"),
         ("packetwatch_interface", "did you mean packetwatch_interfaces?"),
+        ("packetwatch_deny_web", "did you mean packetwatch_deny__web, with two underscores?"),
         ("packetwatch_deny__Web-1", "may hold only a-z, 0-9 and _"),
         ("packetwatch_xyzzy", "is unknown"),
     ],
@@ -564,6 +571,69 @@ def test_variables_are_documented_once() -> None:
     assert set(re.findall(r"^\| `(packetwatch_[a-z_]+)`", readme, re.MULTILINE)) == set(options)
 
 
+def test_the_defaults_of_the_role_are_right() -> None:
+    defaults = yaml.safe_load((ROLE / "defaults/main.yml").read_text())
+    defaults["packetwatch_ban_time_max"] = defaults["packetwatch_ban_time"]
+    assert values.read_variables(defaults).problems == []
+    assert set(defaults) <= set(known_variables())
+
+
+def test_values_of_the_command_line_are_texts() -> None:
+    given = {
+        "packetwatch_list_memory": "128",
+        "packetwatch_self_heal": "no",
+        "packetwatch_community_id": "True",
+        "packetwatch_scan_ports": "7",
+        "packetwatch_ban_time": "2h",
+        "packetwatch_ban_time_max": "7d",
+        "packetwatch_confirm_timeout": "2m",
+        "packetwatch_heartbeat_interval": "5m",
+        "packetwatch_published_ports": [8080, "9000-9010"],
+        "packetwatch_interfaces": None,
+        "packetwatch_readers": None,
+    }
+    assert values.read_variables(given).problems == []
+
+
+def test_all_wrong_values_are_named_at_once() -> None:
+    given = {
+        "packetwatch_interfaces": ["eth0", 5, {"name": "eth1", "scan_port": 3}],
+        "packetwatch_scan_ports": 65,
+        "packetwatch_ban_time": "soon",
+        "packetwatch_ban_time_max": "soon",
+        "packetwatch_published_ports": [8080, None],
+        "packetwatch_protect": [None, "192.0.2.1/24"],
+        "packetwatch_admins": ["root", 0],
+        "packetwatch_deny": ["x"],
+        "packetwatch_allow": 5,
+    }
+    assert [re.split(r"[ :]", text)[0] for text in values.read_variables(given).problems] == [
+        "packetwatch_allow",
+        "packetwatch_deny[0]",
+        "packetwatch_interfaces[1]",
+        "packetwatch_interfaces[2]",
+        "packetwatch_scan_ports",
+        "packetwatch_published_ports",
+        "packetwatch_ban_time",
+        "packetwatch_protect[0]",
+        "packetwatch_protect[1]",
+        "packetwatch_admins[1]",
+    ]
+
+
+def test_without_root_the_host_is_not_asked(machine: FakeMachine) -> None:
+    host = Machine(machine.run, machine.root, RELEASE, 1000, machine.links)
+    options = {"variables": {"packetwatch_deny": None}, "problems": ["p"], "packages": []}
+    with pytest.raises(Unsupported) as caught:
+        check.check_host(host, options, False, pytest.fail)
+    assert str(caught.value) == (
+        "Packetwatch refuses this run, and nothing was changed: the role needs root, but runs as the user "
+        "1000: set become: true for the play; p; packetwatch_deny is empty: write a list of addresses and "
+        "prefixes, or [] for none"
+    )
+    assert machine.commands == []
+
+
 def test_closed_ports_on_a_port_of_a_bridge(machine: FakeMachine) -> None:
     machine.add_link("br0", 1)
     machine.links[0] = machine.links[0]._replace(master=machine.links[-1].ifindex)
@@ -571,7 +641,7 @@ def test_closed_ports_on_a_port_of_a_bridge(machine: FakeMachine) -> None:
     eth0: list[dict[str, object]] = [{"name": "eth0"}]
 
     def problems(policy: dict[str, object], interfaces: list[dict[str, object]]) -> list[str]:
-        return list(values.check_listening(machine.host(), policy, interfaces))
+        return list(interfaces_module.check_listening(machine.host(), policy, interfaces))
 
     (problem,) = problems(closed, eth0)
     assert problem.startswith("packetwatch_interfaces: eth0 is a port of br0")

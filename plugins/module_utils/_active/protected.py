@@ -10,29 +10,57 @@ from __future__ import annotations
 
 import typing as t
 
-from .._base.address import Prefix, format_prefix, from_mapped
+from .._base.address import Prefix, format_prefix, from_mapped, parse_prefix
 from .._base.errors import InvalidInput, some_of
+from .._declared.describe import covering, name_entries
 from .._kernel import abi
 from .._network import protect
 from .._tables.ranges import DENY
 from .._tables.reader import lookup, verdicts
 
 if t.TYPE_CHECKING:
+    from .._declared.store import State
     from .._network.protect import Protection
     from .._tables.tables import Tables
     from .generation import Areas
 
+_REMEDY = "allow them with entries that do not expire"
 _MAX_SHOWN = 5
 
 
-def check_protected(areas: Areas, protection: Protection) -> None:
-    """Raise `InvalidInput` if lists deny a protected address that no allow entry covers."""
-    hit = [f"{text} ({why})" if why else text for text, why in denied_protected(areas, protection)]
-    if hit:
-        raise InvalidInput(
-            f"the lists would deny protected addresses: {some_of(hit, _MAX_SHOWN)}; "
-            "allow them with entries that do not expire, remove the deny entries, or set force"
-        )
+class DeniesProtected(InvalidInput):
+    """Lists would deny protected addresses. unforced: the message where nothing can be forced."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what}; {_REMEDY}, remove the deny entries, or set force")
+        self.unforced = f"{what}; {_REMEDY}, or remove the deny entries"
+
+
+def check_protected(areas: Areas, protection: Protection, state: State | None = None) -> None:
+    """Raise `DeniesProtected` if lists deny a protected address that no allow entry covers.
+
+    state: the one that has the lists, to name their entries.
+    """
+    hit = denied_protected(areas, protection)
+    if not hit:
+        return
+    texts = [f"{text} ({why})" if why else text for text, why in hit]
+    shown = some_of(texts, _MAX_SHOWN)
+    entries = _denying(state, [text for text, dummy in hit[:_MAX_SHOWN]]) if state else []
+    by = f", by {some_of(entries, _MAX_SHOWN)}" if entries else ""
+    raise DeniesProtected(f"the lists would deny protected addresses: {shown}{by}")
+
+
+def _denying(state: State, texts: t.Sequence[str]) -> list[str]:
+    """The widest entry that denies each of these addresses, with its list."""
+    found: dict[Prefix, str] = {}
+    around = [covering(parse_prefix(text)) for text in texts]
+    named = name_entries(state.deny, "deny", {prefix for prefixes in around for prefix in prefixes})
+    for prefixes in around:
+        widest = next((prefix for prefix in prefixes if prefix in named), None)
+        if widest:
+            found[widest] = named[widest]
+    return [f"{format_prefix(prefix)} ({owner})" for prefix, owner in found.items()]
 
 
 def denied_protected(areas: Areas, protection: Protection) -> list[tuple[str, str]]:

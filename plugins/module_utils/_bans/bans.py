@@ -31,7 +31,7 @@ if t.TYPE_CHECKING:
 MAPS = ("bans", "scan_bans", "overflow")
 _CONSULTED = ("hosts", "nets", "shared")
 _SECOND = 1_000_000_000
-_MAX_DURATION = 100 * 366 * 86400.0
+MAX_DURATION = 100 * 366 * 86400.0
 _U32 = struct.Struct("=I")
 # since, expires and origin of struct pw_ban.
 _TIMES = struct.Struct("=QQ22xBx")
@@ -147,9 +147,9 @@ class Bans:
         address: as in `source_of`. Returns the ban, and whether the source had no such ban before. Raises
         `InvalidInput` if the source is protected or not valid, `TooLarge` if the map is full.
         """
-        if duration is not None and not 0 < duration <= _MAX_DURATION:
+        if duration is not None and not 0 < duration <= MAX_DURATION:
             raise InvalidInput(
-                f"duration is {duration:g}: write more than 0 and at most {_MAX_DURATION:.0f} seconds, "
+                f"duration is {duration:g}: write more than 0 and at most {MAX_DURATION:.0f} seconds, "
                 "or no duration for a ban without end"
             )
         source = self.source_of(address)

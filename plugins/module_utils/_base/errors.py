@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import typing as t
 
+_MAX_PROBLEMS = 20
+
 
 class PacketwatchError(Exception):
     """Base of all errors that the host library raises on purpose."""
@@ -21,6 +23,14 @@ class InvalidInput(PacketwatchError):
 
 class NotDeclared(InvalidInput):
     """Confirmed state does not have the interface, so it is not filtered on purpose."""
+
+
+class InvalidInputs(InvalidInput):
+    """Several wrong values, each with its remedy."""
+
+    def __init__(self, problems: t.Sequence[str]) -> None:
+        super().__init__(some_of(problems, _MAX_PROBLEMS, "; "))
+        self.problems = problems
 
 
 class Unsupported(PacketwatchError):
@@ -67,7 +77,12 @@ class Panicked(PacketwatchError):
     """An operator has switched filtering off (panic), so nothing may be attached."""
 
 
-def some_of(texts: t.Sequence[str], limit: int) -> str:
+def problems_of(error: PacketwatchError) -> t.Sequence[str]:
+    """Return what is wrong, one text for each wrong value."""
+    return error.problems if isinstance(error, InvalidInputs) else [str(error)]
+
+
+def some_of(texts: t.Sequence[str], limit: int, separator: str = ", ") -> str:
     """Return the texts for a message: at most `limit` of them, and how many more there are."""
     more = f" and {len(texts) - limit} more" if len(texts) > limit else ""
-    return f"{', '.join(texts[:limit])}{more}"
+    return f"{separator.join(texts[:limit])}{more}"

@@ -132,7 +132,7 @@ class Planner:
         code = self._code(now, before, after, afresh=afresh, check=check)
         areas, lists = self.lists.tables(after, now.areas, self._loaded.active)
         if by_hand and not force and self._loaded.active and now.lists != digest_of(after):
-            self._refuse_denied(areas)
+            self._refuse_denied(areas, after)
         hits = None
         if lists and (after.allow, after.deny) != (before.allow, before.deny):
             hits = self._check_lists(now, after, lists, force)
@@ -188,18 +188,18 @@ class Planner:
             for_good = lists.areas
             if any("expires=" in text for text in after.allow.values()):
                 for_good = compile_lists(after, lists.note.spared, for_good=True).areas
-            self._refuse_denied(for_good)
+            self._refuse_denied(for_good, after)
         # Imported here: a boot does not need it, and it would cost memory.
         from . import hits
 
         protection = self.snapshot.protection if force else None
         return hits.find(now.areas, lists.areas, protection, self._loaded.pins)
 
-    def _refuse_denied(self, areas: Areas) -> None:
+    def _refuse_denied(self, areas: Areas, state: State) -> None:
         # Imported here, like `hits` above.
         from .._active.protected import check_protected
 
-        check_protected(areas, self.snapshot.protection)
+        check_protected(areas, self.snapshot.protection, state)
 
     def _drifts(
         self,

@@ -14,7 +14,7 @@ wrong line, and accepts lines that are valid but unusual.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from itertools import repeat
 from socket import AF_INET, AF_INET6, inet_pton
@@ -48,18 +48,20 @@ class DropIn(str):
     """The text of a drop-in whose entries are parsed already."""
 
     contents: Contents
+    origins: Mapping[Prefix, str]
+    """Where entries come from, for messages; empty if that is not known."""
 
 
 def parse_drop_in(text: str, name: str) -> DropIn:
     """Return the drop-in of a text. name: of the file, for the InvalidInput that names file and line."""
     lasting = Prefixes()
-    return _drop_in(text, Contents(lasting, _parse(text, name, lasting)))
+    return _drop_in(text, Contents(lasting, _parse(text, name, lasting)), {})
 
 
-def make_drop_in(entries: Iterable[Entry]) -> DropIn:
+def make_drop_in(entries: Iterable[Entry], origins: Mapping[Prefix, str]) -> DropIn:
     """Return the drop-in of these entries: canonical, sorted, without duplicates.
 
-    Raises InvalidInput if a prefix has different expiry times.
+    origins: where entries come from, for messages. Raises InvalidInput if a prefix has different expiry times.
     """
     unique = canonical(entries)
     lasting = Prefixes()
@@ -68,7 +70,7 @@ def make_drop_in(entries: Iterable[Entry]) -> DropIn:
             _add_prefix(entry.prefix, lasting)
             lasting.entries += 1
     expiring = [(entry.prefix, _instant(entry.expires)) for entry in unique if entry.expires]
-    return _drop_in(format_entries(unique), Contents(lasting, expiring))
+    return _drop_in(format_entries(unique), Contents(lasting, expiring), origins)
 
 
 def read_prefixes(
@@ -105,9 +107,9 @@ def read_prefixes(
     return found
 
 
-def _drop_in(text: str, contents: Contents) -> DropIn:
+def _drop_in(text: str, contents: Contents, origins: Mapping[Prefix, str]) -> DropIn:
     made = DropIn(text)
-    made.contents = contents
+    made.contents, made.origins = contents, origins
     return made
 
 

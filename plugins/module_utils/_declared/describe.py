@@ -15,10 +15,10 @@ import typing as t
 from bisect import bisect_right
 from struct import iter_unpack
 
-from .._base.address import Prefix, format_prefix
+from .._base.address import BITS, Prefix, format_prefix
 from .._tables.pool import IPV4, IPV6
 from .._tables.ranges import LAST4, unite
-from .bulk import read_prefixes
+from .bulk import DropIn, read_prefixes
 from .entries import BYTE_ORDER_MARK, parse_list
 
 if t.TYPE_CHECKING:
@@ -26,6 +26,8 @@ if t.TYPE_CHECKING:
     from .store import State
 
 _MAX_LINES = 200
+# So many words are searched for one by one.
+_FEW = 8
 # Addresses in an IPv6 /64, which usually is one network.
 _NETWORK = 1 << 64
 _LINE = re.compile("[^\n]+")
@@ -124,6 +126,48 @@ def _addresses(entries: list[str]) -> str:
         elif count:
             sums.append(f"{name} addresses: {count}")
     return ", ".join(sums)
+
+
+def name_entries(
+    lists: t.Mapping[str, str], kind: str, prefixes: t.Collection[Prefix]
+) -> dict[Prefix, str]:
+    """Return the item or the list that each prefix is an entry of; prefixes without an entry are left out.
+
+    lists: drop-ins of a kind ("allow", "deny") by owner. Entries that are not in canonical form may be
+    missed.
+    """
+    wanted = {format_prefix(prefix): prefix for prefix in prefixes}
+    found: dict[Prefix, str] = {}
+    for owner, text in sorted(lists.items()):
+        origins = text.origins if isinstance(text, DropIn) else {}
+        words = set(wanted)
+        if len(words) > _FEW:
+            words.intersection_update(text.split())
+        for word in words:
+            prefix = wanted[word]
+            if prefix in origins or _has_entry(text, word):
+                found.setdefault(prefix, origins.get(prefix, f"the {kind} list {owner!r}"))
+    return found
+
+
+def _has_entry(text: str, word: str) -> bool:
+    """Return whether a line begins with the word."""
+    at = text.find(word)
+    while at >= 0:
+        end = at + len(word)
+        if text[at - 1 : at] in ("", "\n") and not text[end : end + 1].strip(" \t\r\n#"):
+            return True
+        at = text.find(word, end)
+    return False
+
+
+def covering(prefix: Prefix) -> list[Prefix]:
+    """Return the prefix and all wider ones around it, the widest first."""
+    bits = BITS[prefix.family]
+    return [
+        Prefix(prefix.family, prefix.value >> (bits - length) << (bits - length), length)
+        for length in range(prefix.length + 1)
+    ]
 
 
 def list_entries(state: State) -> list[dict[str, t.Any]]:

@@ -42,8 +42,8 @@ def list_text(value: t.Any, option: str) -> GivenList:
     names the variable or option, and the index.
     """
     variables = value if isinstance(value, dict) else {option: value}
-    entries, repeated = merge_inputs({str(name): values for name, values in variables.items()})
-    return GivenList(make_drop_in(entries), repeated)
+    found = merge_inputs({str(name): values for name, values in variables.items()})
+    return GivenList(make_drop_in(found.entries, found.origins), found.repeated)
 
 
 def read_list(path: str) -> DropIn:

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._base.address import Prefix, format_prefix, parse_prefix
-from .._base.errors import InvalidInput
+from .._base.errors import InvalidInput, InvalidInputs
 
 if TYPE_CHECKING:
     # Functions import it when they need it; a boot does not need it, and saves the memory.
@@ -34,6 +34,7 @@ _TIME = re.compile(
 )
 _TIME_EXAMPLE = "2026-12-01T00:00:00Z or 2026-12-01T00:00:00+01:00"
 _OPTIONS = ("address", "comment", "expires", "state")
+_MAX_SHOWN = 80
 _STATES = ("present", "absent")
 
 
@@ -138,39 +139,50 @@ def merge_entries(named: Iterable[tuple[Entry, str]]) -> list[Entry]:
 
 
 class Merged(NamedTuple):
-    """Entries of several variables, without duplicates; repeated: how many duplicates there were."""
+    """Entries of several variables, without duplicates.
+
+    repeated: how many duplicates there were. origins: the item of each prefix, as variable[index].
+    """
 
     entries: list[Entry]
     repeated: int
+    origins: dict[Prefix, str]
 
 
 def merge_inputs(variables: Mapping[str, object]) -> Merged:
     """Return the merged entries of inventory variables or module options, which are given by name.
 
     An item is the text of a prefix, or a dictionary with address, comment, expires, state. An item with
-    the state absent withdraws its prefix from all variables. Raises InvalidInput, which names the item as
-    variable[index], or both items if they contradict each other.
+    the state absent withdraws its prefix from all variables. Raises InvalidInputs for all wrong items,
+    which it names as variable[index], or InvalidInput for two items that contradict each other.
     """
     present: list[tuple[Entry, str]] = []
     absent: set[Prefix] = set()
+    problems: list[str] = []
     for variable, values in variables.items():
         if not isinstance(values, (list, tuple)):
-            raise InvalidInput(
-                f"{variable} is {_describe_type(values)}: write a list of addresses and prefixes"
+            problems.append(
+                f"{variable} is {describe_value(values)}: write a list of addresses and prefixes, or [] "
+                "for none"
             )
+            continue
         for index, value in enumerate(values):
             origin = f"{variable}[{index}]"
             try:
                 entry, state = _entry_from_item(value)
             except InvalidInput as error:
-                raise InvalidInput(f"{origin}: {error}") from None
+                problems.append(f"{origin}: {error}")
+                continue
             if state == "absent":
                 absent.add(entry.prefix)
             else:
                 present.append((entry, origin))
+    if problems:
+        raise InvalidInputs(problems)
     left = [pair for pair in present if pair[0].prefix not in absent]
     entries = merge_entries(left)
-    return Merged(entries, len(left) - len(entries))
+    origins = {entry.prefix: origin for entry, origin in reversed(left)}
+    return Merged(entries, len(left) - len(entries), origins)
 
 
 def entries_from_input(values: object, variable: str) -> list[Entry]:
@@ -183,11 +195,14 @@ def _entry_from_item(value: object) -> tuple[Entry, str]:
     if isinstance(value, str):
         return Entry(parse_prefix(str(value))), "present"
     if not isinstance(value, dict):
-        raise InvalidInput(
-            f"{value!r} is {_describe_type(value)}, not the text of an address: "
-            f"put the address in quotes"
-        )
+        raise InvalidInput(_explain_item(value))
     unknown = sorted(str(key) for key in value if key not in _OPTIONS)
+    for key in unknown:
+        if _is_prefix(key):
+            raise InvalidInput(
+                f"{key}: {value[key]} is a dictionary, because of the colon: write address: {key} and, on "
+                "a line below it, comment: TEXT"
+            )
     if unknown:
         raise InvalidInput(f"{', '.join(unknown)}: unknown key; an entry has {', '.join(_OPTIONS)}")
     state = value.get("state") or "present"
@@ -198,7 +213,7 @@ def _entry_from_item(value: object) -> tuple[Entry, str]:
         if address is None:
             raise InvalidInput("has no address: add one")
         raise InvalidInput(
-            f"address is {address!r}, {_describe_type(address)}: put the address in quotes"
+            f"address is {address!r}, {describe_type(address)}: put the address in quotes"
         )
     return (
         Entry(
@@ -210,6 +225,25 @@ def _entry_from_item(value: object) -> tuple[Entry, str]:
     )
 
 
+def _explain_item(value: object) -> str:
+    """Return what is wrong with an item that is neither a text nor a dictionary, and the remedy."""
+    if value is None:
+        return "the entry is empty: write an address after its dash, or remove it"
+    if isinstance(value, (list, tuple)):
+        return (
+            f"{shorten(value)} is a list inside a list: write its entries one level up, or join the lists "
+            "with +"
+        )
+    return f"{value!r} is {describe_type(value)}, not the text of an address: put the address in quotes"
+
+
+def _is_prefix(text: str) -> bool:
+    try:
+        return bool(parse_prefix(text))
+    except InvalidInput:
+        return False
+
+
 def _input_comment(value: Any) -> str:
     """Return an item's comment as one line; a number or date becomes its text."""
     from datetime import date
@@ -217,7 +251,7 @@ def _input_comment(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, bool) or not isinstance(value, (str, int, float, date)):
-        raise InvalidInput(f"comment is {_describe_type(value)}: put the comment in quotes")
+        raise InvalidInput(f"comment is {describe_type(value)}: put the comment in quotes")
     return _one_line(str(value))
 
 
@@ -234,7 +268,7 @@ def _input_expiry(value: Any) -> str | None:
         )
     if not isinstance(value, str):
         raise InvalidInput(
-            f"expires is {value!r}, {_describe_type(value)}: "
+            f"expires is {value!r}, {describe_type(value)}: "
             f"write a time in quotes, such as {_TIME_EXAMPLE}"
         )
     return _canonical_time(str(value))
@@ -283,7 +317,19 @@ def _describe_expiry(entry: Entry) -> str:
     return f"{entry.text} expires {f'at {entry.expires}' if entry.expires else 'never'}"
 
 
-def _describe_type(value: object) -> str:
+def describe_value(value: object) -> str:
+    """Return the value and its type in the words of YAML; only the type if it is empty."""
+    kind = describe_type(value)
+    return kind if value is None else f"{shorten(value)}, {kind}"
+
+
+def shorten(value: object) -> str:
+    """Return the value as Python writes it, of bounded length."""
+    text = repr(value)
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
+
+
+def describe_type(value: object) -> str:
     """Return the value's type in the words of YAML."""
     from datetime import date, datetime
 

@@ -11,9 +11,10 @@ from __future__ import annotations
 import re
 import typing as t
 
+from .._base.duration import allowed_durations, read_duration, write_seconds
+
 Ports = tuple[tuple[int, int], ...]
 
-_SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,6})?")
 _PORTS = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
 
 
@@ -60,20 +61,16 @@ def count(minimum: int, maximum: int) -> Kind:
 
 
 def seconds(minimum: float, maximum: float) -> Kind:
-    """A time within limits, in seconds."""
+    """A time within limits."""
 
     def read(text: str) -> float:
-        if not _SECONDS.fullmatch(text) or not minimum <= float(text) <= maximum:
+        value = read_duration(text)
+        if not minimum <= value <= maximum:
             raise ValueError
-        return float(text)
+        return value
 
-    allowed = f"seconds from {minimum:g} to {maximum:.0f}, up to 6 decimals"
-    return Kind(allowed, read, write_seconds, {"type": "float"}, nanoseconds)
-
-
-def write_seconds(value: float) -> str:
-    """A time as text, without needless zeros."""
-    return f"{value:.6f}".rstrip("0").rstrip(".")
+    allowed = allowed_durations(minimum, maximum)
+    return Kind(allowed, read, write_seconds, {"type": "str"}, nanoseconds)
 
 
 def ports() -> Kind:

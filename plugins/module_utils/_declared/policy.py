@@ -23,9 +23,10 @@ from __future__ import annotations
 
 import typing as t
 
-from .._base.errors import InvalidInput
+from .._base.duration import duration_text, write_seconds
+from .._base.errors import InvalidInput, InvalidInputs
 from .._kernel.abi import ACTIONS, COUNTS, LINK_CONTROLS, LOGS, SCOPES
-from .kinds import Kind, Ports, choice, count, ports, seconds, write_seconds
+from .kinds import Kind, Ports, choice, count, ports, seconds
 
 DEFAULT = "default"
 Keys = dict[str, str]
@@ -155,16 +156,22 @@ def canonical_policy(keys: t.Mapping[str, str], source: str) -> Keys:
 
 
 def keys_from_options(options: t.Mapping[str, t.Any]) -> Keys:
-    """Keys from a module's options. None means not set. Errors name the option.
+    """Keys from a module's options. None means not set. Raises InvalidInputs, which names all wrong options.
 
     Options come from YAML: they are texts, numbers, or, for published_ports, a list of these.
     """
     keys: Keys = {}
+    problems = []
     for key, kind in _KINDS.items():
         option = field_of(key)
         value = options.get(option)
         if value is not None:
-            keys[key] = kind.write(_read(key, _text(value), "", option))
+            try:
+                keys[key] = kind.write(_read(key, _text(value), "", option))
+            except InvalidInput as error:
+                problems.append(str(error))
+    if problems:
+        raise InvalidInputs(problems)
     return keys
 
 
@@ -219,11 +226,7 @@ def _text(value: t.Any) -> str:
         return "off"
     if isinstance(value, (list, tuple)):
         return ",".join(_text(item) for item in value)
-    if isinstance(value, float):
-        exact = write_seconds(value)
-        # A value with more than six decimals, or NaN, is refused and not rounded: `repr` shows it whole.
-        return exact if exact.replace(".", "").isdigit() and float(exact) == value else repr(value)
-    return str(value)
+    return duration_text(value) if isinstance(value, float) else str(value)
 
 
 def _read(key: str, text: str, source: str, name: str) -> t.Any:

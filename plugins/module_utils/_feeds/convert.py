@@ -35,8 +35,7 @@ def convert(given: Options, open_url: OpenUrl, check: bool) -> Result:
 
     given: options of the module; None is an option that is not set.
     """
-    params = fill_in(given)
-    _check_options(params)
+    params = read_options(given)
     found = obtain(params, open_url)
     copy = _copy(params, found)
     published = found.modified if copy.published is None else copy.published
@@ -59,8 +58,9 @@ def convert(given: Options, open_url: OpenUrl, check: bool) -> Result:
     }
 
 
-def _check_options(params: Options) -> None:
-    """Refuse options that are wrong for any feed."""
+def read_options(given: Options) -> Options:
+    """All options of a feed; raises InvalidInput for those that are wrong for any feed."""
+    params = fill_in(given)
     check_name(FEED + params["name"])
     url, checksum, column = params["url"], params["checksum"], params["column"]
     if url is None and params["path"] is None:
@@ -84,6 +84,7 @@ def _check_options(params: Options) -> None:
         if params[option] < 0:
             raise InvalidInput(f"{option} is {params[option]:g}: write 0 or more")
     _bounds(params)
+    return params
 
 
 def _bounds(params: Options) -> Bounds:

@@ -13,12 +13,15 @@ from __future__ import annotations
 
 import typing as t
 
+from .._base.duration import parse_duration
 from .._base.errors import InvalidInput
 
 Options = t.Mapping[str, t.Any]
 
 _HOUR = 3600.0
 _DAY = 24 * _HOUR
+_MAX_TIME = 366 * _DAY
+_TIMES = frozenset({"timeout", "interval", "max_age", "expire_after"})
 
 DEFAULTS: t.Final[dict[str, t.Any]] = {
     "format": "plain",
@@ -101,7 +104,8 @@ PRESETS: t.Final[dict[str, dict[str, t.Any]]] = {
 def fill_in(feed: Options) -> dict[str, t.Any]:
     """Return the options of a feed with those of its preset and the defaults; None counts as not set.
 
-    A feed with a `path` does not get the preset's address. Raises InvalidInput if there is no such preset.
+    Times are numbers of seconds. A feed with a `path` does not get the preset's address. Raises InvalidInput
+    if there is no such preset, or if a time is wrong.
     """
     name = feed.get("preset")
     if name is not None and (not isinstance(name, str) or name not in PRESETS):
@@ -110,4 +114,6 @@ def fill_in(feed: Options) -> dict[str, t.Any]:
     preset = dict(PRESETS[name]) if name is not None else {}
     if "path" in own:
         preset.pop("url", None)
+    for option in own.keys() & _TIMES:
+        own[option] = parse_duration(own[option], option, 0, _MAX_TIME)
     return {**feed, **DEFAULTS, **preset, **own}

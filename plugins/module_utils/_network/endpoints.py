@@ -12,6 +12,7 @@ import re
 import typing as t
 
 from .._base.address import parse_address
+from .._base.duration import parse_duration
 from .._base.errors import InvalidInput
 
 # The path is copied into the first line of a request, and is quoted in an environment file.
@@ -20,7 +21,7 @@ _URL = re.compile(
     r"(?::(?P<port>[0-9]{1,5}))?)(?P<path>[/?][!#-\[\]-~]*)?"
 )
 _PORTS = {"http": 80, "https": 443}
-_INTERVALS = range(10, 86401)
+_INTERVAL = 10, 86400
 
 
 class Url(t.NamedTuple):
@@ -73,9 +74,10 @@ def parse_url(text: str, name: str) -> Url | None:
 
 def parse_interval(text: str, name: str) -> int:
     """Seconds between two heartbeats; errors name the setting."""
-    if not (text.isascii() and text.isdigit() and int(text) in _INTERVALS):
-        raise InvalidInput(f"{name} is {text!r}: write whole seconds from 10 to 86400")
-    return int(text)
+    seconds = parse_duration(text, name, *_INTERVAL)
+    if not seconds.is_integer():
+        raise InvalidInput(f"{name} is {text!r}: write whole seconds")
+    return int(seconds)
 
 
 def _is_port(text: str) -> bool:

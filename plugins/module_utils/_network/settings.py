@@ -111,7 +111,9 @@ def parse_switch(text: str, name: str) -> bool:
 def parse_list_memory(text: str, name: str) -> int:
     """Parse the maximum size of a generation, in MiB. name: the setting, for the error."""
     if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= MAX_LIST_MEMORY:
-        raise InvalidInput(f"{name} is {text!r}: write MiB, from 1 to {MAX_LIST_MEMORY}")
+        raise InvalidInput(
+            f"{name} is {text!r}: write MiB, from 1 to {MAX_LIST_MEMORY}, as a whole number"
+        )
     return int(text)
 
 

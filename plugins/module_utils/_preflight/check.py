@@ -14,11 +14,13 @@ from .._base.errors import Unsupported
 from .._declared.policy import OVERRIDES
 from .._declared.store import Store
 from .._feeds.spare import has_feeds
-from .interfaces import resolve_interfaces, with_unit
+from .._network.endpoints import parse_interval
+from .interfaces import check_listening, resolve_interfaces, with_unit
+from .lists import check_lists
 from .packages import LOADER, missing_packages, split_packages
 from .program import is_compiled
-from .system import agent_is_outdated, check_system
-from .values import check_values
+from .system import agent_is_outdated, check_root, check_system
+from .values import read_variables
 
 if t.TYPE_CHECKING:
     from .._base.types import Result
@@ -29,26 +31,34 @@ if t.TYPE_CHECKING:
 
 
 def check_host(machine: Machine, options: t.Mapping[str, t.Any], check: bool, warn: Warn) -> Result:
-    """What the role needs to know of the host; raises `Unsupported` if it cannot be installed.
+    """What the role needs to know of the host; raises an error with all reasons against a run.
 
     options: those of the module. check: leave the lists of apt as they are.
     """
-    problems = list(check_system(machine))
+    variables = options["variables"]
+    declared = read_variables(variables)
+    problems = list(check_root(machine))
+    if problems:
+        # Without root, the host does not show the rest.
+        raise _refusal([*problems, *options["problems"], *declared.problems])
+    problems += [*check_system(machine), *options["problems"], *declared.problems]
     dummy, state = Store().read_current()
-    interfaces = resolve_interfaces(machine, options["interfaces"], state.interfaces, problems)
-    problems += check_values(machine, options, interfaces)
+    interfaces = resolve_interfaces(machine, declared.interfaces, state.interfaces, problems)
+    problems += check_listening(machine, declared.policy, interfaces)
+    for name in ("packetwatch_readers", "packetwatch_admins"):
+        problems += check_users(machine, name, variables.get(name))
     packages: list[str] = []
     bare = compiled = False
     if not problems:
+        memory = int(variables["packetwatch_list_memory"])
+        problems += check_lists(declared.lists, state, variables["packetwatch_protect"], memory)
         packages = missing_packages(machine, options["packages"])
         bare = not set(packages).isdisjoint(options["packages"])
         compiled = LOADER not in packages and is_compiled(machine, state, options["program"])
         packages, reasons = split_packages(machine, packages, compiled, check, warn)
         problems += reasons
     if problems:
-        raise Unsupported(
-            "Packetwatch cannot be installed here, and nothing was changed: " + "; ".join(problems)
-        )
+        raise _refusal(problems)
     wanted = {interface["name"] for interface in interfaces}
     return {
         "changed": False,
@@ -56,12 +66,34 @@ def check_host(machine: Machine, options: t.Mapping[str, t.Any], check: bool, wa
         "detach": [with_unit({"name": name}) for name in state.interfaces if name not in wanted],
         "packages": packages,
         "compiled": compiled,
+        "policy": declared.policy,
         "policies": _policies(interfaces, state.policy),
+        "heartbeat_interval": parse_interval(str(variables["packetwatch_heartbeat_interval"]), ""),
         "bare": bare,
         "installed": machine.path("etc/systemd/system/packetwatch.service").exists(),
         "agent_outdated": agent_is_outdated(machine),
         "feeds": has_feeds(state),
     }
+
+
+def _refusal(problems: t.Sequence[str]) -> Unsupported:
+    # The form of interfaces was judged twice.
+    reasons = "; ".join(dict.fromkeys(problems))
+    return Unsupported(f"Packetwatch refuses this run, and nothing was changed: {reasons}")
+
+
+def check_users(machine: Machine, variable: str, names: t.Any) -> t.Iterator[str]:
+    """The users that get rights: each must exist on the host. Other values are judged elsewhere."""
+    for index, name in enumerate(names if isinstance(names, (list, tuple)) else ()):
+        if not isinstance(name, str):
+            continue
+        # getent also finds a user by number, so the name that it prints is compared.
+        found = machine.output("getent", "--", "passwd", name)
+        if not name or found.partition(":")[0] != name:
+            yield (
+                f"{variable}[{index}] is {name!r}, which is not a user of this host: make the user "
+                "first, or take the name off the list"
+            )
 
 
 def _policies(

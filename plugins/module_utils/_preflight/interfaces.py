@@ -13,9 +13,9 @@ import re
 import typing as t
 
 from .._base.errors import InvalidInput, PacketwatchError
-from .._declared.policy import OVERRIDES
+from .._declared.policy import OVERRIDES, fields_from_options, merge_policy
 from .._declared.store import MODES, check_interface
-from .._network.devices import check_device
+from .._network.devices import check_device, check_listeners
 
 if t.TYPE_CHECKING:
     from .machine import Machine
@@ -62,19 +62,46 @@ def resolve_interfaces(
                 "the host has no default route, whose interface would be filtered: set "
                 "packetwatch_interfaces"
             )
-    found: dict[str, Interface] = {}
+    found = read_interfaces(wanted, problems)
+    for index, interface in found.items():
+        try:
+            check_device(interface["name"], machine.links)
+        except PacketwatchError as error:
+            problems.append(f"packetwatch_interfaces[{index}]: {error}")
+    return [with_unit(interface) for interface in found.values()]
+
+
+def read_interfaces(wanted: t.Sequence[t.Any], problems: list[str]) -> dict[int, Interface]:
+    """The interfaces by their index; what is wrong with the form of others is appended to `problems`."""
+    found: dict[int, Interface] = {}
     for index, entry in enumerate(wanted):
         try:
             interface = _read(entry)
             name = interface["name"]
-            if name in found:
+            if any(other["name"] == name for other in found.values()):
                 raise InvalidInput(f"{name} is listed twice; keep one of them")
-            found[name] = with_unit(interface)
             check_interface(name)
-            check_device(name, machine.links)
+            found[index] = interface
         except PacketwatchError as error:
             problems.append(f"packetwatch_interfaces[{index}]: {error}")
-    return list(found.values())
+    return found
+
+
+def check_listening(
+    machine: Machine, policy: t.Mapping[str, t.Any], interfaces: t.Iterable[Interface]
+) -> t.Iterator[str]:
+    """Interfaces on which all ports would look closed."""
+    for interface in interfaces:
+        try:
+            merged = merge_policy(fields_from_options(policy), fields_from_options(interface))
+        except PacketwatchError:
+            # `check_policies` reports it.
+            continue
+        if merged.looks_for_listeners:
+            try:
+                check_listeners(interface["name"], machine.links)
+            except PacketwatchError as error:
+                yield f"packetwatch_interfaces: {error}"
 
 
 def _chosen(machine: Machine, attached: t.Mapping[str, str]) -> list[Interface]:

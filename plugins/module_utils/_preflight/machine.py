@@ -22,11 +22,12 @@ if t.TYPE_CHECKING:
 
 @dataclasses.dataclass
 class Machine:
-    """The host that is checked. For tests, `root` is a folder; release: of the running kernel."""
+    """The host that is checked. For tests, `root` is a folder; release: of the running kernel. uid: of this process."""
 
     run: Run
     root: pathlib.Path = pathlib.Path("/")
     release: str = dataclasses.field(default_factory=lambda: os.uname().release)
+    uid: int = dataclasses.field(default_factory=os.geteuid)
     links: t.Sequence[netlink.Link] = dataclasses.field(default_factory=netlink.links)
     paths: Paths = dataclasses.field(default_factory=Paths)
 

@@ -18,6 +18,12 @@ _DEBIAN = ("12", "13")
 _KERNEL = (6, 1)
 
 
+def check_root(machine: Machine) -> t.Iterator[str]:
+    """Whether this process may do what the role does."""
+    if machine.uid != 0:
+        yield f"the role needs root, but runs as the user {machine.uid}: set become: true for the play"
+
+
 def check_system(machine: Machine) -> t.Iterator[str]:
     """What is wrong with distribution, kernel, systemd and bpffs."""
     yield from _check_distribution(machine)

@@ -4,121 +4,195 @@
 
 # This code is PRIVATE to the collection.
 
-"""The values of the role's variables: what is wrong with each.
+"""The values of the role's variables: what is wrong with each, as far as no host is needed to tell.
 
 All of them would be refused later too, but only after something has changed.
 """
 
 from __future__ import annotations
 
+import re
 import typing as t
 
 from .._base.address import parse_prefix
-from .._base.errors import PacketwatchError
-from .._declared.policy import fields_from_options, merge_policy
-from .._network.devices import check_listeners
+from .._base.duration import duration_text, parse_duration
+from .._base.errors import InvalidInput, PacketwatchError, problems_of
+from .._declared.edits import list_text
+from .._declared.entries import describe_value
+from .._declared.policy import OPTIONS, fields_from_options, merge_policy
 from .._network.endpoints import parse_interval, parse_listen, parse_url
 from .._network.settings import MAX_PROTECTED, parse_list_memory
+from .interfaces import read_interfaces
 
 if t.TYPE_CHECKING:
+    from .._declared.bulk import DropIn
     from .interfaces import Interface
-    from .machine import Machine
 
-Options = t.Mapping[str, t.Any]
+Values = t.Mapping[str, t.Any]
+Check = t.Callable[[t.Any, str], t.Iterable[str]]
 
+LISTS = re.compile(r"packetwatch_(allow|deny)(?:__[a-z0-9_]+)?")
+"""The names of the variables that merge into the allow list and the deny list."""
+
+_PREFIX = "packetwatch_"
+_INTERFACES = "packetwatch_interfaces"
+_PORTS = "packetwatch_published_ports"
 # A slow host needs some time to answer.
 _MIN_TIMEOUT = 10
 _MAX_TIMEOUT = 3600
-_PARSERS: t.Final[dict[str, t.Callable[[str, str], object]]] = {
-    "list_memory": parse_list_memory,
-    "metrics_listen": parse_listen,
-    "heartbeat_url": parse_url,
-    "heartbeat_interval": parse_interval,
-}
+_SWITCHES = {"true", "false", "yes", "no", "on", "off", "1", "0"}
 
 
-def check_values(
-    machine: Machine, options: Options, interfaces: t.Sequence[Interface]
-) -> t.Iterator[str]:
-    """All that is wrong; options: those of the module."""
-    yield from check_policies(options["policy"], interfaces)
-    yield from check_listening(machine, options["policy"], interfaces)
-    yield from check_protect(options["protect"])
-    yield from check_settings(options, "list_memory", "metrics_listen")
-    for option in ("readers", "admins"):
-        yield from check_users(machine, f"packetwatch_{option}", options[option])
-    yield from check_timeout(options["confirm_timeout"])
-    yield from check_settings(options, "heartbeat_url", "heartbeat_interval")
+class Declared(t.NamedTuple):
+    """What variables declare. problems: all that is wrong with them; the rest is what is right."""
+
+    problems: list[str]
+    lists: dict[str, DropIn]
+    """Drop-ins by kind, "allow" and "deny"."""
+    interfaces: t.Sequence[t.Any] | None
+    policy: dict[str, t.Any]
+    """Options of the module policy."""
 
 
-def check_policies(policy: Options, interfaces: t.Iterable[Interface]) -> t.Iterator[str]:
+def read_variables(variables: Values) -> Declared:
+    """Read and check variables, given by their full names; other names are ignored."""
+    problems: list[str] = []
+    lists = {}
+    for kind in ("allow", "deny"):
+        try:
+            lists[kind] = list_text(_lists_of(kind, variables), kind).text
+        except PacketwatchError as error:
+            problems += problems_of(error)
+    interfaces = variables.get(_INTERFACES)
+    if interfaces is not None and not isinstance(interfaces, (list, tuple)):
+        problems.append(_no_list(interfaces, _INTERFACES))
+        interfaces = ()
+    ports = variables.get(_PORTS)
+    if ports is not None and not isinstance(ports, (list, tuple)):
+        problems.append(_no_list(ports, _PORTS))
+    policy = {option: variables.get(_PREFIX + option) for option in OPTIONS}
+    found = read_interfaces(interfaces or (), problems)
+    problems += check_policies(policy, found.values())
+    for option, check in _CHECKS.items():
+        name = _PREFIX + option
+        if name in variables:
+            problems += check(variables[name], name)
+    return Declared(problems, lists, interfaces, policy)
+
+
+def check_policies(policy: Values, interfaces: t.Iterable[Interface]) -> t.Iterator[str]:
     """The default policy, and those of single interfaces."""
+    if policy.get("ban_time_max") == policy.get("ban_time"):
+        # That is the role's default; what is wrong with one value is not said twice.
+        policy = {**policy, "ban_time_max": None}
     try:
         default = fields_from_options(policy)
         merge_policy(default)
     except PacketwatchError as error:
-        yield f"packetwatch_{error}"
+        yield from (_PREFIX + problem for problem in problems_of(error))
         return
     for interface in interfaces:
         try:
             merge_policy(default, fields_from_options(interface))
         except PacketwatchError as error:
-            yield f"packetwatch_interfaces: {interface['name']}: {error}"
+            for problem in problems_of(error):
+                yield f"{_INTERFACES}: {interface['name']}: {problem}"
 
 
-def check_listening(
-    machine: Machine, policy: Options, interfaces: t.Iterable[Interface]
-) -> t.Iterator[str]:
-    """Interfaces on which all ports would look closed."""
-    for interface in interfaces:
-        try:
-            merged = merge_policy(fields_from_options(policy), fields_from_options(interface))
-        except PacketwatchError:
-            # `check_policies` reports it.
-            continue
-        if merged.looks_for_listeners:
-            try:
-                check_listeners(interface["name"], machine.links)
-            except PacketwatchError as error:
-                yield f"packetwatch_interfaces: {error}"
-
-
-def check_protect(protect: t.Sequence[str]) -> t.Iterator[str]:
+def check_protect(protect: t.Any, name: str) -> t.Iterator[str]:
     """The declared protected sources."""
-    if len(protect) > MAX_PROTECTED:
-        yield f"packetwatch_protect has {len(protect)} entries; allowed: up to {MAX_PROTECTED}"
-    for index, text in enumerate(protect):
+    yield from _check_items(protect, name, _check_source)
+    if isinstance(protect, (list, tuple)) and len(protect) > MAX_PROTECTED:
+        yield f"{name} has {len(protect)} entries; allowed: up to {MAX_PROTECTED}"
+
+
+def check_timeout(value: t.Any, name: str) -> t.Iterator[str]:
+    """The time for which changes wait."""
+    try:
+        if parse_duration(value, name, 0, _MAX_TIMEOUT):
+            parse_duration(value, name, _MIN_TIMEOUT, _MAX_TIMEOUT)
+    except InvalidInput:
+        yield (
+            f"{name} is {duration_text(value)}; allowed: seconds, or a time such as 90s or 2m, from "
+            f"{_MIN_TIMEOUT} to {_MAX_TIMEOUT} seconds, or 0 to confirm everything at once"
+        )
+
+
+def _lists_of(kind: str, variables: Values) -> dict[str, t.Any]:
+    """The variables that merge into a list."""
+    return {
+        name: value
+        for name, value in sorted(variables.items())
+        if (match := LISTS.fullmatch(name)) and match[1] == kind
+    }
+
+
+def _no_list(value: t.Any, name: str) -> str:
+    return f"{name} is {describe_value(value)}: write a list, or [] for none"
+
+
+def _check_items(value: t.Any, name: str, check: t.Callable[[t.Any], None]) -> t.Iterator[str]:
+    """What is wrong with each item of a list; check: raises an error for a wrong item."""
+    if not isinstance(value, (list, tuple)):
+        yield _no_list(value, name)
+        return
+    for index, item in enumerate(value):
         try:
-            parse_prefix(text)
+            check(item)
         except PacketwatchError as error:
-            yield f"packetwatch_protect[{index}]: {error}"
+            yield f"{name}[{index}]: {error}"
 
 
-def check_settings(options: Options, *names: str) -> t.Iterator[str]:
-    """Settings of root's one-shots and of the agent, by the names of their options."""
-    for name in names:
+def _check_source(item: t.Any) -> None:
+    if not isinstance(item, str):
+        raise InvalidInput(f"{describe_value(item)}: write an address or a prefix, in quotes")
+    parse_prefix(item)
+
+
+def _check_user(item: t.Any) -> None:
+    if not isinstance(item, str):
+        raise InvalidInput(f"{describe_value(item)}: write the name of a user, in quotes")
+
+
+def _check_state(value: t.Any, name: str) -> t.Iterator[str]:
+    if value not in ("present", "absent"):
+        yield f"{name} is {value!r}; allowed: present, absent"
+
+
+def _check_switch(value: t.Any, name: str) -> t.Iterator[str]:
+    if str(value).lower() not in _SWITCHES:
+        yield f"{name} is {describe_value(value)}: write true or false"
+
+
+def _check_users(value: t.Any, name: str) -> t.Iterator[str]:
+    # Null is like no variable: the group keeps its members.
+    if value is not None:
+        yield from _check_items(value, name, _check_user)
+
+
+def _parsed(parse: t.Callable[[str, str], object]) -> Check:
+    """Check a setting as the host parses its text."""
+
+    def check(value: t.Any, name: str) -> t.Iterator[str]:
         try:
-            _PARSERS[name](str(options[name]), f"packetwatch_{name}")
+            parse(str(value), name)
         except PacketwatchError as error:
             yield str(error)
 
-
-def check_users(machine: Machine, variable: str, names: t.Iterable[str]) -> t.Iterator[str]:
-    """The users that get rights: each must exist on the host."""
-    for index, name in enumerate(names):
-        # getent also finds a user by number, so the name that it prints is compared.
-        found = machine.output("getent", "--", "passwd", name)
-        if not name or found.partition(":")[0] != name:
-            yield (
-                f"{variable}[{index}] is {name!r}, which is not a user of this host: make the user "
-                "first, or take the name off the list"
-            )
+    return check
 
 
-def check_timeout(seconds: float) -> t.Iterator[str]:
-    """The time for which changes wait."""
-    if seconds and not _MIN_TIMEOUT <= seconds <= _MAX_TIMEOUT:
-        yield (
-            f"packetwatch_confirm_timeout is {seconds:g}; allowed: seconds from {_MIN_TIMEOUT} to "
-            f"{_MAX_TIMEOUT}, or 0 to confirm everything at once"
-        )
+_CHECKS: t.Final[dict[str, Check]] = {
+    "state": _check_state,
+    "feeds_force": _check_switch,
+    "protect": check_protect,
+    "readers": _check_users,
+    "admins": _check_users,
+    "list_memory": _parsed(parse_list_memory),
+    "self_heal": _check_switch,
+    "confirm_timeout": check_timeout,
+    "metrics_listen": _parsed(parse_listen),
+    "community_id": _check_switch,
+    "heartbeat_url": _parsed(parse_url),
+    "heartbeat_interval": _parsed(parse_interval),
+}

@@ -115,8 +115,8 @@ def test_variables_are_merged(run: Any, host: Any) -> None:
         (["192.0.2.7", "192.0.2.256"], "deny[1]: '192.0.2.256'"),
         (["192.0.2.7/24"], "deny[0]: '192.0.2.7/24' has bits set"),
         ({"team_a": ["192.0.2.7"], "team_b": ["::1", "x"]}, "team_b[1]: 'x'"),
-        ({"team_a": "192.0.2.7"}, "team_a is a text: write a list"),
-        ("192.0.2.7", "deny is a text: write a list"),
+        ({"team_a": "192.0.2.7"}, "team_a is '192.0.2.7', a text: write a list"),
+        ("192.0.2.7", "deny is '192.0.2.7', a text: write a list"),
         ([{"address": "192.0.2.7", "comment": "x", "until": 1}], "deny[0]: until: unknown key"),
     ],
 )

@@ -48,7 +48,7 @@ def test_what_the_host_refuses_is_a_failure_in_its_words(run: Any, host: Any) ->
     assert result["msg"] == "192.0.2.1 is not banned: it is protected (gateway)"
 
 
-@pytest.mark.parametrize("arguments", [{}, {"address": "192.0.2.7", "duration": "1h"}])
+@pytest.mark.parametrize("arguments", [{}, {"address": "192.0.2.7", "duration": "1x"}])
 def test_nonsense_is_refused(run: Any, host: Any, arguments: dict[str, Any]) -> None:
     assert run(ban, arguments)["failed"] is True
     assert host.calls == []

@@ -43,7 +43,7 @@ def test_nothing_given_changes_nothing(run: Any, host: Any) -> None:
 
 
 def test_an_interface_of_its_own(run: Any, host: Any) -> None:
-    run(policy, {"interface": "lo", "ban_scope": "all", "ban_time": "0.5e2"}, check=True)
+    run(policy, {"interface": "lo", "ban_scope": "all", "ban_time": "50.0"}, check=True)
     assert host.edited.policy == {"lo": {"PW_BAN_TIME": "50", "PW_BAN_SCOPE": "all"}}
     assert host.calls[0][0] == "plan"
 

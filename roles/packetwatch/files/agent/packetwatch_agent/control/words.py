@@ -6,25 +6,20 @@
 
 from __future__ import annotations
 
-import re
+import contextlib
 import time
 import typing as t
 
+from packetwatch_core._base.duration import UNITS, read_duration
 from packetwatch_core._base.errors import InvalidInput
-
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
-_PART = re.compile(r"([0-9]{1,9})([smhdw])")
-_DURATION = re.compile(r"([0-9]{1,9}[smhdw])+")
 
 
 def seconds_from(text: str) -> float:
     """Seconds of a duration such as ``90``, ``10m`` or ``1h30m``; raises `InvalidInput`."""
-    if text.isascii() and text.isdigit() and 0 < int(text) < 10**10:
-        return float(text)
-    if _DURATION.fullmatch(text):
-        total = sum(int(number) * _UNITS[unit] for number, unit in _PART.findall(text))
-        if total:
-            return float(total)
+    with contextlib.suppress(ValueError):
+        seconds = read_duration(text)
+        if seconds:
+            return seconds
     raise InvalidInput(f"{text!r} is not a duration: write seconds, or for example 10m, 1h30m, 2d")
 
 
@@ -46,7 +41,7 @@ def moment(seconds: float | None, never: str = "never") -> str:
 def span(seconds: float) -> str:
     """A duration in its two largest units."""
     left, parts = max(round(seconds), 0), []
-    for unit, size in sorted(_UNITS.items(), key=lambda pair: -pair[1]):
+    for unit, size in sorted(UNITS.items(), key=lambda pair: -pair[1]):
         count, left = divmod(left, size)
         if count:
             parts.append(f"{count}{unit}")
