@@ -4,7 +4,7 @@
 
 # This code is PRIVATE to the collection.
 
-"""Find what is wrong with the variables in an inventory, and lists that have no effect."""
+"""Find what is wrong with the variables in an inventory, and lists and entries that have no effect."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ import typing as t
 from ansible.inventory.manager import InventoryManager
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
+from ansible_collections.packetwatch.xdp.plugins.module_utils._active.idle import EXPIRED
 from ansible_collections.packetwatch.xdp.plugins.module_utils._base.errors import some_of
+from ansible_collections.packetwatch.xdp.plugins.module_utils._preflight.lists import (
+    find_idle_entries,
+)
 from ansible_collections.packetwatch.xdp.plugins.module_utils._preflight.values import (
     read_variables,
 )
@@ -65,19 +69,22 @@ class ActionModule(ActionBase):
 def _judge(host: str, variables: t.Mapping[str, t.Any], found: Found, remarks: Found) -> None:
     """Add a host to each of its problems, and to the remarks, which do not fail a pipeline.
 
-    These are variables that need facts of the host.
+    These are entries that expired meanwhile, and variables that need facts of the host.
     """
     values = evaluate(variables, variables.__getitem__)
     declared = read_variables(values.found)
+    idle = find_idle_entries(declared.lists).named
+    expired = idle.pop(EXPIRED)
     problems = [
         *unknown_variables(variables, known_variables()),
         *values.problems,
         *check_feeds(values.found.get(FEEDS, [])),
         *declared.problems,
+        *(text for texts in idle.values() for text in texts),
     ]
     for problem in problems:
         found.setdefault(problem, []).append(host)
-    for text in values.unknown:
+    for text in [*values.unknown, *expired]:
         remarks.setdefault(text, []).append(host)
 
 

@@ -52,6 +52,8 @@ def make_change(
     """Do the same as `change`, and return the plan too."""
     act = host.plan if module.check_mode else host.apply
     plan = act(edit, force=force, terms=read_terms(module))
+    for text in plan.idle.texts if plan.idle else ():
+        module.warn(text)
     return plan, plan_result(plan, module._diff) | confirmation(module, host, plan.pending)
 
 
@@ -91,6 +93,8 @@ def plan_result(plan: Plan, diff: bool) -> Result:
         "counts": plan.counts,
         "live": plan.active,
     }
+    if plan.idle:
+        result["without_effect"] = plan.idle.counts
     if plan.hits:
         result["hits"] = plan.hits.result()
     if diff:

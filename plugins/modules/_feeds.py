@@ -113,6 +113,10 @@ feeds:
       left_out: {"total": 0, "examples": []}
       age: 2.5
       published: 1780000000
+without_effect:
+  description: How many entries of all lists on the host decide no packet, see M(packetwatch.xdp.access_lists).
+  returned: when lists were compiled
+  type: dict
 lacks:
   description: Feeds whose copies the host lacks. Nothing was changed.
   returned: when the host lacks some

@@ -147,6 +147,14 @@ repeated:
   returned: success and O(state=present)
   type: dict
   sample: {"allow": 0, "deny": 2}
+without_effect:
+  description:
+    - How many entries of all lists on the host decide no packet, by reason. C(shadowed) entries are denied, but an allow list
+      covers them. No packet has an C(impossible) source, such as a multicast address. C(expired) entries are past their time.
+    - Up to five entries for each reason are named in warnings.
+  returned: when lists were compiled
+  type: dict
+  sample: {"shadowed": 1, "impossible": 0, "expired": 2}
 live:
   description:
     - Whether a program reads these tables.

@@ -141,7 +141,7 @@ packetwatch_deny__c: [192.0.2.300, {address: 198.51.100.7, expires: "2020-01-01T
 """
 
 
-def test_wrong_values(inventory: Inventory) -> None:
+def test_wrong_values_and_entries_without_effect(inventory: Inventory) -> None:
     """All problems of all hosts, without a host."""
     inventory.write("group_vars/packetwatch.yml", WRONG)
     inventory.write("host_vars/mx1.yml", "packetwatch_deny__c: [224.0.0.1]\n")
@@ -156,6 +156,10 @@ def test_wrong_values(inventory: Inventory) -> None:
         "web1 and 2 more: packetwatch_feeds[0]: a: one of the following is required: url, path",
         "web1 and 1 more: packetwatch_deny__c[0]: '192.0.2.300' is not an IPv4 address: write numbers from "
         "0 to 255 between the dots",
+        "mx1: packetwatch_deny__c[0]: 224.0.0.1 has no effect: no packet has a multicast address as its "
+        "source; remove it",
+        "mx1: packetwatch_deny__b[0]: 203.0.113.66 has no effect: packetwatch_allow__a[0] allows "
+        "203.0.113.0/24; remove one of the two",
     ):
         assert line in lines, output
     assert "packetwatch_scan_window" not in output
@@ -170,6 +174,10 @@ def test_what_only_time_or_the_host_decides_fails_no_pipeline(inventory: Invento
     status, output = inventory.lint()
     assert status == 0, output
     lines = output.splitlines()
+    assert (
+        "mx1: packetwatch_deny__old[0]: 198.51.100.7 has no effect: it expired at "
+        "2020-01-01T00:00:00Z; remove it"
+    ) in lines
     assert [line for line in lines if "mx1: packetwatch_metrics_listen cannot be evaluated" in line]
 
 

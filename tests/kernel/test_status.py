@@ -78,6 +78,17 @@ def test_it_follows_lists_policies_and_interfaces(filtered: Site) -> None:
     assert not Path(filtered.paths.status).exists()
 
 
+def test_entries_without_effect_are_counted_except_by_a_boot(filtered: Site) -> None:
+    filtered.lists(deny=f"{DENIED}\n224.0.0.1\n", allow=f"{DENIED}\n")
+    counts = {"shadowed": 1, "impossible": 1, "expired": 0}
+    assert note(filtered)["idle"] == counts
+    Path(filtered.paths.status).unlink()
+    filtered.host.apply()
+    assert "idle" not in note(filtered)
+    filtered.host.verify()
+    assert note(filtered)["idle"] == counts
+
+
 @pytest.mark.slow
 def test_another_program_is_noted(filtered: Site) -> None:
     before = note(filtered)

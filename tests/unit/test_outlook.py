@@ -85,6 +85,7 @@ def test_all_that_a_note_says(lab: Lab) -> None:
     assert lab.value("packetwatch_tables_used_bytes") == 131072
     assert lab.value("packetwatch_tables_capacity_bytes") == 262144
     assert lab.value("packetwatch_entries_declared", list="deny") == 5
+    assert "packetwatch_entries_without_effect" not in lab.outlook.values()
     assert lab.value("packetwatch_ranges_in_kernel", family="ipv6") == 2
     assert lab.value("packetwatch_generation_info", digest="ab12") == 1
     assert lab.value("packetwatch_confirmed_state") == 7
@@ -285,3 +286,12 @@ def test_panic(lab: Lab) -> None:
     (problem,) = lab.problems()
     assert problem.startswith("PANIC of an unknown owner since 20")
     assert problem.endswith("Z: nothing is filtered until it is lifted")
+
+
+def test_entries_without_effect(lab: Lab) -> None:
+    lab.note(idle={"shadowed": 3, "impossible": 0, "expired": 1})
+    found = {
+        reason: lab.value("packetwatch_entries_without_effect", reason=reason)
+        for reason in ("shadowed", "impossible", "expired")
+    }
+    assert found == {"shadowed": 3, "impossible": 0, "expired": 1}

@@ -27,6 +27,7 @@ from .generation import Areas
 if t.TYPE_CHECKING:
     from .._declared.store import State
     from .._feeds.spare import Spared
+    from .idle import Idle
 
 # A damaged file may have very long lines, which the error quotes.
 _MAX_ERROR = 300
@@ -35,11 +36,15 @@ _UNDECIDED = 60.0
 
 
 class Lists(t.NamedTuple):
-    """Compiled lists. counts: numbers of their parts. note: exceptions of feeds, and what was left out."""
+    """Compiled lists. counts: numbers of their parts. note: exceptions of feeds, and what was left out.
+
+    idle: entries without effect; None if the caller did not want to know.
+    """
 
     areas: Areas
     counts: dict[str, int]
     note: Note
+    idle: t.Optional[Idle] = None
 
 
 def digest_of(state: State) -> bytes:
@@ -63,11 +68,13 @@ def is_current(areas: Areas, state: State) -> bool:
     return areas.lists == digest_of(state) and (not due or time.time() < due)
 
 
-def compile_lists(state: State, spared: Spared | None = None, *, for_good: bool = False) -> Lists:
+def compile_lists(
+    state: State, spared: Spared | None = None, *, for_good: bool = False, judge: bool = False
+) -> Lists:
     """Compile all lists; `InvalidInput` names file and line of an error.
 
     A feed with an error is left out; all other lists count. spared: addresses that feeds must not deny.
-    for_good: leave out allow entries that expire.
+    for_good: leave out allow entries that expire. judge: find the entries without effect.
     """
     now, synchronised = time.time(), clock_synchronised()
     found = {}
@@ -88,6 +95,12 @@ def compile_lists(state: State, spared: Spared | None = None, *, for_good: bool 
     expiries = [union.next_expiry for union in found.values() if union.next_expiry is not None]
     if any(union.undecided for union in found.values()):
         expiries.append(now + _UNDECIDED)
+    idle = None
+    if judge:
+        # Imported here: a boot does not need it, and it would cost memory.
+        from .idle import find_idle
+
+        idle = find_idle(state, found["allow"], found["deny"], now if synchronised else None)
     tables = compile_tables(found["allow"], found["deny"])
     counts = {
         "allow": tables.allow_entries,
@@ -102,7 +115,7 @@ def compile_lists(state: State, spared: Spared | None = None, *, for_good: bool 
     next_expiry = math.ceil(min(expiries)) if expiries else 0
     digest = digest_of(state)
     note = Note(digest.hex(), spared or {}, feeds) if has_feeds(state) else NOTHING
-    return Lists(Areas.of(tables, digest, next_expiry), counts, note)
+    return Lists(Areas.of(tables, digest, next_expiry), counts, note, idle)
 
 
 def _add_feed(

@@ -130,7 +130,8 @@ class Planner:
         policies = resolve_policies(after.policy)
         now = self._now(afresh)
         code = self._code(now, before, after, afresh=afresh, check=check)
-        areas, lists = self.lists.tables(after, now.areas, self._loaded.active)
+        judge = edit is not None or by_hand
+        areas, lists = self.lists.tables(after, now.areas, self._loaded.active, judge)
         if by_hand and not force and self._loaded.active and now.lists != digest_of(after):
             self._refuse_denied(areas, after)
         hits = None
@@ -154,6 +155,7 @@ class Planner:
             active=code.reaches,
             hits=hits,
             feeds=lists.note.report if lists else self.lists.report(),
+            idle=lists.idle if lists else None,
         )
         return Draft(
             plan, after, image, self.programs.of(after), lists, before != after, renews, met

@@ -13,6 +13,7 @@ import typing as t
 from .._feeds.spare import NOTHING
 
 if t.TYPE_CHECKING:
+    from .._active.idle import Idle
     from .._declared.store import State
     from .._feeds.spare import FeedReport
     from .hits import Hits
@@ -27,7 +28,8 @@ class Plan(t.NamedTuple):
 
     active: whether it decides packets, because an interface is filtered. feeds: the feed entries that
     were left out. pending: the change, if it is pending. paused: why nothing was done. hits: addresses
-    that it newly denies; None if the lists do not change.
+    that it newly denies; None if the lists do not change. idle: entries without effect; None if no lists
+    were compiled.
     """
 
     changed: bool
@@ -40,6 +42,7 @@ class Plan(t.NamedTuple):
     pending: t.Optional[Change] = None
     paused: str = ""
     hits: t.Optional[Hits] = None
+    idle: t.Optional[Idle] = None
 
     def texts(self) -> tuple[str, str]:
         """Before and after, for a diff. Made only on request, because long lists take a second."""

@@ -28,11 +28,11 @@ class ListCompiler:
         self._snapshot = snapshot
 
     def tables(
-        self, state: State, active: Areas | None, is_filtered: bool
+        self, state: State, active: Areas | None, is_filtered: bool, judge: bool = False
     ) -> tuple[Areas, Lists | None]:
         """The active tables if the state's lists would give the same, else new tables and their lists.
 
-        is_filtered: whether an interface is filtered now.
+        is_filtered: whether an interface is filtered now. judge: find entries without effect, too.
         """
         spared = self._spared(is_filtered) if has_feeds(state) else {}
         if active is not None and is_current(active, state):
@@ -42,17 +42,19 @@ class ListCompiler:
             )
             if known or not spared:
                 return active, None
-        lists = compile_lists(state, spared)
+        lists = compile_lists(state, spared, judge=judge)
         return lists.areas, lists
 
     def as_before(self, state: State) -> Lists:
-        """Compile with the feed exceptions of the active tables, if those tables are of this state."""
+        """Compile with the feed exceptions of the active tables, if those tables are of this state.
+
+        Entries without effect are found too.
+        """
         if not has_feeds(state):
-            return compile_lists(state)
+            return compile_lists(state, judge=True)
         note = read_note(self._note)
-        if note.lists != digest_of(state).hex():
-            return compile_lists(state, self._spared_now())
-        return compile_lists(state, note.spared)
+        is_known = note.lists == digest_of(state).hex()
+        return compile_lists(state, note.spared if is_known else self._spared_now(), judge=True)
 
     def report(self) -> FeedReport:
         """The feed entries that were left out when the active tables were compiled."""

@@ -29,7 +29,7 @@ if t.TYPE_CHECKING:
     from .._declared.store import State
 
 # Keys of the note that come from compiling the lists.
-_COMPILED = ("counts", "verified", "compiled")
+_COMPILED = ("counts", "verified", "compiled", "idle")
 _OF_LISTS = ("declared", "attachments", "lists", "tables", "bytes", "capacity", "feeds", *_COMPILED)
 _MAX_WHY = 500
 _COUNTED = ("allow", "deny", "ranges_ipv4", "ranges_ipv6", "left_out", "broken_feeds")
@@ -192,9 +192,10 @@ class Status:
 
 
 def _compiled(lists: Lists) -> dict[str, t.Any]:
-    """The entries named in `_COMPILED`."""
+    """The entries named in `_COMPILED`. Entries without effect are noted only if they were looked for."""
     counts = {name: lists.counts[name] for name in _COUNTED}
-    return {"counts": counts, "verified": time.time(), "compiled": lists.areas.digest()}
+    idle = {"idle": lists.idle.counts} if lists.idle else {}
+    return {"counts": counts, "verified": time.time(), "compiled": lists.areas.digest()} | idle
 
 
 def _kept(note: dict[str, t.Any], *keys: str) -> dict[str, t.Any]:

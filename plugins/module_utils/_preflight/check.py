@@ -16,7 +16,7 @@ from .._declared.store import Store
 from .._feeds.spare import has_feeds
 from .._network.endpoints import parse_interval
 from .interfaces import check_listening, resolve_interfaces, with_unit
-from .lists import check_lists
+from .lists import check_lists, find_idle_entries
 from .packages import LOADER, missing_packages, split_packages
 from .program import is_compiled
 from .system import agent_is_outdated, check_root, check_system
@@ -59,6 +59,8 @@ def check_host(machine: Machine, options: t.Mapping[str, t.Any], check: bool, wa
         problems += reasons
     if problems:
         raise _refusal(problems)
+    for text in find_idle_entries(declared.lists).texts:
+        warn(text)
     wanted = {interface["name"] for interface in interfaces}
     return {
         "changed": False,

@@ -8,19 +8,36 @@
 
 from __future__ import annotations
 
+import time
 import typing as t
 
+from .._active.idle import find_idle
+from .._base.clock import clock_synchronised
 from .._base.errors import PacketwatchError
+from .._declared.bulk import read_prefixes
 from .._declared.edits import set_lists
 from .._declared.policy import resolve_policies
+from .._declared.store import State
 from .._feeds.spare import has_feeds, spared_now
 from .._network import protect
 
 if t.TYPE_CHECKING:
+    from .._active.idle import Idle
     from .._declared.bulk import DropIn
-    from .._declared.store import State
 
 OWNER = "ansible"
+KINDS: tuple[t.Literal["allow", "deny"], ...] = ("allow", "deny")
+
+
+def find_idle_entries(lists: t.Mapping[str, DropIn]) -> Idle:
+    """Return the entries of the role's lists that have no effect, judged by those lists alone."""
+    now, synchronised = time.time(), clock_synchronised()
+    allow, deny = (
+        read_prefixes(lists.get(kind, ""), f"the {kind} list", now, synchronised, kind)
+        for kind in KINDS
+    )
+    state = State(allow={OWNER: lists.get("allow", "")}, deny={OWNER: lists.get("deny", "")})
+    return find_idle(state, allow, deny, now if synchronised else None)
 
 
 def check_lists(

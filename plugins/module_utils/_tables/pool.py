@@ -16,6 +16,7 @@ from __future__ import annotations
 import ctypes
 import sys
 from array import array
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, MutableSequence
 from itertools import repeat
 from operator import itemgetter
@@ -101,6 +102,29 @@ class Pool:
         self._sort()
         numbers = self.packing.unpack(self._data)
         return numbers if self._is_sorted else sorted(numbers)
+
+    def between(self, first: int, last: int, limit: int) -> tuple[int, list[int]]:
+        """Return how many numbers are from first to last, and up to `limit` of them, the lowest."""
+        low, high = self._rank(first), self._rank(last + 1)
+        size = self.packing.size
+        some = self._data[low * size : min(high, low + limit) * size]
+        return high - low, list(self.packing.unpack(some))
+
+    def _rank(self, number: int) -> int:
+        """Return how many numbers are lower; no number is unpacked for that."""
+        size = self.packing.size
+        if number >> 8 * size:
+            return len(self)
+        packed = self.packing.pack([number])
+        return bisect_left(
+            range(len(self)), packed, key=lambda at: bytes(self._data[at * size : (at + 1) * size])
+        )
+
+    @property
+    def is_searchable(self) -> bool:
+        """Whether `between` works: the C library can sort the numbers."""
+        self._sort()
+        return self._is_sorted
 
     def isolated(self) -> bytearray | None:
         """Return all numbers, sorted and packed, if no two of them are equal or adjacent.

@@ -27,6 +27,7 @@ NONE = 0
 ALLOW = 1
 DENY = 2
 
+_FEW = 256  # so many spans are searched for in packed numbers
 _MERGE_RATIO = 64  # inserting beats sorting if the longest part is so many times the rest
 _Numbers = TypeVar("_Numbers", list[int], MutableSequence[int])
 
@@ -174,6 +175,23 @@ def split_off(blocks: Blocks, spans: Spans) -> tuple[Blocks, list[tuple[int, int
     return kept, touching
 
 
+def within(blocks: Blocks, spans: Spans, limit: int) -> tuple[int, list[tuple[int, int]]]:
+    """Return how many blocks lie inside the spans as a whole, and (first, last) of up to `limit` of them."""
+    if not spans.starts:
+        return 0, []
+    found = [net for net in nets_of(blocks) if _contains(spans, net)]
+    total = len(found)
+    del found[limit:]
+    if len(spans.starts) <= _FEW and blocks.hosts.is_searchable:
+        for start, end in zip(*spans, strict=True):
+            number, some = blocks.hosts.between(start, end, limit - len(found))
+            total += number
+            found += [(host, host) for host in some]
+        return total, found
+    inside = _members(blocks.hosts.sorted(), spans)
+    return total + len(inside), found + [(host, host) for host in inside[: limit - len(found)]]
+
+
 def nets_of(blocks: Blocks) -> Iterator[tuple[int, int]]:
     """Yield (first address, last address) of each prefix that is not a single address.
 
@@ -194,6 +212,22 @@ def spans_of(nets: Iterable[tuple[int, int]], packing: Packing) -> Spans:
     blocks = blocks_of(packing)
     blocks.add_nets(nets)
     return unite(blocks)
+
+
+def _members(numbers: Sequence[int], spans: Spans) -> list[int]:
+    """Return the numbers, of a sorted sequence, that are in the spans. The shorter of both is walked."""
+    if len(spans.starts) > len(numbers):
+        return [number for number in numbers if _contains(spans, (number, number))]
+    found: list[int] = []
+    for start, end in zip(*spans, strict=True):
+        found += numbers[bisect_left(numbers, start) : bisect_right(numbers, end)]
+    return found
+
+
+def _contains(spans: Spans, net: tuple[int, int]) -> bool:
+    """Return whether all addresses of the net (first address, last address) are in the spans."""
+    at = bisect_right(spans.starts, net[0]) - 1
+    return at >= 0 and spans.ends[at] >= net[1]
 
 
 def _overlaps(net: tuple[int, int], spans: Spans) -> bool:

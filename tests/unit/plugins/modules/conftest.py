@@ -16,6 +16,7 @@ import pytest
 from ansible.module_utils.testing import patch_module_args
 
 from packetwatch_core import _module
+from packetwatch_core._active.idle import Idle
 from packetwatch_core._change.hits import Hits
 from packetwatch_core._declared.store import State
 from packetwatch_core._feeds.spare import NOTHING
@@ -36,6 +37,7 @@ class FakeHost:
         self.paths = types.SimpleNamespace(ages=f"{folder}/feeds")
         self.pending: Any = None
         self.hits: Hits | None = None
+        self.idle: Idle | None = None
 
     def plan(self, edit: Callable[[State], State], **options: Any) -> Any:
         return self._edit("plan", edit, options)
@@ -58,6 +60,7 @@ class FakeHost:
             active=True,
             pending=self.pending,
             hits=self.hits,
+            idle=self.idle,
         )
 
     def __getattr__(self, name: str) -> Callable[..., Any]:

@@ -13,7 +13,9 @@ import pytest
 from ansible_collections.packetwatch.xdp.plugins.modules import access_lists
 
 from packetwatch_core._change.hits import Hits
+from packetwatch_core._declared.edits import list_text
 from packetwatch_core._declared.store import State
+from packetwatch_core._preflight.lists import find_idle_entries
 
 OLD = State(
     allow={"ansible": "192.0.2.1\n", "local": "192.0.2.2\n"},
@@ -175,3 +177,23 @@ def test_nonsense_is_refused(run: Any, host: Any, arguments: dict[str, Any], mes
     assert result["failed"] is True
     assert message in result["msg"]
     assert host.calls == []
+
+
+def test_entries_without_effect_are_warnings(
+    run: Any, host: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warnings: list[str] = []
+    monkeypatch.setattr(
+        access_lists.AnsibleModule, "warn", lambda dummy, text: warnings.append(text)
+    )
+    host.idle = find_idle_entries(
+        {
+            "allow": list_text(["192.0.2.0/24"], "allow").text,
+            "deny": list_text(["192.0.2.7"], "deny").text,
+        }
+    )
+    result = run(access_lists, {"allow": ["192.0.2.0/24"], "deny": ["192.0.2.7"]}, check=True)
+    assert result["without_effect"] == {"shadowed": 1, "impossible": 0, "expired": 0}
+    assert warnings == [
+        "deny[0]: 192.0.2.7 has no effect: allow[0] allows 192.0.2.0/24; remove one of the two"
+    ]

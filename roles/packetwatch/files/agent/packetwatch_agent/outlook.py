@@ -33,6 +33,7 @@ _DISCARDS = {
     "fifo": "fifo_errors",
     "over": "over_errors",
 }
+_IDLE = ("shadowed", "impossible", "expired")
 _MAX_NOTE = 1 << 20
 Note = dict[str, t.Any]
 
@@ -62,6 +63,10 @@ class Outlook(Part):
             "When confirmed state was last compiled and compared with the kernel.",
         ),
         "packetwatch_entries_declared": (GAUGE, "Entries of the declared lists that count now."),
+        "packetwatch_entries_without_effect": (
+            GAUGE,
+            "Entries that decide no packet: shadowed by an allowed prefix, expired, or impossible sources.",
+        ),
         "packetwatch_feed_entries_left_out": (
             GAUGE,
             "Entries of feeds that match a connected network or a protected address.",
@@ -125,6 +130,7 @@ class Outlook(Part):
         note = self._read()
         pages = {name: _number(note, name) for name in ("bytes", "capacity", "number", "verified")}
         apply, counts, repair = note.get("apply"), note.get("counts"), self.repair()
+        idle = note.get("idle")
         values: Values = {
             "packetwatch_attached": [
                 ({"interface": name, "mode": there.mode}, float(there.is_ours))
@@ -150,6 +156,11 @@ class Outlook(Part):
         }
         if isinstance(note.get("digest"), str):
             values["packetwatch_generation_info"] = [({"digest": note["digest"]}, 1)]
+        # Root does not look for them during a boot.
+        if isinstance(idle, dict):
+            values["packetwatch_entries_without_effect"] = by_label(
+                "reason", {name: _number(idle, name) or 0 for name in _IDLE}
+            )
         if isinstance(counts, dict):
             values["packetwatch_feed_entries_left_out"] = _known(_number(counts, "left_out"))
             values["packetwatch_feeds_broken"] = _known(_number(counts, "broken_feeds"))
