@@ -52,7 +52,8 @@ def check_lists(
     if (after.allow, after.deny) == (declared.allow, declared.deny):
         return
     # Imported here: a run that changes no lists does not need them.
-    from .._active.generation import build, capacity_for
+    from .._active.build import build
+    from .._active.generation import capacity_for
     from .._active.lists import compile_lists
     from .._active.loaded import check_memory
     from .._active.protected import DeniesProtected, check_protected
