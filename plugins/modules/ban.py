@@ -7,12 +7,12 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: ban
-short_description: Ban a source for a time, or lift its bans
+short_description: Ban sources for a time, or lift their bans
 version_added: 0.1.0
 author:
   - Packetwatch authors (@packetwatch)
 description:
-  - Bans a source at run time, or lifts all bans that match it, whatever made them.
+  - Bans sources at run time, or lifts all bans that match them, whatever made them.
   - A ban is not declared. It expires by itself, and allow lists have precedence over it. To deny a source for good use
     M(packetwatch.xdp.access_lists).
   - The program must be attached to at least one interface.
@@ -24,9 +24,10 @@ extends_documentation_fragment:
 options:
   address:
     description:
-      - The address of the source.
+      - The address of the source, or a list of addresses. All are checked before the first one is banned.
       - An IPv6 address stands for its /64, unless that network holds the host itself or a protected address.
-    type: str
+    type: list
+    elements: str
     required: true
   state:
     description:
@@ -57,18 +58,23 @@ EXAMPLES = r"""
     duration: 1d
     reason: ticket 4711
 
-- name: Lift its bans
+- name: Lift the bans of two sources
   packetwatch.xdp.ban:
-    address: 203.0.113.9
+    address: [203.0.113.9, 2001:db8:0:1::7]
     state: absent
 """
 
 RETURN = r"""
 source:
   description: The banned address or IPv6 /64, or the one whose bans were lifted.
-  returned: success
+  returned: success, if one address was given
   type: str
   sample: 2001:db8:0:1::/64
+sources:
+  description: The same for each address that was given.
+  returned: success
+  type: list
+  elements: str
 lifted:
   description: The bans that were lifted, or that would be lifted in check mode.
   returned: success
@@ -115,26 +121,41 @@ import typing as t
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.packetwatch.xdp.plugins.module_utils._bans.bans import MAX_DURATION
 from ansible_collections.packetwatch.xdp.plugins.module_utils._base.duration import parse_duration
+from ansible_collections.packetwatch.xdp.plugins.module_utils._base.errors import InvalidInput
 from ansible_collections.packetwatch.xdp.plugins.module_utils._module import run_module
 
 if t.TYPE_CHECKING:
+    from ansible_collections.packetwatch.xdp.plugins.module_utils._bans.by_hand import BanChange
     from ansible_collections.packetwatch.xdp.plugins.module_utils._base.types import Result
     from ansible_collections.packetwatch.xdp.plugins.module_utils._host.host import Host
 
 
 def apply(module: AnsibleModule, host: Host) -> Result:
-    """Ban the address, or lift its bans."""
+    """Ban the addresses, or lift their bans."""
     params = module.params
-    if params["state"] == "absent":
-        change = host.unban(params["address"], check=module.check_mode)
-    else:
-        change = host.ban(params["address"], _seconds(params), check=module.check_mode)
-    return {
-        "changed": change.changed,
-        "source": change.source,
-        "lifted": change.lifted,
-        "diff": {"before": change.before, "after": change.after},
+    duration = _seconds(params)
+
+    def change(address: str, check: bool) -> BanChange:
+        if params["state"] == "absent":
+            return host.unban(address, check=check)
+        return host.ban(address, duration, check=check)
+
+    addresses = params["address"]
+    if not addresses:
+        raise InvalidInput("address is an empty list: write at least one address")
+    changes = [change(address, True) for address in addresses]
+    if not module.check_mode:
+        changes = [change(address, False) for address in addresses]
+    result: Result = {
+        "changed": any(item.changed for item in changes),
+        "sources": [item.source for item in changes],
+        "lifted": [lifted for item in changes for lifted in item.lifted],
+        "diff": {
+            "before": "".join(item.before for item in changes),
+            "after": "".join(item.after for item in changes),
+        },
     }
+    return result | {"source": changes[0].source} if len(changes) == 1 else result
 
 
 def _seconds(params: t.Mapping[str, t.Any]) -> float | None:
@@ -147,7 +168,7 @@ def _seconds(params: t.Mapping[str, t.Any]) -> float | None:
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            "address": {"type": "str", "required": True},
+            "address": {"type": "list", "elements": "str", "required": True},
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
             "duration": {"type": "str"},
             "reason": {"type": "str", "default": ""},

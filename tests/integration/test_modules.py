@@ -156,9 +156,14 @@ def test_bans(host: ModuleHost) -> None:
     assert [(ban["source"], ban["origin"]) for ban in bans] == [("198.51.100.9", "manual")]
     assert 0 < bans[0]["remaining"] <= 600
     assert "198.51.100.0/24" in host.module("ban", address="198.51.100.0/24")["msg"]
+    refused = host.module("ban", address=["198.51.100.10", HOST])
+    assert "protected" in refused["msg"]
     assert "protected" in host.module("ban", address=HOST)["msg"]
     assert len(host.module("host_info", gather_subset=["bans"])["bans"]) == 1
-    host.four_times("ban", address="198.51.100.9", state="absent")
+    host.four_times("ban", address=["198.51.100.9", "198.51.100.11"])
+    found = host.module("ban", address=["198.51.100.9", "198.51.100.11"])
+    assert found["sources"] == ["198.51.100.9", "198.51.100.11"]
+    host.four_times("ban", address=["198.51.100.11", "198.51.100.9"], state="absent")
     assert host.module("host_info", gather_subset=["bans"])["bans"] == []
 
 

@@ -69,6 +69,8 @@ def loaded_datapath(
         cache=str(bytecode_cache),
         images=str(folder / "boot"),
         spared=str(folder / "spared"),
+        clock=str(folder / "clock"),
+        tables=str(folder / "run/tables.json"),
         source=str(SOURCE),
         settings=str(folder / "settings"),
         pending=str(folder / "pending"),

@@ -123,6 +123,8 @@ class Site:
             images=str(folder / "boot"),
             spared=str(folder / "spared"),
             ages=str(folder / "feeds"),
+            clock=str(folder / "clock"),
+            tables=str(folder / "run/tables.json"),
             source=str(SOURCE),
             settings=str(folder / "settings"),
             runtime=str(folder / "systemd"),

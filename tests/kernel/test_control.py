@@ -185,12 +185,13 @@ def test_hand_edits_that_deny_the_protected_need_force(host: Controlled) -> None
         ("deny example.net", "host names are not resolved"),
         (f"deny {PROTECTED}", "protected"),
         (f"remove {DENIED}", "deny list 'ansible'"),
-        ("remove 203.0.113.200", "no list"),
         ("allow 203.0.113.9 --expires tomorrow", "is not a duration"),
         ("allow 203.0.113.9 --expires 2001-01-01T00:00:00Z", "past"),
         ("ban 203.0.113.0/24", "network"),
         (f"ban {PROTECTED}", "protected"),
         ("ban 203.0.113.9 --for soon", "write seconds"),
+        ("ban 203.0.113.9 --for ", "'' is not a duration: write seconds"),
+        ("deny 203.0.113.9 --expires ", "'' is not a time"),
         ("why nobody", "not an IP address"),
     ],
 )
@@ -198,7 +199,7 @@ def test_bad_input_names_value_and_fix(
     host: Controlled, command: str, message: str, user: User
 ) -> None:
     before = host.site.snapshot()
-    done = host.ctl(*command.split(), "--json", user=user)
+    done = host.ctl(*command.split(" "), "--json", user=user)
     assert done.status == INPUT, done
     assert message in done.err
     assert done.json["error"]["kind"] == "input"
@@ -228,6 +229,47 @@ def test_bans_are_listed_and_lifted_by_hand(host: Controlled) -> None:
     assert "lifted" in host.ctl("unban", "203.0.113.9", user=ADMIN).out
     assert host.ctl("bans").out == "no source is banned\n"
     assert host.ctl("unban", "203.0.113.9", user=ADMIN).status == DONE
+
+
+def test_several_sources_are_banned_and_lifted(host: Controlled) -> None:
+    some = ("203.0.113.9", "203.0.113.11", "2001:db8:5::7")
+    done = host.ctl("ban", *some, "--for", "1h", user=ADMIN)
+    assert (done.status, len(done.out.splitlines())) == (DONE, 3), done
+    assert host.banned() == {"203.0.113.9", "203.0.113.11", "2001:db8:5::/64"}
+    found = host.ctl("unban", *some, "--json").json
+    assert [item["changed"] for item in found["sources"]] == [True] * 3
+    assert host.banned() == set()
+
+
+def test_a_refused_ban_does_not_keep_the_others_from_theirs(host: Controlled) -> None:
+    done = host.ctl("ban", PROTECTED, "203.0.113.9")
+    assert done.status == INPUT
+    assert f"FAILED: {PROTECTED} is not banned" in done.out
+    assert host.banned() == {"203.0.113.9"}
+    assert host.ctl("ban", "203.0.113.9", "nonsense").status == INPUT
+
+
+def test_a_source_that_a_list_denies_is_not_free_after_unban(host: Controlled) -> None:
+    host.ctl("deny", "203.0.113.0/24")
+    host.ctl("ban", "203.0.113.9")
+    lines = host.ctl("unban", "203.0.113.9", user=ADMIN).out.splitlines()
+    assert lines[0].startswith("lifted: 203.0.113.9")
+    assert "still denied, by the list 'local' (203.0.113.0/24): packetwatchctl remove" in lines[1]
+    assert "list 'ansible'" in host.ctl("unban", DENIED).out
+    host.ctl("allow", "203.0.113.9")
+    assert "denied" not in host.ctl("unban", "203.0.113.9").out
+
+
+@pytest.mark.parametrize("user", [ROOT_USER, ADMIN], ids=NAMES.get)
+def test_removing_what_is_on_no_list_is_done_already(host: Controlled, user: User) -> None:
+    done = host.ctl("remove", "203.0.113.200", user=user)
+    assert (done.status, done.out) == (DONE, "nothing to remove: 203.0.113.200: on no list\n")
+    host.ctl("deny", "203.0.113.9")
+    done = host.ctl("remove", "203.0.113.200", "203.0.113.9", user=user)
+    assert (done.status, done.out.splitlines()) == (
+        DONE,
+        ["active now", "note: 203.0.113.200: on no list"],
+    )
 
 
 def test_a_ban_of_an_allowed_source_is_reported_to_have_no_effect(host: Controlled) -> None:

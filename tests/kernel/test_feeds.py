@@ -20,6 +20,7 @@ from kernel.timers import Timers
 
 from packetwatch_agent.control import truth, why
 from packetwatch_core._base.address import parse_prefix
+from packetwatch_core._base.clock import Clock
 from packetwatch_core._base.digest import digest_text
 from packetwatch_core._change.pending import Terms
 from packetwatch_core._change.results import Plan
@@ -222,7 +223,7 @@ def test_why_reports_to_root_that_a_feeds_entry_was_left_out(
     feed(filtered)
     note = read_note(filtered.paths.spared)
     dummy, state = filtered.host.store.read_current()
-    found = why.declared(state, parse_prefix(NEIGHBOUR), note)
+    found = why.declared(state, parse_prefix(NEIGHBOUR), Clock(1.8e9, True), note)
     assert found["verdict"] == "none"
     assert [(item["owner"], item["in_force"]) for item in found["entries"]] == [(FEED, False)]
     assert truth.status(filtered.host)["problems"] == []

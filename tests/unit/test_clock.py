@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+from pathlib import Path
 
 import pytest
 
@@ -38,17 +39,50 @@ def test_what_the_kernel_does_not_say_is_not_believed(
 
 
 @pytest.mark.parametrize(
-    ("kind", "expiry", "is_synchronised", "expected"),
+    ("kind", "passed", "is_trusted", "expected"),
     [
-        ("allow", 101, True, True),
+        ("allow", 99, True, True),
         ("allow", 100, True, False),
-        ("deny", 101, True, True),
+        ("deny", 99, True, True),
         ("deny", 100, True, False),
-        ("allow", 101, False, False),
+        ("allow", 99, False, False),
         ("deny", 99, False, True),
+        ("deny", 0, False, True),
+        ("allow", 100, False, False),
+        ("deny", 100, False, False),
     ],
 )
 def test_which_expiring_entries_count(
-    kind: str, expiry: float, is_synchronised: bool, expected: bool
+    kind: str, passed: float, is_trusted: bool, expected: bool
 ) -> None:
-    assert clock.counts(kind, expiry, 100, is_synchronised) is expected
+    assert clock.counts(kind, 100, clock.Clock(passed, is_trusted)) is expected
+
+
+def test_the_time_that_was_trusted_is_kept_and_never_goes_back(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = str(tmp_path / "below/clock")
+    trusted, now = [True], [2000.0]
+    monkeypatch.setattr(clock, "clock_synchronised", lambda: trusted[0])
+    monkeypatch.setattr(clock.time, "time", lambda: now[0])
+    clock.keep_time(path, clock.read_clock(path))
+    now[0] = 1000.0
+    assert clock.read_clock(path) == (2000.0, True)
+    clock.keep_time(path, clock.read_clock(path))
+    clock.keep_time(path, clock.Clock(1500.0, True))
+    trusted[0] = False
+    now[0] = 3000.0
+    clock.keep_time(path, clock.Clock(3000.0, False))
+    found = clock.read_clock(path)
+    assert found == (2000.0, False)
+    assert (found.is_undecided(2000), found.is_undecided(2001)) == (False, True)
+
+
+@pytest.mark.parametrize("content", ["", "soon\n", "\0" * 40, "-", "nan", "1e999"])
+def test_a_damaged_time_is_no_time(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: str
+) -> None:
+    (tmp_path / "clock").write_text(content)
+    monkeypatch.setattr(clock, "clock_synchronised", lambda: False)
+    for path in (tmp_path / "clock", tmp_path, tmp_path / "none"):
+        assert clock.read_clock(str(path)) == (0, False)

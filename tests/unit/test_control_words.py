@@ -17,6 +17,7 @@ import pytest
 
 from packetwatch_agent.control import cli, screen, show, why, wire, words
 from packetwatch_core._base.address import parse_prefix
+from packetwatch_core._base.clock import Clock
 from packetwatch_core._base.errors import InvalidInput, Unreadable
 from packetwatch_core._declared.bulk import read_prefixes
 from packetwatch_core._declared.store import State
@@ -78,6 +79,9 @@ STATE = State(
 )
 
 
+CLOCK = Clock(1.8e9, True)
+
+
 def tables() -> Any:
     found = {}
     for kind in ("allow", "deny"):
@@ -100,7 +104,7 @@ def tables() -> Any:
 )
 def test_declared_and_active_agree(address: str, verdict: str, owners: list[str]) -> None:
     prefix = parse_prefix(address)
-    found = why.declared(STATE, prefix)
+    found = why.declared(STATE, prefix, CLOCK)
     assert found["verdict"] == why.verdict_of(tables(), prefix) == verdict
     assert [f"{item['kind']} {item['owner']}" for item in found["entries"]] == owners
 
@@ -122,7 +126,7 @@ def test_active_verdict_on_networks(prefix: str, verdict: str) -> None:
 
 
 def test_expired_entries_are_shown_as_such() -> None:
-    entries = why.declared(STATE, parse_prefix("192.0.2.200"))["entries"]
+    entries = why.declared(STATE, parse_prefix("192.0.2.200"), CLOCK)["entries"]
     assert [item["in_force"] for item in entries] == [False, True]
 
 

@@ -68,7 +68,6 @@ def test_removing() -> None:
     [
         ("198.51.100.0/24", ("allow", "deny"), "deny list 'ansible'"),
         ("203.0.113.9", ("allow",), "deny list 'local'"),
-        ("192.0.2.99", ("allow", "deny"), "no list"),
     ],
 )
 def test_what_is_not_there_is_named_with_its_owner(
@@ -76,6 +75,11 @@ def test_what_is_not_there_is_named_with_its_owner(
 ) -> None:
     with pytest.raises(InvalidInput, match=message):
         drop_entries("local", [parse_prefix(prefix)], kinds)(STATE)
+
+
+def test_what_is_on_no_list_is_not_there_to_remove() -> None:
+    edit = drop_entries("local", [parse_prefix("192.0.2.99")], ("allow", "deny"))
+    assert edit(STATE) == STATE
 
 
 def test_a_line_that_is_wrong_is_named() -> None:

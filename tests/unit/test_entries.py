@@ -389,12 +389,18 @@ def test_entry_holds_until_the_second_of_its_expiry() -> None:
     assert (last.entries, last.expired, last.next_expiry) == (1, 2, None)
 
 
-@pytest.mark.parametrize("now", [0.0, NEW_YEAR_SECONDS * 2])
-def test_before_the_clock_is_right_deny_stays_in_and_allow_stays_out(now: float) -> None:
-    deny = read(EXPIRING, now, synchronised=False, kind="deny")
+def test_before_the_clock_is_right_deny_stays_in_and_allow_stays_out() -> None:
+    deny = read(EXPIRING, 0.0, synchronised=False, kind="deny")
     assert (deny.entries, deny.expired, deny.undecided, deny.next_expiry) == (3, 0, 2, None)
-    allow = read(EXPIRING, now, synchronised=False, kind="allow")
-    assert (allow.entries, allow.expired, allow.undecided, allow.next_expiry) == (1, 2, 2, None)
+    allow = read(EXPIRING, 0.0, synchronised=False, kind="allow")
+    assert (allow.entries, allow.expired, allow.undecided, allow.next_expiry) == (1, 0, 2, None)
+
+
+@pytest.mark.parametrize("kind", ["allow", "deny"])
+@pytest.mark.parametrize("synchronised", [True, False])
+def test_what_has_expired_once_stays_expired(kind: str, synchronised: bool) -> None:
+    found = read(EXPIRING, NEW_YEAR_SECONDS * 2, synchronised=synchronised, kind=kind)
+    assert (found.entries, found.expired, found.undecided, found.next_expiry) == (1, 2, 0, None)
 
 
 def test_lists_are_united() -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from packetwatch_core._active import lists as lists_module
 from packetwatch_core._active.lists import compile_lists, digest_of, is_current
 from packetwatch_core._active.protected import check_protected
+from packetwatch_core._base import clock as clock_module
 from packetwatch_core._base.address import Prefix, mapped, mapped_length, parse_prefix
 from packetwatch_core._base.errors import InvalidInput
 from packetwatch_core._declared import bulk, entries
@@ -107,7 +107,7 @@ def test_tables_are_current_until_an_entry_expires(monkeypatch: pytest.MonkeyPat
     declared = state(f"10.0.0.1 expires={SOON}\n10.0.0.2 expires=2031-01-01T00:00:00Z")
     clock = [SOON_SECONDS - 10.0]
     monkeypatch.setattr(time, "time", lambda: clock[0])
-    monkeypatch.setattr(lists_module, "clock_synchronised", lambda: True)
+    monkeypatch.setattr(clock_module, "clock_synchronised", lambda: True)
     lists = compile_lists(declared)
     assert lists.areas.next_expiry == SOON_SECONDS
     assert is_current(lists.areas, declared)
@@ -123,7 +123,7 @@ def test_what_an_unsettled_clock_decided_is_decided_anew(monkeypatch: pytest.Mon
     declared = state("10.0.0.1 expires=2001-01-01T00:00:00Z")
     clock, settled = [SOON_SECONDS * 1.0], [False]
     monkeypatch.setattr(time, "time", lambda: clock[0])
-    monkeypatch.setattr(lists_module, "clock_synchronised", lambda: settled[0])
+    monkeypatch.setattr(clock_module, "clock_synchronised", lambda: settled[0])
     lists = compile_lists(declared)
     assert lists.areas.v4.pages, "an expired deny stays in until the clock can be believed"
     assert is_current(lists.areas, declared)

@@ -411,11 +411,72 @@ def test_hosts_of_both_verdicts_have_no_halves() -> None:
         assert bool(ipv4.build4(words)[1] & ipv4_halves.HALVES) == halved
 
 
+@pytest.mark.parametrize(
+    ("count", "nets", "halved"),
+    [
+        (3, 1, False),
+        (900, 40, False),
+        (9000, 900, False),
+        pytest.param(330_000, 0, True, marks=pytest.mark.slow),
+        pytest.param(330_000, 2000, True, marks=pytest.mark.slow),
+    ],
+)
+def test_an_edited_area_is_the_area_of_the_edited_list(count: int, nets: int, halved: bool) -> None:
+    """Hosts are added, removed and given the other verdict."""
+    random = Random(count)
+    denied = {random.randrange(1, LAST4) for _number in range(count)}
+    wide = [block(4, random.getrandbits(32), random.randrange(12, 31)) for _number in range(nets)]
+    allowed = set(random.sample(sorted(denied), min(count // 100, 40)))
+    tables = build(
+        [host(4, value) for value in allowed], [*wide, *(host(4, value) for value in denied)]
+    )
+    assert bool(tables.v4_shift & ipv4_halves.HALVES) == halved
+    edits = 0
+    near_others = [
+        value + 1000 for value in (*sorted(allowed)[:3], *(net.last for net in wide[:3]))
+    ]
+    some = [random.getrandbits(32) for _number in range(4)]
+    for value in (*random.sample(sorted(denied), 3), *some, *near_others):
+        near = [lookup(tables, 4, value + step) for step in (-1, 0, 1)]
+        if near[0] or near[2]:
+            continue
+        for wanted in {NONE, ALLOW, DENY} - {near[1]}:
+            editor = ipv4.Editor(tables.v4, tables.v4_shift, tables.shape4)
+            if not editor.put(value, near[1], wanted):
+                continue
+            edits += 1
+            allow = allowed - {value} | ({value} if wanted == ALLOW else set())
+            deny = denied - {value} | ({value} if wanted == DENY else set())
+            whole = build(
+                [host(4, item) for item in allow], [*wide, *(host(4, item) for item in deny)]
+            )
+            assert editor.area == whole.v4
+            assert editor.shape[:3] == whole.shape4[:3]
+            assert whole.shape4.used - 2 <= editor.shape.used <= whole.shape4.used
+    assert edits >= 3
+
+
+@pytest.mark.parametrize("count", [8, 9 * 256 - 1, 9 * 256, 9 * 512 - 1, 9 * 512])
+def test_an_edit_that_needs_another_width_is_refused(count: int) -> None:
+    random = Random(count)
+    values = {random.randrange(1, LAST4) for _number in range(count)}
+    tables = build([], [host(4, value) for value in values])
+    for value in (*sorted(values)[:2], *(random.randrange(1, LAST4) for _number in range(8))):
+        former = lookup(tables, 4, value)
+        editor = ipv4.Editor(tables.v4, tables.v4_shift, tables.shape4)
+        done = editor.put(value, former, DENY - former)
+        whole = build([], [host(4, item) for item in values ^ {value}])
+        if done:
+            assert (editor.area, tables.v4_shift) == (whole.v4, whole.v4_shift)
+        else:
+            assert whole.v4_shift != tables.v4_shift
+
+
 @pytest.mark.parametrize("count", [1, 1000, 100_000])
 def test_the_filter_decides_for_most_unlisted_addresses(count: int) -> None:
     random = Random(count)
     values = [random.getrandbits(32) for _number in range(count)]
-    area, shift = ipv4.build4([value << 4 | DENY for value in sorted(set(values))])
+    area, shift, _shape = ipv4.build4([value << 4 | DENY for value in sorted(set(values))])
     blocks = {value >> shift - 6 for value in values}
     assert blocks_in(area) == blocks
     assert len(blocks) < (1 << 32 - shift) * 64 * 0.15
@@ -445,7 +506,7 @@ def test_the_filter_has_exactly_the_blocks_of_ranges(
         (0x09FFFFFF, 0x0A000000),
     ):
         words = [first << 4 | DENY * 5, *([last + 1 << 4] if last < LAST[4] else [])]
-        area, shift = ipv4.build4(words)
+        area, shift, _shape = ipv4.build4(words)
         assert blocks_in(area) == {*range(first >> shift - 6, (last >> shift - 6) + 1)}
 
 

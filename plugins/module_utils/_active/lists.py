@@ -10,41 +10,74 @@ from __future__ import annotations
 
 import functools
 import math
+import os
 import time
 import typing as t
 
-from .._base.clock import clock_synchronised
+from .._base.clock import read_clock
 from .._base.digest import digest_text, sha256
 from .._base.errors import InvalidInput
+from .._base.files import read_json, replace_json
 from .._declared.bulk import read_prefixes
 from .._declared.store import is_feed
 from .._feeds.spare import NOTHING, FeedReport, Note, has_feeds, leave_out
 from .._kernel import abi
+from .._tables.ipv4 import Shape
 from .._tables.ranges import Prefixes
 from .._tables.tables import compile_tables
 from .generation import Areas
 
 if t.TYPE_CHECKING:
+    from .._base.clock import Clock
     from .._declared.store import State
     from .._feeds.spare import Spared
     from .idle import Idle
 
 # A damaged file may have very long lines, which the error quotes.
 _MAX_ERROR = 300
-# Seconds until entries are judged again that could not be judged because the clock is not synchronised.
+# Seconds until entries are judged again that could not be judged because the clock is not trusted yet.
 _UNDECIDED = 60.0
 
 
 class Lists(t.NamedTuple):
-    """Compiled lists. counts: numbers of their parts. note: exceptions of feeds, and what was left out.
+    """Compiled lists.
 
+    counts: numbers of their parts. note: exceptions of feeds, and what was left out. shape: of the IPv4 area.
     idle: entries without effect; None if the caller did not want to know.
     """
 
     areas: Areas
     counts: dict[str, int]
     note: Note
+    shape: Shape
     idle: t.Optional[Idle] = None
+
+
+class Known(t.NamedTuple):
+    """What is known of the active tables beside their bytes: counts and shape, as in `Lists`."""
+
+    counts: dict[str, int]
+    shape: Shape
+
+
+def keep_known(path: str, lists: Lists) -> None:
+    """Write what is known of the active tables to a file under /run; raises OSError."""
+    folder, areas = os.path.dirname(path), lists.areas
+    if not os.path.isdir(folder):
+        os.makedirs(folder)
+        os.chmod(folder, 0o755)
+    replace_json(path, [areas.lists.hex(), areas.next_expiry, lists.counts, lists.shape])
+
+
+def read_known(path: str, areas: Areas) -> Known | None:
+    """What is known of these tables; None if the file is about others, missing or damaged."""
+    try:
+        lists, next_expiry, counts, shape = read_json(path)
+        if (lists, next_expiry) != (areas.lists.hex(), areas.next_expiry):
+            return None
+        return Known({str(name): int(number) for name, number in counts.items()}, Shape(*shape))
+    except (OSError, ValueError, TypeError, AttributeError):
+        return None
 
 
 def digest_of(state: State) -> bytes:
@@ -69,43 +102,49 @@ def is_current(areas: Areas, state: State) -> bool:
 
 
 def compile_lists(
-    state: State, spared: Spared | None = None, *, for_good: bool = False, judge: bool = False
+    state: State,
+    spared: Spared | None = None,
+    clock: Clock | None = None,
+    *,
+    for_good: bool = False,
+    judge: bool = False,
 ) -> Lists:
     """Compile all lists; `InvalidInput` names file and line of an error.
 
     A feed with an error is left out; all other lists count. spared: addresses that feeds must not deny.
-    for_good: leave out allow entries that expire. judge: find the entries without effect.
+    clock: by default this host's. for_good: leave out allow entries that expire. judge: find the entries
+    without effect.
     """
-    now, synchronised = time.time(), clock_synchronised()
+    passed, is_trusted = clock or read_clock("")
     found = {}
     feeds = FeedReport({}, {})
     for kind, lists in (("allow", state.allow), ("deny", state.deny)):
         union = Prefixes()
         for name, text in sorted(lists.items()):
             path = f"{kind}.d/{name}.list"
-            at = math.inf if for_good and kind == "allow" else now
-            read = functools.partial(
-                read_prefixes, text, path, at, synchronised, t.cast(t.Any, kind)
-            )
+            at = math.inf if for_good and kind == "allow" else passed
+            read = functools.partial(read_prefixes, text, path, at, is_trusted, t.cast(t.Any, kind))
             if is_feed(name):
                 _add_feed(union, name, text, read, (spared or {}) if kind == "deny" else {}, feeds)
             else:
                 read(union)
         found[kind] = union
     expiries = [union.next_expiry for union in found.values() if union.next_expiry is not None]
-    if any(union.undecided for union in found.values()):
-        expiries.append(now + _UNDECIDED)
+    undecided = sum(union.undecided for union in found.values())
+    if undecided:
+        expiries.append(time.time() + _UNDECIDED)
     idle = None
     if judge:
         # Imported here: a boot does not need it, and it would cost memory.
         from .idle import find_idle
 
-        idle = find_idle(state, found["allow"], found["deny"], now if synchronised else None)
+        idle = find_idle(state, found["allow"], found["deny"], passed if is_trusted else None)
     tables = compile_tables(found["allow"], found["deny"])
     counts = {
         "allow": tables.allow_entries,
         "deny": tables.deny_entries,
         "expired": sum(union.expired for union in found.values()),
+        "undecided": undecided,
         "ranges_ipv4": tables.ranges4,
         "ranges_ipv6": tables.ranges6,
         "pages": 1 + tables.pages,
@@ -115,7 +154,7 @@ def compile_lists(
     next_expiry = math.ceil(min(expiries)) if expiries else 0
     digest = digest_of(state)
     note = Note(digest.hex(), spared or {}, feeds) if has_feeds(state) else NOTHING
-    return Lists(Areas.of(tables, digest, next_expiry), counts, note, idle)
+    return Lists(Areas.of(tables, digest, next_expiry), counts, note, tables.shape4, idle)
 
 
 def _add_feed(

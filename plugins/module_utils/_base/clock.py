@@ -4,12 +4,22 @@
 
 # This code is PRIVATE to the collection.
 
-"""Whether the clock can be trusted, and whether an entry that expires still counts."""
+"""Which time has certainly passed, and whether an entry that expires still counts.
+
+A host may boot in the past, and its clock may be set back. So the latest time that a trusted clock has shown
+is kept on disk. An entry whose end has passed once stays expired, also after a reboot. No boot depends on
+that file: while it is missing or damaged, the clock decides alone.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import os
 import time
+import typing as t
+
+from .files import replace_file
 
 _TIME_ERROR = 5
 """The state that adjtimex(2) returns while the clock is not synchronised."""
@@ -28,10 +38,49 @@ def clock_synchronised() -> bool:
     return 0 <= state != _TIME_ERROR or time.clock_gettime(time.CLOCK_BOOTTIME) >= _MAX_WAIT
 
 
-def counts(kind: str, expiry: float, now: float, is_synchronised: bool) -> bool:
+class Clock(t.NamedTuple):
+    """The latest time that has certainly passed (Unix seconds), and whether the clock is trusted.
+
+    While the clock is not trusted, `passed` is the time that a trusted clock has shown last; 0: unknown.
+    """
+
+    passed: float
+    is_trusted: bool
+
+    def is_undecided(self, expiry: float) -> bool:
+        """Whether nobody knows if an entry with this expiry has expired."""
+        return not self.is_trusted and self.passed < expiry
+
+
+def read_clock(path: str) -> Clock:
+    """The clock, which never goes back behind the time in the file."""
+    known = _known(path)
+    return Clock(max(time.time(), known), True) if clock_synchronised() else Clock(known, False)
+
+
+def keep_time(path: str, clock: Clock) -> None:
+    """Write the time of a trusted clock to the file, unless a later one is there. Errors are ignored."""
+    if not clock.is_trusted or clock.passed <= _known(path):
+        return
+    with contextlib.suppress(OSError):
+        folder = os.path.dirname(path)
+        if not os.path.isdir(folder):
+            os.makedirs(folder)
+            os.chmod(folder, 0o755)
+        replace_file(path, f"{clock.passed:.0f}\n", 0o644)
+
+
+def _known(path: str) -> float:
+    try:
+        with open(path, encoding="ascii") as file:
+            return float(int(file.read(32)))
+    except (OSError, ValueError):
+        return 0.0
+
+
+def counts(kind: str, expiry: float, clock: Clock) -> bool:
     """Whether an entry of an allow or deny list (`kind`) that expires at `expiry` still counts.
 
-    Both times are Unix seconds. While the clock is not synchronised, nobody knows whether the entry
-    has expired: an allow does not count, a deny does.
+    While nobody knows whether it has expired, an allow does not count, and a deny does.
     """
-    return now < expiry if is_synchronised else kind == "deny"
+    return clock.passed < expiry and (clock.is_trusted or kind == "deny")

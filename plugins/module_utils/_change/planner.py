@@ -17,7 +17,7 @@ from .._active import attach
 from .._active.build import build
 from .._active.generation import capacity_for
 from .._active.images import Images
-from .._active.lists import Lists, compile_lists, digest_of
+from .._active.lists import Lists, digest_of
 from .._active.loaded import check_memory
 from .._base.errors import InvalidInput
 from .._declared.policy import resolve_policies
@@ -101,7 +101,7 @@ class Planner:
     ) -> None:
         self.snapshot = snapshot
         self.programs = Programs(compiler, Images(paths.images), paths.source)
-        self.lists = ListCompiler(paths.spared, self.snapshot)
+        self.lists = ListCompiler(paths, self.snapshot)
         self._store = store
         self._loaded = loaded
 
@@ -131,7 +131,7 @@ class Planner:
         now = self._now(afresh)
         code = self._code(now, before, after, afresh=afresh, check=check)
         judge = edit is not None or by_hand
-        areas, lists = self.lists.tables(after, now.areas, self._loaded.active, judge)
+        areas, lists = self.lists.tables(after, now.areas, self._loaded.active, before, judge=judge)
         if by_hand and not force and self._loaded.active and now.lists != digest_of(after):
             self._refuse_denied(areas, after)
         hits = None
@@ -189,7 +189,7 @@ class Planner:
         if not force:
             for_good = lists.areas
             if any("expires=" in text for text in after.allow.values()):
-                for_good = compile_lists(after, lists.note.spared, for_good=True).areas
+                for_good = self.lists.for_good(after, lists)
             self._refuse_denied(for_good, after)
         # Imported here: a boot does not need it, and it would cost memory.
         from . import hits

@@ -10,51 +10,91 @@ from __future__ import annotations
 
 import typing as t
 
-from .._active.lists import Lists, compile_lists, digest_of, is_current
+from .._active.lists import Lists, compile_lists, digest_of, is_current, read_known
+from .._base.clock import read_clock
 from .._feeds.spare import NOTHING, has_feeds, lasting, read_note, spared_now
 
 if t.TYPE_CHECKING:
     from .._active.generation import Areas
     from .._declared.store import State
-    from .._feeds.spare import FeedReport, Spared
+    from .._feeds.spare import FeedReport, Note, Spared
+    from .._kernel.pins import Paths
     from .._network.snapshot import Snapshot
 
 
 class ListCompiler:
-    """Compiles lists. note: path of the file with the exceptions that feeds were compiled with."""
+    """Compiles lists, with the exceptions for feeds that are noted on disk."""
 
-    def __init__(self, note: str, snapshot: Snapshot) -> None:
-        self._note = note
+    def __init__(self, paths: Paths, snapshot: Snapshot) -> None:
+        self._note = paths.spared
+        self._paths = paths
         self._snapshot = snapshot
 
     def tables(
-        self, state: State, active: Areas | None, is_filtered: bool, judge: bool = False
+        self,
+        state: State,
+        active: Areas | None,
+        is_filtered: bool,
+        before: State | None = None,
+        *,
+        judge: bool = False,
     ) -> tuple[Areas, Lists | None]:
         """The active tables if the state's lists would give the same, else new tables and their lists.
 
-        is_filtered: whether an interface is filtered now. judge: find entries without effect, too.
+        is_filtered: whether an interface is filtered now. before: the confirmed state. judge: find entries
+        without effect too, unless only a few hosts change.
         """
         spared = self._spared(is_filtered) if has_feeds(state) else {}
-        if active is not None and is_current(active, state):
-            note = read_note(self._note) if spared else NOTHING
-            known = (
-                note.lists == active.lists.hex() and lasting(spared).items() <= note.spared.items()
-            )
-            if known or not spared:
-                return active, None
-        lists = compile_lists(state, spared, judge=judge)
+        if active is not None and is_current(active, state) and self._spares(active, spared):
+            return active, None
+        lists = None
+        if active is not None and before is not None and is_current(active, before):
+            lists = self._patched(active, before, state, spared)
+        if lists is None:
+            lists = compile_lists(state, spared, read_clock(self._paths.clock), judge=judge)
         return lists.areas, lists
+
+    def for_good(self, state: State, lists: Lists) -> Areas:
+        """The tables of the same lists without the allow entries that expire."""
+        clock = read_clock(self._paths.clock)
+        return compile_lists(state, lists.note.spared, clock, for_good=True).areas
+
+    def _spares(self, active: Areas, spared: Spared) -> bool:
+        """Whether the active tables were compiled with these exceptions."""
+        return not spared or self._is_noted(read_note(self._note), active, spared)
+
+    @staticmethod
+    def _is_noted(note: Note, active: Areas, spared: Spared) -> bool:
+        return note.lists == active.lists.hex() and lasting(spared).items() <= note.spared.items()
+
+    def _patched(self, active: Areas, before: State, state: State, spared: Spared) -> Lists | None:
+        """The active tables, changed for a few hosts; None if all lists must be compiled."""
+        # Imported here: a boot does not need it, and it would cost memory.
+        from .._active.patch import patched
+
+        note = read_note(self._note) if has_feeds(state) else NOTHING
+        if has_feeds(before) != has_feeds(state) or not (
+            note == NOTHING or self._is_noted(note, active, spared)
+        ):
+            return None
+        given = read_known(self._paths.tables, active)
+        if given is None:
+            return None
+        clock = read_clock(self._paths.clock)
+        return patched(active, given, (before, state), clock, note)
 
     def as_before(self, state: State) -> Lists:
         """Compile with the feed exceptions of the active tables, if those tables are of this state.
 
         Entries without effect are found too.
         """
+        clock = read_clock(self._paths.clock)
         if not has_feeds(state):
-            return compile_lists(state, judge=True)
+            return compile_lists(state, clock=clock, judge=True)
         note = read_note(self._note)
         is_known = note.lists == digest_of(state).hex()
-        return compile_lists(state, note.spared if is_known else self._spared_now(), judge=True)
+        spared = note.spared if is_known else self._spared_now()
+        return compile_lists(state, spared, clock, judge=True)
 
     def report(self) -> FeedReport:
         """The feed entries that were left out when the active tables were compiled."""

@@ -21,7 +21,7 @@ from socket import AF_INET, AF_INET6, inet_pton
 from typing import Literal, NamedTuple
 
 from .._base.address import Prefix
-from .._base.clock import counts
+from .._base.clock import Clock, counts
 from .._base.errors import InvalidInput
 from .._tables.ranges import Blocks, Prefixes
 from .entries import BYTE_ORDER_MARK, Entry, canonical, expires_at, format_entries, parse_words
@@ -77,32 +77,33 @@ def read_prefixes(
     text: str | bytes,
     name: str,
     now: float,
-    clock_synchronised: bool,
+    clock_trusted: bool,
     kind: Literal["allow", "deny"],
     union: Prefixes | None = None,
 ) -> Prefixes:
     """Return the prefixes that are active in a list file at the Unix time now, added to a union.
 
     name: of the file, for errors. union: prefixes of other lists; it is changed and returned.
-    Expired entries are left out. While the clock is not synchronised, an allow entry with an expiry is left
-    out, and a deny entry with an expiry is included. Raises InvalidInput, which names file and line.
+    now, clock_trusted: as in `Clock`. Expired entries are left out. Of entries whose expiry such a clock
+    cannot decide, those of an allow list are left out, and those of a deny list are included. Raises InvalidInput, which names file and line.
     """
     found = Prefixes() if union is None else union
+    clock = Clock(now, clock_trusted)
     if isinstance(text, DropIn):
         found.add(text.contents.lasting)
         expiring = text.contents.expiring
     else:
         expiring = _parse(text, name, found)
     for prefix, expiry in expiring:
-        is_active = counts(kind, expiry, now, clock_synchronised)
-        if not clock_synchronised:
+        is_active = counts(kind, expiry, clock)
+        if clock.is_undecided(expiry):
             found.undecided += 1
         elif is_active:
             found.note_expiry(expiry)
         if is_active:
             found.entries += 1
             _add_prefix(prefix, found)
-        else:
+        elif not clock.is_undecided(expiry):
             found.expired += 1
     return found
 

@@ -31,29 +31,40 @@ _FEW = 8
 # Addresses in an IPv6 /64, which usually is one network.
 _NETWORK = 1 << 64
 _LINE = re.compile("[^\n]+")
-# Without these, every line of a text holds an entry.
-_ODD = ("#", "\n\n", *" \t\r\v\f\x1c\x1d\x1e\x1f")
+# Without these, only empty lines and those that begin with # hold no entry.
+_ODD = ("\n ", "\n\t", *"\r\v\f\x1c\x1d\x1e\x1f")
 
 
 def describe(before: State, after: State) -> tuple[str, str]:
     """Return two texts for a diff: entries of lists only if they differ, everything else in full.
 
-    The second text also has the sums of added and removed entries, as comments.
+    The second text also has the sums of added, removed and changed entries, as comments.
     """
-    old, new = _declared(before), _declared(after)
-    old_entries, new_entries = _entries(before), _entries(after)
+    old_entries, new_entries = _entries(before, after), _entries(after, before)
     gone, come = old_entries - new_entries, new_entries - old_entries
-    return _text(old, gone), _text(new, come) + _sizes(come, gone)
+    return _text(_declared(before), gone), _text(_declared(after), come) + _sizes(come, gone)
 
 
 # Each text's count is needed several times during one activation.
 @functools.lru_cache(maxsize=64)
 def count_entries(text: str) -> int:
     """Return how many lines of a list hold an entry."""
-    if text.isascii() and not any(odd in text for odd in _ODD) and text[:1] != "\n":
+    if text.isascii() and text[:1] not in (" ", "\t") and not any(odd in text for odd in _ODD):
         # The fast path, for most long lists.
-        return text.count("\n") + (text[-1:] not in ("", "\n"))
+        lines = text.count("\n") + (text[-1:] not in ("", "\n"))
+        comments = text.count("\n#") + (text[:1] == "#")
+        return lines - comments - _count_empty(text)
     return sum(1 for dummy in _entry_lines(text))
+
+
+def _count_empty(text: str) -> int:
+    """Return how many lines of a text are empty."""
+    count = int(text[:1] == "\n")
+    at = text.find("\n\n")
+    while at >= 0:
+        count += 1
+        at = text.find("\n\n", at + 1)
+    return count
 
 
 def has_entries(text: str) -> bool:
@@ -84,10 +95,14 @@ def _declared(state: State) -> list[str]:
     return lines
 
 
-def _entries(state: State) -> set[str]:
+def _entries(state: State, other: State) -> set[str]:
+    """Return the entries of the drop-ins that are not the same in the other state."""
     found = set()
-    for kind, lists in (("allow", state.allow), ("deny", state.deny)):
+    for kind in ("allow", "deny"):
+        lists, others = getattr(state, kind), getattr(other, kind)
         for name, text in lists.items():
+            if text == others.get(name):
+                continue
             for line in text.splitlines():
                 bare = line.partition("#")[0].strip()
                 if bare:
@@ -104,13 +119,22 @@ def _text(declared: list[str], entries: set[str]) -> str:
 
 
 def _sizes(come: set[str], gone: set[str]) -> str:
+    was, now = ({_place(entry) for entry in entries} for entries in (gone, come))
     lines = []
     for kind in ("allow", "deny"):
-        for word, entries in (("more", come), ("fewer", gone)):
-            bare = [entry.partition(": ")[2] for entry in entries if entry.startswith(kind)]
+        for word, places in (("more", now - was), ("fewer", was - now)):
+            bare = [place.partition(": ")[2] for place in places if place.startswith(kind)]
             if bare:
                 lines.append(f"# {word} {kind} entries: {len(bare)}, {_addresses(bare)}\n")
+        changed = sum(place.startswith(kind) for place in was & now)
+        if changed:
+            lines.append(f"# {kind} entries that expire at another time: {changed}\n")
     return "".join(lines)
+
+
+def _place(entry: str) -> str:
+    """Return an entry without its expiry."""
+    return entry.partition(" expires=")[0].rstrip()
 
 
 def _addresses(entries: list[str]) -> str:

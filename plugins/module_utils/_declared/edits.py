@@ -23,6 +23,7 @@ from .entries import (
     parse_line,
 )
 from .policy import DEFAULT, canonical_policy, resolve_policies
+from .search import covering
 from .store import State, Store, check_interface, check_name
 
 Edit = t.Callable[[State], State]
@@ -145,7 +146,7 @@ def put_entries(name: str, kind: str, entries: t.Sequence[Entry]) -> Edit:
                 del wanted[new.prefix]
         kept += format_list(wanted.values()).splitlines()
         state = _with_text(state, kind, name, kept)
-        return _without(state, other, name, {entry.prefix for entry in entries})[0]
+        return _without(state, other, name, {entry.prefix for entry in entries})
 
     return edit
 
@@ -153,40 +154,43 @@ def put_entries(name: str, kind: str, entries: t.Sequence[Entry]) -> Edit:
 def drop_entries(name: str, prefixes: t.Sequence[Prefix], kinds: t.Sequence[str]) -> Edit:
     """Remove prefixes from the drop-ins of a name and of these kinds.
 
-    The edit raises InvalidInput for a prefix that is on none of them.
+    A prefix that is on no list at all is ignored. The edit raises InvalidInput for a prefix that is only on
+    lists of other names or kinds: it would stay listed.
     """
     check_name(name)
 
     def edit(state: State) -> State:
-        left = set(prefixes)
+        for prefix in sorted(set(prefixes) - prefixes_of(state, name, kinds)):
+            owners = ", ".join(_owners(state, prefix))
+            if owners:
+                raise InvalidInput(
+                    f"{format_prefix(prefix)} is not on the {' or '.join(kinds)} list {name!r} but on "
+                    f"{owners}: change it there, or allow or deny it here too"
+                )
         for kind in kinds:
-            state, found = _without(state, kind, name, set(prefixes))
-            left -= found
-        if left:
-            prefix = format_prefix(min(left))
-            owners = ", ".join(_owners(state, prefix)) or "no list"
-            raise InvalidInput(
-                f"{prefix} is not on the {' or '.join(kinds)} list {name!r} but on {owners}: "
-                "change it there, or allow or deny it here too"
-            )
+            state = _without(state, kind, name, set(prefixes))
         return state
 
     return edit
 
 
-def _without(
-    state: State, kind: str, name: str, prefixes: set[Prefix]
-) -> tuple[State, set[Prefix]]:
-    """Return the state without the prefixes on one list, and which of them were on it."""
-    text = getattr(state, kind).get(name)
-    if text is None:
-        return state, set()
-    lines = _lines(text, f"{kind}.d/{name}.list")
-    found = {entry.prefix for dummy, entry in lines if entry} & prefixes
-    if not found:
-        return state, found
-    kept = [line for line, entry in lines if entry is None or entry.prefix not in found]
-    return _with_text(state, kind, name, kept), found
+def prefixes_of(state: State, name: str, kinds: t.Iterable[str]) -> set[Prefix]:
+    """Return the prefixes in the drop-ins of a name and of these kinds."""
+    return {
+        entry.prefix
+        for kind in kinds
+        for dummy, entry in _lines(getattr(state, kind).get(name, ""), f"{kind}.d/{name}.list")
+        if entry
+    }
+
+
+def _without(state: State, kind: str, name: str, prefixes: set[Prefix]) -> State:
+    """Return the state without the prefixes on one list."""
+    if prefixes.isdisjoint(prefixes_of(state, name, [kind])):
+        return state
+    lines = _lines(getattr(state, kind)[name], f"{kind}.d/{name}.list")
+    kept = [line for line, entry in lines if entry is None or entry.prefix not in prefixes]
+    return _with_text(state, kind, name, kept)
 
 
 def _with_text(state: State, kind: str, name: str, lines: list[str]) -> State:
@@ -208,12 +212,12 @@ def _lines(text: str, path: str) -> list[tuple[str, Entry | None]]:
     return found
 
 
-def _owners(state: State, prefix: str) -> list[str]:
+def _owners(state: State, prefix: Prefix) -> list[str]:
     return [
         f"{kind} list {name!r}"
         for kind, lists in (("allow", state.allow), ("deny", state.deny))
         for name, text in sorted(lists.items())
-        if any(line.split()[:1] == [prefix] for line in text.splitlines())
+        if any(entry.prefix == prefix for entry in covering(text, prefix))
     ]
 
 

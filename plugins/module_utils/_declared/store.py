@@ -48,6 +48,7 @@ _NOTHING: t.Any = types.MappingProxyType({})
 _NAME = re.compile(r"[a-z0-9_-]{1,64}")
 _INTERFACE = re.compile(r"[^\s/:\x00]{1,15}")
 _ATTEMPTS = 20
+Content = t.TypeVar("Content")
 _LOCK_STEP = 0.05
 
 
@@ -109,19 +110,32 @@ class Store:
 
         Needs no lock. Raises Unreadable, and InvalidInput if a file was edited by hand and is wrong.
         """
+        return self._read_current(self.read, State())
+
+    def read_allowed(self) -> dict[str, str]:
+        """Return the allow lists of the confirmed state, as in `State`, without reading the deny lists."""
+
+        def read(number: int) -> dict[str, str]:
+            return _read_lists(os.path.join(self.root, str(number), "allow.d"))
+
+        none: dict[str, str] = {}
+        return self._read_current(read, none)[1]
+
+    def _read_current(self, read: t.Callable[[int], Content], none: Content) -> tuple[int, Content]:
+        """Return the number of the confirmed state, and what was read of it; 0 and `none` without one."""
         for _attempt in range(_ATTEMPTS):
             number = self._current()
             if number is None:
-                return 0, State()
+                return 0, none
             before = self._identity(number)
             try:
-                state = self.read(number)
+                found = read(number)
             except PacketwatchError:
                 if self._is_current(number, before):
                     raise
                 continue
             if self._is_current(number, before):
-                return number, state
+                return number, found
         raise Unreadable(
             f"{self.root}/current changed {_ATTEMPTS} times while it was read; try again"
         )

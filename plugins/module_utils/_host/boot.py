@@ -14,13 +14,12 @@ If that fails too, the newest image that there is decides: an older filter is be
 from __future__ import annotations
 
 import contextlib
-import time
 import typing as t
 
 from .._active import attach
 from .._active.images import Images
 from .._active.loaded import Loaded
-from .._base.clock import clock_synchronised
+from .._base.clock import read_clock
 from .._base.errors import (
     InvalidInput,
     LoadFailed,
@@ -124,11 +123,11 @@ class _Boot:
                 ifindex = check_device(self._interface, netlink.links()).ifindex
                 if loaded.held_on(ifindex)[1]:
                     return False
-        due = kept.next_expiry
-        if due and time.time() >= due:
+        clock = read_clock(self._paths.clock)
+        if 0 < kept.next_expiry <= clock.passed:
             return False
-        # Nobody knows whether the entry has expired before the clock is synchronised.
-        return not (kept.has_expiring_allow and not clock_synchronised())
+        # Nobody knows whether the entry has expired before the clock is trusted.
+        return not (kept.has_expiring_allow and not clock.is_trusted)
 
     def attach(self, kept: Kept) -> Filtered:
         """Filter the interface with the image."""

@@ -321,7 +321,7 @@ class Host:
         return found
 
     def _lists(self) -> ListCompiler:
-        return ListCompiler(self.paths.spared, self._site.snapshot())
+        return ListCompiler(self.paths, self._site.snapshot())
 
     # Bans
 

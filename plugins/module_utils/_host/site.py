@@ -12,7 +12,9 @@ import contextlib
 import typing as t
 
 from .._active.images import Images
+from .._active.lists import keep_known
 from .._active.loaded import Loaded
+from .._base.clock import keep_time, read_clock
 from .._base.errors import InvalidInput, PacketwatchError
 from .._change.alarm import Alarm
 from .._change.changes import Changes
@@ -163,6 +165,7 @@ class Work:
             number = change.number if change else self.site.store.number()
             if lists:
                 write_note(self.site.paths.spared, lists.note)
+                self._keep_known(lists)
             self.site.status.applied(self.loaded, number, state, image, lists)
             self._keep(number, state, image, pending=change is not None)
 
@@ -188,6 +191,13 @@ class Work:
                 f"the boot image cannot be written to {site.paths.images}: {error.strerror}; make room "
                 "there, then packetwatchctl apply"
             )
+
+    def _keep_known(self, lists: Lists) -> None:
+        """Keep what the next change of a few entries needs, and the time if entries depend on it."""
+        paths = self.site.paths
+        if lists.counts["expired"] or lists.areas.next_expiry:
+            keep_time(paths.clock, read_clock(paths.clock))
+        keep_known(paths.tables, lists)
 
     def wake_at(self, moment: int, change: Change | None) -> None:
         """Set the timer for the next entry that expires; if that fails, revert a pending change."""

@@ -47,12 +47,14 @@ class Paths(t.NamedTuple):
     images: str = "/var/lib/packetwatch/boot"
     spared: str = "/var/lib/packetwatch/spared"
     ages: str = "/var/lib/packetwatch/feeds"
+    clock: str = "/var/lib/packetwatch/clock"
     source: str = "/usr/lib/packetwatch/current/bpf"
     settings: str = "/etc/default/packetwatch"
     runtime: str = "/run/systemd"
     units: str = "/etc/systemd/system"
     pending: str = "/run/packetwatch-host/change"
     status: str = "/run/packetwatch-host/status.json"
+    tables: str = "/run/packetwatch-host/tables.json"
 
 
 class Spec(t.NamedTuple):

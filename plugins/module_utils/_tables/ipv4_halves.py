@@ -46,7 +46,12 @@ def main_verdict(pairs: bytes) -> int:
     """
     verdict = max((ALLOW, DENY), key=pairs.count)
     others = len(pairs) - pairs.count(verdict)
-    return verdict if others * _MAIN_RATIO <= len(pairs) else NONE
+    return verdict if are_few(others, len(pairs)) else NONE
+
+
+def are_few(others: int, starts: int) -> bool:
+    """Return whether halves suit so many starts, of which `others` do not have the main verdict."""
+    return others * _MAIN_RATIO <= starts
 
 
 def build_halves(
@@ -133,6 +138,13 @@ def _leaf(lines: Lines, state: int) -> int:
     line = lines.reserve(1)
     lines.set_verdict(line, line + 1, state)
     return line
+
+
+def half_of(main: int, lows: Sequence[int]) -> bytes:
+    """Return a half with the hosts of these lowest bits, up to 15 in ascending order."""
+    if not lows:
+        return _EMPTY
+    return array("H", [main, *lows, *[lows[0]] * (KEYS - len(lows))]).tobytes()
 
 
 class Halves:

@@ -186,6 +186,11 @@ def cuts_at(words: Sequence[int], begin: int, end: int, shift: int) -> list[int]
     return [begin, *cuts, end]
 
 
+def first_width(count: int, bits: int, min_width: int = 0) -> int:
+    """Return the width of a table for `count` words that are spread evenly; at least min_width."""
+    return max(min((count // _KEYS_PER_LINE).bit_length(), bits, _MAX_WIDTH), min_width)
+
+
 def table_width(
     words: Sequence[int],
     begin: int,
@@ -200,7 +205,7 @@ def table_width(
     Width 0 means that no table suits; with a min_width there is always a table.
     """
     count = end - begin
-    width = max(min((count // _KEYS_PER_LINE).bit_length(), bits, _MAX_WIDTH), min_width)
+    width = first_width(count, bits, min_width)
     if width < _MIN_WIDTH and not min_width:
         return 0, []
     cuts = cuts_at(words, begin, end, bits - width + 4)

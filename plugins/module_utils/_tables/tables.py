@@ -44,6 +44,8 @@ class Tables(NamedTuple):
     allow_entries: int = 0
     """Entries that the tables were compiled from, with duplicates."""
     deny_entries: int = 0
+    shape4: ipv4.Shape = ipv4.Shape()
+    """What `ipv4.Editor` needs to know of the IPv4 area."""
 
     @property
     def pages(self) -> int:
@@ -56,7 +58,7 @@ def compile_tables(allow: Prefixes, deny: Prefixes) -> Tables:
 
     Raises TooLarge if a family needs more than the format can address: 9 GiB.
     """
-    v4, v4_shift, ranges4 = _compile4(allow.v4, deny.v4)
+    v4, v4_shift, ranges4, shape4 = _compile4(allow.v4, deny.v4)
     v6, v6_hosts, ranges6 = _compile6(allow.v6, deny.v6)
     return Tables(
         v4,
@@ -67,18 +69,20 @@ def compile_tables(allow: Prefixes, deny: Prefixes) -> Tables:
         ranges6,
         allow_entries=allow.entries,
         deny_entries=deny.entries,
+        shape4=shape4,
     )
 
 
-def _compile4(allow: Blocks, deny: Blocks) -> tuple[Area, int, int]:
-    """Return the IPv4 area, its shift (`build4`), and the number of ranges."""
+def _compile4(allow: Blocks, deny: Blocks) -> tuple[Area, int, int, ipv4.Shape]:
+    """Return the IPv4 area, its shift (`build4`), the number of ranges, and the area's shape."""
     ranges = compile_ranges(allow, deny, LAST4)
     if not ranges.total:
-        return Area(), 0, 0
+        return Area(), 0, 0, ipv4.Shape()
     total = ranges.total
     words = start_words(ranges, LAST4)
     del ranges  # frees memory before the next large structure is built
-    return *ipv4.build4(words), total
+    area, shift, shape = ipv4.build4(words)
+    return area, shift, total, shape
 
 
 def _compile6(allow: Blocks, deny: Blocks) -> tuple[Area, Place, int]:

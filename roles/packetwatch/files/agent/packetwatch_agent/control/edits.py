@@ -12,10 +12,11 @@ from __future__ import annotations
 import time
 import typing as t
 
-from packetwatch_core._base.address import Prefix, parse_prefix
+from packetwatch_core._base.address import Prefix, format_prefix, parse_prefix
+from packetwatch_core._base.clock import read_clock
 from packetwatch_core._base.errors import InvalidInput
-from packetwatch_core._declared.edits import Edit, drop_entries, put_entries
-from packetwatch_core._declared.entries import Entry, entries_from_input
+from packetwatch_core._declared.edits import Edit, drop_entries, prefixes_of, put_entries
+from packetwatch_core._declared.entries import Entry, entries_from_input, expires_at
 
 from . import wire
 
@@ -41,13 +42,28 @@ def perform(host: Host, request: wire.Request) -> wire.Result:
         )
     check, force = wire.flag_of(request, "check"), wire.flag_of(request, "force")
     edit = prepare(request)
+    if command in _KINDS:
+        _refuse_past(host, _entries(request))
     # Without an edit, an administrator has edited files of confirmed state.
     by_hand = edit is None
     if check:
         plan = host.plan(edit or (lambda state: state), force=force, by_hand=by_hand)
     else:
         plan = host.apply(edit, force=force, by_hand=by_hand)
-    return _result(plan, command, check)
+    result = _result(plan, command, check)
+    return _with_missing(result, plan, request) if command == "remove" else result
+
+
+def _with_missing(result: wire.Result, plan: Plan, request: wire.Request) -> wire.Result:
+    """Say which prefixes were on no list, so that there was nothing to remove."""
+    there = prefixes_of(plan.states[0], OWNER, _kinds(request))
+    missing = [format_prefix(prefix) for prefix in _prefixes(request) if prefix not in there]
+    if not missing:
+        return result
+    text = f"{', '.join(missing)}: on no list"
+    if not plan.changed:
+        return result | {"message": f"nothing to remove: {text}"}
+    return result | {"notes": [*result["notes"], text]}
 
 
 def _put(request: wire.Request) -> Edit:
@@ -55,10 +71,15 @@ def _put(request: wire.Request) -> Edit:
 
 
 def _remove(request: wire.Request) -> Edit:
+    return drop_entries(OWNER, _prefixes(request), _kinds(request))
+
+
+def _kinds(request: wire.Request) -> list[str]:
+    """The kinds of lists that a request is about."""
     kinds = [wire.text_of(request, "list")] if request.get("list") else list(_KINDS)
     if not set(kinds) <= set(_KINDS):
         raise InvalidInput(f"list is {kinds[0]!r}: write allow or deny")
-    return drop_entries(OWNER, _prefixes(request), kinds)
+    return kinds
 
 
 def _apply(dummy: wire.Request) -> None:
@@ -97,12 +118,23 @@ def _entries(request: wire.Request) -> list[Entry]:
         {"address": address, "comment": comment, "expires": expires}
         for address in _addresses(request)
     ]
-    entries = entries_from_input(items, "addresses")
-    if expires and entries[0].expires:
-        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        if entries[0].expires <= now:
-            raise InvalidInput(f"expires is {expires}, which is past: write a later time")
-    return entries
+    return entries_from_input(items, "addresses")
+
+
+def _refuse_past(host: Host, entries: list[Entry]) -> None:
+    """Refuse entries that have expired, also by the latest time that this host was sure of."""
+    clock = read_clock(host.paths.clock)
+    for entry in entries:
+        if entry.expires and expires_at(entry.expires) <= max(clock.passed, time.time()):
+            known = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(clock.passed))
+            raise InvalidInput(
+                f"expires is {entry.expires}, which is past: write a later time"
+                + (
+                    f" (the clock was at {known} already; if it was wrong then, remove {host.paths.clock})"
+                    if clock.passed > time.time() + 1
+                    else ""
+                )
+            )
 
 
 def _prefixes(request: wire.Request) -> list[Prefix]:

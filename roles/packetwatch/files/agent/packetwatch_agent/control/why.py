@@ -6,14 +6,12 @@
 
 from __future__ import annotations
 
-import time
 import typing as t
 
-from packetwatch_core._base.address import Prefix, format_prefix, parse_prefix
-from packetwatch_core._base.clock import clock_synchronised, counts
-from packetwatch_core._base.errors import InvalidInput
-from packetwatch_core._declared.entries import Entry, expires_at, parse_line
-from packetwatch_core._feeds.spare import NOTHING, is_left_out
+from packetwatch_core._active import verdict
+from packetwatch_core._base.address import Prefix, format_prefix
+from packetwatch_core._declared.search import count_inside, covering_exactly
+from packetwatch_core._feeds.spare import NOTHING
 from packetwatch_core._tables.ranges import ALLOW, DENY, NONE
 from packetwatch_core._tables.reader import verdicts
 from packetwatch_core._tables.tables import Tables
@@ -21,6 +19,7 @@ from packetwatch_core._tables.tables import Tables
 from . import wire
 
 if t.TYPE_CHECKING:
+    from packetwatch_core._base.clock import Clock
     from packetwatch_core._declared.store import State
     from packetwatch_core._feeds.spare import Note
 
@@ -43,60 +42,42 @@ class Policy(t.Protocol):
     def link_control(self) -> str: ...
 
 
-def declared(state: State, prefix: Prefix, note: Note = NOTHING) -> Fields:
+def declared(
+    state: State,
+    prefix: Prefix,
+    clock: Clock,
+    note: Note = NOTHING,
+    in_kernel: str | None = None,
+) -> Fields:
     """The verdict of the declared lists: entries that cover the prefix, and the number inside it.
 
-    note: root's note with the entries of feeds that were left out.
+    note: root's note with the entries of feeds that were left out. in_kernel: the verdict of the tables; if
+    it differs, entries are searched once more, however they are spelled.
     """
-    now, synchronised = time.time(), clock_synchronised()
-    covering: list[Fields] = []
+    found = verdict.find(state, prefix, clock, note)
     inside = 0
-    for kind, lists in (("allow", state.allow), ("deny", state.deny)):
-        for owner, text in sorted(lists.items()):
-            for line in text.splitlines():
-                word = line.split(None, 1)[:1]
-                if not word or word[0].startswith("#") or (":" in word[0]) != (prefix.family == 6):
-                    continue
-                other = _prefix(word[0])
-                if other is None or other.family != prefix.family:
-                    continue
-                if other.value <= prefix.value and prefix.last <= other.last:
-                    entry = parse_line(line)
-                    if entry:
-                        is_active = _counts(kind, entry, now, synchronised)
-                        is_active = is_active and not is_left_out(kind, owner, text, other, note)
-                        covering.append(_fields(kind, owner, entry, is_active))
-                elif prefix.value <= other.value and other.last <= prefix.last:
-                    inside += 1
-    covering.sort(key=lambda item: (item["kind"] != "allow", -parse_prefix(item["prefix"]).length))
-    kinds = {item["kind"] for item in covering if item["in_force"]}
-    verdict = "allow" if "allow" in kinds else "deny" if "deny" in kinds else "none"
-    if inside and verdict != "allow":
-        verdict = "mixed"
-    return {"verdict": verdict, "entries": covering[:_MAX_ENTRIES], "inside": inside}
+    if not prefix.is_host:
+        texts = (*state.allow.values(), *state.deny.values())
+        inside = sum(count_inside(text, prefix) for text in texts)
+    elif in_kernel is not None and _VERDICTS[verdict.verdict_of(found)] != in_kernel:
+        found = verdict.find(state, prefix, clock, note, covering_exactly)
+    name = _VERDICTS[verdict.verdict_of(found)]
+    if inside and name != "allow":
+        name = "mixed"
+    entries = [_fields(item) for item in found[:_MAX_ENTRIES]]
+    return {"verdict": name, "entries": entries, "inside": inside}
 
 
-def _prefix(word: str) -> Prefix | None:
-    try:
-        return parse_prefix(word.partition("#")[0])
-    except InvalidInput:
-        return None
-
-
-def _counts(kind: str, entry: Entry, now: float, is_synchronised: bool) -> bool:
-    if not entry.expires:
-        return True
-    return counts(kind, expires_at(entry.expires), now, is_synchronised)
-
-
-def _fields(kind: str, owner: str, entry: Entry, is_active: bool) -> Fields:
+def _fields(item: verdict.Found) -> Fields:
+    entry = item.entry
     return {
-        "kind": kind,
-        "owner": owner,
+        "kind": item.kind,
+        "owner": item.owner,
         "prefix": entry.text,
         "comment": entry.comment,
         "expires": entry.expires,
-        "in_force": is_active,
+        "in_force": item.counts,
+        "undecided": item.is_undecided,
     }
 
 
@@ -114,10 +95,9 @@ def explain(
     interfaces: t.Sequence[Policy] | None,
 ) -> wire.Result:
     """The whole explanation. An argument is None if the caller could not read it; a note reports that."""
-    verdict = lists["verdict"] if in_kernel is None else in_kernel
     protected = bans["protected"] if bans else ""
     found = bans["bans"] if bans else []
-    because = _because(verdict, protected, found)
+    because = _because(lists["verdict"] if in_kernel is None else in_kernel, protected, found)
     notes = []
     if in_kernel is None and interfaces is not None:
         notes.append("no interface is filtered: everything passes")
@@ -161,9 +141,9 @@ def _lets_link_control_pass(item: Policy) -> bool:
     return item.action == "enforce" and item.link_control == "pass"
 
 
-def _because(verdict: str, protected: str, bans: list[Fields]) -> str:
-    if verdict != "none":
-        return verdict
+def _because(listed: str, protected: str, bans: list[Fields]) -> str:
+    if listed != "none":
+        return listed
     if bans:
         return "protected" if protected else "ban"
     return "unlisted"

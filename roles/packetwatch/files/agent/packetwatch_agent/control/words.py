@@ -27,7 +27,13 @@ def time_from(text: str) -> str:
     """A time as RFC 3339, from such a time or from a duration from now; raises `InvalidInput`."""
     if "-" in text:
         return text
-    moment = time.time() + seconds_from(text)
+    try:
+        moment = time.time() + seconds_from(text)
+    except InvalidInput:
+        raise InvalidInput(
+            f"{text!r} is not a time and is not a duration: write 2027-01-01T00:00:00Z, or for example "
+            "12h from now"
+        ) from None
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(moment))
 
 

@@ -6,12 +6,18 @@
 
 from __future__ import annotations
 
+import typing as t
+
 from packetwatch_core._bans.facts import name_of
 from packetwatch_core._base.address import parse_prefix
 from packetwatch_core._base.errors import PacketwatchError
+from packetwatch_core._declared.store import State, Store
 
 from .. import banning, show, wire, words
 from .session import Command, Options, Outcome, Parser, Session, canonical, no_arguments
+
+if t.TYPE_CHECKING:
+    from packetwatch_core._declared.entries import Entry
 
 
 def _ban_arguments(parser: Parser) -> None:
@@ -20,27 +26,52 @@ def _ban_arguments(parser: Parser) -> None:
 
 
 def _ban(session: Session, options: Options) -> Outcome:
-    request = _request(options)
-    if options.duration:
-        request["duration"] = words.seconds_from(options.duration)
-    result = _ask(session, request)
-    result["notes"] = result.get("notes", []) + _without_effect(session, request["address"])
-    return Outcome(result, show.change(result))
+    seconds = None if options.duration is None else words.seconds_from(options.duration)
+    return _change(session, options, _without_effect, duration=seconds)
 
 
 def _unban_arguments(parser: Parser) -> None:
-    parser.add_argument("address", metavar="ADDRESS", help="address or IPv6 /64")
+    parser.add_argument("addresses", nargs="+", metavar="ADDRESS", help="address or IPv6 /64")
     parser.add_argument("--reason", metavar="TEXT", help="for the audit line")
 
 
 def _unban(session: Session, options: Options) -> Outcome:
-    result = _ask(session, _request(options))
-    return Outcome(result, show.change(result))
+    return _change(session, options, _still_denied)
 
 
-def _request(options: Options) -> wire.Request:
-    address, reason = canonical(options.address), options.reason or None
-    return {"command": options.name, "address": address, "reason": reason}
+def _change(
+    session: Session,
+    options: Options,
+    note: t.Callable[[Session, str], list[str]],
+    **arguments: float | None,
+) -> Outcome:
+    """Ban or lift one source after the other; a refused one does not keep the others from it.
+
+    note: says what the lists do with a source, whatever its bans are.
+    """
+    addresses = [canonical(address) for address in options.addresses]
+    given = arguments | {"reason": options.reason or None}
+    common = {name: value for name, value in given.items() if value is not None}
+    done: list[wire.Result] = []
+    errors: list[Exception] = []
+    for address in addresses:
+        request = {"command": options.name, "address": address} | common
+        try:
+            result = _ask(session, request)
+        except (PacketwatchError, OSError) as error:
+            errors.append(error)
+            continue
+        done.append(result | {"notes": result.get("notes", []) + note(session, address)})
+    if errors and len(addresses) == 1:
+        raise errors[0]
+    lines = [line for result in done for line in show.change(result)]
+    lines += [f"FAILED: {words.printable(str(error))}" for error in errors]
+    status = wire.status_of(errors[0]) if errors else wire.DONE
+    if len(addresses) == 1:
+        return Outcome(done[0], lines)
+    changed = any(result["changed"] for result in done)
+    found = {"changed": changed, "sources": done, "errors": [str(error) for error in errors]}
+    return Outcome(found, lines, status)
 
 
 def _ask(session: Session, request: wire.Request) -> wire.Result:
@@ -66,16 +97,38 @@ def _change_as_root(session: Session, request: wire.Request) -> wire.Result:
 
 def _without_effect(session: Session, address: str) -> list[str]:
     """A note if an allow list passes the address anyway."""
-    from .. import why
+    return [
+        f"{address} is on the allow list ({owner!r}), by the entry {entry.text}: the ban has no effect"
+        for owner, entry in _listed(session, address, "allow")
+    ]
+
+
+def _still_denied(session: Session, address: str) -> list[str]:
+    """A note if a deny list drops the address anyway."""
+    if _listed(session, address, "allow"):
+        return []
+    return [
+        f"{address} is still denied, by the list {owner!r} ({entry.text}): "
+        + ("packetwatchctl remove" if owner == "local" else "remove it where that list is written")
+        + ", or packetwatchctl allow"
+        for owner, entry in _listed(session, address, "deny")
+    ]
+
+
+def _listed(session: Session, address: str, kind: str) -> list[tuple[str, Entry]]:
+    """Owner and entry of each list of this kind that has the address now; empty if they cannot be read."""
+    from packetwatch_core._active.verdict import find
 
     try:
-        found = why.declared(session.state(), parse_prefix(address), session.note())
+        if kind == "allow":
+            # A ban must not wait for long deny lists.
+            state = State(allow=Store(session.places.paths.state).read_allowed())
+        else:
+            state = session.state()._replace(allow={})
+        found = find(state, parse_prefix(address), session.clock(), session.note())
     except PacketwatchError:
         return []
-    if found["verdict"] != "allow":
-        return []
-    owners = ", ".join(repr(item["owner"]) for item in found["entries"])
-    return [f"it is on an allow list ({owners}), so the ban has no effect"]
+    return [(item.owner, item.entry) for item in found if item.counts]
 
 
 def _bans_arguments(parser: Parser) -> None:
@@ -119,8 +172,8 @@ def _protect(session: Session, dummy: Options) -> Outcome:
 
 
 COMMANDS = {
-    "ban": Command("ban a source", _ban_arguments, _ban),
-    "unban": Command("lift all bans of a source", _unban_arguments, _unban),
+    "ban": Command("ban sources", _ban_arguments, _ban),
+    "unban": Command("lift all bans of sources", _unban_arguments, _unban),
     "bans": Command("bans, and when they expire", _bans_arguments, _bans),
     "protect": Command("protected addresses, and why", no_arguments, _protect),
 }

@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import functools
+
 from packetwatch_core._bans.facts import name_of
 from packetwatch_core._base.address import format_prefix, parse_prefix
 
@@ -21,13 +23,15 @@ def _why(session: Session, options: Options) -> Outcome:
     from .. import why
 
     prefix = parse_prefix(options.address)
-    lists = why.declared(session.state(), prefix, session.note())
+    lists = functools.partial(
+        why.declared, session.state(), prefix, session.clock(), session.note()
+    )
     bans: wire.Result | None = None
     # Only these can be banned.
     is_source = prefix.is_host or (prefix.family == 6 and prefix.length == 64)
     if not session.is_root:
         bans = session.ask("why", address=format_prefix(prefix)) if is_source else None
-        result = why.explain(prefix, lists, None, bans, None)
+        result = why.explain(prefix, lists(), None, bans, None)
         return Outcome(result, show.why(result))
     from .. import truth
 
@@ -35,7 +39,7 @@ def _why(session: Session, options: Options) -> Outcome:
     in_kernel = None if areas is None else why.verdict_of(areas.tables(), prefix)
     if is_source and areas is not None:
         bans = banning.why(truth.bans_of(session.host), format_prefix(prefix), name_of)
-    result = why.explain(prefix, lists, in_kernel, bans, interfaces)
+    result = why.explain(prefix, lists(in_kernel), in_kernel, bans, interfaces)
     return Outcome(result, show.why(result))
 
 

@@ -31,7 +31,7 @@ def _put(session: Session, options: Options) -> Outcome:
     request = {
         "addresses": [canonical(address) for address in options.addresses],
         "comment": options.comment,
-        "expires": words.time_from(options.expires) if options.expires else None,
+        "expires": None if options.expires is None else words.time_from(options.expires),
     }
     return _edit(session, options, request)
 

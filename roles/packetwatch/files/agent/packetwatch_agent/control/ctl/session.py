@@ -13,6 +13,7 @@ import sys
 import typing as t
 
 from packetwatch_core._base.address import format_prefix, parse_prefix
+from packetwatch_core._base.clock import Clock, read_clock
 from packetwatch_core._base.errors import PacketwatchError
 from packetwatch_core._declared.store import State, Store
 from packetwatch_core._feeds.spare import read_note
@@ -100,6 +101,10 @@ class Session:
     def note(self) -> Note:
         """Root's note about feeds, which every user may read."""
         return read_note(self.places.paths.spared)
+
+    def clock(self) -> Clock:
+        """The time that has certainly passed on this host."""
+        return read_clock(self.places.paths.clock)
 
     def as_root(self, request: wire.Request, act: t.Callable[[], wire.Result]) -> wire.Result:
         """Do something without the agent or the one-shot, and log the audit line instead of them."""

@@ -1,0 +1,76 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What an operator does about one address takes the same time, whatever the lists hold."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+
+import pytest
+from kernel.controlling import PROTECTED, PYTHON, Controlled, controlled
+from kernel.hosting import XDP_DROP, XDP_PASS
+
+pytest_plugins = ("kernel.site_fixtures",)
+pytestmark = [
+    pytest.mark.skipif(os.geteuid() != 0, reason="makes namespaces and loads programs"),
+    pytest.mark.slow,
+]
+
+MANY = 2_000_000
+# Reading the files takes its time. Compiling these lists takes ten times as long as all of `deny`.
+MAX_RATIO = 2.5
+
+
+@pytest.fixture(scope="module")
+def host(bytecode_cache: Path) -> Iterator[Controlled]:
+    """A host whose programs are compiled, as the role installs them."""
+    with controlled(bytecode_cache) as found:
+        folder = str(found.folder / "lib")
+        subprocess.run([PYTHON, "-m", "compileall", "-q", folder], check=True)
+        found.site.settings(PW_PROTECT=PROTECTED, PW_PROTECT_AUTO="0", PW_LIST_MEMORY="512")
+        yield found
+
+
+def entries(count: int) -> str:
+    """Hosts; every other address of the network 203.0.113.0/24 stays free."""
+    random = Random(count)
+    values = {random.randrange(1 << 24, 203 << 24) for _number in range(count)}
+    words = ((value >> 24, value >> 16 & 255, value >> 8 & 255, value & 255) for value in values)
+    return "".join("{}.{}.{}.{}\n".format(*word) for word in words if word[:3] != (192, 0, 2))
+
+
+def seconds(host: Controlled, *command: str) -> float:
+    """Return the processor time of a command, which other load hardly changes."""
+    began = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = host.ctl(*command)
+    assert done.status == 0, done
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return ended.ru_utime + ended.ru_stime - began.ru_utime - began.ru_stime
+
+
+def test_one_address_takes_the_same_time_beside_two_million(host: Controlled) -> None:
+    found: dict[str, list[float]] = {}
+    with host.site.wire.host.entered():
+        for count in (10, MANY):
+            host.site.lists(deny=entries(count))
+            host.site.lists(name="local")
+            times: dict[str, list[float]] = {}
+            for number in range(5):
+                address = f"203.0.113.{2 * number + 10}"
+                for command in ("why", "ban", "deny", "remove"):
+                    times.setdefault(command, []).append(seconds(host, command, address))
+                    if command in ("deny", "remove"):
+                        wanted = XDP_DROP if command == "deny" else XDP_PASS
+                        assert host.site.verdict(address) == wanted
+                assert host.site.host.verify() == []
+            for command, each in times.items():
+                found.setdefault(command, []).append(min(each))
+    ratios = {command: many / few for command, (few, many) in found.items()}
+    assert max(ratios.values()) <= MAX_RATIO, (ratios, found)
