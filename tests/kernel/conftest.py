@@ -70,7 +70,7 @@ def loaded_datapath(
         images=str(folder / "boot"),
         spared=str(folder / "spared"),
         clock=str(folder / "clock"),
-        tables=str(folder / "run/tables.json"),
+        tables=str(folder / "known/tables.json"),
         source=str(SOURCE),
         settings=str(folder / "settings"),
         pending=str(folder / "pending"),

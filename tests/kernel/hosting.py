@@ -124,7 +124,7 @@ class Site:
             spared=str(folder / "spared"),
             ages=str(folder / "feeds"),
             clock=str(folder / "clock"),
-            tables=str(folder / "run/tables.json"),
+            tables=str(folder / "known/tables.json"),
             source=str(SOURCE),
             settings=str(folder / "settings"),
             runtime=str(folder / "systemd"),

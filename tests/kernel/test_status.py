@@ -40,6 +40,8 @@ def test_what_an_attachment_notes(filtered: Site) -> None:
     assert found["counts"] == {
         "allow": 0,
         "deny": 1,
+        "expired": 0,
+        "undecided": 0,
         "ranges_ipv4": 1,
         "ranges_ipv6": 0,
         "left_out": 0,

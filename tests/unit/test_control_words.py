@@ -10,12 +10,13 @@ import argparse
 import json
 import re
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from packetwatch_agent.control import cli, screen, show, why, wire, words
+from packetwatch_agent.control import cli, screen, show, truth, why, wire, words
 from packetwatch_core._base.address import parse_prefix
 from packetwatch_core._base.clock import Clock
 from packetwatch_core._base.errors import InvalidInput, Unreadable
@@ -128,6 +129,32 @@ def test_active_verdict_on_networks(prefix: str, verdict: str) -> None:
 def test_expired_entries_are_shown_as_such() -> None:
     entries = why.declared(STATE, parse_prefix("192.0.2.200"), CLOCK)["entries"]
     assert [item["in_force"] for item in entries] == [False, True]
+
+
+def test_an_end_that_is_not_trusted_yet_is_said_to_be_so() -> None:
+    prefix = parse_prefix("192.0.2.200")
+    lists = why.declared(STATE, prefix, Clock(0, False))
+    assert [item["undecided"] for item in lists["entries"]] == [True, False]
+    lines = show.why(why.explain(prefix, lists, "deny", None, []))
+    assert "expires 2001-01-01T00:00:00Z, which is NOT TRUSTED YET" in lines[1]
+    assert "note: the clock is not trusted yet, because it is not synchronised" in lines[-1]
+    # A trusted clock has shown a later time before.
+    assert not why.declared(STATE, prefix, Clock(1.0e9, False))["entries"][0]["undecided"]
+
+
+def test_status_has_the_numbers_of_the_metrics() -> None:
+    declared = {"allow": {"ansible": 2}, "deny": {"ansible": 1000, "local": 4}}
+    result = {"lists": declared, "entries": {"allow": 2, "deny": 1003, "expired": 1}}
+    assert show.status(result) == ["entries: 2 allow, 1003 deny, 1 expired"]
+    assert show.status({"lists": declared, "entries": {}}) == ["entries: 2 allow, 1004 deny"]
+
+
+def test_a_clock_that_is_not_as_it_should_be_is_mentioned() -> None:
+    assert truth.about_clock(Clock(time.time(), True), "/x") == []
+    (note,) = truth.about_clock(Clock(time.time() + 3600, True), "/x")
+    assert note.endswith("if the clock was wrong then, remove /x")
+    (note,) = truth.about_clock(Clock(0, False), "/x")
+    assert "less than ten minutes ago" in note
 
 
 class Interface:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import pytest
 
+from packetwatch_core._base.clock import Clock
 from packetwatch_core._declared.bulk import read_prefixes
 from packetwatch_core._declared.describe import (
     count_entries,
@@ -112,7 +113,7 @@ def test_ranges_have_one_notation() -> None:
 
 
 def test_entries_are_listed_with_their_owners() -> None:
-    found = list_entries(BEFORE)
+    found = list_entries(BEFORE, Clock(1.8e9, True))
     assert [(entry["kind"], entry["owner"], entry["prefix"]) for entry in found] == [
         ("allow", "ansible", "192.0.2.1"),
         ("deny", "ansible", "198.51.100.7"),
@@ -120,3 +121,50 @@ def test_entries_are_listed_with_their_owners() -> None:
         ("deny", "local", "10.0.0.1"),
     ]
     assert found[1]["comment"] == "scanner"
+    assert {entry["state"] for entry in found} == {"active"}
+
+
+def test_an_entry_has_expired_or_will_or_nobody_knows() -> None:
+    state = State(allow={"a": "192.0.2.1\n192.0.2.2 expires=2030-01-01T00:00:00Z\n"})
+    soon = 1893456000
+
+    def states(clock: Clock) -> list[str]:
+        return [entry["state"] for entry in list_entries(state, clock)]
+
+    assert states(Clock(soon - 1, True)) == ["active", "active"]
+    assert states(Clock(soon, True)) == states(Clock(soon, False)) == ["active", "expired"]
+    assert states(Clock(0, False)) == ["active", "undecided"]
+
+
+def test_another_expiry_is_a_change_of_one_entry() -> None:
+    before = State(deny={"a": "10.0.0.0/24\n10.1.0.1\n", "long": "192.0.2.1\n" * 5})
+    after = State(
+        deny={
+            "a": "10.0.0.0/24 expires=2030-01-01T00:00:00Z\n10.1.0.2\n",
+            "long": "192.0.2.1\n" * 5,
+        }
+    )
+    old, new = describe(before, after)
+    assert "- " not in old
+    assert [line for line in new.splitlines() if line.startswith("#")] == [
+        "# more deny entries: 1, IPv4 addresses: 1",
+        "# fewer deny entries: 1, IPv4 addresses: 1",
+        "# deny entries that expire at another time: 1",
+    ]
+    assert "192.0.2.1" not in old + new
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("", 0),
+        ("\n", 0),
+        ("\n\n\n10.0.0.1\n\n", 1),
+        ("# a\n10.0.0.1 # b\n#\n\n10.0.0.2", 2),
+        ("#", 0),
+        (" # a\n\t\n 10.0.0.1\n", 1),
+        ("\ufeff# a\n10.0.0.1\n", 1),
+    ],
+)
+def test_lines_with_an_entry_are_counted(text: str, count: int) -> None:
+    assert count_entries(text) == count

@@ -25,6 +25,11 @@ _TIME_ERROR = 5
 """The state that adjtimex(2) returns while the clock is not synchronised."""
 _MAX_WAIT = 600.0
 """Seconds after boot from which on the clock is trusted anyway."""
+WHY_UNTRUSTED = (
+    "the clock is not trusted yet, because it is not synchronised and the host has booted less than ten "
+    "minutes ago"
+)
+_STEP = 60.0
 
 
 def clock_synchronised() -> bool:
@@ -46,6 +51,11 @@ class Clock(t.NamedTuple):
 
     passed: float
     is_trusted: bool
+
+    @property
+    def lags(self) -> bool:
+        """Whether a trusted clock is behind the time that it has shown before, by more than a minute."""
+        return self.is_trusted and time.time() + _STEP < self.passed
 
     def is_undecided(self, expiry: float) -> bool:
         """Whether nobody knows if an entry with this expiry has expired."""

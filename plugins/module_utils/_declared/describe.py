@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import re
 import socket
 import typing as t
@@ -19,10 +20,12 @@ from .._base.address import BITS, Prefix, format_prefix
 from .._tables.pool import IPV4, IPV6
 from .._tables.ranges import LAST4, unite
 from .bulk import DropIn, read_prefixes
-from .entries import BYTE_ORDER_MARK, parse_list
+from .entries import BYTE_ORDER_MARK, expires_at, parse_list
 
 if t.TYPE_CHECKING:
+    from .._base.clock import Clock
     from .._tables.ranges import Ranges
+    from .entries import Entry
     from .store import State
 
 _MAX_LINES = 200
@@ -194,8 +197,11 @@ def covering(prefix: Prefix) -> list[Prefix]:
     ]
 
 
-def list_entries(state: State) -> list[dict[str, t.Any]]:
-    """Return all declared entries as dictionaries: prefix, kind, owner, expires, comment."""
+def list_entries(state: State, clock: Clock) -> list[dict[str, t.Any]]:
+    """Return all declared entries as dictionaries: prefix, kind, owner, expires, comment, state.
+
+    The state is active, expired, or undecided if the clock cannot tell.
+    """
     return [
         {
             "prefix": entry.text,
@@ -203,11 +209,19 @@ def list_entries(state: State) -> list[dict[str, t.Any]]:
             "owner": name,
             "expires": entry.expires,
             "comment": entry.comment,
+            "state": _state(entry, clock),
         }
         for kind, lists in (("allow", state.allow), ("deny", state.deny))
         for name, text in sorted(lists.items())
         for entry in parse_list(text, f"{kind}.d/{name}.list")
     ]
+
+
+def _state(entry: Entry, clock: Clock) -> str:
+    expiry = expires_at(entry.expires) if entry.expires else math.inf
+    if clock.is_undecided(expiry) and entry.expires:
+        return "undecided"
+    return "active" if clock.passed < expiry else "expired"
 
 
 def format_ranges(families: t.Iterable[Ranges]) -> dict[str, str]:

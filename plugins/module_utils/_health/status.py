@@ -32,7 +32,16 @@ if t.TYPE_CHECKING:
 _COMPILED = ("counts", "verified", "compiled", "idle")
 _OF_LISTS = ("declared", "attachments", "lists", "tables", "bytes", "capacity", "feeds", *_COMPILED)
 _MAX_WHY = 500
-_COUNTED = ("allow", "deny", "ranges_ipv4", "ranges_ipv6", "left_out", "broken_feeds")
+_COUNTED = (
+    "allow",
+    "deny",
+    "expired",
+    "undecided",
+    "ranges_ipv4",
+    "ranges_ipv6",
+    "left_out",
+    "broken_feeds",
+)
 
 
 class Status:

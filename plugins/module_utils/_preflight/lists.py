@@ -8,11 +8,10 @@
 
 from __future__ import annotations
 
-import time
 import typing as t
 
 from .._active.idle import find_idle
-from .._base.clock import clock_synchronised
+from .._base.clock import read_clock
 from .._base.errors import PacketwatchError
 from .._declared.bulk import read_prefixes
 from .._declared.edits import set_lists
@@ -31,13 +30,13 @@ KINDS: tuple[t.Literal["allow", "deny"], ...] = ("allow", "deny")
 
 def find_idle_entries(lists: t.Mapping[str, DropIn]) -> Idle:
     """Return the entries of the role's lists that have no effect, judged by those lists alone."""
-    now, synchronised = time.time(), clock_synchronised()
+    passed, is_trusted = read_clock("")
     allow, deny = (
-        read_prefixes(lists.get(kind, ""), f"the {kind} list", now, synchronised, kind)
+        read_prefixes(lists.get(kind, ""), f"the {kind} list", passed, is_trusted, kind)
         for kind in KINDS
     )
     state = State(allow={OWNER: lists.get("allow", "")}, deny={OWNER: lists.get("deny", "")})
-    return find_idle(state, allow, deny, now if synchronised else None)
+    return find_idle(state, allow, deny, passed if is_trusted else None)
 
 
 def check_lists(

@@ -63,6 +63,11 @@ class Outlook(Part):
             "When confirmed state was last compiled and compared with the kernel.",
         ),
         "packetwatch_entries_declared": (GAUGE, "Entries of the declared lists that count now."),
+        "packetwatch_entries_expired": (GAUGE, "Entries of the declared lists that have expired."),
+        "packetwatch_entries_undecided": (
+            GAUGE,
+            "Entries that may have expired, which nobody knows until the clock is trusted.",
+        ),
         "packetwatch_entries_without_effect": (
             GAUGE,
             "Entries that decide no packet: shadowed by an allowed prefix, expired, or impossible sources.",
@@ -163,6 +168,8 @@ class Outlook(Part):
             )
         if isinstance(counts, dict):
             values["packetwatch_feed_entries_left_out"] = _known(_number(counts, "left_out"))
+            values["packetwatch_entries_expired"] = _known(_number(counts, "expired"))
+            values["packetwatch_entries_undecided"] = _known(_number(counts, "undecided"))
             values["packetwatch_feeds_broken"] = _known(_number(counts, "broken_feeds"))
             values["packetwatch_entries_declared"] = by_label(
                 "list", {name: _number(counts, name) or 0 for name in ("allow", "deny")}
@@ -176,6 +183,11 @@ class Outlook(Part):
     def tracks(self) -> float | None:
         """Number of tracked sources at root's last comparison."""
         return _number(self._read(), "tracks")
+
+    def entries(self) -> dict[str, t.Any]:
+        """How many entries root compiled, by kind, as in the metrics; empty if nothing is active."""
+        found = self._read().get("counts")
+        return found if isinstance(found, dict) else {}
 
     def facts(self, known: Facts) -> Facts:
         note = self._read()

@@ -87,6 +87,7 @@ class Commands(Part):
         found = about(FOLLOWING, self._process.started, self._outlook.modes())
         return found | {
             "bans": self._keeper.active,
+            "entries": self._outlook.entries(),
             "protected": self._guard.counts(),
             "packets": packets(self._maps["counters2"]),
         }

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import time
 
+from packetwatch_core._base.clock import WHY_UNTRUSTED
+
 from . import wire
 from .words import count, moment, printable, span, table
 
 Lines = list[str]
+_UNDECIDED = "a deny entry counts although it may have expired, and an allow entry does not"
 
 
 def status(result: wire.Result) -> Lines:
@@ -21,8 +24,7 @@ def status(result: wire.Result) -> Lines:
         action = f", {item['action']}" if item["action"] else ""
         lines.append(f"{name}: {_filtered(item['mode'])}{action}")
     if "lists" in result:
-        parts = [f"{sum(result['lists'][kind].values())} {kind}" for kind in ("allow", "deny")]
-        lines.append(f"entries: {', '.join(parts)}")
+        lines.append(f"entries: {_entries(result['lists'], result.get('entries', {}))}")
     if result.get("bans"):
         numbers = [f"{number} {origin}" for origin, number in result["bans"].items()]
         lines.append(f"bans: {', '.join(numbers)}")
@@ -35,8 +37,24 @@ def status(result: wire.Result) -> Lines:
     if agent:
         age = span(time.time() - agent["since"])
         lines.append(f"agent: {agent['state']}, version {agent['version']}, up {age}")
+    lines += [f"note: {text}" for text in result.get("notes", [])]
     lines += [f"PROBLEM: {text}" for text in result.get("problems", [])]
     return [printable(line) for line in lines]
+
+
+def _entries(declared: dict[str, dict[str, int]], compiled: dict[str, int]) -> str:
+    """Entries that count, as in the metrics, and those that do not; only declared ones if none is active."""
+    kinds = ("allow", "deny")
+    if not compiled:
+        return ", ".join(f"{sum(declared[kind].values())} {kind}" for kind in kinds)
+    parts = [f"{compiled.get(kind, 0)} {kind}" for kind in kinds]
+    words = {
+        "expired": "expired",
+        "undecided": "with an end that is not trusted yet",
+        "left_out": "of feeds left out",
+    }
+    parts += [f"{compiled[name]} {word}" for name, word in words.items() if compiled.get(name)]
+    return ", ".join(parts)
 
 
 def _filtered(mode: str) -> str:
@@ -53,6 +71,7 @@ def lists(result: wire.Result) -> Lines:
                 item["prefix"],
                 item["owner"],
                 f"expires={item['expires']}" if item["expires"] else "",
+                "" if item["state"] == "active" else item["state"].upper(),
                 item["comment"],
             )
             for item in result["entries"]
@@ -113,6 +132,8 @@ def why(result: wire.Result) -> Lines:
             rest.append(f"expires {item['expires']}")
         if not item["in_force"]:
             rest.append("NOT ACTIVE")
+        if item["undecided"]:
+            rest.append("which is NOT TRUSTED YET")
         if item["comment"]:
             rest.append(f"# {item['comment']}")
         lines.append(f"  {item['prefix']} {', '.join(rest)}")
@@ -129,7 +150,10 @@ def why(result: wire.Result) -> Lines:
             f"until {moment(ban['until'], 'it is lifted')}, {count(ban['ports'], 'port')}, "
             f"{count(ban['dropped'], 'packet')} dropped"
         )
-    lines += [f"  note: {text}" for text in result["notes"]]
+    notes = list(result["notes"])
+    if any(item["undecided"] for item in result["declared"]["entries"]):
+        notes.append(f"{WHY_UNTRUSTED}: until then, {_UNDECIDED}")
+    lines += [f"  note: {text}" for text in notes]
     return [printable(line) for line in lines]
 
 

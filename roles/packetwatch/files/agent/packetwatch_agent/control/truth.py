@@ -13,6 +13,7 @@ import typing as t
 
 from packetwatch_core._active.loaded import Loaded
 from packetwatch_core._bans.bans import Bans
+from packetwatch_core._base.clock import WHY_UNTRUSTED, read_clock
 from packetwatch_core._base.errors import PacketwatchError
 from packetwatch_core._declared.describe import count_entries
 from packetwatch_core._declared.policy import DEFAULT, resolve_policies
@@ -23,9 +24,11 @@ from packetwatch_core._kernel.counters import packets_by_reason, read_pinned
 
 from . import banning, wire
 from .commands import FOLLOWING
+from .words import moment
 
 if t.TYPE_CHECKING:
     from packetwatch_core._active.generation import Areas
+    from packetwatch_core._base.clock import Clock
     from packetwatch_core._change.panic import Panic
     from packetwatch_core._declared.store import State
     from packetwatch_core._host.host import Host
@@ -114,6 +117,8 @@ def status(host: Host, agent: wire.Result | None = None, agent_error: str = "") 
     found: wire.Result = {
         "interfaces": _interfaces(state, seen),
         "lists": list_counts(state),
+        "entries": host.status.read().get("counts", {}) if filtered else {},
+        "notes": about_clock(read_clock(host.paths.clock), host.paths.clock),
         "digest": digest,
         "bans": {},
         "protected": 0,
@@ -133,10 +138,26 @@ def status(host: Host, agent: wire.Result | None = None, agent_error: str = "") 
     return found | {"problems": _problems(facts), "agent": agent}
 
 
-def status_by_agent(state: State, panic: Panic | None, agent: wire.Result) -> wire.Result:
+def about_clock(clock: Clock, path: str) -> list[str]:
+    """What is unusual about the clock, which decides on entries that expire. path: of the time kept."""
+    if not clock.is_trusted:
+        return [
+            f"{WHY_UNTRUSTED}: until then, allow entries that expire do not count, and deny entries do"
+        ]
+    if clock.lags:
+        return [
+            f"the clock is behind {moment(clock.passed)}, which it has shown before: entries that expire "
+            f"by then have expired; if the clock was wrong then, remove {path}"
+        ]
+    return []
+
+
+def status_by_agent(
+    state: State, panic: Panic | None, agent: wire.Result, notes: list[str]
+) -> wire.Result:
     """The filter, and what is wrong, as far as a member of the groups may see it.
 
-    The kernel's own policies are root's to read, so `action` is that of confirmed state.
+    notes: of `about_clock`. The kernel's own policies are root's to read, so `action` is that of confirmed state.
     """
     modes: dict[str, str] = agent.get("interfaces", {})
     policies = resolve_policies(state.policy)
@@ -151,6 +172,8 @@ def status_by_agent(state: State, panic: Panic | None, agent: wire.Result) -> wi
         "bans": agent.get("bans", {}),
         "packets": agent.get("packets", {}),
         "lists": list_counts(state),
+        "entries": agent.get("entries", {}),
+        "notes": notes,
         "problems": _problems(facts),
         "agent": agent,
     }

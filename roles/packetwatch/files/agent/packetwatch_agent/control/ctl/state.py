@@ -34,7 +34,8 @@ def _status(session: Session, dummy: Options) -> Outcome:
     else:
         assert agent is not None
         panic = Flag(session.places.paths.state).read()
-        result = truth.status_by_agent(session.state(), panic, agent)
+        notes = truth.about_clock(session.clock(), session.places.paths.clock)
+        result = truth.status_by_agent(session.state(), panic, agent, notes)
     return Outcome(result, show.status(result), wire.FAILED if result["problems"] else wire.DONE)
 
 
@@ -52,7 +53,9 @@ def _lists(session: Session, options: Options) -> Outcome:
     result: wire.Result = dict(truth.list_counts(state)) | {"notes": []}
     if options.entries:
         result["entries"] = [
-            item for item in list_entries(state) if options.owner in (None, item["owner"])
+            item
+            for item in list_entries(state, session.clock())
+            if options.owner in (None, item["owner"])
         ]
     if options.owner:
         owners = sorted({*state.allow, *state.deny})
@@ -63,7 +66,7 @@ def _lists(session: Session, options: Options) -> Outcome:
         for kind in ("allow", "deny"):
             result[kind] = {o: n for o, n in result[kind].items() if o == options.owner}
     result["live"], note = _compare(session, state)
-    result["notes"] += note
+    result["notes"] += note + truth.about_clock(session.clock(), session.places.paths.clock)
     return Outcome(result, show.lists(result))
 
 

@@ -1,0 +1,79 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Entries that expire, over reboots of a host whose clock is not trusted at first."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+from kernel.hosting import UNLISTED, XDP_DROP, XDP_PASS, Site
+
+from packetwatch_core._base import clock
+
+pytest_plugins = ("kernel.site_fixtures",)
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="loads programs")
+
+
+def in_seconds(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + seconds))
+
+
+def boot(site: Site, monkeypatch: pytest.MonkeyPatch, *, trusted: bool) -> None:
+    site.power_off()
+    monkeypatch.setattr(clock, "clock_synchronised", lambda: trusted)
+    site.host.reattach("pw0")
+
+
+def test_a_denial_that_has_expired_never_comes_back(
+    filtered: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filtered.lists(deny=f"{UNLISTED} expires={in_seconds(2)}\n", name="local")
+    assert filtered.verdict(UNLISTED) == XDP_DROP
+    time.sleep(2)
+    filtered.host.apply()
+    assert filtered.verdict(UNLISTED) == XDP_PASS
+    for trusted in (False, True, False):
+        boot(filtered, monkeypatch, trusted=trusted)
+        assert filtered.verdict(UNLISTED) == XDP_PASS
+    # Not even if the clock is trusted and has been set back to before the denial.
+    monkeypatch.setattr(clock.time, "time", lambda: 1.7e9)
+    boot(filtered, monkeypatch, trusted=True)
+    assert filtered.verdict(UNLISTED) == XDP_PASS
+    assert filtered.host.verify() == []
+
+
+def test_whose_end_was_never_seen_is_denied_until_the_clock_is_trusted(
+    filtered: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filtered.lists(deny=f"{UNLISTED} expires={in_seconds(2)}\n", name="local")
+    time.sleep(2)
+    boot(filtered, monkeypatch, trusted=False)
+    assert filtered.verdict(UNLISTED) == XDP_DROP
+    counts = filtered.host.status.read()["counts"]
+    assert (counts["deny"], counts["expired"], counts["undecided"]) == (2, 0, 1)
+    boot(filtered, monkeypatch, trusted=True)
+    assert filtered.verdict(UNLISTED) == XDP_PASS
+    counts = filtered.host.status.read()["counts"]
+    assert (counts["deny"], counts["expired"], counts["undecided"]) == (1, 1, 0)
+
+
+@pytest.mark.parametrize("damage", ["", "soon", "\0\0\0", "folder"])
+def test_a_boot_needs_no_kept_time(
+    filtered: Site, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    filtered.lists(deny=f"{UNLISTED} expires={in_seconds(3600)}\n", name="local")
+    path = Path(filtered.paths.clock)
+    path.unlink()
+    if damage == "folder":
+        path.mkdir()
+    else:
+        path.write_text(damage)
+    boot(filtered, monkeypatch, trusted=False)
+    assert filtered.verdict(UNLISTED) == XDP_DROP
+    boot(filtered, monkeypatch, trusted=True)
+    assert filtered.verdict(UNLISTED) == XDP_DROP
