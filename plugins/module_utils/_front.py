@@ -11,6 +11,7 @@ from __future__ import annotations
 import typing as t
 
 from ._base.errors import PacketwatchError
+from ._base.files import remedy_of
 
 if t.TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
@@ -22,7 +23,9 @@ def call_library(module: AnsibleModule, call: t.Callable[[Run], Result]) -> None
     """Call the library; end the module with its result, or with its error as message."""
     try:
         result = call(make_run(module))
-    except (OSError, PacketwatchError) as error:
+    except OSError as error:
+        module.fail_json(msg=f"{error}{remedy_of(error)}")
+    except PacketwatchError as error:
         module.fail_json(msg=str(error))
     if not module._diff:
         result.pop("diff", None)

@@ -360,7 +360,7 @@ def test_why_in_order_of_precedence(host: Controlled) -> None:
     assert host.site.verdict("203.0.113.9") == XDP_PASS
     assert host.ctl("why", "203.0.113.0/24", "--json").json["live"] == "mixed"
     assert host.ctl("why", PROTECTED).out.splitlines()[1:] == [
-        "  in the kernel: none",
+        "  lists in the kernel: none",
         f"  {PROTECTED} is protected (declared)",
     ]
 

@@ -227,6 +227,13 @@ def test_control_traffic_that_passes_the_lists_is_noted() -> None:
     assert not noted("allow", Interface())
 
 
+def test_what_to_do_about_other_lists_depends_on_the_state() -> None:
+    lists = {"verdict": "deny", "entries": [], "inside": 0}
+    prefix = parse_prefix("192.0.2.9")
+    result = why.explain(prefix, lists, "none", None, [Interface()], lambda: "wait")
+    assert "the lists declare deny, but the kernel has none: wait" in result["notes"]
+
+
 def test_interfaces_may_differ() -> None:
     result = explained("deny", Interface(), Interface("monitor"))
     assert result["verdict"] == "depends on the interface"

@@ -74,8 +74,20 @@ def test_while_a_change_is_pending_other_tables_are_right() -> None:
     assert [problem.text[:26] for problem in find(mixed)] == ["interfaces hold other prog"]
     assert drift(mixed) == []
     assert texts(is_pending=True, unconfirmed=Unconfirmed("me", 41.7)) == [
-        "a change of me is not confirmed yet: it is confirmed or reverted within 42 s"
+        "a change of me is not confirmed yet and reverts in 42 s"
     ]
+
+
+def test_each_state_has_its_own_remedy() -> None:
+    (pending,) = find(WELL._replace(is_pending=True, unconfirmed=Unconfirmed("me", 41.7)))
+    assert "packetwatchctl confirm" in str(pending) and "packetwatchctl rollback" in str(pending)
+    assert str(pending).count(": ") == 1
+    (panic,) = find(Facts(panic="PANIC of me"))
+    assert str(panic).endswith("packetwatch.xdp.panic -e packetwatch_panic=absent")
+    (unsaved,) = find(WELL._replace(unsaved="/x/bans.jsonl: No space left on device"))
+    assert "bans are not saved" in unsaved.text and "/x/bans.jsonl" in unsaved.text
+    (unverified,) = find(WELL._replace(unverified="cannot write /x", verified=0.0))
+    assert unverified.text == "the tables could not be verified: cannot write /x"
 
 
 def test_the_declaration_itself_is_judged_only_if_asked() -> None:

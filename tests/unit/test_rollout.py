@@ -80,7 +80,7 @@ def row(**changes: Any) -> _report.Row:
         ({"lists": INFO["lists"] | {"declared": {}}}, "the lists are not those of the inventory"),
         (
             {"change": PENDING},
-            "a change of somebody is not confirmed yet: it is confirmed or reverted within 42 s",
+            "a change of somebody is not confirmed yet and reverts in 42 s",
         ),
         (
             {"policy": {"default": {"action": "monitor"}}},

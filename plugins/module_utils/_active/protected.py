@@ -32,7 +32,10 @@ class DeniesProtected(InvalidInput):
     """Lists would deny protected addresses. unforced: the message where nothing can be forced."""
 
     def __init__(self, what: str) -> None:
-        super().__init__(f"{what}; {_REMEDY}, remove the deny entries, or set force")
+        super().__init__(
+            f"{what}; {_REMEDY}, remove the deny entries, or force it by hand (packetwatchctl --force, or "
+            "force of the module packetwatch.xdp.access_lists)"
+        )
         self.unforced = f"{what}; {_REMEDY}, or remove the deny entries"
 
 

@@ -24,12 +24,33 @@ def pieces(text: str) -> t.Iterator[str]:
 
 
 def write_file(path: str, text: str, mode: int) -> None:
-    """Write a text to a file with these permissions, and flush it to the disk (fsync)."""
-    with open(path, "w", encoding="utf-8") as file:
-        os.fchmod(file.fileno(), mode)
-        file.writelines(pieces(text))
-        file.flush()
-        os.fsync(file.fileno())
+    """Write a text to a file with these permissions, and flush it to the disk (fsync).
+
+    Raises OSError, which names the file.
+    """
+    try:
+        with open(path, "w", encoding="utf-8") as file:
+            os.fchmod(file.fileno(), mode)
+            file.writelines(pieces(text))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        # Opening names the file, writing does not.
+        error.filename = error.filename or path
+        raise
+
+
+def remedy_of(error: OSError) -> str:
+    """What an operator can do about an error of writing, as the end of a message; "" if that is unknown."""
+    remedies = {
+        errno.EACCES: "this needs root",
+        errno.EPERM: "this needs root",
+        errno.ENOSPC: "free space on that file system",
+        errno.EDQUOT: "free space on that file system",
+        errno.EROFS: "mount that file system writable",
+    }
+    found = remedies.get(error.errno or 0)
+    return f"; {found}" if found else ""
 
 
 def replace_file(path: str, text: str, mode: int = 0o600) -> None:

@@ -25,6 +25,7 @@ from .pending import (
     PENDING,
     REVERTED,
     Record,
+    caller,
     check_terms,
     moment,
     new_change,
@@ -83,9 +84,13 @@ class Changes:
         if change is None:
             raise Reverted(_unknown(token))
         if change.status == REVERTED:
+            why = (
+                f"was reverted by {change.ended_by}"
+                if change.ended_by
+                else "was not confirmed in time: the host has reverted it"
+            )
             raise Reverted(
-                f"the change of {change.owner} was not confirmed in time: the host has "
-                f"reverted it, at {moment(change.ended)}; make the change again"
+                f"the change of {change.owner} {why}, at {moment(change.ended)}; make the change again"
             )
         if change.status == CONFIRMED:
             return Outcome(False, change)
@@ -111,7 +116,7 @@ class Changes:
                 f"the change of {change.owner} was confirmed at {moment(change.ended)}, so it "
                 "cannot be reverted any more; the playbook packetwatch.xdp.rollback rolls it back"
             )
-        return Outcome(True, self.revert(change))
+        return Outcome(True, self.revert(change, caller()))
 
     def settle(self) -> Change | None:
         """The pending change. It is ended first if its time is up or its confirmation was interrupted."""
@@ -178,13 +183,16 @@ class Changes:
             self.record.remove()
             self._tidy()
 
-    def revert(self, change: Change) -> Change:
-        """Activate confirmed state: at once if its program and generation are pinned, else compile it."""
+    def revert(self, change: Change, ended_by: str = "") -> Change:
+        """Activate confirmed state: at once if its program and generation are pinned, else compile it.
+
+        ended_by: who asked for it; empty if its time is up.
+        """
         if self.panic.read():
             panic.detach(self._pins)
         else:
             self._restore(change)
-        return self._end(change, REVERTED)
+        return self._end(change, REVERTED, ended_by)
 
     def _candidate(self, after: State, undo: contextlib.ExitStack) -> int:
         undo.callback(self._withdraw)
@@ -208,12 +216,12 @@ class Changes:
             return self.panic.read() is None
         return change.number == self._store.number()
 
-    def _end(self, change: Change, status: str) -> Change:
+    def _end(self, change: Change, status: str, ended_by: str = "") -> Change:
         """Record how a change ended, and remove its timer and pins; safe to repeat after a crash."""
         with Loaded(self._pins) as loaded:
             if not loaded.links and not self.panic.read():
                 self._pins.remove()
-        ended = change.end(status)
+        ended = change.end(status, ended_by)
         self.record.write(ended)
         with contextlib.suppress(PacketwatchError, OSError):
             self._images.settle(self._store.number())

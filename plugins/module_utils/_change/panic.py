@@ -25,6 +25,9 @@ from . import pending
 if t.TYPE_CHECKING:
     from .._kernel.pins import Pins
 
+LIFT = "ansible-playbook packetwatch.xdp.panic -e packetwatch_panic=absent"
+"""What ends a panic."""
+
 _UNKNOWN_OWNER = "an unknown owner"
 
 
@@ -68,8 +71,7 @@ class Flag:
         panic = self.read()
         if panic:
             raise Panicked(
-                f"{panic.describe()} (ansible-playbook packetwatch.xdp.panic -e "
-                "packetwatch_panic=absent); what is declared until then is activated with that"
+                f"{panic.describe()} ({LIFT}); what is declared until then is activated with that"
             )
 
     def raise_up(self, owner: str) -> None:

@@ -24,6 +24,9 @@ from .._base.files import read_json, replace_json
 PENDING, CONFIRMED, REVERTED = "pending", "confirmed", "rolled_back"
 MAX_SECONDS = 86400.0
 
+ENDS = "packetwatchctl confirm keeps it, packetwatchctl rollback reverts it"
+"""What an operator on the host can do about a pending change."""
+
 _NAME = "change.json"
 
 
@@ -47,6 +50,7 @@ class Change(t.NamedTuple):
     number: number of its state. interfaces: those that were filtered before it, with their modes.
     loaded: whether a program was loaded before it. deadline: by CLOCK_MONOTONIC, the clock of its timer.
     since, ends, ended: wall time. lifts: the change lifts a panic, which goes on if it is reverted.
+    ended_by: who reverted it; empty if the host did, because it was not confirmed in time.
     """
 
     status: str
@@ -60,6 +64,7 @@ class Change(t.NamedTuple):
     ends: float
     ended: float = 0
     lifts: bool = False
+    ended_by: str = ""
 
     @property
     def left(self) -> float:
@@ -71,11 +76,11 @@ class Change(t.NamedTuple):
         left = max(0, round(self.left))
         return (
             f"a change of {self.owner}, made at {moment(self.since)}, is not confirmed yet: "
-            f"it is confirmed or reverted within {left} s"
+            f"it is confirmed or reverted within {left} s ({ENDS})"
         )
 
-    def end(self, status: str) -> Change:
-        return self._replace(status=status, ended=time.time())
+    def end(self, status: str, ended_by: str = "") -> Change:
+        return self._replace(status=status, ended=time.time(), ended_by=ended_by)
 
 
 def new_change(terms: Terms, number: int, interfaces: dict[str, str], loaded: bool) -> Change:

@@ -32,7 +32,7 @@ import types
 import typing as t
 
 from .._base.errors import InvalidInput, Locked, PacketwatchError, Unreadable
-from .._base.files import open_regular, write_file
+from .._base.files import open_regular, remedy_of, write_file
 from .policy import DEFAULT, read_policy
 
 ROOT = "/etc/packetwatch"
@@ -493,8 +493,8 @@ def _write_errors(root: str) -> t.Iterator[None]:
         yield
     except OSError as error:
         path = error.filename or root
-        remedy = "; this needs root" if isinstance(error, PermissionError) else ""
-        raise PacketwatchError(f"cannot write {path}: {error.strerror}{remedy}") from error
+        text = f"cannot write {path}: {error.strerror}{remedy_of(error)}"
+        raise PacketwatchError(text) from error
 
 
 @contextlib.contextmanager
@@ -540,8 +540,10 @@ def _same_file(file: int, path: str) -> bool:
 def _write_holder(file: int) -> None:
     since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     text = f"process {os.getpid()} ({' '.join(sys.argv)[:200]}) since {since}"
-    os.ftruncate(file, 0)
-    os.pwrite(file, text.encode(errors="replace"), 0)
+    # A full disk must not keep anybody from reverting a change or verifying the tables.
+    with contextlib.suppress(OSError):
+        os.ftruncate(file, 0)
+        os.pwrite(file, text.encode(errors="replace"), 0)
 
 
 def _read_holder(file: int) -> str:

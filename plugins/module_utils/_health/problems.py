@@ -15,6 +15,9 @@ from __future__ import annotations
 import time
 import typing as t
 
+from .._change.panic import LIFT
+from .._change.pending import ENDS
+
 # Root compares the tables every ten minutes.
 _MAX_UNVERIFIED = 3 * 3600.0
 
@@ -90,6 +93,10 @@ class Facts(t.NamedTuple):
     """Feeds that are left out as a whole: their names with reasons, or only their number."""
     verified: float | None = None
     """When root last compared the tables, in Unix seconds."""
+    unverified: str = ""
+    """Why root could not compare them at its last attempt."""
+    unsaved: str = ""
+    """Why the agent could not save the bans at its last attempt."""
     are_events_lost: bool = False
     agent_error: str = ""
     """Why the agent does not answer."""
@@ -100,7 +107,7 @@ class Facts(t.NamedTuple):
 def find(facts: Facts) -> list[Problem]:
     """All problems, the gravest first. A panic explains the other problems, as does a missing filter."""
     if facts.panic:
-        found = [Problem(facts.panic)]
+        found = [Problem(facts.panic, LIFT)]
     elif not facts.is_loaded:
         found = [Problem("no filter is loaded")]
     else:
@@ -180,7 +187,10 @@ def _of_root(facts: Facts) -> t.Iterator[Problem]:
     else:
         for name, why in sorted(facts.broken_feeds.items()):
             yield Problem(f"{name} is left out: {why}")
-    if facts.verified is not None and time.time() - facts.verified > _MAX_UNVERIFIED:
+    if facts.unverified:
+        text = f"the tables could not be verified: {facts.unverified}"
+        yield Problem(text, "systemctl restart packetwatch-verify tries again")
+    elif facts.verified is not None and time.time() - facts.verified > _MAX_UNVERIFIED:
         yield Problem("the tables have not been verified for hours")
 
 
@@ -190,8 +200,10 @@ def _of_others(facts: Facts) -> t.Iterator[Problem]:
         yield Problem(f"a setting is not in force: {text}")
     if facts.unconfirmed:
         owner, left = facts.unconfirmed
-        text = f"it is confirmed or reverted within {left:.0f} s"
-        yield Problem(f"a change of {owner} is not confirmed yet: {text}")
+        yield Problem(f"a change of {owner} is not confirmed yet and reverts in {left:.0f} s", ENDS)
+    if facts.unsaved:
+        text = f"bans are not saved and would be lost at a reboot: {facts.unsaved}"
+        yield Problem(text, "the agent tries again by itself")
     if facts.are_events_lost:
         yield Problem("events are lost")
     if facts.agent_error:

@@ -78,9 +78,10 @@ class Status:
             "attachments": _digest_of_attachments(state),
         }
         former = self.read()
-        note = self._survey(loaded, number, image) | _kept(former, "heal") | declared
+        note = self._survey(loaded, number, image) | _kept(former, "heal", "unverified") | declared
         note |= self._feeds(state)
         if compiled:
+            note.pop("unverified", None)
             note |= compiled
         elif former.get("lists") == note["lists"] and "compiled" in former:
             # Nothing was compiled, so the image was made from the tables themselves. They match only
@@ -127,6 +128,10 @@ class Status:
         """Whether the last verification found that confirmed state was edited by hand and not applied."""
         return self.read().get("edited") is True
 
+    def unverified(self, why: str) -> None:
+        """Note that the tables could not be compared; the next verification removes the note."""
+        self._write(self.read() | {"unverified": why[:_MAX_WHY]})
+
     def healed(self, record: dict[str, t.Any]) -> None:
         """Note an attempt to repair drift."""
         self._write(self.read() | {"heal": record})
@@ -141,10 +146,6 @@ class Status:
         """Note that confirmed state could not be activated, and why."""
         apply = {"time": time.time(), "success": False, "why": why[:_MAX_WHY]}
         self._write(self.read() | {"apply": apply})
-
-    def unverified(self, why: str) -> None:
-        """Note why confirmed state could not be compared with the kernel."""
-        self._write(self.read() | {"unverified": why[:_MAX_WHY]})
 
     def booted(self, loaded: Loaded, number: int, of_lists: dict[str, t.Any], digest: str) -> None:
         """Note that a boot image was activated. of_lists: what was noted of the lists with it."""

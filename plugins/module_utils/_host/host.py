@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import typing as t
 
-from .._base.errors import InvalidInput, NotDeclared, Unreadable
+from .._base.errors import InvalidInput, NotDeclared, PacketwatchError
 from .._change.pending import AT_ONCE
 from .._change.planner import count
 from .._change.results import Plan, Switch
@@ -36,7 +36,6 @@ if t.TYPE_CHECKING:
     from .._declared.edits import Edit
     from .._declared.store import Store
     from .._feeds.spare import FeedReport
-    from .._health.problems import Facts
     from .._health.status import Status
     from .._kernel.pins import Pins
     from .site import Work
@@ -267,7 +266,11 @@ class Host:
 
         Empty while a change is pending: the kernel then differs from confirmed state on purpose.
         """
-        return self._problems(with_feeds=True)
+        try:
+            return self._problems(with_feeds=True)
+        except (PacketwatchError, OSError) as error:
+            self.status.unverified(str(error))
+            raise
 
     def drift(self) -> list[str]:
         """As `verify`, without damaged feeds, which no repair on this host can fix."""
@@ -275,29 +278,25 @@ class Host:
 
     def _problems(self, *, with_feeds: bool) -> list[str]:
         from .._health.problems import Facts, find
+        from .._health.verify import compare
 
         panic = self.panicking()
         if panic or self.pending():
             facts = Facts(panic=panic.describe() if panic else "")
         else:
-            facts = self._compare()
+            snapshot = self._site.snapshot()
+            lists = ListCompiler(self.paths, snapshot)
+            facts = compare(
+                self.store,
+                self.pins,
+                self.status,
+                self._site.patience,
+                lists.as_before,
+                snapshot.settings.problems,
+            )
             if with_feeds:
                 facts = facts._replace(broken_feeds=self.feeds().broken)
         return [problem.text for problem in find(facts)]
-
-    def _compare(self) -> Facts:
-        from .._health.verify import compare
-
-        snapshot = self._site.snapshot()
-        lists = ListCompiler(self.paths.spared, snapshot)
-        wrong = snapshot.settings.problems
-        try:
-            return compare(
-                self.store, self.pins, self.status, self._site.patience, lists.as_before, wrong
-            )
-        except (InvalidInput, Unreadable) as error:
-            self.status.unverified(str(error))
-            raise
 
     def feeds(self) -> FeedReport:
         """The feed entries that were left out when the active tables were compiled."""

@@ -13,6 +13,7 @@ import typing as t
 from packetwatch_core._bans import saved
 from packetwatch_core._bans.bans import MAPS, Ban, Bans
 from packetwatch_core._base.errors import PacketwatchError
+from packetwatch_core._base.files import remedy_of
 from packetwatch_core._kernel import abi
 
 from .confirmed import Confirmed
@@ -24,6 +25,8 @@ from .output import Output, Trouble
 from .part import Part
 
 if t.TYPE_CHECKING:
+    from packetwatch_core._health.problems import Facts
+
     from .loop import Loop
 
 _SECOND = 1_000_000_000
@@ -51,6 +54,10 @@ class Keeper(Part):
             GAUGE,
             "When the bans were last written to disk, 0 if not since the agent's start.",
         ),
+        "packetwatch_agent_save_success": (
+            GAUGE,
+            "0 if the agent could not write the bans to disk at its last attempt, else 1.",
+        ),
     }
 
     def __init__(
@@ -75,6 +82,8 @@ class Keeper(Part):
         self.expired = 0
         self.lifted = 0
         self.saved_at = 0.0
+        self.unsaved = ""
+        """Why the last attempt to save the bans failed."""
 
     def start(self, loop: Loop) -> None:
         self.restore()
@@ -90,7 +99,11 @@ class Keeper(Part):
             "packetwatch_bans_expired_total": [({}, self.expired)],
             "packetwatch_bans_lifted_total": [({}, self.lifted)],
             "packetwatch_agent_last_save_timestamp_seconds": [({}, self.saved_at)],
+            "packetwatch_agent_save_success": [({}, int(not self.unsaved))],
         }
+
+    def facts(self, known: Facts) -> Facts:
+        return known._replace(unsaved=self.unsaved)
 
     def restore(self) -> None:
         """Write the bans that were saved before a reboot back into the maps, without log lines."""
@@ -141,10 +154,12 @@ class Keeper(Part):
         try:
             saved.save(self._bans, self._path)
         except OSError as error:
-            self._trouble.log(f"bans are not saved: {error}")
+            self.unsaved = f"{self._path}: {error.strerror or error}{remedy_of(error)}"
+            self._trouble.log(f"bans are not saved: {self.unsaved}")
         else:
             self._saved_fingerprint = fingerprint
             self.saved_at = time.time()
+            self.unsaved = ""
             self._trouble.log("")
         now = time.monotonic()
         self._save_due = now + max(_SAVE_PERIOD, (now - started) / _SHARE)

@@ -62,6 +62,10 @@ class Outlook(Part):
             GAUGE,
             "When confirmed state was last compiled and compared with the kernel.",
         ),
+        "packetwatch_lists_verify_success": (
+            GAUGE,
+            "0 if confirmed state and the kernel could not be compared at the last attempt, else 1.",
+        ),
         "packetwatch_entries_declared": (GAUGE, "Entries of the declared lists that count now."),
         "packetwatch_entries_expired": (GAUGE, "Entries of the declared lists that have expired."),
         "packetwatch_entries_undecided": (
@@ -104,7 +108,7 @@ class Outlook(Part):
         ),
         "packetwatch_apply_success": (
             GAUGE,
-            "1 if the last apply of confirmed state succeeded, and its files can be read.",
+            "1 if the last apply of confirmed state succeeded.",
         ),
         "packetwatch_repairs_total": (
             COUNTER,
@@ -143,6 +147,7 @@ class Outlook(Part):
             ],
             "packetwatch_lists_in_kernel": _known(_number(note, "matches")),
             "packetwatch_lists_verified_timestamp_seconds": _known(pages["verified"]),
+            "packetwatch_lists_verify_success": [({}, int("unverified" not in note))],
             "packetwatch_tables_used_bytes": _known(pages["bytes"]),
             "packetwatch_tables_capacity_bytes": _known(pages["capacity"]),
             "packetwatch_confirmed_state": [({}, self._confirmed.number)],
@@ -153,9 +158,7 @@ class Outlook(Part):
             ),
             "packetwatch_repair_timestamp_seconds": _known(_number(repair, "time")),
             "packetwatch_apply_timestamp_seconds": _known(_number(apply, "time")),
-            "packetwatch_apply_success": _known(
-                0.0 if "unverified" in note else _number(apply, "success")
-            ),
+            "packetwatch_apply_success": _known(_number(apply, "success")),
             "packetwatch_interface_receive_discards_total": self._discards(),
             **_times(note.get("feeds")),
         }
@@ -204,10 +207,10 @@ class Outlook(Part):
             matches=_number(note, "matches") != 0,
             has_failed=_number(note.get("apply"), "success") == 0,
             failure=_text(note.get("apply"), "why"),
-            refusal=_text(note, "unverified"),
             wrong_settings=list((_texts(note, "settings") | self._wrong_settings).values()),
             broken_feeds=int(_number(note.get("counts"), "broken_feeds") or 0),
             verified=_number(note, "verified"),
+            unverified=_text(note, "unverified"),
         )
 
     def drift(self, unpinned: t.Collection[str] = (), is_blind: bool = False) -> list[str]:

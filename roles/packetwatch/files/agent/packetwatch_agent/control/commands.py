@@ -88,6 +88,7 @@ class Commands(Part):
         return found | {
             "bans": self._keeper.active,
             "entries": self._outlook.entries(),
+            "unsaved": self._keeper.unsaved,
             "protected": self._guard.counts(),
             "packets": packets(self._maps["counters2"]),
         }

@@ -140,7 +140,7 @@ def why(result: wire.Result) -> Lines:
     if result["declared"]["inside"]:
         lines.append(f"  {count(result['declared']['inside'], 'entry', 'entries')} inside it")
     if result["live"] is not None:
-        lines.append(f"  in the kernel: {result['live']}")
+        lines.append(f"  lists in the kernel: {result['live']}")
     if result["protected"]:
         lines.append(f"  {result['protected']}")
     for ban in result["bans"]:

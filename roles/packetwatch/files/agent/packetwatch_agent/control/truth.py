@@ -14,7 +14,8 @@ import typing as t
 from packetwatch_core._active.loaded import Loaded
 from packetwatch_core._bans.bans import Bans
 from packetwatch_core._base.clock import WHY_UNTRUSTED, read_clock
-from packetwatch_core._base.errors import PacketwatchError
+from packetwatch_core._base.errors import PacketwatchError, Pending
+from packetwatch_core._change.panic import LIFT
 from packetwatch_core._declared.describe import count_entries
 from packetwatch_core._declared.policy import DEFAULT, resolve_policies
 from packetwatch_core._health import active
@@ -47,9 +48,21 @@ class Interface(t.NamedTuple):
     policy: dict[str, t.Any]
 
 
+def what_if_different(host: Host) -> str:
+    """What an operator can do if the kernel has other lists than confirmed state, as it must in some states."""
+    pending = host.pending()
+    if pending:
+        return f"{pending.describe()}"
+    panic = host.panicking()
+    return f"{panic.describe()} ({LIFT})" if panic else "packetwatchctl apply"
+
+
 def bans_of(host: Host) -> Bans:
     """The bans in the kernel; raises `ControlError` if nothing is loaded."""
     if not host.pins.loaded():
+        panic = host.panicking()
+        if panic:
+            raise wire.ControlError(f"{panic.describe()}, so there are no bans ({LIFT})")
         raise wire.ControlError(
             "nothing is loaded on this host, so there are no bans: attach the filter first "
             "(systemctl start packetwatch-xdp@INTERFACE)"
@@ -131,8 +144,11 @@ def status(host: Host, agent: wire.Result | None = None, agent_error: str = "") 
         found["bans"] = numbers
         found["protected"] = len(protected_of(host))
         found["packets"] = packets_by_reason(read_pinned(host.pins))
+    note = host.status.read()
     facts = _facts(state, filtered, host.panicking(), agent)
-    facts = facts._replace(is_whole=is_whole, agent_error=agent_error)
+    facts = facts._replace(
+        is_whole=is_whole, agent_error=agent_error, unverified=str(note.get("unverified", ""))
+    )
     if filtered and not facts.panic:
         facts = _with_tables(facts, host)
     return found | {"problems": _problems(facts), "agent": agent}
@@ -200,6 +216,7 @@ def _facts(
         filtered=sorted(filtered),
         is_declaration_judged=True,
         is_agent_waiting=agent is not None and agent["state"] != FOLLOWING,
+        unsaved=str(agent.get("unsaved", "")) if agent else "",
     )
 
 
@@ -211,6 +228,9 @@ def _with_tables(facts: Facts, host: Host) -> Facts:
         return facts._replace(is_pending=True, unconfirmed=unconfirmed)
     try:
         plan = host.plan(lambda state: state, force=True)
+    except Pending:
+        # Another process has begun a change since.
+        return facts._replace(is_pending=True)
     except PacketwatchError as error:
         return facts._replace(refusal=str(error))
     return facts._replace(matches=not plan.changed, broken_feeds=plan.feeds.broken)

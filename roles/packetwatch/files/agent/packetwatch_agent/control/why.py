@@ -93,8 +93,12 @@ def explain(
     in_kernel: str | None,
     bans: Fields | None,
     interfaces: t.Sequence[Policy] | None,
+    remedy: t.Callable[[], str] = lambda: "packetwatchctl apply",
 ) -> wire.Result:
-    """The whole explanation. An argument is None if the caller could not read it; a note reports that."""
+    """The whole explanation. An argument is None if the caller could not read it; a note reports that.
+
+    remedy: what to do if the kernel has other lists than those that are declared.
+    """
     protected = bans["protected"] if bans else ""
     found = bans["bans"] if bans else []
     because = _because(lists["verdict"] if in_kernel is None else in_kernel, protected, found)
@@ -107,7 +111,7 @@ def explain(
         )
     elif prefix.is_host and in_kernel != lists["verdict"]:
         notes.append(
-            f"the lists declare {lists['verdict']}, but the kernel has {in_kernel}: packetwatchctl apply"
+            f"the lists declare {lists['verdict']}, but the kernel has {in_kernel}: {remedy()}"
         )
     if bans is None and not prefix.is_host:
         notes.append("a ban is on a single address or an IPv6 /64: packetwatchctl bans")

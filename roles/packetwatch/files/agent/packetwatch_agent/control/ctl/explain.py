@@ -39,7 +39,8 @@ def _why(session: Session, options: Options) -> Outcome:
     in_kernel = None if areas is None else why.verdict_of(areas.tables(), prefix)
     if is_source and areas is not None:
         bans = banning.why(truth.bans_of(session.host), format_prefix(prefix), name_of)
-    result = why.explain(prefix, lists(in_kernel), in_kernel, bans, interfaces)
+    remedy = functools.partial(truth.what_if_different, session.host)
+    result = why.explain(prefix, lists(in_kernel), in_kernel, bans, interfaces, remedy)
     return Outcome(result, show.why(result))
 
 

@@ -83,7 +83,7 @@ def _compare(session: Session, state: State) -> tuple[bool | None, list[str]]:
         return False, ["no interface is filtered, so none of it is active"]
     if is_current(areas, state):
         return True, []
-    return False, ["the kernel has other lists: packetwatchctl apply"]
+    return False, [f"the kernel has other lists: {truth.what_if_different(session.host)}"]
 
 
 COMMANDS = {

@@ -13,6 +13,7 @@ import typing as t
 
 from packetwatch_core._active.loaded import Loaded
 from packetwatch_core._bans.bans import MAPS, Ban, Bans, Source
+from packetwatch_core._change.panic import LIFT
 from packetwatch_core._kernel import abi
 from packetwatch_core._kernel.first_ports import Firsts
 from packetwatch_core._kernel.libbpf import Map
@@ -49,6 +50,9 @@ class Ground:
         self._host = host
         with Loaded(host.pins) as loaded, loaded.generation() as current:
             if not loaded.active:
+                panic = host.panicking()
+                if panic:
+                    raise Red(f"{panic.describe()}: {LIFT}")
                 raise Red("no interface is filtered: systemctl start packetwatch-xdp@INTERFACE")
             self.interface = _choose(truth.interfaces(loaded), wanted)
             self.published: t.Sequence[int] = current.header["published"]
