@@ -131,6 +131,16 @@ def test_expired_entries_are_shown_as_such() -> None:
     assert [item["in_force"] for item in entries] == [False, True]
 
 
+def test_the_variable_that_has_an_entry_is_named() -> None:
+    text = "192.0.2.0/24 # ticket 7 (packetwatch_deny__security[3])\n"
+    prefix = parse_prefix("192.0.2.9")
+    lists = why.declared(State(deny={"ansible": text}), prefix, CLOCK)
+    assert lists["entries"][0]["origin"] == "packetwatch_deny__security[3]"
+    lines = show.why(why.explain(prefix, lists, "deny", None, []))
+    wanted = "192.0.2.0/24 in deny list 'ansible' (packetwatch_deny__security[3]), # ticket 7"
+    assert lines[1] == f"  {wanted}"
+
+
 def test_an_end_that_is_not_trusted_yet_is_said_to_be_so() -> None:
     prefix = parse_prefix("192.0.2.200")
     lists = why.declared(STATE, prefix, Clock(0, False))

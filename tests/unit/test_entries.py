@@ -31,8 +31,8 @@ NEW_YEAR = "2027-01-01T00:00:00Z"
 NEW_YEAR_SECONDS = 1798761600.0
 
 
-def an_entry(text: str, comment: str = "", expires: str | None = None) -> Entry:
-    return Entry(parse_prefix(text), comment, expires)
+def an_entry(text: str, comment: str = "", expires: str | None = None, origin: str = "") -> Entry:
+    return Entry(parse_prefix(text), comment, expires, origin)
 
 
 # Reading list files
@@ -161,9 +161,9 @@ def test_input_as_texts_and_dictionaries() -> None:
         ],
         "packetwatch_deny",
     ) == [
-        an_entry("203.0.113.0/24"),
-        an_entry("2001:db8::/32", "lab", NEW_YEAR),
-        an_entry("192.0.2.7"),
+        an_entry("203.0.113.0/24", origin="packetwatch_deny[0]"),
+        an_entry("2001:db8::/32", "lab", NEW_YEAR, "packetwatch_deny[1]"),
+        an_entry("192.0.2.7", origin="packetwatch_deny[2]"),
     ]
 
 
@@ -277,8 +277,8 @@ def test_variables_merge_and_duplicates_are_counted() -> None:
         }
     )
     assert entries == [
-        an_entry("192.0.2.7", "scraper"),
-        an_entry("203.0.113.0/24", "ticket", NEW_YEAR),
+        an_entry("192.0.2.7", "scraper", origin="packetwatch_deny[0]"),
+        an_entry("203.0.113.0/24", "ticket", NEW_YEAR, "packetwatch_deny__web[3]"),
     ]
     assert repeated == 2
     assert origins == {
@@ -410,3 +410,39 @@ def test_lists_are_united() -> None:
     assert (union.entries, union.expired, union.next_expiry) == (5, 1, NEW_YEAR_SECONDS)
     texts = ["10.0.0.0/8", "192.0.2.7", "192.0.2.8", "::1", "2001:db8::/32"]
     assert spans(union) == spans_of([parse_prefix(text) for text in texts])
+
+
+def test_an_entry_knows_the_variable_that_has_it() -> None:
+    found = merge_inputs(
+        {
+            "packetwatch_deny": ["192.0.2.1", {"address": "192.0.2.2", "comment": "ticket 7"}],
+            "packetwatch_deny__security": [
+                "192.0.2.2",
+                {"address": "192.0.2.3", "expires": NEW_YEAR},
+            ],
+            "deny": ["192.0.2.4"],
+        }
+    ).entries
+    text = format_list(found)
+    assert text == (
+        "192.0.2.1 # (packetwatch_deny[0])\n"
+        "192.0.2.2 # ticket 7 (packetwatch_deny[1])\n"
+        f"192.0.2.3 expires={NEW_YEAR} # (packetwatch_deny__security[1])\n"
+        "192.0.2.4\n"
+    )
+    assert parse_list(text, "x") == found
+    assert read(text, now=0.0).entries == 4
+
+
+@pytest.mark.parametrize(
+    "comment",
+    [
+        "(packetwatch_deny)",
+        "packetwatch_deny[0]",
+        "(packetwatch_deny[x])",
+        "(packetwatch_deny[0]) x",
+    ],
+)
+def test_other_comments_are_comments(comment: str) -> None:
+    (entry,) = parse_list(f"192.0.2.1 # {comment}\n", "x")
+    assert (entry.comment, entry.origin) == (comment, "")

@@ -103,6 +103,17 @@ def test_digest_differs_between_lists() -> None:
     assert digest_of(State(deny={"a": "", "b": ""})) == digest_of(State(deny={"b": "", "a": ""}))
 
 
+def test_the_variable_that_has_an_entry_changes_no_digest() -> None:
+    for comment in ("", " # ticket 7"):
+        plain = state(f"10.0.0.1{comment}\n10.0.0.2\n")
+        digests = {
+            digest_of(state(f"10.0.0.1{comment or ' #'} ({origin})\n10.0.0.2\n"))
+            for origin in ("packetwatch_deny[0]", "packetwatch_deny__web[17]")
+        }
+        assert digests == {digest_of(plain)}
+    assert digest_of(state("10.0.0.1 # (packetwatch_deny)\n")) != digest_of(state("10.0.0.1\n"))
+
+
 def test_tables_are_current_until_an_entry_expires(monkeypatch: pytest.MonkeyPatch) -> None:
     declared = state(f"10.0.0.1 expires={SOON}\n10.0.0.2 expires=2031-01-01T00:00:00Z")
     clock = [SOON_SECONDS - 10.0]

@@ -19,6 +19,7 @@ from .._base.digest import digest_text, sha256
 from .._base.errors import InvalidInput
 from .._base.files import read_json, replace_json
 from .._declared.bulk import read_prefixes
+from .._declared.entries import without_origins
 from .._declared.store import is_feed
 from .._feeds.spare import NOTHING, FeedReport, Note, has_feeds, leave_out
 from .._kernel import abi
@@ -81,12 +82,21 @@ def read_known(path: str, areas: Areas) -> Known | None:
 
 
 def digest_of(state: State) -> bytes:
-    """SHA-256 of all drop-ins, with their names, and of the table format."""
+    """SHA-256 of all drop-ins, with their names, and of the table format.
+
+    The variables that have the entries are left out: their indexes move when another entry is added.
+    """
     check = sha256(f"tables {abi.FORMAT}\n".encode())
     for kind, lists in (("allow", state.allow), ("deny", state.deny)):
         for name, text in sorted(lists.items()):
-            check.update(f"{kind} {name} {digest_text(text)}\n".encode())
+            check.update(f"{kind} {name} {digest_text(_digested(text))}\n".encode())
     return check.digest()
+
+
+# Each text is needed several times during one activation.
+@functools.lru_cache(maxsize=64)
+def _digested(text: str) -> str:
+    return without_origins(text)
 
 
 def pair_digest(state: State, name: str) -> str:

@@ -107,7 +107,7 @@ def _changes(before: State, after: State) -> list[tuple[str, Entry, int]] | None
 
 def _bare(text: str) -> t.Iterator[Entry]:
     for entry in parse_list(text, ""):
-        yield entry._replace(comment="")
+        yield entry._replace(comment="", origin="")
 
 
 def _is_isolated(areas: Areas, address: int, changed: t.Collection[int]) -> bool:

@@ -198,7 +198,7 @@ def covering(prefix: Prefix) -> list[Prefix]:
 
 
 def list_entries(state: State, clock: Clock) -> list[dict[str, t.Any]]:
-    """Return all declared entries as dictionaries: prefix, kind, owner, expires, comment, state.
+    """Return all declared entries as dictionaries: prefix, kind, owner, expires, comment, origin, state.
 
     The state is active, expired, or undecided if the clock cannot tell.
     """
@@ -209,6 +209,7 @@ def list_entries(state: State, clock: Clock) -> list[dict[str, t.Any]]:
             "owner": name,
             "expires": entry.expires,
             "comment": entry.comment,
+            "origin": entry.origin,
             "state": _state(entry, clock),
         }
         for kind, lists in (("allow", state.allow), ("deny", state.deny))

@@ -7,7 +7,8 @@
 """The list-file format and the entries of the inventory.
 
 A line of a list file has a prefix, then optionally ` expires=` and a time, then optionally a comment
-from `#` on. Blank lines and lines with only a comment are ignored. Here every line becomes an object, to
+from `#` on. The comment may end with the inventory variable that has the entry, such as
+`(packetwatch_deny__security[3])`. Blank lines and lines with only a comment are ignored. Here every line becomes an object, to
 show or change lists; bulk.py reads the same format for the compiler.
 """
 
@@ -33,6 +34,10 @@ _TIME = re.compile(
     re.IGNORECASE,
 )
 _TIME_EXAMPLE = "2026-12-01T00:00:00Z or 2026-12-01T00:00:00+01:00"
+# The end of a comment that names the inventory variable which an entry comes from.
+_VARIABLE = r"packetwatch_(?:allow|deny)(?:__[a-z0-9_]{1,64})?\[[0-9]{1,9}\]"
+_ORIGIN = re.compile(rf"(?:(.*) )?\(({_VARIABLE})\)")
+_ORIGINS = re.compile(rf"(?: #)? \({_VARIABLE}\)$", re.MULTILINE)
 _OPTIONS = ("address", "comment", "expires", "state")
 _MAX_SHOWN = 80
 _STATES = ("present", "absent")
@@ -46,6 +51,8 @@ class Entry(NamedTuple):
     """One line of printable text."""
     expires: str | None = None
     """Canonical time (RFC 3339, UTC) at which the entry expires; None: never."""
+    origin: str = ""
+    """The inventory variable that has the entry, as NAME[INDEX]; empty if it is not known."""
 
     @property
     def text(self) -> str:
@@ -82,7 +89,11 @@ def parse_line(line: str) -> Entry | None:
         return None
     prefix, expires = parse_words(words)
     canonical_time = None if expires is None else _canonical_time(expires)
-    return Entry(prefix, _one_line(comment), canonical_time)
+    said = _one_line(comment)
+    origin = _ORIGIN.fullmatch(said)
+    if origin:
+        return Entry(prefix, origin[1] or "", canonical_time, origin[2])
+    return Entry(prefix, said, canonical_time)
 
 
 def parse_words(words: list[str]) -> tuple[Prefix, str | None]:
@@ -176,13 +187,23 @@ def merge_inputs(variables: Mapping[str, object]) -> Merged:
             if state == "absent":
                 absent.add(entry.prefix)
             else:
-                present.append((entry, origin))
+                present.append((_with_origin(entry, origin), origin))
     if problems:
         raise InvalidInputs(problems)
     left = [pair for pair in present if pair[0].prefix not in absent]
     entries = merge_entries(left)
     origins = {entry.prefix: origin for entry, origin in reversed(left)}
     return Merged(entries, len(left) - len(entries), origins)
+
+
+def without_origins(text: str) -> str:
+    """Return the text of a list file without the variables that have its entries."""
+    return _ORIGINS.sub("", text) if "(packetwatch_" in text else text
+
+
+def _with_origin(entry: Entry, origin: str) -> Entry:
+    """Return the entry with its origin, if that is a variable whose name a list file can hold."""
+    return entry._replace(origin=origin) if _ORIGIN.fullmatch(f"({origin})") else entry
 
 
 def entries_from_input(values: object, variable: str) -> list[Entry]:
@@ -309,8 +330,9 @@ def _canonical_time(text: str) -> str:
 def _format_entry(entry: Entry) -> str:
     """Return the line for a list file, without the newline."""
     expires = f" {_EXPIRES}{entry.expires}" if entry.expires else ""
-    comment = f" # {entry.comment}" if entry.comment else ""
-    return f"{entry.text}{expires}{comment}"
+    words = [entry.comment, f"({entry.origin})" if entry.origin else ""]
+    comment = " ".join(word for word in words if word)
+    return f"{entry.text}{expires}{f' # {comment}' if comment else ''}"
 
 
 def _describe_expiry(entry: Entry) -> str:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import typing as t
 
-from .._base.errors import InvalidInput, NotDeclared, PacketwatchError
+from .._base.errors import NotDeclared, PacketwatchError
 from .._change.pending import AT_ONCE
 from .._change.planner import count
 from .._change.results import Plan, Switch

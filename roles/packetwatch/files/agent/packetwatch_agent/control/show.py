@@ -73,6 +73,7 @@ def lists(result: wire.Result) -> Lines:
                 f"expires={item['expires']}" if item["expires"] else "",
                 "" if item["state"] == "active" else item["state"].upper(),
                 item["comment"],
+                item["origin"],
             )
             for item in result["entries"]
         ]
@@ -127,7 +128,8 @@ def why(result: wire.Result) -> Lines:
         ]
         lines += table(rows, "  ")
     for item in result["declared"]["entries"]:
-        rest = [f"in {item['kind']} list {item['owner']!r}"]
+        origin = f" ({item['origin']})" if item["origin"] else ""
+        rest = [f"in {item['kind']} list {item['owner']!r}{origin}"]
         if item["expires"]:
             rest.append(f"expires {item['expires']}")
         if not item["in_force"]:

@@ -75,6 +75,7 @@ def _fields(item: verdict.Found) -> Fields:
         "owner": item.owner,
         "prefix": entry.text,
         "comment": entry.comment,
+        "origin": entry.origin,
         "expires": entry.expires,
         "in_force": item.counts,
         "undecided": item.is_undecided,

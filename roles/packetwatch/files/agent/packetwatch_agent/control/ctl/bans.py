@@ -98,7 +98,8 @@ def _change_as_root(session: Session, request: wire.Request) -> wire.Result:
 def _without_effect(session: Session, address: str) -> list[str]:
     """A note if an allow list passes the address anyway."""
     return [
-        f"{address} is on the allow list ({owner!r}), by the entry {entry.text}: the ban has no effect"
+        f"{address} is on the allow list ({owner!r}), by the entry {_named(entry)}: "
+        "the ban has no effect"
         for owner, entry in _listed(session, address, "allow")
     ]
 
@@ -108,11 +109,15 @@ def _still_denied(session: Session, address: str) -> list[str]:
     if _listed(session, address, "allow"):
         return []
     return [
-        f"{address} is still denied, by the list {owner!r} ({entry.text}): "
+        f"{address} is still denied, by the list {owner!r} ({_named(entry)}): "
         + ("packetwatchctl remove" if owner == "local" else "remove it where that list is written")
         + ", or packetwatchctl allow"
         for owner, entry in _listed(session, address, "deny")
     ]
+
+
+def _named(entry: Entry) -> str:
+    return f"{entry.text} of {entry.origin}" if entry.origin else entry.text
 
 
 def _listed(session: Session, address: str, kind: str) -> list[tuple[str, Entry]]:
