@@ -42,8 +42,9 @@ _UNITS = {"d": 86400, "h": 3600, "m": 60}
 class Row:
     """A host.
 
-    mode: mode of each interface. digest, expected: digests of the lists that the role writes, on the host
-    and in the inventory. change: outcome and owner of the last change. feeds: age of the copy of each feed.
+    mode: mode of each interface. action: panic during a panic; empty if no interface is filtered.
+    digest, expected: digests of the lists that the role writes, on the host and in the inventory. change:
+    outcome and owner of the last change. feeds: age of the copy of each feed.
     """
 
     host: str
@@ -92,7 +93,7 @@ def row(host: str, info: Info, wanted: Wanted) -> Row:
         host,
         info["version"],
         " ".join(f"{name}={mode}" for name, mode in modes.items()),
-        info["policy"]["default"]["action"],
+        _action(info, modes),
         digest,
         wanted.lists,
         info["change"]["confirmed_at"] or "",
@@ -108,6 +109,14 @@ def _age(seconds: float) -> str:
         if seconds >= 2 * length:
             return f"{seconds // length:.0f}{unit}"
     return f"{seconds:.0f}s"
+
+
+def _action(info: Info, modes: t.Mapping[str, str]) -> str:
+    """What the host does with packets; empty if it filters nothing, whatever its policy says."""
+    if info["panic"]:
+        return "panic"
+    is_filtered = any(mode != "none" for mode in modes.values())
+    return str(info["policy"]["default"]["action"]) if is_filtered else ""
 
 
 def _change(change: Info) -> str:

@@ -243,6 +243,7 @@ def test_unban(fleet: Fleet) -> None:
     changed = {name for name, row in done.recap().items() if row["changed"]}
     assert changed == {"h01", "h03"}
     assert '"origin": "manual"' in done.output, done.output
+    assert re.search(r'"since": "20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ"', done.output), done.output
     for host in fleet.hosts.values():
         assert host.module("host_info", gather_subset=["bans"])["bans"] == []
     fleet.cut("h02")

@@ -283,7 +283,10 @@ def test_everybody_sees_interfaces_in_the_same_form(host: Controlled, user: User
     try:
         found = host.ctl("status", "--json", user=user).json["interfaces"]
         assert found == {"pw0": {"wanted": "auto", "mode": "native", "action": "monitor"}}
-        assert "pw0: filtered, native, monitor\n" in host.ctl("status", user=user).out
+        assert (
+            "pw0: only monitored: nothing is dropped, native, monitor\n"
+            in host.ctl("status", user=user).out
+        )
     finally:
         host.site.policy(action="enforce")
 

@@ -318,19 +318,39 @@ def test_every_command_has_json_and_is_in_the_manual(name: str) -> None:
     assert f"`{name}" in (ROOT / "docs/control.md").read_text()
 
 
+def complete(*line: str) -> set[str]:
+    """What bash proposes after these words."""
+    script = (
+        f"source {FILES}/completion/packetwatchctl.bash; COMP_WORDS=(packetwatchctl "
+        f'{" ".join(line)} ""); COMP_CWORD=${{#COMP_WORDS[@]}}; ((COMP_CWORD--)); '
+        'COMP_WORDS[COMP_CWORD]=""; _packetwatchctl; printf "%s\\n" "${COMPREPLY[@]}"'
+    )
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
 @pytest.mark.parametrize("name", cli.COMMANDS)
 def test_every_command_is_completed(name: str) -> None:
-    def complete(*line: str) -> set[str]:
-        script = (
-            f"source {FILES}/completion/packetwatchctl.bash; COMP_WORDS=(packetwatchctl "
-            f'{" ".join(line)} ""); COMP_CWORD=${{#COMP_WORDS[@]}}; ((COMP_CWORD--)); '
-            'COMP_WORDS[COMP_CWORD]=""; _packetwatchctl; printf "%s\\n" "${COMPREPLY[@]}"'
-        )
-        done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
-        return set(done.stdout.split())
-
     assert name in complete()
     assert complete(name) == options_of(name)
+
+
+def test_every_action_of_the_log_is_completed() -> None:
+    table = (ROOT / "docs/events.md").read_text().partition("## What happens")[2]
+    actions = set(re.findall(r"^\| ([a-z_]+) \| ", table.partition("**Limits")[0], re.MULTILINE))
+    assert {"connection", "would_drop_end", "audit"} <= actions
+    assert complete("watch", "--action") == actions
+
+
+def test_what_is_filtered_and_what_is_not_is_said() -> None:
+    def shown(mode: str, action: str) -> str:
+        (line,) = show.status({"interfaces": {"eth0": {"mode": mode, "action": action}}})
+        return line
+
+    assert shown("native", "enforce") == "eth0: filtered, native, enforce"
+    assert shown("native", "monitor") == "eth0: only monitored: nothing is dropped, native, monitor"
+    assert shown("generic", "off") == "eth0: passes everything, generic, off"
+    assert shown("none", "") == "eth0: NOT FILTERED"
 
 
 def test_statuses_are_in_the_manual() -> None:

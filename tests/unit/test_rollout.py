@@ -46,6 +46,20 @@ RETURNED = INFO["change"] | {"status": "rolled_back", "ended_at": "2026-11-26T10
 
 
 @pytest.mark.parametrize(
+    ("changes", "action"),
+    [
+        ({}, "enforce"),
+        ({"policy": {"default": {"action": "monitor"}}}, "monitor"),
+        ({"panic": {"owner": "me", "since": "now"}}, "panic"),
+        ({"interfaces": {"eth0": {"mode": "none", "wanted": "auto"}}}, ""),
+        ({"interfaces": {}, "version": ""}, ""),
+    ],
+)
+def test_the_action_is_what_a_host_really_does(changes: dict[str, Any], action: str) -> None:
+    assert _report.row("a", INFO | changes, WANTED).action == action
+
+
+@pytest.mark.parametrize(
     ("batch", "done", "lost"),
     [
         (["a"], [], []),

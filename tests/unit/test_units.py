@@ -19,7 +19,8 @@ ONE_SHOTS = sorted(
 )
 EARLY = "packetwatch-xdp@.service"
 # The values of docs/operations.md; each systemd release weighs some settings differently.
-EXPOSURE = {EARLY: 3.4}
+PULL = "../pull/pull-packetwatch.service"
+EXPOSURE = {EARLY: 3.4, "packetwatch.service": 1.5, PULL: 7.6}
 
 
 def sandbox(name: str) -> list[str]:
@@ -39,7 +40,7 @@ def test_all_that_root_starts_is_confined_in_the_same_way(name: str) -> None:
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="no systemd is installed")
-@pytest.mark.parametrize("name", ONE_SHOTS)
+@pytest.mark.parametrize("name", [*ONE_SHOTS, "packetwatch.service", PULL])
 def test_exposure(name: str) -> None:
     argv = ["systemd-analyze", "security", "--offline=true", "--no-pager", str(UNITS / name)]
     done = subprocess.run(argv, capture_output=True, text=True, check=True)

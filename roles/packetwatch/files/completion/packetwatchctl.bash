@@ -11,7 +11,7 @@ _packetwatchctl() {
         return
     fi
     case $before in
-    --action) options='connection ban scan expiry lift audit' ;;
+    --action) options='connection ban scan scan_end would_drop would_drop_end expiry lift drift repair audit' ;;
     --list) options='allow deny' ;;
     --interface) options=$(cd /sys/class/net 2>/dev/null && echo *) ;;
     --comment | --expires | --for | --reason | --interval | --most | --source | --count) return ;;

@@ -21,8 +21,7 @@ def status(result: wire.Result) -> Lines:
     """The filter, the agent, and what is wrong."""
     lines = []
     for name, item in sorted(result.get("interfaces", {}).items()):
-        action = f", {item['action']}" if item["action"] else ""
-        lines.append(f"{name}: {_filtered(item['mode'])}{action}")
+        lines.append(f"{name}: {_filtered(item['mode'], item['action'])}")
     if "lists" in result:
         lines.append(f"entries: {_entries(result['lists'], result.get('entries', {}))}")
     if result.get("bans"):
@@ -36,7 +35,10 @@ def status(result: wire.Result) -> Lines:
     agent = result.get("agent")
     if agent:
         age = span(time.time() - agent["since"])
-        lines.append(f"agent: {agent['state']}, version {agent['version']}, up {age}")
+        lines.append(
+            f"agent: {agent['state']}, version {agent['version']}, up {age}, "
+            f"since {moment(agent['since'])}"
+        )
     lines += [f"note: {text}" for text in result.get("notes", [])]
     lines += [f"PROBLEM: {text}" for text in result.get("problems", [])]
     return [printable(line) for line in lines]
@@ -57,8 +59,11 @@ def _entries(declared: dict[str, dict[str, int]], compiled: dict[str, int]) -> s
     return ", ".join(parts)
 
 
-def _filtered(mode: str) -> str:
-    return "NOT FILTERED" if mode == "none" else f"filtered, {mode}"
+def _filtered(mode: str, action: str) -> str:
+    if mode == "none":
+        return "NOT FILTERED"
+    words = {"monitor": "only monitored: nothing is dropped", "off": "passes everything"}
+    return f"{words.get(action, 'filtered')}, {mode}{f', {action}' if action else ''}"
 
 
 def lists(result: wire.Result) -> Lines:

@@ -63,7 +63,7 @@ class Talkers:
         self._began = clock()
         self._sources = Summary(), Summary()
         self._ports = Summary(), Summary()
-        self._scans: collections.deque[Scan] = collections.deque(maxlen=SCANS)
+        self._scans: dict[bytes, Scan] = {}
 
     def sample(self, size: int, count: int, run: memoryview) -> None:
         """Count a sample of a run of `count` records of one size, so that a flood costs no more."""
@@ -85,8 +85,11 @@ class Talkers:
             summary.add({key: count * weight for key, count in counts.items()})
 
     def note_scan(self, address: bytes, ports: int, result: str) -> None:
-        """Remember a scan in place of the oldest."""
-        self._scans.append(Scan(time.time(), address, ports, result))
+        """Remember a source's latest scan, in place of its former one, or of the oldest."""
+        self._scans.pop(address, None)
+        if len(self._scans) >= SCANS:
+            del self._scans[next(iter(self._scans))]
+        self._scans[address] = Scan(time.time(), address, ports, result)
 
     def sources(self, most: int) -> list[tuple[bytes, int]]:
         """Sources with most new connections in about the last minute, and how many."""
@@ -99,8 +102,8 @@ class Talkers:
         return self._top(self._ports, most)
 
     def scans(self, most: int) -> list[Scan]:
-        """The latest scans, the newest first."""
-        return list(reversed(self._scans))[:most]
+        """The latest scan of each source, the newest first."""
+        return list(reversed(self._scans.values()))[:most]
 
     def _top(self, pair: tuple[Summary, Summary], most: int) -> list[tuple[bytes, int]]:
         now, before = (summary.counts for summary in pair)
