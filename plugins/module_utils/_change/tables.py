@@ -72,11 +72,11 @@ class ListCompiler:
         # Imported here: a boot does not need it, and it would cost memory.
         from .._active.patch import patched
 
-        note = read_note(self._note) if has_feeds(state) else NOTHING
-        if has_feeds(before) != has_feeds(state) or not (
-            note == NOTHING or self._is_noted(note, active, spared)
-        ):
-            return None
+        note = NOTHING
+        if has_feeds(before) or has_feeds(state):
+            note = read_note(self._note)
+            if not self._is_noted(note, active, spared):
+                return None
         given = read_known(self._paths.tables, active)
         if given is None:
             return None
