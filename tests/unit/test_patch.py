@@ -11,8 +11,8 @@ from random import Random
 
 import pytest
 
-from packetwatch_core._active.lists import Lists, compile_lists, keep_known, read_known
-from packetwatch_core._active.patch import patched
+from packetwatch_core._active.lists import Lists, compile_lists, keep_known
+from packetwatch_core._active.patch import patched, read_known
 from packetwatch_core._base.address import parse_prefix
 from packetwatch_core._base.clock import Clock
 from packetwatch_core._declared.edits import drop_entries, put_entries

@@ -52,6 +52,20 @@ def test_only_an_exact_search_knows_other_spellings_of_ipv6() -> None:
     ]
 
 
+def test_what_lies_inside_is_counted_in_every_spelling() -> None:
+    text = "\ufeff2001:DB8:0:1::7\n 2001:0db8:0:1:0::/80 # x\n2001:db8:0:1::/64\n2001:db8:0:2::1\n10.0.0.1\n"
+    assert count_inside(text, parse_prefix("2001:db8:0:1::/64")) == 2
+    assert count_inside(text, parse_prefix("2001:db8::/32")) == 4
+    assert count_inside(text, parse_prefix("::/0")) == 4
+    assert count_inside(text, parse_prefix("10.0.0.0/8")) == 1
+    assert count_inside(text, parse_prefix("0.0.0.0/0")) == 1
+
+
+def test_duplicates_hide_no_entry() -> None:
+    text = "203.0.113.9 expires=2001-01-01T00:00:00Z\n" * 100 + "203.0.113.9\n"
+    assert covering(text, parse_prefix("203.0.113.9"))[-1].expires is None
+
+
 @pytest.mark.parametrize("family", [4, 6])
 @pytest.mark.parametrize("seed", range(4))
 def test_what_is_found_fast_is_what_is_there(family: int, seed: int) -> None:

@@ -15,6 +15,7 @@ from random import Random
 import pytest
 from unit.comparing import all_as_lists
 
+from packetwatch_core._active.patch import Editor
 from packetwatch_core._base.address import BITS, Prefix
 from packetwatch_core._base.errors import TooLarge
 from packetwatch_core._kernel import abi
@@ -441,7 +442,7 @@ def test_an_edited_area_is_the_area_of_the_edited_list(count: int, nets: int, ha
         if near[0] or near[2]:
             continue
         for wanted in {NONE, ALLOW, DENY} - {near[1]}:
-            editor = ipv4.Editor(tables.v4, tables.v4_shift, tables.shape4)
+            editor = Editor(tables.v4, tables.v4_shift, tables.shape4)
             if not editor.put(value, near[1], wanted):
                 continue
             edits += 1
@@ -463,7 +464,7 @@ def test_an_edit_that_needs_another_width_is_refused(count: int) -> None:
     tables = build([], [host(4, value) for value in values])
     for value in (*sorted(values)[:2], *(random.randrange(1, LAST4) for _number in range(8))):
         former = lookup(tables, 4, value)
-        editor = ipv4.Editor(tables.v4, tables.v4_shift, tables.shape4)
+        editor = Editor(tables.v4, tables.v4_shift, tables.shape4)
         done = editor.put(value, former, DENY - former)
         whole = build([], [host(4, item) for item in values ^ {value}])
         if done:

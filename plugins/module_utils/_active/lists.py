@@ -17,7 +17,7 @@ import typing as t
 from .._base.clock import read_clock
 from .._base.digest import digest_text, sha256
 from .._base.errors import InvalidInput
-from .._base.files import read_json, replace_json
+from .._base.files import replace_json
 from .._declared.bulk import read_prefixes
 from .._declared.entries import without_origins
 from .._declared.store import is_feed
@@ -54,13 +54,6 @@ class Lists(t.NamedTuple):
     idle: t.Optional[Idle] = None
 
 
-class Known(t.NamedTuple):
-    """What is known of the active tables beside their bytes: counts and shape, as in `Lists`."""
-
-    counts: dict[str, int]
-    shape: Shape
-
-
 def keep_known(path: str, lists: Lists) -> None:
     """Write what is known of the active tables to a file under /run; raises OSError."""
     folder, areas = os.path.dirname(path), lists.areas
@@ -68,17 +61,6 @@ def keep_known(path: str, lists: Lists) -> None:
         os.makedirs(folder)
         os.chmod(folder, 0o755)
     replace_json(path, [areas.lists.hex(), areas.next_expiry, lists.counts, lists.shape])
-
-
-def read_known(path: str, areas: Areas) -> Known | None:
-    """What is known of these tables; None if the file is about others, missing or damaged."""
-    try:
-        lists, next_expiry, counts, shape = read_json(path)
-        if (lists, next_expiry) != (areas.lists.hex(), areas.next_expiry):
-            return None
-        return Known({str(name): int(number) for name, number in counts.items()}, Shape(*shape))
-    except (OSError, ValueError, TypeError, AttributeError):
-        return None
 
 
 def digest_of(state: State) -> bytes:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import typing as t
 
-from .._active.lists import Lists, compile_lists, digest_of, is_current, read_known
+from .._active.lists import Lists, compile_lists, digest_of, is_current
 from .._base.clock import read_clock
 from .._feeds.spare import NOTHING, has_feeds, lasting, read_note, spared_now
 
@@ -70,7 +70,7 @@ class ListCompiler:
     def _patched(self, active: Areas, before: State, state: State, spared: Spared) -> Lists | None:
         """The active tables, changed for a few hosts; None if all lists must be compiled."""
         # Imported here: a boot does not need it, and it would cost memory.
-        from .._active.patch import patched
+        from .._active.patch import patched, read_known
 
         note = NOTHING
         if has_feeds(before) or has_feeds(state):

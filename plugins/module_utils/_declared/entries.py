@@ -36,8 +36,6 @@ _TIME = re.compile(
 _TIME_EXAMPLE = "2026-12-01T00:00:00Z or 2026-12-01T00:00:00+01:00"
 # The end of a comment that names the inventory variable which an entry comes from.
 _VARIABLE = r"packetwatch_(?:allow|deny)(?:__[a-z0-9_]{1,64})?\[[0-9]{1,9}\]"
-_ORIGIN = re.compile(rf"(?:(.*) )?\(({_VARIABLE})\)")
-_ORIGINS = re.compile(rf"(?: #)? \({_VARIABLE}\)$", re.MULTILINE)
 _OPTIONS = ("address", "comment", "expires", "state")
 _MAX_SHOWN = 80
 _STATES = ("present", "absent")
@@ -90,7 +88,7 @@ def parse_line(line: str) -> Entry | None:
     prefix, expires = parse_words(words)
     canonical_time = None if expires is None else _canonical_time(expires)
     said = _one_line(comment)
-    origin = _ORIGIN.fullmatch(said)
+    origin = _origin_of(said) if said.endswith("])") else None
     if origin:
         return Entry(prefix, origin[1] or "", canonical_time, origin[2])
     return Entry(prefix, said, canonical_time)
@@ -198,12 +196,20 @@ def merge_inputs(variables: Mapping[str, object]) -> Merged:
 
 def without_origins(text: str) -> str:
     """Return the text of a list file without the variables that have its entries."""
-    return _ORIGINS.sub("", text) if "(packetwatch_" in text else text
+    if "(packetwatch_" not in text:
+        return text
+    return re.sub(rf"(?m)(?: #)? \({_VARIABLE}\)$", "", text)
 
 
 def _with_origin(entry: Entry, origin: str) -> Entry:
     """Return the entry with its origin, if that is a variable whose name a list file can hold."""
-    return entry._replace(origin=origin) if _ORIGIN.fullmatch(f"({origin})") else entry
+    return entry._replace(origin=origin) if _origin_of(f"({origin})") else entry
+
+
+def _origin_of(comment: str) -> re.Match[str] | None:
+    """Return the match of a comment (group 1) that ends with a variable (group 2)."""
+    # Compiled when it is used: a boot does not need it, and saves the memory.
+    return re.fullmatch(rf"(?:(.*) )?\(({_VARIABLE})\)", comment)
 
 
 def entries_from_input(values: object, variable: str) -> list[Entry]:

@@ -15,14 +15,10 @@ from __future__ import annotations
 import re
 import typing as t
 from functools import lru_cache
-from itertools import islice
 
 from .._base.address import BITS, Prefix, format_prefix
 from .._base.errors import InvalidInput
 from .entries import BYTE_ORDER_MARK, Entry, parse_line
-
-MAX_FOUND = 50
-"""Entries of one drop-in that are returned at most. More can only be duplicates or very many nested prefixes."""
 
 _BLANKS = r"[^\S\n]*"
 
@@ -37,7 +33,7 @@ def covering(text: str, prefix: Prefix) -> list[Entry]:
         return []
     first, others = _patterns(prefix)
     begins = [found.end() for found in [first.match(text)] if found]
-    begins += [found.end() for found in islice(others.finditer(text), MAX_FOUND - len(begins))]
+    begins += [found.end() for found in others.finditer(text)]
     found = [_entry(text, at) for at in begins]
     return [entry for entry in found if entry is not None and covers(entry.prefix, prefix)]
 
@@ -53,9 +49,8 @@ def count_inside(text: str, prefix: Prefix) -> int:
         return 0
     head = _head_of(prefix)
     if head:
-        begins = re.finditer(
-            rf"\n{_BLANKS}{re.escape(head)}", "\n" + text.removeprefix(BYTE_ORDER_MARK)
-        )
+        lines = re.compile(rf"\n{_BLANKS}{head}", re.IGNORECASE)
+        begins = lines.finditer("\n" + text.removeprefix(BYTE_ORDER_MARK))
         entries: t.Iterable[Entry | None] = (_entry(text, found.end() - 1) for found in begins)
     else:
         entries = _entries(text, prefix.family)
@@ -71,19 +66,19 @@ def covers(one: Prefix, other: Prefix) -> bool:
 
 
 def _head_of(prefix: Prefix) -> str:
-    """Return the text with which all entries inside a prefix begin; empty if they share none.
+    """Return a pattern of the text with which all entries inside a prefix begin; empty if they share none.
 
-    IPv6 entries may leave out zeros, so zeros are not part of it.
+    IPv6 entries may leave out groups of zeros, so these are not part of it.
     """
-    size, mark = (8, ".") if prefix.family == 4 else (16, ":")
+    size = 8 if prefix.family == 4 else 16
     whole = prefix.length // size
     bits = BITS[prefix.family]
     parts = [prefix.value >> bits - size * (at + 1) & (1 << size) - 1 for at in range(whole)]
     if prefix.family == 4:
-        return "".join(f"{part}{mark}" for part in parts)
+        return "".join(rf"{part}\." for part in parts)
     if 0 in parts:
         parts = parts[: parts.index(0)]
-    return "".join(f"{part:x}{mark}" for part in parts)
+    return "".join(f"0{{0,3}}{part:x}:" for part in parts)
 
 
 def _entries(text: str, family: int) -> t.Iterator[Entry]:

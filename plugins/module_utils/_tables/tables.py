@@ -45,7 +45,7 @@ class Tables(NamedTuple):
     """Entries that the tables were compiled from, with duplicates."""
     deny_entries: int = 0
     shape4: ipv4.Shape = ipv4.Shape()
-    """What `ipv4.Editor` needs to know of the IPv4 area."""
+    """What the editor of `_active/patch.py` needs to know of the IPv4 area."""
 
     @property
     def pages(self) -> int:

@@ -52,7 +52,7 @@ def what_if_different(host: Host) -> str:
     """What an operator can do if the kernel has other lists than confirmed state, as it must in some states."""
     pending = host.pending()
     if pending:
-        return f"{pending.describe()}"
+        return pending.describe()
     panic = host.panicking()
     return f"{panic.describe()} ({LIFT})" if panic else "packetwatchctl apply"
 
