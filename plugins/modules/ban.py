@@ -143,9 +143,11 @@ def apply(module: AnsibleModule, host: Host) -> Result:
     addresses = params["address"]
     if not addresses:
         raise InvalidInput("address is an empty list: write at least one address")
-    changes = [change(address, True) for address in addresses]
-    if not module.check_mode:
-        changes = [change(address, False) for address in addresses]
+    if len(addresses) > 1:
+        # A wrong address is refused before any other is banned.
+        for address in addresses:
+            change(address, True)
+    changes = [change(address, module.check_mode) for address in addresses]
     result: Result = {
         "changed": any(item.changed for item in changes),
         "sources": [item.source for item in changes],

@@ -108,7 +108,9 @@ def test_variables_are_merged(run: Any, host: Any) -> None:
         "packetwatch_deny__mail": [{"address": "192.0.2.9", "state": "absent"}],
     }
     run(access_lists, {"deny": lists})
-    assert host.edited.deny == {"ansible": "192.0.2.7\n192.0.2.8 # eight\n"}
+    assert host.edited.deny == {
+        "ansible": "192.0.2.7 # (packetwatch_deny[0])\n192.0.2.8 # eight (packetwatch_deny[1])\n"
+    }
 
 
 @pytest.mark.parametrize(
