@@ -11,6 +11,7 @@
     /etc/packetwatch/current -> 7
     /etc/packetwatch/7/{allow.d,deny.d}/NAME.list  policy.d/{default,IFACE}.conf  interfaces
     /etc/packetwatch/7/program.c                   if a program was ever attached
+    /etc/packetwatch/7/settings                    if the role has declared the settings
     /etc/packetwatch/7/took_back                   if it is a rollback: number of the state rolled back
     /etc/packetwatch/6/...                         the state before, for a rollback
     /etc/packetwatch/lock                          flock of the writer
@@ -42,6 +43,7 @@ FEED = "feed-"
 
 _LISTS = ("allow", "deny")
 _PROGRAM = "program.c"
+SETTINGS = "settings"
 _TOOK_BACK = "took_back"
 # The default of State's fields; all states share it, so it must be immutable.
 _NOTHING: t.Any = types.MappingProxyType({})
@@ -58,6 +60,7 @@ class State(t.NamedTuple):
     policy: `DEFAULT` or name of an interface → its ``PW_*`` keys.
     interfaces: name → wanted mode, one of `MODES`.
     program: C source that boot attaches; empty if no program was ever attached.
+    settings: text of ``/etc/default/packetwatch``; empty if the role has not declared the settings.
     took_back: if this state is a rollback, the number of the state rolled back; else 0. `read` returns 0,
     because an edited rollback is not a rollback any more.
     """
@@ -67,6 +70,7 @@ class State(t.NamedTuple):
     policy: dict[str, dict[str, str]] = _NOTHING
     interfaces: dict[str, str] = _NOTHING
     program: str = ""
+    settings: str = ""
     took_back: int = 0
 
 
@@ -134,7 +138,8 @@ class Store:
             deny=_read_lists(os.path.join(path, "deny.d")),
             policy=read_policies(os.path.join(path, "policy.d")),
             interfaces=read_interfaces(os.path.join(path, "interfaces")),
-            program=_read_program(os.path.join(path, _PROGRAM)),
+            program=_read_optional(os.path.join(path, _PROGRAM)),
+            settings=_read_optional(os.path.join(path, SETTINGS), "replace"),
         )
 
     def number(self) -> int:
@@ -348,6 +353,8 @@ def _files(state: State) -> dict[str, str]:
     files["interfaces"] = "".join(lines)
     if state.program:
         files[_PROGRAM] = state.program
+    if state.settings:
+        files[SETTINGS] = state.settings
     if state.took_back:
         files[_TOOK_BACK] = f"{state.took_back}\n"
     return files
@@ -374,8 +381,8 @@ def read_policies(folder: str) -> dict[str, dict[str, str]]:
     return policies
 
 
-def _read_program(path: str) -> str:
-    return _read_file(path) if os.path.lexists(path) else ""
+def _read_optional(path: str, errors: str = "strict") -> str:
+    return _read_file(path, errors) if os.path.lexists(path) else ""
 
 
 def read_interfaces(path: str) -> dict[str, str]:

@@ -4,7 +4,11 @@
 
 # This code is PRIVATE to the collection.
 
-"""Settings of a host in ``/etc/default/packetwatch``, which is not part of declared state."""
+"""Settings of a host in ``/etc/default/packetwatch``.
+
+If the role has declared them, that file is a link to the settings of confirmed state. So they are confirmed,
+reverted and rolled back together with everything else.
+"""
 
 from __future__ import annotations
 
@@ -34,9 +38,9 @@ class HostSettings(t.NamedTuple):
     protect_auto: bool
 
 
-def read_settings(path: str) -> HostSettings:
-    """The settings in a file of ``KEY=value`` lines, which may be missing."""
-    values = read_values(path)
+def read_settings(path: str, text: str | None = None) -> HostSettings:
+    """The settings in a file of ``KEY=value`` lines, which may be missing. text: instead of the file's."""
+    values = read_values(path) if text is None else parse_values(text, path)
     memory = values.get("PW_LIST_MEMORY", str(LIST_MEMORY))
     list_memory = parse_list_memory(memory, f"{path}: PW_LIST_MEMORY")
     auto = values.get("PW_PROTECT_AUTO", "1")
@@ -57,15 +61,20 @@ def read_values(path: str) -> dict[str, str]:
     """All ``KEY=value`` lines of the file, unquoted; empty if it is missing."""
     try:
         with open(path, encoding="utf-8") as file:
-            lines = file.read().splitlines()
+            text = file.read()
     except FileNotFoundError:
         return {}
     except (OSError, UnicodeDecodeError) as error:
         raise Unreadable(
             f"cannot read {path}: {error}; it must be UTF-8 text that root can read"
         ) from error
+    return parse_values(text, path)
+
+
+def parse_values(text: str, path: str) -> dict[str, str]:
+    """All ``KEY=value`` lines of a text, unquoted. path: of its file, for errors."""
     values = {}
-    for line in lines:
+    for line in text.splitlines():
         key, separator, value = line.strip().partition("=")
         if separator and not key.startswith("#"):
             try:
@@ -75,3 +84,14 @@ def read_values(path: str) -> dict[str, str]:
                     f"{path}: {key} is {value!r}: {error}; correct its quotes and backslashes"
                 ) from None
     return values
+
+
+def format_values(values: t.Mapping[str, str]) -> str:
+    """The text of a file that systemd and `read_values` read as these values."""
+    lines = []
+    for key, value in values.items():
+        if "\n" in value:
+            raise InvalidInput(f"{key} is {value!r}: write it without line breaks")
+        quoted = value.replace("\\", "\\\\").replace('"', '\\"')
+        lines.append(f'{key}="{quoted}"\n')
+    return "".join(lines)

@@ -22,16 +22,18 @@ if t.TYPE_CHECKING:
 class Snapshot:
     """What one operation reads of the host: each part once, when it is first used.
 
-    So all checks of a change decide on the same facts. settings: path of the settings file. The parts
-    raise `Unreadable`, the settings also `InvalidInput`.
+    So all checks of a change decide on the same facts. settings: path of the settings file. text: the
+    settings that a change brings, which count instead of the file. The parts raise `Unreadable`, the
+    settings also `InvalidInput`.
     """
 
-    def __init__(self, settings: str) -> None:
+    def __init__(self, settings: str, text: str | None = None) -> None:
         self._path = settings
+        self._text = text
 
     @cached_property
     def settings(self) -> HostSettings:
-        return read_settings(self._path)
+        return read_settings(self._path, self._text)
 
     @cached_property
     def network(self) -> protect.Network:
