@@ -32,6 +32,7 @@ from kernel.hosting import (
 from packetwatch_core._active.loaded import Loaded
 from packetwatch_core._base.errors import InvalidInput, PacketwatchError
 from packetwatch_core._change import programs
+from packetwatch_core._declared import edits
 from packetwatch_core._declared.edits import set_lists
 from packetwatch_core._declared.store import State, Store
 from packetwatch_core._host.host import Host
@@ -105,7 +106,10 @@ def outdated(site: Site, request: pytest.FixtureRequest, monkeypatch: pytest.Mon
     """A host that the former version has set up."""
     with monkeypatch.context() as patched:
         patched.setattr(abi, "FORMAT", abi.FORMAT - 1)
-        patched.setattr(programs, "check_format", lambda source: None)
+        # That version read its own programs, whatever they define.
+        patched.setattr(programs, "reads_ours", lambda source: True)
+        for module in (programs, edits):
+            patched.setattr(module, "check_format", lambda source: None)
         site.host.attach("pw0", source=request.param)
         site.lists(DENIED)
     return site

@@ -43,7 +43,7 @@ FEED = "feed-"
 
 _LISTS = ("allow", "deny")
 _PROGRAM = "program.c"
-SETTINGS = "settings"
+_SETTINGS = "settings"
 _TOOK_BACK = "took_back"
 # The default of State's fields; all states share it, so it must be immutable.
 _NOTHING: t.Any = types.MappingProxyType({})
@@ -139,7 +139,7 @@ class Store:
             policy=read_policies(os.path.join(path, "policy.d")),
             interfaces=read_interfaces(os.path.join(path, "interfaces")),
             program=_read_optional(os.path.join(path, _PROGRAM)),
-            settings=_read_optional(os.path.join(path, SETTINGS), "replace"),
+            settings=self.read_settings(number),
         )
 
     def number(self) -> int:
@@ -162,6 +162,18 @@ class Store:
         """Return the number of the state that the current one has rolled back; 0 if it is not one."""
         path = os.path.join(self.root, str(self.number()), _TOOK_BACK)
         return int(_read_file(path)) if os.path.lexists(path) else 0
+
+    def read_settings(self, number: int) -> str:
+        """Return the settings that a state declares; empty if it declares none."""
+        return _read_optional(os.path.join(self.root, str(number), _SETTINGS), "replace")
+
+    def has_linked(self, path: str) -> bool:
+        """Return whether the settings file is a link to the settings of confirmed state."""
+        return os.path.islink(path) and os.readlink(path) == self._settings
+
+    @property
+    def _settings(self) -> str:
+        return os.path.join(self.root, "current", _SETTINGS)
 
     def confirmed_at(self) -> float:
         """Return when the current state was confirmed (Unix seconds); 0 if nothing ever was."""
@@ -239,6 +251,15 @@ class Store:
             raise Unreadable(f"{self.root}/{number} does not exist, so it cannot be confirmed")
         with _write_errors(self.root):
             self._set_current(number)
+
+    def link_settings(self, path: str) -> None:
+        """Make the settings file a link to the settings of confirmed state."""
+        with _write_errors(self.root):
+            draft = os.path.join(os.path.dirname(path), f".new-{os.path.basename(path)}")
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(draft)
+            os.symlink(self._settings, draft)
+            os.rename(draft, path)
 
     def withdraw(self) -> None:
         """Remove the candidate; where nothing was ever confirmed, leave nothing behind."""
@@ -354,7 +375,7 @@ def _files(state: State) -> dict[str, str]:
     if state.program:
         files[_PROGRAM] = state.program
     if state.settings:
-        files[SETTINGS] = state.settings
+        files[_SETTINGS] = state.settings
     if state.took_back:
         files[_TOOK_BACK] = f"{state.took_back}\n"
     return files
