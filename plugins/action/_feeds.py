@@ -23,9 +23,7 @@ if t.TYPE_CHECKING:
 _PASSED = ("list", "digest", "problem", "max_change")
 
 
-def declared_feeds(
-    names: t.Iterable[str], copies: t.Mapping[str, t.Any]
-) -> list[dict[str, t.Any]]:
+def declared_feeds(names: t.Iterable[str], copies: t.Mapping[str, t.Any]) -> list[dict[str, t.Any]]:
     """The feeds of a host with their copies, as options of the module."""
     for name in names:
         if name not in copies:

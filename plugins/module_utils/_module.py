@@ -46,21 +46,14 @@ def change(module: AnsibleModule, host: Host, edit: Edit, force: bool = False) -
 
 
 def make_change(
-    module: AnsibleModule,
-    host: Host,
-    edit: Edit,
-    prepare: t.Callable[[], None] | None = None,
-    **options: t.Any,
+    module: AnsibleModule, host: Host, edit: Edit, **options: t.Any
 ) -> tuple[Plan, Result]:
-    """Do the same as `change`, and return the plan too.
-
-    options: further ones of `Host.plan` and `Host.apply`. prepare: as in `Host.apply`.
-    """
+    """Do the same as `change`, and return the plan too. options: further ones of `Host.apply`."""
     options["terms"] = read_terms(module)
     if module.check_mode:
-        plan = host.plan(edit, **options)
-    else:
-        plan = host.apply(edit, **options, **({"prepare": prepare} if prepare else {}))
+        options.pop("prepare", None)
+    act = host.plan if module.check_mode else host.apply
+    plan = act(edit, **options)
     return plan, plan_result(plan, module._diff) | confirmation(module, host, plan.pending)
 
 

@@ -10,7 +10,13 @@ import pytest
 
 from packetwatch_core._base.address import parse_prefix
 from packetwatch_core._base.errors import InvalidInput, Unreadable
-from packetwatch_core._network.settings import LIST_MEMORY, HostSettings, read_settings
+from packetwatch_core._network.settings import (
+    LIST_MEMORY,
+    HostSettings,
+    format_values,
+    parse_values,
+    read_settings,
+)
 
 
 def read(folder: Path, text: str) -> HostSettings:
@@ -59,3 +65,16 @@ def test_wrong_value_is_named_with_its_file(tmp_path: Path, line: str, message: 
 def test_unreadable_file_is_not_taken_for_none(tmp_path: Path) -> None:
     with pytest.raises(Unreadable, match=str(tmp_path)):
         read_settings(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "value", ["", "192.0.2.1,2001:db8::1", "a b", 'say "hi"', "\\", "$HOME", "'"]
+)
+def test_written_values_are_read_as_they_are(value: str) -> None:
+    text = format_values({"PW_ONE": value, "PW_TWO": "2"})
+    assert parse_values(f"# head\n{text}", "a file") == {"PW_ONE": value, "PW_TWO": "2"}
+
+
+def test_a_value_with_a_line_break_is_refused() -> None:
+    with pytest.raises(InvalidInput, match=r"PW_ONE is 'a.nb': write it without line breaks"):
+        format_values({"PW_ONE": "a\nb"})

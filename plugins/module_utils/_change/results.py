@@ -82,7 +82,7 @@ def attachment(
     reason: str = "",
 ) -> Attachment:
     """The result for an interface. before, after: modes."""
-    lines = (f"{interface}: {mode}\n" for mode in (before, after))
+    lines = (f"{interface}: {before}\n", f"{interface}: {after}\n")
     return Attachment(changed, interface, after, reason, program_id, *lines)
 
 

@@ -64,9 +64,7 @@ class Site:
         return Snapshot(self.paths.settings)
 
     @contextlib.contextmanager
-    def work(
-        self, *, check: bool = False, while_pending: bool = False
-    ) -> t.Iterator[Work]:
+    def work(self, *, check: bool = False, while_pending: bool = False) -> t.Iterator[Work]:
         """Open an operation under the lock; first end the pending change if its time is up.
 
         Raises `Locked`. Raises `Pending` unless the operation is allowed `while_pending`. check: nothing

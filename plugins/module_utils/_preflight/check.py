@@ -11,17 +11,14 @@ from __future__ import annotations
 import typing as t
 
 from .._base.errors import Unsupported
-from .._declared.policy import OVERRIDES
 from .._declared.store import Store
-from .._feeds.spare import has_feeds
-from .interfaces import resolve_interfaces, with_unit
+from .interfaces import resolve_interfaces
 from .packages import explain_unavailable, missing_packages, unavailable_packages
-from .system import agent_is_outdated, check_system
+from .system import check_system
 from .values import check_values
 
 if t.TYPE_CHECKING:
     from .._base.types import Result
-    from .interfaces import Interface
     from .machine import Machine
 
     Warn = t.Callable[[str], None]
@@ -37,26 +34,17 @@ def check_host(machine: Machine, options: t.Mapping[str, t.Any], check: bool, wa
     interfaces = resolve_interfaces(machine, options["interfaces"], state.interfaces, problems)
     problems += check_values(machine, options, interfaces)
     packages: list[str] = []
-    bare = False
     if not problems:
         packages = missing_packages(machine, options["packages"])
-        bare = not set(packages).isdisjoint(options["packages"])
         packages = _check_packages(machine, packages, check, warn, problems)
     if problems:
         raise Unsupported(
             "Packetwatch cannot be installed here, and nothing was changed: " + "; ".join(problems)
         )
-    wanted = {interface["name"] for interface in interfaces}
     return {
         "changed": False,
         "interfaces": interfaces,
-        "detach": [with_unit({"name": name}) for name in state.interfaces if name not in wanted],
         "packages": packages,
-        "policies": _policies(interfaces, state.policy),
-        "bare": bare,
-        "installed": machine.path("etc/systemd/system/packetwatch.service").exists(),
-        "agent_outdated": agent_is_outdated(machine),
-        "feeds": has_feeds(state),
     }
 
 
@@ -72,15 +60,3 @@ def _check_packages(
     for reason in reasons:
         warn(f"{reason} (its lists may be out of date: check mode leaves them so)")
     return [name for name in packages if name not in unavailable]
-
-
-def _policies(
-    interfaces: t.Iterable[Interface], declared: t.Container[str]
-) -> list[dict[str, t.Any]]:
-    """Options of the module policy, for interfaces that have or had a policy of their own."""
-    own = [
-        {"interface": interface["name"]}
-        | {option: interface[option] for option in OVERRIDES if option in interface}
-        for interface in interfaces
-    ]
-    return [options for options in own if len(options) > 1 or options["interface"] in declared]

@@ -110,7 +110,9 @@ def _show(run: Run, units: t.Sequence[str]) -> dict[str, dict[str, str]]:
     """Properties of units, by unit; one call of systemctl for all."""
     argv = ("systemctl", "show", f"--property={_PROPERTIES}", "--timestamp=unix", *units)
     blocks = run(argv, None)[1].split("\n\n")
-    read = [dict(line.split("=", 1) for line in block.splitlines() if "=" in line) for block in blocks]
+    read = [
+        dict(line.split("=", 1) for line in block.splitlines() if "=" in line) for block in blocks
+    ]
     found = {block["Id"]: block for block in read if "Id" in block}
     return {unit: found.get(unit, {}) for unit in units}
 
