@@ -173,6 +173,8 @@ def apply(module: AnsibleModule, run: Run) -> Result:
         wish=whole.wish,
         prepare=lambda: install(run, software, params["archive"]),
     )
+    # Everything is declared now, so a bad list can be repaired before the panic is lifted.
+    host.refuse_panic()
     feeds = report(whole.feeds.outcomes, plan.states[1], plan.feeds)
     for name, feed in feeds.items():
         if feed["status"] != CURRENT:

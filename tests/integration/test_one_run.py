@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 
 SITE = "packetwatch.xdp.site"
 FIRST, SECOND = "198.51.100.7", "198.51.100.8"
+DECLARED = {
+    "packetwatch_deny": [FIRST],
+    # An interface with mode auto would keep the mode that it has.
+    "packetwatch_interfaces": [{"name": "pw0", "mode": "native"}],
+}
 MAX_RUNS = 6
 
 
@@ -25,7 +30,7 @@ MAX_RUNS = 6
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     """One host after a run of the role."""
     with make_fleet(1, tmp_path_factory.mktemp("fleet"), attach=False) as found:
-        found.variables["packetwatch_deny"] = [FIRST]
+        found.variables |= DECLARED
         add = ("ip", "link", "add", "pw8", "type", "veth", "peer", "name", "pw9")
         found.hosts["h01"].command(*add)
         done = found.play(SITE)
@@ -37,7 +42,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
 def host(fleet: Fleet) -> Iterator[ModuleHost]:
     """That host; after the test it is again as the first run has left it."""
     yield fleet.hosts["h01"]
-    fleet.variables = {"packetwatch_deny": [FIRST]}
+    fleet.variables = dict(DECLARED)
     done = fleet.play(SITE)
     assert done.status == 0, done.output
 

@@ -45,7 +45,6 @@ from packetwatch_core._declared.edits import (
 )
 from packetwatch_core._declared.store import Store
 from packetwatch_core._feeds.edit import FeedEdit, WantedFeed
-from packetwatch_core._host.host import Host
 from packetwatch_core._kernel.programs import attached
 from packetwatch_core._network import protect
 from packetwatch_core._network.settings import format_values, read_values
@@ -438,12 +437,15 @@ def test_death_at_any_step(before: Site, timers: Timers, seconds: int) -> None:
         assert before.host.verify() == []
 
 
-def test_a_panic_is_not_ended_by_a_run(before: Site) -> None:
+def test_during_a_panic_a_run_only_declares(before: Site) -> None:
+    with before.program() as program:
+        tag = program.info().tag
     before.host.panic("a test")
-    was = before.host.store.read_current()
-    for attempt in (before.host.plan, before.host.apply):
-        with pytest.raises(PacketwatchError, match="PANIC of a test since 20"):
-            attempt(whole(), wish=wish())
-    assert before.host.store.read_current() == was
+    for act in (before.host.plan, before.host.apply):
+        done = act(whole(program=other_program()), wish=wish())
+        assert (done.changed, done.active, done.attachments) == (True, False, ())
+    assert attached(socket.if_nametoindex("pw1")).mode == "none"
     before.host.lift()
-    assert isinstance(before.host, Host) and before.verdict(DENIED) == XDP_DROP
+    assert is_new(before)
+    with before.program("pw1") as program:
+        assert program.info().tag != tag

@@ -116,6 +116,9 @@ class Links(t.NamedTuple):
         return left | {target.name: target.ifindex for target in self.targets}
 
 
+NO_LINKS = Links()
+
+
 def renamed(state: State, names: t.Iterable[str], loaded: Loaded, links: t.Sequence[Link]) -> State:
     """The state with declarations for former names of devices moved to their present names."""
     for name in names:

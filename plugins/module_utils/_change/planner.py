@@ -21,7 +21,7 @@ from .._declared.policy import resolve_policies
 from .._kernel import abi
 from .._kernel.source import check_format
 from .._network.snapshot import Snapshot
-from .links import NO_WISH, Links, Wish, plan_links, renamed
+from .links import NO_LINKS, NO_WISH, Links, Wish, plan_links, renamed
 from .programs import Programs
 from .results import Plan
 from .tables import ListCompiler
@@ -114,6 +114,7 @@ class Planner:
         force: bool = False,
         wish: Wish = NO_WISH,
         *,
+        moves: bool = True,
         candidate: int = 0,
         afresh: bool = False,
         check: bool = False,
@@ -121,7 +122,7 @@ class Planner:
     ) -> Draft:
         """Plan an edit of confirmed state, or its activation without an edit; raise why it is refused.
 
-        candidate: number of the state that counts instead of confirmed state, because it is pending.
+        moves: whether links may be made and removed. candidate: number of the state that counts instead of confirmed state, because it is pending.
         afresh: compile and compare everything, and do not trust digests in kernel headers.
         check: the plan will not be carried out. by_hand: an administrator has edited files of
         confirmed state, which have not been checked yet. If neither the loaded nor the installed program
@@ -135,11 +136,13 @@ class Planner:
         if protects:
             self._use(Snapshot(self._paths.settings, after.settings))
         policies = resolve_policies(after.policy)
-        moves = plan_links(before, after, wish, loaded, self.snapshot, check=check)
-        ifindexes = moves.after(loaded.ifindexes)
+        planned = NO_LINKS
+        if moves:
+            planned = plan_links(before, after, wish, loaded, self.snapshot, check=check)
+        ifindexes = planned.after(loaded.ifindexes)
         now = self._now(afresh)
         code = self._code(now, before, after, bool(ifindexes), afresh=afresh, check=check)
-        if moves.targets and not code.reaches:
+        if planned.targets and not code.reaches:
             check_format(self.programs.source(after))
         areas, lists = self.lists.tables(after, None if protects else now.areas, loaded.active)
         if by_hand and not force and loaded.active and now.lists != digest_of(after):
@@ -160,10 +163,10 @@ class Planner:
         renews = decides or (
             bool(ifindexes) and now.is_read and (areas.lists, areas.next_expiry) != said
         )
-        met = decides or moves.met
+        met = decides or planned.met
         plan = Plan(
             changed=before != after
-            or bool(moves.made or moves.drops)
+            or bool(planned.made or planned.drops)
             or self._drifts(now, code, areas, image, policies, decides),
             digest_before=now.digest,
             digest_after=image.digest,
@@ -172,7 +175,7 @@ class Planner:
             active=code.reaches,
             hits=hits,
             feeds=lists.note.report if lists else self.lists.report(),
-            attachments=moves.forecast(),
+            attachments=planned.forecast(),
         )
         return Draft(
             plan=plan,
@@ -183,7 +186,7 @@ class Planner:
             declares=before != after,
             renews=renews,
             met=met,
-            links=moves,
+            links=planned,
             protects=protects,
         )
 
@@ -217,7 +220,9 @@ class Planner:
     ) -> NewCode:
         """The program after the change. filters: whether any interface will be filtered."""
         reaches = filters and (now.is_read or self.programs.reads_ours(after))
-        if not reaches or not (afresh or not now.is_read or after.program != before.program):
+        # During a panic, another program may have been declared than the one that is still loaded.
+        is_used = self._loaded.active and now.is_read and not afresh
+        if not reaches or (is_used and after.program == before.program):
             return NewCode(now.header["bytecode"], reaches)
         if not check:
             return NewCode(self.programs.of(after)().digest, reaches)

@@ -87,11 +87,11 @@ class Host:
         """Plan what `apply` would do; raise every error that `apply` raises before it changes anything."""
         self._site.changes.check_terms(terms)
         with self._site.work(check=True) as work:
-            plan = work.planner.draft(edit, force, wish, check=True, by_hand=by_hand).plan
-            self._check_panic(plan)
+            moves = not self.panicking()
+            draft = work.planner.draft(edit, force, wish, moves=moves, check=True, by_hand=by_hand)
             if work.loaded.active:
                 protect.check_room(work.planner.snapshot.protection, work.protection_maps())
-            return plan
+            return draft.plan
 
     def apply(
         self,
@@ -110,23 +110,17 @@ class Host:
         what is protected now, or because a limit has been lowered since. by_hand: an administrator
         has edited files of confirmed state, so it is checked like an edit. While a change is pending, an
         edit raises `Pending`, and without an edit nothing is done. wish: interfaces to attach or detach,
-        besides those that the edit declares or no longer declares. prepare: called when the edit is
-        planned and not refused, before anything is changed.
+        besides those that the edit declares or no longer declares; during a panic, they are attached when
+        it is lifted. prepare: called when the edit is planned and not refused, before anything is changed.
         """
         if edit is None:
             with self._site.reporting(by_hand=by_hand):
                 return self._apply_confirmed(force, by_hand)
         self._site.changes.check_terms(terms)
         with self._site.work() as work:
-            draft = work.planner.draft(edit, force, wish)
-            self._check_panic(draft.plan)
+            draft = work.planner.draft(edit, force, wish, moves=not self.panicking())
             prepare()
             return work.carry_out(draft, terms)
-
-    def _check_panic(self, plan: Plan) -> None:
-        """Raise `Panicked` if there is a panic and the plan attaches to an interface."""
-        if any(found.changed and found.mode != "none" for found in plan.attachments):
-            self._site.changes.panic.refuse()
 
     def _apply_confirmed(self, force: bool, by_hand: bool) -> Plan:
         with self._site.work(while_pending=True) as work:
@@ -174,7 +168,7 @@ class Host:
         """
         check_interface(interface)
         self._site.changes.check_terms(terms)
-        self._site.changes.panic.refuse()
+        self.refuse_panic()
         with self._site.work(check=check) as work:
             return interfaces.attach_to(work, interface, mode, source, terms, check=check)
 
@@ -192,7 +186,7 @@ class Host:
                 "packetwatch_interfaces or the module packetwatch.xdp.program"
             )
         with self._site.reporting():
-            self._site.changes.panic.refuse()
+            self.refuse_panic()
             with self._site.work(while_pending=True) as work:
                 return interfaces.reattach_to(work, interface)
 
@@ -251,6 +245,10 @@ class Host:
     def panicking(self) -> Panic | None:
         """The panic, if there is one. While it holds, nothing is filtered and nothing is repaired."""
         return self._site.changes.panic.read()
+
+    def refuse_panic(self) -> None:
+        """Raise `Panicked`, with the remedy, if there is a panic."""
+        self._site.changes.panic.refuse()
 
     def panic(self, owner: str = "", *, check: bool = False) -> Switch:
         """Let everything pass until the panic is lifted, also after a reboot; revert a pending change.
