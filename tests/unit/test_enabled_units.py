@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -68,6 +69,9 @@ def agent(systemd: Systemd) -> Iterator[Systemd]:
     """The agent runs, with these settings."""
     values = {"PW_PROTECT": "192.0.2.1,192.0.2.2", "PW_HEARTBEAT_URL": "", "PW_PINS": "/run"}
     with subprocess.Popen(["/bin/sleep", "60"], env=values) as process:
+        # The kernel shows the environment some time after exec.
+        while not Path(f"/proc/{process.pid}/environ").read_bytes():
+            time.sleep(0.01)
         systemd.active.add(AGENT)
         systemd.enable(AGENT)
         systemd.process = process.pid
