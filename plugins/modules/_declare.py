@@ -135,7 +135,6 @@ units_due:
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.packetwatch.xdp.plugins.module_utils._declared.policy import OPTIONS
 from ansible_collections.packetwatch.xdp.plugins.module_utils._feeds.copies import report
 from ansible_collections.packetwatch.xdp.plugins.module_utils._feeds.edit import CURRENT
 from ansible_collections.packetwatch.xdp.plugins.module_utils._front import call_library
@@ -200,7 +199,7 @@ def main() -> None:
             "allow": {"type": "dict", "default": {}},
             "deny": {"type": "dict", "default": {}},
             "interfaces": {"type": "list", "elements": "dict", "default": []},
-            "policy": {"type": "dict", "default": {}, "options": OPTIONS},
+            "policy": {"type": "dict", "default": {}},
             "settings": {"type": "dict", "default": {}},
             "names": {"type": "list", "elements": "str", "default": []},
             "copies": {"type": "dict", "default": {}},

@@ -63,7 +63,7 @@ def whole(
     deny: str = f"{UNLISTED}\n",
     feed: str = f"{FEED}\n",
     modes: dict[str, str] | None = None,
-    settings: dict[str, str] = SETTINGS,
+    settings: dict[str, str] | None = None,
     program: str = "",
 ) -> Edit:
     """What the role declares in a run."""
@@ -74,7 +74,7 @@ def whole(
         set_lists("ansible", {"allow": "", "deny": deny}, True),
         FeedEdit([WantedFeed("x", "deny", feed, 100)]),
         set_program(program or source_text()),
-        set_settings(format_values(settings)),
+        set_settings(format_values(settings or SETTINGS)),
     )
 
 

@@ -122,14 +122,15 @@ class Planner:
     ) -> Draft:
         """Plan an edit of confirmed state, or its activation without an edit; raise why it is refused.
 
-        moves: whether links may be made and removed. candidate: number of the state that counts instead of confirmed state, because it is pending.
-        afresh: compile and compare everything, and do not trust digests in kernel headers.
-        check: the plan will not be carried out. by_hand: an administrator has edited files of
+        moves: whether links may be made and removed. candidate: number of the state that counts instead
+        of confirmed state, because it is pending. afresh: compile and compare everything, and do not trust digests in kernel
+        headers. check: the plan will not be carried out. by_hand: an administrator has edited files of
         confirmed state, which have not been checked yet. If neither the loaded nor the installed program
         reads tables of this version's format, the loaded generation stays: the change is activated
         together with a program that reads them. An interface cannot be attached then.
         """
-        loaded, links = self._loaded, self.snapshot.links if wish.attach else ()
+        loaded = self._loaded
+        links = self.snapshot.links if wish.attach else ()
         before = self._store.read(candidate) if candidate else self._store.read_current()[1]
         after = edit(renamed(before, wish.attach, loaded, links)) if edit else before
         protects = after.settings != before.settings
@@ -154,16 +155,13 @@ class Planner:
         image = build(areas, policies, ifindexes, code.digest)
         if edit:
             attach.check_listeners(policies, ifindexes, self.snapshot.links)
-            if judged:
-                check_memory(capacity_for(image.pages), self.snapshot.settings.list_memory)
+        if edit and judged:
+            check_memory(capacity_for(image.pages), self.snapshot.settings.list_memory)
         differs = image.digest != now.digest or code.digest != now.header["bytecode"]
         decides = code.reaches and (differs or not loaded.whole)
         # Lists whose text changed but whose tables did not still need their digest renewed.
         said = now.lists, now.header["next_expiry"]
-        renews = decides or (
-            bool(ifindexes) and now.is_read and (areas.lists, areas.next_expiry) != said
-        )
-        met = decides or planned.met
+        is_said = (areas.lists, areas.next_expiry) == said
         plan = Plan(
             changed=before != after
             or bool(planned.made or planned.drops)
@@ -184,8 +182,8 @@ class Planner:
             bytecode=self.programs.of(after),
             lists=lists,
             declares=before != after,
-            renews=renews,
-            met=met,
+            renews=decides or (bool(ifindexes) and now.is_read and not is_said),
+            met=decides or planned.met,
             links=planned,
             protects=protects,
         )

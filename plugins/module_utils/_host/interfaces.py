@@ -14,7 +14,6 @@ from .._base.errors import InvalidInput
 from .._change.links import Wish
 from .._change.pending import AT_ONCE
 from .._change.results import Attachment, attachment
-from .._declared.edits import set_program
 from .._declared.store import MODES
 
 if t.TYPE_CHECKING:
@@ -62,6 +61,9 @@ def detach_from(
 def _declaring(work: Work, interface: str, mode: str | None, source: str | None) -> Edit:
     if mode is not None and mode not in MODES:
         raise InvalidInput(f"mode is {mode!r}: choose one of {', '.join(MODES)}")
+    # Imported here: a boot does not need it, and it would cost memory.
+    from .._declared.edits import set_program
+
     change_program = set_program(source) if source else None
 
     def edit(state: State) -> State:
