@@ -33,6 +33,17 @@ _PASSED = (
 )
 
 
+def declared_feeds(names: t.Iterable[str], copies: t.Mapping[str, t.Any]) -> list[dict[str, t.Any]]:
+    """The feeds of a host with their copies, as options of the module."""
+    for name in names:
+        if name not in copies:
+            raise AnsibleActionFail(
+                f"feed {name} was not fetched by the first play, which reads variables of the "
+                "inventory and of the command line: declare packetwatch_feeds there"
+            )
+    return [{"name": name} | {key: copies[name][key] for key in _PASSED} for name in names]
+
+
 class ActionModule(ChangeAction):
     """Asks the module what is missing, and sends only that: long lists seldom change."""
 
@@ -40,13 +51,7 @@ class ActionModule(ChangeAction):
 
     def execute(self, arguments: Arguments, task_vars: dict[str, t.Any] | None) -> Result:
         copies, names = arguments.pop("copies"), arguments.pop("names")
-        for name in names:
-            if name not in copies:
-                raise AnsibleActionFail(
-                    f"feed {name} was not fetched by the first play, which reads variables of the "
-                    "inventory and of the command line: declare packetwatch_feeds there"
-                )
-        feeds = [{"name": name} | {key: copies[name][key] for key in _PASSED} for name in names]
+        feeds = declared_feeds(names, copies)
         arguments = arguments | {"feeds": feeds, "now": time.time()}
         result = super().execute(arguments, task_vars)
         lacks = result.get("lacks")

@@ -43,15 +43,18 @@ def run_module(module: AnsibleModule, call: t.Callable[[Host], Result]) -> None:
 
 def change(module: AnsibleModule, host: Host, edit: Edit, force: bool = False) -> Result:
     """Apply an edit; in check mode, only plan it."""
-    return make_change(module, host, edit, force)[1]
+    return make_change(module, host, edit, force=force)[1]
 
 
 def make_change(
-    module: AnsibleModule, host: Host, edit: Edit, force: bool = False
+    module: AnsibleModule, host: Host, edit: Edit, **options: t.Any
 ) -> tuple[Plan, Result]:
-    """Do the same as `change`, and return the plan too."""
+    """Do the same as `change`, and return the plan too. options: further ones of `Host.apply`."""
+    options["terms"] = read_terms(module)
+    if module.check_mode:
+        options.pop("prepare", None)
     act = host.plan if module.check_mode else host.apply
-    plan = act(edit, force=force, terms=read_terms(module))
+    plan = act(edit, **options)
     for text in plan.idle.texts if plan.idle else ():
         module.warn(text)
     return plan, plan_result(plan, module._diff) | confirmation(module, host, plan.pending)

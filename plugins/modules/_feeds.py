@@ -130,10 +130,9 @@ import typing as t
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.packetwatch.xdp.plugins.module_utils._feeds.copies import (
     Ages,
+    FeedRun,
     gather_wanted,
-    report,
 )
-from ansible_collections.packetwatch.xdp.plugins.module_utils._feeds.edit import FeedEdit
 from ansible_collections.packetwatch.xdp.plugins.module_utils._module import (
     CONFIRMATION,
     make_change,
@@ -152,21 +151,14 @@ def apply(module: AnsibleModule, host: Host) -> Result:
     wanted, lacks = gather_wanted(params["feeds"], state, params["sources"], params["force"])
     if lacks:
         return {"changed": False, "lacks": lacks}
-    now = params["now"] or time.time()
-    ages = Ages(host.paths.ages)
-    ages.note(params["feeds"], state, now)
+    run = FeedRun(
+        params["feeds"], wanted, state, Ages(host.paths.ages), params["now"] or time.time()
+    )
     if not module.check_mode:
         # Before the change, which copies the times for the agent. They are right too if it fails.
-        ages.write()
-
-    def age(name: str, text: str) -> float | None:
-        times = ages.times(name, text)
-        return now - times.fetched if times else None
-
-    edit = FeedEdit(wanted, age)
-    plan, result = make_change(module, host, edit)
-    after = plan.states[1]
-    feeds = report(edit.outcomes, after, plan.feeds, ages.of(after), now)
+        run.ages.write()
+    plan, result = make_change(module, host, run.edit)
+    feeds = run.report(plan.states[1], plan.feeds)
     for name, feed in feeds.items():
         if feed["reason"]:
             module.warn(f"feed {name} is {feed['status']}: {feed['reason']}")

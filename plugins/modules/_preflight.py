@@ -54,12 +54,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 interfaces:
-  description: The interfaces to attach to, as dictionaries, each with the C(unit) that attaches it at boot.
-  returned: success
-  type: list
-  elements: dict
-detach:
-  description: The interfaces that are attached and no longer declared, each with its C(unit).
+  description: The interfaces to attach to, as dictionaries.
   returned: success
   type: list
   elements: dict
@@ -72,12 +67,6 @@ policy:
   description: The policy for all interfaces, as options of M(packetwatch.xdp.policy).
   returned: success
   type: dict
-policies:
-  description:
-    - Options of M(packetwatch.xdp.policy), for each interface that has a policy of its own or is to have one.
-  returned: success
-  type: list
-  elements: dict
 compiled:
   description:
     - Whether the host has the compiled program of this version, and what is needed to load it. RV(packages) then has only
@@ -88,22 +77,6 @@ heartbeat_interval:
   description: Seconds between two heartbeats.
   returned: success
   type: int
-bare:
-  description: Whether packages are missing, so that the kernel cannot be queried yet.
-  returned: success
-  type: bool
-installed:
-  description: Whether the units are installed.
-  returned: success
-  type: bool
-agent_outdated:
-  description: Whether the agent runs with earlier settings or code.
-  returned: success
-  type: bool
-feeds:
-  description: Whether the host has lists of feeds.
-  returned: success
-  type: bool
 """
 
 from ansible.module_utils.basic import AnsibleModule

@@ -127,7 +127,7 @@ confirmed:
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.packetwatch.xdp.plugins.module_utils._base.errors import InvalidInput
+from ansible_collections.packetwatch.xdp.plugins.module_utils._kernel.source import read_source
 from ansible_collections.packetwatch.xdp.plugins.module_utils._module import (
     CONFIRMATION,
     confirmation,
@@ -147,7 +147,8 @@ def apply(module: AnsibleModule, host: Host) -> Result:
     if module.params["state"] == "detached":
         attachment = host.detach(interface, check=module.check_mode, terms=terms)
     else:
-        source = read_source(module.params["src"])
+        path = module.params["src"]
+        source = None if path is None else read_source(path)
         mode = module.params["mode"]
         attachment = host.attach(interface, mode, source, check=module.check_mode, terms=terms)
     result = {
@@ -159,17 +160,6 @@ def apply(module: AnsibleModule, host: Host) -> Result:
         "diff": {"before": attachment.before, "after": attachment.after},
     }
     return result | confirmation(module, host, attachment.pending)
-
-
-def read_source(path: str | None) -> str | None:
-    """Text of a C file; None if no path was given."""
-    if path is None:
-        return None
-    try:
-        with open(path, encoding="utf-8") as file:
-            return file.read()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"cannot read {path}: {error}") from error
 
 
 def main() -> None:

@@ -12,10 +12,12 @@ version_added: 0.1.0
 author:
   - Packetwatch authors (@packetwatch)
 description:
-  - Declares and activates lists, policies and program as they were before the last confirmed change. This is a change like any
-    other, and it must be confirmed.
+  - Declares and activates lists, feeds, policies, interfaces, program and settings as they were before the last confirmed change.
+    This is a change like any other, and it must be confirmed. A run of the role is one change.
   - Goes back one step and no further. A second rollback changes nothing.
-  - Interfaces stay as they are. If the earlier state had other interfaces, or other modes, the rollback is refused.
+  - Interfaces are attached and detached as the earlier state declares them. An interface that does not exist any more is an error.
+  - Does not change units. The playbook C(packetwatch.xdp.rollback) also enables the units that the earlier state needs, and
+    restarts the agent if its settings differ.
   - The next run of the role declares the state of the inventory again.
 extends_documentation_fragment:
   - packetwatch.xdp._attributes

@@ -105,6 +105,11 @@ class Fleet:
         assert "failed" not in done, done
         return done
 
+    def modules_run(self) -> int:
+        """How many modules have run on all hosts through connections with pipelining."""
+        path = Path(f"{self._log}-modules")
+        return len(path.read_text().splitlines()) if path.exists() else 0
+
     def cut(self, name: str, up: bool = False) -> None:
         """Disconnect a host from the network, or connect it again; open connections are lost."""
         host = self.hosts[name]

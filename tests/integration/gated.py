@@ -5,7 +5,8 @@
 """A connection plugin for tests: commands run on this machine if a TCP connection from the peer passes.
 
 An open connection stays open without another test of the filter, like SSH with ControlPersist. `reset`
-closes it. Each attempt to open one writes a line to a file.
+closes it. Each attempt to open one writes a line to a file, and so does each module to another one, if
+pipelining is on.
 """
 
 from __future__ import annotations
@@ -56,6 +57,9 @@ class Connection(Local):
         loses = self.get_option("lose")
         if self._enter:
             cmd = shlex.join([*self._enter, "/bin/sh", "-c", cmd])
+        if in_data:
+            with open(os.environ["GATED_LOG"] + "-modules", "a", encoding="utf-8") as log:
+                log.write("module\n")
         done = super().exec_command(cmd, in_data=in_data, sudoable=sudoable)
         if loses and (loses in cmd or loses.encode() in (in_data or b"")):
             # The command has run, and only its answer is lost.

@@ -41,31 +41,42 @@ echo $$ >"$timer"
 ) >/run/rollback.log 2>&1 </dev/null &
 """
 CONTROL = """#!/bin/sh
-case "$*" in
+active=/run/units
+wants=/etc/systemd/system/multi-user.target.wants
+start() {
+    case "$1" in
+        packetwatch-xdp@*)
+            name=${1#*@}
+            export PYTHONPATH=%s
+            /usr/bin/python3 -Ps -m packetwatch_agent attach "${name%%.service}" || exit ;;
+    esac
+    touch "$active/$1"
+}
+verb=$1
+shift
+case "$verb $*" in
     "stop packetwatch-rollback.timer")
         rm -f /run/systemd/transient/packetwatch-rollback.timer
         exit ;;
-    *--property*) exit ;;
 esac
-units=/run/units
-case "$1" in
-    show)
-        [ -e "$units/$2.active" ] && state=active || state=inactive
-        printf 'LoadState=loaded\nActiveState=%%s\n' "$state" ;;
-    is-enabled)
-        [ -e "$units/$2.enabled" ] && echo enabled || { echo disabled; exit 1; } ;;
-    enable) touch "$units/$2.enabled" ;;
-    disable) rm -f "$units/$2.enabled" ;;
-    start|restart)
-        case "$2" in
-            packetwatch-xdp@*)
-                name=${2#*@}
-                export PYTHONPATH=%s
-                /usr/bin/python3 -Ps -m packetwatch_agent attach "${name%%.service}" || exit ;;
-        esac
-        touch "$units/$2.active" ;;
-    stop) rm -f "$units/$2.active" ;;
-esac
+for unit in "$@"; do
+    case "$unit" in
+        --now) now=1; continue ;;
+        -*) continue ;;
+    esac
+    case "$verb" in
+        show)
+            [ -e "$active/$unit" ] && state=active || state=inactive
+            [ -e "$wants/$unit" ] && file=enabled || file=disabled
+            printf 'Id=%%s\nActiveState=%%s\nUnitFileState=%%s\n\n' "$unit" "$state" "$file" ;;
+        enable) mkdir -p "$wants" && ln -sf /dev/null "$wants/$unit" ;;
+        disable)
+            rm -f "$wants/$unit"
+            [ -z "$now" ] || rm -f "$active/$unit" ;;
+        start|restart) start "$unit" ;;
+        stop) rm -f "$active/$unit" ;;
+    esac
+done
 """
 
 

@@ -36,13 +36,17 @@ SERIAL_PLAY = """
   serial: 1
   gather_facts: false
   tasks:
-    - ansible.builtin.set_fact:
-        _packetwatch_host: {feeds: true}
     - ansible.builtin.include_role:
         name: packetwatch.xdp.packetwatch
         tasks_from: feeds.yml
+    - packetwatch.xdp._feeds:
+        names: "{{ packetwatch_feeds | map(attribute='name') }}"
+        copies: "{{ (_packetwatch_fetched if _packetwatch_fetched is defined else _packetwatch_read).feeds }}"
+        force: "{{ packetwatch_feeds_force | default(false) }}"
+        confirm_timeout: 0
+      register: feeds_report
     - ansible.builtin.debug:
-        msg: "REPORT {{ {inventory_hostname: _packetwatch_feeds_report} | to_json }}"
+        msg: "REPORT {{ {inventory_hostname: feeds_report} | to_json }}"
 """
 ENTER = """#!/bin/sh
 exec nsenter --target={pid} --mount --net -- /usr/bin/python3 "$@"

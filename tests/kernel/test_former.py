@@ -7,16 +7,27 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
 
 import pytest
-from kernel.hosting import DENIED, UNLISTED, XDP_DROP, XDP_PASS, Site, other_program, source_text
+from kernel.hosting import (
+    DENIED,
+    UNLISTED,
+    XDP_DROP,
+    XDP_PASS,
+    Site,
+    ip,
+    other_program,
+    source_text,
+)
 from kernel.timers import Timers
 
 from packetwatch_core._base.errors import InvalidInput, Reverted
 from packetwatch_core._change.pending import Terms
 from packetwatch_core._change.results import Plan
 from packetwatch_core._declared.edits import roll_back
+from packetwatch_core._kernel.programs import attached
 
 pytest_plugins = ("kernel.site_fixtures",)
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="loads programs")
@@ -101,11 +112,26 @@ def test_it_is_confirmed_as_any_change(filtered: Site) -> None:
     assert filtered.host.store.took_back() == number
 
 
-def test_other_interfaces_are_refused(filtered: Site) -> None:
+def test_interfaces(filtered: Site) -> None:
+    filtered.wire.add("pw1")
+    filtered.host.attach("pw1", "generic")
+    filtered.policy("pw1", action="monitor")
+    filtered.host.detach("pw1")
+    assert go_back(filtered).changed
+    assert attached(socket.if_nametoindex("pw1")).mode == "generic"
+    assert (filtered.verdict(DENIED, "pw1"), filtered.verdict(DENIED)) == (XDP_PASS, XDP_DROP)
+    filtered.host.attach("pw1", "native")
+    assert go_back(filtered).changed
+    assert attached(socket.if_nametoindex("pw1")).mode == "generic"
+
+
+def test_an_interface_that_is_gone_is_named(filtered: Site) -> None:
     filtered.wire.add("pw1")
     filtered.host.attach("pw1")
+    filtered.host.detach("pw1")
+    ip("link delete pw1")
     before = filtered.snapshot()
-    with pytest.raises(InvalidInput, match=r"filters pw0 \(auto\), the current one pw0 .*, pw1"):
+    with pytest.raises(InvalidInput, match="there is no interface 'pw1'; there are: lo, pw0"):
         go_back(filtered)
     assert filtered.snapshot() == before
 

@@ -34,8 +34,10 @@ from packetwatch_core._active import loaded as loaded_module
 from packetwatch_core._active.loaded import Loaded
 from packetwatch_core._base.errors import InvalidInput, PacketwatchError
 from packetwatch_core._change import programs
+from packetwatch_core._change.links import Wish
 from packetwatch_core._change.pending import Terms
-from packetwatch_core._declared.edits import set_lists
+from packetwatch_core._declared import edits
+from packetwatch_core._declared.edits import in_turn, set_interfaces, set_lists, set_program
 from packetwatch_core._declared.store import State, Store
 from packetwatch_core._host.host import Host
 from packetwatch_core._kernel import abi, pins
@@ -120,7 +122,10 @@ def outdated(site: Site, request: pytest.FixtureRequest, monkeypatch: pytest.Mon
     """A host that the former version has set up."""
     with monkeypatch.context() as patched:
         patched.setattr(abi, "FORMAT", abi.FORMAT - 1)
-        patched.setattr(programs, "check_format", lambda source: None)
+        # That version read its own programs, whatever they define.
+        patched.setattr(programs, "reads_ours", lambda source: True)
+        for module in (programs, edits):
+            patched.setattr(module, "check_format", lambda source: None)
         patched.setattr(pins, "specs", former_specs)
         patched.setattr(loaded_module, "specs", former_specs)
         site.host.attach("pw0", source=request.param)
@@ -202,6 +207,25 @@ def test_until_a_program_reads_them_new_tables_are_only_declared(outdated: Site)
     assert outdated.policy(scan_ports="9").changed, "what is installed now brings the program"
     assert outdated.verdict(DENIED) == outdated.verdict(UNLISTED) == XDP_DROP
     assert outdated.host.verify() == []
+
+
+@pytest.mark.slow
+def test_a_run_of_this_version_brings_program_and_tables_at_once(outdated: Site) -> None:
+    host = former_host(outdated)
+    number = host.store.number()
+    edit = in_turn(
+        set_interfaces({"pw0": "auto"}),
+        set_lists("ansible", {"allow": "", "deny": f"{DENIED}\n{UNLISTED}"}, False),
+        set_program(source_text()),
+    )
+    wish = Wish(attach=["pw0"])
+    assert host.plan(edit, wish=wish).active
+    done = host.apply(edit, wish=wish)
+    assert done.changed and done.active
+    assert live_format(outdated) == abi.FORMAT
+    assert outdated.verdict(DENIED) == outdated.verdict(UNLISTED) == XDP_DROP
+    assert host.store.number() == number + 1
+    assert not host.apply(edit, wish=wish).changed
 
 
 def test_a_check_compiles_nothing(outdated: Site) -> None:

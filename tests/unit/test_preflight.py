@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 from collections.abc import Callable, Sequence
@@ -53,7 +52,6 @@ class FakeMachine:
         self.archive: set[str] = {META, OWN}
         self.after_update: set[str] = set()
         self.meta_depends: set[str] = {OWN}
-        self.agent_started = ""
         self.commands: list[str] = []
         self.write("etc/os-release", 'PRETTY_NAME="Debian 12"\nID=debian\nVERSION_ID="12"\n')
         self.write("proc/mounts", "bpf /sys/fs/bpf bpf rw,nosuid 0 0\n")
@@ -88,8 +86,6 @@ class FakeMachine:
             return 0, "".join([*lines, "other:\n  Candidate: (none)\n"]), ""
         if tuple(argv[:2]) == ("apt-cache", "depends"):
             return 0, "".join(f"  Depends: {name}\n" for name in self.meta_depends), ""
-        if argv[0] == "systemctl":
-            return 0, self.agent_started + "\n", ""
         assert argv[0] == "apt-get"
         self.archive |= self.after_update
         return 0, "", ""
@@ -167,16 +163,6 @@ def test_all_problems_at_once(machine: FakeMachine) -> None:
     assert len(system_problems(machine, "4.19.0-1-amd64")) == 3
 
 
-@pytest.mark.parametrize(
-    ("started", "outdated"), [("", False), ("n/a", False), ("@2000", False), ("@1999", True)]
-)
-def test_agent_that_missed_a_change(machine: FakeMachine, started: str, outdated: bool) -> None:
-    machine.write("etc/default/packetwatch", "")
-    os.utime(machine.root / "etc/default/packetwatch", (2000, 2000))
-    machine.agent_started = started
-    assert system.agent_is_outdated(machine.host()) is outdated
-
-
 # Interfaces
 
 
@@ -191,7 +177,7 @@ def interfaces(
 def test_default_is_the_best_default_route(machine: FakeMachine) -> None:
     found, problems = interfaces(machine, None)
     assert not problems
-    assert found == [{"name": "eth0", "mode": "auto", "unit": "packetwatch-xdp@eth0.service"}]
+    assert found == [{"name": "eth0", "mode": "auto"}]
 
 
 def test_default_by_ipv6_alone(machine: FakeMachine) -> None:
@@ -211,12 +197,7 @@ def test_names_and_dictionaries(machine: FakeMachine) -> None:
     wanted: list[object] = ["eth0", {"name": "eth1", "mode": "native", "scan_ports": 3}, "lo"]
     found, problems = interfaces(machine, wanted)
     assert not problems
-    assert found[1] == {
-        "name": "eth1",
-        "mode": "native",
-        "scan_ports": 3,
-        "unit": "packetwatch-xdp@eth1.service",
-    }
+    assert found[1] == {"name": "eth1", "mode": "native", "scan_ports": 3}
 
 
 @pytest.mark.parametrize(
@@ -256,21 +237,6 @@ def test_no_default_route(machine: FakeMachine) -> None:
     assert interfaces(machine, None)[1] == [
         "the host has no default route, whose interface would be filtered: set packetwatch_interfaces"
     ]
-
-
-@pytest.mark.parametrize(
-    ("name", "escaped"),
-    [
-        ("eth0", "eth0"),
-        ("eth0.100", "eth0.100"),
-        ("br-lan", r"br\x2dlan"),
-        (".hidden", r"\x2ehidden"),
-        ("wan@1", r"wan\x401"),
-        ("lan:1", "lan:1"),
-    ],
-)
-def test_unit_names(name: str, escaped: str) -> None:
-    assert interfaces_module.escape(name) == escaped
 
 
 # Values

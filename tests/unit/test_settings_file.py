@@ -10,7 +10,14 @@ from pathlib import Path
 import pytest
 
 from packetwatch_core._base.address import Prefix, parse_prefix
-from packetwatch_core._network.settings import LIST_MEMORY, HostSettings, read_settings
+from packetwatch_core._base.errors import InvalidInput
+from packetwatch_core._network.settings import (
+    LIST_MEMORY,
+    HostSettings,
+    format_values,
+    parse_values,
+    read_settings,
+)
 
 
 def read(folder: Path, text: str) -> HostSettings:
@@ -82,3 +89,19 @@ def test_the_last_values_are_in_force_if_the_file_cannot_be_read(tmp_path: Path)
     found = read_settings(str(tmp_path), LAST)
     assert in_force(found) == LAST_IN_FORCE
     assert str(tmp_path) in "; ".join(found.problems.values())
+
+
+@pytest.mark.parametrize(
+    "value", ["", "192.0.2.1,2001:db8::1", "a b", 'say "hi"', "\\", "$HOME", "'"]
+)
+def test_written_values_are_read_as_they_are(value: str) -> None:
+    text = format_values({"PW_ONE": value, "PW_TWO": "2"})
+    assert parse_values(f"# head\n{text}", "a file") == (
+        {"PW_ONE": value, "PW_TWO": "2"},
+        {},
+    )
+
+
+def test_a_value_with_a_line_break_is_refused() -> None:
+    with pytest.raises(InvalidInput, match=r"PW_ONE is 'a.nb': write it without line breaks"):
+        format_values({"PW_ONE": "a\nb"})

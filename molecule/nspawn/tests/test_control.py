@@ -17,8 +17,9 @@ from lab.scenario import (
     SSH,
     events,
     machine_of,
-    module,
     open_fleet,
+    play,
+    recap,
     wait_for,
 )
 from lab.traffic import Answer, connect
@@ -94,10 +95,15 @@ def test_who_is_declared_is_an_administrator(host: Any) -> None:
     assert host.check_output("getent group packetwatch-admin").endswith(":ops")
     ban = f"runuser --user ops -- packetwatchctl ban {BANNED} --for 600"
     host.check_output(ban)
-    assert module(host, "_software", admins=[])["changed"]
+    declare_admins(host, [])
     assert host.run(ban).rc == NOT_PERMITTED
     host.check_output(f"packetwatchctl unban {BANNED}")
-    assert module(host, "_software", admins=["ops"])["changed"]
+    declare_admins(host, ["ops"])
+
+
+def declare_admins(host: Any, names: list[str]) -> None:
+    variables = json.dumps({"packetwatch_admins": names})
+    assert recap(play("site.yml", host, "-e", variables))["changed"] > 0
 
 
 def test_an_administrator_edits_the_local_list(host: Any) -> None:

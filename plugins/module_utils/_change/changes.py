@@ -97,7 +97,7 @@ class Changes:
         if change.lifts:
             self.panic.take_down()
         else:
-            self._store.confirm(change.number)
+            self._confirm(change.number)
         return Outcome(True, self._end(change, CONFIRMED))
 
     def roll_back(self, token: str, due: bool) -> Outcome:
@@ -161,7 +161,7 @@ class Changes:
                 change = self.begin(loaded, number, terms)
             yield undo, change
             if number and change is None:
-                self._store.confirm(number)
+                self._confirm(number)
                 self._prune()
             undo.pop_all()
 
@@ -193,6 +193,18 @@ class Changes:
         else:
             self._restore(change)
         return self._end(change, REVERTED, ended_by)
+
+    def _confirm(self, number: int) -> None:
+        """Confirm a state. If it brings other settings, the settings file becomes a link to them.
+
+        Where that is impossible, as in the sandbox of a unit, the role makes the link at its next run.
+        """
+        store = self._store
+        before, after = store.read_settings(store.number()), store.read_settings(number)
+        store.confirm(number)
+        if after and after != before:
+            with contextlib.suppress(PacketwatchError, OSError):
+                store.link_settings(self._paths.settings)
 
     def _candidate(self, after: State, undo: contextlib.ExitStack) -> int:
         undo.callback(self._withdraw)

@@ -22,6 +22,9 @@ from .._active.loaded import check_memory
 from .._base.errors import InvalidInput
 from .._declared.policy import resolve_policies
 from .._kernel import abi
+from .._kernel.source import check_format
+from .._network.snapshot import Snapshot
+from .links import NO_LINKS, NO_WISH, Links, Wish, plan_links, renamed
 from .programs import Programs
 from .results import Plan
 from .tables import ListCompiler
@@ -33,14 +36,14 @@ if t.TYPE_CHECKING:
     from .._declared.store import State, Store
     from .._kernel.bytecode import Bytecode, Compiler
     from .._kernel.pins import Paths
-    from .._network.snapshot import Snapshot
     from .hits import Hits
 
 
 class Draft(t.NamedTuple):
     """A plan and what is needed to carry it out.
 
-    renews: the generation is replaced. met: packets are decided differently than before.
+    renews: the generation is replaced. met: packets are decided differently than before. protects:
+    other settings decide which sources are protected.
     """
 
     plan: Plan
@@ -51,6 +54,8 @@ class Draft(t.NamedTuple):
     declares: bool
     renews: bool
     met: bool
+    links: Links
+    protects: bool
 
 
 class Now:
@@ -101,7 +106,9 @@ class Planner:
     ) -> None:
         self.snapshot = snapshot
         self.programs = Programs(compiler, Images(paths.images), paths.source)
-        self.lists = ListCompiler(paths, self.snapshot)
+        self._last_settings = Images(paths.images).last_settings
+        self.lists = ListCompiler(paths, snapshot)
+        self._paths = paths
         self._store = store
         self._loaded = loaded
 
@@ -109,45 +116,69 @@ class Planner:
         self,
         edit: Edit | None,
         force: bool = False,
+        wish: Wish = NO_WISH,
         *,
+        moves: bool = True,
+        candidate: int = 0,
         afresh: bool = False,
         check: bool = False,
         by_hand: bool = False,
     ) -> Draft:
         """Plan an edit of confirmed state, or its activation without an edit; raise why it is refused.
 
-        afresh: compile and compare everything, and do not trust digests in kernel headers.
-        check: the plan will not be carried out. by_hand: an administrator has edited files of
+        moves: whether links may be made and removed. candidate: number of the state that counts instead
+        of confirmed state, because it is pending. afresh: compile and compare everything, and do not
+        trust digests in kernel headers. check: the plan will not be carried out. by_hand: an administrator has edited files of
         confirmed state, which have not been checked yet. If neither the loaded nor the installed program
         reads tables of this version's format, the loaded generation stays: the change is activated
-        together with a program that reads them.
+        together with a program that reads them. An interface cannot be attached then.
         """
+        loaded = self._loaded
+        links = self.snapshot.links if wish.attach else ()
+        before = self._store.read(candidate) if candidate else self._store.read_current()[1]
+        after = edit(renamed(before, wish.attach, loaded, links)) if edit else before
+        protects = after.settings != before.settings
+        if protects:
+            self._use(Snapshot(self._paths.settings, self._last_settings, after.settings))
         if edit and self.snapshot.settings.problems:
             # A boot and an apply go on with the last good values. A person can correct them first.
             raise InvalidInput("; ".join(self.snapshot.settings.problems.values()))
-        dummy, before = self._store.read_current()
-        after = edit(before) if edit else before
         policies = resolve_policies(after.policy)
+        planned = NO_LINKS
+        if moves:
+            planned = plan_links(before, after, wish, loaded, self.snapshot, check=check)
+        ifindexes = planned.after(loaded.ifindexes)
         now = self._now(afresh)
-        code = self._code(now, before, after, afresh=afresh, check=check)
-        judge = edit is not None or by_hand
-        areas, lists = self.lists.tables(after, now.areas, self._loaded.active, before, judge=judge)
-        if by_hand and not force and self._loaded.active and now.lists != digest_of(after):
+        code = self._code(now, before, after, bool(ifindexes), afresh=afresh, check=check)
+        if planned.targets and not code.reaches:
+            check_format(self.programs.source(after))
+        areas, lists = self.lists.tables(
+            after,
+            None if protects else now.areas,
+            loaded.active,
+            before,
+            judge=edit is not None or by_hand,
+        )
+        if by_hand and not force and loaded.active and now.lists != digest_of(after):
             self._refuse_denied(areas, after)
         hits = None
-        if lists and (after.allow, after.deny) != (before.allow, before.deny):
+        judged = protects or (after.allow, after.deny) != (before.allow, before.deny)
+        if lists and judged:
             hits = self._check_lists(now, after, lists, force)
-        image = build(areas, policies, self._loaded.ifindexes, code.digest)
+        image = build(areas, policies, ifindexes, code.digest)
         if edit:
-            attach.check_listeners(policies, self._loaded.ifindexes, self.snapshot.links)
+            attach.check_listeners(policies, ifindexes, self.snapshot.links)
+        if edit and judged:
             check_memory(capacity_for(image.pages), self.snapshot.settings.list_memory)
         differs = image.digest != now.digest or code.digest != now.header["bytecode"]
-        met = code.reaches and (differs or not self._loaded.whole)
+        decides = code.reaches and (differs or not loaded.whole)
         # Lists whose text changed but whose tables did not still need their digest renewed.
         said = now.lists, now.header["next_expiry"]
-        renews = met or (now.is_read and (areas.lists, areas.next_expiry) != said)
+        is_said = (areas.lists, areas.next_expiry) == said
         plan = Plan(
-            changed=before != after or self._drifts(now, code, areas, image, policies, met),
+            changed=before != after
+            or bool(planned.made or planned.drops)
+            or self._drifts(now, code, areas, image, policies, decides),
             digest_before=now.digest,
             digest_after=image.digest,
             counts=lists.counts if lists else count(after),
@@ -156,9 +187,19 @@ class Planner:
             hits=hits,
             feeds=lists.note.report if lists else self.lists.report(),
             idle=lists.idle if lists else None,
+            attachments=planned.forecast(),
         )
         return Draft(
-            plan, after, image, self.programs.of(after), lists, before != after, renews, met
+            plan=plan,
+            state=after,
+            image=image,
+            bytecode=self.programs.of(after),
+            lists=lists,
+            declares=before != after,
+            renews=decides or (bool(ifindexes) and now.is_read and not is_said),
+            met=decides or planned.met,
+            links=planned,
+            protects=protects,
         )
 
     def image(
@@ -169,20 +210,36 @@ class Planner:
             areas, lists = self.lists.tables(state, current.areas(), self._loaded.active)
         return build(areas, resolve_policies(state.policy), ifindexes, code), lists
 
+    def _use(self, snapshot: Snapshot) -> None:
+        self.snapshot = snapshot
+        self.lists = ListCompiler(self._paths, snapshot)
+
     def _now(self, afresh: bool) -> Now:
         with self._loaded.generation() as current:
             digest = current.check_digest(current.areas()) if afresh else current.digest
             is_used = self._loaded.active and not afresh
             return Now(digest, current.header, current.areas() if is_used else None)
 
-    def _code(self, now: Now, before: State, after: State, *, afresh: bool, check: bool) -> NewCode:
-        active = self._loaded.active
-        reaches = active and (now.is_read or self.programs.reads_ours(after))
-        if reaches and not now.is_read and check:
-            return NewCode(_UNKNOWN, reaches)
-        if reaches and (afresh or not now.is_read or after.program != before.program):
+    def _code(
+        self,
+        now: Now,
+        before: State,
+        after: State,
+        filters: bool,
+        *,
+        afresh: bool,
+        check: bool,
+    ) -> NewCode:
+        """The program after the change. filters: whether any interface will be filtered."""
+        reaches = filters and (now.is_read or self.programs.reads_ours(after))
+        # During a panic, another program may have been declared than the one that is still loaded.
+        is_used = self._loaded.active and now.is_read and not afresh
+        if not reaches or (is_used and after.program == before.program):
+            return NewCode(now.header["bytecode"], reaches)
+        if not check:
             return NewCode(self.programs.of(after)().digest, reaches)
-        return NewCode(now.header["bytecode"], reaches)
+        found = self.programs.cached(self.programs.source(after))
+        return NewCode(found.digest if found else _UNKNOWN, reaches)
 
     def _check_lists(self, now: Now, after: State, lists: Lists, force: bool) -> Hits:
         """Refuse lists that deny a protected address, unless forced; return what they newly deny."""

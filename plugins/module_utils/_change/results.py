@@ -24,12 +24,12 @@ UNKNOWN = "unknown until attached"
 
 
 class Plan(t.NamedTuple):
-    """What a change of lists or policies does, or did.
+    """What a change does, or did.
 
     active: whether it decides packets, because an interface is filtered. feeds: the feed entries that
     were left out. pending: the change, if it is pending. paused: why nothing was done. hits: addresses
     that it newly denies; None if the lists do not change. idle: entries without effect; None if no lists
-    were compiled.
+    were compiled. attachments: interfaces that were ordered or whose declaration changes.
     """
 
     changed: bool
@@ -43,6 +43,7 @@ class Plan(t.NamedTuple):
     paused: str = ""
     hits: t.Optional[Hits] = None
     idle: t.Optional[Idle] = None
+    attachments: tuple[Attachment, ...] = ()
 
     def texts(self) -> tuple[str, str]:
         """Before and after, for a diff. Made only on request, because long lists take a second."""
@@ -50,14 +51,18 @@ class Plan(t.NamedTuple):
         from .._declared.describe import describe
 
         before, after = describe(*self.states)
+        moved = [found for found in self.attachments if found.changed]
+        before += "".join(f"filter on {found.before}" for found in moved)
+        after += "".join(f"filter on {found.after}" for found in moved)
         lines = self.hits.sentences() if self.hits else []
         return before, after + "".join(f"# {line}\n" for line in lines)
 
 
 class Attachment(t.NamedTuple):
-    """What was done to an interface.
+    """What is done to an interface, or was.
 
-    mode: native, generic, none, or `UNKNOWN` in check mode. pending: the change, if it is pending.
+    mode: native, generic, none, or `UNKNOWN` before `auto` has tried. reason: why `auto` had to choose
+    generic mode. pending: the change, if it is pending.
     """
 
     changed: bool
@@ -68,6 +73,19 @@ class Attachment(t.NamedTuple):
     before: str
     after: str
     pending: t.Optional[Change] = None
+
+
+def attachment(
+    interface: str,
+    before: str,
+    after: str,
+    program_id: int = 0,
+    changed: bool = True,
+    reason: str = "",
+) -> Attachment:
+    """The result for an interface. before, after: modes."""
+    lines = (f"{interface}: {before}\n", f"{interface}: {after}\n")
+    return Attachment(changed, interface, after, reason, program_id, *lines)
 
 
 class Switch(t.NamedTuple):

@@ -17,6 +17,7 @@ from bisect import bisect_right
 from struct import iter_unpack
 
 from .._base.address import BITS, Prefix, format_prefix
+from .._base.digest import digest_text
 from .._tables.pool import IPV4, IPV6
 from .._tables.ranges import LAST4, unite
 from .bulk import DropIn, read_prefixes
@@ -31,6 +32,7 @@ if t.TYPE_CHECKING:
 _MAX_LINES = 200
 # So many words are searched for one by one.
 _FEW = 8
+_SHOWN_DIGITS = 12
 # Addresses in an IPv6 /64, which usually is one network.
 _NETWORK = 1 << 64
 _LINE = re.compile("[^\n]+")
@@ -39,13 +41,15 @@ _ODD = ("\n ", "\n\t", *"\r\v\f\x1c\x1d\x1e\x1f")
 
 
 def describe(before: State, after: State) -> tuple[str, str]:
-    """Return two texts for a diff: entries of lists only if they differ, everything else in full.
+    """Return two texts for a diff: entries, settings and program only if they differ, the rest in full.
 
     The second text also has the sums of added, removed and changed entries, as comments.
     """
     old_entries, new_entries = _entries(before, after), _entries(after, before)
     gone, come = old_entries - new_entries, new_entries - old_entries
-    return _text(_declared(before), gone), _text(_declared(after), come) + _sizes(come, gone)
+    old = _declared(before) + _settings(before, after)
+    new = _declared(after) + _settings(after, before)
+    return _text(old, gone), _text(new, come) + _sizes(come, gone)
 
 
 # Each text's count is needed several times during one activation.
@@ -95,6 +99,15 @@ def _declared(state: State) -> list[str]:
         lines += [f"policy {name}: {key}={value}" for key, value in sorted(keys.items())]
     for kind, lists in (("allow", state.allow), ("deny", state.deny)):
         lines += [f"{kind} list {name}: present" for name in sorted(lists)]
+    return lines
+
+
+def _settings(state: State, other: State) -> list[str]:
+    """Lines for the settings and the program that another state does not have."""
+    known = set(other.settings.splitlines())
+    lines = [f"setting {line}" for line in state.settings.splitlines() if line not in known]
+    if state.program and state.program != other.program:
+        lines.append(f"program {digest_text(state.program)[:_SHOWN_DIGITS]}")
     return lines
 
 

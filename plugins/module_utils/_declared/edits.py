@@ -13,6 +13,7 @@ import typing as t
 
 from .._base.address import Prefix, format_prefix
 from .._base.errors import InvalidInput
+from .._kernel.source import check_format
 from .bulk import DropIn, make_drop_in, parse_drop_in
 from .describe import count_entries, has_entries
 from .entries import (
@@ -100,22 +101,14 @@ def roll_back(store: Store) -> Edit:
     """Roll back: declare again the state that was confirmed before the current one.
 
     If the current state is itself a rollback, it stays. So a second rollback does not undo the first.
+    Settings stay if the former state has none: they were not declared yet.
     """
 
     def edit(state: State) -> State:
         if store.took_back():
             return state
         former = store.read_former()
-        if former.interfaces != state.interfaces:
-            now, then = (
-                ", ".join(f"{name} ({mode})" for name, mode in sorted(item.interfaces.items()))
-                for item in (state, former)
-            )
-            raise InvalidInput(
-                f"the state before filters {then or 'no interface'}, the current one "
-                f"{now or 'none'}, so it cannot be rolled back to: change packetwatch_interfaces and run "
-                "the role, which manages the interfaces' units"
-            )
+        former = former._replace(settings=former.settings or state.settings)
         return state if former == state else former._replace(took_back=store.number())
 
     return edit
@@ -227,18 +220,59 @@ def set_policy(interface: str | None, keys: t.Mapping[str, str], replace: bool) 
     Other keys stay, unless `replace` is set. The edit refuses an interface that neither exists nor is
     declared.
     """
-    if interface is not None:
-        check_interface(interface)
-    name = interface or DEFAULT
+    return set_policies({interface: keys}, replace)
+
+
+def set_policies(policies: t.Mapping[str | None, t.Mapping[str, str]], replace: bool) -> Edit:
+    """Do the same for several policies at once, so that only the result must be consistent."""
+    for interface in policies:
+        if interface is not None:
+            check_interface(interface)
 
     def edit(state: State) -> State:
-        wanted = dict(keys) if replace else state.policy.get(name, {}) | dict(keys)
-        policy = {key: value for key, value in state.policy.items() if key != name}
-        if wanted:
-            _check_known(interface, state)
-            policy[name] = canonical_policy(wanted, f"{name}.conf")
-        resolve_policies(policy)
-        return state._replace(policy=policy)
+        found = dict(state.policy)
+        for interface, keys in policies.items():
+            name = interface or DEFAULT
+            former = found.pop(name, {})
+            wanted = dict(keys) if replace else former | dict(keys)
+            if wanted:
+                _check_known(interface, state)
+                found[name] = canonical_policy(wanted, f"{name}.conf")
+        resolve_policies(found)
+        return state._replace(policy=found)
+
+    return edit
+
+
+def set_interfaces(modes: t.Mapping[str, str]) -> Edit:
+    """Declare exactly these interfaces, with their modes. The policies of other interfaces are removed."""
+
+    def edit(state: State) -> State:
+        gone = state.interfaces.keys() - modes.keys()
+        policy = {name: keys for name, keys in state.policy.items() if name not in gone}
+        return state._replace(interfaces=dict(modes), policy=policy)
+
+    return edit
+
+
+def set_program(source: str) -> Edit:
+    """Declare the program's C source; raises InvalidInput if it reads tables of another format."""
+    check_format(source)
+    return lambda state: state._replace(program=source)
+
+
+def set_settings(text: str) -> Edit:
+    """Declare the text of the settings file."""
+    return lambda state: state._replace(settings=text)
+
+
+def in_turn(*edits: Edit) -> Edit:
+    """One edit that makes all of these."""
+
+    def edit(state: State) -> State:
+        for one in edits:
+            state = one(state)
+        return state
 
     return edit
 

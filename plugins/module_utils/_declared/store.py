@@ -11,6 +11,7 @@
     /etc/packetwatch/current -> 7
     /etc/packetwatch/7/{allow.d,deny.d}/NAME.list  policy.d/{default,IFACE}.conf  interfaces
     /etc/packetwatch/7/program.c                   if a program was ever attached
+    /etc/packetwatch/7/settings                    if the role has declared the settings
     /etc/packetwatch/7/took_back                   if it is a rollback: number of the state rolled back
     /etc/packetwatch/6/...                         the state before, for a rollback
     /etc/packetwatch/lock                          flock of the writer
@@ -42,6 +43,7 @@ FEED = "feed-"
 
 _LISTS = ("allow", "deny")
 _PROGRAM = "program.c"
+_SETTINGS = "settings"
 _TOOK_BACK = "took_back"
 # The default of State's fields; all states share it, so it must be immutable.
 _NOTHING: t.Any = types.MappingProxyType({})
@@ -59,6 +61,7 @@ class State(t.NamedTuple):
     policy: `DEFAULT` or name of an interface → its ``PW_*`` keys.
     interfaces: name → wanted mode, one of `MODES`.
     program: C source that boot attaches; empty if no program was ever attached.
+    settings: text of ``/etc/default/packetwatch``; empty if the role has not declared the settings.
     took_back: if this state is a rollback, the number of the state rolled back; else 0. `read` returns 0,
     because an edited rollback is not a rollback any more.
     """
@@ -68,6 +71,7 @@ class State(t.NamedTuple):
     policy: dict[str, dict[str, str]] = _NOTHING
     interfaces: dict[str, str] = _NOTHING
     program: str = ""
+    settings: str = ""
     took_back: int = 0
 
 
@@ -148,7 +152,8 @@ class Store:
             deny=_read_lists(os.path.join(path, "deny.d")),
             policy=read_policies(os.path.join(path, "policy.d")),
             interfaces=read_interfaces(os.path.join(path, "interfaces")),
-            program=_read_program(os.path.join(path, _PROGRAM)),
+            program=_read_optional(os.path.join(path, _PROGRAM)),
+            settings=self.read_settings(number),
         )
 
     def number(self) -> int:
@@ -171,6 +176,18 @@ class Store:
         """Return the number of the state that the current one has rolled back; 0 if it is not one."""
         path = os.path.join(self.root, str(self.number()), _TOOK_BACK)
         return int(_read_file(path)) if os.path.lexists(path) else 0
+
+    def read_settings(self, number: int) -> str:
+        """Return the settings that a state declares; empty if it declares none."""
+        return _read_optional(os.path.join(self.root, str(number), _SETTINGS), "replace")
+
+    def has_linked(self, path: str) -> bool:
+        """Return whether the settings file is a link to the settings of confirmed state."""
+        return os.path.islink(path) and os.readlink(path) == self._settings
+
+    @property
+    def _settings(self) -> str:
+        return os.path.join(self.root, "current", _SETTINGS)
 
     def confirmed_at(self) -> float:
         """Return when the current state was confirmed (Unix seconds); 0 if nothing ever was."""
@@ -248,6 +265,15 @@ class Store:
             raise Unreadable(f"{self.root}/{number} does not exist, so it cannot be confirmed")
         with _write_errors(self.root):
             self._set_current(number)
+
+    def link_settings(self, path: str) -> None:
+        """Make the settings file a link to the settings of confirmed state."""
+        with _write_errors(self.root):
+            draft = os.path.join(os.path.dirname(path), f".new-{os.path.basename(path)}")
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(draft)
+            os.symlink(self._settings, draft)
+            os.rename(draft, path)
 
     def withdraw(self) -> None:
         """Remove the candidate; where nothing was ever confirmed, leave nothing behind."""
@@ -362,6 +388,8 @@ def _files(state: State) -> dict[str, str]:
     files["interfaces"] = "".join(lines)
     if state.program:
         files[_PROGRAM] = state.program
+    if state.settings:
+        files[_SETTINGS] = state.settings
     if state.took_back:
         files[_TOOK_BACK] = f"{state.took_back}\n"
     return files
@@ -388,8 +416,8 @@ def read_policies(folder: str) -> dict[str, dict[str, str]]:
     return policies
 
 
-def _read_program(path: str) -> str:
-    return _read_file(path) if os.path.lexists(path) else ""
+def _read_optional(path: str, errors: str = "strict") -> str:
+    return _read_file(path, errors) if os.path.lexists(path) else ""
 
 
 def read_interfaces(path: str) -> dict[str, str]:

@@ -23,12 +23,11 @@ from .._base.files import read_json, replace_json
 from .._declared.describe import count_entries
 from .._declared.edits import read_list
 from .._declared.store import FEED, is_feed
-from .edit import BROKEN, WantedFeed
+from .edit import BROKEN, FeedEdit, WantedFeed
 from .spare import LeftOut
 
 if t.TYPE_CHECKING:
     from .._declared.store import State
-    from .edit import Outcome
     from .spare import FeedReport
 
 Feed = t.Mapping[str, t.Any]
@@ -120,31 +119,46 @@ def gather_wanted(
     return wanted, lacks
 
 
-def report(
-    outcomes: t.Mapping[str, Outcome],
-    after: State,
-    compiled: FeedReport,
-    times: t.Mapping[str, Times],
-    now: float,
-) -> dict[str, dict[str, t.Any]]:
-    """The outcome of each feed, by name.
+class FeedRun:
+    """The feeds of one run of the role: their edit, and afterwards what became of each.
 
-    after: the state that has them. times: of their copies. now: Unix time.
+    ages: the host's note of the times of copies. now: the controller's Unix time.
     """
-    found = {}
-    for name, outcome in outcomes.items():
-        drop_in = FEED + name
-        text = after.deny.get(drop_in, "") + after.allow.get(drop_in, "")
-        broken = compiled.broken.get(drop_in)
-        found[name] = {
-            "status": BROKEN if broken else outcome.status,
-            "reason": "; ".join(filter(None, (outcome.reason, broken))),
-            "entries": count_entries(text),
-            "left_out": compiled.left_out.get(drop_in, LeftOut(0, []))._asdict(),
-            "age": max(0.0, now - times[name].fetched) if name in times else None,
-            "published": times[name].published if name in times else None,
-        }
-    return found
+
+    def __init__(
+        self,
+        feeds: t.Sequence[Feed],
+        wanted: t.Sequence[WantedFeed],
+        state: State,
+        ages: Ages,
+        now: float,
+    ) -> None:
+        ages.note(feeds, state, now)
+        self.ages = ages
+        self.edit = FeedEdit(wanted, self._age)
+        self._now = now
+
+    def report(self, after: State, compiled: FeedReport) -> dict[str, dict[str, t.Any]]:
+        """The outcome of each feed, by name. after: the state that has them."""
+        times = self.ages.of(after)
+        found = {}
+        for name, outcome in self.edit.outcomes.items():
+            drop_in = FEED + name
+            text = after.deny.get(drop_in, "") + after.allow.get(drop_in, "")
+            broken = compiled.broken.get(drop_in)
+            found[name] = {
+                "status": BROKEN if broken else outcome.status,
+                "reason": "; ".join(filter(None, (outcome.reason, broken))),
+                "entries": count_entries(text),
+                "left_out": compiled.left_out.get(drop_in, LeftOut(0, []))._asdict(),
+                "age": max(0.0, self._now - times[name].fetched) if name in times else None,
+                "published": times[name].published if name in times else None,
+            }
+        return found
+
+    def _age(self, name: str, text: str) -> float | None:
+        times = self.ages.times(name, text)
+        return self._now - times.fetched if times else None
 
 
 def _present(feed: Feed, state: State) -> str | None:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import typing as t
 
 from .._base.errors import NotDeclared, PacketwatchError
+from .._change.links import NO_WISH, Wish
 from .._change.pending import AT_ONCE
 from .._change.planner import count
 from .._change.results import Plan, Switch
@@ -24,7 +25,6 @@ from .._declared.store import check_interface
 from .._kernel.pins import Paths
 from .._network import protect
 from . import interfaces
-from .interfaces import Order
 from .site import Site
 
 if t.TYPE_CHECKING:
@@ -73,17 +73,25 @@ class Host:
     def record(self) -> Record:
         return self._site.changes.record
 
-    # Lists and policies
+    # Changes of declared state
 
     def plan(
-        self, edit: Edit, *, force: bool = False, terms: Terms = AT_ONCE, by_hand: bool = False
+        self,
+        edit: Edit,
+        *,
+        force: bool = False,
+        terms: Terms = AT_ONCE,
+        by_hand: bool = False,
+        wish: Wish = NO_WISH,
     ) -> Plan:
         """Plan what `apply` would do; raise every error that `apply` raises before it changes anything."""
         self._site.changes.check_terms(terms)
         with self._site.work(check=True) as work:
+            moves = not self.panicking()
+            draft = work.planner.draft(edit, force, wish, moves=moves, check=True, by_hand=by_hand)
             if work.loaded.active:
                 protect.check_room(work.planner.snapshot.protection, work.protection_maps())
-            return work.planner.draft(edit, force, check=True, by_hand=by_hand).plan
+            return draft.plan
 
     def apply(
         self,
@@ -92,6 +100,8 @@ class Host:
         force: bool = False,
         terms: Terms = AT_ONCE,
         by_hand: bool = False,
+        wish: Wish = NO_WISH,
+        prepare: t.Callable[[], None] = lambda: None,
     ) -> Plan:
         """Activate an edit, which is confirmed at once or as `terms` say; without an edit, activate
         confirmed state.
@@ -99,23 +109,24 @@ class Host:
         Confirmed state was checked when it was declared. So without an edit nothing is refused because of
         what is protected now, or because a limit has been lowered since. by_hand: an administrator
         has edited files of confirmed state, so it is checked like an edit. While a change is pending, an
-        edit raises `Pending`, and without an edit nothing is done.
+        edit raises `Pending`, and without an edit nothing is done. wish: interfaces to attach or detach,
+        besides those that the edit declares or no longer declares; during a panic, they are attached when
+        it is lifted. prepare: called when the edit is planned and not refused, before anything is changed.
         """
         if edit is None:
             with self._site.reporting(by_hand=by_hand):
                 return self._apply_confirmed(force, by_hand)
         self._site.changes.check_terms(terms)
         with self._site.work() as work:
-            draft = work.planner.draft(edit, force)
-            return draft.plan._replace(pending=work.carry_out(draft, terms))
+            draft = work.planner.draft(edit, force, wish, moves=not self.panicking())
+            prepare()
+            return work.carry_out(draft, terms)
 
     def _apply_confirmed(self, force: bool, by_hand: bool) -> Plan:
         with self._site.work(while_pending=True) as work:
             if work.pending:
                 return _paused(work, work.pending)
-            draft = work.planner.draft(None, force, by_hand=by_hand)
-            work.carry_out(draft, AT_ONCE)
-            return draft.plan
+            return work.carry_out(work.planner.draft(None, force, by_hand=by_hand), AT_ONCE)
 
     def remake(self) -> None:
         """Compile and activate confirmed state anew, and pin the maps in use that are not pinned.
@@ -155,7 +166,11 @@ class Host:
 
         In check mode nothing is compiled, so the mode that `auto` would choose is unknown.
         """
-        return self._attach(Order(interface, mode, source), check=check, terms=terms)
+        check_interface(interface)
+        self._site.changes.check_terms(terms)
+        self.refuse_panic()
+        with self._site.work(check=check) as work:
+            return interfaces.attach_to(work, interface, mode, source, terms, check=check)
 
     def reattach(self, interface: str) -> Attachment:
         """Filter an interface as confirmed state declares it; `NotDeclared` if it does not.
@@ -171,13 +186,9 @@ class Host:
                 "packetwatch_interfaces or the module packetwatch.xdp.program"
             )
         with self._site.reporting():
-            return self._attach(Order(interface, judge=False))
-
-    def _attach(self, order: Order, *, check: bool = False, terms: Terms = AT_ONCE) -> Attachment:
-        snapshot = self._site.snapshot()
-        interfaces.check_order(self._site, order, terms, snapshot)
-        with self._site.work(snapshot, check=check, while_pending=not order.judge) as work:
-            return interfaces.attach_to(work, order, terms, check=check)
+            self.refuse_panic()
+            with self._site.work(while_pending=True) as work:
+                return interfaces.reattach_to(work, interface)
 
     def detach(self, interface: str, *, check: bool = False, terms: Terms = AT_ONCE) -> Attachment:
         """Stop filtering an interface, which may have disappeared. Programs of other tools stay."""
@@ -234,6 +245,10 @@ class Host:
     def panicking(self) -> Panic | None:
         """The panic, if there is one. While it holds, nothing is filtered and nothing is repaired."""
         return self._site.changes.panic.read()
+
+    def refuse_panic(self) -> None:
+        """Raise `Panicked`, with the remedy, if there is a panic."""
+        self._site.changes.panic.refuse()
 
     def panic(self, owner: str = "", *, check: bool = False) -> Switch:
         """Let everything pass until the panic is lifted, also after a reboot; revert a pending change.

@@ -11,10 +11,10 @@ from __future__ import annotations
 import contextlib
 import typing as t
 
+from .._change.links import Wish
 from .._change.panic import detach
-from .._change.pending import caller
+from .._change.pending import AT_ONCE, caller
 from .._change.results import Switch
-from .interfaces import Order, attach_to
 
 if t.TYPE_CHECKING:
     from .._change.pending import Change, Terms
@@ -65,6 +65,5 @@ def _attach_all(work: Work, terms: Terms, undo: contextlib.ExitStack) -> Change 
         undo.callback(work.site.changes.abandon)
         number = work.site.store.write_candidate(state)
         change = work.site.changes.begin(work.loaded, number, terms, lifts=True)
-    for name in names:
-        attach_to(work, Order(name, judge=False, declare=False))
+    work.carry_out(work.planner.draft(None, wish=Wish(attach=names)), AT_ONCE)
     return change

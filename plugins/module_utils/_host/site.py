@@ -24,6 +24,7 @@ from .._declared.store import Store
 from .._feeds.spare import write_note
 from .._kernel.bytecode import Compiler
 from .._kernel.pins import Paths, Pins
+from .._kernel.programs import attached
 from .._network import protect
 from .._network.snapshot import Snapshot
 from .renewal import renew_agent
@@ -32,8 +33,10 @@ if t.TYPE_CHECKING:
     from .._active.generation import Image
     from .._active.lists import Lists
     from .._base.types import Run
+    from .._change.links import Links
     from .._change.pending import Change, Terms
     from .._change.planner import Draft
+    from .._change.results import Attachment, Plan
     from .._declared.store import State
     from .._health.status import Status
     from .._kernel.libbpf import Map
@@ -65,13 +68,7 @@ class Site:
         return Snapshot(self.paths.settings, self.images.last_settings)
 
     @contextlib.contextmanager
-    def work(
-        self,
-        snapshot: Snapshot | None = None,
-        *,
-        check: bool = False,
-        while_pending: bool = False,
-    ) -> t.Iterator[Work]:
+    def work(self, *, check: bool = False, while_pending: bool = False) -> t.Iterator[Work]:
         """Open an operation under the lock; first end the pending change if its time is up.
 
         Raises `Locked`. Raises `Pending` unless the operation is allowed `while_pending`. check: nothing
@@ -81,7 +78,7 @@ class Site:
             pending = self.changes.pending() if check else self.changes.settle()
             if not while_pending:
                 self.changes.refuse_second(pending)
-            with self._open(snapshot or self.snapshot(), pending) as work:
+            with self._open(pending) as work:
                 yield work
 
     @contextlib.contextmanager
@@ -106,16 +103,16 @@ class Site:
         renew_agent(self.run, self.paths.units)
 
     @contextlib.contextmanager
-    def _open(self, snapshot: Snapshot, pending: Change | None) -> t.Iterator[Work]:
+    def _open(self, pending: Change | None) -> t.Iterator[Work]:
         with Loaded(self.pins) as loaded:
-            planner = Planner(self.paths, self.store, self.compiler, loaded, snapshot)
+            planner = Planner(self.paths, self.store, self.compiler, loaded, self.snapshot())
             yield Work(self, loaded, planner, pending)
 
     def _catch_up(self) -> None:
         """Do what had to wait while a change was pending: activate confirmed state without expired entries."""
         with (
             contextlib.suppress(PacketwatchError, OSError),
-            self._open(self.snapshot(), None) as work,
+            self._open(None) as work,
         ):
             if work.loaded.active:
                 work.carry_out(work.planner.draft(None), AT_ONCE)
@@ -134,21 +131,83 @@ class Work:
         self.planner = planner
         self.pending = pending
 
-    def carry_out(self, draft: Draft, terms: Terms) -> Change | None:
+    def carry_out(self, draft: Draft, terms: Terms) -> Plan:
         """Activate a draft and declare its state; if a step fails, all steps are undone.
 
-        Returns the change if it is pending.
+        Interfaces are attached after the generation was activated, and detached last: until then, a
+        failure leaves them filtered. Returns the plan with what became of the interfaces, and with the
+        change if it is pending.
         """
+        loaded = self.loaded
+        first = not self.site.pins.loaded()
         declared = draft.state if draft.declares else None
-        with self.site.changes.around(self.loaded, declared, terms, draft.met) as (undo, change):
-            if self.loaded.active:
+        around = self.site.changes.around(loaded, declared, terms, draft.met)
+        with self._renaming(draft.links), around as (undo, change):
+            if draft.renews:
+                undo.callback(loaded.replace(draft.image, draft.bytecode))
+            if loaded.program and draft.links.after(loaded.ifindexes):
+                if draft.protects:
+                    undo.callback(self._unprotect)
                 self.write_protection()
-            if self.loaded.active and draft.renews:
-                undo.callback(self.loaded.replace(draft.image, draft.bytecode))
+            done = self._move(draft.links, undo)
+        self._settle(draft, change)
+        if first and self.site.pins.loaded():
+            self.site.renew_agent()
+        return draft.plan._replace(attachments=done, pending=change)
+
+    def _move(self, links: Links, undo: contextlib.ExitStack) -> tuple[Attachment, ...]:
+        """Make and remove links; return what became of each interface."""
+        done = []
+        for target in links.targets:
+            reason = ""
+            if target.links:
+                mode = target.mode if target.moves else "none"
+                undo.callback(self.loaded.restore, target.name, target.ifindex, mode)
+                found = self.loaded.attach(target.name, target.ifindex, target.wanted)
+                reason = found.reason
+            now = attached(target.ifindex)
+            done.append(target.result(now.mode, now.program_id, reason))
+        for drop in links.drops:
+            if drop.ifindex:
+                undo.callback(self.loaded.restore, drop.name, drop.ifindex, drop.mode)
+            self.loaded.drop(drop.name)
+            done.append(drop.result())
+        return tuple(done)
+
+    def _settle(self, draft: Draft, change: Change | None) -> None:
+        """Note what is active now, and set the timer of entries that expire."""
+        loaded = self.loaded
+        if draft.links.drops and not loaded.links and change is None:
+            # While a change is pending, what is loaded stays for its revert.
+            self.site.pins.remove()
         self.report(draft.state, draft.image, draft.lists, change)
-        if self.loaded.active:
+        if loaded.active:
             self.wake_at(draft.image.next_expiry, change)
-        return change
+        elif draft.links.drops:
+            self.site.quiet()
+
+    @contextlib.contextmanager
+    def _renaming(self, links: Links) -> t.Iterator[None]:
+        """Rename the pins of renamed devices, and back if the change fails.
+
+        This is not part of the change: if the change is reverted later, the devices keep their names.
+        """
+        pairs = [
+            (target.former, target.name)
+            for target in links.targets
+            if target.former not in ("", target.name)
+        ]
+        with contextlib.ExitStack() as undo:
+            for former, name in pairs:
+                self.loaded.rename(former, name)
+                undo.callback(self.loaded.rename, name, former)
+            yield
+            undo.pop_all()
+
+    def _unprotect(self) -> None:
+        """Write the protected sources by the settings on disk, which a failed change has not changed."""
+        with contextlib.suppress(PacketwatchError, OSError):
+            protect.write(self.site.snapshot().protection, self.protection_maps())
 
     def write_protection(self) -> None:
         """Write the snapshot's protected sources to their maps."""

@@ -54,6 +54,11 @@ def check_format(source: str) -> None:
         )
 
 
+def read_source(path: str) -> str:
+    """Return the text of a C file; raises InvalidInput if it cannot be read."""
+    return "".join(_read(path))
+
+
 def _append(directory: str, name: str, seen: set[str], parts: list[str]) -> None:
     if name in seen:
         return

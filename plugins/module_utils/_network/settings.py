@@ -4,10 +4,15 @@
 
 # This code is PRIVATE to the collection.
 
-"""Settings of a host in ``/etc/default/packetwatch``, which is not part of declared state."""
+"""Settings of a host in ``/etc/default/packetwatch``.
+
+If the role has declared them, that file is a link to the settings of confirmed state. So they are confirmed,
+reverted and rolled back together with everything else.
+"""
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import typing as t
@@ -45,14 +50,17 @@ class HostSettings(t.NamedTuple):
     problems: dict[str, str]
 
 
-def read_settings(path: str, last: t.Mapping[str, str] | None = None) -> HostSettings:
+def read_settings(
+    path: str, last: t.Mapping[str, str] | None = None, text: str | None = None
+) -> HostSettings:
     """The settings in a file of ``KEY=value`` lines, which may be missing.
 
     No wrong value is an error, because a host must filter whatever the file says: the last good value is
-    in force instead, or the default. last: the values that were in force before, by key.
+    in force instead, or the default. last: the values that were in force before, by key. text: instead of
+    the file's.
     """
     try:
-        values, wrong = read_values(path)
+        values, wrong = read_values(path) if text is None else parse_values(text, path)
     except Unreadable as error:
         values, wrong = {}, {"": str(error)}
     reader = _Reader(path, values, last or {}, wrong)
@@ -125,15 +133,22 @@ def read_values(path: str) -> tuple[dict[str, str], dict[str, str]]:
     """
     try:
         with open(open_regular(path), encoding="utf-8") as file:
-            lines = file.read().splitlines()
+            text = file.read()
     except FileNotFoundError:
+        if os.path.islink(path):
+            raise Unreadable(f"{path} is a link to nothing: run the role again") from None
         return {}, {}
     except (OSError, UnicodeDecodeError) as error:
         raise Unreadable(
             f"cannot read {path}: {error}; it must be UTF-8 text that root can read"
         ) from error
+    return parse_values(text, path)
+
+
+def parse_values(text: str, path: str) -> tuple[dict[str, str], dict[str, str]]:
+    """As `read_values`, from a text. path: of its file, for errors."""
     values, wrong = {}, {}
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(text.splitlines(), 1):
         key, separator, value = line.strip().partition("=")
         if not key or key.startswith(("#", ";")):
             continue
@@ -148,3 +163,14 @@ def read_values(path: str) -> tuple[dict[str, str], dict[str, str]]:
         except ValueError as error:
             wrong[key] = f"{path}: {key} is {value!r}: {error}; correct its quotes and backslashes"
     return values, wrong
+
+
+def format_values(values: t.Mapping[str, str]) -> str:
+    """The text of a file that systemd and `read_values` read as these values."""
+    lines = []
+    for key, value in values.items():
+        if "\n" in value:
+            raise InvalidInput(f"{key} is {value!r}: write it without line breaks")
+        quoted = value.replace("\\", "\\\\").replace('"', '\\"')
+        lines.append(f'{key}="{quoted}"\n')
+    return "".join(lines)

@@ -23,17 +23,26 @@ class Snapshot:
     """What one operation reads of the host: each part once, when it is first used.
 
     So all checks of a change decide on the same facts. settings: path of the settings file. last: returns
-    the settings that were in force before; called only if one is wrong. The parts raise `Unreadable`.
+    the settings that were in force before; called only if one is wrong. text: the settings that a change
+    brings, which count instead of the file. The parts raise `Unreadable`.
     """
 
-    def __init__(self, settings: str, last: t.Callable[[], t.Mapping[str, str]] = dict) -> None:
+    def __init__(
+        self,
+        settings: str,
+        last: t.Callable[[], t.Mapping[str, str]] = dict,
+        text: str | None = None,
+    ) -> None:
         self._path = settings
         self._last = last
+        self._text = text
 
     @cached_property
     def settings(self) -> HostSettings:
-        found = read_settings(self._path)
-        return read_settings(self._path, self._last()) if found.problems else found
+        found = read_settings(self._path, text=self._text)
+        if found.problems:
+            found = read_settings(self._path, self._last(), self._text)
+        return found
 
     @cached_property
     def network(self) -> protect.Network:

@@ -11,20 +11,17 @@ from __future__ import annotations
 import typing as t
 
 from .._base.errors import Unsupported
-from .._declared.policy import OVERRIDES
 from .._declared.store import Store
-from .._feeds.spare import has_feeds
 from .._network.endpoints import parse_interval
-from .interfaces import check_listening, resolve_interfaces, with_unit
+from .interfaces import check_listening, resolve_interfaces
 from .lists import check_lists, find_idle_entries
 from .packages import LOADER, missing_packages, split_packages
 from .program import is_compiled
-from .system import agent_is_outdated, check_root, check_system
+from .system import check_root, check_system
 from .values import read_variables
 
 if t.TYPE_CHECKING:
     from .._base.types import Result
-    from .interfaces import Interface
     from .machine import Machine
 
     Warn = t.Callable[[str], None]
@@ -48,12 +45,11 @@ def check_host(machine: Machine, options: t.Mapping[str, t.Any], check: bool, wa
     for name in ("packetwatch_readers", "packetwatch_admins"):
         problems += check_users(machine, name, variables.get(name))
     packages: list[str] = []
-    bare = compiled = False
+    compiled = False
     if not problems:
         memory = int(variables["packetwatch_list_memory"])
         problems += check_lists(declared.lists, state, variables["packetwatch_protect"], memory)
         packages = missing_packages(machine, options["packages"])
-        bare = not set(packages).isdisjoint(options["packages"])
         compiled = LOADER not in packages and is_compiled(machine, state, options["program"])
         packages, reasons = split_packages(machine, packages, compiled, check, warn)
         problems += reasons
@@ -61,20 +57,13 @@ def check_host(machine: Machine, options: t.Mapping[str, t.Any], check: bool, wa
         raise _refusal(problems)
     for text in find_idle_entries(declared.lists).texts:
         warn(text)
-    wanted = {interface["name"] for interface in interfaces}
     return {
         "changed": False,
         "interfaces": interfaces,
-        "detach": [with_unit({"name": name}) for name in state.interfaces if name not in wanted],
         "packages": packages,
         "compiled": compiled,
         "policy": declared.policy,
-        "policies": _policies(interfaces, state.policy),
         "heartbeat_interval": parse_interval(str(variables["packetwatch_heartbeat_interval"]), ""),
-        "bare": bare,
-        "installed": machine.path("etc/systemd/system/packetwatch.service").exists(),
-        "agent_outdated": agent_is_outdated(machine),
-        "feeds": has_feeds(state),
     }
 
 
@@ -96,15 +85,3 @@ def check_users(machine: Machine, variable: str, names: t.Any) -> t.Iterator[str
                 f"{variable}[{index}] is {name!r}, which is not a user of this host: make the user "
                 "first, or take the name off the list"
             )
-
-
-def _policies(
-    interfaces: t.Iterable[Interface], declared: t.Container[str]
-) -> list[dict[str, t.Any]]:
-    """Options of the module policy, for interfaces that have or had a policy of their own."""
-    own = [
-        {"interface": interface["name"]}
-        | {option: interface[option] for option in OVERRIDES if option in interface}
-        for interface in interfaces
-    ]
-    return [options for options in own if len(options) > 1 or options["interface"] in declared]

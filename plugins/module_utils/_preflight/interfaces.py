@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import difflib
-import re
 import typing as t
 
 from .._base.errors import InvalidInput, PacketwatchError
@@ -21,27 +20,12 @@ if t.TYPE_CHECKING:
     from .machine import Machine
 
 Interface = dict[str, t.Any]
-"""A name, and if declared a mode and policy options; its unit is added here."""
+"""A name, and if declared a mode and policy options."""
 
 _KEYS = ("name", "mode", *OVERRIDES)
 # Flags of routes (linux/route.h).
 _UP = 0x1
 _UP_GATEWAY = 0x3
-
-
-def with_unit(interface: Interface) -> Interface:
-    """Add the unit that attaches the interface at boot."""
-    return interface | {"unit": f"packetwatch-xdp@{escape(interface['name'])}.service"}
-
-
-def escape(name: str) -> str:
-    """An interface's name as the instance of a unit, as systemd-escape writes it."""
-    return "".join(
-        f"\\x{byte:02x}"
-        if not re.match(rb"[a-zA-Z0-9:_.]", bytes([byte])) or (byte == 46 and at == 0)
-        else chr(byte)
-        for at, byte in enumerate(name.encode())
-    )
 
 
 def resolve_interfaces(
@@ -68,7 +52,7 @@ def resolve_interfaces(
             check_device(interface["name"], machine.links)
         except PacketwatchError as error:
             problems.append(f"packetwatch_interfaces[{index}]: {error}")
-    return [with_unit(interface) for interface in found.values()]
+    return list(found.values())
 
 
 def read_interfaces(wanted: t.Sequence[t.Any], problems: list[str]) -> dict[int, Interface]:

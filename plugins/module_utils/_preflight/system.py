@@ -4,7 +4,7 @@
 
 # This code is PRIVATE to the collection.
 
-"""The system that the role needs, and the agent that runs on it."""
+"""The system that the role needs."""
 
 from __future__ import annotations
 
@@ -56,17 +56,3 @@ def _check_kernel(release: str) -> t.Iterator[str]:
             f"the running kernel is {release}, and {_KERNEL[0]}.{_KERNEL[1]} or newer is needed: "
             "install Debian's kernel (linux-image-amd64 or linux-image-arm64) and reboot"
         )
-
-
-def agent_is_outdated(machine: Machine) -> bool:
-    """Whether the agent runs, but started before its settings or its code were changed.
-
-    If a run fails after such a change, no later run knows from its own changes that a restart is due.
-    """
-    command = ("systemctl", "show", "packetwatch.service", "--property=ExecMainStartTimestamp")
-    started = machine.output(*command, "--value", "--timestamp=unix").strip()
-    if not started.startswith("@"):
-        return False
-    paths = (machine.path("etc/default/packetwatch"), machine.path("usr/lib/packetwatch/current"))
-    changed = (path.lstat().st_mtime for path in paths if path.exists())
-    return any(moment > int(started[1:]) for moment in changed)

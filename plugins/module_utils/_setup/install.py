@@ -19,10 +19,10 @@ from .._base.errors import SetupFailed
 from .._base.files import replace_file
 from . import accounts, places
 from .commands import must, reload_systemd
-from .software import describe, make_plan
+from .software import make_plan
 
 if t.TYPE_CHECKING:
-    from .._base.types import Result, Run
+    from .._base.types import Run
     from .software import Plan
 
 # Starting the agent must not compile, and its unit may not write here. The files never change, so no
@@ -30,30 +30,24 @@ if t.TYPE_CHECKING:
 _COMPILE = ("/usr/bin/python3", "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash")
 
 
-def install(run: Run, options: t.Mapping[str, t.Any], check: bool) -> Result:
-    """Install the version, or ask for the archive if it is needed; options: those of the module."""
+def plan_install(options: t.Mapping[str, t.Any]) -> Plan:
+    """What installing the version does; options: those of the module."""
     members = {
         group: options[option]
         for option, group in accounts.GROUPS.items()
         if options[option] is not None
     }
-    plan = make_plan(options["name"], options["manifest"], members)
-    result = {"name": plan.name, "previous": plan.previous, "lacks_archive": False}
+    return make_plan(options["name"], options["manifest"], members)
+
+
+def install(run: Run, plan: Plan, archive: str | None) -> None:
+    """Carry out the plan. archive: needed if the plan unpacks it."""
     if not plan.changed:
-        return result | {"changed": False, "diff": {}}
-    if not check and plan.unpack and options["archive"] is None:
-        return result | {"changed": False, "lacks_archive": True}
-    result |= {"changed": True, "diff": describe(plan)}
-    if not check:
-        _carry_out(run, plan, options["archive"])
-    return result
-
-
-def _carry_out(run: Run, plan: Plan, archive: str) -> None:
+        return
     # Members of the groups must be able to read the files, whatever root's own umask is.
     os.umask(0o022)
     if plan.unpack:
-        _unpack(run, plan, archive)
+        _unpack(run, plan, archive or "")
     install_copies(run, plan)
     if plan.switch:
         _switch(plan)

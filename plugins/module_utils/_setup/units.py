@@ -1,0 +1,149 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is PRIVATE to the collection.
+
+"""The role's units on a host: those that attach at boot, and the agent, with its settings."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+import typing as t
+
+from .._declared.store import Store
+from .._kernel.pins import Paths
+from .._network.settings import parse_values
+from . import places
+from .commands import must
+
+if t.TYPE_CHECKING:
+    from .._base.types import Result, Run
+
+AGENT = "packetwatch.service"
+
+_PROPERTIES = "Id,ActiveState,UnitFileState,MainPID,ExecMainStartTimestamp"
+_RUNNING = ("active", "activating", "reloading")
+
+
+class Units(t.NamedTuple):
+    """What is to be done. link: the settings file must become a link to the settings of confirmed state."""
+
+    enable: list[str]
+    start: list[str]
+    disable: list[str]
+    restart: bool
+    link: bool
+
+    @property
+    def changed(self) -> bool:
+        return any(self)
+
+    def describe(self) -> dict[str, str]:
+        """The difference: a line for each unit, and for the settings file."""
+        before = [f"enabled {unit}\n" for unit in self.disable]
+        after = [f"enabled {unit}\n" for unit in self.enable]
+        after += [f"started {unit}\n" for unit in self.start]
+        after += [f"restarted {AGENT}\n"] * self.restart
+        after += [f"link {Paths().settings}\n"] * self.link
+        return {"before": "".join(before), "after": "".join(after)}
+
+
+NOTHING = Units([], [], [], False, False)
+
+
+def unit_of(interface: str) -> str:
+    """The unit that attaches an interface at boot; the name is escaped as systemd-escape does it."""
+    escaped = "".join(
+        f"\\x{byte:02x}"
+        if not re.match(rb"[a-zA-Z0-9:_.]", bytes([byte])) or (byte == 46 and at == 0)
+        else chr(byte)
+        for at, byte in enumerate(interface.encode())
+    )
+    return f"packetwatch-xdp@{escaped}.service"
+
+
+def settle(run: Run, restart: bool, check: bool) -> Result:
+    """Bring the units to what confirmed state declares. restart: the agent, if it runs."""
+    dummy, state = Store().read_current()
+    plan = plan_units(run, state.interfaces, state.settings, restart)
+    if plan.changed and not check:
+        _carry_out(run, plan)
+    return {"changed": plan.changed, "diff": plan.describe()}
+
+
+def plan_units(
+    run: Run, interfaces: t.Iterable[str], settings: str, restart: bool = False
+) -> Units:
+    """Compare the host with what a state declares. Where the role's units are not installed, do nothing."""
+    if not os.path.exists(os.path.join(places.UNITS, AGENT)):
+        return NOTHING
+    wanted = [*(unit_of(name) for name in interfaces), AGENT]
+    found = _show(run, wanted)
+    running = {unit for unit in wanted if found[unit].get("ActiveState") in _RUNNING}
+    agent = found[AGENT]
+    return Units(
+        enable=[unit for unit in wanted if found[unit].get("UnitFileState") != "enabled"],
+        start=[unit for unit in wanted if unit not in running],
+        disable=sorted(_enabled() - set(wanted)),
+        restart=AGENT in running and (restart or _is_outdated(agent, settings)),
+        link=bool(settings) and not Store().has_linked(Paths().settings),
+    )
+
+
+def _carry_out(run: Run, plan: Units) -> None:
+    if plan.link:
+        Store().link_settings(Paths().settings)
+    if plan.enable:
+        must(run, "systemctl", "enable", *plan.enable)
+    if plan.disable:
+        must(run, "systemctl", "disable", "--now", *plan.disable)
+    if plan.start:
+        must(run, "systemctl", "start", *plan.start)
+    if plan.restart:
+        must(run, "systemctl", "restart", AGENT)
+
+
+def _show(run: Run, units: t.Sequence[str]) -> dict[str, dict[str, str]]:
+    """Properties of units, by unit; one call of systemctl for all."""
+    argv = ("systemctl", "show", f"--property={_PROPERTIES}", "--timestamp=unix", *units)
+    blocks = run(argv, None)[1].split("\n\n")
+    read = [
+        dict(line.split("=", 1) for line in block.splitlines() if "=" in line) for block in blocks
+    ]
+    found = {block["Id"]: block for block in read if "Id" in block}
+    return {unit: found.get(unit, {}) for unit in units}
+
+
+def _enabled() -> set[str]:
+    """The enabled units that attach an interface."""
+    links = glob.glob(f"{places.UNITS}/*.wants/packetwatch-xdp@*.service")
+    return {os.path.basename(path) for path in links}
+
+
+def _is_outdated(agent: t.Mapping[str, str], settings: str) -> bool:
+    """Whether the agent runs with other settings, or started before its code was changed.
+
+    If a run fails after such a change, no later run knows from its own changes that a restart is due.
+    """
+    started = agent.get("ExecMainStartTimestamp", "")
+    code = os.path.join(places.LIBRARY, places.CURRENT)
+    if not started.startswith("@"):
+        return False
+    if os.path.lexists(code) and os.lstat(code).st_mtime > int(started[1:]):
+        return True
+    environment = _environment(agent.get("MainPID", "0"))
+    values = parse_values(settings, Paths().settings)
+    return bool(environment) and any(environment.get(key) != values[key] for key in values)
+
+
+def _environment(process: str) -> dict[str, str]:
+    """The environment of a process; empty if it has ended."""
+    try:
+        with open(f"/proc/{process}/environ", encoding="utf-8", errors="replace") as file:
+            words = file.read().split("\0")
+    except OSError:
+        return {}
+    return dict(word.split("=", 1) for word in words if "=" in word)
