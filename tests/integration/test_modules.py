@@ -257,7 +257,7 @@ def test_lists_of_several_variables_reach_the_host_as_one(host: ModuleHost) -> N
         ),
         (
             {"packetwatch_deny": [], "packetwatch_deny__web": "198.51.100.7"},
-            "packetwatch_deny__web is a text: write a list of addresses and prefixes",
+            "packetwatch_deny__web is '198.51.100.7', a text: write a list of addresses and prefixes",
         ),
     ):
         refused = host.module("access_lists", deny=deny)

@@ -135,7 +135,7 @@ def _is_outdated(agent: t.Mapping[str, str], settings: str) -> bool:
     if os.path.lexists(code) and os.lstat(code).st_mtime > int(started[1:]):
         return True
     environment = _environment(agent.get("MainPID", "0"))
-    values = parse_values(settings, Paths().settings)
+    values, dummy = parse_values(settings, Paths().settings)
     return bool(environment) and any(environment.get(key) != values[key] for key in values)
 
 
