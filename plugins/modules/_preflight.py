@@ -15,7 +15,7 @@ description:
   - Checks everything that the role relies on. If something is wrong, it fails with all reasons at once, each with its
     remedy, before the role has changed anything.
   - The action plugin reads all variables of the role, and finds those that have an unknown name or cannot be evaluated.
-  - Updates the lists of C(apt) if they lack a package that is needed, except in check mode.
+  - Updates the lists of C(apt) if they lack a package that is needed, except in check mode and if RV(compiled).
 author:
   - Packetwatch authors (@packetwatch)
 extends_documentation_fragment:

@@ -464,6 +464,8 @@ def test_packages_that_only_a_compiler_needs(
     said = reasons + warnings
     assert len(said) == 1 and f"the headers of the running kernel {RELEASE}" in said[0]
     assert not warning or warning in said[0]
+    updated = [command for command in machine.commands if command.startswith("apt-get")]
+    assert bool(updated) == (refusals > 0)
 
 
 # Variables

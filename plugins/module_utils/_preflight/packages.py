@@ -44,12 +44,13 @@ def split_packages(
 ) -> tuple[list[str], list[str]]:
     """The missing packages that can be installed, and reasons against a run because of the others.
 
-    compiled: the program needs no compiler. check: leave apt's lists as they are. In both cases the other
-    packages are only a warning.
+    compiled: the program needs no compiler. check: the caller is in check mode. In both cases the other
+    packages are only a warning, and apt's lists stay as they are: an update may take minutes.
     """
-    unavailable = unavailable_packages(machine, packages, not check, warn)
+    tentative = check or compiled
+    unavailable = unavailable_packages(machine, packages, not tentative, warn)
     reasons = [explain_unavailable(machine, name) for name in unavailable]
-    if not check and not compiled:
+    if not tentative:
         return packages, reasons
     why = (
         "this run goes on without it: the program is compiled already"
