@@ -14,6 +14,7 @@ import subprocess
 import tempfile
 import time
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,8 +64,6 @@ class Accelerator:
     name: str
     command: tuple[str, ...]
     console: str
-    why: str
-    """Why it is not KVM; empty if it is."""
 
 
 def board() -> _Board:
@@ -78,28 +77,35 @@ def board() -> _Board:
 
 
 def choose(image: Image) -> Accelerator:
-    """KVM or TCG; PACKETWATCH_LAB_ACCEL (`kvm` or `tcg`) decides without a probe."""
+    """KVM or TCG, and then say why; PACKETWATCH_LAB_ACCEL (`kvm` or `tcg`) decides without a probe."""
     wish = os.environ.get("PACKETWATCH_LAB_ACCEL")
     if wish not in (None, "", "kvm", "tcg"):
         raise LabError(f"PACKETWATCH_LAB_ACCEL is {wish!r}; write kvm or tcg")
     if wish == "tcg":
-        return _tcg("PACKETWATCH_LAB_ACCEL is tcg")
+        return _tcg()
     why = "" if wish == "kvm" else _kvm_fails(image)
-    return _tcg(why) if why else _kvm()
+    if why:
+        _say_once(f"machines are emulated, which is slow, without KVM: {why}")
+    return _tcg() if why else _kvm()
+
+
+@cache
+def _say_once(text: str) -> None:
+    say(text)
 
 
 def _kvm() -> Accelerator:
     it = board()
     command = (it.emulator, "-machine", it.machine, "-accel", "kvm", "-cpu", "host")
-    return Accelerator("kvm", command, it.console, "")
+    return Accelerator("kvm", command, it.console)
 
 
-def _tcg(why: str) -> Accelerator:
+def _tcg() -> Accelerator:
     it = board()
     # The default translation cache would take a quarter of this machine's memory per guest.
     accel = "tcg,thread=multi,tb-size=128"
     command = (it.emulator, "-machine", it.machine, "-accel", accel, "-cpu", it.emulated_cpu)
-    return Accelerator("tcg", command, it.console, why)
+    return Accelerator("tcg", command, it.console)
 
 
 def _kvm_fails(image: Image) -> str:

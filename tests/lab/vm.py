@@ -79,8 +79,7 @@ class VirtualMachine(Machine):
             )
         if done.returncode != 0:
             raise LabError(f"{self.name}: QEMU does not start\n{self._last_words()}")
-        slow = f", emulated and slow without KVM: {chosen.why}" if chosen.why else ""
-        say(f"{self.name}: switched on ({chosen.name}{slow})")
+        say(f"{self.name}: switched on ({chosen.name})")
 
     def kill(self) -> None:
         """Cut its power; nothing happens if it is off."""

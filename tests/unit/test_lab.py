@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from lab import accelerator, process
 from lab.errors import LabError
+from lab.image import Image
 
 ROOT = Path(__file__).resolve().parents[2]
 # In a user namespace without a mapping, a process is nobody and can still read its own files.
@@ -50,15 +51,24 @@ def test_a_followed_command_fails_with_its_output(script: str, words: str) -> No
         process.follow(["sh", "-c", script], lambda line: None, timeout=0.5)
 
 
-def test_why_kvm_is_not_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_why_kvm_is_not_used(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.delenv("PACKETWATCH_LAB_ACCEL", raising=False)
-    image: object = None
-    monkeypatch.setattr(accelerator, "_DEVICE", str(tmp_path / "kvm"))
-    assert f"there is no {tmp_path}/kvm" in accelerator.choose(image).why  # type: ignore[arg-type]
-    monkeypatch.setattr(accelerator, "_DEVICE", str(tmp_path))
-    assert "cannot be opened: Is a directory" in accelerator.choose(image).why  # type: ignore[arg-type]
-    monkeypatch.setenv("PACKETWATCH_LAB_ACCEL", "kvm")
-    assert accelerator.choose(image).why == ""  # type: ignore[arg-type]
+    image = Image("trixie", tmp_path)
+    for device, words in (
+        (tmp_path / "kvm", f"there is no {tmp_path}/kvm"),
+        (tmp_path, f"{tmp_path} cannot be opened: Is a directory"),
+    ):
+        monkeypatch.setattr(accelerator, "_DEVICE", str(device))
+        # Two machines, one line.
+        names = [accelerator.choose(image).name for _machine in range(2)]
+        (line,) = capsys.readouterr().err.splitlines()
+        assert names == ["tcg", "tcg"] and words in line
+    for wish in ("kvm", "tcg"):
+        monkeypatch.setenv("PACKETWATCH_LAB_ACCEL", wish)
+        assert accelerator.choose(image).name == wish
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize(
