@@ -12,9 +12,11 @@ import time
 from pathlib import Path
 
 import pytest
-from lab import accelerator, process
+from lab import accelerator, process, state
 from lab.errors import LabError
+from lab.fleet import take_down_below
 from lab.image import Image
+from lab.topology import Topology
 
 ROOT = Path(__file__).resolve().parents[2]
 # In a user namespace without a mapping, a process is nobody and can still read its own files.
@@ -91,3 +93,22 @@ def test_only_root_may(command: list[str]) -> None:
     assert done.returncode == 1
     assert "root" in done.stderr
     assert len(done.stderr.splitlines()) == 1, done.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="takes down labs")
+def test_labs_below_a_folder_are_taken_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(state, "REGISTRY", tmp_path / "registry")
+    plan = Topology.parse({"machines": {"one": {"suite": "trixie", "address": 11}}})
+    runs = {"in use": tmp_path / "build/a", "kept": tmp_path / "build/b", "other": tmp_path / "c"}
+    for name, run_dir in runs.items():
+        run_dir.mkdir(parents=True)
+        lab = state.State.new(plan)
+        (lab if name == "in use" else lab.kept()).write(run_dir)
+        state.register(lab.lab_id, run_dir)
+    take_down_below(tmp_path / "build")
+    assert [run_dir for _lab_id, run_dir in state.labs()] == [runs["other"]]
+    assert [run_dir for run_dir in runs.values() if (run_dir / "lab.json").exists()] == [
+        runs["other"]
+    ]
