@@ -144,7 +144,7 @@ def test_an_agent_with_other_code_is_restarted(
     (agent.root / "lib").mkdir()
     code = agent.root / "lib/current"
     code.symlink_to("1.0")
-    os.utime(code, (2000, 2000), follow_symlinks=False)
+    os.utime(code, (2000.9, 2000.9), follow_symlinks=False)
     agent.started = started
     assert agent.plan().restart is outdated
 

@@ -132,7 +132,8 @@ def _is_outdated(agent: t.Mapping[str, str], settings: str) -> bool:
     code = os.path.join(places.LIBRARY, places.CURRENT)
     if not started.startswith("@"):
         return False
-    if os.path.lexists(code) and os.lstat(code).st_mtime > int(started[1:]):
+    # systemd gives whole seconds. A run installs the code and starts the agent within one of them.
+    if os.path.lexists(code) and int(os.lstat(code).st_mtime) > int(started[1:]):
         return True
     environment = _environment(agent.get("MainPID", "0"))
     values, dummy = parse_values(settings, Paths().settings)
