@@ -127,7 +127,7 @@ def _build(suite: str, cache: Path) -> Image:
     for leftover in cache.glob(f".{suite}-*"):
         shutil.rmtree(leftover)
     began = time.monotonic()
-    say(f"{suite}: building the guest image, once, into {cache}; a minute or some, by the network")
+    say(f"{suite}: building the guest image in {cache}; this is done once and takes minutes")
     work = Path(tempfile.mkdtemp(prefix=f".{suite}-", dir=cache))
     try:
         tree, result = work / "tree", work / "image"

@@ -32,8 +32,6 @@ if t.TYPE_CHECKING:
     from .._declared.store import State
 
 _MAGIC = b"packetwatch boot image 1 "
-# Two versions with the same layout can boot from each other's images.
-_LAYOUT = [abi.ABI, abi.PAGE, abi.POLICY_OFFSET, abi.HEADER.size, abi.POLICY.size]
 # The facts name all interfaces and the program's loads of maps; the protected addresses are the longest.
 _LONGEST_LINE = 1 << 20
 
@@ -67,6 +65,13 @@ class Kept(t.NamedTuple):
     def next_expiry(self) -> int:
         """Time at which the next of its entries expires, in seconds since 1970; 0: no entry expires."""
         return int(self.header["next_expiry"])
+
+
+# Two versions with the same layout can boot from each other's images.
+_LAYOUT = [
+    *(abi.ABI, abi.PAGE, abi.POLICY_OFFSET, abi.HEADER.size, abi.POLICY.size),
+    *Kept._fields,
+]
 
 
 def keep(number: int, state: State, image: Image, code: Bytecode, key: str) -> Kept:
