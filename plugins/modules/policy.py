@@ -139,22 +139,15 @@ EXAMPLES = r"""
 
 RETURN = r"""
 digest_before:
-  description:
-    - Digest of the lists from which the program's tables were compiled before.
-    - Empty if no program of this collection is attached.
+  description: As M(packetwatch.xdp.access_lists) returns it.
   returned: success
   type: str
   sample: 5f1d7a84db00d2fc
 digest_after:
-  description: The same for the tables after the change, in check mode for those that it would have.
+  description: As M(packetwatch.xdp.access_lists) returns it.
   returned: success
   type: str
   sample: 0c8a4d2ab1f0e4d5
-counts:
-  description: How many entries the lists hold after the change.
-  returned: success
-  type: dict
-  sample: {"allow": 3, "deny": 10200}
 live:
   description:
     - Whether a program reads these tables.
@@ -163,6 +156,11 @@ live:
   returned: success
   type: bool
   sample: true
+counts:
+  description: How many entries the lists hold after the change.
+  returned: success
+  type: dict
+  sample: {"allow": 3, "deny": 10200}
 confirmed:
   description:
     - Whether the change is confirmed, so that boot reads it. Always V(true) for a task that has succeeded.

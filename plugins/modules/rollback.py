@@ -44,18 +44,6 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-digest_before:
-  description:
-    - Digest of the lists from which the program's tables were compiled before.
-    - Empty if no program of this collection is attached.
-  returned: success
-  type: str
-  sample: 5f1d7a84db00d2fc
-digest_after:
-  description: The same for the tables after the change, in check mode for those that it would have.
-  returned: success
-  type: str
-  sample: 0c8a4d2ab1f0e4d5
 counts:
   description: How many entries the lists hold after the change.
   returned: success
@@ -66,6 +54,16 @@ live:
   returned: success
   type: bool
   sample: true
+digest_before:
+  description: As M(packetwatch.xdp.access_lists) returns it.
+  returned: success
+  type: str
+  sample: 5f1d7a84db00d2fc
+digest_after:
+  description: As M(packetwatch.xdp.access_lists) returns it.
+  returned: success
+  type: str
+  sample: 0c8a4d2ab1f0e4d5
 confirmed:
   description:
     - Whether the change is confirmed, so that boot reads it. Always V(true) for a task that has succeeded.
