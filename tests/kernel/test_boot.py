@@ -16,6 +16,7 @@ import pytest
 from kernel.hosting import DENIED, XDP_DROP, XDP_PASS, Site, run, source_text
 from kernel.timers import Timers
 
+from packetwatch_core._active.lists import read_known
 from packetwatch_core._active.loaded import Loaded
 from packetwatch_core._base.errors import NotDeclared, PacketwatchError
 from packetwatch_core._change.pending import Terms
@@ -355,6 +356,15 @@ def test_an_expired_allow_is_not_booted(host: Site) -> None:
     host.lists(deny=DENIED, allow=f"{DENIED} expires=2020-01-01T00:00:00Z")
     assert not boot(host).problem
     assert host.verdict(DENIED) == XDP_DROP
+
+
+def test_a_small_change_after_a_boot_edits_the_tables(host: Site) -> None:
+    Path(host.paths.tables).unlink()
+    boot(host)
+    with Loaded(host.host.pins) as loaded, loaded.generation() as current:
+        areas = current.areas()
+    known = read_known(host.paths.tables, areas)
+    assert known is not None and known.counts["deny"] == 1
 
 
 def test_a_renamed_program_source_needs_no_compiler(host: Site) -> None:

@@ -41,6 +41,7 @@ class Kept(t.NamedTuple):
 
     number: of the state. interfaces: name → wanted mode. settings: the ``PW_*`` settings that were in
     force. note: what `Status` notes about the lists. header: that of the generation.
+    known: what the next small change needs to know of the tables; None if that is unknown.
     has_expiring_allow: whether an allow entry expires, so that the image must not outlive it. key: that
     of the bytecode, by which the cache has it too.
     """
@@ -49,6 +50,7 @@ class Kept(t.NamedTuple):
     interfaces: dict[str, str]
     settings: dict[str, str]
     note: dict[str, t.Any]
+    known: t.Any
     has_expiring_allow: bool
     header: dict[str, t.Any]
     records: Records
@@ -75,7 +77,7 @@ _LAYOUT = [
 
 
 def keep(number: int, state: State, image: Image, code: Bytecode, key: str) -> Kept:
-    """The boot image of a state from the generation that was built for it, without settings and note."""
+    """The boot image of a state from the generation that was built for it, without settings, note and known."""
     # Imported here: a boot does not need it, and it would cost it memory.
     from .._declared.policy import resolve_policies
     from .build import records
@@ -85,6 +87,7 @@ def keep(number: int, state: State, image: Image, code: Bytecode, key: str) -> K
         interfaces=dict(state.interfaces),
         settings={},
         note={},
+        known=None,
         has_expiring_allow=any("expires=" in text for text in state.allow.values()),
         header=abi.HEADER.unpack(image.first),
         records=records(resolve_policies(state.policy)),
@@ -112,6 +115,7 @@ def pack(kept: Kept) -> list[bytes]:
         "interfaces": kept.interfaces,
         "settings": kept.settings,
         "note": kept.note,
+        "known": kept.known,
         "has_expiring_allow": kept.has_expiring_allow,
         "own": list(own),
         "maps": kept.code.maps,
@@ -141,6 +145,7 @@ def unpack(data: bytes) -> Kept:
         interfaces=facts["interfaces"],
         settings=facts["settings"],
         note=facts["note"],
+        known=facts["known"],
         has_expiring_allow=facts["has_expiring_allow"],
         header=header,
         records=records,

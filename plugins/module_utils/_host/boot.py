@@ -30,6 +30,7 @@ from .._base.errors import (
     Unreadable,
     Unsupported,
 )
+from .._base.files import replace_json
 from .._change.alarm import Alarm
 from .._change.panic import Flag
 from .._change.pending import PENDING, Record
@@ -161,6 +162,9 @@ class _Boot:
                 reason = loaded.attach(name, ifindex, kept.interfaces[name]).reason
             undo.pop_all()
         self.status.booted(loaded, kept.number, kept.note, image.digest)
+        if kept.known is not None:
+            with contextlib.suppress(OSError):
+                replace_json(self._paths.tables, kept.known, 0o644)
         with contextlib.suppress(PacketwatchError):
             Alarm(self._run, self._paths.runtime, self._paths.units).set(image.next_expiry)
         return reason

@@ -16,6 +16,7 @@ from .._active.lists import keep_known
 from .._active.loaded import Loaded
 from .._base.clock import keep_time, read_clock
 from .._base.errors import InvalidInput, PacketwatchError
+from .._base.files import read_json
 from .._change.alarm import Alarm
 from .._change.changes import Changes
 from .._change.pending import AT_ONCE
@@ -241,7 +242,9 @@ class Work:
         from .._active.kept import keep
 
         kept = keep(number, state, image, code, site.compiler.key(source))._replace(
-            settings=self.planner.snapshot.settings.texts, note=site.status.of_lists()
+            settings=self.planner.snapshot.settings.texts,
+            note=site.status.of_lists(),
+            known=_json_in(site.paths.tables),
         )
         try:
             site.images.keep(kept, pending=pending)
@@ -266,3 +269,11 @@ class Work:
             if change:
                 self.site.changes.revert(change)
             raise
+
+
+def _json_in(path: str) -> t.Any:
+    """The value in a file; None without one."""
+    try:
+        return read_json(path)
+    except (OSError, ValueError):
+        return None
