@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 import typing as t
 from array import array
+from collections import Counter
 
 from .._base.files import read_json
 from .._declared.entries import expires_at, parse_list
@@ -40,6 +41,7 @@ if t.TYPE_CHECKING:
 # Each host costs a search in all lists; with more of them, compiling is as fast.
 _MAX_HOSTS = 8
 _MAX_TEXT = 1 << 20
+_MAX_LINES = 64
 
 _COUNTS = ("allow", "deny")
 
@@ -107,7 +109,7 @@ def patched(
 
 def _changes(before: State, after: State) -> list[tuple[str, Entry, int]] | None:
     """Entries that were added (1) and removed (-1), with their kinds; None if they are not a few hosts."""
-    found: list[tuple[str, Entry, int]] = []
+    found: Counter[tuple[str, Entry]] = Counter()
     for kind in _COUNTS:
         old, new = getattr(before, kind), getattr(after, kind)
         for name in {*old, *new}:
@@ -116,20 +118,24 @@ def _changes(before: State, after: State) -> list[tuple[str, Entry, int]] | None
                 continue
             if is_feed(name) or max(map(len, texts)) > _MAX_TEXT:
                 return None
-            was, now = ([*_bare(text)] for text in texts)
-            for entry in {*was, *now}:
-                number = now.count(entry) - was.count(entry)
-                if number:
-                    found.append((kind, entry, number))
-    hosts = {entry.prefix for dummy, entry, dummy2 in found}
+            lines = _changed_lines(*texts)
+            if len(lines) > _MAX_LINES:
+                return None
+            for line, number in lines.items():
+                for entry in parse_list(line, ""):
+                    found[kind, entry._replace(comment="", origin="")] += number
+    changes = [(kind, entry, number) for (kind, entry), number in found.items() if number]
+    hosts = {entry.prefix for dummy, entry, dummy2 in changes}
     if len(hosts) > _MAX_HOSTS or any(host.family != 4 or not host.is_host for host in hosts):
         return None
-    return found
+    return changes
 
 
-def _bare(text: str) -> t.Iterator[Entry]:
-    for entry in parse_list(text, ""):
-        yield entry._replace(comment="", origin="")
+def _changed_lines(before: str, after: str) -> dict[str, int]:
+    """The lines that one text has more often than the other, with how often it was added or removed."""
+    counts = Counter(after.splitlines())
+    counts.subtract(before.splitlines())
+    return {line: number for line, number in counts.items() if number}
 
 
 def _is_isolated(areas: Areas, address: int, changed: t.Collection[int]) -> bool:
