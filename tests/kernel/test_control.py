@@ -31,7 +31,8 @@ from kernel.controlling import (
     rights_of,
 )
 from kernel.feeder import Feeder, connection
-from kernel.hosting import DENIED, XDP_DROP, XDP_PASS, Wire, ip
+from kernel.hosting import DENIED, OWN, XDP_DROP, XDP_PASS, Wire, ip
+from kernel.packets import syn4
 
 from packetwatch_core._kernel.libbpf import Map
 
@@ -239,6 +240,23 @@ def test_several_sources_are_banned_and_lifted(host: Controlled) -> None:
     found = host.ctl("unban", *some, "--json").json
     assert [item["changed"] for item in found["sources"]] == [True] * 3
     assert host.banned() == set()
+
+
+@pytest.mark.parametrize("user", [ROOT_USER, ADMIN], ids=NAMES.get)
+def test_what_was_counted_before_is_forgotten(host: Controlled, user: User) -> None:
+    source = f"203.0.113.{user.gid % 100 + 20}"
+
+    def probe(*ports: int) -> list[int]:
+        with host.site.program() as program:
+            index = socket.if_nametoindex("pw0")
+            return [program.test_run(syn4(source, port, OWN), index)[0] for port in ports]
+
+    assert probe(1, 2, 3, 4) == [XDP_PASS] * 4
+    assert host.ctl("ban", source, user=user).status == DONE
+    assert probe(5) == [XDP_DROP]
+    assert host.ctl("unban", source, user=user).status == DONE
+    assert probe(5, 6, 7, 8) == [XDP_PASS] * 4 and not host.banned()
+    assert probe(9) == [XDP_DROP] and host.banned() == {source}
 
 
 def test_a_refused_ban_does_not_keep_the_others_from_theirs(host: Controlled) -> None:

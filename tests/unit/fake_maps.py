@@ -44,6 +44,13 @@ class FakeMap:
     each = items
 
 
+class FakeFirsts(FakeMap):
+    """The array of first ports, empty at first."""
+
+    def lookup(self, key: bytes) -> bytes | None:
+        return self.entries.get(key, bytes(abi.FIRSTS.size))
+
+
 class FakeTrie(FakeMap):
     """An LPM trie: the longest prefix that matches decides."""
 
@@ -77,9 +84,10 @@ def run_maps(**sizes: int) -> dict[str, Any]:
     """Return the maps that the agent uses, empty."""
     maps: dict[str, Any] = {
         name: FakeMap(name, sizes.get(name, 1024))
-        for name in ("bans", "scan_bans", "overflow", "hosts", "local", "counters2")
+        for name in ("bans", "scan_bans", "overflow", "hosts", "local", "counters2", "tracks")
     }
     maps["nets"] = FakeTrie("nets", sizes.get("nets", 1024))
+    maps["firsts"] = FakeFirsts("firsts")
     maps["shared"] = FakeShared("shared")
     maps["counters2"].entries[bytes(4)] = abi.COUNTERS.pack()
     return maps

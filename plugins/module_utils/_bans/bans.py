@@ -9,6 +9,9 @@
 Three maps hold them, all ``struct pw_source`` → ``struct pw_ban``. ``bans`` has manual, fleet, restored
 and prolonged bans. The XDP program writes the other two: ``scan_bans``, and ``overflow`` (LRU) for the
 short bans above the ban rate. Times are CLOCK_MONOTONIC nanoseconds, durations are seconds.
+
+What the program has counted of a source is in ``tracks`` and ``firsts``. It counts nothing of a banned
+source. So a ban by hand forgets the count when it begins, and also its end leaves no count.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ import typing as t
 from .._base.address import Prefix, format_prefix, from_mapped, mapped, parse_prefix
 from .._base.errors import InvalidInput, TooLarge
 from .._kernel import abi
+from .._kernel.first_ports import Firsts
 from .._network.protect import ORIGINS as PROTECTION_ORIGINS
 from .._network.protect import masked
 
@@ -29,7 +33,7 @@ if t.TYPE_CHECKING:
     from .._kernel.pins import Pins
 
 MAPS = ("bans", "scan_bans", "overflow")
-_CONSULTED = ("hosts", "nets", "shared")
+_CONSULTED = ("hosts", "nets", "shared", "tracks", "firsts")
 _SECOND = 1_000_000_000
 MAX_DURATION = 100 * 366 * 86400.0
 _U32 = struct.Struct("=I")
@@ -95,7 +99,7 @@ class Why(t.NamedTuple):
 
 
 class Bans:
-    """The bans in `maps`: those of `MAPS`, ``hosts``, ``nets`` and ``shared``, by name."""
+    """The bans in `maps`: those of `MAPS` and `_CONSULTED`, by name."""
 
     @classmethod
     def open(cls, pins: Pins) -> Bans:
@@ -107,6 +111,7 @@ class Bans:
     ) -> None:
         self._maps = maps
         self._clock = clock
+        self._firsts = Firsts(maps["firsts"], maps["shared"])
 
     def close(self) -> None:
         """Close the maps."""
@@ -144,6 +149,7 @@ class Bans:
     ) -> tuple[Ban, bool]:
         """Ban a source for `duration` seconds (None: forever); replaces its ban in the map ``bans``.
 
+        What was counted of the source before is forgotten, so that nothing of it outlasts the ban.
         address: as in `source_of`. Returns the ban, and whether the source had no such ban before. Raises
         `InvalidInput` if the source is protected or not valid, `TooLarge` if the map is full.
         """
@@ -161,6 +167,7 @@ class Bans:
         ban = Ban("bans", source, now, expires, 0, 0, 0, 0, origin, 0)
         former = self.find(source, "bans")
         self.put(ban)
+        self._forget(source)
         return ban, former is None or former.has_expired(now)
 
     def put(self, ban: Ban) -> None:
@@ -207,10 +214,21 @@ class Bans:
             return False
         return self._maps[ban.table].delete(ban.source.key)
 
+    def pardon(self, ban: Ban) -> bool:
+        """`remove` a ban before its end, and forget what was counted of its source."""
+        is_removed = self.remove(ban)
+        if is_removed:
+            self._forget(ban.source)
+        return is_removed
+
     def lift(self, address: str) -> list[Ban]:
-        """Remove every ban that matches the address, or that is on exactly this IPv6 /64; return them."""
+        """Remove every ban that matches the address, or that is on exactly this IPv6 /64; return them.
+
+        What was counted of these sources is forgotten, also if there is no ban.
+        """
         lifted = []
         for source in _sources(parse_prefix(address), address):
+            self._forget_exactly(source)
             for table in MAPS:
                 ban = self.find(source, table)
                 if ban and self._maps[table].delete(source.key):
@@ -261,6 +279,15 @@ class Bans:
                 "ban single addresses of it, written with /128"
             )
         return ""
+
+    def _forget(self, source: Source) -> None:
+        """Forget what was counted of a source, and for an IPv6 address of its /64."""
+        for each in _sources(source.prefix, source.text):
+            self._forget_exactly(each)
+
+    def _forget_exactly(self, source: Source) -> None:
+        self._maps["tracks"].delete(source.key)
+        self._firsts.forget(source.key)
 
     def _net_flags(self, address: bytes) -> int:
         value = self._maps["nets"].lookup(abi.NET.struct.pack(128, address))

@@ -94,8 +94,10 @@ def specs() -> dict[str, Spec]:
     }
 
 
-# These maps belong to root: only the program needs them.
-_PRIVATE = ("firsts", "tracks", "rates")
+# This map belongs to root: only the program needs it.
+_PRIVATE = ("rates",)
+# An earlier version pinned these beside the private maps.
+_MOVED = ("firsts", "tracks")
 
 
 class Pins:
@@ -155,6 +157,7 @@ class Pins:
         nothing, if a pinned map differs from its spec.
         """
         check_bpffs(self.root)
+        self._move_former_pins()
         wanted = specs()
         found: dict[str, Map] = {}
         for name, spec in wanted.items():
@@ -177,6 +180,14 @@ class Pins:
                 os.unlink(self.map(name))
             found.pin(self.map(name))
         self._hand_over(maps)
+
+    def _move_former_pins(self) -> None:
+        """Move the pins of an earlier version to the agent's folder: their maps are in use."""
+        for name in _MOVED:
+            former = os.path.join(self.own, name)
+            if os.path.lexists(former):
+                self._make_folders()
+                os.rename(former, self.map(name))
 
     def _make_folders(self) -> None:
         for folder in (self.root, self.links, self.own):

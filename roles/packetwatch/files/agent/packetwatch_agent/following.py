@@ -31,6 +31,8 @@ MAPS = (
     "events",
     "counters2",
     "shared",
+    "tracks",
+    "firsts",
 )
 _CONFIRMED_PERIOD = 5.0
 _PINS_PERIOD = 2.0

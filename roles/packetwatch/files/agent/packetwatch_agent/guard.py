@@ -118,11 +118,11 @@ class Guard(Part):
         """Lift the bans of sources that have become protected since `former`."""
         if self.protection.nets != former.nets:
             for ban in self._bans.walk():
-                if self._bans.protection_of(ban.source) and self._bans.remove(ban):
+                if self._bans.protection_of(ban.source) and self._bans.pardon(ban):
                     self._on_lift(ban)
             return
         for address in self.protection.hosts.keys() - former.hosts.keys():
             for table in MAPS:
                 found = self._bans.find(Source(128, address), table)
-                if found and self._bans.remove(found):
+                if found and self._bans.pardon(found):
                     self._on_lift(found)

@@ -192,8 +192,6 @@ class Exercise:
         """Remove what the drill has made, and compare the rest with what was before."""
         ground, source = self._ground, self.scan.source
         ground.bans.lift(self.scan.text)
-        ground.maps["tracks"].delete(source.key)
-        ground.firsts.forget(source.key)
         ground.maps["rates"].delete(self.scan.rate_key)
         # Other bans come more slowly than a drill ends, so its own is among the last.
         ground.vacate_ring(source, ATTEMPTS)
