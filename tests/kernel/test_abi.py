@@ -157,6 +157,7 @@ def test_enums_have_the_same_values(types: list[dict[str, Any]]) -> None:
         "net_flag": {
             "PW_NET_PROTECTED": abi.NET_PROTECTED,
             "PW_NET_SINGLE": abi.NET_SINGLE,
+            "PW_NET_SHARED": abi.NET_SHARED,
         },
         "event_type": {
             "PW_EVENT_CONNECTION": abi.EVENT_CONNECTION,

@@ -259,7 +259,33 @@ def setting_problems(protect: list[str], memory: int, listen: str) -> list[str]:
     ).problems
 
 
+@pytest.mark.parametrize(
+    ("prefixes", "words"),
+    [
+        (
+            "2001:db8:46::/96",
+            "packetwatch_shared_prefixes is '2001:db8:46::/96', a text: write a list",
+        ),
+        (
+            ["2001:db8:46::/96", "192.0.2.0/24"],
+            "packetwatch_shared_prefixes[1]: '192.0.2.0/24' is IPv4",
+        ),
+        ([64], "packetwatch_shared_prefixes[0]: "),
+        (["2001:db8:46::1/96"], "packetwatch_shared_prefixes[0]: '2001:db8:46::1/96' has bits set"),
+        (
+            [f"2001:db8:{n:x}::/96" for n in range(1025)],
+            "packetwatch_shared_prefixes has 1025 entries",
+        ),
+    ],
+)
+def test_bad_shared_prefixes(prefixes: object, words: str) -> None:
+    (problem,) = values.read_variables({"packetwatch_shared_prefixes": prefixes}).problems
+    assert problem.startswith(words)
+
+
 def test_good_values_pass() -> None:
+    good = ["2001:db8:46::/96", "2001:db8:4800::/40"]
+    assert values.read_variables({"packetwatch_shared_prefixes": good}).problems == []
     assert list(values.check_policies(POLICY, [{"name": "eth0", "scan_ports": 3}])) == []
     protect = ["192.0.2.0/24", "2001:db8::1"]
     for listen in ("", "127.0.0.1:9477", "[::1]:9477"):

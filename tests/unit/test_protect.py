@@ -85,7 +85,7 @@ def test_own_addresses_and_gateways(tmp_path: Path) -> None:
 
 def test_single_nets(tmp_path: Path) -> None:
     found = protect.compute(protect.parse_declared("2001:db8:7::7"), True, NETWORK, str(tmp_path))
-    single = {net for net, flags in found.nets.items() if flags & abi.NET_SINGLE}
+    single = {net for net, flags in found.nets.items() if flags == abi.NET_SINGLE}
     assert single == {
         (10, v6("fe80::")),
         (64, v6("fe80::")),
@@ -93,6 +93,53 @@ def test_single_nets(tmp_path: Path) -> None:
         (64, v6("2001:db8:7::")),
         (64, v6("2001:db8:9::")),
     }
+
+
+@pytest.mark.parametrize("auto", [True, False])
+def test_shared_prefixes_and_the_slash_64_around_longer_ones(tmp_path: Path, auto: bool) -> None:
+    declared = protect.parse_shared("2001:db8:46::/96, 2001:db8:4000::/36")
+    found = protect.compute([], auto, NETWORK, str(tmp_path), declared)
+    assert {net for net, flags in found.nets.items() if flags & abi.NET_SHARED} == {
+        (96, v6("64:ff9b::")),
+        (64, v6("64:ff9b::")),
+        (48, v6("64:ff9b:1::")),
+        (96, v6("::ffff:0:0:0")),
+        (64, v6("::")),
+        (32, v6("2001::")),
+        (16, v6("2002::")),
+        (96, v6("2001:db8:46::")),
+        (64, v6("2001:db8:46::")),
+        (36, v6("2001:db8:4000::")),
+    }
+    # IPv4 addresses lie in ::/64 as the maps hold them.
+    assert found.nets[96, mapped("0.0.0.0")] == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("192.0.2.0/24", "'192.0.2.0/24' is IPv4"),
+        ("2001:db8::/31", "'2001:db8::/31' .*from /32 to /127"),
+        ("2000::/3", "from /32 to /127"),
+        ("2001:db8::7", "'2001:db8::7' is not the prefix"),
+        ("2001:db8::7/96", "write 2001:db8::/96"),
+        ("nat64", "'nat64' is not an IP address"),
+    ],
+)
+def test_what_is_not_a_shared_prefix(text: str, words: str) -> None:
+    with pytest.raises(InvalidInput, match=rf"^PW_SHARED_PREFIXES: .*{words}"):
+        protect.parse_shared(f"2001:db8:46::/96 {text}")
+
+
+def test_shared_prefixes_are_not_left_out(tmp_path: Path) -> None:
+    declared = protect.parse_shared(" ".join(f"2001:db8:{n:x}::/96" for n in range(20)))
+    found = protect.compute([], False, NETWORK, str(tmp_path), declared)
+    with pytest.raises(TooLarge, match="protected and shared entries do not fit"):
+        protect.check_room(found, run_maps(nets=40))
+    maps = run_maps(nets=48)
+    assert protect.write(found, maps).left_out > 0
+    written = [int.from_bytes(value, sys.byteorder) for dummy, value in maps["nets"].items()]
+    assert sum(flags & abi.NET_SHARED > 0 for flags in written) == 47
 
 
 def test_without_auto_only_what_is_declared(tmp_path: Path) -> None:

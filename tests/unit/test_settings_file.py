@@ -82,7 +82,7 @@ def test_the_last_good_value_is_in_force_instead_of_a_wrong_one(tmp_path: Path) 
     found = read_settings(str(path), LAST)
     assert in_force(found) == (*LAST_IN_FORCE[:2], True)
     assert len(found.problems) == 2
-    assert found.texts == LAST | {"PW_PROTECT_AUTO": "1"}
+    assert found.texts == LAST | {"PW_PROTECT_AUTO": "1", "PW_SHARED_PREFIXES": ""}
 
 
 def test_the_last_values_are_in_force_if_the_file_cannot_be_read(tmp_path: Path) -> None:

@@ -273,6 +273,11 @@ class Bans:
         flags = self._net_flags(source.address)
         if flags & abi.NET_PROTECTED:
             return f"{source.text} is protected (it lies in a protected prefix)"
+        if source.plen == 64 and flags & abi.NET_SHARED:
+            return (
+                f"{source.text} is shared by unrelated hosts (translation, Teredo or 6to4): "
+                "ban single addresses of it, written with /128"
+            )
         if source.plen == 64 and flags & abi.NET_SINGLE:
             return (
                 f"{source.text} holds addresses of this host, of its link, or protected addresses: "

@@ -20,7 +20,7 @@ import typing as t
 from .._base.address import Prefix, format_prefix, from_mapped, mapped, mapped_length, parse_prefix
 from .._base.errors import InvalidInput, TooLarge, Unreadable
 from .._kernel import netlink
-from .._kernel.abi import HOST, NET, NET_PROTECTED, NET_SINGLE
+from .._kernel.abi import HOST, NET, NET_PROTECTED, NET_SHARED, NET_SINGLE
 from . import peers
 
 if t.TYPE_CHECKING:
@@ -44,6 +44,18 @@ _LINK_LOCAL: Net = (10, b"\xfe\x80" + b"\0" * 14)
 _LOOPBACK_4: Net = (104, _MAPPED + b"\x7f\0\0\0")
 _LOOPBACK_6 = b"\0" * 15 + b"\x01"
 _UNICAST = 1
+# IPv6 prefixes in which the hosts of one /64 do not belong together.
+_SHARED: tuple[Net, ...] = (
+    # Addresses that translators make of IPv4 addresses: RFC 6052, RFC 8215, RFC 2765.
+    (96, b"\0\x64\xff\x9b" + bytes(12)),
+    (48, b"\0\x64\xff\x9b\0\x01" + bytes(10)),
+    (96, bytes(8) + b"\xff\xff" + bytes(6)),
+    # Teredo: RFC 4380. A /64 holds all clients of one server.
+    (32, b"\x20\x01" + bytes(14)),
+    # 6to4: RFC 3056
+    (16, b"\x20\x02" + bytes(14)),
+)
+MIN_SHARED_LENGTH = 32
 # An SSH client stays protected for so many nanoseconds after it was last seen, because Ansible may close
 # its connection between two tasks.
 _SSH_CLIENT_KEPT = 600 * 1_000_000_000
@@ -94,13 +106,40 @@ def parse_declared(text: str, source: str = "PW_PROTECT") -> list[Prefix]:
     return found
 
 
+def parse_shared(text: str, source: str = "PW_SHARED_PREFIXES") -> list[Prefix]:
+    """Parse shared IPv6 prefixes, separated as in `parse_declared`; raises `InvalidInput`."""
+    found = parse_declared(text, source)
+    for prefix in found:
+        check_shared(prefix, f"{source}: ")
+    return found
+
+
+def check_shared(prefix: Prefix, source: str = "") -> None:
+    """Raise `InvalidInput` for a prefix that cannot be a shared one. source: the start of the message."""
+    text = format_prefix(prefix)
+    if prefix.family == 4:
+        raise InvalidInput(
+            f"{source}{text!r} is IPv4, and each IPv4 address is banned singly anyway: write IPv6 prefixes"
+        )
+    if not MIN_SHARED_LENGTH <= prefix.length < 128:
+        raise InvalidInput(
+            f"{source}{text!r} is not the prefix of a translator: write a length from "
+            f"/{MIN_SHARED_LENGTH} to /127, mostly /96 (RFC 6052)"
+        )
+
+
 def compute(
-    declared: t.Iterable[Prefix], auto: bool, network: Network, root: str = "/"
+    declared: t.Iterable[Prefix],
+    auto: bool,
+    network: Network,
+    root: str = "/",
+    shared: t.Iterable[Prefix] = (),
 ) -> Protection:
     """Compute the addresses that are protected and local now.
 
     Without `auto`, only `declared` is protected. With and without it, a /64 that contains this host or
-    its neighbours is never banned as a whole: its sources are banned singly.
+    its neighbours is never banned as a whole: its sources are banned singly. The same holds for `shared`
+    prefixes and those that are shared everywhere.
     """
     result = Protection({}, {}, set(), [])
     own = [_mapped(address.address) for address in network.addresses]
@@ -112,6 +151,9 @@ def compute(
         for origin, addresses in _learned(network, root, own, result.problems):
             for address in addresses:
                 result.hosts.setdefault(address, origin)
+    for length, address in (*_SHARED, *((item.length, mapped(item)) for item in shared)):
+        for net in {(length, address), (min(length, 64), masked(address, min(length, 64)))}:
+            result.nets[net] = result.nets.get(net, 0) | NET_SINGLE | NET_SHARED
     for net in _single(result, network, own):
         result.nets[net] = result.nets.get(net, 0) | NET_SINGLE
     return result._replace(nets=inherit(result.nets))
@@ -163,7 +205,7 @@ def check_room(protection: Protection, maps: t.Mapping[str, Map]) -> None:
         room = maps[name].info.max_entries
         if count > room:
             raise TooLarge(
-                f"{count} protected entries do not fit into the map {name}, which takes {room}; "
+                f"{count} protected and shared entries do not fit into the map {name}, which takes {room}; "
                 "declare fewer addresses, or shorter prefixes that cover them"
             )
 

@@ -19,7 +19,7 @@ import typing as t
 
 from .._base.errors import InvalidInput, Unreadable
 from .._base.files import open_regular
-from .protect import parse_declared
+from .protect import parse_declared, parse_shared
 
 if t.TYPE_CHECKING:
     from .._base.address import Prefix
@@ -27,6 +27,8 @@ if t.TYPE_CHECKING:
 LIST_MEMORY = 64
 MAX_LIST_MEMORY = 65536
 MAX_PROTECTED = 4096
+# Each may take two of the 4096 entries of the map "nets".
+MAX_SHARED = 1024
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SHOWN = 80
 _SWITCH = {"1": True, "0": False}
@@ -39,6 +41,7 @@ class HostSettings(t.NamedTuple):
 
     list_memory: maximum size of a generation, in MiB. protect: declared protected sources.
     protect_auto: whether the host's own addresses, gateways, resolvers and so on are protected too.
+    shared: declared IPv6 prefixes whose sources are banned singly.
     texts: the values in force, by key. problems: what is wrong with values that are not in force, by key;
     key "": the file cannot be read.
     """
@@ -46,6 +49,7 @@ class HostSettings(t.NamedTuple):
     list_memory: int
     protect: list[Prefix]
     protect_auto: bool
+    shared: list[Prefix]
     texts: dict[str, str]
     problems: dict[str, str]
 
@@ -68,14 +72,16 @@ def read_settings(
         list_memory=reader.value("PW_LIST_MEMORY", str(LIST_MEMORY), parse_list_memory),
         protect=reader.value("PW_PROTECT", "", parse_declared),
         protect_auto=reader.value("PW_PROTECT_AUTO", "1", parse_switch),
+        shared=reader.value("PW_SHARED_PREFIXES", "", parse_shared),
         texts=reader.texts,
         problems=wrong,
     )
 
 
 def unknown_protection(problems: t.Mapping[str, str]) -> list[str]:
-    """Those problems because of which nobody knows all addresses that should be protected."""
-    return [problems[key] for key in ("", "PW_PROTECT", "PW_PROTECT_AUTO") if key in problems]
+    """Those problems because of which nobody knows all addresses that should be protected or shared."""
+    keys = ("", "PW_PROTECT", "PW_PROTECT_AUTO", "PW_SHARED_PREFIXES")
+    return [problems[key] for key in keys if key in problems]
 
 
 class _Reader:

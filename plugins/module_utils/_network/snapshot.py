@@ -55,7 +55,10 @@ class Snapshot:
     @cached_property
     def protection(self) -> protect.Protection:
         """The sources that must not be banned."""
-        found = protect.compute(self.settings.protect, self.settings.protect_auto, self.network)
+        settings = self.settings
+        found = protect.compute(
+            settings.protect, settings.protect_auto, self.network, shared=settings.shared
+        )
         # What a wrong setting protected is unknown: no present entry is removed because of it.
-        found.problems.extend(unknown_protection(self.settings.problems))
+        found.problems.extend(unknown_protection(settings.problems))
         return found

@@ -21,7 +21,8 @@ from .._declared.edits import list_text
 from .._declared.entries import describe_value
 from .._declared.policy import OPTIONS, fields_from_options, merge_policy
 from .._network.endpoints import parse_interval, parse_listen, parse_url
-from .._network.settings import MAX_PROTECTED, parse_list_memory
+from .._network.protect import check_shared
+from .._network.settings import MAX_PROTECTED, MAX_SHARED, parse_list_memory
 from .interfaces import read_interfaces
 
 if t.TYPE_CHECKING:
@@ -106,6 +107,13 @@ def check_protect(protect: t.Any, name: str) -> t.Iterator[str]:
         yield f"{name} has {len(protect)} entries; allowed: up to {MAX_PROTECTED}"
 
 
+def check_shared_prefixes(prefixes: t.Any, name: str) -> t.Iterator[str]:
+    """The declared shared IPv6 prefixes."""
+    yield from _check_items(prefixes, name, _check_shared)
+    if isinstance(prefixes, (list, tuple)) and len(prefixes) > MAX_SHARED:
+        yield f"{name} has {len(prefixes)} entries; allowed: up to {MAX_SHARED}"
+
+
 def check_timeout(value: t.Any, name: str) -> t.Iterator[str]:
     """The time for which changes wait."""
     try:
@@ -149,6 +157,11 @@ def _check_source(item: t.Any) -> None:
     parse_prefix(item)
 
 
+def _check_shared(item: t.Any) -> None:
+    _check_source(item)
+    check_shared(parse_prefix(item))
+
+
 def _check_user(item: t.Any) -> None:
     if not isinstance(item, str):
         raise InvalidInput(f"{describe_value(item)}: write the name of a user, in quotes")
@@ -186,6 +199,7 @@ _CHECKS: t.Final[dict[str, Check]] = {
     "state": _check_state,
     "feeds_force": _check_switch,
     "protect": check_protect,
+    "shared_prefixes": check_shared_prefixes,
     "readers": _check_users,
     "admins": _check_users,
     "list_memory": _parsed(parse_list_memory),

@@ -93,7 +93,9 @@ class Guard(Part):
         try:
             former = self.protection
             network = protect.read_network()
-            self.protection = protect.compute(settings.protect, settings.protect_auto, network)
+            self.protection = protect.compute(
+                settings.protect, settings.protect_auto, network, shared=settings.shared_prefixes
+            )
             # What a wrong setting protected is unknown: no present entry is removed because of it.
             self.protection.problems.extend(unknown_protection(settings.problems))
             left_out = protect.write(self.protection, self._maps).left_out

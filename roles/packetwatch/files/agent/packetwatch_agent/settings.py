@@ -11,7 +11,7 @@ import typing as t
 from packetwatch_core._base.errors import InvalidInput
 from packetwatch_core._kernel.pins import Paths
 from packetwatch_core._network.endpoints import parse_interval, parse_listen, parse_url
-from packetwatch_core._network.protect import parse_declared
+from packetwatch_core._network.protect import parse_declared, parse_shared
 
 _SWITCH = {"1": True, "0": False}
 _PATHS = Paths()
@@ -70,6 +70,8 @@ class Settings:
     """Whether the lines of connections and scans have network.community_id."""
     protect = Setting("PW_PROTECT", "", parse_declared)
     protect_auto = Setting("PW_PROTECT_AUTO", "1", _switch)
+    shared_prefixes = Setting("PW_SHARED_PREFIXES", "", parse_shared)
+    """IPv6 prefixes whose sources are banned singly."""
     state_dir = Setting("PW_STATE_DIR", "/var/lib/packetwatch/bans", _path)
     """The agent's own folder: bans over a reboot."""
     config_dir = Setting("PW_CONFIG_DIR", _PATHS.state, _path)
