@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from kernel import packets
-from kernel.batch import update_many
 from kernel.hosting import OWN, Namespace, Site
 
 from bench import addresses
@@ -102,7 +101,7 @@ class Lookups:
         """Return a program that only looks up a hash with these keys."""
         count = len(keys) // size
         objects = self._object(False, **{name: count})
-        update_many(objects.map(name), keys, struct.pack("=I", 1) * count, count)
+        objects.map(name).update_many(keys, struct.pack("=I", 1) * count)
         return Target(objects.program(program), 0, self._home, Varied(objects))
 
     def array(self, pages: int) -> Target:

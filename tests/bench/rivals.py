@@ -10,7 +10,6 @@ import socket
 import subprocess
 from pathlib import Path
 
-from kernel.batch import update_many
 from kernel.hosting import Wire
 
 from bench import addresses
@@ -51,7 +50,7 @@ class XdpFilter:
                 value = _per_cpu_value(found, socket.inet_aton(first))
                 numbers = range(1, self.ENTRIES + 1)
                 keys = b"".join(addresses.address4(n).to_bytes(4, "big") for n in numbers)
-                update_many(found, keys, value * self.ENTRIES, self.ENTRIES)
+                found.update_many(keys, value * self.ENTRIES)
 
 
 def _per_cpu_value(found: Map, key: bytes) -> bytes:

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
-from kernel.batch import update_many
 from kernel.datapath import GRACE, PORTS, Datapath, join, reaches, wait_for
 from kernel.hosting import BPFFS, PREFIX, SOURCE, Namespace, ip, sweep
 
@@ -121,7 +120,7 @@ def closed(datapath: Datapath) -> Datapath:
     """The filter with a policy by which five closed ports are a scan; no port was ever seen open."""
     datapath.policy(scan_counts="closed", scan_ports=5, scan_grace=GRACE)
     keys = b"".join(port.to_bytes(4, sys.byteorder) for port in range(PORTS))
-    update_many(datapath.maps["open_ports"], keys, bytes(8 * PORTS), PORTS)
+    datapath.maps["open_ports"].update_many(keys, bytes(8 * PORTS))
     return datapath
 
 

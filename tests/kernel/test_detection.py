@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-from kernel.batch import update_many
 from kernel.datapath import Datapath, Runner, difference, in_step
 from kernel.hosting import FULL
 from kernel.packets import (
@@ -508,4 +507,4 @@ def _expire_all(datapath: Datapath) -> None:
     items = datapath.maps["scan_bans"].items()
     over = [abi.BAN.pack(**abi.BAN.unpack(value) | {"expires": 1}) for dummy, value in items]
     keys = b"".join(key for key, dummy in items)
-    update_many(datapath.maps["scan_bans"], keys, b"".join(over), len(items))
+    datapath.maps["scan_bans"].update_many(keys, b"".join(over))

@@ -76,6 +76,9 @@ class FakeShared(FakeMap):
     def lookup(self, key: bytes) -> bytes | None:
         return os.pread(self.fd, abi.SHARED.size, 0)
 
+    def write_word(self, index: int, number: int) -> None:
+        os.pwrite(self.fd, struct.pack("=Q", number), 8 * index)
+
     def __del__(self) -> None:
         os.close(self.fd)
 

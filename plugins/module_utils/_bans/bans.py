@@ -16,7 +16,6 @@ source. So a ban by hand forgets the count when it begins, and also its end leav
 
 from __future__ import annotations
 
-import mmap
 import struct
 import time
 import typing as t
@@ -300,11 +299,7 @@ class Bans:
 
     def _announce(self) -> None:
         """Set the flag by which the program knows that ``bans`` may have entries."""
-        # Only through memory: a map update would overwrite the program's counters in the same value.
-        with mmap.mmap(self._maps["shared"].fd, mmap.PAGESIZE) as memory:
-            words = memoryview(memory).cast("Q")
-            words[0] = 1
-            words.release()
+        self._maps["shared"].write_word(abi.HAS_BANS, 1)
 
 
 def _ban(table: str, key: bytes, value: bytes) -> Ban:

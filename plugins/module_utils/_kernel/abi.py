@@ -219,12 +219,15 @@ SHARED = Layout(
     ("has_bans", "Q"),
     ("has_scan_bans", "Q"),
     ("seed", "Q"),
-    ("padding", "5Q"),
+    ("listeners_read", "Q"),
+    ("padding", "4Q"),
     ("ring_head", "Q"),
     ("ban_tat", "Q"),
     ("event_tat", "Q"),
     ("sequence", "Q"),
 )
+# Words of pw_shared that user space writes.
+HAS_BANS, LISTENERS_READ = 0, 3
 EVENT = Layout(
     "pw_event",
     ("time", "Q"),

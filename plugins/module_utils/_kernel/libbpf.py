@@ -15,6 +15,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import functools
+import mmap
 import os
 import typing as t
 
@@ -242,6 +243,23 @@ class Map(Descriptor):
             ctypes.c_uint64(flags),
             what=f"update {self.info.name}",
         )
+
+    def update_many(self, keys: bytes, values: bytes) -> None:
+        """Set many keys at once; keys and values are the items one after the other."""
+        count = ctypes.c_uint32(len(keys) // self.info.key_size)
+        opts = _BatchOpts(sz=ctypes.sizeof(_BatchOpts))
+        arguments = (keys, values, ctypes.byref(count), ctypes.byref(opts))
+        call("bpf_map_update_batch", self.fd, *arguments, what=f"update {self.info.name}")
+
+    def write_word(self, index: int, number: int) -> None:
+        """Set one 64-bit word in a mappable array, and leave the words beside it alone.
+
+        An update would overwrite what the program writes to the same value meanwhile.
+        """
+        with mmap.mmap(self.fd, mmap.PAGESIZE) as memory:
+            words = memoryview(memory).cast("Q")
+            words[index] = number
+            words.release()
 
     def delete(self, key: bytes) -> bool:
         """Remove ``key``; return False if the map has no such key."""

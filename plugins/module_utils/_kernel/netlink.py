@@ -195,23 +195,34 @@ def _dump_once(
     wanted: t.Callable[[tuple[int, ...]], bool] | None,
 ) -> list[Message] | None:
     """All objects of a kind; None if they changed while the kernel listed them (NLM_F_DUMP_INTR)."""
-    length = _MESSAGE.size + kind.header.size
-    request = _MESSAGE.pack(length, kind.request, _NLM_F_REQUEST_DUMP, sequence, 0)
-    channel.send(request + bytes(kind.header.size))
     found: list[Message] = []
     consistent = True
+    for message, flags, body in dump(channel, kind.request, bytes(kind.header.size), sequence):
+        consistent = consistent and not flags & _NLM_F_DUMP_INTR
+        if message == kind.reply:
+            header = kind.header.unpack_from(body)
+            if wanted is None or wanted(header):
+                found.append((header, attributes_of(body[kind.header.size :], kind.attributes)))
+    return found if consistent else None
+
+
+def dump(
+    channel: socket.socket, request: int, header: bytes, sequence: int
+) -> t.Iterator[tuple[int, int, memoryview]]:
+    """Ask for all objects; yield type, flags and body of each message up to the last one (NLMSG_DONE).
+
+    Raises `OSError`.
+    """
+    length = _MESSAGE.size + len(header)
+    channel.send(_MESSAGE.pack(length, request, _NLM_F_REQUEST_DUMP, sequence, 0) + header)
     while True:
         for message, flags, body in messages(channel.recv(1 << 16), sequence):
-            consistent = consistent and not flags & _NLM_F_DUMP_INTR
-            if message == _NLMSG_DONE:
-                return found if consistent else None
             if message == _NLMSG_ERROR:
                 (code,) = struct.unpack_from("=i", body)
                 raise OSError(-code, errno.errorcode.get(-code, "unknown"))
-            if message == kind.reply:
-                header = kind.header.unpack_from(body)
-                if wanted is None or wanted(header):
-                    found.append((header, attributes_of(body[kind.header.size :], kind.attributes)))
+            yield message, flags, body
+            if message == _NLMSG_DONE:
+                return
 
 
 def messages(data: bytes, sequence: int) -> t.Iterator[tuple[int, int, memoryview]]:

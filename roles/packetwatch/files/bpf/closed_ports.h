@@ -30,10 +30,18 @@ static __always_inline int pw_listens(struct xdp_md *context, struct pw_packet *
 	return 1;
 }
 
+/* Whether the port had a service when the agent last read the listeners, or after that. The end of
+ * this service is unknown, perhaps because the agent has died. */
+static __always_inline int pw_end_is_unknown(struct pw_shared *shared, __u64 last)
+{
+	__u64 read = pw_read_once(shared->listeners_read);
+	return read && (__s64)(last - read) >= 0;
+}
+
 /* Whether a service has the port, or had it within the last scan_grace. */
 static __always_inline int pw_is_served(struct xdp_md *context, struct pw_header *header,
-					struct pw_policy *policy, struct pw_packet *packet,
-					__u64 now)
+					struct pw_policy *policy, struct pw_shared *shared,
+					struct pw_packet *packet, __u64 now)
 {
 	if (header->published[packet->dport >> 6] >> (packet->dport & 63) & 1)
 		return 1;
@@ -47,7 +55,9 @@ static __always_inline int pw_is_served(struct xdp_md *context, struct pw_header
 		*seen = now;
 		return 1;
 	}
-	return last && (__s64)(now - last) < (__s64)policy->grace_ns;
+	if (!last || !policy->grace_ns)
+		return 0;
+	return (__s64)(now - last) < (__s64)policy->grace_ns || pw_end_is_unknown(shared, last);
 }
 
 /* The cache of closed ports, valid within one tick of the clock (usually 4 ms): in a flood, few
@@ -80,7 +90,8 @@ static __always_inline void pw_closed_store(struct pw_closed *known, struct pw_s
 
 /* Whether the packet is for a closed port of this host. One without known ports counts as such. */
 static __always_inline int pw_hits_closed_port(struct xdp_md *context, struct pw_header *header,
-					       struct pw_policy *policy, struct pw_scratch *scratch)
+					       struct pw_policy *policy, struct pw_shared *shared,
+					       struct pw_scratch *scratch)
 {
 	struct pw_packet *packet = &scratch->packet;
 	struct pw_closed *known = pw_closed_slot(scratch);
@@ -90,7 +101,7 @@ static __always_inline int pw_hits_closed_port(struct xdp_md *context, struct pw
 		return 0;
 	if (!packet->ports_known)
 		return 1;
-	if (pw_is_served(context, header, policy, packet, scratch->now))
+	if (pw_is_served(context, header, policy, shared, packet, scratch->now))
 		return 0;
 	pw_closed_store(known, scratch);
 	return 1;

@@ -15,13 +15,14 @@
 /* Whether the packet counts towards a scan. With `closed`, none does within scan_grace after boot,
  * because services may still start. */
 static __always_inline int pw_counts_for_scan(struct xdp_md *context, struct pw_header *header,
-					      struct pw_policy *policy, struct pw_scratch *scratch)
+					      struct pw_policy *policy, struct pw_shared *shared,
+					      struct pw_scratch *scratch)
 {
 	if (policy->counts == PW_COUNTS_ANY)
 		return 1;
 	if (scratch->now < policy->grace_ns)
 		return 0;
-	return pw_hits_closed_port(context, header, policy, scratch);
+	return pw_hits_closed_port(context, header, policy, shared, scratch);
 }
 
 /* Handle a source that has reached the threshold: ban it, unless it is protected or the policy only
@@ -71,7 +72,7 @@ static __always_inline __u32 pw_detect(struct xdp_md *context, struct pw_header 
 				       struct pw_counters *counters, struct pw_scratch *scratch)
 {
 	struct pw_packet *packet = &scratch->packet;
-	if (!pw_counts_for_scan(context, header, policy, scratch))
+	if (!pw_counts_for_scan(context, header, policy, shared, scratch))
 		return packet->reason;
 
 	pw_source_of(packet, &scratch->source);

@@ -23,6 +23,7 @@ from .guard import Guard
 from .keeper import Keeper
 from .lines import Lines
 from .links import Links
+from .listeners import Listeners
 from .loop import Loop
 from .losses import Losses
 from .networks import Networks
@@ -73,9 +74,22 @@ def assemble(
         lambda ifindex: confirmed.policy(links.name(ifindex)).log_connections != "none",
     )
     commands = Commands(maps, process, outlook, keeper, guard, talkers, links.name)
+    listeners = Listeners(maps, output)
     # A part may use the parts before it, because they stop after it.
     parts = Parts(
-        *(process, drift, outlook, following, counters, links, guard, keeper, quota, losses),
+        *(
+            process,
+            drift,
+            outlook,
+            following,
+            counters,
+            links,
+            guard,
+            listeners,
+            keeper,
+            quota,
+            losses,
+        ),
         *(episodes, stream, Room(maps, counters, keeper, guard, outlook), commands, Watch(output)),
     )
     loop = Loop(stream.poll)

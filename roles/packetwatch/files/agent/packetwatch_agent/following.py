@@ -28,6 +28,7 @@ MAPS = (
     "hosts",
     "nets",
     "local",
+    "open_ports",
     "events",
     "counters2",
     "shared",
