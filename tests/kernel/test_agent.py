@@ -11,6 +11,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -176,6 +177,17 @@ def test_own_addresses_are_protected_and_local(host: Host) -> None:
     reason = Bans(host.maps).why("198.51.100.7").protected
     assert "protected prefix" in reason
     assert Bans(host.maps).why("127.0.0.5").protected
+
+
+def test_ports_that_services_listen_on_are_known_from_its_start(host: Host) -> None:
+    with socket.create_server(("", 0)) as server, socket.create_server(("127.0.0.1", 0)) as local:
+        host.start()
+        served, own = (
+            host.maps["open_ports"].lookup(item.getsockname()[1].to_bytes(4, sys.byteorder))
+            for item in (server, local)
+        )
+    assert served and int.from_bytes(served, sys.byteorder) > time.monotonic_ns() - 10 * SECOND
+    assert own == bytes(8)
 
 
 def test_a_port_in_use_stops_only_the_metrics(host: Host) -> None:

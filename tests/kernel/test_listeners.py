@@ -20,6 +20,7 @@ from kernel.packets import HOST4, syn4, syn6
 from packetwatch_agent.listeners import Listeners
 from packetwatch_agent.loop import Loop
 from packetwatch_agent.output import Output
+from packetwatch_core._kernel import abi
 from packetwatch_core._network.listeners import clock, read_ports
 
 CLIENT4, CLIENT6 = "203.0.113.21", "2001:db8:21::1"
@@ -79,7 +80,7 @@ def move_back(datapath: Datapath, seconds: float, *, also_the_reading: bool = Tr
     older = b"".join(max(stamp - back, 0).to_bytes(8, sys.byteorder) for stamp in stamps)
     datapath.maps["open_ports"].update_many(keys, older)
     if also_the_reading:
-        datapath.maps["shared"].write_word(3, max(clock() - back, 1))
+        datapath.maps["shared"].write_word(abi.LISTENERS_READ, max(clock() - back, 1))
 
 
 ALL_PASS = [PASS] * len(PORTS)
@@ -124,6 +125,7 @@ def test_services_whose_last_connection_is_longer_ago_than_the_grace(
     assert ask(closed) == ALL_PASS and closed.hits() == 0
 
 
+@pytest.mark.slow
 def test_after_the_grace_they_are_closed(closed: Datapath, agent: Agent) -> None:
     with services():
         agent.part.tick()
@@ -145,7 +147,7 @@ def test_the_end_of_a_service_is_unknown_while_the_agent_is_dead(
         agent.part.tick()
         move_back(closed, 100 * GRACE)
         move_reading = clock() - 101 * GRACE * SECOND
-        closed.maps["shared"].write_word(3, move_reading)
+        closed.maps["shared"].write_word(abi.LISTENERS_READ, move_reading)
     assert ask(closed) == ALL_PASS
     # The agent comes back: the services may have ended a moment ago.
     agent.restart()
