@@ -25,7 +25,8 @@ options:
   address:
     description:
       - The address of the source, or a list of addresses. All are checked before the first one is banned.
-      - An IPv6 address stands for its /64, unless that network holds the host itself or a protected address.
+      - An IPv6 address stands for its /64, unless that network holds the host itself or a protected address, or unrelated
+        hosts share it (C(packetwatch_shared_prefixes)).
     type: list
     elements: str
     required: true
@@ -33,7 +34,7 @@ options:
     description:
       - V(present) bans the source. If the source has a ban of the same O(duration), nothing changes. A ban of another duration
         begins anew.
-      - V(absent) lifts all bans that match the source.
+      - V(absent) lifts all bans that match the source, and nothing that it did before counts towards its next ban.
     type: str
     choices: [present, absent]
     default: present

@@ -152,7 +152,8 @@ def compute(
             for address in addresses:
                 result.hosts.setdefault(address, origin)
     for length, address in (*_SHARED, *((item.length, mapped(item)) for item in shared)):
-        for net in {(length, address), (min(length, 64), masked(address, min(length, 64)))}:
+        around = min(length, 64)
+        for net in ((length, address), (around, masked(address, around))):
             result.nets[net] = result.nets.get(net, 0) | NET_SINGLE | NET_SHARED
     for net in _single(result, network, own):
         result.nets[net] = result.nets.get(net, 0) | NET_SINGLE
