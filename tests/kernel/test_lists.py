@@ -20,6 +20,7 @@ from kernel.hosting import FULL, run
 from kernel.packets import udp4, udp6
 
 from packetwatch_core._active import generation
+from packetwatch_core._active.build import build
 from packetwatch_core._declared.bulk import read_prefixes
 from packetwatch_core._declared.policy import resolve_policies
 from packetwatch_core._kernel import abi
@@ -103,7 +104,7 @@ class Prober:
         allow = read_prefixes(rules.text(rules.allow), "allow", 0, True, "allow")
         deny = read_prefixes(rules.text(rules.deny), "deny", 0, True, "deny")
         areas = generation.Areas.of(compile_tables(allow, deny), bytes(32), 0)
-        image = generation.build(areas, self._policies, {}, self._code)
+        image = build(areas, self._policies, {}, self._code)
         assert image.pages <= CAPACITY, image.pages
         generation.activate(self._slot, image, CAPACITY)
 

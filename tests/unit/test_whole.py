@@ -14,6 +14,7 @@ import pytest
 from packetwatch_core._base.digest import digest_text
 from packetwatch_core._base.errors import InvalidInput
 from packetwatch_core._declared.store import State
+from packetwatch_core._feeds.copies import Ages
 from packetwatch_core._network.settings import parse_values
 from packetwatch_core._setup.whole import read_whole
 
@@ -30,7 +31,9 @@ OPTIONS: dict[str, Any] = {
     "force_feeds": False,
     "program": digest_text(SOURCE),
     "src": None,
+    "now": 1.0,
 }
+NO_AGES = Ages("/nowhere")
 BEFORE = State(
     allow={"local": "192.0.2.2\n"},
     deny={"ansible": "198.51.100.7\n", "feed-old": "45.1.1.1\n"},
@@ -47,11 +50,15 @@ def feed(text: str, **options: Any) -> dict[str, Any]:
         "digest": digest_text(text),
         "problem": "",
         "max_change": 50,
+        "allow_empty": False,
+        "expire_after": None,
+        "fetched": None,
+        "published": None,
     } | options
 
 
 def edited(options: dict[str, Any], state: State = BEFORE) -> State:
-    whole, lacks = read_whole(OPTIONS | options, state)
+    whole, lacks = read_whole(OPTIONS | options, state, NO_AGES)
     assert whole and not lacks
     assert list(whole.wish.attach) == ["lo"]
     return whole.edit(state)
@@ -66,13 +73,14 @@ def test_all_parts() -> None:
         "default": {"PW_ACTION": "off", "PW_SCAN_PORTS": "9"},
         "lo": {"PW_SCAN_PORTS": "3"},
     }
-    assert parse_values(after.settings, "") == OPTIONS["settings"]
+    assert parse_values(after.settings, "") == (OPTIONS["settings"], {})
     assert edited({}, after) == after
 
 
 def test_files_that_are_missing_are_named(tmp_path: Path) -> None:
     empty = State()
-    assert read_whole(OPTIONS | {"feeds": [feed(FEED)]}, empty) == (None, ["src", "feed x"])
+    found = read_whole(OPTIONS | {"feeds": [feed(FEED)]}, empty, NO_AGES)
+    assert found == (None, ["src", "feed x"])
     source, copy = tmp_path / "own.c", tmp_path / "x"
     source.write_text(SOURCE)
     copy.write_text(FEED)

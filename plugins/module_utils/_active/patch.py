@@ -18,6 +18,7 @@ import typing as t
 from array import array
 from collections import Counter
 
+from .._base.errors import InvalidInput
 from .._base.files import read_json
 from .._declared.entries import expires_at, parse_list
 from .._declared.store import is_feed
@@ -121,9 +122,13 @@ def _changes(before: State, after: State) -> list[tuple[str, Entry, int]] | None
             lines = _changed_lines(*texts)
             if len(lines) > _MAX_LINES:
                 return None
-            for line, number in lines.items():
-                for entry in parse_list(line, ""):
-                    found[kind, entry._replace(comment="", origin="")] += number
+            try:
+                for line, number in lines.items():
+                    for entry in parse_list(line, ""):
+                        found[kind, entry._replace(comment="", origin="")] += number
+            except InvalidInput:
+                # Compiling all lists names the file and the line.
+                return None
     changes = [(kind, entry, number) for (kind, entry), number in found.items() if number]
     hosts = {entry.prefix for dummy, entry, dummy2 in changes}
     if len(hosts) > _MAX_HOSTS or any(host.family != 4 or not host.is_host for host in hosts):

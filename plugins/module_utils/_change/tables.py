@@ -22,6 +22,10 @@ if t.TYPE_CHECKING:
     from .._network.snapshot import Snapshot
 
 
+# Characters of lists that take a tenth of a second to compile.
+_LONG = 1 << 21
+
+
 class ListCompiler:
     """Compiles lists, with the exceptions for feeds that are noted on disk."""
 
@@ -68,10 +72,16 @@ class ListCompiler:
         return note.lists == active.lists.hex() and lasting(spared).items() <= note.spared.items()
 
     def _patched(self, active: Areas, before: State, state: State, spared: Spared) -> Lists | None:
-        """The active tables, changed for a few hosts; None if all lists must be compiled."""
+        """The active tables, changed for a few hosts; None if all lists must be compiled.
+
+        Short lists are compiled, which is as fast and finds entries without effect.
+        """
         # Imported here: a boot does not need it, and it would cost memory.
         from .._active.patch import patched, read_known
 
+        texts = (*state.allow.values(), *state.deny.values())
+        if sum(map(len, texts)) < _LONG:
+            return None
         note = NOTHING
         if has_feeds(before) or has_feeds(state):
             note = read_note(self._note)

@@ -204,6 +204,7 @@ class Status:
 def _compiled(lists: Lists) -> dict[str, t.Any]:
     """The entries named in `_COMPILED`. Entries without effect are noted only if they were looked for."""
     counts = {name: lists.counts[name] for name in _COUNTED}
+    # Unknown after a boot, and after a small change of long lists.
     idle = {"idle": lists.idle.counts} if lists.idle else {}
     return {"counts": counts, "verified": time.time(), "compiled": lists.areas.digest()} | idle
 
