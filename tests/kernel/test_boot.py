@@ -180,7 +180,7 @@ TEXTS = {
     "program": "etc/current/program.c",
 }
 # A missing settings file means that all settings have their defaults, as does an empty one.
-AS_DEFAULT = {(missing, "settings"), (empty, "settings"), (dangling, "settings")}
+AS_DEFAULT = {(missing, "settings"), (empty, "settings")}
 # The same text with another bit may mean something else, and still be right.
 MAY_BE_RIGHT = {cut, flipped, newer}
 

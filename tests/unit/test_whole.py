@@ -66,8 +66,13 @@ def edited(options: dict[str, Any], state: State = BEFORE) -> State:
 
 def test_all_parts() -> None:
     after = edited({})
-    assert after.allow == {"local": "192.0.2.2\n", "ansible": "192.0.2.1\n"}
-    assert after.deny == {"ansible": "203.0.113.0/24\n"}, "a feed that is not declared goes"
+    assert after.allow == {
+        "local": "192.0.2.2\n",
+        "ansible": "192.0.2.1 # (packetwatch_allow[0])\n",
+    }
+    assert after.deny == {"ansible": "203.0.113.0/24 # (packetwatch_deny__ops[0])\n"}, (
+        "a feed that is not declared goes"
+    )
     assert after.interfaces == {"lo": "generic"}
     assert after.policy == {
         "default": {"PW_ACTION": "off", "PW_SCAN_PORTS": "9"},

@@ -360,10 +360,9 @@ class Store:
             _write_holder(file)
             yield
         finally:
-            try:
+            with contextlib.suppress(OSError):
                 os.ftruncate(file, 0)
-            finally:
-                os.close(file)
+            os.close(file)
 
 
 # Content of the files
