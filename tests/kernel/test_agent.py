@@ -180,14 +180,15 @@ def test_own_addresses_are_protected_and_local(host: Host) -> None:
 
 
 def test_ports_that_services_listen_on_are_known_from_its_start(host: Host) -> None:
+    def stamp(server: socket.socket) -> int:
+        key = server.getsockname()[1].to_bytes(4, sys.byteorder)
+        return int.from_bytes(host.maps["open_ports"].lookup(key) or b"", sys.byteorder)
+
     with socket.create_server(("", 0)) as server, socket.create_server(("127.0.0.1", 0)) as local:
         host.start()
-        served, own = (
-            host.maps["open_ports"].lookup(item.getsockname()[1].to_bytes(4, sys.byteorder))
-            for item in (server, local)
-        )
-    assert served and int.from_bytes(served, sys.byteorder) > time.monotonic_ns() - 10 * SECOND
-    assert own == bytes(8)
+        host.wait(lambda: stamp(server))
+        assert time.monotonic_ns() - stamp(server) < 10 * SECOND
+        assert stamp(local) == 0
 
 
 def test_a_port_in_use_stops_only_the_metrics(host: Host) -> None:
