@@ -23,7 +23,7 @@ testinfra_hosts = HOSTS
 STATE = "/etc/packetwatch"
 IMAGE = "/var/lib/packetwatch/boot/confirmed"
 SETTINGS = "/etc/default/packetwatch"
-# Truncated, binary, of a wrong type, a FIFO, a folder, a dangling link, missing.
+# Truncated, binary, a folder, a FIFO, and wrong values.
 DAMAGE = f"""
 cd {STATE}/current
 truncate -s 5 deny.d/ansible.list
@@ -33,6 +33,8 @@ rm program.c && mkfifo program.c
 echo 'PW_PROTECT="1,9,2,.,0"' >> {SETTINGS}
 echo 'PW_LIST_MEMORY=big' >> {SETTINGS}
 echo 'PW_SELF_HEAL=perhaps' >> {SETTINGS}
+"""
+LOST_LINK = f"""
 rm {STATE}/current && ln -s nowhere {STATE}/current
 """
 # Of a newer version, and of another user.
@@ -64,19 +66,29 @@ def journal(machine: Machine) -> str:
     return machine.ssh(["journalctl", "-b", "-o", "cat", "-u", "packetwatch*"]).stdout
 
 
+def status(machine: Machine) -> str:
+    done = machine.ssh(["packetwatchctl", "status"], check=False)
+    return done.stdout + done.stderr
+
+
 def test_damaged_texts_open_nothing(host: Any, fleet: Fleet, machine: Machine) -> None:
     with damaged(machine, DAMAGE):
         assert_filters(fleet, machine)
         assert host.service("packetwatch-xdp@eth0.service").is_running
         assert host.service("packetwatch.service").is_running
         said = journal(machine)
-        assert f"{STATE}/current points to 'nowhere'" in said
         for setting in ("PW_PROTECT", "PW_SELF_HEAL"):
             assert f"a setting is not in force: {setting}" in said
         machine.ssh(["systemctl", "start", "packetwatch-verify.service"], check=False)
-        assert "current points to" in machine.ssh(["packetwatchctl", "status"], check=False).stdout
+        assert "policy.d/default.conf" in status(machine)
     machine.ssh(["systemctl", "restart", "packetwatch.service"])
     machine.ssh(["packetwatchctl", "apply"])
+
+
+def test_a_lost_link_opens_nothing(fleet: Fleet, machine: Machine) -> None:
+    with damaged(machine, LOST_LINK):
+        assert_filters(fleet, machine)
+        assert f"{STATE}/current points to 'nowhere'" in journal(machine)
 
 
 def test_a_damaged_image_leaves_it_to_the_files(fleet: Fleet, machine: Machine) -> None:

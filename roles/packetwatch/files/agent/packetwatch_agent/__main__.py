@@ -75,12 +75,13 @@ def _run(dummy: argparse.Namespace) -> None:
     from .assembly import assemble
     from .drift import Drift
     from .following import MAPS
-    from .output import Output
+    from .output import Complaints, Output
     from .waiting import Waiting
 
     pins, output = Pins(values.pins), Output()
+    complain = Complaints(output)
     for problem in values.problems.values():
-        _complain(f"a setting is not in force: {problem}")
+        complain(f"a setting is not in force: {problem}")
     drift = Drift(values, output)
     stopping = False
     while not stopping:
