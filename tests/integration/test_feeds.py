@@ -246,7 +246,7 @@ def test_a_server_that_takes_its_time(fetch: Any) -> None:
         ({"format": "json", "column": "a["}, "column is 'a[': write the path of the addresses"),
         ({"header": "yes please"}, "value of header must be one of"),
         ({"max_bad": -1}, "max_bad is -1: write 0 or more"),
-        ({"interval": -1}, "interval is -1: write 0 or more"),
+        ({"interval": -1}, "interval is '-1'; allowed: seconds from 0"),
         ({"widest": {"ipv4": 33}}, "widest.ipv4 is 33: write a prefix length from 0 to 32"),
         ({"widest_sum": {"ipv6": -1}}, "widest_sum.ipv6 is -1: write a prefix length from 0 to"),
         ({"preset": "spamhouse"}, "preset is 'spamhouse': write one of aws, azure, "),
@@ -341,7 +341,7 @@ def test_a_publisher_is_asked_once_an_interval(
     kept.write_bytes(b"damaged")
     assert fetch(**options)["digest"] not in (first["digest"], second["digest"])
     assert publisher.asked == ["/list"] * 3
-    assert fetch(**options | {"interval": 1e-9})["entries"] == 1
+    assert fetch(**options | {"interval": 0.001})["entries"] == 1
     assert publisher.asked == ["/list"] * 4
 
 

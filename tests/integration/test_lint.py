@@ -153,7 +153,7 @@ def test_wrong_values_and_entries_without_effect(inventory: Inventory) -> None:
         "web1 and 2 more: packetwatch_ban_time is '10 minutes'; allowed: seconds from 1 to 31536000, up to "
         "6 decimals, or a time such as 30s, 10m, 2h, 7d",
         "web1 and 2 more: packetwatch_protect is '192.0.2.9', a text: write a list, or [] for none",
-        "web1 and 2 more: packetwatch_feeds[0]: a: one of the following is required: url, path",
+        "web1 and 2 more: packetwatch_feeds[0]: a: one of the following is required: url, path, preset",
         "web1 and 1 more: packetwatch_deny__c[0]: '192.0.2.300' is not an IPv4 address: write numbers from "
         "0 to 255 between the dots",
         "mx1: packetwatch_deny__c[0]: 224.0.0.1 has no effect: no packet has a multicast address as its "

@@ -171,7 +171,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a feed without source": (
         {"packetwatch_feeds": [{"name": "a"}]},
-        "packetwatch_feeds[0]: a: one of the following is required: url, path",
+        "packetwatch_feeds[0]: a: one of the following is required: url, path, preset",
     ),
     "a misspelt option of a feed": (
         {"packetwatch_feeds": [{"name": "a", "url": "https://x.example/", "maxage": "1d"}]},

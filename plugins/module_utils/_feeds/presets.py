@@ -20,7 +20,7 @@ Options = t.Mapping[str, t.Any]
 
 _HOUR = 3600.0
 _DAY = 24 * _HOUR
-_MAX_TIME = 366 * _DAY
+_MAX_TIME = 365 * _DAY
 _TIMES = frozenset({"timeout", "interval", "max_age", "expire_after"})
 
 DEFAULTS: t.Final[dict[str, t.Any]] = {
