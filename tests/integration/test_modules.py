@@ -242,7 +242,8 @@ def test_lists_of_several_variables_reach_the_host_as_one(host: ModuleHost) -> N
     assert (done["changed"], done["repeated"]) == (True, {"allow": 0, "deny": 1}), done
     assert done["counts"]["deny"] == 2
     assert host.files()["deny.d/ansible.list"] == (
-        "198.51.100.7 expires=2099-01-01T00:00:00Z # scraper\n203.0.113.0/24\n"
+        "198.51.100.7 expires=2099-01-01T00:00:00Z # scraper (packetwatch_deny[1])\n"
+        "203.0.113.0/24 # (packetwatch_deny[0])\n"
     )
     before = host.files()
     for deny, words in (
