@@ -198,10 +198,10 @@ def test_what_only_this_host_reaches_is_closed(
 
 def test_readings_of_many_listeners_are_paced(closed: Datapath, agent: Agent) -> None:
     with contextlib.ExitStack() as stack:
-        for port in range(20000, 20500):
+        for port in range(20000, 20300):
             stack.enter_context(listening(AF_INET, "0.0.0.0", port))
         agent.part.tick()
-        assert len(read_ports()) >= 500
+        assert len(read_ports()) >= 300
         started = time.thread_time()
         pauses = [agent.part.tick() for dummy in range(20)]
         spent = time.thread_time() - started

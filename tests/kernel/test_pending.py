@@ -495,8 +495,9 @@ def test_death_during_a_change(
     steps = count_steps(lambda: begin(confirming))
     confirming.host.roll_back()
     before.check(confirming)
+    finished = 0
     for step in some(steps):
-        assert killed_at(step, lambda: begin(confirming))
+        finished += not killed_at(step, lambda: begin(confirming))
         unarmed = not confirming.armed
         if unarmed:
             # Then nothing was activated.
@@ -505,6 +506,8 @@ def test_death_during_a_change(
         rolled_back(confirming)
         settle(confirming)
         before.check(confirming)
+    # Some runs have a few steps less than the first one: they find what it has written.
+    assert finished <= 1
 
 
 @pytest.mark.slow
@@ -516,12 +519,15 @@ def test_death_during_a_rollback(
     begin(confirming)
     steps = count_steps(confirming.host.roll_back)
     before.check(confirming)
+    finished = 0
     for step in some(steps):
         begin(confirming)
-        assert killed_at(step, confirming.host.roll_back)
+        finished += not killed_at(step, confirming.host.roll_back)
         rolled_back(confirming)
         settle(confirming)
         before.check(confirming)
+    # As above.
+    assert finished <= 1
 
 
 @pytest.mark.slow
