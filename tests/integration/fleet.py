@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from packetwatch_core._declared.entries import without_origins
 from tests.integration import stand_in
 from tests.integration.conftest import COLLECTIONS, PYTHON, ModuleHost, gated_plugins, make_host
 
@@ -122,8 +123,8 @@ class Fleet:
             path.unlink()
 
     def denied(self, name: str) -> str:
-        """The role's deny list in a host's confirmed state."""
-        return self.hosts[name].files().get("deny.d/ansible.list", "")
+        """The role's deny list in a host's confirmed state, without the variables of its entries."""
+        return without_origins(self.hosts[name].files().get("deny.d/ansible.list", ""))
 
 
 @contextlib.contextmanager
