@@ -27,7 +27,11 @@ from packetwatch_core._kernel.programs import attached
 from packetwatch_core._network import protect
 
 pytest_plugins = ("kernel.site_fixtures",)
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="loads programs")
+pytestmark = [
+    pytest.mark.skipif(os.geteuid() != 0, reason="loads programs"),
+    # Each boot loads the program anew, which takes half a second.
+    pytest.mark.slow,
+]
 
 OTHER = "198.51.100.9"
 PROTECTED = "192.0.2.77"
