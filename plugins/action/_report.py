@@ -27,7 +27,7 @@ from ansible_collections.packetwatch.xdp.plugins.module_utils._declared.policy i
     fields_from_options,
     merge_policy,
 )
-from ansible_collections.packetwatch.xdp.plugins.module_utils._declared.store import State
+from ansible_collections.packetwatch.xdp.plugins.module_utils._declared.store import ROLE, State
 from ansible_collections.packetwatch.xdp.plugins.module_utils._health.info import program_digest
 from ansible_collections.packetwatch.xdp.plugins.plugin_utils import _report
 from ansible_collections.packetwatch.xdp.plugins.plugin_utils._archive import collect
@@ -38,7 +38,6 @@ from ansible_collections.packetwatch.xdp.plugins.plugin_utils._program import ow
 _COLLECTION = pathlib.Path(__file__).resolve().parents[2]
 _MODULE = "packetwatch.xdp.host_info"
 _SUBSET = ["change", "feeds", "interfaces", "lists", "panic", "policy", "version"]
-_OWNER = "ansible"
 
 Result = dict[str, t.Any]
 
@@ -89,8 +88,8 @@ def wanted_of(
 ) -> _report.Wanted:
     """What the role would give a host with these variables; raises `InvalidInput` for a wrong one."""
     state = State(
-        allow={_OWNER: list_text(allow, "allow").text},
-        deny={_OWNER: list_text(deny, "deny").text},
+        allow={ROLE: list_text(allow, "allow").text},
+        deny={ROLE: list_text(deny, "deny").text},
     )
     default = fields_from_options(policy)
     policies = {DEFAULT: merge_policy(default)}
@@ -107,8 +106,8 @@ def wanted_of(
         if own:
             policies[name] = merge_policy(default, own, name)
     return _report.Wanted(
-        _OWNER,
-        pair_digest(state, _OWNER),
+        ROLE,
+        pair_digest(state, ROLE),
         # In the form in which a host returns it.
         json.loads(json.dumps({name: found._asdict() for name, found in policies.items()})),
         program_digest(own_source()),

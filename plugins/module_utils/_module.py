@@ -23,6 +23,7 @@ if t.TYPE_CHECKING:
     from ._change.pending import Change
     from ._change.results import Plan
     from ._declared.edits import Edit
+    from ._feeds.copies import FeedRun
 
 CONFIRMATION: t.Final[dict[str, t.Any]] = {
     "confirm_timeout": {"type": "str", "default": "60"},
@@ -58,6 +59,15 @@ def make_change(
     for text in plan.idle.texts if plan.idle else ():
         module.warn(text)
     return plan, plan_result(plan, module._diff) | confirmation(module, host, plan.pending)
+
+
+def report_feeds(module: AnsibleModule, run: FeedRun, plan: Plan) -> dict[str, dict[str, t.Any]]:
+    """What became of each feed; warn of those whose new copy is not used."""
+    feeds = run.report(plan.states[1], plan.feeds)
+    for name, feed in feeds.items():
+        if feed["reason"]:
+            module.warn(f"feed {name} is {feed['status']}: {feed['reason']}")
+    return feeds
 
 
 def read_terms(module: AnsibleModule) -> Terms:

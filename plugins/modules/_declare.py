@@ -144,6 +144,7 @@ from ansible_collections.packetwatch.xdp.plugins.module_utils._host.host import 
 from ansible_collections.packetwatch.xdp.plugins.module_utils._module import (
     CONFIRMATION,
     make_change,
+    report_feeds,
 )
 from ansible_collections.packetwatch.xdp.plugins.module_utils._setup.install import (
     install,
@@ -179,10 +180,7 @@ def apply(module: AnsibleModule, run: Run) -> Result:
     )
     # Everything is declared now, so a bad list can be repaired before the panic is lifted.
     host.refuse_panic()
-    feeds = whole.feeds.report(plan.states[1], plan.feeds)
-    for name, feed in feeds.items():
-        if feed["reason"]:
-            module.warn(f"feed {name} is {feed['status']}: {feed['reason']}")
+    feeds = report_feeds(module, whole.feeds, plan)
     after = plan.states[1]
     units = plan_units(run, after.interfaces, after.settings, software.changed)
     return result | {

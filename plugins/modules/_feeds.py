@@ -136,6 +136,7 @@ from ansible_collections.packetwatch.xdp.plugins.module_utils._feeds.copies impo
 from ansible_collections.packetwatch.xdp.plugins.module_utils._module import (
     CONFIRMATION,
     make_change,
+    report_feeds,
     run_module,
 )
 
@@ -158,11 +159,7 @@ def apply(module: AnsibleModule, host: Host) -> Result:
         # Before the change, which copies the times for the agent. They are right too if it fails.
         run.ages.write()
     plan, result = make_change(module, host, run.edit)
-    feeds = run.report(plan.states[1], plan.feeds)
-    for name, feed in feeds.items():
-        if feed["reason"]:
-            module.warn(f"feed {name} is {feed['status']}: {feed['reason']}")
-    return result | {"feeds": feeds}
+    return result | {"feeds": report_feeds(module, run, plan)}
 
 
 def main() -> None:

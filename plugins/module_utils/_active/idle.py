@@ -14,9 +14,9 @@ from __future__ import annotations
 import re
 import typing as t
 
-from .._base.address import BITS, Prefix, format_prefix, parse_prefix
+from .._base.address import BITS, Prefix, format_prefix, parse_prefix, widening
 from .._base.errors import InvalidInput
-from .._declared.describe import covering, name_entries
+from .._declared.describe import name_entries
 from .._declared.entries import expires_at
 from .._tables.pool import IPV4, IPV6
 from .._tables.ranges import Blocks, Spans, spans_of, unite, within
@@ -102,7 +102,7 @@ def _explain_shadowed(state: State, entries: t.Sequence[Prefix]) -> list[str]:
     if not entries:
         return []
     denied = name_entries(state.deny, "deny", entries)
-    around = {entry: covering(entry) for entry in entries}
+    around = {entry: widening(entry) for entry in entries}
     allowed = name_entries(
         state.allow, "allow", {prefix for prefixes in around.values() for prefix in prefixes}
     )
@@ -158,7 +158,7 @@ def _name(entry: Prefix, named: t.Mapping[Prefix, str]) -> str:
 def _what(entry: Prefix) -> str:
     """What kind of address the entry holds; the narrowest kind counts."""
     kinds = {parse_prefix(text): what for text, what in _NO_SOURCES.items()}
-    return next(kinds[prefix] for prefix in reversed(covering(entry)) if prefix in kinds)
+    return next(kinds[prefix] for prefix in reversed(widening(entry)) if prefix in kinds)
 
 
 def _remedy(entry: Prefix) -> str:

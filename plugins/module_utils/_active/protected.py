@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import typing as t
 
-from .._base.address import Prefix, format_prefix, from_mapped, parse_prefix
+from .._base.address import Prefix, format_prefix, from_mapped, parse_prefix, widening
 from .._base.errors import InvalidInput, some_of
-from .._declared.describe import covering, name_entries
+from .._declared.describe import name_entries
 from .._kernel import abi
 from .._network import protect
 from .._tables.ranges import DENY
@@ -57,7 +57,7 @@ def check_protected(areas: Areas, protection: Protection, state: State | None = 
 def _denying(state: State, texts: t.Sequence[str]) -> list[str]:
     """The widest entry that denies each of these addresses, with its list."""
     found: dict[Prefix, str] = {}
-    around = [covering(parse_prefix(text)) for text in texts]
+    around = [widening(parse_prefix(text)) for text in texts]
     named = name_entries(state.deny, "deny", {prefix for prefixes in around for prefix in prefixes})
     for prefixes in around:
         widest = next((prefix for prefix in prefixes if prefix in named), None)

@@ -211,3 +211,12 @@ def _is_valid(text: str) -> bool:
     except InvalidInput:
         return False
     return True
+
+
+def widening(prefix: Prefix) -> list[Prefix]:
+    """Return the prefix and all wider ones around it, the widest first."""
+    bits = BITS[prefix.family]
+    return [
+        Prefix(prefix.family, prefix.value >> (bits - length) << (bits - length), length)
+        for length in range(prefix.length + 1)
+    ]

@@ -105,8 +105,9 @@ class Planner:
         snapshot: Snapshot,
     ) -> None:
         self.snapshot = snapshot
-        self.programs = Programs(compiler, Images(paths.images), paths.source)
-        self._last_settings = Images(paths.images).last_settings
+        images = Images(paths.images)
+        self.programs = Programs(compiler, images, paths.source)
+        self._last_settings = images.last_settings
         self.lists = ListCompiler(paths, snapshot)
         self._paths = paths
         self._store = store
@@ -128,8 +129,8 @@ class Planner:
 
         moves: whether links may be made and removed. candidate: number of the state that counts instead
         of confirmed state, because it is pending. afresh: compile and compare everything, and do not
-        trust digests in kernel headers. check: the plan will not be carried out. by_hand: an administrator has edited files of
-        confirmed state, which have not been checked yet. If neither the loaded nor the installed program
+        trust digests in kernel headers. check: the plan will not be carried out. by_hand: an
+        administrator has edited files of confirmed state, which have not been checked yet. If neither the loaded nor the installed program
         reads tables of this version's format, the loaded generation stays: the change is activated
         together with a program that reads them. An interface cannot be attached then.
         """

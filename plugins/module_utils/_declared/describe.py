@@ -16,7 +16,7 @@ import typing as t
 from bisect import bisect_right
 from struct import iter_unpack
 
-from .._base.address import BITS, Prefix, format_prefix
+from .._base.address import Prefix, format_prefix
 from .._base.digest import digest_text
 from .._tables.pool import IPV4, IPV6
 from .._tables.ranges import LAST4, unite
@@ -199,15 +199,6 @@ def _has_entry(text: str, word: str) -> bool:
             return True
         at = text.find(word, end)
     return False
-
-
-def covering(prefix: Prefix) -> list[Prefix]:
-    """Return the prefix and all wider ones around it, the widest first."""
-    bits = BITS[prefix.family]
-    return [
-        Prefix(prefix.family, prefix.value >> (bits - length) << (bits - length), length)
-        for length in range(prefix.length + 1)
-    ]
 
 
 def list_entries(state: State, clock: Clock) -> list[dict[str, t.Any]]:

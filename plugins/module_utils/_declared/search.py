@@ -16,7 +16,7 @@ import re
 import typing as t
 from functools import lru_cache
 
-from .._base.address import BITS, Prefix, format_prefix
+from .._base.address import BITS, Prefix, format_prefix, widening
 from .._base.errors import InvalidInput
 from .entries import BYTE_ORDER_MARK, Entry, parse_line
 
@@ -109,10 +109,9 @@ def _patterns(prefix: Prefix) -> tuple[re.Pattern[str], re.Pattern[str]]:
     """Return the patterns of a covering prefix in the first line of a text, and in any other line."""
     bits = BITS[prefix.family]
     words = [format_prefix(prefix)] if prefix.is_host else []
-    for length in range(prefix.length + 1):
-        shift = bits - length
-        network = Prefix(prefix.family, prefix.value >> shift << shift, bits)
-        words.append(f"{format_prefix(network)}/{length}")
+    for wider in widening(prefix):
+        network = Prefix(wider.family, wider.value, bits)
+        words.append(f"{format_prefix(network)}/{wider.length}")
     line = rf"{_BLANKS}{_any_of(words)}(?![0-9a-fA-F.:/])"
     return re.compile(f"{BYTE_ORDER_MARK}?{line}"), re.compile(rf"\n{line}")
 

@@ -40,6 +40,8 @@ ROOT = "/etc/packetwatch"
 MODES = ("auto", "native", "generic")
 FEED = "feed-"
 """The drop-in's name of a feed begins with this."""
+ROLE = "ansible"
+"""The drop-in's name of the lists that the role declares."""
 
 _LISTS = ("allow", "deny")
 _PROGRAM = "program.c"

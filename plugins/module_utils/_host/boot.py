@@ -4,10 +4,10 @@
 
 # This code is PRIVATE to the collection.
 
-"""Attaching at boot: with the boot image, whatever has become of the files it was compiled from.
+"""Attaching at boot: with the boot image, even if the files it was compiled from are damaged or lost.
 
 A boot needs neither compiler nor kernel headers for this, parses no text, and takes little memory. All
-other attachments go through `Host`, and so does this one if the image is not that of the confirmed state.
+other attachments go through `Host`. This one goes through it too if the image is not that of confirmed state.
 If that fails too, the newest image that there is decides: an older filter is better than none.
 """
 
@@ -156,8 +156,7 @@ class _Boot:
         with contextlib.ExitStack() as undo:
             if not is_active:
                 undo.callback(loaded.replace(image, lambda: kept.code))
-            maps = self._pins.open_run_maps(("hosts", "nets", "local"))
-            protect.write(snapshot.protection, maps)
+            protect.write(snapshot.protection, self._pins.open_run_maps(protect.MAPS))
             if loaded.held_on(ifindex)[1] is None:
                 reason = loaded.attach(name, ifindex, kept.interfaces[name]).reason
             undo.pop_all()

@@ -215,7 +215,7 @@ class Work:
         protect.write(self.planner.snapshot.protection, self.protection_maps())
 
     def protection_maps(self) -> dict[str, Map]:
-        return self.site.pins.open_run_maps(("hosts", "nets", "local"))
+        return self.site.pins.open_run_maps(protect.MAPS)
 
     def report(
         self, state: State, image: Image, lists: Lists | None, change: Change | None

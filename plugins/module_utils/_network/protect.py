@@ -37,6 +37,8 @@ ORIGINS = {
 }
 DECLARED, OWN, GATEWAY, RESOLVER, TIME_SERVER, SSH_CLIENT, LOOPBACK = ORIGINS
 
+MAPS = ("hosts", "nets", "local")
+
 Net = tuple[int, bytes]
 _MAPPED = b"\0" * 10 + b"\xff\xff"
 _MAPPED_NET: Net = (96, _MAPPED + b"\0" * 4)
@@ -220,7 +222,7 @@ def write(protection: Protection, maps: t.Mapping[str, Map]) -> Written:
     """
     check_room(protection, maps)
     now = time.monotonic_ns()
-    present = {name: dict(maps[name].items()) for name in ("hosts", "nets", "local")}
+    present = {name: dict(maps[name].items()) for name in MAPS}
     wanted: dict[str, dict[bytes, bytes]] = {}
     left_out = 0
     for name, entries in _entries(protection, now).items():

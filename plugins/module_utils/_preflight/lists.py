@@ -16,7 +16,7 @@ from .._base.errors import PacketwatchError
 from .._declared.bulk import read_prefixes
 from .._declared.edits import set_lists
 from .._declared.policy import resolve_policies
-from .._declared.store import State
+from .._declared.store import ROLE, State
 from .._feeds.spare import has_feeds, spared_now
 from .._network import protect
 
@@ -24,7 +24,6 @@ if t.TYPE_CHECKING:
     from .._active.idle import Idle
     from .._declared.bulk import DropIn
 
-OWNER = "ansible"
 KINDS: tuple[t.Literal["allow", "deny"], ...] = ("allow", "deny")
 
 
@@ -35,7 +34,7 @@ def find_idle_entries(lists: t.Mapping[str, DropIn]) -> Idle:
         read_prefixes(lists.get(kind, ""), f"the {kind} list", passed, is_trusted, kind)
         for kind in KINDS
     )
-    state = State(allow={OWNER: lists.get("allow", "")}, deny={OWNER: lists.get("deny", "")})
+    state = State(allow={ROLE: lists.get("allow", "")}, deny={ROLE: lists.get("deny", "")})
     return find_idle(state, allow, deny, passed if is_trusted else None)
 
 
@@ -47,7 +46,7 @@ def check_lists(
     lists: drop-ins by kind ("allow", "deny"). protected: the declared protected sources. memory: maximum
     kernel memory of the lists, in MiB.
     """
-    after = set_lists(OWNER, lists, True)(declared)
+    after = set_lists(ROLE, lists, True)(declared)
     if (after.allow, after.deny) == (declared.allow, declared.deny):
         return
     # Imported here: a run that changes no lists does not need them.

@@ -23,7 +23,7 @@ from .._declared.edits import (
     set_settings,
 )
 from .._declared.policy import OVERRIDES, keys_from_options
-from .._declared.store import MODES
+from .._declared.store import MODES, ROLE
 from .._feeds.copies import Ages, FeedRun, gather_wanted
 from .._kernel.source import read_source
 from .._network.settings import format_values
@@ -34,7 +34,6 @@ if t.TYPE_CHECKING:
 
 Options = t.Mapping[str, t.Any]
 
-OWNER = "ansible"
 _HEAD = """\
 # The role packetwatch.xdp.packetwatch has declared these settings, and replaces them when its variables change.
 # A setting that is missing has its default in the program.
@@ -72,7 +71,7 @@ def read_whole(options: Options, state: State, ages: Ages) -> tuple[Whole | None
     edit = in_turn(
         set_interfaces(modes),
         set_policies(policies, replace=True),
-        set_lists(OWNER, texts, allow_empty=True),
+        set_lists(ROLE, texts, allow_empty=True),
         feeds.edit,
         set_program(source),
         set_settings(_HEAD + format_values(options["settings"])),

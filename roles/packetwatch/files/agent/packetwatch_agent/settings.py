@@ -12,17 +12,10 @@ from packetwatch_core._base.errors import InvalidInput
 from packetwatch_core._kernel.pins import Paths
 from packetwatch_core._network.endpoints import parse_interval, parse_listen, parse_url
 from packetwatch_core._network.protect import parse_declared, parse_shared
+from packetwatch_core._network.settings import parse_switch
 
-_SWITCH = {"1": True, "0": False}
 _PATHS = Paths()
 _T = t.TypeVar("_T")
-
-
-def _switch(text: str, name: str) -> bool:
-    try:
-        return _SWITCH[text]
-    except KeyError:
-        raise InvalidInput(f"{name} is {text!r}: write 1 or 0") from None
 
 
 def _optional_path(text: str, name: str) -> str:
@@ -66,10 +59,10 @@ class Settings:
     heartbeat_url = Setting("PW_HEARTBEAT_URL", "", parse_url)
     """The receiver of heartbeats; None: none are sent."""
     heartbeat_interval = Setting("PW_HEARTBEAT_INTERVAL", "60", parse_interval)
-    community_id = Setting("PW_COMMUNITY_ID", "0", _switch)
+    community_id = Setting("PW_COMMUNITY_ID", "0", parse_switch)
     """Whether the lines of connections and scans have network.community_id."""
     protect = Setting("PW_PROTECT", "", parse_declared)
-    protect_auto = Setting("PW_PROTECT_AUTO", "1", _switch)
+    protect_auto = Setting("PW_PROTECT_AUTO", "1", parse_switch)
     shared_prefixes = Setting("PW_SHARED_PREFIXES", "", parse_shared)
     """IPv6 prefixes whose sources are banned singly."""
     state_dir = Setting("PW_STATE_DIR", "/var/lib/packetwatch/bans", _path)
@@ -90,7 +83,7 @@ class Settings:
     """Groups, separated by white space, whose members may read."""
     admins = Setting("PW_ADMINS", "packetwatch-admin", _words)
     """Groups whose members may also change."""
-    self_heal = Setting("PW_SELF_HEAL", "1", _switch)
+    self_heal = Setting("PW_SELF_HEAL", "1", parse_switch)
     """Whether the agent asks root to repair drift."""
     heal_request = Setting("PW_HEAL_REQUEST", "/run/packetwatch/heal-request", _path)
     """systemd starts a repair when this file appears."""
