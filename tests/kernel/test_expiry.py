@@ -16,7 +16,7 @@ from kernel.hosting import UNLISTED, XDP_DROP, XDP_PASS, Site
 from packetwatch_core._base import clock
 
 pytest_plugins = ("kernel.site_fixtures",)
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="loads programs")
+pytestmark = [pytest.mark.skipif(os.geteuid() != 0, reason="loads programs"), pytest.mark.slow]
 
 
 def in_seconds(seconds: float) -> str:

@@ -181,6 +181,7 @@ def addresses_for(rules: Rules, choice: random.Random, count: int) -> list[int]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", [4, 6])
 def test_random_nestings_match_brute_force(prober: Prober, family: int) -> None:
     """Tests at least 105,000 pairs of a rule set and an address for each family."""

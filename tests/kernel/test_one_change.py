@@ -50,7 +50,7 @@ from packetwatch_core._network import protect
 from packetwatch_core._network.settings import format_values, read_values
 
 pytest_plugins = ("kernel.site_fixtures",)
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="loads programs")
+pytestmark = [pytest.mark.skipif(os.geteuid() != 0, reason="loads programs"), pytest.mark.slow]
 
 MINUTE = Terms(60, "", "a test")
 FEED = "45.9.9.9"

@@ -21,7 +21,10 @@ from packetwatch_core._change.pending import Terms
 from packetwatch_core._declared.edits import set_lists
 
 pytest_plugins = ("kernel.site_fixtures",)
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="makes namespaces and loads programs")
+pytestmark = [
+    pytest.mark.skipif(os.geteuid() != 0, reason="makes namespaces and loads programs"),
+    pytest.mark.slow,
+]
 
 LIFT = "packetwatch.xdp.panic -e packetwatch_panic=absent"
 
