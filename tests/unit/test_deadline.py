@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -113,6 +114,18 @@ def test_record(tmp_path: Path) -> None:
     assert ended.ended == pytest.approx(time.time(), abs=5)
     record.remove()
     assert record.read() is None
+
+
+def test_other_versions_read_a_record(tmp_path: Path) -> None:
+    record = Record(str(tmp_path))
+    change = new_change(Terms(60), 8, {"eth0": "native"}, True)
+    record.write(change)
+    written = json.loads((tmp_path / "change.json").read_text())
+    assert written.keys() == change._asdict().keys() - {"ended", "lifts", "ended_by"}
+    (tmp_path / "change.json").write_text(json.dumps(written | {"of_a_later_version": 1}))
+    assert record.read() == change
+    record.write(change.end("rolled_back", "somebody"))
+    assert json.loads((tmp_path / "change.json").read_text())["ended_by"] == "somebody"
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"status": "pending"}', "\xff"])

@@ -211,3 +211,17 @@ def test_an_edit_declares_keys_in_canonical_form_and_order() -> None:
     keys = {"PW_BAN_TIME": "090.50", "PW_ACTION": "monitor"}
     declared = set_policy(None, keys, replace=True)(State()).policy["default"]
     assert list(declared.items()) == [("PW_ACTION", "monitor"), ("PW_BAN_TIME", "90.5")]
+
+
+def test_an_older_version_reads_a_policy_that_uses_no_knob_of_this_one() -> None:
+    state = set_policy(None, {"PW_ACTION": "monitor", "PW_LINK_CONTROL": "pass"}, replace=True)(
+        State()
+    )
+    assert state.policy == {DEFAULT: {"PW_ACTION": "monitor"}}
+    assert set_policy(None, {"PW_LINK_CONTROL": "pass"}, replace=True)(State()).policy == {}
+    used = set_policy(None, {"PW_LINK_CONTROL": "lists"}, replace=False)(state)
+    assert used.policy[DEFAULT] == {"PW_ACTION": "monitor", "PW_LINK_CONTROL": "lists"}
+    # An interface overrides the default policy, so its value is always kept.
+    own = set_policy("eth0", {"PW_LINK_CONTROL": "pass"}, replace=True)
+    used = own(used._replace(interfaces={"eth0": "native"}))
+    assert used.policy["eth0"] == {"PW_LINK_CONTROL": "pass"}

@@ -7,7 +7,8 @@
 """The record of the one change that is active and not confirmed yet, and of how it ended.
 
 The record is a file under /run, so it does not survive a reboot: a boot activates confirmed state only.
-The file is replaced as a whole when the change ends. If the record says that a change is pending and its
+Fields that have their defaults are not written, and unknown ones are ignored, so older and newer versions
+can read it. The file is replaced as a whole when the change ends. If the record says that a change is pending and its
 state is the confirmed one, the confirming process died before it wrote the record.
 """
 
@@ -129,7 +130,8 @@ class Record:
     def read(self) -> Change | None:
         """The last change since boot; raises `Unreadable`."""
         try:
-            return Change(**read_json(self._path))
+            found = read_json(self._path)
+            return Change(**{key: found[key] for key in Change._fields if key in found})
         except FileNotFoundError:
             return None
         except (OSError, ValueError, TypeError) as error:
@@ -140,7 +142,16 @@ class Record:
     def write(self, change: Change) -> None:
         self.make_folder()
         try:
-            replace_json(self._path, change._asdict())
+            defaults = Change._field_defaults
+            fields = change._asdict().items()
+            replace_json(
+                self._path,
+                {
+                    key: value
+                    for key, value in fields
+                    if key not in defaults or value != defaults[key]
+                },
+            )
         except OSError as error:
             raise _not_recorded(error) from error
 

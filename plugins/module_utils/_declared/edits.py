@@ -23,7 +23,7 @@ from .entries import (
     merge_inputs,
     parse_line,
 )
-from .policy import DEFAULT, canonical_policy, resolve_policies
+from .policy import DEFAULT, canonical_policy, default_policy, resolve_policies
 from .search import covering
 from .store import State, Store, check_interface, check_name
 
@@ -237,7 +237,9 @@ def set_policies(policies: t.Mapping[str | None, t.Mapping[str, str]], replace: 
             wanted = dict(keys) if replace else former | dict(keys)
             if wanted:
                 _check_known(interface, state)
-                found[name] = canonical_policy(wanted, f"{name}.conf")
+            kept = canonical_policy(wanted, f"{name}.conf") if interface else default_policy(wanted)
+            if kept:
+                found[name] = kept
         resolve_policies(found)
         return state._replace(policy=found)
 

@@ -40,12 +40,13 @@ class Knob(t.NamedTuple):
     """A knob of the policy.
 
     record: the field of ``struct pw_policy`` that holds it; empty if there is none. host_wide: it can be
-    set only in the default policy.
+    set only in the default policy. added: earlier versions do not know it, and refuse files that set it.
     """
 
     kind: Kind
     record: str = ""
     host_wide: bool = False
+    added: bool = False
 
 
 class Policy(t.NamedTuple):
@@ -100,7 +101,7 @@ KNOBS: t.Final = {
     "ban_time_max": Knob(seconds(1, _YEAR)),
     "ban_scope": Knob(choice(SCOPES), "scope"),
     "log_connections": Knob(choice(LOGS), "log"),
-    "link_control": Knob(choice(LINK_CONTROLS), "link_control"),
+    "link_control": Knob(choice(LINK_CONTROLS), "link_control", added=True),
 }
 """All knobs by their field in `Policy`, which is also the name of the module's option."""
 OPTIONS: t.Final = {field: knob.kind.option for field, knob in KNOBS.items()}
@@ -153,6 +154,22 @@ def canonical_policy(keys: t.Mapping[str, str], source: str) -> Keys:
     """Return the keys in canonical order, each value in canonical form."""
     fields = parse_policy(keys, source)
     return {key: kind.write(fields[field_of(key)]) for key, kind in _KINDS.items() if key in keys}
+
+
+def default_policy(keys: t.Mapping[str, str]) -> Keys:
+    """The default policy in canonical form, without added knobs that have their defaults.
+
+    So a host can return to a version without these knobs until somebody uses them.
+    """
+    source = f"{DEFAULT}.conf"
+    fields = parse_policy(keys, source)
+    defaults = Policy()._asdict()
+    unused = {
+        key_of(field)
+        for field, value in fields.items()
+        if KNOBS[field].added and value == defaults[field]
+    }
+    return {key: text for key, text in canonical_policy(keys, source).items() if key not in unused}
 
 
 def keys_from_options(options: t.Mapping[str, t.Any]) -> Keys:
