@@ -55,6 +55,38 @@ def seconds(host: Controlled, *command: str) -> float:
     return ended.ru_utime + ended.ru_stime - began.ru_utime - began.ru_stime
 
 
+# Prefixes to deny, and an address in each: an address beside one that is listed, networks, IPv6.
+PREFIXES = {
+    "203.0.113.200": "203.0.113.200",
+    "203.0.113.201": "203.0.113.201",
+    "203.0.112.16/28": "203.0.112.20",
+    "203.16.0.0/12": "203.17.1.1",
+    "2001:db8::7": "2001:db8::7",
+    "2001:db8:1::/64": "2001:db8:1::9",
+    "2001:db8:2::/48": "2001:db8:2:1::9",
+}
+
+
+def test_one_prefix_takes_the_same_time_beside_two_million(host: Controlled) -> None:
+    found: dict[str, list[float]] = {}
+    with host.site.wire.host.entered():
+        for count in (10, MANY):
+            host.site.lists(deny=entries(count))
+            host.site.lists(name="local", deny="203.0.113.202\n")
+            times: dict[str, list[float]] = {}
+            for _round in range(3):
+                for prefix, address in PREFIXES.items():
+                    for command, wanted in (("deny", XDP_DROP), ("remove", XDP_PASS)):
+                        spent = seconds(host, command, prefix)
+                        times.setdefault(f"{command} {prefix}", []).append(spent)
+                        assert host.site.verdict(address) == wanted
+                assert host.site.host.verify() == []
+            for what, each in times.items():
+                found.setdefault(what, []).append(min(each))
+    ratios = {what: many / few for what, (few, many) in found.items()}
+    assert max(ratios.values()) <= MAX_RATIO, (ratios, found)
+
+
 def test_one_address_takes_the_same_time_beside_two_million(host: Controlled) -> None:
     found: dict[str, list[float]] = {}
     with host.site.wire.host.entered():

@@ -2,23 +2,26 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The active tables with a few hosts changed: they are those of the changed lists, or there are none."""
+"""The active tables with a few entries changed: they are those of the changed lists, or there are none."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from random import Random
+from typing import NamedTuple
 
 import pytest
 
+from packetwatch_core._active import patch
 from packetwatch_core._active.lists import Lists, compile_lists, keep_known
-from packetwatch_core._active.patch import patched, read_known
-from packetwatch_core._base.address import parse_prefix
+from packetwatch_core._active.patch import Known, patched, read_known
+from packetwatch_core._base.address import Prefix, format_prefix, parse_prefix
 from packetwatch_core._base.clock import Clock
 from packetwatch_core._declared.edits import drop_entries, put_entries
 from packetwatch_core._declared.entries import entries_from_input
 from packetwatch_core._declared.store import State
 from packetwatch_core._feeds.spare import NOTHING
+from packetwatch_core._tables import ipv4, ipv4_halves
 
 CLOCK = Clock(1.8e9, True)
 RANDOM = Random(20)
@@ -69,6 +72,13 @@ def drop(*addresses: str) -> State:
         put("deny", "192.0.2.9"),
         put("deny", "198.51.100.5"),
         put("deny", "203.0.113.80"),
+        put("deny", "203.0.113.0/24"),
+        put("deny", "203.0.113.8"),  # the neighbour of a denied host
+        put("allow", "192.0.2.9"),  # within a denied network
+        put("deny", "0.0.0.0/0", "::/0"),
+        put("deny", "0.0.0.0", "255.255.255.255", "::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"),
+        put("deny", "2001:db8::7"),
+        put("allow", "2001:db8::/64", "2001:db8:1::/48", expires="2030-01-01T00:00:00Z"),
         drop("203.0.113.7"),
     ],
 )
@@ -83,10 +93,6 @@ def test_the_tables_are_those_of_the_changed_lists(state: State, tmp_path: Path)
 @pytest.mark.parametrize(
     "state",
     [
-        put("deny", "203.0.113.0/24"),
-        put("deny", "2001:db8::7"),
-        put("deny", "203.0.113.8"),  # the neighbour of a denied host
-        put("allow", "192.0.2.9"),  # within a denied network
         put("deny", *(f"203.0.113.{2 * number + 101}" for number in range(9))),
         drop("203.0.113.40"),  # the next expiry may be another one
         STATE._replace(deny=STATE.deny | {"feed-long": LONG + "203.0.113.9\n"}),
@@ -94,6 +100,100 @@ def test_the_tables_are_those_of_the_changed_lists(state: State, tmp_path: Path)
 )
 def test_other_changes_are_compiled(state: State, tmp_path: Path) -> None:
     assert change(state, tmp_path) is None
+
+
+class Layout(NamedTuple):
+    """A list and how it is laid out.
+
+    width: at least so wide is the top table. ratio: of all starts to those that are not single hosts, from
+    which on its lines are halves. few: so many starts are all put into tables anew.
+    """
+
+    entries: int
+    hosts: float
+    width: int
+    ratio: int
+    few: int
+
+
+LAYOUTS = {
+    "small": Layout(300, 0.6, 8, 32, 1 << 14),
+    "keys": Layout(2000, 0.6, 8, 32, 0),
+    "wide": Layout(4000, 0.9, 16, 1 << 20, 0),
+    "halves": Layout(3000, 0.97, 16, 3, 0),
+    "narrow halves": Layout(3000, 0.99, 18, 4, 0),
+}
+
+
+class Prefixes(NamedTuple):
+    """Random prefixes of both families, in crowds and alone."""
+
+    random: Random
+    hosts: float
+
+    def prefix(self, family: int, crowd: int) -> Prefix:
+        """Return a prefix; crowd: it lies among 2^crowd addresses, or anywhere if that is 0."""
+        bits = 32 if family == 4 else 128
+        base, free = (203 << 24, 31) if family == 4 else (0x20010DB8 << 96, 90)
+        value = base + self.random.getrandbits(crowd) if crowd else self.random.getrandbits(free)
+        if family == 6 and not crowd:
+            value += base
+        lengths = (9, 12, 16, 20, 24, 28, 30, 31) if family == 4 else (52, 64, 64, 72, 120, 126)
+        single = self.random.random() < self.hosts
+        length = bits if single else self.random.choice(lengths)
+        return Prefix(family, value >> bits - length << bits - length, length)
+
+    def any(self, *crowds: int) -> Prefix:
+        """Return a prefix of any family."""
+        return self.prefix(self.random.choice((4, 6)), self.random.choice(crowds))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS.keys())
+@pytest.mark.parametrize("seed", range(3))
+def test_any_change_gives_the_tables_that_compiling_gives(
+    layout: Layout, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (ipv4, patch):
+        monkeypatch.setattr(module, "MIN_TOP_WIDTH", layout.width)
+    monkeypatch.setattr(ipv4_halves, "_MAIN_RATIO", layout.ratio)
+    monkeypatch.setattr(patch, "_FEW", layout.few)
+    random = Random(seed)
+    lists = Prefixes(random, layout.hosts)
+    denied = [lists.any(0, 0, 0, 0, 4, 8, 12) for _number in range(layout.entries)]
+    allowed = [lists.any(0, 4, 8, 12) for _number in range(layout.entries // 50)]
+    state = State(allow={"ansible": text_of(allowed)}, deny={"ansible": text_of(denied)})
+    now = compile_lists(state, clock=CLOCK)
+    assert bool(now.areas.v4_shift & ipv4_halves.HALVES) == (layout.ratio < 32)
+    patches, own = 0, list[Prefix]()
+    for _number in range(25):
+        if random.random() < 0.65 or not own:
+            near = random.choice(denied)
+            value = near.value + random.choice((-1, 0, 1, 2))
+            host = Prefix(near.family, max(value, 0), 32 if near.family == 4 else 128)
+            added = [
+                random.choice((host, lists.any(0, 0, 4, 6, 10)))
+                for _each in range(random.choice((1, 3)))
+            ]
+            items = [{"address": format_prefix(prefix)} for prefix in added]
+            kind = random.choice(("allow", "deny", "deny"))
+            after = put_entries("local", kind, entries_from_input(items, "x"))(state)
+            own += added
+        else:
+            gone = own.pop(random.randrange(len(own)))
+            own = [prefix for prefix in own if prefix != gone]
+            after = drop_entries("local", [gone], ("allow", "deny"))(state)
+        found = patched(now.areas, Known(now.counts, now.shape), (state, after), CLOCK, now.note)
+        whole = compile_lists(after, clock=CLOCK)
+        if found is not None:
+            patches += 1
+            assert found == whole._replace(note=found.note, shape=found.shape)
+        state, now = after, found or whole
+    # Some changes need another layout.
+    assert patches >= 20
+
+
+def text_of(prefixes: list[Prefix]) -> str:
+    return "".join(f"{format_prefix(prefix)}\n" for prefix in prefixes)
 
 
 def test_while_the_clock_is_not_trusted_all_is_compiled(tmp_path: Path) -> None:

@@ -4,11 +4,14 @@
 
 # This code is PRIVATE to the collection.
 
-"""The active tables with a few hosts changed, instead of all lists compiled anew.
+"""The active tables with a few entries changed, instead of all lists compiled anew.
 
-Compiling two million entries takes most of a second. A ban by hand, or one more denied address, changes a
-single line of the tables. The result is the same, byte for byte; where it would not be, or where that is not
+Compiling two million entries takes most of a second. One more denied address or network changes a few
+lines of the tables. The result is the same, byte for byte; where it would not be, or where that is not
 known, there is none, and the caller compiles.
+
+The new verdicts inside a changed prefix are known without the lists if an entry was added: allow beats
+deny, and deny beats nothing. If one was removed, the lists are searched for entries that overlap it.
 """
 
 from __future__ import annotations
@@ -16,35 +19,64 @@ from __future__ import annotations
 import math
 import typing as t
 from array import array
+from bisect import bisect_right
 from collections import Counter
 
 from .._base.errors import InvalidInput
 from .._base.files import read_json
 from .._declared.entries import expires_at, parse_list
+from .._declared.search import overlapping
 from .._declared.store import is_feed
 from .._feeds.spare import NOTHING
-from .._tables.area import WORDS, Area
-from .._tables.ipv4 import BLOCK_BITS, Shape
-from .._tables.ipv4_halves import HALF_BITS, HALVES, Halves, are_few, half_of
-from .._tables.lines import INNER, KEYS, MIN_TOP_WIDTH, NO_KEY, TABLE, first_width
-from .._tables.ranges import LAST4, NONE
-from .._tables.reader import lookup4
+from .._tables.area import WORDS, Area, Place
+from .._tables.ipv4 import Shape, build4
+from .._tables.ipv4_halves import HALF_BITS, HALVES, are_few
+from .._tables.ipv6_hosts import (
+    Buckets,
+    buckets_of,
+    count_hosts,
+    edited,
+    homes_for,
+    listed,
+    packed,
+    put_after,
+    split,
+)
+from .._tables.ipv6_tree import build6
+from .._tables.lines import MIN_TOP_WIDTH, first_width
+from .._tables.pool import IPV4, IPV6
+from .._tables.ranges import ALLOW, DENY, LAST4, LAST6, NONE, combine, runs, spans_of, words_of
+from .._tables.reader import lookup, read_runs, walk6
 from .lists import Lists, digest_of
-from .verdict import find, verdict_of
+from .splice import spliced
+from .verdict import find
 
 if t.TYPE_CHECKING:
+    from .._base.address import Prefix
     from .._base.clock import Clock
     from .._declared.entries import Entry
     from .._declared.store import State
     from .._feeds.spare import Note
     from .generation import Areas
 
-# Each host costs a search in all lists; with more of them, compiling is as fast.
-_MAX_HOSTS = 8
+# So few starts or hosts are all put into tables anew.
+_FEW = 1 << 14
+# With more changes, or starts in the changed part, compiling is as fast.
+_MAX_PREFIXES = 8
+_MAX_STARTS = 1 << 14
 _MAX_TEXT = 1 << 20
 _MAX_LINES = 64
+_MAX_TREE = 1 << 10
+_MAX_ODD = 1 << 21
+# Addresses around a prefix whose starts may change with it, and how far the quiet around it is sought.
+_NEAR = 4
+_MAX_NEAR = 64
+_MIN_LENGTH6 = 16
 
 _COUNTS = ("allow", "deny")
+_LAST = {4: LAST4, 6: LAST6}
+
+Runs = list[tuple[int, int]]
 
 
 class Known(t.NamedTuple):
@@ -68,13 +100,13 @@ def read_known(path: str, areas: Areas) -> Known | None:
 def patched(
     areas: Areas, given: Known, states: tuple[State, State], clock: Clock, note: Note
 ) -> Lists | None:
-    """The lists of the second state, if its tables differ in a few isolated hosts only.
+    """The lists of the second state, if its tables differ from those of the first in a few lines only.
 
     areas, given: the tables of the first state. note: of the feeds' exceptions in both.
     """
     before, after = states
     changes = _changes(before, after)
-    if changes is None or not clock.is_trusted or not areas.v4.pages:
+    if changes is None or not clock.is_trusted:
         return None
     counts = dict(given.counts)
     expiries = [areas.next_expiry] if areas.next_expiry else []
@@ -85,31 +117,30 @@ def patched(
                 return None
             expiries.append(math.ceil(expiry))
         counts[kind] += number
-    editor = Editor(areas.v4, areas.v4_shift, given.shape)
-    changed: set[int] = set()
-    for prefix in sorted({entry.prefix for dummy, entry, dummy2 in changes}):
-        verdict = verdict_of(find(after, prefix, clock, note))
-        former = lookup4(areas.v4, areas.v4_shift, prefix.value)
-        if former == verdict:
-            continue
-        if not _is_isolated(areas, prefix.value, changed):
+    shape = given.shape
+    for kind, entry, number in changes:
+        prefix = entry.prefix
+        more = _joining(prefix, kind) if number > 0 else _searching(prefix, after, clock, note)
+        if more is None:
             return None
-        if not editor.put(prefix.value, former, verdict):
+        done = (
+            _edit4(areas, shape, prefix, more)
+            if prefix.family == 4
+            else _edit6(areas, prefix, more)
+        )
+        if done is None:
             return None
-        changed.add(prefix.value)
-        counts["ranges_ipv4"] += (verdict != NONE) - (former != NONE)
+        areas, ranges, shape = done.areas, done.ranges, done.shape or shape
+        counts[f"ranges_ipv{prefix.family}"] += ranges
+    counts["pages"] = 1 + areas.v4.pages + areas.v6.pages
     digest = digest_of(after)
-    made = areas._replace(
-        v4=editor.area if changed else areas.v4,
-        lists=digest,
-        next_expiry=min(expiries, default=0),
-    )
+    made = areas._replace(lists=digest, next_expiry=min(expiries, default=0))
     new_note = note if note == NOTHING else note._replace(lists=digest.hex())
-    return Lists(made, counts, new_note, editor.shape)
+    return Lists(made, counts, new_note, shape)
 
 
 def _changes(before: State, after: State) -> list[tuple[str, Entry, int]] | None:
-    """Entries that were added (1) and removed (-1), with their kinds; None if they are not a few hosts."""
+    """Entries that were added (1) and removed (-1), with their kinds; None if they are not a few."""
     found: Counter[tuple[str, Entry]] = Counter()
     for kind in _COUNTS:
         old, new = getattr(before, kind), getattr(after, kind)
@@ -130,10 +161,8 @@ def _changes(before: State, after: State) -> list[tuple[str, Entry, int]] | None
                 # Compiling all lists names the file and the line.
                 return None
     changes = [(kind, entry, number) for (kind, entry), number in found.items() if number]
-    hosts = {entry.prefix for dummy, entry, dummy2 in changes}
-    if len(hosts) > _MAX_HOSTS or any(host.family != 4 or not host.is_host for host in hosts):
-        return None
-    return changes
+    prefixes = {entry.prefix for dummy, entry, dummy2 in changes}
+    return changes if len(prefixes) <= _MAX_PREFIXES else None
 
 
 def _changed_lines(before: str, after: str) -> dict[str, int]:
@@ -143,144 +172,224 @@ def _changed_lines(before: str, after: str) -> dict[str, int]:
     return {line: number for line, number in counts.items() if number}
 
 
-def _is_isolated(areas: Areas, address: int, changed: t.Collection[int]) -> bool:
-    """Whether no neighbour of an address is listed, and none has changed."""
-    if not 0 < address < LAST4:
-        return False
-    return all(
-        near not in changed and lookup4(areas.v4, areas.v4_shift, near) == NONE
-        for near in (address - 1, address + 1)
+# The verdicts inside a changed prefix
+
+
+def _joining(prefix: Prefix, kind: str) -> t.Callable[[Runs], Runs]:
+    """A function that returns a prefix's runs with one more entry for all of it."""
+    if kind == "allow":
+        return lambda dummy: [(prefix.value, ALLOW)]
+    return lambda inside: [(start, verdict or DENY) for start, verdict in inside]
+
+
+def _searching(
+    prefix: Prefix, state: State, clock: Clock, note: Note
+) -> t.Callable[[Runs], Runs] | None:
+    """A function that returns a prefix's runs as the lists say; None if a search could miss an entry."""
+    packing, last = (IPV4, LAST4) if prefix.family == 4 else (IPV6, LAST6)
+    texts = (*state.allow.values(), *state.deny.values())
+    if prefix.family == 6 and any(len(text) > _MAX_ODD and ":" in text for text in texts):
+        # IPv6 has many spellings. Finding all takes longer than compiling.
+        return None
+    found = [item for item in find(state, prefix, clock, note, overlapping) if item.counts]
+    nets = {
+        kind: [
+            (max(item.entry.prefix.value, prefix.value), min(item.entry.prefix.last, prefix.last))
+            for item in found
+            if item.kind == kind
+        ]
+        for kind in _COUNTS
+    }
+    allow, deny = (spans_of(nets[kind], packing) for kind in _COUNTS)
+    whole = list(runs(combine(allow, deny, last), last))
+    return lambda dummy: _inside(whole, prefix.value, prefix.last)
+
+
+# Runs: (start, verdict), each up to the next one
+
+
+def _inside(found: Runs, first: int, last: int) -> Runs:
+    """The runs of the addresses from first to last, without what is around them."""
+    begin = bisect_right(found, (first, DENY)) - 1
+    part = found[begin : bisect_right(found, (last, DENY))]
+    return [(first, part[0][1]), *part[1:]]
+
+
+def _replaced(found: Runs, first: int, last: int, inside: Runs, end: int) -> Runs:
+    """The runs up to `end` with other ones from first to last."""
+    after = _inside(found, last + 1, end) if last < end else []
+    made: Runs = []
+    for start, verdict in (*(run for run in found if run[0] < first), *inside, *after):
+        if not made or made[-1][1] != verdict:
+            made.append((start, verdict))
+    return made
+
+
+def _count(found: Runs) -> int:
+    return sum(verdict != NONE for dummy, verdict in found)
+
+
+class _Done(t.NamedTuple):
+    """Changed tables. ranges: how many more they have. shape: of a changed IPv4 area."""
+
+    areas: Areas
+    ranges: int
+    shape: Shape | None
+
+
+def _edit4(
+    areas: Areas, shape: Shape, prefix: Prefix, more: t.Callable[[Runs], Runs]
+) -> _Done | None:
+    """The tables with other verdicts in an IPv4 prefix; None if others would have another layout then."""
+    is_all = shape.starts <= _FEW
+    # The starts after the prefix may change as well: its surroundings do.
+    top = range(1)
+    first, last = 0, LAST4
+    shift = areas.v4_shift & ~HALVES
+    if not is_all:
+        top = range(max(prefix.value - 1, 0) >> shift, (min(prefix.last + 2, LAST4) >> shift) + 1)
+        if len(top) * shape.starts > _MAX_STARTS << 32 - shift:
+            return None
+        first, last = top.start << shift, (top.stop << shift) - 1
+    low, high = max(first - 2, 0), min(last + 1, LAST4)
+    old = read_runs(areas.tables(), 4, (low, high), [])
+    inside = more(_inside(old, prefix.value, prefix.last))
+    new = _replaced(old, prefix.value, prefix.last, inside, high)
+    if new == old:
+        return _Done(areas, 0, None)
+    ranges = _count(new) - _count(old)
+    were, words = (
+        [word for word in words_of(found, high) if first <= word >> 4 <= last]
+        for found in (old, new)
+    )
+    if is_all:
+        area, code, made = build4(words) if words else (Area(), 0, Shape())
+        return _Done(areas._replace(v4=area, v4_shift=code), ranges, made)
+    bits = shift - bool(areas.v4_shift & HALVES)
+    changed = _changed_shape(shape, were, words, bits)
+    stays = _may_lose(shape, changed.used, bits)
+    if not stays or not all(_fits(found, areas.v4_shift) for found in (shape, changed)):
+        return None
+    before = _inside(old, first - 1, first - 1)[0][1] if first else NONE
+    area = spliced(areas.v4, areas.v4_shift, shape.main, top, words, before)
+    return _Done(areas._replace(v4=area), ranges, changed)
+
+
+def _changed_shape(shape: Shape, old: list[int], new: list[int], bits: int) -> Shape:
+    """The shape with other start words in a part; bits: of the addresses of a line or half."""
+    others = [sum(word & 15 != shape.main for word in words) for words in (old, new)]
+    empty = {word >> bits + 4 for word in old} - {word >> bits + 4 for word in new}
+    return Shape(
+        shape.starts + len(new) - len(old),
+        shape.others + others[1] - others[0],
+        shape.main,
+        shape.used - len(empty),
     )
 
 
-class Editor:
-    """Changes the verdicts of isolated hosts in an area, so that `build4` would have made the same area.
+def _fits(shape: Shape, shift: int) -> bool:
+    """Whether `build4` would choose this layout, for starts that use at least a third of the lines."""
+    bits = 32 - first_width(shape.starts, 32, MIN_TOP_WIDTH)
+    if not shift & HALVES:
+        many = bits <= HALF_BITS + 1 and are_few(shape.others, shape.starts)
+        return bits == shift and not many
+    # If the lines are crowded, the table is one bit narrower; two bits would be no halves.
+    is_chosen = bits <= HALF_BITS + 1 and min(bits, HALF_BITS) == (shift & ~HALVES) - 1
+    return is_chosen and are_few(shape.others, shape.starts)
 
-    A host is isolated if both neighbours are not listed, before and after the change. shape: of the area.
+
+def _may_lose(shape: Shape, used: int, bits: int) -> bool:
+    """Whether the layout stays if only so many lines have starts; bits: of the addresses of each."""
+    width = 32 - bits
+    # As in `table_width`, whose cuts are one more than the lines.
+    return used == shape.used or width <= MIN_TOP_WIDTH or (used + 1) * 3 >= 1 << width
+
+
+def _edit6(areas: Areas, prefix: Prefix, more: t.Callable[[Runs], Runs]) -> _Done | None:
+    """The tables with other verdicts in an IPv6 prefix; None if that moves too much of them."""
+    area, place = areas.v6, areas.v6_hosts
+    count = count_hosts(area, place)
+    part = _quiet_around(areas, prefix) if count <= _FEW or prefix.length >= _MIN_LENGTH6 else None
+    if part is None:
+        return None
+    low, high = part
+    hosts = listed(area, place, low, high)
+    old = read_runs(areas.tables(), 6, part, hosts)
+    inside = more(_inside(old, prefix.value, prefix.last))
+    new = _replaced(old, prefix.value, prefix.last, inside, high)
+    if new == old:
+        return _Done(areas, 0, None)
+    were, wanted = _split(old, part), _split(new, part)
+    if were.hosts != set(hosts):
+        # A host that found no room in the buckets is in the tree.
+        return None
+    tree = _tree(area, place, part, were.others, wanted.others)
+    removed, added = were.hosts - wanted.hosts, wanted.hosts - were.hosts
+    homes = homes_for(count + len(added) - len(removed))
+    filled: tuple[memoryview, memoryview] | None = buckets_of(area, place)
+    if (removed or added) and count <= _FEW:
+        filled = _fill(({*listed(area, place, 0, LAST6)} - removed) | added, homes)
+    elif removed or added:
+        filled = edited(area, place, removed, added) if homes == place.homes else None
+    if tree is None or filled is None:
+        return None
+    area, place = put_after(tree, filled, homes)
+    return _Done(areas._replace(v6=area, v6_hosts=place), _count(new) - _count(old), None)
+
+
+def _quiet_around(areas: Areas, prefix: Prefix) -> tuple[int, int] | None:
+    """The first and the last address of a prefix and its surroundings; None if they are crowded.
+
+    At both ends, the same verdict holds for three addresses. So it does not matter what lies beyond them.
     """
-
-    def __init__(self, area: Area, shift: int, shape: Shape) -> None:
-        self.shape = shape
-        self._lines = bytearray(area.lines)
-        self._filter = bytearray(area.filter)
-        self._halved = bool(shift & HALVES)
-        self._shift = shift & ~HALVES
-
-    @property
-    def area(self) -> Area:
-        return Area(bytes(self._lines), bytes(self._filter))
-
-    def put(self, address: int, former: int, verdict: int) -> bool:
-        """Change a host's verdict; False if that changes the layout, so that all must be built anew."""
-        starts, others, main, used = self.shape
-        more = (verdict != NONE) - (former != NONE)
-        odd = (verdict not in (NONE, main)) - (former not in (NONE, main))
-        shape = Shape(starts + more, others + odd, main, used)
-        if not (self._fits(self.shape) and self._fits(shape)):
-            return False
-        half = self._half_of(address)
-        put = self._put_key if half is None else self._put_low
-        if not put(address, verdict):
-            return False
-        self.shape = shape._replace(used=self.shape.used)
-        self._mark(address)
-        return True
-
-    def _may_empty(self) -> bool:
-        """Whether one line of the top table less has starts, and the layout stays; counts it if so."""
-        width = 32 - (self._shift - 1 if self._halved else self._shift)
-        used = self.shape.used - 1
-        # As in `table_width`, whose cuts are one more than the lines.
-        if used < 1 or (width > MIN_TOP_WIDTH and (used + 1) * 3 < 1 << width):
-            return False
-        self.shape = self.shape._replace(used=used)
-        return True
-
-    def _fits(self, shape: Shape) -> bool:
-        """Whether `build4` would choose this layout, for starts that use at least a third of the lines."""
-        bits = 32 - first_width(shape.starts, 32, MIN_TOP_WIDTH)
-        if not self._halved:
-            many = bits <= HALF_BITS + 1 and are_few(shape.others, shape.starts)
-            return bits == self._shift and not many
-        # If the lines are crowded, the table is one bit narrower; two bits would be no halves.
-        is_chosen = bits <= HALF_BITS + 1 and min(bits, HALF_BITS) == self._shift - 1
-        return is_chosen and are_few(shape.others, shape.starts)
-
-    @property
-    def _words(self) -> memoryview:
-        return memoryview(self._lines).cast("I")
-
-    def _half_of(self, address: int) -> int | None:
-        """The half that holds an address's hosts itself; None if a line has their keys."""
-        if not self._halved:
-            return None
-        half = address >> self._shift - 1
-        return half if Halves(self._words).line_of(half) is None else None
-
-    def _line_of(self, address: int) -> tuple[int, int]:
-        """The line with an address's keys, as the place of its first word, and how many bits they have."""
-        if not self._halved:
-            return (address >> self._shift) * WORDS, self._shift
-        line = Halves(self._words).line_of(address >> self._shift - 1)
-        return (line or 0) * WORDS, HALF_BITS
-
-    def _put_low(self, address: int, verdict: int) -> bool:
-        """Add or remove a host in a half."""
-        half = address >> self._shift - 1
-        lows = set(Halves(self._words).hosts_of(half)[1])
-        lows ^= {address & (1 << HALF_BITS) - 1}
-        if verdict not in (NONE, self.shape.main) or len(lows) > KEYS:
-            return False
-        if not lows and not self._may_empty():
-            return False
-        data = half_of(self.shape.main, sorted(lows))
-        self._lines[half * len(data) : (half + 1) * len(data)] = data
-        return True
-
-    def _put_key(self, address: int, verdict: int) -> bool:
-        """Add, remove or change a host in a line."""
-        place, bits = self._line_of(address)
-        words = self._words
-        if words[place] & 7 in (INNER, TABLE):
-            return False
-        low = address & (1 << bits) - 1
-        keys = [key for key in words[place + 1 : place + WORDS] if key < NO_KEY and key >> 4 != low]
-        keys = sorted([*keys, low << 4 | verdict]) if verdict else keys
-        is_half = self._halved and all(key & 15 == self.shape.main for key in keys)
-        if len(keys) > KEYS or is_half or not (keys or self._may_empty()):
-            return False
-        words[place + 1 : place + WORDS] = memoryview(
-            array("I", keys + [NO_KEY] * (KEYS - len(keys)))
-        )
-        return True
-
-    def _mark(self, address: int) -> None:
-        """Set or clear the filter's bit for the block of an address."""
-        bits = self._shift - BLOCK_BITS
-        begin = address >> bits << bits
-        filters = memoryview(self._filter).cast("Q")
-        line, bit = address >> self._shift, 1 << (address >> bits & (1 << BLOCK_BITS) - 1)
-        is_listed = self._is_listed(begin, begin + (1 << bits) - 1)
-        filters[line] = filters[line] | bit if is_listed else filters[line] & ~bit
-
-    def _is_listed(self, first: int, last: int) -> bool:
-        """Whether an address from first to last is listed; all of them belong to one line or half."""
-        half = self._half_of(first)
-        if half is not None:
-            mask = (1 << HALF_BITS) - 1
-            lows = Halves(self._words).hosts_of(half)[1]
-            return any(first & mask <= low <= last & mask for low in lows)
-        words = self._words
-        place, bits = self._line_of(first)
-        mask = (1 << bits) - 1
-        state = words[place] & 3
-        for key in words[place + 1 : place + WORDS]:
-            if key >= NO_KEY or key >> 4 > last & mask:
+    tables = areas.tables()
+    ends = []
+    for end, step, limit in ((prefix.value, -1, 0), (prefix.last, 1, LAST6)):
+        for distance in range(_NEAR, _MAX_NEAR):
+            at = end + step * distance
+            if not 0 < at < LAST6:
+                ends.append(limit)
                 break
-            if key >> 4 < first & mask:
-                state = key >> 2 & 3
-            elif key & 15 or (state and key >> 4 > first & mask):
-                return True
-            else:
-                state = NONE
-        return state != NONE
+            if len({lookup(tables, 6, at - step * near) for near in range(3)}) == 1:
+                ends.append(at)
+                break
+    return (ends[0], ends[1]) if len(ends) == 2 else None
+
+
+class _Split(t.NamedTuple):
+    """Start words of single hosts, as `listed` returns them, and those of the tree."""
+
+    hosts: set[int]
+    others: list[int]
+
+
+def _split(found: Runs, part: tuple[int, int]) -> _Split:
+    """The start words of runs that cover a part; its first address is none, unless it is 0."""
+    low, high = part
+    words = [word for word in words_of(found, high) if not low or word >> 4 > low]
+    hosts, others = split(words, found[0][1] if low else NONE)
+    return _Split({word & ~12 for some in hosts.values() for word in some}, others)
+
+
+def _tree(
+    area: Area, place: Place, part: tuple[int, int], old: list[int], new: list[int]
+) -> array[int] | None:
+    """The lines of the tree with other start words in a part; None if it is large."""
+    if old == new and place.homes:
+        return array("I", area.lines[: place.line * WORDS * 4])
+    if (place.line if place.homes else len(area.lines) // WORDS // 4) > _MAX_TREE:
+        return None
+    has_tree = bool(area.pages) and not place.is_all
+    every = list(walk6(area.words, 0, LAST6)) if has_tree else []
+    low, high = part
+    words = [word for word in every if word >> 4 < low or (low and word >> 4 == low)]
+    words += [*new, *(word for word in every if word >> 4 > high)]
+    return build6(words) if words else array("I")
+
+
+def _fill(words: set[int], homes: int) -> tuple[memoryview, memoryview] | None:
+    """Buckets with these hosts, and their filter; None if one of them finds no room."""
+    buckets = Buckets(homes)
+    for verdict in (ALLOW, DENY):
+        buckets.add(packed(sorted(word for word in words if word & 3 == verdict)), verdict)
+    return None if buckets.place_waiting() else buckets.filled()

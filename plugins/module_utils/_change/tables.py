@@ -46,7 +46,7 @@ class ListCompiler:
         """The active tables if the state's lists would give the same, else new tables and their lists.
 
         is_filtered: whether an interface is filtered now. before: the confirmed state. judge: find entries
-        without effect too, unless only a few hosts change.
+        without effect too, unless only a few entries change.
         """
         spared = self._spared(is_filtered) if has_feeds(state) else {}
         if active is not None and is_current(active, state) and self._spares(active, spared):
@@ -72,7 +72,7 @@ class ListCompiler:
         return note.lists == active.lists.hex() and lasting(spared).items() <= note.spared.items()
 
     def _patched(self, active: Areas, before: State, state: State, spared: Spared) -> Lists | None:
-        """The active tables, changed for a few hosts; None if all lists must be compiled.
+        """The active tables, changed for a few entries; None if all lists must be compiled.
 
         Short lists are compiled, which is as fast and finds entries without effect.
         """

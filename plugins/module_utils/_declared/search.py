@@ -43,10 +43,24 @@ def covering_exactly(text: str, prefix: Prefix) -> list[Entry]:
     return [entry for entry in _entries(text, prefix.family) if covers(entry.prefix, prefix)]
 
 
+def overlapping(text: str, prefix: Prefix) -> list[Entry]:
+    """Return the entries of a drop-in that cover the prefix or lie inside it, however they are spelled."""
+    if prefix.family == 4:
+        return [*covering(text, prefix), *_inside(text, prefix)]
+    if ":" not in text:
+        return []
+    entries = _entries(text, prefix.family)
+    return [each for each in entries if covers(each.prefix, prefix) or covers(prefix, each.prefix)]
+
+
 def count_inside(text: str, prefix: Prefix) -> int:
     """Return how many entries of a drop-in lie inside the prefix and are smaller than it."""
+    return len(_inside(text, prefix))
+
+
+def _inside(text: str, prefix: Prefix) -> list[Entry]:
     if prefix.is_host:
-        return 0
+        return []
     head = _head_of(prefix)
     if head:
         lines = re.compile(rf"\n{_BLANKS}{head}", re.IGNORECASE)
@@ -54,10 +68,11 @@ def count_inside(text: str, prefix: Prefix) -> int:
         entries: t.Iterable[Entry | None] = (_entry(text, found.end() - 1) for found in begins)
     else:
         entries = _entries(text, prefix.family)
-    return sum(
-        entry is not None and covers(prefix, entry.prefix) and entry.prefix != prefix
+    return [
+        entry
         for entry in entries
-    )
+        if entry is not None and covers(prefix, entry.prefix) and entry.prefix != prefix
+    ]
 
 
 def covers(one: Prefix, other: Prefix) -> bool:

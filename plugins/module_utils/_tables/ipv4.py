@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import compress
 from typing import NamedTuple
 
@@ -22,7 +22,7 @@ from .lines import (
     cuts_at,
     table_width,
 )
-from .ranges import ALLOW, DENY, LAST4, NONE
+from .ranges import ALLOW, DENY, NONE
 
 BLOCK_BITS = 6
 """After the bits of an address that select its top line, so many select its bit in the line's filter."""
@@ -57,33 +57,72 @@ def build4(words: Sequence[int]) -> tuple[Area, int, Shape]:
     if main and bits > HALF_BITS:
         bits = HALF_BITS
         cuts = cuts_at(words, 0, count, bits + 4)
-    shift = bits + 1 if main else bits
-    filters = _filter(every, pairs, shift - BLOCK_BITS)
-    key_bits = HALF_BITS if main else bits
-    keys = low_halves(as_number(every) & repeated((1 << key_bits + 4) - 1, 8, count), count)
-    buckets = [words[cut] >> bits + 4 for cut in cuts[:-1]]
-    if main:
-        lines = build_halves(pairs, main, keys, cuts, buckets, bits)
-        return Area.of(lines.area, filters), shift | HALVES, shape
-    lines = Lines()
-    lines.table(keys, cuts, buckets, width, bits)
-    return Area.of(lines.area, filters), shift, shape
+    shift = bits + 1 | HALVES if main else bits
+    filters = _filter(every, pairs, shift & ~HALVES, NONE, top_lines(shift))
+    return Area.of(_lines(every, pairs, cuts, shift, main, top_lines(shift)), filters), shift, shape
 
 
-def _filter(words: array[int], pairs: bytes, shift: int) -> array[int]:
-    """Return a bitmap with a bit for each block of 2^shift addresses: 1 if any of them is listed.
+def part4(
+    words: Iterable[int], shift: int, main: int, top: range, before: int
+) -> tuple[array[int], array[int]]:
+    """Return some lines of a top table, followed by the lines below them, and the filter of the first.
 
-    pairs: `after << 2 | verdict` of each start word; 0 if nothing is listed from there on.
+    words: start words of the addresses that these lines (`top`) are for. before: the verdict before the
+    first address. main: of the halves, if the lines are halves. Lines are numbered from the first one on.
     """
-    marks = bytearray(1 << 32 - shift)
-    blocks = low_halves(as_number(words) >> shift + 4, len(words))
+    begin = top.start << (shift & ~HALVES) + 4
+    # The first start is not one of this part: it says what holds before the others.
+    every = array("Q", [before << 2, *(word - begin for word in words)])
+    pairs = low_bytes(every).translate(_PAIRS)
+    bits = (shift & ~HALVES) - bool(shift & HALVES)
+    cuts = cuts_at(every, 1, len(every), bits + 4) if len(every) > 1 else [1]
+    filters = _filter(every[1:], pairs[1:], shift & ~HALVES, before, len(top))
+    return _lines(every, bytes([main]) + pairs[1:], cuts, shift, main, len(top)), filters
+
+
+def top_lines(shift: int) -> int:
+    """Return the number of lines of a top table; shift: `header.v4_shift`."""
+    return 1 << 32 - (shift & ~HALVES)
+
+
+def _lines(
+    words: array[int], pairs: bytes, cuts: list[int], shift: int, main: int, count: int
+) -> array[int]:
+    """Return `count` lines of a top table and those below; words[cut] is the first of a line or half."""
+    halved = bool(shift & HALVES)
+    bits = (shift & ~HALVES) - halved
+    key_bits = HALF_BITS if halved else bits
+    size = len(words)
+    keys = low_halves(as_number(words) & repeated((1 << key_bits + 4) - 1, 8, size), size)
+    buckets = [words[cut] >> bits + 4 for cut in cuts[:-1]]
+    if halved:
+        return build_halves(pairs, main, keys, cuts, buckets, 2 * count, bits).area
+    lines = Lines()
+    lines.table(keys, cuts, buckets, count, bits)
+    return lines.area
+
+
+def _filter(words: array[int], pairs: bytes, shift: int, before: int, count: int) -> array[int]:
+    """Return the filter of `count` lines: a bit for each block of addresses, 1 if any of them is listed.
+
+    pairs: `after << 2 | verdict` of each start word; 0 if nothing is listed from there on. before: the
+    verdict before the first of them.
+    """
+    bits = shift - BLOCK_BITS
+    end = count << shift
+    marks = bytearray(count << BLOCK_BITS)
+    blocks = low_halves(as_number(words) >> bits + 4, len(words))
     for block in compress(blocks, pairs) if NONE in pairs else blocks:
         marks[block] = 1
+    if before:
+        first = words[0] >> 4 if words else end
+        more = first + (1 << bits) - 1 >> bits
+        marks[:more] = b"\1" * more
     # Mark the blocks of each range after the one in which it begins.
     for place in places_of(1, pairs.translate(_LISTED_AFTER)):
         begin = blocks[place]
-        last = (words[place + 1] >> 4) - 1 if place + 1 < len(words) else LAST4
-        more = (last >> shift) - begin
+        last = (words[place + 1] >> 4 if place + 1 < len(words) else end) - 1
+        more = (last >> bits) - begin
         if more:
             marks[begin + 1 : begin + 1 + more] = b"\1" * more
     return as_bits(marks)

@@ -55,15 +55,21 @@ def are_few(others: int, starts: int) -> bool:
 
 
 def build_halves(
-    pairs: bytes, main: int, keys: array[int], cuts: list[int], buckets: Sequence[int], bits: int
+    pairs: bytes,
+    main: int,
+    keys: array[int],
+    cuts: list[int],
+    buckets: Sequence[int],
+    count: int,
+    bits: int,
 ) -> Lines:
-    """Return the lines of a top table of halves, and the lines that its halves lead to.
+    """Return `count` halves of a top table, and the lines that they lead to.
 
     pairs, main: as in `main_verdict`. keys: of lines (lines.py), but always with `HALF_BITS`.
     keys[cut] is the first key of a half, `buckets` has the number of each half. bits: of an address,
-    after those that number its half.
+    after those that number its half. A key before the first half says what holds before it.
     """
-    data, linked, uniform = _place_hosts(pairs, main, keys, cuts, buckets, 1 << 32 - bits)
+    data, linked, uniform = _place_hosts(pairs, main, keys, cuts, buckets, count)
     lines = Lines()
     lines.area.frombytes(data)
     del data  # frees memory before the lines are added
@@ -99,7 +105,7 @@ def _place_hosts(
     top = _Top(bytearray(), [], [])
     data = top.data
     filled = 0  # halves below this one are written
-    state = NONE
+    state = keys[cuts[0] - 1] >> 2 & 3 if cuts[0] else NONE
     for half, (begin, end) in zip(buckets, pairwise(cuts)):
         if filled < half:
             data += bytes((half - filled) * _HALF_SIZE)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import sys
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import NamedTuple
 
@@ -38,10 +38,15 @@ _HASH_ALL = 0xD6E8FEB86659FD93
 _HALF = (1 << 32) - 1
 _WHOLE = (1 << 64) - 1
 _CHUNK = 1 << 16
+_HOMES_BITS = 6
+_MAX_PART = 256
+_FEW = 64
 
 
-def split(words: Iterable[int]) -> tuple[dict[int, list[int]], list[int]]:
+def split(words: Iterable[int], around: int = NONE) -> tuple[dict[int, list[int]], list[int]]:
     """Return the start words (see ranges.py) of single hosts by verdict, and the other start words.
+
+    around: the verdict before the first of them; it must have begun two addresses earlier at least.
 
     A host is stored singly if both its neighbours share another verdict: then the tree does not need its
     start word. Within a listed range, a second start word says that the range goes on after the host; the
@@ -49,7 +54,7 @@ def split(words: Iterable[int]) -> tuple[dict[int, list[int]], list[int]]:
     """
     hosts: dict[int, list[int]] = {ALLOW: [], DENY: []}
     others: list[int] = []
-    around = before = NONE  # before: the verdict that held before the last of `others`
+    before = NONE  # the verdict that held before the last of `others`
     for word in words:
         pair = word & 15
         host = others[-1] if before and pair == before * 5 else NONE
@@ -82,12 +87,24 @@ class _Waiting(NamedTuple):
     key: array[int]
 
 
-class Buckets:
-    """Buckets that are being filled, with room for `count` hosts."""
+def homes_for(count: int) -> int:
+    """Return the number of homes for so many hosts.
 
-    def __init__(self, count: int) -> None:
-        # Two and a half hosts in a bucket on average: for one in fifteen the home is full.
-        self.place = Place(homes=count * 2 // 5 + 1 if count else 0)
+    At most two and a half hosts in a bucket on average: for one in fifteen the home is full. Only the first
+    six bits of the number differ from 0, so that most changes of a few hosts move no other hosts.
+    """
+    homes = count * 2 // 5 + 1 if count else 0
+    step = 1 << max(homes.bit_length() - _HOMES_BITS, 0)
+    return -(-homes // step) * step
+
+
+class Buckets:
+    """Buckets that are being filled. homes: of the whole table. part: only hosts with these homes come."""
+
+    def __init__(self, homes: int, part: range | None = None) -> None:
+        self._homes = homes
+        self._first = part.start if part else 0
+        self.place = Place(homes=len(part) if part else homes)
         self._used = bytearray(self.place.buckets)
         self._passed: set[int] = set()
         self._waiting: list[_Waiting] = []
@@ -102,7 +119,9 @@ class Buckets:
             keys = array("Q", packed[begin : begin + 16 * _CHUNK])
             if sys.byteorder == "little":
                 keys.byteswap()
-            homes, marks = _hash(keys, self.place.homes, verdict)
+            homes, marks = _hash(keys, self._homes, verdict)
+            if self._first:
+                homes = array("Q", [home - self._first for home in homes])
             taken, full = self._take(homes)
             self._write(taken, keys, marks)
             self._waiting += [
@@ -156,18 +175,115 @@ class Buckets:
         scatter(self._keys, taken, memoryview(keys))
         scatter(self._slots, taken, memoryview(marks))
 
-    def after(self, tree: array[int]) -> tuple[Area, Place]:
-        """Return the area of the tree's lines and then the buckets, and where the buckets are."""
+    @property
+    def spilled(self) -> int:
+        """How many buckets after the last home have hosts."""
+        return len(bytes(self._used[self.place.homes :]).rstrip(b"\0"))
+
+    def filled(self) -> tuple[memoryview, memoryview]:
+        """Return the buckets and their filter, as bytes."""
         for bucket in self._passed:
             self._slots[bucket * SLOTS] |= MORE
-        line = len(tree) // WORDS
-        check_lines(line + self.place.buckets)
-        filters = array("Q", bytes(8 * line))
-        if not self.place.homes:
-            return Area.of(tree, filters), self.place
-        tree.frombytes(memoryview(self._keys)[: 2 * self._overflow].cast("B"))
-        filters.frombytes(memoryview(self._slots)[: self._overflow].cast("B"))
-        return Area.of(tree, filters), self.place._replace(line=line)
+        keys, slots = memoryview(self._keys), memoryview(self._slots)
+        return keys[: 2 * self._overflow].cast("B"), slots[: self._overflow].cast("B")
+
+
+def put_after(
+    tree: array[int], filled: tuple[memoryview, memoryview], homes: int
+) -> tuple[Area, Place]:
+    """Return the area of the tree's lines and then the buckets, and where the buckets are."""
+    line = len(tree) // WORDS
+    place = Place(line if homes else 0, homes)
+    check_lines(line + place.buckets)
+    filters = array("Q", bytes(8 * line))
+    tree.frombytes(filled[0])
+    filters.frombytes(filled[1])
+    return Area.of(tree, filters), place
+
+
+def buckets_of(area: Area, place: Place) -> tuple[memoryview, memoryview]:
+    """Return the buckets of an area and their filter, as bytes."""
+    keys, slots = _views(area, place)
+    return keys.cast("B"), slots.cast("B")
+
+
+def count_hosts(area: Area, place: Place) -> int:
+    """Return the number of hosts in the buckets."""
+    slots = buckets_of(area, place)[1].tobytes()
+    verdicts = slots[sys.byteorder == "little" :: 2]
+    return len(verdicts) - verdicts.count(0)
+
+
+def edited(
+    area: Area, place: Place, removed: set[int], added: set[int]
+) -> tuple[memoryview, memoryview] | None:
+    """Return buckets and filter without and with some hosts, as if all had been put into buckets anew.
+
+    removed, added: `address << 4 | verdict`; the number of homes must stay right. None if too many other
+    hosts would move.
+    """
+    keys, slots = map(bytearray, buckets_of(area, place))
+    buckets = _Open(memoryview(keys).cast("Q"), memoryview(slots).cast("H"), place.homes)
+    changes = sorted(removed | added)
+    for home in buckets.homes_of(changes):
+        if not buckets.renew(home, removed, dict(zip(added, buckets.homes_of(added)))):
+            return None
+    return memoryview(keys), memoryview(slots)
+
+
+class _Open:
+    """Buckets that can be changed, and their filter."""
+
+    def __init__(self, keys: memoryview, slots: memoryview, homes: int) -> None:
+        self._keys = keys
+        self._slots = slots
+        self._homes = homes
+
+    def homes_of(self, words: Iterable[int]) -> list[int]:
+        """Return the homes of hosts."""
+        halves = [half for word in words for half in (word >> 68, word >> 4 & _WHOLE)]
+        return _hash(array("Q", halves), self._homes)[0].tolist()
+
+    def renew(self, home: int, removed: set[int], added: dict[int, int]) -> bool:
+        """Fill anew the buckets around a home, from which and into which no host has moved.
+
+        added: hosts with their homes. Returns False if too many hosts would move.
+        """
+        part = self._around(home, home)
+        while len(part) <= _MAX_PART:
+            words = {word for bucket in part for word in self._words_of(bucket)} - removed
+            words |= {word for word, own in added.items() if own in part}
+            made = Buckets(self._homes, part)
+            for verdict in (ALLOW, DENY):
+                made.add(packed(sorted(word for word in words if word & 3 == verdict)), verdict)
+            if made.place_waiting():
+                return False
+            if not made.spilled:
+                keys, slots = made.filled()
+                self._put(self._keys, keys.cast("Q"), 2 * SLOTS, part)
+                self._put(self._slots, slots.cast("H"), SLOTS, part)
+                return True
+            part = self._around(part.start, part.stop - 1 + made.spilled)
+        return False
+
+    def _around(self, first: int, last: int) -> range:
+        """Return the buckets from first to last, and those which share hosts with them."""
+        while first and self._slots[(first - 1) * SLOTS] & MORE:
+            first -= 1
+        while self._slots[last * SLOTS] & MORE:
+            last += 1
+        return range(first, last + 1)
+
+    def _words_of(self, bucket: int) -> Iterator[int]:
+        for slot in range(bucket * SLOTS, (bucket + 1) * SLOTS):
+            if self._slots[slot]:
+                address = self._keys[2 * slot] << 64 | self._keys[2 * slot + 1]
+                yield address << 4 | self._slots[slot] >> VERDICT_SHIFT
+
+    @staticmethod
+    def _put(own: memoryview, new: memoryview, size: int, part: range) -> None:
+        """Replace the buckets of a part; size: numbers in a bucket."""
+        own[part.start * size : part.stop * size] = new[: len(part) * size]
 
 
 def lookup(area: Area, place: Place, address: int) -> int:
@@ -191,6 +307,9 @@ def listed(area: Area, place: Place, first: int, last: int) -> list[int]:
     """Return `address << 4 | verdict` of all hosts from first to last, ascending."""
     if not place.homes:
         return []
+    if last - first < _FEW:
+        few = ((address, lookup(area, place, address)) for address in range(first, last + 1))
+        return [address << 4 | verdict for address, verdict in few if verdict]
     keys, slots = _views(area, place)
     highs = array("Q", keys[::2].tobytes())
     free = ((first ^ last) >> 64).bit_length()

@@ -58,14 +58,14 @@ class Lines:
         self.area[begin * WORDS : end * WORDS : WORDS] = heads
 
     def table(
-        self, keys: array[int], cuts: list[int], buckets: Sequence[int], width: int, bits: int
+        self, keys: array[int], cuts: list[int], buckets: Sequence[int], count: int, bits: int
     ) -> None:
-        """Append a top table.
+        """Append a top table of `count` lines, or a part of one.
 
         keys[cut] is the first key of a bucket, `buckets` has the number of each; bits: the length of
-        the keys' `low`.
+        the keys' `low`. A key before the first bucket says what holds before it.
         """
-        _Keys(self, keys).spread(self.reserve(1 << width), cuts, buckets, width, bits)
+        _Keys(self, keys).spread(self.reserve(count), cuts, buckets, count, bits)
 
     def write(self, keys: array[int], line: int, begin: int, end: int, bits: int) -> None:
         """Write keys[begin:end] to a line, or below it if they are too many.
@@ -99,10 +99,10 @@ class _Keys:
         self._area[line * WORDS] = first << 4 | TABLE
         self._area[line * WORDS + 1] = mask << 8 | below
         buckets = [self._keys[cut] >> below + 4 & mask for cut in cuts[:-1]]
-        self.spread(first, cuts, buckets, width, below)
+        self.spread(first, cuts, buckets, 1 << width, below)
 
     def spread(
-        self, first: int, cuts: list[int], buckets: Sequence[int], width: int, bits: int
+        self, first: int, cuts: list[int], buckets: Sequence[int], count: int, bits: int
     ) -> None:
         """Write a table's lines; keys[cut] is the first key of a bucket, `buckets` has its number."""
         area, keys = self._area, self._keys
@@ -120,7 +120,7 @@ class _Keys:
                 self.fill(first + bucket, begin, end, bits)
             state = keys[end - 1] >> 2 & 3
         if state:
-            self._lines.set_verdict(first + filled, first + (1 << width), state)
+            self._lines.set_verdict(first + filled, first + count, state)
 
     def _before(self, begin: int) -> int:
         """Return the verdict that holds just before keys[begin]."""

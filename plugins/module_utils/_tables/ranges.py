@@ -351,6 +351,20 @@ def start_words(ranges: Ranges, last: int) -> MutableSequence[int]:
     return words
 
 
+def words_of(runs: Sequence[tuple[int, int]], last: int) -> Iterator[int]:
+    """Yield the start words of runs as `runs` yields them; last: where the last one ends.
+
+    A first run without a verdict has no start word.
+    """
+    is_single = True
+    for (start, verdict), (following, _verdict) in pairwise([*runs, (last + 1, NONE)]):
+        if verdict or not is_single:
+            is_single = verdict != NONE and following == start + 1
+            yield start << 4 | (verdict if is_single else verdict * 5)
+        else:
+            is_single = False
+
+
 def _words(starts: Sequence[int], verdict: int, last: int) -> MutableSequence[int]:
     """Return a start word for each start, as if all were single hosts."""
     if last > LAST4:

@@ -333,6 +333,25 @@ def _verdicts(tables: Tables, family: int, part: tuple[int, int], hosts: list[in
     return found
 
 
+def read_runs(
+    tables: Tables, family: int, part: tuple[int, int], hosts: list[int]
+) -> list[tuple[int, int]]:
+    """Return (start, verdict) pairs that cover a part of the addresses; neighbours differ.
+
+    hosts: those of single IPv6 hosts in the part (`listed`).
+    """
+    first, last = part
+    found = [(first, lookup(tables, family, first))]
+    for word in _starts(tables, family, part, hosts):
+        for start, verdict in ((word >> 4, word & 3), ((word >> 4) + 1, word >> 2 & 3)):
+            if found[-1][0] == start and len(found) > 1:
+                # The start of this range replaces the end of the one before.
+                found.pop()
+            if start <= last and verdict != found[-1][1]:
+                found.append((start, verdict))
+    return found
+
+
 def read_ranges(tables: Tables) -> tuple[Ranges, Ranges]:
     """Return the IPv4 and the IPv6 ranges that the tables hold, equal to those of `compile_ranges`."""
     hosts = ipv6_hosts.listed(tables.v6, tables.v6_hosts, 0, LAST6)

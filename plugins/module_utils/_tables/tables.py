@@ -100,12 +100,13 @@ def _compile6(allow: Blocks, deny: Blocks) -> tuple[Area, Place, int]:
         found, words = ipv6_hosts.split(starts)
         del starts
         hosts = {verdict: ipv6_hosts.packed(found.pop(verdict)) for verdict in (ALLOW, DENY)}
-    buckets = Buckets(sum(map(len, hosts.values())) // IPV6.size)
+    homes = ipv6_hosts.homes_for(sum(map(len, hosts.values())) // IPV6.size)
+    buckets = Buckets(homes)
     for verdict, packed in hosts.items():
         buckets.add(packed, verdict)
     words = ipv6_hosts.merged(words, sorted(buckets.place_waiting()), NONE)
     tree = ipv6_tree.build6(words) if words else array("I")
-    return *buckets.after(tree), total
+    return *ipv6_hosts.put_after(tree, buckets.filled(), homes), total
 
 
 def _only_hosts(allow: Blocks, deny: Blocks) -> dict[int, bytes | bytearray]:
