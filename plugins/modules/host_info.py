@@ -162,7 +162,10 @@ feeds:
     published_at:
       description: When it was published, by its publisher. V(none) if unknown.
       type: str
-  sample: {"example": {"age": 3600, "fetched_at": "2026-11-26T09:59:12Z", "published_at": null}}
+    expires_at:
+      description: When the host removes it, unless a run renews it. V(none) without C(expire_after).
+      type: str
+  sample: {"example": {"age": 3600, "fetched_at": "2026-11-26T09:59:12Z", "published_at": null, "expires_at": null}}
 panic:
   description:
     - Who let everything pass, and since when, as C(owner) and C(since). See M(packetwatch.xdp.panic).

@@ -19,9 +19,11 @@ from kernel.hosting import DENIED, FULL, XDP_DROP, XDP_PASS, Site, ip, wait
 from kernel.timers import Timers
 
 from packetwatch_agent.control import truth, why
+from packetwatch_core._base import clock
 from packetwatch_core._base.address import parse_prefix
 from packetwatch_core._base.clock import Clock
 from packetwatch_core._base.digest import digest_text
+from packetwatch_core._base.errors import InvalidInput
 from packetwatch_core._change.pending import Terms
 from packetwatch_core._change.results import Plan
 from packetwatch_core._declared.edits import set_lists
@@ -183,6 +185,70 @@ def test_the_age_of_each_copy_reaches_the_agent_and_the_report(filtered: Site) -
     filtered.host.apply(FeedEdit([]))
     assert noted() is None
     assert filtered.host.info({"feeds"})["feeds"] == {}
+
+
+def note_fetched(site: Site, text: str, seconds: float, kind: str = "deny") -> None:
+    """Note that a run fetched the feed's copy so many seconds ago, and that it lasts a hundred."""
+    fetched = {
+        "name": FEED.removeprefix("feed-"),
+        "list": kind,
+        "digest": digest_text(text),
+        "fetched": time.time() - seconds,
+        "published": None,
+        "expire_after": 100.0,
+    }
+    ages = Ages(site.paths.ages)
+    ages.note([fetched], site.host.store.read_current()[1], time.time())
+    ages.write()
+
+
+def test_the_host_removes_a_copy_that_no_run_renews(
+    filtered: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alarms: list[int] = []
+    monkeypatch.setattr(filtered.host._site.alarm, "set", alarms.append)
+    monkeypatch.setattr(clock, "clock_synchronised", lambda: True)
+    feed(filtered)
+    note_fetched(filtered, TEXT, 60)
+    assert filtered.host.apply().expired == ()
+    assert 30 < alarms.pop() - time.time() < 50
+    assert filtered.verdict(LISTED) == XDP_DROP
+    note_fetched(filtered, TEXT, 200)
+    monkeypatch.setattr(clock, "clock_synchronised", lambda: False)
+    assert filtered.host.apply().expired == ()
+    assert filtered.verdict(LISTED) == XDP_DROP, "the clock may be wrong"
+    assert alarms.pop() > time.time() + 300
+    monkeypatch.setattr(clock, "clock_synchronised", lambda: True)
+    (text,) = filtered.host.apply().expired
+    assert text.startswith("feed x: its copy is removed, because no run has renewed it since 20")
+    assert alarms.pop() == 0
+    assert filtered.verdict(LISTED) == XDP_PASS
+    assert filtered.verdict(DENIED) == XDP_DROP
+    assert not drop_in(filtered).exists()
+    assert list(filtered.host.status.read()["expired_feeds"]) == ["x"]
+    assert filtered.host.verify() == []
+    assert "the feed x has no copy any more" in " ".join(truth.status(filtered.host)["problems"])
+    assert filtered.host.apply().expired == ()
+    note_fetched(filtered, TEXT, 0)
+    feed(filtered)
+    assert filtered.verdict(LISTED) == XDP_DROP
+    assert "expired_feeds" not in filtered.host.status.read()
+
+
+def test_a_copy_whose_end_would_deny_a_protected_address_stays(
+    filtered: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clock, "clock_synchronised", lambda: True)
+    filtered.settings(PW_PROTECT="45.1.2.3", PW_PROTECT_AUTO="0")
+    filtered.lists(allow="", deny="45.1.2.3\n", name="other", force=True)
+    filtered.host.apply(set_lists(FEED, {"allow": "45.1.2.3\n"}, False))
+    note_fetched(filtered, "45.1.2.3\n", 200, "allow")
+    with pytest.raises(
+        InvalidInput, match=r"^feed x: .*; that is refused, so they stay: .*45\.1\.2\.3"
+    ):
+        filtered.host.apply()
+    assert filtered.verdict("45.1.2.3") == XDP_PASS
+    assert "feed x" in filtered.host.status.read()["apply"]["why"]
 
 
 def test_a_feed_that_is_not_confirmed_goes_with_its_exceptions(filtered: Site) -> None:

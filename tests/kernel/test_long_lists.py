@@ -17,6 +17,11 @@ import pytest
 from kernel.controlling import PROTECTED, PYTHON, Controlled, controlled
 from kernel.hosting import XDP_DROP, XDP_PASS
 
+from packetwatch_core._active.loaded import Loaded
+from packetwatch_core._base.address import parse_prefix
+from packetwatch_core._tables.ranges import DENY
+from packetwatch_core._tables.reader import lookup
+
 pytest_plugins = ("kernel.site_fixtures",)
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="makes namespaces and loads programs"),
@@ -67,6 +72,16 @@ PREFIXES = {
 }
 
 
+def verdict(host: Controlled, address: str) -> int:
+    """Return what happens to a packet; of IPv6, what the tables in the kernel say of its source."""
+    prefix = parse_prefix(address)
+    if prefix.family == 4:
+        return host.site.verdict(address)
+    with Loaded(host.pins) as loaded, loaded.generation() as current:
+        found = lookup(current.areas().tables(), prefix.family, prefix.value)
+    return XDP_DROP if found == DENY else XDP_PASS
+
+
 def test_one_prefix_takes_the_same_time_beside_two_million(host: Controlled) -> None:
     found: dict[str, list[float]] = {}
     with host.site.wire.host.entered():
@@ -74,13 +89,13 @@ def test_one_prefix_takes_the_same_time_beside_two_million(host: Controlled) -> 
             host.site.lists(deny=entries(count))
             host.site.lists(name="local", deny="203.0.113.202\n")
             times: dict[str, list[float]] = {}
-            for _round in range(3):
+            for _round in range(2):
                 for prefix, address in PREFIXES.items():
                     for command, wanted in (("deny", XDP_DROP), ("remove", XDP_PASS)):
                         spent = seconds(host, command, prefix)
                         times.setdefault(f"{command} {prefix}", []).append(spent)
-                        assert host.site.verdict(address) == wanted
-                assert host.site.host.verify() == []
+                        assert verdict(host, address) == wanted
+                        assert host.site.host.verify() == []
             for what, each in times.items():
                 found.setdefault(what, []).append(min(each))
     ratios = {what: many / few for what, (few, many) in found.items()}

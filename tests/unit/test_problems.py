@@ -41,6 +41,11 @@ def test_what_is_not_known_is_not_a_problem() -> None:
         ({"broken_feeds": 2}, "a feed is damaged, and left out", False),
         ({"broken_feeds": {"feed-x": "line 1"}}, "feed-x is left out: line 1", False),
         (
+            {"expired_feeds": {"x": 86400.0}},
+            "the feed x has no copy any more: the last one has expired on 1970-01-02",
+            False,
+        ),
+        (
             {"verified": time.time() - 4 * 3600},
             "the tables have not been verified for hours",
             False,

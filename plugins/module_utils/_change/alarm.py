@@ -4,7 +4,7 @@
 
 # This code is PRIVATE to the collection.
 
-"""A transient systemd timer that starts the unit `packetwatch-apply` when the next entry expires.
+"""A transient systemd timer that starts the unit `packetwatch-apply` when the next entry or copy of a feed expires.
 
 The timer uses wall time (systemd.timer(5), OnCalendar=): if the clock jumps forward when it is
 synchronised, the timer elapses at once. A boot removes the timer, but it compiles the lists anyway.
@@ -12,7 +12,9 @@ synchronised, the timer elapses at once. A boot removes the timer, but it compil
 
 from __future__ import annotations
 
+import math
 import os
+import time
 import typing as t
 
 from .._base.errors import LoadFailed
@@ -21,6 +23,20 @@ if t.TYPE_CHECKING:
     from .._base.types import Run
 
 _UNIT = "packetwatch-apply"
+# Seconds until a copy that should have ended is judged again: the clock may not be trusted yet.
+_AGAIN = 600.0
+
+
+def next_end(next_expiry: int, feeds: t.Any) -> int:
+    """When the next entry or copy ends, in seconds since 1970; 0: never.
+
+    next_expiry: of the entries, or 0. feeds: what the status note says of them.
+    """
+    noted = feeds if isinstance(feeds, dict) else {}
+    now = time.time()
+    ends = [times["end"] for times in noted.values() if times.get("end") is not None]
+    moments = [math.ceil(end if end > now else now + _AGAIN) for end in ends]
+    return min([*moments, *([next_expiry] if next_expiry else [])], default=0)
 
 
 class Alarm:

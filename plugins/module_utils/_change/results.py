@@ -29,7 +29,7 @@ class Plan(t.NamedTuple):
     active: whether it decides packets, because an interface is filtered. feeds: the feed entries that
     were left out. pending: the change, if it is pending. paused: why nothing was done. hits: addresses
     that it newly denies; None if the lists do not change. idle: entries without effect; None if no lists
-    were compiled. attachments: interfaces that were ordered or whose declaration changes.
+    were compiled. expired: feeds whose copies are removed because they have expired, in words. attachments: interfaces that were ordered or whose declaration changes.
     """
 
     changed: bool
@@ -44,6 +44,7 @@ class Plan(t.NamedTuple):
     hits: t.Optional[Hits] = None
     idle: t.Optional[Idle] = None
     attachments: tuple[Attachment, ...] = ()
+    expired: tuple[str, ...] = ()
 
     def texts(self) -> tuple[str, str]:
         """Before and after, for a diff. Made only on request, because long lists take a second."""

@@ -38,10 +38,19 @@ _MAX_COPIES = 8
 
 
 class Times(t.NamedTuple):
-    """Unix times of a copy. fetched: when the publisher last served it; published: when it was made, if known."""
+    """Unix times of a copy.
+
+    fetched: when the publisher last served it. published: when it was made, if known. end: when it expires
+    unless a run renews it; None: never.
+    """
 
     fetched: float
     published: float | None = None
+    end: float | None = None
+
+    def known(self) -> dict[str, float | None]:
+        """Return the times by name, without the end of a copy that has none."""
+        return {name: time for name, time in self._asdict().items() if name != "end" or time}
 
 
 class Ages:
@@ -70,6 +79,27 @@ class Ages:
                     found[drop_in.removeprefix(FEED)] = times
         return found
 
+    def ended(self, state: State, now: float) -> dict[str, Times]:
+        """Return the feeds of a state whose copies have expired, with the times of these."""
+        return {
+            name: times
+            for name, times in self.of(state).items()
+            if times.end is not None and times.end <= now
+        }
+
+    def lost(self, state: State, now: float) -> dict[str, float]:
+        """Return the feeds of the last run of which a state has no copy, because the last one has expired.
+
+        Each with the time of that.
+        """
+        drop_ins = {*state.allow, *state.deny}
+        found = {}
+        for name, copies in self._feeds.items():
+            ends = [times.end for times in copies.values() if times.end is not None]
+            if FEED + name not in drop_ins and ends and max(ends) <= now:
+                found[name] = max(ends)
+        return found
+
     def note(self, feeds: t.Iterable[Feed], state: State, now: float) -> None:
         """Note the times of all copies that were fetched, and forget feeds that are not named.
 
@@ -84,6 +114,10 @@ class Ages:
                     copies.setdefault(digest_text(lists[FEED + name]), Times(now))
             if feed["digest"]:
                 copies[feed["digest"]] = Times(feed["fetched"] or now, feed["published"])
+            lasts = feed.get("expire_after")
+            for digest, times in copies.items():
+                end = None if lasts is None else times.fetched + lasts
+                copies[digest] = times._replace(end=end)
             newest = sorted(copies.items(), key=lambda item: item[1].fetched)[-_MAX_COPIES:]
             found[name] = dict(newest)
         self._feeds = found

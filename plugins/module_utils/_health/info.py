@@ -91,6 +91,7 @@ def feeds(state: State, note: str) -> dict[str, t.Any]:
             "age": max(0.0, now - times.fetched),
             "fetched_at": _moment(times.fetched),
             "published_at": _moment(times.published or 0),
+            "expires_at": _moment(times.end or 0),
         }
         for name, times in sorted(Ages(note).of(state).items())
     }

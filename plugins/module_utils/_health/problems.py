@@ -91,6 +91,8 @@ class Facts(t.NamedTuple):
     """What is wrong with settings for which the last good value or the default is in force."""
     broken_feeds: t.Mapping[str, str] | int = 0
     """Feeds that are left out as a whole: their names with reasons, or only their number."""
+    expired_feeds: t.Mapping[str, float] = {}
+    """Feeds whose last copy has expired and is removed, with the time of that."""
     verified: float | None = None
     """When root last compared the tables, in Unix seconds."""
     unverified: str = ""
@@ -187,6 +189,10 @@ def _of_root(facts: Facts) -> t.Iterator[Problem]:
     else:
         for name, why in sorted(facts.broken_feeds.items()):
             yield Problem(f"{name} is left out: {why}")
+    for name, end in sorted(facts.expired_feeds.items()):
+        when = time.strftime("%Y-%m-%d", time.gmtime(end))
+        text = f"the feed {name} has no copy any more: the last one has expired on {when}"
+        yield Problem(text, "run packetwatch.xdp.site")
     if facts.unverified:
         text = f"the tables could not be verified: {facts.unverified}"
         yield Problem(text, "systemctl restart packetwatch-verify tries again")

@@ -30,7 +30,17 @@ if t.TYPE_CHECKING:
 
 # Keys of the note that come from compiling the lists.
 _COMPILED = ("counts", "verified", "compiled", "idle")
-_OF_LISTS = ("declared", "attachments", "lists", "tables", "bytes", "capacity", "feeds", *_COMPILED)
+_OF_LISTS = (
+    "declared",
+    "attachments",
+    "lists",
+    "tables",
+    "bytes",
+    "capacity",
+    "feeds",
+    "expired_feeds",
+    *_COMPILED,
+)
 _MAX_WHY = 500
 _COUNTED = (
     "allow",
@@ -181,16 +191,20 @@ class Status:
         return note
 
     def _feeds(self, state: State) -> dict[str, t.Any]:
-        """When the copies of the state's feeds were fetched and published."""
+        """When the copies of the state's feeds were fetched and published, and which feeds have none any more."""
         # Imported here: a boot does not need it, and it would cost memory.
         from .._feeds.spare import has_feeds
 
-        if not has_feeds(state):
+        if not has_feeds(state) and not os.path.exists(self._ages):
             return {}
         from .._feeds.copies import Ages
 
-        times = Ages(self._ages).of(state)
-        return {"feeds": {name: found._asdict() for name, found in times.items()}}
+        ages = Ages(self._ages)
+        note = {}
+        if has_feeds(state):
+            note["feeds"] = {name: found.known() for name, found in ages.of(state).items()}
+        lost = ages.lost(state, time.time())
+        return note | ({"expired_feeds": lost} if lost else {})
 
     def _write(self, note: dict[str, t.Any]) -> None:
         with contextlib.suppress(OSError):

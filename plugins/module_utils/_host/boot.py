@@ -31,7 +31,7 @@ from .._base.errors import (
     Unsupported,
 )
 from .._base.files import replace_json
-from .._change.alarm import Alarm
+from .._change.alarm import Alarm, next_end
 from .._change.panic import Flag
 from .._change.pending import PENDING, Record
 from .._declared.store import Store
@@ -165,7 +165,8 @@ class _Boot:
             with contextlib.suppress(OSError):
                 replace_json(self._paths.tables, kept.known, 0o644)
         with contextlib.suppress(PacketwatchError):
-            Alarm(self._run, self._paths.runtime, self._paths.units).set(image.next_expiry)
+            alarm = Alarm(self._run, self._paths.runtime, self._paths.units)
+            alarm.set(next_end(image.next_expiry, kept.note.get("feeds")))
         return reason
 
     @contextlib.contextmanager

@@ -24,7 +24,7 @@ from .._change.tables import ListCompiler
 from .._declared.store import check_interface
 from .._kernel.pins import Paths
 from .._network import protect
-from . import interfaces
+from . import feeds, interfaces
 from .site import Site
 
 if t.TYPE_CHECKING:
@@ -126,7 +126,9 @@ class Host:
         with self._site.work(while_pending=True) as work:
             if work.pending:
                 return _paused(work, work.pending)
-            return work.carry_out(work.planner.draft(None, force, by_hand=by_hand), AT_ONCE)
+            return feeds.without_ended(
+                work, lambda edit: work.planner.draft(edit, force, by_hand=by_hand)
+            )
 
     def remake(self) -> None:
         """Compile and activate confirmed state anew, and pin the maps in use that are not pinned.

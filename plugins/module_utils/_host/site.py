@@ -17,7 +17,7 @@ from .._active.loaded import Loaded
 from .._base.clock import keep_time, read_clock
 from .._base.errors import InvalidInput, PacketwatchError
 from .._base.files import read_json
-from .._change.alarm import Alarm
+from .._change.alarm import Alarm, next_end
 from .._change.changes import Changes
 from .._change.pending import AT_ONCE
 from .._change.planner import Planner
@@ -183,7 +183,8 @@ class Work:
             self.site.pins.remove()
         self.report(draft.state, draft.image, draft.lists, change)
         if loaded.active:
-            self.wake_at(draft.image.next_expiry, change)
+            feeds = self.site.status.of_lists().get("feeds")
+            self.wake_at(next_end(draft.image.next_expiry, feeds), change)
         elif draft.links.drops:
             self.site.quiet()
 
@@ -262,7 +263,7 @@ class Work:
         keep_known(paths.tables, lists)
 
     def wake_at(self, moment: int, change: Change | None) -> None:
-        """Set the timer for the next entry that expires; if that fails, revert a pending change."""
+        """Set the timer for the next entry or copy that expires; if that fails, revert a pending change."""
         try:
             self.site.alarm.set(moment)
         except PacketwatchError:

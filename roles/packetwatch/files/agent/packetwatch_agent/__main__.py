@@ -105,6 +105,8 @@ def _attach(options: argparse.Namespace) -> None:
 def _apply(dummy: argparse.Namespace) -> None:
     host = _host()
     plan = host.apply()
+    for text in plan.expired:
+        _complain(text)
     if plan.paused:
         _say(plan.paused)
     elif not plan.active:

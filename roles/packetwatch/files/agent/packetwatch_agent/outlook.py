@@ -89,6 +89,10 @@ class Outlook(Part):
             GAUGE,
             "When the copy that a feed has was published, by its publisher.",
         ),
+        "packetwatch_feed_expired_timestamp_seconds": (
+            GAUGE,
+            "When the last copy of a feed that has none any more has expired.",
+        ),
         "packetwatch_ranges_in_kernel": (
             GAUGE,
             "Address ranges in the compiled tables, by family.",
@@ -161,6 +165,9 @@ class Outlook(Part):
             "packetwatch_apply_success": _known(_number(apply, "success")),
             "packetwatch_interface_receive_discards_total": self._discards(),
             **_times(note.get("feeds")),
+            "packetwatch_feed_expired_timestamp_seconds": by_label(
+                "feed", _numbers(note, "expired_feeds")
+            ),
         }
         if isinstance(note.get("digest"), str):
             values["packetwatch_generation_info"] = [({"digest": note["digest"]}, 1)]
@@ -209,6 +216,7 @@ class Outlook(Part):
             failure=_text(note.get("apply"), "why"),
             wrong_settings=list((_texts(note, "settings") | self._wrong_settings).values()),
             broken_feeds=int(_number(note.get("counts"), "broken_feeds") or 0),
+            expired_feeds=_numbers(note, "expired_feeds"),
             verified=_number(note, "verified"),
             unverified=_text(note, "unverified"),
         )
@@ -318,6 +326,12 @@ def _times(feeds: t.Any) -> Values:
         )
         for name in ("fetched", "published")
     }
+
+
+def _numbers(note: Note, name: str) -> dict[str, float]:
+    found = note.get(name)
+    noted = found if isinstance(found, dict) else {}
+    return {key: number for key in noted if (number := _number(noted, key)) is not None}
 
 
 def _known(value: float | None) -> list[Sample]:

@@ -173,5 +173,5 @@ def _result(plan: Plan, command: str, check: bool) -> wire.Result:
         "counts": plan.counts,
         "diff": {"before": before, "after": after},
         "message": message,
-        "notes": plan.hits.sentences() if plan.hits else [],
+        "notes": [*plan.expired, *(plan.hits.sentences() if plan.hits else [])],
     }

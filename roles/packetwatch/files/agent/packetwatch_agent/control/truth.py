@@ -233,7 +233,10 @@ def _with_tables(facts: Facts, host: Host) -> Facts:
         return facts._replace(is_pending=True)
     except PacketwatchError as error:
         return facts._replace(refusal=str(error))
-    return facts._replace(matches=not plan.changed, broken_feeds=plan.feeds.broken)
+    expired = host.status.read().get("expired_feeds", {})
+    return facts._replace(
+        matches=not plan.changed, broken_feeds=plan.feeds.broken, expired_feeds=expired
+    )
 
 
 def _problems(facts: Facts) -> list[str]:
