@@ -151,7 +151,7 @@ from ansible_collections.packetwatch.xdp.plugins.module_utils._setup.install imp
     plan_install,
 )
 from ansible_collections.packetwatch.xdp.plugins.module_utils._setup.software import describe
-from ansible_collections.packetwatch.xdp.plugins.module_utils._setup.units import plan_units
+from ansible_collections.packetwatch.xdp.plugins.module_utils._setup.units import needs, plan_units
 from ansible_collections.packetwatch.xdp.plugins.module_utils._setup.whole import read_whole
 
 if t.TYPE_CHECKING:
@@ -182,7 +182,14 @@ def apply(module: AnsibleModule, run: Run) -> Result:
     host.refuse_panic()
     feeds = report_feeds(module, whole.feeds, plan)
     after = plan.states[1]
-    units = plan_units(run, after.interfaces, after.settings, software.changed)
+    planned = needs(after, software.changed)
+    units = plan_units(
+        run,
+        after.interfaces,
+        after.settings,
+        software.changed,
+        module.check_mode and software.changed,
+    )
     return result | {
         "changed": plan.changed or software.changed,
         "diff": [describe(software)] * software.changed + [result.get("diff")] * plan.changed,
@@ -193,6 +200,7 @@ def apply(module: AnsibleModule, run: Run) -> Result:
         "feeds": feeds,
         "software_changed": software.changed,
         "units_due": units.changed,
+        **({"planned": planned} if module.check_mode else {}),
     }
 
 

@@ -26,6 +26,23 @@ options:
     description: Whether to restart the agent if it runs, whatever it runs with.
     type: bool
     default: false
+  planned:
+    description: What a change would declare that check mode has planned. By default, what confirmed state declares.
+    type: dict
+    suboptions:
+      interfaces:
+        description: Names of the declared interfaces.
+        type: list
+        elements: str
+        required: true
+      settings:
+        description: Text of the settings.
+        type: str
+        required: true
+      installs:
+        description: Whether the role's units would be installed first.
+        type: bool
+        default: false
 """
 
 EXAMPLES = r"""
@@ -37,15 +54,29 @@ RETURN = r"""#"""
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.packetwatch.xdp.plugins.module_utils._front import call_library
-from ansible_collections.packetwatch.xdp.plugins.module_utils._setup.units import settle
+from ansible_collections.packetwatch.xdp.plugins.module_utils._setup.units import forecast, settle
 
 
 def main() -> None:
     module = AnsibleModule(
-        argument_spec={"restart": {"type": "bool", "default": False}},
+        argument_spec={
+            "restart": {"type": "bool", "default": False},
+            "planned": {
+                "type": "dict",
+                "options": {
+                    "interfaces": {"type": "list", "elements": "str", "required": True},
+                    "settings": {"type": "str", "required": True},
+                    "installs": {"type": "bool", "default": False},
+                },
+            },
+        },
         supports_check_mode=True,
     )
-    call_library(module, lambda run: settle(run, module.params["restart"], module.check_mode))
+    restart, planned = module.params["restart"], module.params["planned"]
+    call_library(
+        module,
+        lambda run: forecast(run, restart, planned) if module.check_mode else settle(run, restart),
+    )
 
 
 if __name__ == "__main__":

@@ -71,7 +71,16 @@ confirmed:
   returned: success
   type: bool
   sample: true
+planned:
+  description:
+    - The interfaces and the settings of the state that would be confirmed, from which the units follow.
+    - Returned only in check mode.
+  returned: check mode
+  type: dict
+  sample: {"interfaces": ["eth0"], "settings": "PW_METRICS_LISTEN=\"127.0.0.1:9477\"\n", "installs": false}
 """
+
+import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.packetwatch.xdp.plugins.module_utils._declared.edits import (
@@ -79,9 +88,20 @@ from ansible_collections.packetwatch.xdp.plugins.module_utils._declared.edits im
 )
 from ansible_collections.packetwatch.xdp.plugins.module_utils._module import (
     CONFIRMATION,
-    change,
+    make_change,
     run_module,
 )
+from ansible_collections.packetwatch.xdp.plugins.module_utils._setup.units import needs
+
+if t.TYPE_CHECKING:
+    from ansible_collections.packetwatch.xdp.plugins.module_utils._base.types import Result
+    from ansible_collections.packetwatch.xdp.plugins.module_utils._host.host import Host
+
+
+def apply(module: AnsibleModule, host: Host) -> Result:
+    """Roll back; in check mode, also return what the units would follow."""
+    plan, result = make_change(module, host, roll_back(host.store), force=module.params["force"])
+    return result | ({"planned": needs(plan.states[1])} if module.check_mode else {})
 
 
 def main() -> None:
@@ -89,8 +109,7 @@ def main() -> None:
         argument_spec={"force": {"type": "bool", "default": False}, **CONFIRMATION},
         supports_check_mode=True,
     )
-    force = module.params["force"]
-    run_module(module, lambda host: change(module, host, roll_back(host.store), force))
+    run_module(module, lambda host: apply(module, host))
 
 
 if __name__ == "__main__":

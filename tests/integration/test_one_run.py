@@ -98,6 +98,8 @@ def test_a_run_is_one_change_and_rollback_takes_it_back(fleet: Fleet, host: Modu
             f"+deny ansible: {SECOND}",
             "+interface pw8: auto",
             "+policy pw8: PW_SCAN_PORTS=3",
+            "+enabled packetwatch-xdp@pw8.service",
+            "+started packetwatch-xdp@pw8.service",
         ):
             assert line in output, output
     assert predicted.recap()["h01"]["changed"] == done.recap()["h01"]["changed"] == 2
@@ -106,8 +108,14 @@ def test_a_run_is_one_change_and_rollback_takes_it_back(fleet: Fleet, host: Modu
     assert now["modes"] == ["xdpgeneric", "xdp"]
     assert "packetwatch-xdp@pw8.service" in now["units"]
     assert 'PW_PROTECT="203.0.113.2"' in now["settings"]
-    done = fleet.play("packetwatch.xdp.rollback")
+    predicted = fleet.play("packetwatch.xdp.rollback", "--check", "--diff")
+    assert look(host) == now
+    done = fleet.play("packetwatch.xdp.rollback", "--diff")
     assert done.status == 0, done.output
+    for output in (predicted.output, done.output):
+        assert "-enabled packetwatch-xdp@pw8.service" in output, output
+        assert '+setting PW_PROTECT=""' in output, output
+    assert predicted.recap()["h01"]["changed"] == done.recap()["h01"]["changed"] == 2
     assert look(host) == was
     assert number(host) == state + 2
     assert fleet.play("packetwatch.xdp.rollback").recap()["h01"]["changed"] == 0

@@ -88,6 +88,7 @@ def scraped(host: agents.Host) -> Iterator[Prometheus]:
         },
         "idle": {"shadowed": 1, "impossible": 1, "expired": 1},
         "feeds": {"drop": {"fetched": time.time(), "published": time.time() - 60}},
+        "expired_feeds": {"zeus": time.time()},
         "verified": time.time(),
         "tracks": 5,
         "apply": {"time": time.time(), "success": True},
@@ -137,4 +138,4 @@ def test_it_is_scraped_and_every_query_has_an_answer(scraped: Prometheus) -> Non
         30,
     )
     pending = {alert["labels"]["alertname"] for alert in scraped.ask("alerts")["alerts"]}
-    assert pending == {"PacketwatchNotFiltering"}
+    assert pending == {"PacketwatchNotFiltering", "PacketwatchFeedExpired"}

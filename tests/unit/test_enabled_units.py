@@ -14,9 +14,17 @@ from pathlib import Path
 
 import pytest
 
-from packetwatch_core._declared.store import Store
+from packetwatch_core._declared.store import State, Store
 from packetwatch_core._setup import places, units
-from packetwatch_core._setup.units import AGENT, NOTHING, Units, plan_units, unit_of
+from packetwatch_core._setup.units import (
+    AGENT,
+    NOTHING,
+    Units,
+    forecast,
+    needs,
+    plan_units,
+    unit_of,
+)
 
 ETH0, ETH1 = "packetwatch-xdp@eth0.service", "packetwatch-xdp@eth1.service"
 SETTINGS = 'PW_PROTECT="192.0.2.1,192.0.2.2"\nPW_HEARTBEAT_URL=""\n'
@@ -103,6 +111,27 @@ def test_without_the_roles_units_nothing_is_done(systemd: Systemd) -> None:
 
 def test_a_first_run(systemd: Systemd) -> None:
     assert systemd.plan("eth0") == Units([ETH0, AGENT], [ETH0, AGENT], [], False, False)
+
+
+def test_check_mode_forecasts_a_first_run(systemd: Systemd) -> None:
+    (systemd.root / AGENT).unlink()
+    state = State(interfaces={"eth0": "auto"}, settings=SETTINGS)
+    found = forecast(systemd.run, False, needs(state, installs=True))
+    units = (ETH0, AGENT)
+    after = "".join(f"{what} {unit}\n" for what in ("enabled", "started") for unit in units)
+    assert found == {"changed": True, "diff": {"before": "", "after": after}}
+    assert not forecast(systemd.run, False, needs(state))["changed"]
+    assert systemd.commands == []
+
+
+def test_check_mode_follows_the_planned_state(agent: Systemd) -> None:
+    """A rollback of a run that added an interface and changed a setting."""
+    agent.enable(ETH0, ETH1)
+    agent.active |= {ETH0, ETH1}
+    former = State(interfaces={"eth0": "auto"}, settings=SETTINGS.replace("192.0.2.2", "192.0.2.3"))
+    found = forecast(agent.run, False, needs(former))
+    assert found["diff"] == {"before": f"enabled {ETH1}\n", "after": f"restarted {AGENT}\n"}
+    assert agent.commands == []
 
 
 def test_a_run_without_changes(agent: Systemd) -> None:

@@ -29,7 +29,8 @@ class Plan(t.NamedTuple):
     active: whether it decides packets, because an interface is filtered. feeds: the feed entries that
     were left out. pending: the change, if it is pending. paused: why nothing was done. hits: addresses
     that it newly denies; None if the lists do not change. idle: entries without effect; None if no lists
-    were compiled. expired: feeds whose copies are removed because they have expired, in words. attachments: interfaces that were ordered or whose declaration changes.
+    were compiled. expired: feeds whose copies are removed because they have expired, in words.
+    attachments: interfaces that were ordered or whose declaration changes.
     """
 
     changed: bool

@@ -21,6 +21,7 @@ from .commands import must
 
 if t.TYPE_CHECKING:
     from .._base.types import Result, Run
+    from .._declared.store import State
 
 AGENT = "packetwatch.service"
 
@@ -65,20 +66,43 @@ def unit_of(interface: str) -> str:
     return f"packetwatch-xdp@{escaped}.service"
 
 
-def settle(run: Run, restart: bool, check: bool) -> Result:
+def settle(run: Run, restart: bool) -> Result:
     """Bring the units to what confirmed state declares. restart: the agent, if it runs."""
     dummy, state = Store().read_current()
     plan = plan_units(run, state.interfaces, state.settings, restart)
-    if plan.changed and not check:
+    if plan.changed:
         _carry_out(run, plan)
     return {"changed": plan.changed, "diff": plan.describe()}
 
 
+def needs(state: State, installs: bool = False) -> dict[str, t.Any]:
+    """What units follow, of a state that check mode has planned. installs: with the role's units."""
+    return {
+        "interfaces": sorted(state.interfaces),
+        "settings": state.settings,
+        "installs": installs,
+    }
+
+
+def forecast(run: Run, restart: bool, planned: t.Mapping[str, t.Any] | None) -> Result:
+    """What `settle` would do. planned: as `needs` returns it; None: confirmed state stays as it is."""
+    found = planned or needs(Store().read_current()[1])
+    plan = plan_units(run, found["interfaces"], found["settings"], restart, found["installs"])
+    return {"changed": plan.changed, "diff": plan.describe()}
+
+
 def plan_units(
-    run: Run, interfaces: t.Iterable[str], settings: str, restart: bool = False
+    run: Run,
+    interfaces: t.Iterable[str],
+    settings: str,
+    restart: bool = False,
+    installs: bool = False,
 ) -> Units:
-    """Compare the host with what a state declares. Where the role's units are not installed, do nothing."""
-    if not os.path.exists(os.path.join(places.UNITS, AGENT)):
+    """Compare the host with what a state declares. Where the role's units are not installed, do nothing.
+
+    installs: they will be installed before.
+    """
+    if not installs and not os.path.exists(os.path.join(places.UNITS, AGENT)):
         return NOTHING
     wanted = [*(unit_of(name) for name in interfaces), AGENT]
     found = _show(run, wanted)
