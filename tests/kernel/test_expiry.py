@@ -14,6 +14,7 @@ import pytest
 from kernel.hosting import UNLISTED, XDP_DROP, XDP_PASS, Site
 
 from packetwatch_core._base import clock
+from packetwatch_core._base.errors import InvalidInput
 
 pytest_plugins = ("kernel.site_fixtures",)
 pytestmark = [pytest.mark.skipif(os.geteuid() != 0, reason="loads programs"), pytest.mark.slow]
@@ -77,3 +78,19 @@ def test_a_boot_needs_no_kept_time(
     assert filtered.verdict(UNLISTED) == XDP_DROP
     boot(filtered, monkeypatch, trusted=True)
     assert filtered.verdict(UNLISTED) == XDP_DROP
+
+
+def test_an_allow_entry_that_expires_does_not_shield_a_protected_address(filtered: Site) -> None:
+    """It is judged as if it had expired, and only if it covers a protected address."""
+    filtered.settings(PW_PROTECT=f"{UNLISTED} 2001:db8::/64", PW_PROTECT_AUTO="0")
+    end = in_seconds(3600)
+    filtered.lists(allow=f"203.0.113.0/28 expires={end}\n# until expires=soon\n", name="other")
+    with pytest.raises(InvalidInput, match=r"would deny protected addresses: 203\.0\.113\.9 "):
+        filtered.lists(deny="203.0.113.0/24\n", name="local")
+    assert filtered.lists(deny="203.0.113.3\n", name="local").changed
+    filtered.lists(allow=f"2001:db8::7 expires={end}\n", name="other")
+    with pytest.raises(InvalidInput, match="would deny protected addresses: 2001:db8::/64"):
+        filtered.lists(deny="2001:db8::7\n", name="local")
+    filtered.lists(allow=f"198.51.100.0/24 expires={end}\n", name="other")
+    with pytest.raises(InvalidInput, match=r"would deny protected addresses: 203\.0\.113\.9 "):
+        filtered.lists(deny="203.0.113.0/24\n", name="local")

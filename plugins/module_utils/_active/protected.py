@@ -8,11 +8,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 import typing as t
 
 from .._base.address import Prefix, format_prefix, from_mapped, parse_prefix, widening
 from .._base.errors import InvalidInput, some_of
 from .._declared.describe import name_entries
+from .._declared.entries import parse_line
+from .._declared.search import covers
 from .._kernel import abi
 from .._network import protect
 from .._tables.ranges import DENY
@@ -26,6 +30,7 @@ if t.TYPE_CHECKING:
 
 _REMEDY = "allow them with entries that do not expire"
 _MAX_SHOWN = 5
+_EXPIRING = re.compile(r"^.*\bexpires=.*$", re.MULTILINE)
 
 
 class DeniesProtected(InvalidInput):
@@ -76,6 +81,24 @@ def denied_protected(areas: Areas, protection: Protection) -> list[tuple[str, st
     hit = [(format_prefix(host), why) for host, why in hosts if is_denied(tables, host)]
     nets = (from_mapped(address, length) for length, address in _denied_nets(tables, protection))
     return hit + [(format_prefix(net), "") for net in nets]
+
+
+def may_lose_allow(state: State, protection: Protection) -> bool:
+    """Whether a protected address may be denied once the allow entries have expired that expire."""
+    expiring = []
+    for text in state.allow.values():
+        for line in _EXPIRING.findall(text) if "expires=" in text else ():
+            # Feeds may have wrong lines, which the tables leave out.
+            with contextlib.suppress(InvalidInput):
+                entry = parse_line(line)
+                expiring += [entry.prefix] if entry and entry.expires else []
+    kept = [from_mapped(address, 128) for address in protection.hosts]
+    kept += [
+        from_mapped(address, length)
+        for (length, address), flags in protection.nets.items()
+        if flags & abi.NET_PROTECTED
+    ]
+    return any(covers(one, other) or covers(other, one) for one in expiring for other in kept)
 
 
 def is_denied(tables: Tables, prefix: Prefix) -> bool:

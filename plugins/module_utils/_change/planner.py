@@ -246,7 +246,10 @@ class Planner:
         """Refuse lists that deny a protected address, unless forced; return what they newly deny."""
         if not force:
             for_good = lists.areas
-            if any("expires=" in text for text in after.allow.values()):
+            # Imported here, like `hits` below.
+            from .._active.protected import may_lose_allow
+
+            if may_lose_allow(after, self.snapshot.protection):
                 for_good = self.lists.for_good(after, lists)
             self._refuse_denied(for_good, after)
         # Imported here: a boot does not need it, and it would cost memory.
