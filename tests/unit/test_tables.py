@@ -15,7 +15,8 @@ from random import Random
 import pytest
 from unit.comparing import all_as_lists
 
-from packetwatch_core._active.patch import Editor
+from packetwatch_core._active import patch
+from packetwatch_core._active.generation import Areas
 from packetwatch_core._base.address import BITS, Prefix
 from packetwatch_core._base.errors import TooLarge
 from packetwatch_core._kernel import abi
@@ -422,8 +423,11 @@ def test_hosts_of_both_verdicts_have_no_halves() -> None:
         pytest.param(330_000, 2000, True, marks=pytest.mark.slow),
     ],
 )
-def test_an_edited_area_is_the_area_of_the_edited_list(count: int, nets: int, halved: bool) -> None:
+def test_an_edited_area_is_the_area_of_the_edited_list(
+    count: int, nets: int, halved: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Hosts are added, removed and given the other verdict."""
+    monkeypatch.setattr(patch, "_FEW", 0)
     random = Random(count)
     denied = {random.randrange(1, LAST4) for _number in range(count)}
     wide = [block(4, random.getrandbits(32), random.randrange(12, 31)) for _number in range(nets)]
@@ -442,8 +446,8 @@ def test_an_edited_area_is_the_area_of_the_edited_list(count: int, nets: int, ha
         if near[0] or near[2]:
             continue
         for wanted in {NONE, ALLOW, DENY} - {near[1]}:
-            editor = Editor(tables.v4, tables.v4_shift, tables.shape4)
-            if not editor.put(value, near[1], wanted):
+            done = edited(tables, value, wanted)
+            if done is None or done.shape is None:
                 continue
             edits += 1
             allow = allowed - {value} | ({value} if wanted == ALLOW else set())
@@ -451,24 +455,32 @@ def test_an_edited_area_is_the_area_of_the_edited_list(count: int, nets: int, ha
             whole = build(
                 [host(4, item) for item in allow], [*wide, *(host(4, item) for item in deny)]
             )
-            assert editor.area == whole.v4
-            assert editor.shape[:3] == whole.shape4[:3]
-            assert whole.shape4.used - 2 <= editor.shape.used <= whole.shape4.used
+            assert done.areas.v4 == whole.v4
+            assert done.shape[:3] == whole.shape4[:3]
+            assert whole.shape4.used - 2 <= done.shape.used <= whole.shape4.used
     assert edits >= 3
 
 
+def edited(tables: Tables, value: int, wanted: int) -> patch.Done | None:
+    """Return the tables with another verdict for an IPv4 address, or None."""
+    areas = Areas.of(tables, b"", 0)
+    return patch.edit4(areas, tables.shape4, host(4, value), lambda _runs: [(value, wanted)])
+
+
 @pytest.mark.parametrize("count", [8, 9 * 256 - 1, 9 * 256, 9 * 512 - 1, 9 * 512])
-def test_an_edit_that_needs_another_width_is_refused(count: int) -> None:
+def test_an_edit_that_needs_another_width_is_refused(
+    count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patch, "_FEW", 0)
     random = Random(count)
     values = {random.randrange(1, LAST4) for _number in range(count)}
     tables = build([], [host(4, value) for value in values])
     for value in (*sorted(values)[:2], *(random.randrange(1, LAST4) for _number in range(8))):
         former = lookup(tables, 4, value)
-        editor = Editor(tables.v4, tables.v4_shift, tables.shape4)
-        done = editor.put(value, former, DENY - former)
+        done = edited(tables, value, DENY - former)
         whole = build([], [host(4, item) for item in values ^ {value}])
         if done:
-            assert (editor.area, tables.v4_shift) == (whole.v4, whole.v4_shift)
+            assert (done.areas.v4, tables.v4_shift) == (whole.v4, whole.v4_shift)
         else:
             assert whole.v4_shift != tables.v4_shift
 

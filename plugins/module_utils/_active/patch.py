@@ -124,9 +124,7 @@ def patched(
         if more is None:
             return None
         done = (
-            _edit4(areas, shape, prefix, more)
-            if prefix.family == 4
-            else _edit6(areas, prefix, more)
+            edit4(areas, shape, prefix, more) if prefix.family == 4 else _edit6(areas, prefix, more)
         )
         if done is None:
             return None
@@ -229,7 +227,7 @@ def _count(found: Runs) -> int:
     return sum(verdict != NONE for dummy, verdict in found)
 
 
-class _Done(t.NamedTuple):
+class Done(t.NamedTuple):
     """Changed tables. ranges: how many more they have. shape: of a changed IPv4 area."""
 
     areas: Areas
@@ -237,9 +235,9 @@ class _Done(t.NamedTuple):
     shape: Shape | None
 
 
-def _edit4(
+def edit4(
     areas: Areas, shape: Shape, prefix: Prefix, more: t.Callable[[Runs], Runs]
-) -> _Done | None:
+) -> Done | None:
     """The tables with other verdicts in an IPv4 prefix; None if others would have another layout then."""
     is_all = shape.starts <= _FEW
     # The starts after the prefix may change as well: its surroundings do.
@@ -256,7 +254,7 @@ def _edit4(
     inside = more(_inside(old, prefix.value, prefix.last))
     new = _replaced(old, prefix.value, prefix.last, inside, high)
     if new == old:
-        return _Done(areas, 0, None)
+        return Done(areas, 0, None)
     ranges = _count(new) - _count(old)
     were, words = (
         [word for word in words_of(found, high) if first <= word >> 4 <= last]
@@ -264,7 +262,7 @@ def _edit4(
     )
     if is_all:
         area, code, made = build4(words) if words else (Area(), 0, Shape())
-        return _Done(areas._replace(v4=area, v4_shift=code), ranges, made)
+        return Done(areas._replace(v4=area, v4_shift=code), ranges, made)
     bits = shift - bool(areas.v4_shift & HALVES)
     changed = _changed_shape(shape, were, words, bits)
     stays = _may_lose(shape, changed.used, bits)
@@ -272,7 +270,7 @@ def _edit4(
         return None
     before = _inside(old, first - 1, first - 1)[0][1] if first else NONE
     area = spliced(areas.v4, areas.v4_shift, shape.main, top, words, before)
-    return _Done(areas._replace(v4=area), ranges, changed)
+    return Done(areas._replace(v4=area), ranges, changed)
 
 
 def _changed_shape(shape: Shape, old: list[int], new: list[int], bits: int) -> Shape:
@@ -305,7 +303,7 @@ def _may_lose(shape: Shape, used: int, bits: int) -> bool:
     return used == shape.used or width <= MIN_TOP_WIDTH or (used + 1) * 3 >= 1 << width
 
 
-def _edit6(areas: Areas, prefix: Prefix, more: t.Callable[[Runs], Runs]) -> _Done | None:
+def _edit6(areas: Areas, prefix: Prefix, more: t.Callable[[Runs], Runs]) -> Done | None:
     """The tables with other verdicts in an IPv6 prefix; None if that moves too much of them."""
     area, place = areas.v6, areas.v6_hosts
     count = count_hosts(area, place)
@@ -313,12 +311,13 @@ def _edit6(areas: Areas, prefix: Prefix, more: t.Callable[[Runs], Runs]) -> _Don
     if part is None:
         return None
     low, high = part
-    hosts = listed(area, place, low, high)
+    parts = ((low, prefix.value - 1), (prefix.value, prefix.last), (prefix.last + 1, high))
+    hosts = [word for first, last in parts for word in listed(area, place, first, last)]
     old = read_runs(areas.tables(), 6, part, hosts)
     inside = more(_inside(old, prefix.value, prefix.last))
     new = _replaced(old, prefix.value, prefix.last, inside, high)
     if new == old:
-        return _Done(areas, 0, None)
+        return Done(areas, 0, None)
     were, wanted = _split(old, part), _split(new, part)
     if were.hosts != set(hosts):
         # A host that found no room in the buckets is in the tree.
@@ -334,7 +333,7 @@ def _edit6(areas: Areas, prefix: Prefix, more: t.Callable[[Runs], Runs]) -> _Don
     if tree is None or filled is None:
         return None
     area, place = put_after(tree, filled, homes)
-    return _Done(areas._replace(v6=area, v6_hosts=place), _count(new) - _count(old), None)
+    return Done(areas._replace(v6=area, v6_hosts=place), _count(new) - _count(old), None)
 
 
 def _quiet_around(areas: Areas, prefix: Prefix) -> tuple[int, int] | None:

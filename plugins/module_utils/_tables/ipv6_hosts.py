@@ -41,6 +41,7 @@ _CHUNK = 1 << 16
 _HOMES_BITS = 6
 _MAX_PART = 256
 _FEW = 64
+_MANY_BYTES = 4  # bytes in common from which on a search for them is faster than arithmetic on all
 
 
 def split(words: Iterable[int], around: int = NONE) -> tuple[dict[int, list[int]], list[int]]:
@@ -311,16 +312,19 @@ def listed(area: Area, place: Place, first: int, last: int) -> list[int]:
         few = ((address, lookup(area, place, address)) for address in range(first, last + 1))
         return [address << 4 | verdict for address, verdict in few if verdict]
     keys, slots = _views(area, place)
-    highs = array("Q", keys[::2].tobytes())
     free = ((first ^ last) >> 64).bit_length()
     numbers: Iterable[int] = range(len(slots))
-    if free < 64:
+    shared = (64 - free) // 8
+    if shared >= _MANY_BYTES and first >> 96:
+        numbers = _beginning(area, place, (first >> 64).to_bytes(8, "big")[:shared])
+    elif free < 64:
         # Lane arithmetic finds the hosts with the same first bits; most have others.
+        highs = array("Q", keys[::2].tobytes())
         fixed = repeated(_WHOLE >> free << free, 8, len(highs))
         differ = (as_number(highs) ^ repeated(first >> 64, 8, len(highs))) & fixed
         numbers = zero_lanes(differ, 8, len(highs))
     found = [
-        (highs[number] << 64 | keys[2 * number + 1]) << 4 | slots[number] >> VERDICT_SHIFT
+        (keys[2 * number] << 64 | keys[2 * number + 1]) << 4 | slots[number] >> VERDICT_SHIFT
         for number in numbers
         if slots[number] >> VERDICT_SHIFT
     ]
@@ -328,6 +332,19 @@ def listed(area: Area, place: Place, first: int, last: int) -> list[int]:
     if (first, last) != (0, LAST6):
         found = [word for word in found if first <= word >> 4 <= last]
     return found
+
+
+def _beginning(area: Area, place: Place, lead: bytes) -> Iterator[int]:
+    """Yield the numbers of the slots whose address begins with some bytes, up to eight."""
+    pattern, offset = (lead, 0) if sys.byteorder == "big" else (lead[::-1], 8 - len(lead))
+    line = 4 * WORDS
+    begin, end = line * place.line, line * (place.line + place.buckets)
+    at = area.lines.find(pattern, begin, end)
+    while at >= 0:
+        number, rest = divmod(at - begin - offset, 16)
+        if not rest:
+            yield number
+        at = area.lines.find(pattern, at + 1, end)
 
 
 def merged(others: Iterable[int], hosts: list[int], around: int) -> list[int]:
