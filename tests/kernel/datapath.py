@@ -55,10 +55,12 @@ class Runner:
         self._reference = ctypes.byref(self._opts)
         self._fd = program.fd
 
-    def __call__(self, frame: bytes) -> int:
+    def __call__(self, frame: bytes, linear: int | None = None) -> int:
+        """Return the verdict. linear: bytes in the first buffer; fewer than all need Linux 6.18."""
         opts = self._opts
         opts.data_in = frame
-        opts.data_size_in = self._context.data_end = len(frame)
+        opts.data_size_in = len(frame)
+        self._context.data_end = len(frame) if linear is None else linear
         opts.data_size_out = opts.ctx_size_out = 0  # libbpf leaves the last frame's length there
         error = self._call(self._fd, self._reference)
         assert error == 0, os.strerror(-error)
@@ -141,16 +143,19 @@ class Datapath:
         return self._program
 
     @property
-    def run(self) -> Callable[[bytes], int]:
+    def run(self) -> Runner:
         """Run the program on a frame that comes in on v0, and return its verdict."""
         if self._runner is None:
             self._runner = Runner(self.program, self.ifindex)
         return self._runner
 
-    def fate(self, frame: bytes) -> str:
-        """Run one frame; return the one cell in which it counts, which must agree with its verdict."""
+    def fate(self, frame: bytes, linear: int | None = None) -> str:
+        """Run one frame; return the one cell in which it counts, which must agree with its verdict.
+
+        linear: as for `Runner`.
+        """
         before = self.cells()
-        verdict = self.run(frame)
+        verdict = self.run(frame, linear)
         grown = difference(self.cells(), before)
         assert list(grown.values()) == [1], grown
         name = next(iter(grown))

@@ -174,11 +174,11 @@ def syn6(
     return ethernet(IPV6, ipv6(source, target, payload, kinds[0]), tags)
 
 
-def udp4(source: str, target: str = HOST4) -> bytes:
+def udp4(source: str, target: str = HOST4, tags: Sequence[int] = ()) -> bytes:
     """Return a frame that detection ignores."""
-    return ethernet(IPV4, ipv4(source, target, struct.pack("!HHHH", 53, 53, 8, 0), UDP))
+    return ethernet(IPV4, ipv4(source, target, struct.pack("!HHHH", 53, 53, 8, 0), UDP), tags)
 
 
-def udp6(source: str, target: str = HOST6) -> bytes:
+def udp6(source: str, target: str = HOST6, tags: Sequence[int] = ()) -> bytes:
     """Return the same as udp4 for IPv6."""
-    return ethernet(IPV6, ipv6(source, target, struct.pack("!HHHH", 53, 53, 8, 0), UDP))
+    return ethernet(IPV6, ipv6(source, target, struct.pack("!HHHH", 53, 53, 8, 0), UDP), tags)

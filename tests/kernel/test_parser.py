@@ -50,6 +50,7 @@ from packetwatch_core._kernel import abi
 
 SOURCE4, SOURCE6 = "198.51.100.7", "2001:db8:7::7"
 EXT_MAX = 8
+EXTENSIONS = (HOP_BY_HOP, ROUTING, FRAGMENT, AUTHENTICATION, DESTINATION)
 
 PASSES4, PASSES6 = "pass unlisted ipv4", "pass unlisted ipv6"
 SCAN4, SCAN6 = "drop scan ipv4", "drop scan ipv6"
@@ -81,7 +82,7 @@ def test_a_cut_short_ethernet_or_vlan_header_passes(datapath: Datapath, size: in
     assert datapath.fate(frame) == "pass malformed other"
 
 
-@pytest.mark.parametrize("kind", [0x0806, 0x88CC, 0x86DC, 46])
+@pytest.mark.parametrize("kind", [0x0806, 0x88CC, 0x86DC, 46, 0])
 def test_what_is_not_ip_passes(datapath: Datapath, kind: int) -> None:
     datapath.lists(deny=["0.0.0.0/0", "::/0"])
     assert datapath.fate(ethernet(kind, bytes(46))) == "pass not_ip other"
@@ -313,11 +314,14 @@ def test_extension_headers_that_end_with_the_packet_are_cut_short(datapath: Data
     assert not datapath.hits()
 
 
-def test_a_syn_too_far_in_to_be_read_counts(datapath: Datapath) -> None:
-    """Eight headers of 2 KiB: the packet comes in several buffers; the program reads only the first."""
+def test_a_syn_in_a_later_buffer_is_seen(datapath: Datapath) -> None:
+    """Eight headers of 2 KiB: the packet comes in several buffers."""
     payload = b"".join(options(DESTINATION, 2048) for dummy in range(7)) + options(TCP, 2048)
-    frame = ethernet(IPV6, ipv6(SOURCE6, HOST6, payload + tcp(40000, 80), DESTINATION))
-    assert datapath.fates(*[frame] * 4) == [OPAQUE6, OPAQUE6, SCAN6, BAN6]
+
+    def frame(port: int) -> bytes:
+        return ethernet(IPV6, ipv6(SOURCE6, HOST6, payload + tcp(40000, port), DESTINATION))
+
+    assert datapath.fates(*map(frame, (1, 1, 2, 3, 4))) == [PASSES6, PASSES6, PASSES6, SCAN6, BAN6]
 
 
 def test_a_payload_length_of_zero_hides_nothing(datapath: Datapath) -> None:
@@ -349,11 +353,7 @@ def test_an_ipv6_first_fragment_without_tcp_counts_as_one_more_port(datapath: Da
 
 
 def test_ipv6_fragments_where_flags_may_be_count(datapath: Datapath) -> None:
-    frames = (
-        fragment_of(bytes(8), TCP, 1),
-        fragment_of(bytes(8), DESTINATION, 1),
-        fragment_of(bytes(8), DESTINATION, 5, more=False),
-    )
+    frames = [fragment_of(bytes(8), TCP, 1, more=more) for more in (True, False, True)]
     assert datapath.fates(*frames) == [OPAQUE6, OPAQUE6, SCAN6]
 
 
@@ -362,8 +362,24 @@ def test_later_ipv6_fragments_pass(datapath: Datapath) -> None:
         fragment_of(bytes(8), TCP, 2),
         fragment_of(bytes(8), TCP, 0x1FFF, more=False),
         fragment_of(bytes(8), UDP, 1),
+        fragment_of(bytes(8), DESTINATION, 1),
+        fragment_of(bytes(8), DESTINATION, 5, more=False),
     )
-    assert datapath.fates(*frames) == [PASSES6] * 3
+    assert datapath.fates(*frames) == [PASSES6] * 5
+    assert not datapath.hits()
+
+
+@pytest.mark.parametrize("following", [TCP, *EXTENSIONS, NO_NEXT_HEADER])
+def test_the_fragments_of_a_long_datagram_are_no_evidence(
+    datapath: Datapath, following: int
+) -> None:
+    """In later fragments the next header says nothing (RFC 8200, section 4.5)."""
+    datagram = options(UDP) + bytes(8000)
+    frames = [fragment_of(datagram[:1440], DESTINATION)]
+    for start in range(1440, len(datagram), 1440):
+        part, more = datagram[start : start + 1440], start + 1440 < len(datagram)
+        frames.append(fragment_of(part, following, start // 8, more))
+    assert datapath.fates(*frames) == [PASSES6] * 6
     assert not datapath.hits()
 
 

@@ -263,7 +263,7 @@ COUNTERS = Layout(
     ("events_lost", "Q"),
 )
 # Only the program reads struct pw_scratch; user space just makes the map for it.
-SCRATCH_SIZE = 9488
+SCRATCH_SIZE = 9544
 LAYOUTS = (
     HEADER,
     POLICY,

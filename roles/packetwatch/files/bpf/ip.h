@@ -11,9 +11,19 @@
 #include "ipv6.h"
 #include "link.h"
 
-static __always_inline int pw_ip_is_valid(struct pw_cursor *cursor, void *ip, int family)
+/* The size of the header, without options. */
+static __always_inline __u32 pw_ip_size(int family)
 {
-	return family == PW_IPV4 ? pw_ipv4_is_valid(cursor, ip) : pw_ipv6_is_valid(cursor, ip);
+	return family == PW_IPV4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr);
+}
+
+/* Point `ip` to the header at the cursor. False if it cannot be read, or is not valid. */
+static __always_inline int pw_ip_read(struct xdp_md *context, struct pw_cursor *cursor, int family,
+				      void **ip)
+{
+	if (!pw_read(context, cursor, pw_ip_size(family), cursor->to->ip, ip))
+		return 0;
+	return family == PW_IPV4 ? pw_ipv4_is_valid(*ip) : pw_ipv6_is_valid(*ip);
 }
 
 /* The lists' verdict on the source (enum pw_verdict). */
@@ -30,19 +40,23 @@ static __always_inline int pw_ip_is_plain(struct pw_cursor *cursor, void *ip, in
 	return family == PW_IPV4 ? pw_ipv4_is_plain(cursor, ip) : pw_ipv6_is_plain(cursor, ip);
 }
 
-static __always_inline int pw_ip_is_link_control(struct pw_cursor *cursor, void *ip, int family)
+static __always_inline enum pw_control pw_ip_link_control(struct xdp_md *context,
+							  struct pw_cursor *cursor, void *ip,
+							  int family)
 {
-	return family == PW_IPV4 ? pw_ipv4_is_link_control(cursor, ip) :
-				   pw_ipv6_is_link_control(cursor, ip);
+	struct pw_cursor after = *cursor;
+	pw_skip(&after, pw_ip_size(family));
+	return family == PW_IPV4 ? pw_ipv4_link_control(context, &after, ip) :
+				   pw_ipv6_link_control(context, &after, ip);
 }
 
 static __always_inline void pw_ip_parse_upper(struct xdp_md *context, struct pw_cursor *cursor,
-					      void *ip, int family, int is_link_control,
+					      void *ip, int family, enum pw_control control,
 					      struct pw_packet *packet)
 {
 	packet->ports_known = packet->sport = packet->dport = 0;
-	packet->upper = is_link_control ? PW_UPPER_LINK : PW_UPPER_OTHER;
-	if (is_link_control)
+	packet->upper = control == PW_CONTROL_YES ? PW_UPPER_LINK : PW_UPPER_OTHER;
+	if (control == PW_CONTROL_YES)
 		return;
 	if (family == PW_IPV4)
 		pw_ipv4_parse_upper(context, cursor, ip, packet);

@@ -10,10 +10,9 @@
 #define PW_FRAGMENT_MORE 0x2000
 #define PW_FRAGMENT_OFFSET 0x1fff
 
-static __always_inline int pw_ipv4_is_valid(struct pw_cursor *cursor, struct iphdr *ip)
+static __always_inline int pw_ipv4_is_valid(struct iphdr *ip)
 {
-	/* Version 4, and 5 to 15 words. */
-	return (void *)(ip + 1) <= cursor->end && (__u32)*(__u8 *)ip - 0x45 <= 10;
+	return (__u32)*(__u8 *)ip - 0x45 <= 10; /* version 4, and 5 to 15 words */
 }
 
 /* Whether a packet needs no further parsing: another protocol, or TCP that is not a SYN. False if
@@ -31,7 +30,7 @@ static __always_inline int pw_ipv4_is_plain(struct pw_cursor *cursor, struct iph
 	return (tcp[13] & PW_TCP_SYN_ACK) != PW_TCP_SYN;
 }
 
-/* Find the upper layer of a packet with a valid header. */
+/* Find the upper layer of a packet with a valid header, which is at the cursor. */
 static __always_inline void pw_ipv4_parse_upper(struct xdp_md *context, struct pw_cursor *cursor,
 						struct iphdr *ip, struct pw_packet *packet)
 {
@@ -52,7 +51,7 @@ static __always_inline void pw_ipv4_parse_upper(struct xdp_md *context, struct p
 		packet->upper = PW_UPPER_SHORT;
 		return;
 	}
-	cursor->at = (void *)ip + header;
+	pw_skip(cursor, header);
 	cursor->remaining = total - header;
 	pw_parse_tcp(context, cursor, fragment & PW_FRAGMENT_MORE, packet);
 }

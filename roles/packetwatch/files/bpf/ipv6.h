@@ -17,9 +17,9 @@ struct pw_ext {
 	__be16 offset; /* of a fragment: upper 13 bits; the lowest bit says that more follow */
 };
 
-static __always_inline int pw_ipv6_is_valid(struct pw_cursor *cursor, struct ipv6hdr *ip)
+static __always_inline int pw_ipv6_is_valid(struct ipv6hdr *ip)
 {
-	return (void *)(ip + 1) <= cursor->end && ip->version == 6;
+	return ip->version == 6;
 }
 
 /* Whether a packet needs no further parsing: UDP, or TCP that is not a SYN. False for all other
@@ -36,7 +36,7 @@ static __always_inline int pw_ipv6_is_plain(struct pw_cursor *cursor, struct ipv
 	return (tcp[13] & PW_TCP_SYN_ACK) != PW_TCP_SYN;
 }
 
-/* Find the upper layer of a packet, after up to PW_EXT_MAX extension headers. */
+/* Find the upper layer of the packet at the cursor, after up to PW_EXT_MAX extension headers. */
 static __always_inline void pw_ipv6_parse_upper(struct xdp_md *context, struct pw_cursor *cursor,
 						struct ipv6hdr *ip, struct pw_packet *packet)
 {
@@ -44,7 +44,7 @@ static __always_inline void pw_ipv6_parse_upper(struct xdp_md *context, struct p
 	__u32 next = ip->nexthdr;
 	int first_fragment = 0;
 
-	cursor->at = ip + 1;
+	pw_skip(cursor, sizeof(*ip));
 	cursor->remaining = pw_be16(ip->payload_len);
 	if (!cursor->remaining) /* a jumbogram (RFC 2675): its length is in an option */
 		cursor->remaining = 0xffff;
@@ -53,7 +53,7 @@ static __always_inline void pw_ipv6_parse_upper(struct xdp_md *context, struct p
 			pw_parse_tcp(context, cursor, first_fragment, packet);
 			return;
 		}
-		struct pw_ext *ext = cursor->at;
+		struct pw_ext *ext;
 		if (next != IPPROTO_HOPOPTS && next != IPPROTO_ROUTING && next != IPPROTO_FRAGMENT &&
 		    next != IPPROTO_AH && next != IPPROTO_DSTOPTS && next != IPPROTO_MH &&
 		    next != PW_IPPROTO_HIP && next != PW_IPPROTO_SHIM6)
@@ -62,8 +62,8 @@ static __always_inline void pw_ipv6_parse_upper(struct xdp_md *context, struct p
 			packet->upper = first_fragment ? PW_UPPER_OPAQUE : PW_UPPER_SHORT;
 			return;
 		}
-		if (cursor->at + 8 > cursor->end) {
-			packet->upper = pw_short_or_opaque(context, cursor);
+		if (!pw_read(context, cursor, 8, cursor->to->header, (void **)&ext)) {
+			packet->upper = pw_unread_upper(cursor);
 			return;
 		}
 		*length = (ext->length + 1) * 8;
@@ -72,9 +72,10 @@ static __always_inline void pw_ipv6_parse_upper(struct xdp_md *context, struct p
 			*length = 8;
 			first_fragment |= pw_be16(ext->offset) & 1;
 			if (offset) {
-				/* It is suspicious if it holds TCP's flags (offset 1, 8 bytes), or
-				 * headers that a tolerant stack would still parse. */
-				if (ext->next == IPPROTO_TCP ? offset == 1 : ext->next == IPPROTO_DSTOPTS)
+				/* It is suspicious if it holds TCP's flags (offset 1, 8 bytes). At
+				 * later offsets `next` says nothing (RFC 8200, section 4.5), and the
+				 * first fragment has counted if it hides the flags. */
+				if (ext->next == IPPROTO_TCP && offset == 1)
 					packet->upper = PW_UPPER_OPAQUE;
 				return;
 			}
@@ -87,7 +88,7 @@ static __always_inline void pw_ipv6_parse_upper(struct xdp_md *context, struct p
 			packet->upper = first_fragment ? PW_UPPER_OPAQUE : PW_UPPER_SHORT;
 			return;
 		}
-		cursor->at += bytes;
+		pw_skip(cursor, bytes);
 		cursor->remaining -= bytes;
 	}
 	packet->upper = PW_UPPER_OPAQUE;

@@ -11,6 +11,7 @@
 #include "detect.h"
 
 #define PW_UNDECIDED PW_REASONS /* the fast path needs the slow path */
+#define PW_UNREAD (PW_REASONS + 1) /* the first buffer ends before the headers do */
 
 /* Count the packet by its reason, and turn the reason into XDP's action. */
 static __always_inline int pw_finish(struct pw_counters *counters, __u64 reason, __u64 family)
@@ -131,10 +132,10 @@ static __always_inline int pw_plain_passes(struct pw_header *header, __u64 denie
 static __always_inline __u64 pw_fast_path(struct xdp_md *context, struct pw_cursor *cursor,
 					  void *tables, struct pw_header *header, int family)
 {
-	void *ip = cursor->at;
+	void *ip;
 	__u64 denied = 0;
-	if (!pw_ip_is_valid(cursor, ip, family))
-		return PW_PASS_MALFORMED;
+	if (!pw_ip_read(context, cursor, family, &ip))
+		return cursor->copies ? PW_PASS_MALFORMED : PW_UNREAD;
 	if (header->features & (family == PW_IPV4 ? PW_F_LISTS4 : PW_F_LISTS6)) {
 		__u32 listed = pw_ip_listed(tables, header, ip, family);
 		if (listed == PW_ALLOW)
@@ -144,21 +145,51 @@ static __always_inline __u64 pw_fast_path(struct xdp_md *context, struct pw_curs
 		if (denied == PW_PASS_OFF)
 			return denied;
 	}
-	if (pw_plain_passes(header, denied) && pw_ip_is_plain(cursor, ip, family))
+	if (!cursor->copies && pw_plain_passes(header, denied) && pw_ip_is_plain(cursor, ip, family))
 		return PW_PASS_UNLISTED;
-	int is_link_control = pw_ip_is_link_control(cursor, ip, family);
-	if (denied == PW_DROP_DENY && !is_link_control)
+	enum pw_control control = pw_ip_link_control(context, cursor, ip, family);
+	if (denied == PW_DROP_DENY && control == PW_CONTROL_NO)
 		return denied;
+	if (control == PW_CONTROL_UNREAD)
+		return PW_UNREAD;
 	struct pw_scratch *scratch = scratch_get();
 	if (!scratch)
 		return PW_PASS_NO_TABLES;
 	struct pw_packet *packet = &scratch->packet;
-	pw_ip_parse_upper(context, cursor, ip, family, is_link_control, packet);
+	pw_ip_parse_upper(context, cursor, ip, family, control, packet);
+	if (packet->upper == PW_UPPER_UNREAD)
+		return PW_UNREAD;
 	if (pw_plain_passes(header, denied) && !packet->upper)
 		return PW_PASS_UNLISTED;
 	pw_ip_store_addresses(ip, family, packet);
 	packet->denied = denied;
 	return PW_UNDECIDED;
+}
+
+/* The reason of the packet at the cursor, and its family. */
+static __always_inline __u64 pw_judge(struct xdp_md *context, struct pw_cursor *cursor, void *tables,
+				      struct pw_header *header, struct pw_counters *counters,
+				      __u64 *family)
+{
+	__u64 type = pw_parse_ethernet(context, cursor);
+	if (type == PW_ETH_IPV4) {
+		*family = PW_IPV4;
+		return pw_fast_path(context, cursor, tables, header, PW_IPV4);
+	}
+	if (type == PW_ETH_IPV6) {
+		*family = PW_IPV6;
+		return pw_fast_path(context, cursor, tables, header, PW_IPV6);
+	}
+	if (type == PW_ETH_VLAN || type == PW_ETH_VLAN_SERVICE) {
+		/* Too many tags hide the source from the lists, so the packet must not pass. */
+		__u64 reason = pw_enforce(context, header, PW_DROP_VLAN);
+		if (reason == PW_PASS_MONITOR_DENY)
+			pw_log_tagged(context, header, counters);
+		return reason;
+	}
+	if (type == PW_ETH_UNREAD)
+		return cursor->copies ? PW_PASS_MALFORMED : PW_UNREAD;
+	return PW_PASS_NOT_IP;
 }
 
 PW_SECTION("xdp.frags")
@@ -177,21 +208,13 @@ int packetwatch(struct xdp_md *context)
 		.end = (void *)(long)context->data_end,
 	};
 	__u64 family = PW_OTHER;
-	__u64 reason = PW_PASS_NOT_IP;
-	__u64 type = pw_parse_ethernet(&cursor);
-	if (type == PW_ETH_IPV4) {
-		family = PW_IPV4;
-		reason = pw_fast_path(context, &cursor, tables, header, PW_IPV4);
-	} else if (type == PW_ETH_IPV6) {
-		family = PW_IPV6;
-		reason = pw_fast_path(context, &cursor, tables, header, PW_IPV6);
-	} else if (type == PW_ETH_VLAN || type == PW_ETH_VLAN_SERVICE) {
-		/* Too many tags hide the source from the lists, so the packet must not pass. */
-		reason = pw_enforce(context, header, PW_DROP_VLAN);
-		if (reason == PW_PASS_MONITOR_DENY)
-			pw_log_tagged(context, header, counters);
-	} else if (!type) {
-		reason = PW_PASS_MALFORMED;
+	__u64 reason = pw_judge(context, &cursor, tables, header, counters, &family);
+	if (pw_unlikely(reason == PW_UNREAD)) {
+		struct pw_scratch *scratch = scratch_get();
+		if (!scratch)
+			return pw_finish(counters, PW_PASS_NO_TABLES, PW_OTHER);
+		struct pw_cursor copying = {.copies = 1, .to = &scratch->copies};
+		reason = pw_judge(context, &copying, tables, header, counters, &family);
 	}
 	if (reason == PW_UNDECIDED) {
 		struct pw_scratch *scratch = scratch_get();

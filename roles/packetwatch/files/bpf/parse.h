@@ -4,10 +4,15 @@
  * Parsing of Ethernet and TCP. A cursor walks the headers; each step either moves it or says how
  * the packet ends. PW_UPPER_OPAQUE means that the packet is beyond our limits, PW_UPPER_SHORT that
  * it is cut short: a stack may accept the first, but not the second.
+ *
+ * A packet may lie in several buffers, and even the first headers may not be in the first one. So
+ * there are two kinds of cursors. The first kind reads the first buffer where it is. If this ends
+ * too early, a cursor of the second kind begins again: it copies each header that it reads.
  */
 #ifndef PACKETWATCH_PARSE_H
 #define PACKETWATCH_PARSE_H
 
+#define PW_ETH_UNREAD 0x10000 /* instead of an EtherType */
 /* EtherTypes as in the packet. */
 #define PW_ETH_IPV4 pw_be16(ETH_P_IP)
 #define PW_ETH_IPV6 pw_be16(ETH_P_IPV6)
@@ -23,33 +28,56 @@ struct pw_vlan {
 	__be16 type;
 };
 
+/* `copies` is a constant wherever the functions below are inlined: each call compiles to the code of
+ * one kind of cursor. */
 struct pw_cursor {
-	void *at;
-	void *end;       /* of the bytes that the program can read */
-	__u32 remaining; /* bytes after `at` by the length in the IP header */
+	int copies;
+	void *at;  /* without copies: the next bytes, */
+	void *end; /* and the end of the first buffer */
+	struct pw_copies *to; /* with copies: where they go */
+	__u32 offset;         /* with copies: of the next bytes in the packet */
+	__u32 remaining;      /* bytes from here on by the length in the IP header */
 };
 
-/* Why the next bytes cannot be read: the packet ends, or it continues where the program cannot
- * read. */
-static __always_inline __u32 pw_short_or_opaque(struct xdp_md *context, struct pw_cursor *cursor)
+/* Point `found` to the next bytes, which are in `copy` if the cursor copies. False if they cannot be
+ * read: without copies because the buffer ends, with copies because the packet ends. */
+static __always_inline int pw_read(struct xdp_md *context, struct pw_cursor *cursor, __u32 size,
+				   void *copy, void **found)
 {
-	void *start = (void *)(long)context->data;
-	__u64 claimed = (__u64)(cursor->at - start) + cursor->remaining;
-	return bpf_xdp_get_buff_len(context) < claimed ? PW_UPPER_SHORT : PW_UPPER_OPAQUE;
+	if (cursor->copies) {
+		*found = copy;
+		return !bpf_xdp_load_bytes(context, cursor->offset, copy, size);
+	}
+	*found = cursor->at;
+	return cursor->at + size <= cursor->end;
 }
 
-/* The EtherType after up to PW_VLAN_MAX tags, as in the packet; 0 if the frame is cut short. It is
- * the type of a tag if there are more tags. */
-static __always_inline __u64 pw_parse_ethernet(struct pw_cursor *cursor)
+static __always_inline void pw_skip(struct pw_cursor *cursor, __u32 bytes)
 {
-	struct ethhdr *ethernet = cursor->at;
-	if ((void *)(ethernet + 1) > cursor->end)
-		return 0;
+	if (cursor->copies)
+		cursor->offset += bytes;
+	else
+		cursor->at += bytes;
+}
+
+/* The upper layer of a packet in which the next bytes cannot be read. */
+static __always_inline __u32 pw_unread_upper(struct pw_cursor *cursor)
+{
+	return cursor->copies ? PW_UPPER_SHORT : PW_UPPER_UNREAD;
+}
+
+/* The EtherType after up to PW_VLAN_MAX tags, as in the packet. It is the type of a tag if there are
+ * more tags, and PW_ETH_UNREAD if it cannot be read. */
+static __always_inline __u64 pw_parse_ethernet(struct xdp_md *context, struct pw_cursor *cursor)
+{
+	void *ethernet;
+	if (!pw_read(context, cursor, sizeof(struct ethhdr), cursor->to->header, &ethernet))
+		return PW_ETH_UNREAD;
 	/* Read as the second half of a tag: struct ethhdr is packed, so compilers read its field
 	 * bytewise. */
-	struct pw_vlan *tag = (struct pw_vlan *)(ethernet + 1);
+	struct pw_vlan *tag = ethernet + sizeof(struct ethhdr);
 	__u64 type = tag[-1].type;
-	cursor->at = tag;
+	pw_skip(cursor, sizeof(struct ethhdr));
 	if (type == PW_ETH_IPV4) {
 		pw_barrier_var(cursor->at); /* otherwise it checks the other types first */
 		return type;
@@ -58,10 +86,10 @@ static __always_inline __u64 pw_parse_ethernet(struct pw_cursor *cursor)
 	for (int i = 0; i < PW_VLAN_MAX; i++) {
 		if (type != PW_ETH_VLAN && type != PW_ETH_VLAN_SERVICE)
 			break;
-		if ((void *)(tag + 1) > cursor->end)
-			return 0;
+		if (!pw_read(context, cursor, sizeof(*tag), cursor->to->header, (void **)&tag))
+			return PW_ETH_UNREAD;
 		type = tag->type;
-		cursor->at = ++tag;
+		pw_skip(cursor, sizeof(*tag));
 	}
 	return type;
 }
@@ -70,14 +98,20 @@ static __always_inline __u64 pw_parse_ethernet(struct pw_cursor *cursor)
 static __always_inline void pw_parse_tcp(struct xdp_md *context, struct pw_cursor *cursor,
 					 int first_fragment, struct pw_packet *packet)
 {
-	__u8 *tcp = cursor->at;
+	void *copy = cursor->to->header;
+	__u8 *tcp;
 	if (pw_unlikely(cursor->remaining < PW_TCP_FLAGS_END)) {
 		packet->upper = first_fragment ? PW_UPPER_OPAQUE : PW_UPPER_SHORT;
-		if (cursor->remaining < PW_TCP_PORTS_END ||
-		    (void *)(tcp + PW_TCP_PORTS_END) > cursor->end)
+		if (cursor->remaining < PW_TCP_PORTS_END)
 			return;
-	} else if (pw_unlikely((void *)(tcp + PW_TCP_FLAGS_END) > cursor->end)) {
-		packet->upper = pw_short_or_opaque(context, cursor);
+		if (!pw_read(context, cursor, PW_TCP_PORTS_END, copy, (void **)&tcp)) {
+			if (!cursor->copies)
+				packet->upper = PW_UPPER_UNREAD;
+			return;
+		}
+	} else if (pw_unlikely(
+			   !pw_read(context, cursor, PW_TCP_FLAGS_END, copy, (void **)&tcp))) {
+		packet->upper = pw_unread_upper(cursor);
 		return;
 	} else {
 		__u8 flags = tcp[13];

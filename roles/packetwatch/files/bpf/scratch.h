@@ -15,6 +15,13 @@ enum pw_upper {
 	PW_UPPER_OPAQUE = 2, /* unknown, but a stack may accept it: treated as suspicious */
 	PW_UPPER_SHORT = 3,  /* cut short: no stack accepts it */
 	PW_UPPER_LINK = 4,   /* control traffic of the link: link.h says what that is */
+	PW_UPPER_UNREAD = 5, /* not in the first buffer */
+};
+
+/* Headers of a packet that a cursor has copied. */
+struct pw_copies {
+	__u64 ip[5];     /* the IP header, without options */
+	__u64 header[2]; /* any other, or its start */
 };
 
 /* Addresses as in the packet; ports in host byte order. */
@@ -56,6 +63,7 @@ struct pw_scratch {
 	__u16 ports[PW_TRACK_SLOTS]; /* the first `distinct` ones are the ports of the last scan */
 	__u64 seen[1024];            /* one bit a port; all zero between packets */
 	volatile __u64 hash;
+	struct pw_copies copies;
 	struct pw_closed closed[PW_CLOSED_SLOTS];
 	struct pw_track new_track; /* zero, except the first PW_FIRST_WAYS + 1 slots */
 };
