@@ -35,7 +35,12 @@ def mix64(x: int) -> int:
 
 
 def address4(number: int) -> int:
-    return mix32(number)
+    return unicast(mix32(number))
+
+
+def unicast(address: int) -> int:
+    """Return the address itself, or another one instead of a loopback, multicast or reserved one."""
+    return address & 0x5FFFFFFF if address >> 29 == 7 or address >> 24 == 127 else address
 
 
 def address6(number: int, layout: int) -> int:

@@ -103,6 +103,17 @@ static __always_inline __u32 next_number(struct settings *s)
 	return s->first + (__u32)((__u64)x * s->count >> 32);
 }
 
+/* The filter drops packets from loopback and multicast addresses. */
+static __always_inline __u32 unicast(__u32 address)
+{
+	return address >> 29 == 7 || address >> 24 == 127 ? address & 0x5fffffff : address;
+}
+
+static __always_inline __be32 source4(struct settings *s, __u32 number)
+{
+	return bpf_htonl(unicast((mix32(number) & s->keep) | s->set));
+}
+
 static __always_inline void write_source6(struct settings *s, struct ipv6hdr *ip, __u32 number)
 {
 	__u64 high = mix64(number);
@@ -138,7 +149,7 @@ int vary(struct xdp_md *context)
 	__u32 number = next_number(s);
 	if (s->layout == IPV4) {
 		struct iphdr *ip = (void *)(ethernet + 1);
-		ip->saddr = bpf_htonl((mix32(number) & s->keep) | s->set);
+		ip->saddr = source4(s, number);
 	} else {
 		write_source6(s, (void *)(ethernet + 1), number);
 	}
@@ -158,7 +169,7 @@ int send(struct xdp_md *context)
 	struct settings *s = bpf_map_lookup_elem(&settings, &zero);
 	if (!s || (void *)(tcp + 1) > end)
 		return XDP_ABORTED;
-	__u32 source = bpf_htonl((mix32(next_number(s)) & s->keep) | s->set);
+	__u32 source = source4(s, next_number(s));
 	__u32 sum = (source & 0xffff) + (source >> 16);
 	ip->saddr = source;
 	ip->check = folded((__u64)s->ip_sum + sum);

@@ -92,8 +92,8 @@ FORMER = source_text(
     ("#define PW_EXT_MAX 8\n", "#define PW_EXT_MAX 7\n"),
     # Its counters have another layout, and so another name.
     ("packets[PW_REASONS][PW_FAMILIES];", "packets[PW_REASONS + 1][PW_FAMILIES];"),
-    ("struct pw_counters, counters2, 1)", "struct pw_counters, counters, 1)"),
-    ("counters2.lookup", "counters.lookup"),
+    ("struct pw_counters, counters3, 1)", "struct pw_counters, counters2, 1)"),
+    ("counters3.lookup", "counters2.lookup"),
 )
 
 
@@ -104,8 +104,8 @@ SILENT = re.sub(r"#define PW_FORMAT .*\n", "", FORMER)
 def former_specs() -> dict[str, Spec]:
     """Return the maps of the former version."""
     found = specs()
-    spec = found.pop("counters2")
-    return found | {"counters": spec._replace(value_size=spec.value_size + 8 * len(abi.FAMILIES))}
+    spec = found.pop("counters3")
+    return found | {"counters2": spec._replace(value_size=spec.value_size + 8 * len(abi.FAMILIES))}
 
 
 def former_host(site: Site) -> Host:

@@ -20,7 +20,7 @@ import struct
 import time
 import typing as t
 
-from .._base.address import Prefix, format_prefix, from_mapped, mapped, parse_prefix
+from .._base.address import Prefix, format_prefix, from_mapped, mapped, mapped_length, parse_prefix
 from .._base.errors import InvalidInput, TooLarge
 from .._kernel import abi
 from .._kernel.first_ports import Firsts
@@ -36,6 +36,19 @@ _CONSULTED = ("hosts", "nets", "shared", "tracks", "firsts")
 _SECOND = 1_000_000_000
 MAX_DURATION = 100 * 366 * 86400.0
 _U32 = struct.Struct("=I")
+# Addresses that are not those of one other host. The program bans none of them (pw_ip_is_nobody).
+_NOBODY = [
+    (mapped_length(prefix), mapped(prefix), kind)
+    for prefix, kind in (
+        (parse_prefix("0.0.0.0"), "the unspecified address"),
+        (parse_prefix("127.0.0.0/8"), "a loopback address"),
+        (parse_prefix("224.0.0.0/4"), "a multicast address"),
+        (parse_prefix("240.0.0.0/4"), "a reserved address"),
+        (parse_prefix("::"), "the unspecified address"),
+        (parse_prefix("::1"), "the loopback address"),
+        (parse_prefix("ff00::/8"), "a multicast address"),
+    )
+]
 # since, expires and origin of struct pw_ban.
 _TIMES = struct.Struct("=QQ22xBx")
 
@@ -248,7 +261,7 @@ class Bans:
         """Return the source that is banned for an address or an IPv6 /64; raises `InvalidInput`.
 
         A plain IPv6 address stands for its /64. It stands for itself if the /64 also holds addresses that
-        must not be banned (NET_SINGLE), or if it is written with /128.
+        must not be banned (NET_SINGLE, or not those of a host), or if it is written with /128.
         """
         prefix = parse_prefix(address)
         if prefix.family == 6 and prefix.length == 64:
@@ -257,13 +270,16 @@ class Bans:
             raise InvalidInput(
                 f"{address} is a network: ban one address or one IPv6 /64; deny networks by list"
             )
-        single = prefix.family == 4 or "/" in address
+        single = prefix.family == 4 or "/" in address or _nobody(Source(128, mapped(prefix)))
         if single or self._net_flags(mapped(prefix)) & abi.NET_SINGLE:
             return Source(128, mapped(prefix))
         return Source(64, masked(mapped(prefix), 64))
 
     def protection_of(self, source: Source) -> str:
         """Return why the source must not be banned; empty if it may be banned."""
+        kind = _nobody(source)
+        if kind:
+            return f"{source.text} is {kind}, which no other host has (ban the address of a host instead)"
         value = self._maps["hosts"].lookup(source.address) if source.plen == 128 else None
         host = abi.HOST.unpack(value) if value else None
         if host and not 0 < host["expires"] <= self._clock():
@@ -300,6 +316,14 @@ class Bans:
     def _announce(self) -> None:
         """Set the flag by which the program knows that ``bans`` may have entries."""
         self._maps["shared"].write_word(abi.HAS_BANS, 1)
+
+
+def _nobody(source: Source) -> str:
+    """Return what kind of address a source is if no other host has it, otherwise nothing."""
+    for length, address, kind in _NOBODY:
+        if length <= source.plen and masked(source.address, length) == address:
+            return kind
+    return ""
 
 
 def _ban(table: str, key: bytes, value: bytes) -> Ban:

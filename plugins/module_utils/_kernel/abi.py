@@ -16,7 +16,7 @@ import struct
 import typing as t
 
 ABI = 1
-FORMAT = 8
+FORMAT = 9
 """Version of generations (docs/tables.md), `PAGE` included, and of the names of pinned maps. A library loads
 only programs of its own format."""
 MAGIC = 0x50573031
@@ -77,10 +77,12 @@ REASONS = (
     ("drop", "ban"),
     ("drop", "scan"),
     ("drop", "vlan"),
+    ("drop", "bogus"),
 )
 # The field `count` of an EVENT_WOULD_DROP is the index of its reason: one of these, otherwise a ban.
 WOULD_DENY = REASONS.index(("pass", "monitor_deny"))
 WOULD_VLAN = REASONS.index(("drop", "vlan"))
+WOULD_BOGUS = REASONS.index(("drop", "bogus"))
 FAMILIES = ("other", "ipv4", "ipv6")
 
 
@@ -263,7 +265,7 @@ COUNTERS = Layout(
     ("events_lost", "Q"),
 )
 # Only the program reads struct pw_scratch; user space just makes the map for it.
-SCRATCH_SIZE = 9544
+SCRATCH_SIZE = 9552
 LAYOUTS = (
     HEADER,
     POLICY,

@@ -17,7 +17,7 @@ if t.TYPE_CHECKING:
     from .libbpf import Map
     from .pins import Pins
 
-_MAP = "counters2"
+_MAP = "counters3"
 _ZERO = bytes(4)
 
 Counters = dict[str, t.Any]

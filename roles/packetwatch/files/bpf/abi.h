@@ -13,7 +13,7 @@
 #define PACKETWATCH_ABI_H
 
 #define PW_ABI 1
-#define PW_FORMAT 8 /* of generations (docs/tables.md), and of the names of pinned maps */
+#define PW_FORMAT 9 /* of generations (docs/tables.md), and of the names of pinned maps */
 #define PW_MAGIC 0x50573031U /* "PW01" */
 
 /* Limits of the parser. A packet beyond them never passes unchecked. */
@@ -199,8 +199,8 @@ struct pw_shared {
 enum pw_event_type {
 	PW_EVENT_CONNECTION = 1,
 	PW_EVENT_BAN = 2,
-	/* monitor: this packet passed; count is its pw_reason. With PW_DROP_VLAN only time and
-	 * ifindex are known. */
+	/* monitor: this packet passed; count is its pw_reason, or PW_DROP_BOGUS, or PW_DROP_VLAN. With
+	 * PW_DROP_VLAN only time and ifindex are known. */
 	PW_EVENT_WOULD_DROP = 3,
 };
 
@@ -248,7 +248,8 @@ enum pw_reason {
 	PW_DROP_BAN = 13,
 	PW_DROP_SCAN = 14, /* the packet that reached the threshold */
 	PW_DROP_VLAN = 15, /* more tags than PW_VLAN_MAX */
-	PW_REASONS = 16,
+	PW_DROP_BOGUS = 16, /* a source that no packet on a link may have */
+	PW_REASONS = 17,
 };
 
 enum pw_family {
@@ -258,7 +259,7 @@ enum pw_family {
 	PW_FAMILIES = 3,
 };
 
-/* The value of the per-CPU array "counters2" (one entry). Each packet counts in exactly one cell of
+/* The value of the per-CPU array "counters3" (one entry). Each packet counts in exactly one cell of
  * packets[][]. */
 struct pw_counters {
 	__u64 packets[PW_REASONS][PW_FAMILIES];

@@ -26,6 +26,26 @@ static __always_inline int pw_ip_read(struct xdp_md *context, struct pw_cursor *
 	return family == PW_IPV4 ? pw_ipv4_is_valid(*ip) : pw_ipv6_is_valid(*ip);
 }
 
+/* Whether the source could be one that no other host has. */
+static __always_inline int pw_ip_is_special(void *ip, int family)
+{
+	return family == PW_IPV4 ? pw_ipv4_is_special(ip) : pw_ipv6_is_special(ip);
+}
+
+/* Of a special source: whether no packet on a link may have it. */
+static __always_inline int pw_ip_is_bogus(void *ip, int family)
+{
+	return family == PW_IPV4 ? pw_ipv4_is_bogus(ip) : pw_ipv6_is_bogus(ip);
+}
+
+/* Whether the source is not the address of one host: such a source is never banned. */
+static __always_inline int pw_ip_is_nobody(void *ip, int family)
+{
+	if (family == PW_IPV4)
+		return pw_ipv4_is_special(ip) || pw_ipv4_is_unspecified(ip);
+	return pw_ipv6_is_special(ip) && (pw_ipv6_is_bogus(ip) || pw_ipv6_is_unspecified(ip));
+}
+
 /* The lists' verdict on the source (enum pw_verdict). */
 static __always_inline __u32 pw_ip_listed(void *tables, struct pw_header *header, void *ip,
 					  int family)
@@ -67,6 +87,7 @@ static __always_inline void pw_ip_parse_upper(struct xdp_md *context, struct pw_
 static __always_inline void pw_ip_store_addresses(void *ip, int family, struct pw_packet *packet)
 {
 	packet->family = family;
+	packet->nobody = pw_ip_is_nobody(ip, family);
 	if (family == PW_IPV4)
 		pw_ipv4_store_addresses(ip, packet);
 	else

@@ -15,6 +15,24 @@ static __always_inline int pw_ipv4_is_valid(struct iphdr *ip)
 	return (__u32)*(__u8 *)ip - 0x45 <= 10; /* version 4, and 5 to 15 words */
 }
 
+/* Whether the source is a loopback, multicast or reserved address. */
+static __always_inline int pw_ipv4_is_special(struct iphdr *ip)
+{
+	__u8 first = *(__u8 *)&ip->saddr;
+	return first == 127 || first >= 224;
+}
+
+/* Of special sources: whether no packet on a link may have it. Some networks use 240.0.0.0/4. */
+static __always_inline int pw_ipv4_is_bogus(struct iphdr *ip)
+{
+	return *(__u8 *)&ip->saddr < 240 || ip->saddr == 0xffffffff;
+}
+
+static __always_inline int pw_ipv4_is_unspecified(struct iphdr *ip)
+{
+	return !ip->saddr;
+}
+
 /* Whether a packet needs no further parsing: another protocol, or TCP that is not a SYN. False if
  * the packet is unusual; then pw_ipv4_parse_upper decides. */
 static __always_inline int pw_ipv4_is_plain(struct pw_cursor *cursor, struct iphdr *ip)

@@ -22,6 +22,26 @@ static __always_inline int pw_ipv6_is_valid(struct ipv6hdr *ip)
 	return ip->version == 6;
 }
 
+/* Whether the source is in ::/64 or a multicast address. */
+static __always_inline int pw_ipv6_is_special(struct ipv6hdr *ip)
+{
+	return !*(__u64 *)&ip->saddr || *(__u8 *)&ip->saddr == 0xff;
+}
+
+static __always_inline int pw_ipv6_is_unspecified(struct ipv6hdr *ip)
+{
+	__u32 *word = ip->saddr.in6_u.u6_addr32;
+	return !(word[0] | word[1] | word[2] | word[3]);
+}
+
+/* Of special sources: whether no packet on a link may have it. That is ::1, an IPv4-mapped or a
+ * multicast address. Others in ::/64 are those of translators. */
+static __always_inline int pw_ipv6_is_bogus(struct ipv6hdr *ip)
+{
+	__u32 *word = ip->saddr.in6_u.u6_addr32;
+	return word[0] || word[2] == bpf_htonl(0xffff) || (!word[2] && word[3] == bpf_htonl(1));
+}
+
 /* Whether a packet needs no further parsing: UDP, or TCP that is not a SYN. False for all other
  * protocols; then pw_ipv6_parse_upper decides. */
 static __always_inline int pw_ipv6_is_plain(struct pw_cursor *cursor, struct ipv6hdr *ip)

@@ -82,12 +82,6 @@ static __always_inline int pw_from_link_local(struct ipv6hdr *ip)
 	return (ip->saddr.in6_u.u6_addr32[0] & bpf_htonl(0xffc00000)) == bpf_htonl(0xfe800000);
 }
 
-static __always_inline int pw_from_unspecified(struct ipv6hdr *ip)
-{
-	__u32 *word = ip->saddr.in6_u.u6_addr32;
-	return !(word[0] | word[1] | word[2] | word[3]);
-}
-
 /* Solicitations and neighbour advertisements may come from any address of the sender; a router
  * advertises itself and redirects from its link-local address (RFC 4861, sections 4.1 to 4.5). */
 static __always_inline enum pw_control pw_is_discovery(struct xdp_md *context,
@@ -123,7 +117,7 @@ static __always_inline enum pw_control pw_is_mld(struct xdp_md *context, struct 
 	__u8 type = mld->icmp.type;
 	if (type != PW_MLD_REPORT && (type < PW_MLD_FIRST || type > PW_MLD_LAST))
 		return PW_CONTROL_NO;
-	return pw_from_link_local(ip) || pw_from_unspecified(ip);
+	return pw_from_link_local(ip) || pw_ipv6_is_unspecified(ip);
 }
 
 /* Discovery, MLD, or DHCPv6 from a server or relay to a client. */

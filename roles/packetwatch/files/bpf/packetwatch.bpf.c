@@ -10,6 +10,7 @@
 #include "bans.h"
 #include "detect.h"
 
+#define PW_LOOPBACK_IFINDEX 1 /* in each network namespace */
 #define PW_UNDECIDED PW_REASONS /* the fast path needs the slow path */
 #define PW_UNREAD (PW_REASONS + 1) /* the first buffer ends before the headers do */
 
@@ -55,7 +56,8 @@ static __always_inline __u32 pw_unlisted(struct xdp_md *context, struct pw_heade
 	scratch->now = bpf_ktime_get_coarse_ns();
 	int begins = packet->upper == PW_UPPER_SYN || packet->upper == PW_UPPER_OPAQUE;
 	/* A ban, which may rest on forged evidence, never cuts a host off its link. */
-	if ((begins || policy->scope == PW_SCOPE_ALL) && packet->upper != PW_UPPER_LINK) {
+	if ((begins || policy->scope == PW_SCOPE_ALL) && packet->upper != PW_UPPER_LINK &&
+	    !packet->nobody) {
 		__u64 reason = pw_check_bans(header, policy, shared, counters, scratch);
 		if (reason != PW_UNDECIDED)
 			return reason;
@@ -66,6 +68,8 @@ static __always_inline __u32 pw_unlisted(struct xdp_md *context, struct pw_heade
 		counters->connections[packet->family == PW_IPV4 ? PW_IPV4 : PW_IPV6]++;
 		pw_log_connection(header, policy, shared, counters, packet, scratch->now);
 	}
+	if (packet->nobody)
+		return packet->reason;
 	return pw_detect(context, header, policy, shared, counters, scratch);
 }
 
@@ -80,7 +84,7 @@ static __always_inline __u32 pw_denied(struct pw_header *header, struct pw_polic
 	struct pw_shared *shared = shared_get();
 	if (shared)
 		pw_log_would_drop(header, shared, counters, packet, bpf_ktime_get_coarse_ns(),
-				  PW_PASS_MONITOR_DENY);
+				  packet->bogus ? PW_DROP_BOGUS : PW_PASS_MONITOR_DENY);
 	return PW_PASS_MONITOR_DENY;
 }
 
@@ -145,8 +149,17 @@ static __always_inline __u64 pw_fast_path(struct xdp_md *context, struct pw_curs
 		if (denied == PW_PASS_OFF)
 			return denied;
 	}
-	if (!cursor->copies && pw_plain_passes(header, denied) && pw_ip_is_plain(cursor, ip, family))
+	int is_special = pw_ip_is_special(ip, family);
+	if (!cursor->copies && !is_special && pw_plain_passes(header, denied) &&
+	    pw_ip_is_plain(cursor, ip, family))
 		return PW_PASS_UNLISTED;
+	int is_bogus = !denied && is_special && pw_ip_is_bogus(ip, family) &&
+		       context->ingress_ifindex != PW_LOOPBACK_IFINDEX;
+	if (is_bogus) {
+		denied = pw_enforce(context, header, PW_DROP_BOGUS);
+		if (denied != PW_PASS_MONITOR_DENY)
+			return denied;
+	}
 	enum pw_control control = pw_ip_link_control(context, cursor, ip, family);
 	if (denied == PW_DROP_DENY && control == PW_CONTROL_NO)
 		return denied;
@@ -163,6 +176,7 @@ static __always_inline __u64 pw_fast_path(struct xdp_md *context, struct pw_curs
 		return PW_PASS_UNLISTED;
 	pw_ip_store_addresses(ip, family, packet);
 	packet->denied = denied;
+	packet->bogus = is_bogus;
 	return PW_UNDECIDED;
 }
 

@@ -33,7 +33,9 @@ struct pw_packet {
 	__u32 reason; /* enum pw_reason, unless a later check drops the packet */
 	__u32 event_flags;
 	__u32 ext_length; /* bytes of the extension header that is being skipped */
-	__u32 denied;     /* PW_DROP_DENY or PW_PASS_MONITOR_DENY if a list denies it; otherwise 0 */
+	__u32 denied; /* PW_DROP_DENY or PW_PASS_MONITOR_DENY if a list denies it, or it is bogus */
+	__u32 bogus;  /* a list does not deny it, but no packet may have its source */
+	__u32 nobody; /* its source is never banned */
 	__u16 sport;
 	__u16 dport;
 	struct pw_addr saddr;

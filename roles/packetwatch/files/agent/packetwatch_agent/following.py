@@ -30,7 +30,7 @@ MAPS = (
     "local",
     "open_ports",
     "events",
-    "counters2",
+    "counters3",
     "shared",
     "tracks",
     "firsts",

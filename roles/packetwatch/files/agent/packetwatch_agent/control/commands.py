@@ -90,7 +90,7 @@ class Commands(Part):
             "entries": self._outlook.entries(),
             "unsaved": self._keeper.unsaved,
             "protected": self._guard.counts(),
-            "packets": packets(self._maps["counters2"]),
+            "packets": packets(self._maps["counters3"]),
         }
 
     def _list_bans(self, dummy: wire.Request) -> Items:
@@ -118,7 +118,7 @@ class Commands(Part):
         if not isinstance(most, int) or not 1 <= most <= _MAX_ROWS:
             raise InvalidInput(f"most is {most!r}: send a whole number from 1 to {_MAX_ROWS}")
         return {
-            "packets": packets(self._maps["counters2"]),
+            "packets": packets(self._maps["counters3"]),
             "sources": [
                 {"source": _text(key), "connections": count}
                 for key, count in self._talkers.sources(most)
