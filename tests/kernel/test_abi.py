@@ -158,6 +158,7 @@ def test_enums_have_the_same_values(types: list[dict[str, Any]]) -> None:
             "PW_NET_PROTECTED": abi.NET_PROTECTED,
             "PW_NET_SINGLE": abi.NET_SINGLE,
             "PW_NET_SHARED": abi.NET_SHARED,
+            "PW_NET_LOCAL": abi.NET_LOCAL,
         },
         "event_type": {
             "PW_EVENT_CONNECTION": abi.EVENT_CONNECTION,

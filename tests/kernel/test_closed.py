@@ -9,10 +9,12 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
+from collections.abc import Iterator
 from socket import AF_INET, AF_INET6
 
 import pytest
 from kernel.datapath import GRACE, PASS, PORTS, Datapath, listening
+from kernel.hosting import ip
 from kernel.packets import ACK, HOST4, MORE_FRAGMENTS, ethernet, ipv4, syn4, syn6, tcp
 
 from packetwatch_core._base.address import mapped, parse_prefix
@@ -103,6 +105,40 @@ def test_what_is_not_for_this_host_is_no_evidence(closed: Datapath, target: str)
 def test_what_is_not_for_this_host_is_no_evidence_in_ipv6(closed: Datapath, target: str) -> None:
     frames = [syn6(SOURCE6, port, target) for port in range(1, 20)]
     assert closed.fates(*frames) == [PASSES6] * 19
+
+
+ANY_IP = ("198.51.100.128/25", "203.0.113.77", "2001:db8:99::/48", "2001:db8:98::7")
+
+
+@pytest.fixture
+def any_ip(closed: Datapath) -> Iterator[Datapath]:
+    """The host has addresses by routes alone; marked packets are all for it, as a proxy needs."""
+    for prefix in ANY_IP:
+        ip(f"route add local {prefix} dev lo")
+    ip("route add local default dev lo table 100")
+    closed.host.apply()
+    yield closed
+    for prefix in ANY_IP:
+        ip(f"route del local {prefix} dev lo")
+    ip("route del local default dev lo table 100")
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["198.51.100.129", "198.51.100.255", "203.0.113.77", "2001:db8:99:7::9", "2001:db8:98::7"],
+)
+def test_addresses_by_route_are_this_hosts_own(any_ip: Datapath, target: str) -> None:
+    make, source = (syn6, SOURCE6) if ":" in target else (syn4, SOURCE4)
+    with listening(AF_INET6, "::", 8401):
+        assert not counts(any_ip, make(source, 8401, target))
+    fates = [any_ip.fate(make(source, port, target)).split()[1] for port in range(1, 13)]
+    assert fates == ["unlisted"] * 4 + ["scan"] + ["ban"] * 7
+
+
+@pytest.mark.parametrize("target", ["198.51.100.127", "203.0.113.78", "2001:db8:9a::1"])
+def test_addresses_beside_those_by_route_are_not(any_ip: Datapath, target: str) -> None:
+    make, source = (syn6, SOURCE6) if ":" in target else (syn4, SOURCE4)
+    assert not counts(any_ip, make(source, 1, target))
 
 
 def test_only_syns_to_closed_ports_count(closed: Datapath) -> None:

@@ -96,6 +96,29 @@ def test_single_nets(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("auto", [True, False])
+def test_local_routes(tmp_path: Path, auto: bool) -> None:
+    local = [
+        Route(4, socket.inet_aton("127.0.0.0"), 8, (), 1, True),
+        Route(4, socket.inet_aton("198.51.100.128"), 25, (), 1, True),
+        Route(4, socket.inet_aton("198.51.100.5"), 32, (), 1, True),
+        Route(6, v6("2001:db8:99::"), 48, (), 1, True),
+        Route(6, v6("2001:db8:98::7"), 128, (), 1, True),
+    ]
+    declared = protect.parse_declared("2001:db8:99:1::/64")
+    network = NETWORK._replace(local=local)
+    found = protect.compute(declared, auto, network, str(tmp_path))
+    assert found.local - protect.compute(declared, auto, NETWORK, str(tmp_path)).local == {
+        mapped("198.51.100.5"),
+        v6("2001:db8:98::7"),
+    }
+    assert {net: flags for net, flags in found.nets.items() if flags & abi.NET_LOCAL} == {
+        (121, mapped("198.51.100.128")): abi.NET_LOCAL,
+        (48, v6("2001:db8:99::")): abi.NET_LOCAL,
+        (64, v6("2001:db8:99:1::")): abi.NET_LOCAL | abi.NET_PROTECTED,
+    }
+
+
+@pytest.mark.parametrize("auto", [True, False])
 def test_shared_prefixes_and_the_slash_64_around_longer_ones(tmp_path: Path, auto: bool) -> None:
     declared = protect.parse_shared("2001:db8:46::/96, 2001:db8:4000::/36")
     found = protect.compute([], auto, NETWORK, str(tmp_path), declared)

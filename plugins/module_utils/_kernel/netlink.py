@@ -30,6 +30,7 @@ _NLA_TYPE = 0x3FFF
 _ATTEMPTS = 10
 
 _RTN_UNICAST = 1
+_RTN_LOCAL = 2
 _RT_TABLE_LOCAL = 255
 _RTPROT_KERNEL = 2
 _RTPROT_RA = 9
@@ -100,13 +101,14 @@ class Link(t.NamedTuple):
 
 
 class Route(t.NamedTuple):
-    """A unicast route. destination: padded to the family's length."""
+    """A unicast route, or one to this host itself. destination: padded to the family's length."""
 
     family: int
     destination: bytes
     prefixlen: int
     gateways: tuple[bytes, ...]
     ifindex: int
+    is_local: bool = False
 
 
 def links() -> list[Link]:
@@ -124,10 +126,11 @@ def addresses() -> list[Address]:
 
 
 def routes() -> list[Route]:
-    """Default routes of all tables, and the IPv6 prefixes that are on a link.
+    """Default routes of all tables, IPv6 prefixes that are on a link, and the routes to this host.
 
-    On-link prefixes come from the kernel (from addresses) or from router advertisements. Other routes
-    are skipped before they are parsed, because a router may have a million.
+    On-link prefixes come from the kernel (from addresses) or from router advertisements. Routes to this
+    host are those of the table "local": rules may choose other tables, for instance for marked packets.
+    Other routes are skipped before they are parsed, because a router may have a million.
     """
     return [_route(header, attributes) for header, attributes in _dump(ROUTE, _is_wanted)]
 
@@ -285,9 +288,11 @@ def _address(header: tuple[int, ...], attributes: Attributes) -> Address:
 
 def _is_wanted(header: tuple[int, ...]) -> bool:
     family, prefixlen, dummy, dummy, table, protocol, dummy, kind, dummy = header
-    if kind != _RTN_UNICAST or table == _RT_TABLE_LOCAL:
-        return False
     if family not in (socket.AF_INET, socket.AF_INET6):
+        return False
+    if table == _RT_TABLE_LOCAL:
+        return kind == _RTN_LOCAL
+    if kind != _RTN_UNICAST:
         return False
     on_link = family == socket.AF_INET6 and protocol in (_RTPROT_KERNEL, _RTPROT_RA)
     return prefixlen == 0 or on_link
@@ -309,6 +314,7 @@ def _route(header: tuple[int, ...], attributes: Attributes) -> Route:
         header[1],
         gateways,
         _number(attributes, "output"),
+        header[7] == _RTN_LOCAL,
     )
 
 

@@ -20,7 +20,7 @@ import typing as t
 from .._base.address import Prefix, format_prefix, from_mapped, mapped, mapped_length, parse_prefix
 from .._base.errors import InvalidInput, TooLarge, Unreadable
 from .._kernel import netlink
-from .._kernel.abi import HOST, NET, NET_PROTECTED, NET_SHARED, NET_SINGLE
+from .._kernel.abi import HOST, NET, NET_LOCAL, NET_PROTECTED, NET_SHARED, NET_SINGLE
 from . import peers
 
 if t.TYPE_CHECKING:
@@ -65,10 +65,11 @@ _U32 = struct.Struct("=I")
 
 
 class Network(t.NamedTuple):
-    """This host's addresses and routes, read from the kernel."""
+    """This host's addresses and routes, read from the kernel. local: the routes to this host itself."""
 
     addresses: t.Sequence[netlink.Address]
     routes: t.Sequence[netlink.Route]
+    local: t.Sequence[netlink.Route] = ()
 
 
 class Protection(t.NamedTuple):
@@ -94,7 +95,12 @@ class Written(t.NamedTuple):
 
 def read_network() -> Network:
     """Read addresses and routes from the kernel; raises `Unreadable`."""
-    return Network(netlink.addresses(), netlink.routes())
+    routes = netlink.routes()
+    return Network(
+        netlink.addresses(),
+        [route for route in routes if not route.is_local],
+        [route for route in routes if route.is_local],
+    )
 
 
 def parse_declared(text: str, source: str = "PW_PROTECT") -> list[Prefix]:
@@ -146,6 +152,11 @@ def compute(
     result = Protection({}, {}, set(), [])
     own = [_mapped(address.address) for address in network.addresses]
     result.local.update(own)
+    for length, address in (_net(route.destination, route.prefixlen) for route in network.local):
+        if length == 128:
+            result.local.add(address)
+        elif not _covers(_LOOPBACK_4, (length, address)):
+            result.nets[length, address] = NET_LOCAL
     for prefix in declared:
         _protect(result, prefix)
     if auto:
@@ -279,7 +290,7 @@ def _entries(protection: Protection, now: int) -> dict[str, dict[bytes, bytes]]:
     """The wanted entries of each map, the most important first."""
     ends = {SSH_CLIENT: now + _SSH_CLIENT_KEPT}
     hosts = sorted(protection.hosts.items(), key=lambda item: item[1])
-    nets = sorted(protection.nets.items(), key=lambda item: item[1] == NET_SINGLE)
+    nets = sorted(protection.nets.items(), key=lambda item: _is_learned(item[1]))
     return {
         "hosts": {
             key: HOST.pack(expires=ends.get(origin, 0), origin=origin) for key, origin in hosts
@@ -293,8 +304,13 @@ def _declared(protection: Protection) -> dict[str, int]:
     """The number of entries of each map that must not be left out."""
     return {
         "hosts": list(protection.hosts.values()).count(DECLARED),
-        "nets": sum(flags != NET_SINGLE for flags in protection.nets.values()),
+        "nets": sum(not _is_learned(flags) for flags in protection.nets.values()),
     }
+
+
+def _is_learned(flags: int) -> bool:
+    """Whether these are the flags of a net that was learned from the network."""
+    return flags & (NET_SINGLE | NET_LOCAL) != 0 and not flags & (NET_PROTECTED | NET_SHARED)
 
 
 class Listed(t.NamedTuple):
@@ -330,7 +346,8 @@ def _protect(result: Protection, prefix: Prefix) -> None:
     if prefix.is_host:
         result.hosts[mapped(prefix)] = DECLARED
     else:
-        result.nets[mapped_length(prefix), mapped(prefix)] = NET_PROTECTED
+        net = mapped_length(prefix), mapped(prefix)
+        result.nets[net] = result.nets.get(net, 0) | NET_PROTECTED
 
 
 def _learned(

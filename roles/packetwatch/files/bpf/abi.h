@@ -175,6 +175,7 @@ enum pw_net_flag {
 	PW_NET_PROTECTED = 1 << 0, /* never ban its sources */
 	PW_NET_SINGLE = 1 << 1,    /* ban its IPv6 sources by /128, not by /64 */
 	PW_NET_SHARED = 1 << 2,    /* unrelated hosts share its /64s: for user space, with SINGLE */
+	PW_NET_LOCAL = 1 << 3,     /* a route says that its addresses are this host's own */
 };
 
 /* A key of the trie "nets". plen counts the 128 bits of the mapped address. */

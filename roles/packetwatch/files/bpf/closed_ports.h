@@ -4,6 +4,8 @@
 #ifndef PACKETWATCH_CLOSED_PORTS_H
 #define PACKETWATCH_CLOSED_PORTS_H
 
+#include "protect.h"
+
 #define PW_OPEN_REFRESH_NS 1000000000ULL
 
 static __always_inline int pw_listens(struct xdp_md *context, struct pw_packet *packet)
@@ -88,6 +90,12 @@ static __always_inline void pw_closed_store(struct pw_closed *known, struct pw_s
 	known->port = packet->dport;
 }
 
+/* Whether the address is this host's own, by itself or by a route. */
+static __always_inline int pw_is_local(struct pw_addr *address)
+{
+	return local_get(address) || pw_net_flags(address) & PW_NET_LOCAL;
+}
+
 /* Whether the packet is for a closed port of this host. One without known ports counts as such. */
 static __always_inline int pw_hits_closed_port(struct xdp_md *context, struct pw_header *header,
 					       struct pw_policy *policy, struct pw_shared *shared,
@@ -97,7 +105,7 @@ static __always_inline int pw_hits_closed_port(struct xdp_md *context, struct pw
 	struct pw_closed *known = pw_closed_slot(scratch);
 	if (packet->ports_known && pw_closed_matches(known, scratch))
 		return 1;
-	if (!local_get(&packet->daddr))
+	if (!pw_is_local(&packet->daddr))
 		return 0;
 	if (!packet->ports_known)
 		return 1;

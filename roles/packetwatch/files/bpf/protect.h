@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* Copyright: (c) 2026, Packetwatch authors */
-/* Protected addresses: the program never bans them. */
+/* What user space says about addresses. Protected ones are never banned. */
 #ifndef PACKETWATCH_PROTECT_H
 #define PACKETWATCH_PROTECT_H
 
