@@ -20,6 +20,7 @@ from kernel.packets import ACK, HOST4, MORE_FRAGMENTS, ethernet, ipv4, syn4, syn
 from packetwatch_core._base.address import mapped, parse_prefix
 
 SOURCE4, SOURCE6 = "198.51.100.7", "2001:db8:7::7"
+MONOTONIC_COARSE = 6
 PASSES4, PASSES6 = "pass unlisted ipv4", "pass unlisted ipv6"
 SCAN4, SCAN6 = "drop scan ipv4", "drop scan ipv6"
 
@@ -75,6 +76,19 @@ def test_a_port_closed_within_the_grace_is_not_counted(closed: Datapath) -> None
         seen = time.monotonic_ns() - age * 10**9
         closed.maps["open_ports"].update(key, seen.to_bytes(8, sys.byteorder))
         assert counts(closed, syn4(SOURCE4, 8201)) == expected
+
+
+def test_the_grace_counts_from_the_last_syn_that_met_the_port_open(closed: Datapath) -> None:
+    """Within one tick of the clock, as precisely as the program can tell the time."""
+    key = (8203).to_bytes(4, sys.byteorder)
+    tick = time.clock_getres(MONOTONIC_COARSE)
+    with listening(AF_INET, "0.0.0.0", 8203):
+        for _dummy in range(5):
+            asked = time.monotonic_ns()
+            closed.run(syn4(SOURCE4, 8203))
+            seen = int.from_bytes(closed.maps["open_ports"].lookup(key) or b"", sys.byteorder)
+            assert -tick * 1e9 <= seen - asked <= time.monotonic_ns() - asked
+            time.sleep(0.05)
 
 
 def test_without_grace_a_port_is_closed_at_once(closed: Datapath) -> None:

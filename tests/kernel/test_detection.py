@@ -98,8 +98,10 @@ def test_own_addresses_are_banned_when_not_protected(datapath: Datapath) -> None
     assert datapath.banned() == {HOST4, HOST6}
 
 
-@pytest.mark.parametrize("flags", [SYN | ACK, ACK, RST, RST | ACK, FIN, FIN | ACK, PUSH | ACK, 0])
-def test_only_syns_count(datapath: Datapath, flags: int) -> None:
+@pytest.mark.parametrize(
+    "flags", [SYN | ACK, ACK, RST, RST | ACK, FIN | RST, FIN | ACK, PUSH | ACK]
+)
+def test_answers_and_later_segments_do_not_count(datapath: Datapath, flags: int) -> None:
     frames = [syn4(SOURCE4, port, flags=flags) for port in range(1, 20)]
     frames += [syn6(SOURCE6, port, flags=flags) for port in range(1, 20)]
     assert set(datapath.fates(*frames)) == {PASSES4, PASSES6}
@@ -383,6 +385,17 @@ def test_a_protected_source_is_detected_but_never_banned(
     assert not datapath.banned()
     scans = [event for event in datapath.events() if event["type"] == abi.EVENT_BAN]
     assert [event["flags"] for event in scans] == [abi.EVENT_PROTECTED] * 2
+
+
+def test_protected_hosts_of_one_slash_64_are_counted_apart(datapath: Datapath) -> None:
+    datapath.protect("2001:db8:7::/64")
+    datapath.events()
+    hosts = [f"2001:db8:7::{number}" for number in range(1, 5)]
+    fates = [datapath.fate(syn6(source, port)) for port, source in enumerate(hosts)]
+    assert fates == [PASSES6] * 4
+    assert scan(datapath, "2001:db8:7::9") == [PASSES6, PASSES6, "pass protected ipv6"]
+    scans = [event for event in datapath.events() if event["type"] == abi.EVENT_BAN]
+    assert [(event["flags"], event["plen"]) for event in scans] == [(abi.EVENT_PROTECTED, 128)]
 
 
 def test_protection_that_has_ended_protects_no_more(datapath: Datapath) -> None:

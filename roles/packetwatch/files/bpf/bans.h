@@ -22,7 +22,8 @@ static __always_inline void pw_source_of(struct pw_packet *packet, struct pw_sou
 {
 	source->plen = 128;
 	source->addr = packet->saddr;
-	if (packet->family == PW_IPV6 && !(pw_net_flags(&packet->saddr) & PW_NET_SINGLE))
+	if (packet->family == PW_IPV6 &&
+	    !(pw_net_flags(&packet->saddr) & (PW_NET_SINGLE | PW_NET_PROTECTED)))
 		pw_source_widen(source);
 }
 

@@ -6,8 +6,6 @@
 
 #include "protect.h"
 
-#define PW_OPEN_REFRESH_NS 1000000000ULL
-
 static __always_inline int pw_listens(struct xdp_md *context, struct pw_packet *packet)
 {
 	struct bpf_sock_tuple tuple = {};
@@ -51,8 +49,8 @@ static __always_inline int pw_is_served(struct xdp_md *context, struct pw_header
 	if (!seen)
 		return 1;
 	__u64 last = *seen;
-	if (last && now - last < PW_OPEN_REFRESH_NS && PW_OPEN_REFRESH_NS <= policy->grace_ns)
-		return 1;
+	if (last == now && policy->grace_ns)
+		return 1; /* another packet found it open within this tick of the clock */
 	if (pw_listens(context, packet)) {
 		*seen = now;
 		return 1;

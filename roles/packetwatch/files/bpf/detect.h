@@ -12,14 +12,16 @@
 /* A port for a packet that hides its own: a new one each time. */
 #define pw_random_port() ((__u16)bpf_get_prandom_u32())
 
-/* Whether the packet counts towards a scan. With `closed`, none does within scan_grace after boot,
- * because services may still start. */
+/* Whether the packet counts towards a scan. With `closed`, a SYN does not within scan_grace after
+ * boot, because services may still start. */
 static __always_inline int pw_counts_for_scan(struct xdp_md *context, struct pw_header *header,
 					      struct pw_policy *policy, struct pw_shared *shared,
 					      struct pw_scratch *scratch)
 {
 	if (policy->counts == PW_COUNTS_ANY)
 		return 1;
+	if (scratch->packet.upper == PW_UPPER_STEALTH)
+		return pw_is_local(&scratch->packet.daddr);
 	if (scratch->now < policy->grace_ns)
 		return 0;
 	return pw_hits_closed_port(context, header, policy, shared, scratch);

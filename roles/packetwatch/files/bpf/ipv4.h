@@ -33,7 +33,7 @@ static __always_inline int pw_ipv4_is_unspecified(struct iphdr *ip)
 	return !ip->saddr;
 }
 
-/* Whether a packet needs no further parsing: another protocol, or TCP that is not a SYN. False if
+/* Whether a packet needs no further parsing: another protocol, or TCP with ACK. False if
  * the packet is unusual; then pw_ipv4_parse_upper decides. */
 static __always_inline int pw_ipv4_is_plain(struct pw_cursor *cursor, struct iphdr *ip)
 {
@@ -45,7 +45,7 @@ static __always_inline int pw_ipv4_is_plain(struct pw_cursor *cursor, struct iph
 	    ip->frag_off & bpf_htons(PW_FRAGMENT_MORE | PW_FRAGMENT_OFFSET) ||
 	    pw_be16(ip->tot_len) < sizeof(*ip) + PW_TCP_FLAGS_END)
 		return 0;
-	return (tcp[13] & PW_TCP_SYN_ACK) != PW_TCP_SYN;
+	return tcp[13] & PW_TCP_ACK;
 }
 
 /* Find the upper layer of a packet with a valid header, which is at the cursor. */

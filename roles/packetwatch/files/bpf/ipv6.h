@@ -42,7 +42,7 @@ static __always_inline int pw_ipv6_is_bogus(struct ipv6hdr *ip)
 	return word[0] || word[2] == bpf_htonl(0xffff) || (!word[2] && word[3] == bpf_htonl(1));
 }
 
-/* Whether a packet needs no further parsing: UDP, or TCP that is not a SYN. False for all other
+/* Whether a packet needs no further parsing: UDP, or TCP with ACK. False for all other
  * protocols; then pw_ipv6_parse_upper decides. */
 static __always_inline int pw_ipv6_is_plain(struct pw_cursor *cursor, struct ipv6hdr *ip)
 {
@@ -53,7 +53,7 @@ static __always_inline int pw_ipv6_is_plain(struct pw_cursor *cursor, struct ipv
 	if (ip->nexthdr != IPPROTO_TCP || (void *)(tcp + PW_TCP_FLAGS_END) > cursor->end ||
 	    pw_be16(ip->payload_len) < PW_TCP_FLAGS_END)
 		return 0;
-	return (tcp[13] & PW_TCP_SYN_ACK) != PW_TCP_SYN;
+	return tcp[13] & PW_TCP_ACK;
 }
 
 /* Find the upper layer of the packet at the cursor, after up to PW_EXT_MAX extension headers. */

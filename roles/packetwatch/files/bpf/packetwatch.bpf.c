@@ -14,13 +14,18 @@
 #define PW_UNDECIDED PW_REASONS /* the fast path needs the slow path */
 #define PW_UNREAD (PW_REASONS + 1) /* the first buffer ends before the headers do */
 
-/* Count the packet by its reason, and turn the reason into XDP's action. */
-static __always_inline int pw_finish(struct pw_counters *counters, __u64 reason, __u64 family)
+/* Reason and family of a packet in one number: where it counts. */
+static __always_inline __u64 pw_cell(__u64 reason, __u64 family)
 {
-	__u64 cell = reason * PW_FAMILIES + family;
-	if (cell < PW_REASONS * PW_FAMILIES) /* always true, but the verifier does not know it */
+	return reason * PW_FAMILIES + family;
+}
+
+/* Count the packet, and turn its reason into XDP's action. */
+static __always_inline int pw_finish(struct pw_counters *counters, __u64 cell)
+{
+	if (cell < pw_cell(PW_REASONS, 0)) /* always true, but the verifier does not know it */
 		counters->packets[0][cell]++;
-	return reason >= PW_DROP_DENY ? XDP_DROP : XDP_PASS;
+	return cell >= pw_cell(PW_DROP_DENY, 0) ? XDP_DROP : XDP_PASS;
 }
 
 /* The reason by which a ban decides the packet, or PW_UNDECIDED. */
@@ -54,15 +59,16 @@ static __always_inline __u32 pw_unlisted(struct xdp_md *context, struct pw_heade
 		return packet->reason;
 
 	scratch->now = bpf_ktime_get_coarse_ns();
-	int begins = packet->upper == PW_UPPER_SYN || packet->upper == PW_UPPER_OPAQUE;
+	int probes = packet->upper == PW_UPPER_SYN || packet->upper == PW_UPPER_OPAQUE ||
+		     packet->upper == PW_UPPER_STEALTH;
 	/* A ban, which may rest on forged evidence, never cuts a host off its link. */
-	if ((begins || policy->scope == PW_SCOPE_ALL) && packet->upper != PW_UPPER_LINK &&
+	if ((probes || policy->scope == PW_SCOPE_ALL) && packet->upper != PW_UPPER_LINK &&
 	    !packet->nobody) {
 		__u64 reason = pw_check_bans(header, policy, shared, counters, scratch);
 		if (reason != PW_UNDECIDED)
 			return reason;
 	}
-	if (!begins)
+	if (!probes)
 		return packet->reason;
 	if (packet->upper == PW_UPPER_SYN) {
 		counters->connections[packet->family == PW_IPV4 ? PW_IPV4 : PW_IPV6]++;
@@ -180,30 +186,25 @@ static __always_inline __u64 pw_fast_path(struct xdp_md *context, struct pw_curs
 	return PW_UNDECIDED;
 }
 
-/* The reason of the packet at the cursor, and its family. */
+/* The cell of the packet at the cursor. */
 static __always_inline __u64 pw_judge(struct xdp_md *context, struct pw_cursor *cursor, void *tables,
-				      struct pw_header *header, struct pw_counters *counters,
-				      __u64 *family)
+				      struct pw_header *header, struct pw_counters *counters)
 {
 	__u64 type = pw_parse_ethernet(context, cursor);
-	if (type == PW_ETH_IPV4) {
-		*family = PW_IPV4;
-		return pw_fast_path(context, cursor, tables, header, PW_IPV4);
-	}
-	if (type == PW_ETH_IPV6) {
-		*family = PW_IPV6;
-		return pw_fast_path(context, cursor, tables, header, PW_IPV6);
-	}
+	if (type == PW_ETH_IPV4)
+		return pw_cell(pw_fast_path(context, cursor, tables, header, PW_IPV4), PW_IPV4);
+	if (type == PW_ETH_IPV6)
+		return pw_cell(pw_fast_path(context, cursor, tables, header, PW_IPV6), PW_IPV6);
 	if (type == PW_ETH_VLAN || type == PW_ETH_VLAN_SERVICE) {
 		/* Too many tags hide the source from the lists, so the packet must not pass. */
 		__u64 reason = pw_enforce(context, header, PW_DROP_VLAN);
 		if (reason == PW_PASS_MONITOR_DENY)
 			pw_log_tagged(context, header, counters);
-		return reason;
+		return pw_cell(reason, PW_OTHER);
 	}
 	if (type == PW_ETH_UNREAD)
-		return cursor->copies ? PW_PASS_MALFORMED : PW_UNREAD;
-	return PW_PASS_NOT_IP;
+		return pw_cell(cursor->copies ? PW_PASS_MALFORMED : PW_UNREAD, PW_OTHER);
+	return pw_cell(PW_PASS_NOT_IP, PW_OTHER);
 }
 
 PW_SECTION("xdp.frags")
@@ -214,30 +215,30 @@ int packetwatch(struct xdp_md *context)
 		return XDP_PASS;
 	void *tables = generation_get();
 	struct pw_header *header = tables ? pw_page_at(tables, 0) : 0;
+	__u64 no_tables = pw_cell(PW_PASS_NO_TABLES, PW_OTHER);
 	if (!header)
-		return pw_finish(counters, PW_PASS_NO_TABLES, PW_OTHER);
+		return pw_finish(counters, no_tables);
 
 	struct pw_cursor cursor = {
 		.at = (void *)(long)context->data,
 		.end = (void *)(long)context->data_end,
 	};
-	__u64 family = PW_OTHER;
-	__u64 reason = pw_judge(context, &cursor, tables, header, counters, &family);
-	if (pw_unlikely(reason == PW_UNREAD)) {
+	__u64 cell = pw_judge(context, &cursor, tables, header, counters);
+	if (pw_unlikely(cell >= pw_cell(PW_UNREAD, 0))) {
 		struct pw_scratch *scratch = scratch_get();
 		if (!scratch)
-			return pw_finish(counters, PW_PASS_NO_TABLES, PW_OTHER);
+			return pw_finish(counters, no_tables);
 		struct pw_cursor copying = {.copies = 1, .to = &scratch->copies};
-		reason = pw_judge(context, &copying, tables, header, counters, &family);
+		cell = pw_judge(context, &copying, tables, header, counters);
 	}
-	if (reason == PW_UNDECIDED) {
+	if (cell >= pw_cell(PW_UNDECIDED, 0)) {
 		struct pw_scratch *scratch = scratch_get();
 		if (!scratch)
-			return pw_finish(counters, PW_PASS_NO_TABLES, PW_OTHER);
-		/* Read from memory, so that the two families differ in memory alone: then the
-		 * verifier follows the slow path once. */
-		family = scratch->packet.family;
-		reason = pw_slow_path(context, header, counters, scratch);
+			return pw_finish(counters, no_tables);
+		/* The family is read from memory, so that the two families differ in memory alone:
+		 * then the verifier follows the slow path once. */
+		__u64 family = scratch->packet.family;
+		cell = pw_cell(pw_slow_path(context, header, counters, scratch), family);
 	}
-	return pw_finish(counters, reason, family);
+	return pw_finish(counters, cell);
 }

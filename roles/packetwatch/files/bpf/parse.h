@@ -20,8 +20,10 @@
 #define PW_ETH_VLAN_SERVICE pw_be16(ETH_P_8021AD)
 #define PW_TCP_PORTS_END 4
 #define PW_TCP_FLAGS_END 14 /* size of a TCP header up to its flags */
+#define PW_TCP_FIN 0x01
 #define PW_TCP_SYN 0x02
-#define PW_TCP_SYN_ACK 0x12 /* SYN without ACK begins a connection */
+#define PW_TCP_RST 0x04
+#define PW_TCP_ACK 0x10
 
 struct pw_vlan {
 	__be16 tci;
@@ -94,6 +96,20 @@ static __always_inline __u64 pw_parse_ethernet(struct xdp_md *context, struct pw
 	return type;
 }
 
+/*
+ * What the flags of a TCP header say. After the SYN every segment has ACK, except a reset (RFC 9293,
+ * sections 3.5.2 and 3.10.7). So nothing else has a reason to come without it; such packets only ask
+ * how the port answers. ECN, data and urgent data may come with a SYN.
+ */
+static __always_inline __u32 pw_tcp_upper(__u8 flags)
+{
+	if (flags & PW_TCP_ACK)
+		return PW_UPPER_OTHER;
+	if (flags & PW_TCP_SYN)
+		return flags & PW_TCP_FIN ? PW_UPPER_STEALTH : PW_UPPER_SYN;
+	return flags & PW_TCP_RST ? PW_UPPER_OTHER : PW_UPPER_STEALTH;
+}
+
 /* Parse the TCP header at the cursor. first_fragment: the packet continues in other fragments. */
 static __always_inline void pw_parse_tcp(struct xdp_md *context, struct pw_cursor *cursor,
 					 int first_fragment, struct pw_packet *packet)
@@ -114,12 +130,9 @@ static __always_inline void pw_parse_tcp(struct xdp_md *context, struct pw_curso
 		packet->upper = pw_unread_upper(cursor);
 		return;
 	} else {
-		__u8 flags = tcp[13];
-		if ((flags & PW_TCP_SYN_ACK) != PW_TCP_SYN) {
-			packet->upper = PW_UPPER_OTHER;
+		packet->upper = pw_tcp_upper(tcp[13]);
+		if (packet->upper == PW_UPPER_OTHER)
 			return;
-		}
-		packet->upper = PW_UPPER_SYN;
 	}
 	packet->sport = (__u16)(tcp[0] << 8 | tcp[1]);
 	packet->dport = (__u16)(tcp[2] << 8 | tcp[3]);

@@ -11,11 +11,12 @@
 
 enum pw_upper {
 	PW_UPPER_OTHER = 0,  /* not the start of a TCP connection */
-	PW_UPPER_SYN = 1,    /* SYN without ACK */
+	PW_UPPER_SYN = 1,    /* SYN without ACK and FIN */
 	PW_UPPER_OPAQUE = 2, /* unknown, but a stack may accept it: treated as suspicious */
 	PW_UPPER_SHORT = 3,  /* cut short: no stack accepts it */
 	PW_UPPER_LINK = 4,   /* control traffic of the link: link.h says what that is */
 	PW_UPPER_UNREAD = 5, /* not in the first buffer */
+	PW_UPPER_STEALTH = 6, /* TCP flags that only a scanner sends: parse.h says which */
 };
 
 /* Headers of a packet that a cursor has copied. */
