@@ -81,8 +81,8 @@ class Datapath:
         self.ifindex = socket.if_nametoindex("v0")
         self.bans = Bans(self.maps)
         self._ring = RingBuffer(self.maps["events"])
-        self._firsts = Firsts(self.maps["firsts"], self.maps["shared"])
-        self._sets = mmap.mmap(self.maps["firsts"].fd, abi.FIRST_SETS * abi.FIRSTS.size)
+        self._firsts = Firsts(self.maps["firsts2"], self.maps["shared"])
+        self._sets = mmap.mmap(self.maps["firsts2"].fd, abi.FIRST_SETS * abi.FIRSTS.size)
         self._program: Program | None = None
         self._runner: Runner | None = None
 
@@ -204,7 +204,7 @@ class Datapath:
 
     def hits(self) -> int:
         """Return how many ports are remembered, of all sources together."""
-        tracks = self.maps["tracks"].items()
+        tracks = self.maps["tracks2"].items()
         slots = sum(slot != 0 for _k, value in tracks for slot in abi.TRACK.unpack(value)["slot"])
         # The ports with which a track began are in both maps.
         twice = sum(len(self._firsts.hits(key)) for key, _value in tracks)
@@ -214,20 +214,20 @@ class Datapath:
     def forget_hits(self) -> None:
         """Forget all ports that sources have hit."""
         self._sets[:] = bytes(len(self._sets))
-        for key, _value in self.maps["tracks"].items():
-            self.maps["tracks"].delete(key)
+        for key, _value in self.maps["tracks2"].items():
+            self.maps["tracks2"].delete(key)
 
     def age(self, seconds: float) -> None:
         """Let time pass for all hits: move their times back, at most to boot."""
-        back = round(seconds * 1e9) >> 10 << 16
+        back = round(seconds * 1e9) >> abi.TIME_SHIFT << 32
         with memoryview(self._sets) as raw, raw.cast("Q") as words:
             for index in range(1, len(words), 2):
                 if words[index]:
-                    words[index] = max(words[index] - back, words[index] & 0xFFFF)
-        for key, value in self.maps["tracks"].items():
+                    words[index] = max(words[index] - back, words[index] & 0xFFFFFFFF)
+        for key, value in self.maps["tracks2"].items():
             slots = abi.TRACK.unpack(value)["slot"]
-            older = [max(slot - back, slot & 0xFFFF) for slot in slots]
-            self.maps["tracks"].update(key, abi.TRACK.pack(slot=older))
+            older = [max(slot - back, slot & 0xFFFFFFFF) for slot in slots]
+            self.maps["tracks2"].update(key, abi.TRACK.pack(slot=older))
 
 
 def join(device: str, *addresses: str) -> None:

@@ -43,6 +43,8 @@ MACROS = {
     "PW_POLICY_SLOTS": abi.POLICY_SLOTS,
     "PW_POLICY_PROBES": abi.POLICY_PROBES,
     "PW_TRACK_SLOTS": abi.TRACK_SLOTS,
+    "PW_PROBE_HIDDEN": abi.PROBE_HIDDEN,
+    "PW_TIME_SHIFT": abi.TIME_SHIFT,
     "PW_FIRST_SETS": abi.FIRST_SETS,
     "PW_FIRST_WAYS": abi.FIRST_WAYS,
     "PW_EVENT_SHORT": abi.EVENT_SHORT,
@@ -217,7 +219,7 @@ def test_both_compilers_programs_give_the_same_verdicts(datapath: Datapath, othe
     frames = [frame for dummy in range(4) for frame in corpus()]
     results = []
     for program in (datapath.program, other):
-        for name in ("tracks", "scan_bans", "overflow", "rates"):
+        for name in ("tracks2", "scan_bans", "overflow", "rates"):
             for key, dummy in datapath.maps[name].items():
                 datapath.maps[name].delete(key)
         datapath.maps["shared"].update(bytes(4), bytes(abi.SHARED.size))

@@ -53,7 +53,7 @@ _NOTHING = 'bytes.fromhex("b7000000020000009500000000000000")'
 # What it may do: without these, the refusals below would prove nothing.
 ALLOWED = {
     "write a ban": 'm = Map.open(run("bans")); k = bytes(20); m.update(k, bytes(48)); m.delete(k)',
-    "forget what was counted of a source": 'Map.open(run("tracks")).delete(bytes(20))',
+    "forget what was counted of a source": 'Map.open(run("tracks2")).delete(bytes(20))',
     "read the counters": 'Map.open(run("counters3")).lookup(bytes(4))',
     "ask its socket": 'ask(control, {"command": "status"})',
 }

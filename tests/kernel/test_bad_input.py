@@ -157,11 +157,11 @@ def test_unreadable_state_is_not_taken_for_none(untouched: Site) -> None:
 
 @pytest.mark.slow
 def test_pinned_map_of_another_version(filtered: Site) -> None:
-    tracks = filtered.host.pins.map("tracks")
+    tracks = filtered.host.pins.map("tracks2")
     os.unlink(tracks)
     filtered.pin_odd_map(tracks)
     before = filtered.snapshot()
-    with pytest.raises(LoadFailed, match=r"tracks is not a map of this version.*state: absent"):
+    with pytest.raises(LoadFailed, match=r"tracks2 is not a map of this version.*state: absent"):
         filtered.host.attach("pw0", source=other_program())
     assert filtered.snapshot() == before
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from kernel.datapath import Datapath, Runner, difference, in_step
-from kernel.hosting import FULL
+from kernel.hosting import FULL, ip
 from kernel.packets import (
     ACK,
     FIN,
@@ -35,8 +35,10 @@ from kernel.packets import (
 )
 
 from packetwatch_core._bans.bans import Source
+from packetwatch_core._base.address import mapped, parse_prefix
 from packetwatch_core._declared import edits
 from packetwatch_core._kernel import abi
+from packetwatch_core._kernel.first_ports import address_hash
 
 SOURCE4, SOURCE6 = "198.51.100.7", "2001:db8:7::7"
 PASSES4, PASSES6 = "pass unlisted ipv4", "pass unlisted ipv6"
@@ -105,7 +107,7 @@ def test_answers_and_later_segments_do_not_count(datapath: Datapath, flags: int)
     frames = [syn4(SOURCE4, port, flags=flags) for port in range(1, 20)]
     frames += [syn6(SOURCE6, port, flags=flags) for port in range(1, 20)]
     assert set(datapath.fates(*frames)) == {PASSES4, PASSES6}
-    assert not datapath.maps["tracks"].items()
+    assert not datapath.maps["tracks2"].items()
 
 
 @pytest.mark.parametrize("flags", [SYN | PUSH, SYN | FIN, SYN | RST, SYN | 0xC0])
@@ -247,10 +249,16 @@ def test_two_processors_with_the_same_ports_ban_nobody(datapath: Datapath) -> No
 
 def put_track(datapath: Datapath, hits: Sequence[tuple[int, float]]) -> None:
     """Write what another processor may have written: ports, and how many seconds ago they were hit."""
+    datapath.run(syn4("203.0.113.99", 1))  # makes the seed
+    seed = abi.SHARED.unpack(datapath.maps["shared"].lookup(bytes(4)) or b"")["seed"]
+    tag = address_hash(mapped(parse_prefix(HOST4)), seed) >> 49
     now = time.monotonic_ns()
-    slots = [round(now - age * 1e9) >> 10 << 16 | port for port, age in hits]
+    slots = [
+        (round(now - age * 1e9) >> abi.TIME_SHIFT & 0xFFFFFFFF) << 32 | tag << 16 | port
+        for port, age in hits
+    ]
     key = datapath.bans.source_of(SOURCE4).key
-    datapath.maps["tracks"].update(key, abi.TRACK.pack(slot=slots))
+    datapath.maps["tracks2"].update(key, abi.TRACK.pack(slot=slots))
 
 
 def test_a_hit_that_another_processor_saw_later_is_no_old_one(datapath: Datapath) -> None:
@@ -262,7 +270,7 @@ def test_a_later_hit_is_not_set_back(datapath: Datapath) -> None:
     put_track(datapath, [(1, -20)])
     assert scan(datapath, SOURCE4, [1, 2]) == [PASSES4] * 2
     datapath.age(WINDOW + 10)
-    put_back = datapath.maps["tracks"].items()[0][1]
+    put_back = datapath.maps["tracks2"].items()[0][1]
     assert sum(slot != 0 for slot in abi.TRACK.unpack(put_back)["slot"]) == 2
     assert scan(datapath, SOURCE4, [3, 4]) == [PASSES4, SCAN4]
 
@@ -276,6 +284,52 @@ def test_a_port_that_two_processors_put_down_counts_once(datapath: Datapath) -> 
 def test_slots_that_have_expired_make_room(datapath: Datapath) -> None:
     put_track(datapath, [(port, WINDOW + 5) for port in range(1, 65)])
     assert scan(datapath, SOURCE4, [100, 1, 101]) == [PASSES4, PASSES4, SCAN4]
+
+
+@pytest.mark.parametrize("days", [50, 103, 105, 150, 207])
+def test_slots_of_long_ago_are_past(datapath: Datapath, days: int) -> None:
+    """Times of slots wrap after 208 days."""
+    put_track(datapath, [(port, days * 86400) for port in (1, 2, 3)])
+    assert scan(datapath, SOURCE4, [1, 9]) == [PASSES4] * 2
+    assert scan(datapath, SOURCE4, [3]) == [SCAN4]
+
+
+# Several addresses of the host
+
+
+def test_one_port_of_several_addresses_is_a_scan(closed: Datapath) -> None:
+    addresses = [f"10.77.0.{number}" for number in range(11, 16)]
+    for address in addresses:
+        ip(f"address add {address}/24 dev v0")
+    closed.host.apply()
+    try:
+        fates = closed.fates(*(syn4(SOURCE4, 22, address) for address in addresses * 2))
+    finally:
+        for address in addresses:
+            ip(f"address del {address}/24 dev v0")
+    assert fates == [PASSES4] * 4 + [SCAN4] + [BAN4] * 5
+    (event,) = (event for event in closed.events() if event["type"] == abi.EVENT_BAN)
+    assert (event["count"], event["ports"][: event["listed"]]) == (5, (22,) * 5)
+
+
+def test_a_port_of_each_address_counts_once(datapath: Datapath) -> None:
+    datapath.policy(scan_ports=5)
+    targets = (HOST6, "fe80::1", HOST6, "fe80::1")
+    frames = [syn6(SOURCE6, port, target) for target in targets for port in (22, 80)]
+    assert datapath.fates(*frames) == [PASSES6] * 8
+    assert datapath.fate(syn6(SOURCE6, 22, "fd77::9")) == SCAN6
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_ports_of_one_address_are_told_apart_exactly(datapath: Datapath, seed: int) -> None:
+    choice = random.Random(seed)
+    datapath.policy(scan_ports=64)
+    ports = choice.sample(range(65536), 64)
+    fates = scan(datapath, SOURCE4, [port for port in ports[:63] for dummy in range(2)])
+    assert set(fates) == {PASSES4}
+    assert scan(datapath, SOURCE4, ports[63:]) == [SCAN4]
+    (event,) = (event for event in datapath.events() if event["type"] == abi.EVENT_BAN)
+    assert sorted(event["ports"]) == sorted(ports)
 
 
 # IPv6
@@ -341,7 +395,7 @@ def test_off_lets_everything_pass(datapath: Datapath) -> None:
     datapath.policy(action="off")
     assert set(scan(datapath, SOURCE4, range(1, 20))) == {"pass off ipv4"}
     assert scan(datapath, "203.0.113.7", [1]) == ["pass off ipv4"]
-    assert not datapath.maps["tracks"].items()
+    assert not datapath.maps["tracks2"].items()
 
 
 def test_an_interface_has_its_own_policy(datapath: Datapath) -> None:
@@ -418,7 +472,19 @@ def test_what_hides_its_ports_counts_as_one_more_port_each_time(datapath: Datapa
     first = ethernet(0x0800, ipv4(SOURCE4, HOST4, tcp(1, 9)[:8], fragment=MORE_FRAGMENTS))
     opaque = "pass opaque ipv4"
     assert datapath.fates(first, syn4(SOURCE4, 9), hidden) == [opaque, PASSES4, opaque]
+    datapath.events()
     assert datapath.fate(hidden) == SCAN4
+    (event,) = datapath.events()
+    assert (event["count"], event["ports"][: event["listed"]]) == (3, (9,))
+
+
+def test_what_hides_its_ports_never_counts_as_another_packet(datapath: Datapath) -> None:
+    """With numbers of 16 bits, two of 64 would be equal for every thirtieth source."""
+    datapath.policy(scan_ports=64, log_connections="none")
+    opaque = "pass opaque ipv4"
+    for number in range(60):
+        hidden = ethernet(0x0800, ipv4(f"10.9.0.{number}", HOST4, bytes(8), fragment=1))
+        assert datapath.fates(*[hidden] * 64) == [opaque] * 63 + [SCAN4]
 
 
 # Duration of bans

@@ -53,7 +53,7 @@ def test_sources_of_one_port_have_no_tracks(datapath: Datapath) -> None:
     for number in range(3000):
         datapath.run(syn4(f"10.1.{number >> 8}.{number & 255}", 80))
     assert counter(datapath, "tracks_inserted") - before["tracks_inserted"] == 1
-    assert len(datapath.maps["tracks"].items()) == 1
+    assert len(datapath.maps["tracks2"].items()) == 1
     assert datapath.hits() == 3002
     assert scan(datapath, SOURCE, [3]) == [SCAN]
     assert datapath.hits() == 3000

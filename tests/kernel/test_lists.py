@@ -350,4 +350,4 @@ def test_one_family_alone_leaves_the_other_unlisted(datapath: Datapath) -> None:
 
 def test_mapped_addresses_are_no_ipv4(datapath: Datapath) -> None:
     datapath.lists(deny=["198.51.100.0/24"])
-    assert datapath.fate(udp6("::ffff:198.51.100.1")) == "pass unlisted ipv6"
+    assert datapath.fate(udp6("::ffff:198.51.100.1")) == "drop bogus ipv6"

@@ -28,10 +28,13 @@ from kernel.hosting import (
     wait,
     wait_gone,
 )
+from kernel.packets import syn4
 from kernel.timers import Timers
 
 from packetwatch_core._active import loaded as loaded_module
 from packetwatch_core._active.loaded import Loaded
+from packetwatch_core._bans.bans import Source
+from packetwatch_core._base.address import mapped, parse_prefix
 from packetwatch_core._base.errors import InvalidInput, PacketwatchError
 from packetwatch_core._change import programs
 from packetwatch_core._change.links import Wish
@@ -94,6 +97,11 @@ FORMER = source_text(
     ("packets[PW_REASONS][PW_FAMILIES];", "packets[PW_REASONS + 1][PW_FAMILIES];"),
     ("struct pw_counters, counters3, 1)", "struct pw_counters, counters2, 1)"),
     ("counters3.lookup", "counters2.lookup"),
+    ("struct pw_firsts, firsts2, 1)", "struct pw_firsts, firsts, 1)"),
+    ("firsts2.lookup", "firsts.lookup"),
+    ("struct pw_track, tracks2, 1)", "struct pw_track, tracks, 1)"),
+    ("return tracks2.", "return tracks."),
+    ("tracks2.delete", "tracks.delete"),
 )
 
 
@@ -104,6 +112,8 @@ SILENT = re.sub(r"#define PW_FORMAT .*\n", "", FORMER)
 def former_specs() -> dict[str, Spec]:
     """Return the maps of the former version."""
     found = specs()
+    for name in ("firsts", "tracks"):
+        found[name] = found.pop(f"{name}2")
     spec = found.pop("counters3")
     return found | {"counters2": spec._replace(value_size=spec.value_size + 8 * len(abi.FAMILIES))}
 
@@ -187,6 +197,41 @@ def test_bans_survive_a_new_version_and_its_rollback(outdated: Site) -> None:
     (ban,) = host.info({"bans"})["bans"]
     assert ban["dropped"] == 3
     assert host.verify() == []
+
+
+def former_track(*ports: int) -> bytes:
+    """Return a track as that version wrote it: no destination, and the time in 48 bits."""
+    now = time.monotonic_ns()
+    return abi.TRACK.pack(slot=[now >> 10 << 16 | port for port in ports])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", ["run", "own"], ids=["beside the bans", "where root's maps are"])
+def test_tracks_survive_a_new_version(outdated: Site, place: str) -> None:
+    """A source that has tried four ports is banned at its fifth, and a port that it repeats counts once."""
+    pinned = outdated.host.pins
+    source = Source(128, mapped(parse_prefix(UNLISTED)))
+    old, wide = Source(128, mapped(parse_prefix("203.0.113.77"))), Source(64, bytes(16))
+    with Map.open(pinned.map("shared")) as shared:
+        shared.update(
+            bytes(4), abi.SHARED.pack(seed=7)
+        )  # that version has made it with the first track
+    with Map.open(pinned.map("tracks")) as tracks:
+        tracks.update(source.key, former_track(1, 2, 3, 4))
+        tracks.update(wide.key, former_track(5))
+        tracks.update(old.key, abi.TRACK.pack(slot=[(1 << 16) | 9]))
+    if place == "own":
+        os.rename(pinned.map("tracks"), os.path.join(pinned.own, "tracks"))
+    outdated.policy(scan_counts="any", ban_scope="connections")
+    assert live_format(outdated) == abi.FORMAT
+    with outdated.program() as program, Map.open(pinned.map("tracks2")) as tracks:
+        assert {key for key, dummy in tracks.items()} == {source.key, wide.key, old.key}
+        ifindex = socket.if_nametoindex("pw0")
+        verdicts = [
+            program.test_run(syn4(UNLISTED, port, OWN), ifindex)[0] for port in (4, 1, 5, 6)
+        ]
+    assert verdicts == [XDP_PASS, XDP_PASS, XDP_DROP, XDP_DROP]
+    assert outdated.packets()["drop scan"] == 1
 
 
 @pytest.mark.slow

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -115,17 +114,3 @@ def test_a_lift_by_protection_leaves_no_count(
         guard.refresh()
     assert [ban.source for ban in lifted] == [source]
     assert closed.hits() == 0 and not closed.banned()
-
-
-def test_pins_of_an_earlier_version_are_moved_with_their_maps(closed: Datapath) -> None:
-    probe(closed, SOURCES[0], 1, 2, 3, 4)
-    pins = closed.pins
-    for name in ("tracks", "firsts"):
-        os.rename(pins.map(name), os.path.join(pins.own, name))
-    maps = pins.ensure()
-    try:
-        assert not os.path.lexists(os.path.join(pins.own, "tracks"))
-        assert all(pins.holds(name, closed.maps[name]) for name in ("tracks", "firsts"))
-    finally:
-        for opened in maps.values():
-            opened.close()

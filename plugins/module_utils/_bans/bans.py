@@ -10,12 +10,13 @@ Three maps hold them, all ``struct pw_source`` → ``struct pw_ban``. ``bans`` h
 and prolonged bans. The XDP program writes the other two: ``scan_bans``, and ``overflow`` (LRU) for the
 short bans above the ban rate. Times are CLOCK_MONOTONIC nanoseconds, durations are seconds.
 
-What the program has counted of a source is in ``tracks`` and ``firsts``. It counts nothing of a banned
+What the program has counted of a source is in ``tracks2`` and ``firsts2``. It counts nothing of a banned
 source. So a ban by hand forgets the count when it begins, and also its end leaves no count.
 """
 
 from __future__ import annotations
 
+import os
 import struct
 import time
 import typing as t
@@ -32,7 +33,9 @@ if t.TYPE_CHECKING:
     from .._kernel.pins import Pins
 
 MAPS = ("bans", "scan_bans", "overflow")
-_CONSULTED = ("hosts", "nets", "shared", "tracks", "firsts")
+_CONSULTED = ("hosts", "nets", "shared")
+# Missing while the program of an earlier version is loaded, which counts in other maps.
+_COUNTED = ("tracks2", "firsts2")
 _SECOND = 1_000_000_000
 MAX_DURATION = 100 * 366 * 86400.0
 _U32 = struct.Struct("=I")
@@ -111,19 +114,20 @@ class Why(t.NamedTuple):
 
 
 class Bans:
-    """The bans in `maps`: those of `MAPS` and `_CONSULTED`, by name."""
+    """The bans in `maps`: those of `MAPS`, `_CONSULTED` and `_COUNTED`, by name."""
 
     @classmethod
     def open(cls, pins: Pins) -> Bans:
         """Open the bans of the loaded program; raises Unreadable if nothing is loaded."""
-        return cls(pins.open_run_maps(MAPS + _CONSULTED))
+        counted = [name for name in _COUNTED if os.path.lexists(pins.map(name))]
+        return cls(pins.open_run_maps((*MAPS, *_CONSULTED, *counted)))
 
     def __init__(
         self, maps: t.Mapping[str, Map], clock: t.Callable[[], int] = time.monotonic_ns
     ) -> None:
         self._maps = maps
         self._clock = clock
-        self._firsts = Firsts(maps["firsts"], maps["shared"])
+        self._counts = all(name in maps for name in _COUNTED)
 
     def close(self) -> None:
         """Close the maps."""
@@ -306,8 +310,9 @@ class Bans:
             self._forget_exactly(each)
 
     def _forget_exactly(self, source: Source) -> None:
-        self._maps["tracks"].delete(source.key)
-        self._firsts.forget(source.key)
+        if self._counts:
+            self._maps["tracks2"].delete(source.key)
+            Firsts(self._maps["firsts2"], self._maps["shared"]).forget(source.key)
 
     def _net_flags(self, address: bytes) -> int:
         value = self._maps["nets"].lookup(abi.NET.struct.pack(128, address))

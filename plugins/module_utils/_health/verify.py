@@ -96,7 +96,7 @@ def _is_expiry_due(active: Areas, lists: Lists) -> bool:
 
 def _count_tracks(pins: Pins) -> int:
     try:
-        with pins.open_run_maps(("tracks",))["tracks"] as tracks:
+        with pins.open_run_maps(("tracks2",))["tracks2"] as tracks:
             return len(tracks.keys())
     except Unreadable:
         return 0

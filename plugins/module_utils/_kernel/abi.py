@@ -16,7 +16,7 @@ import struct
 import typing as t
 
 ABI = 1
-FORMAT = 9
+FORMAT = 10
 """Version of generations (docs/tables.md), `PAGE` included, and of the names of pinned maps. A library loads
 only programs of its own format."""
 MAGIC = 0x50573031
@@ -25,6 +25,8 @@ POLICY_OFFSET = 16384
 POLICY_SLOTS = 1024
 POLICY_PROBES = 4
 TRACK_SLOTS = 64
+PROBE_HIDDEN = 1 << 31
+TIME_SHIFT = 22
 FIRST_SETS = 16384
 FIRST_WAYS = 4
 
@@ -266,7 +268,7 @@ COUNTERS = Layout(
     ("events_lost", "Q"),
 )
 # Only the program reads struct pw_scratch; user space just makes the map for it.
-SCRATCH_SIZE = 9552
+SCRATCH_SIZE = 9688
 LAYOUTS = (
     HEADER,
     POLICY,

@@ -18,7 +18,7 @@ if t.TYPE_CHECKING:
 
 _WORD = (1 << 64) - 1
 _MULTIPLIER = 0xBF58476D1CE4E5B9
-_TAG = _WORD ^ 0xFFFF
+_HALF = (1 << 32) - 1
 
 
 def _mix(value: int, word: int) -> int:
@@ -26,15 +26,20 @@ def _mix(value: int, word: int) -> int:
     return value ^ value >> 32
 
 
+def address_hash(address: bytes, seed: int) -> int:
+    """Return the hash of 16 bytes, equal to that of pw_address_hash in C."""
+    one, two, three, four = struct.unpack("=4I", address)
+    return _mix(_mix(seed, one << 32 | two), three << 32 | four)
+
+
 def hash_of(key: bytes, seed: int) -> int:
-    """Return the hash of a source (struct pw_source), equal to that of pw_source_hash in C."""
-    length, one, two, three, four = struct.unpack("=5I", key)
-    value = _mix(_mix(seed, one << 32 | two), three << 32 | four)
-    return _mix(_mix(value, length), seed)
+    """Return the hash of a source (struct pw_source), equal to that of pw_first_set in C."""
+    length, address = abi.SOURCE.struct.unpack(key)
+    return _mix(_mix(address_hash(address, seed), length), seed)
 
 
 class Firsts:
-    """The table in the map "firsts"; the map "shared" holds the seed of its hash."""
+    """The table in the map "firsts2"; the map "shared" holds the seed of its hash."""
 
     def __init__(self, firsts: Map, shared: Map) -> None:
         self._firsts = firsts
@@ -43,7 +48,7 @@ class Firsts:
     def hits(self, key: bytes) -> list[int]:
         """Return the entries of a source (struct pw_source), each in the format of a track's slot."""
         _wanted, ways, mine = self._find(key)
-        return [ways[way][1] & _TAG | ways[way][0] & 0xFFFF for way in mine]
+        return [ways[way][1] >> 32 << 32 | ways[way][0] & _HALF for way in mine]
 
     def forget(self, key: bytes) -> None:
         """Remove a source. An entry that the program writes to the same set meanwhile may be lost."""
@@ -62,7 +67,7 @@ class Firsts:
         mine = [
             way
             for way, (who, when) in enumerate(ways)
-            if who and not (who ^ wanted) & _TAG and when & 0xFFFF == wanted >> 48
+            if who and not (who ^ wanted) >> 32 and not (when ^ wanted >> 16) & _HALF
         ]
         return wanted, ways, mine
 

@@ -13,7 +13,7 @@ import os
 import typing as t
 
 from .._base.errors import LoadFailed, Unreadable, Unsupported
-from . import abi
+from . import abi, tracks
 from .libbpf import (
     ARRAY,
     F_MMAPABLE,
@@ -88,16 +88,16 @@ def specs() -> dict[str, Spec]:
         "events": Spec(RINGBUF, 0, 0, 1 << 20),
         "counters3": Spec(PERCPU_ARRAY, 4, abi.COUNTERS.size, 1),
         "shared": Spec(ARRAY, 4, abi.SHARED.size, 1, F_MMAPABLE),
-        "firsts": Spec(ARRAY, 4, abi.FIRSTS.size, abi.FIRST_SETS, F_MMAPABLE),
-        "tracks": Spec(LRU_HASH, source, abi.TRACK.size, lru),
+        "firsts2": Spec(ARRAY, 4, abi.FIRSTS.size, abi.FIRST_SETS, F_MMAPABLE),
+        "tracks2": Spec(LRU_HASH, source, abi.TRACK.size, lru),
         "rates": Spec(LRU_HASH, abi.ADDR.size, 8, lru),
     }
 
 
 # This map belongs to root: only the program needs it.
 _PRIVATE = ("rates",)
-# An earlier version pinned these beside the private maps.
-_MOVED = ("firsts", "tracks")
+# An earlier version's tracks, whose pin an even earlier version had beside the private maps.
+_FORMER_TRACKS = "tracks"
 
 
 class Pins:
@@ -157,7 +157,6 @@ class Pins:
         nothing, if a pinned map differs from its spec.
         """
         check_bpffs(self.root)
-        self._move_former_pins()
         wanted = specs()
         found: dict[str, Map] = {}
         for name, spec in wanted.items():
@@ -165,11 +164,13 @@ class Pins:
                 found[name] = Map.open(self.map(name))
                 _check(self.map(name), found[name], spec)
         self._make_folders()
-        for name, spec in wanted.items():
-            if name not in found:
-                found[name] = Map.create(spec.type, name, *spec[1:])
-                found[name].pin(self.map(name))
+        missing = [name for name in wanted if name not in found]
+        for name in missing:
+            found[name] = Map.create(wanted[name].type, name, *wanted[name][1:])
+            found[name].pin(self.map(name))
         self._hand_over(found)
+        if "tracks2" in missing:
+            self._adopt_tracks(found)
         return found
 
     def pin_again(self, maps: t.Mapping[str, Map]) -> None:
@@ -181,13 +182,13 @@ class Pins:
             found.pin(self.map(name))
         self._hand_over(maps)
 
-    def _move_former_pins(self) -> None:
-        """Move the pins of an earlier version to the agent's folder: their maps are in use."""
-        for name in _MOVED:
-            former = os.path.join(self.own, name)
-            if os.path.lexists(former):
-                self._make_folders()
-                os.rename(former, self.map(name))
+    def _adopt_tracks(self, maps: t.Mapping[str, Map]) -> None:
+        """Take over what an earlier version has counted, so that an upgrade pardons no scanner."""
+        for folder in (self.run, self.own):
+            path = os.path.join(folder, _FORMER_TRACKS)
+            if os.path.lexists(path):
+                with Map.open(path) as former:
+                    tracks.adopt(former, maps)
 
     def _make_folders(self) -> None:
         for folder in (self.root, self.links, self.own):

@@ -13,7 +13,7 @@
 #define PACKETWATCH_ABI_H
 
 #define PW_ABI 1
-#define PW_FORMAT 9 /* of generations (docs/tables.md), and of the names of pinned maps */
+#define PW_FORMAT 10 /* of generations (docs/tables.md), and of the names of pinned maps */
 #define PW_MAGIC 0x50573031U /* "PW01" */
 
 /* Limits of the parser. A packet beyond them never passes unchecked. */
@@ -139,25 +139,33 @@ struct pw_ban {
 	__u64 dropped; /* packets that this ban dropped, or would have dropped in monitor mode */
 	__u64 slot;    /* its entry of scan_ring, for scan bans */
 	__u32 ifindex;
-	__u16 ports; /* distinct ports of the scan */
+	__u16 ports; /* distinct probes of the scan */
 	__u8 origin;
 	__u8 flags;
 };
 
+/*
+ * A probe is a number of 32 bits: the port, and above it 15 bits of a hash of the destination. The
+ * highest bit is set if the packet hides its port; then the other bits are random. A time has 32 bits
+ * too: ns >> PW_TIME_SHIFT, so it wraps after 208 days.
+ */
+#define PW_PROBE_HIDDEN 0x80000000U
+#define PW_TIME_SHIFT 22
+
 struct pw_track {
-	__u64 slot[PW_TRACK_SLOTS]; /* (ns >> 10) << 16 | port; 0: free */
+	__u64 slot[PW_TRACK_SLOTS]; /* time << 32 | probe; 0: free */
 	__u64 claimed; /* when a CPU last claimed the scan, to ban and log it, in ns; 0: never */
 };
 
 /*
- * A source that has hit one port so far, in the array "firsts". Most sources of a flood never hit a
- * second port, and a track is ten times as large. The source's hash selects the set.
+ * A source that has made one probe so far, in the array "firsts2". Most sources of a flood never make
+ * a second one, and a track is ten times as large. The source's hash selects the set.
  */
 #define PW_FIRST_SETS 16384
 #define PW_FIRST_WAYS 4
 struct pw_first {
-	__u64 key;   /* bits 16-63 of the hash, and the port in the lowest 16; 0: free */
-	__u64 stamp; /* (ns >> 10) << 16 | bits 48-63 of the hash, or of the one that replaces it */
+	__u64 key;   /* bits 32-63 of the hash << 32 | probe; 0: free */
+	__u64 stamp; /* time << 32 | bits 16-47 of the hash, or of the one that replaces it */
 };
 
 struct pw_firsts {
@@ -225,7 +233,7 @@ struct pw_event {
 	struct pw_addr daddr;
 	__u16 sport; /* host byte order */
 	__u16 dport;
-	__u16 count; /* distinct ports of a scan */
+	__u16 count; /* distinct probes of a scan */
 	__u16 listed;    /* number of ports in ports[] */
 	__u16 ports[64]; /* of a scan; other events end before it */
 };

@@ -9,9 +9,6 @@
 #include "events.h"
 #include "tracks.h"
 
-/* A port for a packet that hides its own: a new one each time. */
-#define pw_random_port() ((__u16)bpf_get_prandom_u32())
-
 /* Whether the packet counts towards a scan. With `closed`, a SYN does not within scan_grace after
  * boot, because services may still start. */
 static __always_inline int pw_counts_for_scan(struct xdp_md *context, struct pw_header *header,
@@ -68,7 +65,7 @@ static __always_inline __u32 pw_handle_scan(struct pw_header *header, struct pw_
 	return packet->reason;
 }
 
-/* Count the packet's port, and handle the scan if the source has reached the threshold. */
+/* Count the packet, and handle the scan if the source has reached the threshold. */
 static __always_inline __u32 pw_detect(struct xdp_md *context, struct pw_header *header,
 				       struct pw_policy *policy, struct pw_shared *shared,
 				       struct pw_counters *counters, struct pw_scratch *scratch)
@@ -78,8 +75,9 @@ static __always_inline __u32 pw_detect(struct xdp_md *context, struct pw_header 
 		return packet->reason;
 
 	pw_source_of(packet, &scratch->source);
-	scratch->port = packet->ports_known ? packet->dport : pw_random_port();
-	struct pw_firsts *set = pw_first_set(shared, scratch);
+	__u64 seed = pw_hash_seed(shared);
+	scratch->probe = pw_probe_of(packet, seed);
+	struct pw_firsts *set = pw_first_set(scratch, seed);
 	if (!set)
 		return packet->reason;
 	/* Start the fetch of the set, which takes long, before the look-up of the track. */
@@ -89,7 +87,7 @@ static __always_inline __u32 pw_detect(struct xdp_md *context, struct pw_header 
 		track = pw_track_begin(set, scratch, policy, counters);
 	if (!track)
 		return packet->reason;
-	pw_track_port(track, scratch, policy->window_ns);
+	pw_track_probe(track, scratch, policy->window_ns);
 	if (pw_track_count(track, scratch, policy->window_ns, policy->scan_ports) <
 	    policy->scan_ports)
 		return packet->reason;

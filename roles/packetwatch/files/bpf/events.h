@@ -128,7 +128,7 @@ static __always_inline void pw_log_scan(struct pw_header *header, struct pw_shar
 	event->expires = expires;
 	event->plen = packet->family == PW_IPV4 ? 32 : source->plen;
 	event->count = scratch->distinct;
-	event->listed = scratch->distinct;
+	event->listed = scratch->listed;
 	__builtin_memcpy(event->ports, scratch->ports, sizeof(event->ports));
 	pw_event_emit(event, counters);
 }

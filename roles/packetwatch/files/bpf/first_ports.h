@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* Copyright: (c) 2026, Packetwatch authors */
 /*
- * The first port of a source, in sets of four ways that fill a cache line. The source's hash
+ * The first probe of a source, in sets of four ways that fill a cache line. The source's hash
  * selects the set, and a new source evicts the oldest one there. The program writes by
  * compare-and-swap, first `stamp`, then `key`: if they hold parts of different hashes, a source is
  * just being replaced.
@@ -12,9 +12,9 @@
 #include "window.h"
 
 enum pw_first_result {
-	PW_FIRST_KEPT = 0,  /* the set has the port */
+	PW_FIRST_KEPT = 0,  /* the set has the probe */
 	PW_FIRST_AGAIN = 1, /* another CPU was faster */
-	PW_FIRST_MORE = 2,  /* the source has other ports: they are in scratch->new_track */
+	PW_FIRST_MORE = 2,  /* the source has made others: they are in scratch->new_track */
 };
 
 /* One round as in splitmix64 (Steele, Lea, Flood, OOPSLA 2014). */
@@ -24,7 +24,7 @@ static __always_inline __u64 pw_mix(__u64 hash, __u64 word)
 	return hash ^ hash >> 32;
 }
 
-static __always_inline __u64 pw_source_hash(struct pw_source *source, struct pw_shared *shared)
+static __always_inline __u64 pw_hash_seed(struct pw_shared *shared)
 {
 	__u64 seed = pw_read_once(shared->seed);
 	if (pw_unlikely(!seed)) {
@@ -32,56 +32,76 @@ static __always_inline __u64 pw_source_hash(struct pw_source *source, struct pw_
 		__sync_val_compare_and_swap(&shared->seed, 0, seed);
 		seed = pw_read_once(shared->seed);
 	}
-	__u64 hash = pw_mix(seed, (__u64)source->addr.word[0] << 32 | source->addr.word[1]);
-	hash = pw_mix(hash, (__u64)source->addr.word[2] << 32 | source->addr.word[3]);
-	return pw_mix(pw_mix(hash, source->plen), seed);
+	return seed;
+}
+
+static __always_inline __u64 pw_address_hash(struct pw_addr *address, __u64 seed)
+{
+	__u64 hash = pw_mix(seed, (__u64)address->word[0] << 32 | address->word[1]);
+	return pw_mix(hash, (__u64)address->word[2] << 32 | address->word[3]);
+}
+
+/* The packet as a probe: abi.h describes it. */
+static __always_inline __u32 pw_probe_of(struct pw_packet *packet, __u64 seed)
+{
+	if (!packet->ports_known)
+		return PW_PROBE_HIDDEN | bpf_get_prandom_u32();
+	return (__u32)(pw_address_hash(&packet->daddr, seed) >> 49) << 16 | packet->dport;
 }
 
 /* The set of the source; its hash goes to scratch->hash. */
-static __always_inline struct pw_firsts *pw_first_set(struct pw_shared *shared,
-						      struct pw_scratch *scratch)
+static __always_inline struct pw_firsts *pw_first_set(struct pw_scratch *scratch, __u64 seed)
 {
-	scratch->hash = pw_source_hash(&scratch->source, shared);
+	struct pw_source *source = &scratch->source;
+	__u64 hash = pw_mix(pw_address_hash(&source->addr, seed), source->plen);
+	scratch->hash = pw_mix(hash, seed);
 	return firsts_get(scratch->hash % PW_FIRST_SETS);
 }
 
 static __always_inline int pw_first_is_own(__u64 key, __u64 hash)
 {
-	return !((key ^ hash) >> 16);
+	return !((key ^ hash) >> 32);
 }
 
-/* A source and its port, what its set holds of them, and the oldest way of the set. */
+/* The part of a source's stamp that is not its time. */
+static __always_inline __u32 pw_first_tag(__u64 hash)
+{
+	return hash >> 16;
+}
+
+/* A source and its probe, what its set holds of them, and the oldest way of the set. */
 struct pw_first_search {
 	__u64 hash;
-	__u64 port;
+	__u64 probe;
 	__u64 own;     /* the source's stamp for now */
 	__u64 old_key; /* of the oldest way, to replace it only if it has not changed since */
 	__u64 old_stamp;
-	int same; /* the port is in the set */
+	int same; /* the probe is in the set */
 };
 
-/* Search the set. The source's other ports go to scratch->new_track, their number to
+/* Search the set. The source's other probes go to scratch->new_track, their number to
  * scratch->fresh, the oldest way to scratch->index. */
 static __always_inline void pw_first_find(struct pw_firsts *set, struct pw_scratch *scratch,
 					  __u64 window, struct pw_first_search *found)
 {
 	__u64 hash = found->hash = scratch->hash;
-	__u64 port = found->port = scratch->port;
-	__u64 time = scratch->now >> 10 << 16;
-	__u64 own = found->own = time | hash >> 48;
+	__u64 probe = found->probe = scratch->probe;
+	__u64 time = pw_stamp(scratch->now);
+	__u64 own = found->own = time | pw_first_tag(hash);
+	__u64 latest = time + ((PW_SKEW + 1ULL) << 32);
 	__u64 oldest = ~0ULL >> 1;
 	__u64 index = 0;
 	scratch->fresh = 0;
-	scratch->new_track.slot[PW_FIRST_WAYS] = time | port;
+	scratch->new_track.slot[PW_FIRST_WAYS] = time | probe;
 	for (int i = 0; i < PW_FIRST_WAYS; i++) {
 		struct pw_first *way = &set->way[i];
 		__u64 key = pw_read_once(way->key);
 		__u64 stamp = pw_read_once(way->stamp);
 		scratch->new_track.slot[i] = 0;
-		if (pw_first_is_own(key, hash) && (stamp & 0xffff) == hash >> 48 &&
+		if (pw_first_is_own(key, hash) && (__u32)stamp == pw_first_tag(hash) &&
 		    pw_in_window(stamp, scratch->now, window)) {
-			if ((key & 0xffff) != port) {
-				scratch->new_track.slot[i] = (stamp & ~0xffffULL) | (key & 0xffff);
+			if ((__u32)key != probe) {
+				scratch->new_track.slot[i] = stamp >> 32 << 32 | (__u32)key;
 				scratch->fresh++;
 			} else {
 				if ((__s64)(own - stamp) > 0)
@@ -90,7 +110,7 @@ static __always_inline void pw_first_find(struct pw_firsts *set, struct pw_scrat
 			}
 		}
 		/* Without a branch, because the CPU cannot predict which way is the oldest. */
-		__u64 age = key && !pw_first_is_own(key, hash) ? stamp >> 1 : 0;
+		__u64 age = key && !pw_first_is_own(key, hash) ? (stamp - latest) >> 1 : 0;
 		__u64 older = (__u64)((__s64)(age - oldest) >> 63);
 		oldest ^= (oldest ^ age) & older;
 		found->old_key ^= (found->old_key ^ key) & older;
@@ -101,7 +121,7 @@ static __always_inline void pw_first_find(struct pw_firsts *set, struct pw_scrat
 	scratch->index = index;
 }
 
-/* Write the source and its port to the oldest way, unless another CPU has changed it since. */
+/* Write the source and its probe to the oldest way, unless another CPU has changed it since. */
 static __always_inline int pw_first_replace(struct pw_firsts *set, struct pw_scratch *scratch,
 					    struct pw_counters *counters, __u64 window,
 					    struct pw_first_search *found)
@@ -112,7 +132,7 @@ static __always_inline int pw_first_replace(struct pw_firsts *set, struct pw_scr
 	__u64 old_stamp = found->old_stamp;
 	struct pw_first *way = &set->way[scratch->index % PW_FIRST_WAYS];
 	if (old_key && pw_first_is_own(old_key, hash)) {
-		/* Free the way first: the new stamp must not make the source's former port current
+		/* Free the way first: the new stamp must not make the source's former probe current
 		 * again. */
 		if (__sync_val_compare_and_swap(&way->key, old_key, 0) != old_key)
 			return PW_FIRST_AGAIN;
@@ -120,7 +140,7 @@ static __always_inline int pw_first_replace(struct pw_firsts *set, struct pw_scr
 	}
 	if (__sync_val_compare_and_swap(&way->stamp, old_stamp, own) != old_stamp)
 		return PW_FIRST_AGAIN;
-	if (__sync_val_compare_and_swap(&way->key, old_key, (hash & ~0xffffULL) | found->port) !=
+	if (__sync_val_compare_and_swap(&way->key, old_key, hash >> 32 << 32 | found->probe) !=
 	    old_key)
 		return PW_FIRST_AGAIN;
 	if (old_key && pw_in_window(old_stamp, scratch->now, window))
@@ -128,7 +148,7 @@ static __always_inline int pw_first_replace(struct pw_firsts *set, struct pw_scr
 	return PW_FIRST_KEPT;
 }
 
-/* Keep the port if it is the source's first one within the window. */
+/* Keep the probe if it is the source's first one within the window. */
 static __always_inline int pw_first_try(struct pw_firsts *set, struct pw_scratch *scratch,
 					struct pw_counters *counters, __u64 window)
 {
@@ -141,9 +161,9 @@ static __always_inline int pw_first_try(struct pw_firsts *set, struct pw_scratch
 	return pw_first_replace(set, scratch, counters, window, &found);
 }
 
-/* Three attempts, but not as a loop; pw_track_port says why. */
-static __always_inline int pw_first_port(struct pw_firsts *set, struct pw_scratch *scratch,
-					 struct pw_counters *counters, __u64 window)
+/* Three attempts, but not as a loop; pw_track_probe says why. */
+static __always_inline int pw_first_probe(struct pw_firsts *set, struct pw_scratch *scratch,
+					  struct pw_counters *counters, __u64 window)
 {
 	int result = pw_first_try(set, scratch, counters, window);
 	if (result == PW_FIRST_AGAIN)

@@ -36,8 +36,8 @@ BPF_TABLE("hash", struct pw_addr, struct pw_host, hosts, 1);
 BPF_F_TABLE("lpm_trie", struct pw_net, __u32, nets, 1, BPF_F_NO_PREALLOC);
 BPF_TABLE("hash", struct pw_addr, __u32, local, 1);
 BPF_TABLE("array", __u32, __u64, open_ports, 1);
-BPF_TABLE("array", __u32, struct pw_firsts, firsts, 1);
-BPF_TABLE("lru_hash", struct pw_source, struct pw_track, tracks, 1);
+BPF_TABLE("array", __u32, struct pw_firsts, firsts2, 1);
+BPF_TABLE("lru_hash", struct pw_source, struct pw_track, tracks2, 1);
 BPF_TABLE("lru_hash", struct pw_addr, __u64, rates, 1);
 BPF_TABLE("percpu_array", __u32, struct pw_counters, counters3, 1);
 BPF_TABLE("percpu_array", __u32, struct pw_scratch, scratch, 1);
@@ -125,22 +125,22 @@ static __always_inline __u64 *open_ports_get(__u32 port)
 
 static __always_inline struct pw_firsts *firsts_get(__u32 set)
 {
-	return firsts.lookup(&set);
+	return firsts2.lookup(&set);
 }
 
 static __always_inline struct pw_track *tracks_get(struct pw_source *source)
 {
-	return tracks.lookup(source);
+	return tracks2.lookup(source);
 }
 
 static __always_inline int tracks_add(struct pw_source *source, struct pw_track *track)
 {
-	return tracks.insert(source, track);
+	return tracks2.insert(source, track);
 }
 
 static __always_inline void tracks_delete(struct pw_source *source)
 {
-	tracks.delete(source);
+	tracks2.delete(source);
 }
 
 static __always_inline __u64 *rates_get(struct pw_addr *address)

@@ -97,14 +97,14 @@ struct {
 	__uint(max_entries, 1024);
 	__type(key, __u32);
 	__type(value, struct pw_firsts);
-} firsts SEC(".maps");
+} firsts2 SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 1024);
 	__type(key, struct pw_source);
 	__type(value, struct pw_track);
-} tracks SEC(".maps");
+} tracks2 SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
@@ -220,22 +220,22 @@ static __always_inline __u64 *open_ports_get(__u32 port)
 
 static __always_inline struct pw_firsts *firsts_get(__u32 set)
 {
-	return bpf_map_lookup_elem(&firsts, &set);
+	return bpf_map_lookup_elem(&firsts2, &set);
 }
 
 static __always_inline struct pw_track *tracks_get(struct pw_source *source)
 {
-	return bpf_map_lookup_elem(&tracks, source);
+	return bpf_map_lookup_elem(&tracks2, source);
 }
 
 static __always_inline int tracks_add(struct pw_source *source, struct pw_track *track)
 {
-	return bpf_map_update_elem(&tracks, source, track, BPF_NOEXIST);
+	return bpf_map_update_elem(&tracks2, source, track, BPF_NOEXIST);
 }
 
 static __always_inline void tracks_delete(struct pw_source *source)
 {
-	bpf_map_delete_elem(&tracks, source);
+	bpf_map_delete_elem(&tracks2, source);
 }
 
 static __always_inline __u64 *rates_get(struct pw_addr *address)

@@ -59,12 +59,14 @@ struct pw_scratch {
 	struct pw_packet packet;
 	struct pw_source source;
 	volatile __u64 now;
-	volatile __u64 port;
+	volatile __u64 probe;
 	volatile __u64 index;
-	volatile __u64 fresh; /* ports within the window */
+	volatile __u64 fresh; /* slots within the window */
 	volatile __u64 distinct;
-	__u16 ports[PW_TRACK_SLOTS]; /* the first `distinct` ones are the ports of the last scan */
-	__u64 seen[1024];            /* one bit a port; all zero between packets */
+	volatile __u64 listed;        /* distinct probes with a known port */
+	__u16 ports[PW_TRACK_SLOTS];  /* of these, in the last scan */
+	__u16 folded[PW_TRACK_SLOTS]; /* their bits in `seen` */
+	__u64 seen[1024];             /* one bit a probe; all zero between packets */
 	volatile __u64 hash;
 	struct pw_copies copies;
 	struct pw_closed closed[PW_CLOSED_SLOTS];

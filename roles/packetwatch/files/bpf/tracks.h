@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* Copyright: (c) 2026, Packetwatch authors */
 /*
- * Tracks: an exact sliding window of the distinct ports that a source has hit. PW_TRACK_SLOTS slots
- * are enough, because an unbanned source has fewer than scan_ports ports within the window.
+ * Tracks: a sliding window of the distinct probes of a source. PW_TRACK_SLOTS slots are enough,
+ * because an unbanned source has made fewer than scan_ports probes within the window.
  */
 #ifndef PACKETWATCH_TRACKS_H
 #define PACKETWATCH_TRACKS_H
@@ -12,7 +12,7 @@
 
 #define PW_CLAIM_NS 100000000ULL
 
-/* Set scratch->index to the port's own slot, or else to one that is free or stale; to
+/* Set scratch->index to the probe's own slot, or else to one that is free or stale; to
  * PW_TRACK_SLOTS if there is none. */
 static __always_inline void pw_track_find(struct pw_track *track, struct pw_scratch *scratch,
 					  __u64 window)
@@ -20,7 +20,7 @@ static __always_inline void pw_track_find(struct pw_track *track, struct pw_scra
 	scratch->index = PW_TRACK_SLOTS;
 	for (int i = 0; i < PW_TRACK_SLOTS; i++) {
 		__u64 slot = pw_read_once(track->slot[i]);
-		if (slot && (slot & 0xffff) == scratch->port) {
+		if (slot && (__u32)slot == scratch->probe) {
 			scratch->index = i;
 			break;
 		}
@@ -29,7 +29,7 @@ static __always_inline void pw_track_find(struct pw_track *track, struct pw_scra
 	}
 }
 
-/* Write the port to its slot. False if another CPU has taken the slot meanwhile. */
+/* Write the probe to its slot. False if another CPU has taken the slot meanwhile. */
 static __always_inline int pw_track_try(struct pw_track *track, struct pw_scratch *scratch,
 					__u64 window)
 {
@@ -40,19 +40,21 @@ static __always_inline int pw_track_try(struct pw_track *track, struct pw_scratc
 	__u64 *place = &track->slot[index];
 	__u64 old = pw_read_once(*place);
 	__u64 now = scratch->now;
-	__u64 port = scratch->port;
-	__u64 stamp = (now >> 10) << 16 | port;
-	if ((old & 0xffff) == port && (__s64)(old - stamp) >= 0)
-		return 1; /* another CPU has written a newer stamp */
-	if ((old & 0xffff) != port && pw_in_window(old, now, window))
-		return 0;
-	return __sync_val_compare_and_swap(place, old, stamp) == old;
+	__u64 probe = scratch->probe;
+	__u64 new = pw_stamp(now) | probe;
+	if (pw_in_window(old, now, window)) {
+		if ((__u32)old != probe)
+			return 0;
+		if ((__s64)(old - new) >= 0)
+			return 1; /* another CPU has written a newer time */
+	}
+	return __sync_val_compare_and_swap(place, old, new) == old;
 }
 
 /* Four attempts, but not as a loop: its body would fall through to its head, which Linux 6.1
  * refuses. */
-static __always_inline void pw_track_port(struct pw_track *track, struct pw_scratch *scratch,
-					  __u64 window)
+static __always_inline void pw_track_probe(struct pw_track *track, struct pw_scratch *scratch,
+					   __u64 window)
 {
 	if (pw_track_try(track, scratch, window))
 		return;
@@ -63,8 +65,12 @@ static __always_inline void pw_track_port(struct pw_track *track, struct pw_scra
 	pw_track_try(track, scratch, window);
 }
 
-/* The number of distinct ports within the window, or 0 if fewer slots than the threshold hold one.
- * Two CPUs may have written one port to two slots. */
+/*
+ * The number of distinct probes within the window, or 0 if fewer slots than the threshold hold one.
+ * Two CPUs may have written one probe to two slots. Known probes are told apart by 16 bits. These
+ * decide exactly between the ports of one address; of two ports of two addresses they are the same
+ * once in 65,536.
+ */
 static __always_inline __u64 pw_track_count(struct pw_track *track, struct pw_scratch *scratch,
 					    __u64 window, __u64 threshold)
 {
@@ -76,19 +82,29 @@ static __always_inline __u64 pw_track_count(struct pw_track *track, struct pw_sc
 		return 0;
 
 	scratch->distinct = 0;
+	scratch->listed = 0;
 	for (int i = 0; i < PW_TRACK_SLOTS; i++) {
 		__u64 slot = pw_read_once(track->slot[i]);
-		__u64 bit = 1ULL << (slot & 63);
-		__u64 *word = &scratch->seen[slot >> 6 & 1023];
-		if (pw_in_window(slot, scratch->now, window) && !(*word & bit)) {
-			*word |= bit;
-			scratch->ports[scratch->distinct % PW_TRACK_SLOTS] = slot;
+		if (!pw_in_window(slot, scratch->now, window))
+			continue;
+		if (slot & PW_PROBE_HIDDEN) {
 			scratch->distinct++;
+			continue;
 		}
+		__u64 folded = (slot ^ slot >> 16) & 0xffff;
+		__u64 bit = 1ULL << (folded & 63);
+		__u64 *word = &scratch->seen[folded >> 6];
+		if (*word & bit)
+			continue;
+		*word |= bit;
+		scratch->folded[scratch->listed % PW_TRACK_SLOTS] = folded;
+		scratch->ports[scratch->listed % PW_TRACK_SLOTS] = slot;
+		scratch->listed++;
+		scratch->distinct++;
 	}
 	/* From our own list, because another CPU may have changed the slots meanwhile. */
 	for (int i = 0; i < PW_TRACK_SLOTS; i++)
-		scratch->seen[scratch->ports[i] >> 6] = 0;
+		scratch->seen[scratch->folded[i] >> 6] = 0;
 	return scratch->distinct;
 }
 
@@ -98,7 +114,7 @@ static __always_inline struct pw_track *pw_track_begin(struct pw_firsts *set,
 						       struct pw_policy *policy,
 						       struct pw_counters *counters)
 {
-	if (pw_first_port(set, scratch, counters, policy->window_ns) != PW_FIRST_MORE &&
+	if (pw_first_probe(set, scratch, counters, policy->window_ns) != PW_FIRST_MORE &&
 	    policy->scan_ports > 1)
 		return 0;
 	if (!tracks_add(&scratch->source, &scratch->new_track)) {

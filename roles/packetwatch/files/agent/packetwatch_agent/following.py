@@ -32,8 +32,8 @@ MAPS = (
     "events",
     "counters3",
     "shared",
-    "tracks",
-    "firsts",
+    "tracks2",
+    "firsts2",
 )
 _CONFIRMED_PERIOD = 5.0
 _PINS_PERIOD = 2.0

@@ -69,7 +69,7 @@ def of_maps(
     The kernel does not count what the table of tracks evicts. What was inserted, less what scans
     removed and what fits into the table, must have been evicted.
     """
-    room = specs()["tracks"].max_entries
+    room = specs()["tracks2"].max_entries
     found = dict(entries) | ({} if tracks is None else {"tracks": tracks})
     inserted, scans = (
         counters[name][0][1]

@@ -135,7 +135,7 @@ class Exercise:
         verdict = self._send(last)
         if self._ground.monitors:
             self._expect_pass(verdict, "a packet was dropped although the policy is monitor")
-            if self._ground.maps["tracks"].lookup(self.scan.source.key) is not None:
+            if self._ground.maps["tracks2"].lookup(self.scan.source.key) is not None:
                 raise Red(f"{count} closed ports were tried, but no scan was detected")
             return f"packet {count} was detected as a scan, and passed: monitor"
         if verdict != _DROP:

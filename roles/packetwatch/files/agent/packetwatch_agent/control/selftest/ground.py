@@ -37,8 +37,8 @@ _MAPS = (
     "local",
     "open_ports",
     "shared",
-    "firsts",
-    "tracks",
+    "firsts2",
+    "tracks2",
     "rates",
 )
 
@@ -62,7 +62,7 @@ class Ground:
         self._program = stack.enter_context(Program.by_id(program_id))
         self.maps = {name: stack.enter_context(Map.open(host.pins.map(name))) for name in _MAPS}
         self.bans = Bans(self.maps)
-        self.firsts = Firsts(self.maps["firsts"], self.maps["shared"])
+        self.firsts = Firsts(self.maps["firsts2"], self.maps["shared"])
         self.packets = 0
         """Number of packets that the program was run on."""
         self._before = self._snapshot()
@@ -88,7 +88,7 @@ class Ground:
     def is_counted(self, source: Source) -> bool:
         """Whether the program has counted a port of the source."""
         return bool(self.firsts.hits(source.key)) or (
-            self.maps["tracks"].lookup(source.key) is not None
+            self.maps["tracks2"].lookup(source.key) is not None
         )
 
     def was_open(self, port: int) -> bool:
