@@ -8,6 +8,9 @@
 
 The links decide what is loaded: they hold the program, and its maps lead to the generation. The pin of
 the program is used only if no link holds a program.
+
+The kernel decides which link is on which device. A pin's name is only a label: the name that the device had
+when it was last declared. Devices may have been renamed since.
 """
 
 from __future__ import annotations
@@ -15,13 +18,15 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
+import itertools
 import os
 import typing as t
 
 from .._base.errors import LoadFailed, TooLarge, Unreadable
-from .._kernel import abi
+from .._base.interface import attach_command
+from .._kernel import abi, netlink
 from .._kernel.libbpf import PERCPU_ARRAY, KernelError, Map
-from .._kernel.pins import specs
+from .._kernel.pins import label_of, specs
 from .._kernel.programs import Link, Program
 from .attach import Attached, create_link
 from .generation import Generation, activate, new_slot
@@ -36,11 +41,17 @@ _ATTEMPTS = 5
 
 
 class Held(t.NamedTuple):
-    """A pinned link. ifindex: 0 if its device has disappeared."""
+    """A pinned link. ifindex: 0 if its device has disappeared. pin: its path."""
 
     link: Link
     program_id: int
     ifindex: int
+    pin: str
+
+    @property
+    def label(self) -> str:
+        """The name of its device when that was last declared."""
+        return label_of(self.pin)
 
 
 class Loaded:
@@ -50,6 +61,11 @@ class Loaded:
         self.pins = pins
         self._open = contextlib.ExitStack()
         self.links: dict[str, Held] = {}
+        """The links on this namespace's devices, by the present names of these."""
+        self.away: list[Held] = []
+        """The links whose device has disappeared, or is in another network namespace."""
+        self.present: dict[str, int] = {}
+        """The ifindex of each device of this namespace, by its name."""
         self.program: Program | None = None
         self.slot: Map | None = None
         self.whole = True
@@ -59,8 +75,9 @@ class Loaded:
     def __enter__(self) -> Loaded:
         for attempt in range(_ATTEMPTS):
             try:
-                self._read()
-                break
+                if self._read() or attempt == _ATTEMPTS - 1:
+                    break
+                self._open.close()
             except Unreadable:
                 self._open.close()
                 raise
@@ -79,17 +96,46 @@ class Loaded:
 
     @property
     def program_ids(self) -> set[int]:
-        ids = {held.program_id for held in self.links.values() if held.ifindex}
+        ids = {held.program_id for held in self._held if held.ifindex}
         return ids | ({self.program.info().id} if self.program else set())
 
     @property
     def ifindexes(self) -> dict[str, int]:
-        return {name: held.ifindex for name, held in self.links.items() if held.ifindex}
+        """The filtered devices of this namespace, by their present names."""
+        return {name: held.ifindex for name, held in self.links.items()}
+
+    @property
+    def has_links(self) -> bool:
+        """Whether any link is pinned, be it without a device."""
+        return bool(self.links or self.away)
+
+    def owner(self, name: str, declared: t.Container[str]) -> str:
+        """The declared name for which a device is filtered: its own, else its label if no device has that."""
+        label = self.links[name].label
+        is_own = name in declared or label not in declared or label in self.present
+        return name if is_own else label
+
+    def owned(self, declared: t.Container[str]) -> dict[str, int]:
+        """The filtered devices of this namespace, by the names whose policies they have."""
+        return {self.owner(name, declared): held.ifindex for name, held in self.links.items()}
+
+    def renamed(self, declared: t.Container[str]) -> dict[str, str]:
+        """The labels of the filtered devices that were declared, and now have names that are not, by name."""
+        return {
+            name: held.label
+            for name, held in self.links.items()
+            if name not in declared and held.label != name and held.label in declared
+        }
+
+    def displaced(self, declared: t.Container[str]) -> dict[str, str]:
+        """Those of `renamed` whose former name another device has now."""
+        found = self.renamed(declared)
+        return {name: label for name, label in found.items() if label in self.present}
 
     @property
     def active(self) -> bool:
-        """Whether any interface is filtered."""
-        return bool(self.ifindexes)
+        """Whether any device is filtered, here or in another namespace."""
+        return any(held.ifindex for held in self._held)
 
     def generation(self) -> Generation:
         """The active generation; that of an empty slot if nothing is loaded."""
@@ -106,7 +152,7 @@ class Loaded:
             activate(slot, image, former.capacity)
             return lambda: former.activate(slot)
         before = self.program, self.slot
-        first = self.program is None and not self.links
+        first = self.program is None and not self.has_links
         try:
             code = bytecode()
             maps = self.pins.ensure()
@@ -130,38 +176,51 @@ class Loaded:
         }
 
     def attach(self, interface: str, ifindex: int, mode: str) -> Attached:
-        """Attach the loaded program by a pinned link, which replaces a former link."""
+        """Attach the loaded program by a pinned link, which replaces a former link on that device."""
         if self.program is None:
             raise LoadFailed(
                 f"cannot attach to {interface}: no program is loaded; "
-                f"systemctl restart packetwatch-xdp@{interface} loads it"
+                f"{attach_command(interface)} loads it"
             )
-        self.drop(interface)
+        self._clear(ifindex)
         done = create_link(self.program, interface, ifindex, mode)
         link = self._keep(done.link)
         # An operator may have removed the folder with all links, to get rid of the filter at once.
         os.makedirs(self.pins.links, mode=0o700, exist_ok=True)
-        link.pin(self.pins.link(interface))
-        self.links[interface] = Held(link, self.program.info().id, ifindex)
+        pin = self._vacate(interface)
+        link.pin(pin)
+        self.links[interface] = Held(link, self.program.info().id, ifindex, pin)
         return done
 
-    def held_on(self, ifindex: int) -> tuple[str, Held] | tuple[str, None]:
-        """Our link on a device, and the device's name when the link was made; "" and None without one."""
-        for name, held in self.links.items():
-            if held.ifindex == ifindex:
-                return name, held
-        return "", None
+    def held_on(self, ifindex: int) -> Held | None:
+        """Our link on a device of this namespace."""
+        return next((held for held in self.links.values() if held.ifindex == ifindex), None)
 
-    def rename(self, former: str, interface: str) -> None:
-        """Rename the pin of a link whose device was renamed."""
-        os.rename(self.pins.link(former), self.pins.link(interface))
-        self.links[interface] = self.links.pop(former)
+    def named(self, name: str, declared: t.Container[str]) -> Held | None:
+        """The link that a declared name stands for, which may be away."""
+        here = (held for key, held in self.links.items() if self.owner(key, declared) == name)
+        return next(here, next((held for held in self.away if held.label == name), None))
 
     def restore(self, interface: str, ifindex: int, mode: str) -> None:
         """Attach again in the mode that an interface had before; "none": only detach."""
-        self.drop(interface)
+        self._clear(ifindex)
         if mode != "none":
             self.attach(interface, ifindex, mode)
+
+    def tidy(self, declared: t.Container[str]) -> None:
+        """Label the links of declared devices with their present names; remove links without a use.
+
+        A link that is away stays while its label is declared and no other device is filtered for that:
+        its device may come back. It also stays if it may be the one on a device here (see `_read`).
+        """
+        for held in list(self.away):
+            is_wanted = held.label in declared and held.label not in self.links
+            if not held.ifindex or not (is_wanted or self.held_on(held.ifindex)):
+                self.drop(held)
+        for name in list(self.links):
+            if name in declared and self.links[name].label != name:
+                pin = self._vacate(name)
+                self._move(self.links[name], pin)
 
     def take_up(self, program: Program, pages: Map) -> None:
         """Activate a former program with its former generation, on all links."""
@@ -180,18 +239,41 @@ class Loaded:
             self._switch(program)
         self.program, self.slot = program, slot
 
-    def detach(self, interface: str) -> None:
-        """Detach from an interface; with the last one, remove everything that is loaded."""
-        self.drop(interface)
-        if not self.links:
-            self.pins.remove()
+    def drop(self, held: Held) -> None:
+        """Remove a link; what is loaded stays."""
+        os.unlink(held.pin)
+        held.link.close()
+        self._put(held, None)
 
-    def drop(self, interface: str) -> None:
-        """Detach from an interface; what is loaded stays."""
-        held = self.links.pop(interface, None)
+    @property
+    def _held(self) -> list[Held]:
+        return [*self.links.values(), *self.away]
+
+    def _clear(self, ifindex: int) -> None:
+        """Remove our link from a device of this namespace."""
+        held = self.held_on(ifindex)
         if held:
-            os.unlink(self.pins.link(interface))
-            held.link.close()
+            self.drop(held)
+
+    def _vacate(self, interface: str) -> str:
+        """The path of an interface's pin. A link that is there already gets another path with that label."""
+        pin = self.pins.link(interface)
+        for held in self._held:
+            if held.pin == pin:
+                spare = (self.pins.link(interface, number) for number in itertools.count(1))
+                self._move(held, next(path for path in spare if not os.path.lexists(path)))
+        return pin
+
+    def _move(self, held: Held, pin: str) -> None:
+        os.rename(held.pin, pin)
+        self._put(held, held._replace(pin=pin))
+
+    def _put(self, held: Held, new: Held | None) -> None:
+        """Put another entry into the place of a link's entry; None: remove it."""
+        links = {name: new if found is held else found for name, found in self.links.items()}
+        away = [new if found is held else found for found in self.away]
+        self.links = {name: found for name, found in links.items() if found}
+        self.away = [found for found in away if found]
 
     def _switch(self, program: Program) -> None:
         """Put the program into all links and the pin; if one refuses, put the former one back."""
@@ -201,13 +283,13 @@ class Loaded:
         program.pin(draft)
         done: list[tuple[Link, Program]] = []
         try:
-            for name, held in list(self.links.items()):
+            for held in self._held:
                 former = self._keep(Program.by_id(held.program_id))
                 if _update(held, program):
                     done.append((held.link, former))
-                    self.links[name] = held._replace(program_id=program.info().id)
+                    self._put(held, held._replace(program_id=program.info().id))
                 else:
-                    self.drop(name)
+                    self.drop(held)
             os.rename(draft, self.pins.program)
         except BaseException:
             for link, former in done:
@@ -224,14 +306,16 @@ class Loaded:
             self._switch(program)
         self.program, self.slot = program, slot
 
-    def _read(self) -> None:
-        self.links = {}
+    def _read(self) -> bool:
+        """Read what is loaded; False if a writer has replaced programs meanwhile."""
         self.program = self.slot = None
-        for name in self.pins.interfaces():
-            link = self._keep(_opened(Link.open, self.pins.link(name)))
+        found = []
+        for pin in self.pins.link_pins():
+            link = self._keep(_opened(Link.open, pin))
             number, ifindex = link.info()
-            self.links[name] = Held(link, number, ifindex)
-        held = {item.program_id for item in self.links.values() if item.ifindex}
+            found.append(Held(link, number, ifindex, pin))
+        is_settled = self._place(found)
+        held = {item.program_id for item in found if item.ifindex}
         pinned = 0
         if os.path.exists(self.pins.program):
             self.program = self._keep(_opened(Program.open, self.pins.program))
@@ -241,6 +325,32 @@ class Loaded:
             self.slot = self._slot_of(self.program)
         if held and pinned not in held:
             self._take_first(held)
+        return is_settled
+
+    def _place(self, found: t.Iterable[Held]) -> bool:
+        """Find the device of each link; return whether links and devices were read at one moment.
+
+        A device in another namespace may have the same ifindex as one here. Then two links may name one
+        device. The one that is labelled with its name counts.
+        """
+        devices = {device.ifindex: device for device in netlink.links()}
+        self.present = {device.name: ifindex for ifindex, device in devices.items()}
+        self.links, self.away = {}, []
+        is_settled = True
+        for held in found:
+            device = devices.get(held.ifindex)
+            if device and (held.program_id == device.xdp_program or device.xdp_mode == "several"):
+                rival = self.links.get(device.name)
+                if rival and held.label != device.name:
+                    self.away.append(held)
+                    continue
+                if rival:
+                    self.away.append(rival)
+                self.links[device.name] = held
+            else:
+                self.away.append(held)
+                is_settled = is_settled and held.link.info() == (held.program_id, held.ifindex)
+        return is_settled
 
     def _take_first(self, held: set[int]) -> None:
         """Use the first program that a link holds and that is ours (it has a slot)."""

@@ -12,6 +12,7 @@ import socket
 import time
 import typing as t
 
+from .._base.interface import text_from_system
 from .._kernel import abi
 
 if t.TYPE_CHECKING:
@@ -52,6 +53,6 @@ def wall(monotonic: int, offset: int) -> float | None:
 def name_of(ifindex: int) -> str:
     """Return the name of an interface; empty if it has disappeared."""
     try:
-        return socket.if_indextoname(ifindex)
+        return text_from_system(socket.if_indextoname(ifindex))
     except OSError:
         return ""

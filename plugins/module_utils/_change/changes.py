@@ -231,7 +231,7 @@ class Changes:
     def _end(self, change: Change, status: str, ended_by: str = "") -> Change:
         """Record how a change ended, and remove its timer and pins; safe to repeat after a crash."""
         with Loaded(self._pins) as loaded:
-            if not loaded.links and not self.panic.read():
+            if not loaded.has_links and not self.panic.read():
                 self._pins.remove()
         ended = change.end(status, ended_by)
         self.record.write(ended)
@@ -268,7 +268,7 @@ class Changes:
         snapshot = Snapshot(self._paths.settings, self._images.last_settings)
         planner = Planner(self._paths, self._store, self._compiler, loaded, snapshot)
         bytecode = planner.programs.of(state)()
-        image, dummy = planner.image(state, loaded.ifindexes, bytecode.digest)
+        image, dummy = planner.image(state, loaded.owned(state.interfaces), bytecode.digest)
         with loaded.generation() as current:
             same = current.digest == image.digest and current.header["bytecode"] == bytecode.digest
         if not (same and loaded.whole):

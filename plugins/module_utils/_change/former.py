@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import typing as t
 
 from .._base.errors import PacketwatchError
@@ -41,7 +40,7 @@ def keep(loaded: Loaded, pins: Pins) -> None:
     loaded.program.pin(os.path.join(pins.former, _PROGRAM))
 
 
-def restore(loaded: Loaded, pins: Pins, change: Change, declared: t.Container[str]) -> bool:
+def restore(loaded: Loaded, pins: Pins, change: Change, declared: t.Collection[str]) -> bool:
     """Activate what was active before a change; False if it is not pinned or an interface refuses.
 
     A filtered interface that has appeared since stays filtered if it is `declared`.
@@ -56,16 +55,16 @@ def restore(loaded: Loaded, pins: Pins, change: Change, declared: t.Container[st
     return restore_interfaces(loaded, change, declared)
 
 
-def restore_interfaces(loaded: Loaded, change: Change, declared: t.Container[str]) -> bool:
+def restore_interfaces(loaded: Loaded, change: Change, declared: t.Collection[str]) -> bool:
     """Attach and detach as before a change; False if an interface refuses."""
-    for name in list(loaded.links):
-        if name not in change.interfaces and name not in declared:
-            loaded.drop(name)
+    known = {*change.interfaces, *declared}
+    for name, link in list(loaded.links.items()):
+        if loaded.owner(name, known) not in known:
+            loaded.drop(link)
     done = True
-    present = {name: ifindex for ifindex, name in socket.if_nameindex()}
     for name, mode in change.interfaces.items():
         held = loaded.links.get(name)
-        ifindex = present.get(name, 0)
+        ifindex = loaded.present.get(name, 0)
         if not ifindex or (held and held.ifindex == ifindex and attached(ifindex).mode == mode):
             continue
         try:

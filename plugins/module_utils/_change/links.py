@@ -8,19 +8,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import typing as t
 
 from .._active.attach import check_free
-from .._base.errors import Unsupported
+from .._base.errors import PacketwatchError, Unsupported
 from .._kernel.pins import check_bpffs
 from .._kernel.programs import Attached, attached
 from .._network.devices import check_device
 from .results import UNKNOWN, attachment
 
 if t.TYPE_CHECKING:
-    from .._active.loaded import Loaded
+    from .._active.loaded import Held, Loaded
     from .._declared.store import State
-    from .._kernel.netlink import Link
     from .._network.snapshot import Snapshot
     from .results import Attachment
 
@@ -35,6 +35,10 @@ class Wish(t.NamedTuple):
     attach: t.Collection[str] = ()
     detach: t.Collection[str] = ()
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (*self.attach, *self.detach)
+
 
 NO_WISH = Wish()
 
@@ -42,13 +46,13 @@ NO_WISH = Wish()
 class Target(t.NamedTuple):
     """A device to filter, as it is before the change.
 
-    former: the device's name when the filter was attached; empty if no filter is attached. mode,
-    program_id: what is attached now. wanted: one of `MODES`.
+    is_filtered: whether it has one of our links. mode, program_id: what is attached now. wanted: one of
+    `MODES`.
     """
 
     name: str
     ifindex: int
-    former: str
+    is_filtered: bool
     mode: str
     program_id: int
     wanted: str
@@ -56,12 +60,12 @@ class Target(t.NamedTuple):
     @property
     def moves(self) -> bool:
         """Whether the device is filtered in a mode that is not the wanted one."""
-        return bool(self.former) and self.wanted not in ("auto", self.mode)
+        return self.is_filtered and self.wanted not in ("auto", self.mode)
 
     @property
     def links(self) -> bool:
         """Whether a new link is made."""
-        return not self.former or self.moves
+        return not self.is_filtered or self.moves
 
     def forecast(self) -> Attachment:
         """The result as far as it is known without attaching."""
@@ -74,11 +78,15 @@ class Target(t.NamedTuple):
 
 
 class Drop(t.NamedTuple):
-    """A link to remove. ifindex: 0 if the device has disappeared. mode: the one it had."""
+    """A link to remove, with the interface that it stands for.
+
+    ifindex: 0 if the device is not in this namespace. mode: the one it had.
+    """
 
     name: str
     ifindex: int
     mode: str
+    held: Held
 
     def result(self) -> Attachment:
         return attachment(self.name, self.mode, "none")
@@ -106,28 +114,33 @@ class Links(t.NamedTuple):
 
     def after(self, ifindexes: t.Mapping[str, int]) -> dict[str, int]:
         """The filtered interfaces after the change; ifindexes: those before it."""
-        gone = {drop.name for drop in self.drops}
-        moved = {target.ifindex for target in self.targets}
-        left = {
-            name: ifindex
-            for name, ifindex in ifindexes.items()
-            if name not in gone and ifindex not in moved
-        }
+        moved = {drop.ifindex for drop in self.drops}
+        moved |= {target.ifindex for target in self.targets}
+        left = {name: ifindex for name, ifindex in ifindexes.items() if ifindex not in moved}
         return left | {target.name: target.ifindex for target in self.targets}
+
+    def filters(self, loaded: Loaded) -> bool:
+        """Whether any device is filtered after the change, here or in another namespace."""
+        gone = {drop.held.pin for drop in self.drops}
+        away = (held for held in loaded.away if held.ifindex and held.pin not in gone)
+        return bool(self.after(loaded.ifindexes)) or any(away)
 
 
 NO_LINKS = Links()
 
 
-def renamed(state: State, names: t.Iterable[str], loaded: Loaded, links: t.Sequence[Link]) -> State:
-    """The state with declarations for former names of devices moved to their present names."""
+def renamed(state: State, names: t.Iterable[str], loaded: Loaded) -> State:
+    """The state with declarations for former names of devices moved to their present names.
+
+    A declaration stays where it is if another device has the former name now, or if the present name is
+    declared too.
+    """
     for name in names:
-        former = loaded.held_on(check_device(name, links).ifindex)[0]
-        if former in ("", name):
+        former = loaded.renamed(state.interfaces).get(name, "")
+        if former in ("", *loaded.present):
             continue
         interfaces, policy = dict(state.interfaces), dict(state.policy)
-        if former in interfaces:
-            interfaces.setdefault(name, interfaces.pop(former))
+        interfaces[name] = interfaces.pop(former)
         if former in policy:
             policy.setdefault(name, policy.pop(former))
         state = state._replace(interfaces=interfaces, policy=policy)
@@ -147,28 +160,57 @@ def plan_links(
 
     Raises an error if an interface does not exist, cannot be filtered, or has the program of another
     tool. check: the change is not carried out, so it need not be possible yet to ask the kernel.
+
+    A change that concerns interfaces also settles renames: a declared name is filtered if its device is
+    another one now, and a device is no longer filtered if it is not declared under its present name and
+    another device has its former one.
     """
     names = {
         name for name, mode in after.interfaces.items() if before.interfaces.get(name) != mode
     } | set(wish.attach)
     gone = (before.interfaces.keys() - after.interfaces.keys()) | set(wish.detach)
-    targets = []
-    for name in sorted(names):
-        ifindex = check_device(name, snapshot.links).ifindex
-        now = _ask(name, ifindex, loaded, check)
-        former = loaded.held_on(ifindex)[0]
-        wanted = after.interfaces.get(name, "auto")
-        targets.append(Target(name, ifindex, former, now.mode, now.program_id, wanted))
+    if not names and not gone:
+        return NO_LINKS
+    targets = [_target(name, after, loaded, snapshot, check) for name in sorted(names)]
+    for name in sorted(_taken(after, loaded) - names):
+        # The caller has not named it, so it refuses nothing.
+        with contextlib.suppress(PacketwatchError):
+            targets.append(_target(name, after, loaded, snapshot, check))
     if any(target.links for target in targets):
         check_bpffs(loaded.pins.root)
-    moved = {target.former for target in targets}
-    drops = []
-    for name in sorted(gone - moved):
-        held = loaded.links.get(name)
-        if held:
-            mode = attached(held.ifindex).mode if held.ifindex else "none"
-            drops.append(Drop(name, held.ifindex, mode))
-    return Links(tuple(targets), tuple(drops))
+    wanted = {target.ifindex for target in targets}
+    filtered = {target.name for target in targets} | loaded.links.keys()
+    drops = {name: loaded.named(name, before.interfaces) for name in sorted(gone)}
+    for name, former in loaded.displaced({*before.interfaces, *after.interfaces}).items():
+        if former in filtered or former not in after.interfaces:
+            drops.setdefault(name, loaded.links[name])
+    return Links(
+        tuple(targets),
+        tuple(
+            _drop(name, held, loaded)
+            for name, held in drops.items()
+            if held and held.ifindex not in wanted
+        ),
+    )
+
+
+def _taken(state: State, loaded: Loaded) -> set[str]:
+    """Declared names of devices that are not filtered, while a device that had this name before is."""
+    labels = {held.label for name, held in loaded.links.items() if held.label != name}
+    return labels & state.interfaces.keys() & loaded.present.keys() - loaded.links.keys()
+
+
+def _target(name: str, after: State, loaded: Loaded, snapshot: Snapshot, check: bool) -> Target:
+    ifindex = check_device(name, snapshot.links).ifindex
+    now = _ask(name, ifindex, loaded, check)
+    is_filtered = loaded.held_on(ifindex) is not None
+    wanted = after.interfaces.get(name, "auto")
+    return Target(name, ifindex, is_filtered, now.mode, now.program_id, wanted)
+
+
+def _drop(name: str, held: Held, loaded: Loaded) -> Drop:
+    ifindex = 0 if held in loaded.away else held.ifindex
+    return Drop(name, ifindex, attached(ifindex).mode if ifindex else "none", held)
 
 
 def _ask(name: str, ifindex: int, loaded: Loaded, check: bool) -> Attached:

@@ -18,7 +18,7 @@ import typing as t
 
 from .._base.errors import PacketwatchError, Panicked, Unreadable
 from .._base.files import read_json, replace_json
-from .._kernel.pins import PANIC
+from .._kernel.pins import PANIC, label_of
 from .._kernel.programs import Link
 from . import pending
 
@@ -103,10 +103,11 @@ def detach(pins: Pins) -> list[str]:
 
     The loaded program stays, with bans and counters. Returns the names of the interfaces.
     """
-    names = pins.interfaces()
+    names = []
     problems = []
-    for name in names:
-        path = pins.link(name)
+    for path in pins.link_pins():
+        name = label_of(path)
+        names.append(name)
         try:
             with Link.open(path) as link:
                 link.detach()

@@ -135,9 +135,8 @@ class Planner:
         together with a program that reads them. An interface cannot be attached then.
         """
         loaded = self._loaded
-        links = self.snapshot.links if wish.attach else ()
         before = self._store.read(candidate) if candidate else self._store.read_current()[1]
-        after = edit(renamed(before, wish.attach, loaded, links)) if edit else before
+        after = edit(renamed(before, wish.names, loaded)) if edit else before
         protects = after.settings != before.settings
         if protects:
             self._use(Snapshot(self._paths.settings, self._last_settings, after.settings))
@@ -148,9 +147,10 @@ class Planner:
         planned = NO_LINKS
         if moves:
             planned = plan_links(before, after, wish, loaded, self.snapshot, check=check)
-        ifindexes = planned.after(loaded.ifindexes)
+        ifindexes = planned.after(loaded.owned(after.interfaces))
+        filters = planned.filters(loaded)
         now = self._now(afresh)
-        code = self._code(now, before, after, bool(ifindexes), afresh=afresh, check=check)
+        code = self._code(now, before, after, filters, afresh=afresh, check=check)
         if planned.targets and not code.reaches:
             check_format(self.programs.source(after))
         areas, lists = self.lists.tables(
@@ -179,7 +179,7 @@ class Planner:
         plan = Plan(
             changed=before != after
             or bool(planned.made or planned.drops)
-            or self._drifts(now, code, areas, image, policies, decides),
+            or self._drifts(now, code, areas, image, policies, decides, ifindexes),
             digest_before=now.digest,
             digest_after=image.digest,
             counts=lists.counts if lists else count(after),
@@ -197,7 +197,7 @@ class Planner:
             bytecode=self.programs.of(after),
             lists=lists,
             declares=before != after,
-            renews=decides or (bool(ifindexes) and now.is_read and not is_said),
+            renews=decides or (filters and now.is_read and not is_said),
             met=decides or planned.met,
             links=planned,
             protects=protects,
@@ -272,6 +272,7 @@ class Planner:
         image: Image,
         policies: t.Mapping[str, t.Any],
         met: bool,
+        ifindexes: t.Mapping[str, int],
     ) -> bool:
         """Whether the kernel differs from a state that was not edited. Expired entries are not drift."""
         active = now.areas
@@ -281,7 +282,7 @@ class Planner:
             and code.digest == now.header["bytecode"]
             and active.lists == areas.lists
         ):
-            same = build(active, policies, self._loaded.ifindexes, code.digest)
+            same = build(active, policies, ifindexes, code.digest)
             return same.digest != now.digest
         return met
 

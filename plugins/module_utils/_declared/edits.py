@@ -13,6 +13,7 @@ import typing as t
 
 from .._base.address import Prefix, format_prefix
 from .._base.errors import InvalidInput
+from .._base.interface import text_from_system
 from .._kernel.source import check_format
 from .bulk import DropIn, make_drop_in, parse_drop_in
 from .describe import count_entries, has_entries
@@ -280,7 +281,7 @@ def in_turn(*edits: Edit) -> Edit:
 
 
 def _check_known(interface: str | None, state: State) -> None:
-    present = [name for dummy, name in socket.if_nameindex()]
+    present = [text_from_system(name) for dummy, name in socket.if_nameindex()]
     if interface is not None and interface not in present and interface not in state.interfaces:
         raise InvalidInput(
             f"there is no interface {interface!r} here; choose one of {', '.join(present)}"

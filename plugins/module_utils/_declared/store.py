@@ -32,6 +32,7 @@ import time
 import types
 import typing as t
 
+from .._base import interface
 from .._base.errors import InvalidInput, Locked, PacketwatchError, Unreadable
 from .._base.files import open_regular, remedy_of, write_file
 from .policy import DEFAULT, read_policy
@@ -50,7 +51,6 @@ _TOOK_BACK = "took_back"
 # The default of State's fields; all states share it, so it must be immutable.
 _NOTHING: t.Any = types.MappingProxyType({})
 _NAME = re.compile(r"[a-z0-9_-]{1,64}")
-_INTERFACE = re.compile(r"[^\s/:\x00]{1,15}")
 _ATTEMPTS = 20
 Content = t.TypeVar("Content")
 _LOCK_STEP = 0.05
@@ -91,11 +91,8 @@ def is_feed(name: str) -> bool:
 
 
 def check_interface(name: str) -> None:
-    """Raise InvalidInput unless the kernel accepts the name for an interface, and it is not `DEFAULT`."""
-    if not _INTERFACE.fullmatch(name) or name in (".", ".."):
-        raise InvalidInput(
-            f"{name!r} is not an interface name; allowed: 1 to 15 characters without space, / and :"
-        )
+    """Raise InvalidInput unless an interface of this name can be filtered and have a policy."""
+    interface.check_name(name)
     if name == DEFAULT:
         raise InvalidInput(
             f"an interface named {name!r} cannot have a policy, because the default policy has that "
@@ -385,7 +382,10 @@ def _files(state: State) -> dict[str, str]:
     for name, mode in state.interfaces.items():
         check_interface(name)
         _check_mode(mode, "interfaces")
-    lines = (f"{name} {mode}\n" for name, mode in sorted(state.interfaces.items()))
+    lines = (
+        f"{interface.escape(name, _is_comment)} {mode}\n"
+        for name, mode in sorted(state.interfaces.items())
+    )
     files["interfaces"] = "".join(lines)
     if state.program:
         files[_PROGRAM] = state.program
@@ -430,8 +430,10 @@ def read_interfaces(path: str) -> dict[str, str]:
             continue
         where = f"{path}:{number}"
         if len(words) != 2:
-            raise InvalidInput(f"{where}: {line!r} is not of the form NAME MODE: write it so")
-        name, mode = words
+            raise InvalidInput(
+                f"{where}: {line!r} is not of the form NAME MODE: write it so, and # in a name as %23"
+            )
+        name, mode = interface.unescape(words[0]), words[1]
         with _located(where):
             check_interface(name)
         _check_mode(mode, where)
@@ -439,6 +441,10 @@ def read_interfaces(path: str) -> dict[str, str]:
             raise InvalidInput(f"{where}: {name} is listed twice; keep one of the lines")
         interfaces[name] = mode
     return interfaces
+
+
+def _is_comment(letter: str) -> bool:
+    return letter == "#"
 
 
 def _check_mode(mode: str, where: str) -> None:

@@ -37,7 +37,7 @@ class Interface(t.NamedTuple):
 class Active(t.NamedTuple):
     """What decides packets now.
 
-    interfaces: by name, without those whose device has disappeared. digest: of the generation, from its
+    interfaces: by the present names of their devices. digest: of the generation, from its
     header; empty if there is none. lists: digest of the lists from which it was compiled.
     """
 
@@ -56,7 +56,6 @@ def interfaces(loaded: Loaded) -> dict[str, Interface]:
     """The filtered interfaces, sorted by name."""
     found = {}
     for name, link in sorted(loaded.links.items()):
-        if link.ifindex:
-            there = attached(link.ifindex)
-            found[name] = Interface(link.ifindex, link.program_id, there.mode, there.program_id)
+        there = attached(link.ifindex)
+        found[name] = Interface(link.ifindex, link.program_id, there.mode, there.program_id)
     return found

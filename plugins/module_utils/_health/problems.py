@@ -13,8 +13,10 @@ the control groups (they ask the agent) and the controller (it has the result of
 from __future__ import annotations
 
 import time
+import types
 import typing as t
 
+from .._base.interface import attach_command
 from .._change.panic import LIFT
 from .._change.pending import ENDS
 
@@ -63,6 +65,8 @@ class Facts(t.NamedTuple):
     """Interfaces to which our program is attached."""
     present: Names | None = None
     """Interfaces that exist; None: all declared ones exist."""
+    renamed: t.Mapping[str, str] = types.MappingProxyType({})
+    """Filtered interfaces that are not declared, with the declared names that they had before."""
     is_declaration_judged: bool = False
     """Whether it is a problem if a filtered interface is not declared, or if there is no interface."""
     replaced: Names = ()
@@ -129,16 +133,35 @@ def drift(facts: Facts) -> list[Problem]:
 
 
 def _of_interfaces(facts: Facts) -> t.Iterator[Problem]:
+    yield from _of_renames(facts)
     for name in facts.declared:
-        if name not in facts.filtered:
+        if name not in facts.filtered and name not in _missing(facts):
             # A device that has disappeared is not drift: nothing can be attached to it.
             is_there = facts.present is None or name in facts.present
-            remedy = f"systemctl restart packetwatch-xdp@{name}"
-            yield Problem(f"{name} is not filtered", remedy, is_there)
+            yield Problem(f"{name} is not filtered", attach_command(name), is_there)
     if facts.is_declaration_judged:
         yield from _of_declaration(facts)
     for name in facts.replaced:
         yield Problem(f"{name} is not filtered by the program that its link holds", is_drift=True)
+
+
+def _of_renames(facts: Facts) -> t.Iterator[Problem]:
+    missing = _missing(facts)
+    for name, former in facts.renamed.items():
+        if former in missing:
+            text = f"{name} is filtered as {former}, which was its name before"
+            yield Problem(text, f"declare {name}, or give the device its former name")
+        else:
+            text = (
+                f"{name} is filtered but not declared: another device has its former name {former}"
+            )
+            yield Problem(text, attach_command(former), is_drift=True)
+
+
+def _missing(facts: Facts) -> set[str]:
+    """Former names of renamed interfaces that no device has now."""
+    there = facts.present if facts.present is not None else facts.declared
+    return {former for former in facts.renamed.values() if former not in there}
 
 
 def _of_maps(facts: Facts) -> t.Iterator[Problem]:
@@ -152,7 +175,7 @@ def _of_declaration(facts: Facts) -> t.Iterator[Problem]:
     if not facts.declared and not facts.filtered:
         yield Problem("no interface is filtered, and none is declared")
     for name in facts.filtered:
-        if name not in facts.declared:
+        if name not in facts.declared and name not in facts.renamed:
             yield Problem(f"{name} is filtered but not declared: the next boot does not filter it")
 
 

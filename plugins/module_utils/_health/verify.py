@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import socket
 import time
 import typing as t
 
@@ -50,13 +49,14 @@ def compare(
                 return _compare(pins, status, number, state, lists, wrong_settings)
 
 
-def unfiltered(state: State, loaded: Loaded) -> list[str]:
-    """Interfaces that are declared and present, and that have no link of ours."""
-    return sorted(_present(state) - set(loaded.ifindexes))
+def unsettled(state: State, loaded: Loaded) -> list[str]:
+    """Interfaces that are declared and present, and have no link, or whose former device still has one."""
+    displaced = set(loaded.displaced(state.interfaces).values())
+    return sorted(_present(state, loaded) - loaded.links.keys() | displaced)
 
 
-def _present(state: State) -> set[str]:
-    return {name for dummy, name in socket.if_nameindex()} & set(state.interfaces)
+def _present(state: State, loaded: Loaded) -> set[str]:
+    return loaded.present.keys() & state.interfaces.keys()
 
 
 def _compare(
@@ -71,14 +71,15 @@ def _compare(
         with loaded.generation() as current:
             code, active = current.header["bytecode"], current.areas()
         areas = active if _is_expiry_due(active, lists) else lists.areas
-        image = build(areas, resolve_policies(state.policy), loaded.ifindexes, code)
+        image = build(areas, resolve_policies(state.policy), loaded.owned(state.interfaces), code)
         note = status.verified(
             loaded, number, state, image, lists, _count_tracks(pins), wrong_settings
         )
         interfaces = note["interfaces"].items()
         return Facts(
-            declared=sorted(_present(state)),
-            filtered=list(loaded.ifindexes),
+            declared=sorted(_present(state, loaded)),
+            filtered=list(loaded.links),
+            renamed=loaded.renamed(state.interfaces),
             replaced=[name for name, there in interfaces if not there["attached"]],
             is_whole=note.get("whole", True),
             is_edited=note["edited"],

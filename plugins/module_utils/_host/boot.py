@@ -116,13 +116,13 @@ class _Boot:
         if self._interface not in kept.interfaces or self._is_change_pending():
             return False
         with Loaded(self._pins) as loaded:
-            if loaded.links:
+            if loaded.has_links:
                 # A list that has expired since, or a device with a new name: the files decide.
                 with loaded.generation() as current:
                     if current.header["lists"] != kept.header["lists"]:
                         return False
                 ifindex = check_device(self._interface, netlink.links()).ifindex
-                if loaded.held_on(ifindex)[1]:
+                if loaded.held_on(ifindex) or loaded.renamed(kept.interfaces):
                     return False
         clock = read_clock(self._paths.clock)
         if 0 < kept.next_expiry <= clock.passed:
@@ -147,7 +147,9 @@ class _Boot:
 
     def _bring_up(self, loaded: Loaded, kept: Kept, ifindex: int, snapshot: Snapshot) -> str:
         name = self._interface
-        others = {key: value for key, value in loaded.ifindexes.items() if value != ifindex}
+        others = {
+            key: value for key, value in loaded.owned(kept.interfaces).items() if value != ifindex
+        }
         image = kept.image(others | {name: ifindex})
         with loaded.generation() as current:
             is_active = loaded.whole and current.digest == image.digest
@@ -157,7 +159,7 @@ class _Boot:
             if not is_active:
                 undo.callback(loaded.replace(image, lambda: kept.code))
             protect.write(snapshot.protection, self._pins.open_run_maps(protect.MAPS))
-            if loaded.held_on(ifindex)[1] is None:
+            if loaded.held_on(ifindex) is None:
                 reason = loaded.attach(name, ifindex, kept.interfaces[name]).reason
             undo.pop_all()
         self.status.booted(loaded, kept.number, kept.note, image.digest)

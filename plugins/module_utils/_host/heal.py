@@ -21,7 +21,7 @@ from .._active.loaded import Loaded
 from .._base.errors import PacketwatchError, Unreadable
 from .._change.pending import PENDING
 from .._health.status import digest_of_declared
-from .._health.verify import unfiltered
+from .._health.verify import unsettled
 
 if t.TYPE_CHECKING:
     from .._health.status import Status
@@ -92,7 +92,7 @@ def _repair(host: Host) -> list[str]:
     except (PacketwatchError, OSError) as error:
         problems.append(str(error))
     with Loaded(host.pins) as loaded:
-        names = unfiltered(host.store.read_current()[1], loaded)
+        names = unsettled(host.store.read_current()[1], loaded)
     for name in names:
         try:
             host.reattach(name)

@@ -36,14 +36,14 @@ def attach_to(
     """Declare an interface and filter it. mode None: the declared one. source None: the program in use."""
     edit = _declaring(work, interface, mode, source)
     draft = work.planner.draft(edit, wish=Wish(attach=(interface,)), check=check)
-    return _of(draft.plan if check else work.carry_out(draft, terms))
+    return _of(draft.plan if check else work.carry_out(draft, terms), interface)
 
 
 def reattach_to(work: Work, interface: str) -> Attachment:
     """Filter an interface as the confirmed state declares it, or the pending one if there is one."""
     candidate = work.pending.number if work.pending else 0
     draft = work.planner.draft(None, wish=Wish(attach=(interface,)), candidate=candidate)
-    return _of(work.carry_out(draft, AT_ONCE))
+    return _of(work.carry_out(draft, AT_ONCE), interface)
 
 
 def detach_from(
@@ -52,10 +52,7 @@ def detach_from(
     """Stop filtering an interface, and remove it and its policy from declared state."""
     draft = work.planner.draft(_without(interface), wish=Wish(detach=(interface,)), check=check)
     plan = draft.plan if check else work.carry_out(draft, terms)
-    if plan.attachments:
-        return _of(plan)
-    nothing = attachment(interface, "none", "none")
-    return nothing._replace(changed=plan.changed, pending=plan.pending)
+    return _of(plan, interface)
 
 
 def _declaring(work: Work, interface: str, mode: str | None, source: str | None) -> Edit:
@@ -86,6 +83,8 @@ def _without(interface: str) -> Edit:
     return edit
 
 
-def _of(plan: Plan) -> Attachment:
-    (found,) = plan.attachments
+def _of(plan: Plan, interface: str) -> Attachment:
+    """What became of one interface. The change may also have settled renames of others."""
+    nothing = attachment(interface, "none", "none")
+    found = {done.interface: done for done in plan.attachments}.get(interface, nothing)
     return found._replace(changed=plan.changed, pending=plan.pending)

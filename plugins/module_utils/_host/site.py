@@ -143,10 +143,10 @@ class Work:
         first = not self.site.pins.loaded()
         declared = draft.state if draft.declares else None
         around = self.site.changes.around(loaded, declared, terms, draft.met)
-        with self._renaming(draft.links), around as (undo, change):
+        with around as (undo, change):
             if draft.renews:
                 undo.callback(loaded.replace(draft.image, draft.bytecode))
-            if loaded.program and draft.links.after(loaded.ifindexes):
+            if loaded.program and draft.links.filters(loaded):
                 if draft.protects:
                     undo.callback(self._unprotect)
                 self.write_protection()
@@ -171,40 +171,25 @@ class Work:
         for drop in links.drops:
             if drop.ifindex:
                 undo.callback(self.loaded.restore, drop.name, drop.ifindex, drop.mode)
-            self.loaded.drop(drop.name)
+            self.loaded.drop(drop.held)
             done.append(drop.result())
         return tuple(done)
 
     def _settle(self, draft: Draft, change: Change | None) -> None:
         """Note what is active now, and set the timer of entries that expire."""
         loaded = self.loaded
-        if draft.links.drops and not loaded.links and change is None:
-            # While a change is pending, what is loaded stays for its revert.
-            self.site.pins.remove()
+        # While a change is pending, what is loaded stays for its revert.
+        if change is None:
+            with contextlib.suppress(OSError):
+                loaded.tidy(draft.state.interfaces)
+            if draft.links.drops and not loaded.has_links:
+                self.site.pins.remove()
         self.report(draft.state, draft.image, draft.lists, change)
         if loaded.active:
             feeds = self.site.status.of_lists().get("feeds")
             self.wake_at(next_end(draft.image.next_expiry, feeds), change)
         elif draft.links.drops:
             self.site.quiet()
-
-    @contextlib.contextmanager
-    def _renaming(self, links: Links) -> t.Iterator[None]:
-        """Rename the pins of renamed devices, and back if the change fails.
-
-        This is not part of the change: if the change is reverted later, the devices keep their names.
-        """
-        pairs = [
-            (target.former, target.name)
-            for target in links.targets
-            if target.former not in ("", target.name)
-        ]
-        with contextlib.ExitStack() as undo:
-            for former, name in pairs:
-                self.loaded.rename(former, name)
-                undo.callback(self.loaded.rename, name, former)
-            yield
-            undo.pop_all()
 
     def _unprotect(self) -> None:
         """Write the protected sources by the settings on disk, which a failed change has not changed."""

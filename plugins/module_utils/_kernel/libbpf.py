@@ -130,12 +130,12 @@ def info_by_fd(fd: int, info: ctypes.Structure, what: str) -> None:
 
 def obj_get(path: str) -> int:
     """Return a new descriptor of the object pinned at ``path``."""
-    return call("bpf_obj_get", path.encode(), what=path)
+    return call("bpf_obj_get", os.fsencode(path), what=path)
 
 
 def obj_pin(fd: int, path: str) -> None:
     """Pin the object of ``fd`` at ``path`` in bpffs, where names cannot contain a dot."""
-    call("bpf_obj_pin", fd, path.encode(), what=path)
+    call("bpf_obj_pin", fd, os.fsencode(path), what=path)
 
 
 class Descriptor:

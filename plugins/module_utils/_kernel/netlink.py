@@ -18,6 +18,7 @@ import struct
 import typing as t
 
 from .._base.errors import Unreadable
+from .._base.interface import text_of
 
 _MESSAGE = struct.Struct("=IHHII")  # length, type, flags, sequence, port
 _ATTRIBUTE = struct.Struct("=HH")  # length, type
@@ -85,7 +86,7 @@ class Address(t.NamedTuple):
 
 
 class Link(t.NamedTuple):
-    """An interface.
+    """An interface. name: as `_base.interface.text_of` returns it.
 
     type: its ARPHRD number. xdp_mode: empty if no program is attached. master: index of the bridge, bond
     or VRF that it is a port of; 0: it is not a port.
@@ -264,7 +265,7 @@ def _number(attributes: Attributes, name: str, default: int = 0) -> int:
 
 def _link(header: tuple[int, ...], attributes: Attributes) -> Link:
     dummy, kind, index, flags, dummy = header
-    name = bytes(attributes.get("name", b"")).rstrip(b"\0").decode(errors="replace")
+    name = text_of(bytes(attributes.get("name", b"")).rstrip(b"\0"))
     xdp = attributes_of(attributes["xdp"], _XDP) if "xdp" in attributes else {}
     mode = XDP_MODES.get(_number(xdp, "mode"), "")
     return Link(

@@ -13,6 +13,7 @@ import os
 import typing as t
 
 from .._base.errors import LoadFailed, Unreadable, Unsupported
+from .._base.interface import escape, unescape
 from . import abi, tracks
 from .libbpf import (
     ARRAY,
@@ -34,6 +35,8 @@ RING_CAPACITY = 16384
 PANIC = "panic"
 """File in the state folder: while it exists, nothing is filtered."""
 
+# Around a pin's number. No escaped name contains it.
+_NUMBER = "%~"
 _USERS = "/etc/passwd"
 _SOURCES = 16384
 
@@ -112,13 +115,21 @@ class Pins:
         # Exists while a change is pending: what that change has replaced.
         self.former = os.path.join(self.own, "former")
 
-    def link(self, interface: str) -> str:
-        return os.path.join(self.links, interface.replace("%", "%25").replace(".", "%2e"))
+    def link(self, interface: str, number: int = 0) -> str:
+        """Return the path of the pin that is labelled with an interface's name.
+
+        number: 0 for the usual one; others for links that are labelled with the same name.
+        """
+        label = escape(interface, lambda letter: letter == ".")
+        return os.path.join(self.links, f"{_NUMBER}{number}{_NUMBER}{label}" if number else label)
+
+    def link_pins(self) -> list[str]:
+        """Return the paths of all pinned links, sorted."""
+        return [os.path.join(self.links, name) for name in sorted(_listed(self.links))]
 
     def interfaces(self) -> list[str]:
-        """Return the names of the interfaces that have a pinned link, sorted."""
-        names = _listed(self.links)
-        return sorted(name.replace("%2e", ".").replace("%25", "%") for name in names)
+        """Return the labels of all pinned links, sorted."""
+        return sorted(label_of(path) for path in self.link_pins())
 
     def map(self, name: str) -> str:
         return os.path.join(self.own if name in _PRIVATE else self.run, name)
@@ -209,6 +220,12 @@ class Pins:
     def remove_former(self) -> None:
         """Remove the pins of what the last change has replaced."""
         _remove(self.former)
+
+
+def label_of(path: str) -> str:
+    """Return the label of a link's pin: the name of its device when it was last declared."""
+    name = os.path.basename(path)
+    return unescape(name.rpartition(_NUMBER)[2])
 
 
 def check_bpffs(path: str) -> None:

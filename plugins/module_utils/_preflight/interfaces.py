@@ -12,6 +12,7 @@ import difflib
 import typing as t
 
 from .._base.errors import InvalidInput, PacketwatchError
+from .._base.interface import text_of
 from .._declared.policy import OVERRIDES, fields_from_options, merge_policy
 from .._declared.store import MODES, check_interface
 from .._network.devices import check_device, check_listeners
@@ -95,17 +96,26 @@ def _chosen(machine: Machine, attached: t.Mapping[str, str]) -> list[Interface]:
 
 def _default_route(machine: Machine) -> list[str]:
     """The interface of the default route: IPv4's with the lowest metric, else IPv6's."""
-    found: list[tuple[int, int, str]] = []
-    for line in machine.lines("proc/net/route")[1:]:
-        fields = line.split()
+    found: list[tuple[int, int, bytes]] = []
+    for fields in _rows(machine, "proc/net/route")[1:]:
         if int(fields[1], 16) == int(fields[7], 16) == 0 and int(fields[3], 16) & _UP:
             found.append((4, int(fields[6]), fields[0]))
-    for line in machine.lines("proc/net/ipv6_route"):
-        fields = line.split()
+    for fields in _rows(machine, "proc/net/ipv6_route"):
         gateway = int(fields[8], 16) & _UP_GATEWAY == _UP_GATEWAY
         if int(fields[0], 16) == int(fields[1], 16) == 0 and gateway:
             found.append((6, int(fields[5], 16), fields[9]))
-    return [min(found)[2]] if found else []
+    return [text_of(min(found)[2])] if found else []
+
+
+def _rows(machine: Machine, name: str) -> list[list[bytes]]:
+    """The words of each line of a file; none if there is no such file.
+
+    Bytes, because the name of a device need not be UTF-8, and may hold what ends a line of text.
+    """
+    try:
+        return [line.split() for line in machine.path(name).read_bytes().split(b"\n") if line]
+    except FileNotFoundError:
+        return []
 
 
 def _read(wanted: t.Any) -> Interface:

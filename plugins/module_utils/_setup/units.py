@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import glob
 import os
-import re
 import typing as t
 
+from .._base.interface import instance_of
 from .._declared.store import Store
 from .._kernel.pins import Paths
 from .._network.settings import parse_values
@@ -56,14 +56,8 @@ NOTHING = Units([], [], [], False, False)
 
 
 def unit_of(interface: str) -> str:
-    """The unit that attaches an interface at boot; the name is escaped as systemd-escape does it."""
-    escaped = "".join(
-        f"\\x{byte:02x}"
-        if not re.match(rb"[a-zA-Z0-9:_.]", bytes([byte])) or (byte == 46 and at == 0)
-        else chr(byte)
-        for at, byte in enumerate(interface.encode())
-    )
-    return f"packetwatch-xdp@{escaped}.service"
+    """The unit that attaches an interface at boot."""
+    return f"packetwatch-xdp@{instance_of(interface)}.service"
 
 
 def settle(run: Run, restart: bool) -> Result:

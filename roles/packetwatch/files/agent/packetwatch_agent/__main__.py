@@ -12,6 +12,7 @@ import sys
 import typing as t
 
 from packetwatch_core._base.errors import InvalidInput, PacketwatchError
+from packetwatch_core._base.interface import text_from_system
 
 from . import __version__, settings
 
@@ -50,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     attach = commands.add_parser(
         "attach", help="load the program and attach it to a declared interface"
     )
-    attach.add_argument("interface")
+    attach.add_argument("interface", type=text_from_system)
     attach.set_defaults(command=_attach)
     apply = commands.add_parser("apply", help="compile confirmed state and activate it")
     apply.set_defaults(command=_apply)

@@ -126,6 +126,7 @@ def status(host: Host, agent: wire.Result | None = None, agent_error: str = "") 
         filtered = {item.name: item for item in interfaces(loaded)}
         digest = active.read_active(loaded).digest
         is_whole = loaded.whole
+        present, renamed = list(loaded.present), loaded.renamed(state.interfaces)
     seen = {name: (item.mode, item.action) for name, item in filtered.items()}
     found: wire.Result = {
         "interfaces": _interfaces(state, seen),
@@ -147,7 +148,11 @@ def status(host: Host, agent: wire.Result | None = None, agent_error: str = "") 
     note = host.status.read()
     facts = _facts(state, filtered, host.panicking(), agent)
     facts = facts._replace(
-        is_whole=is_whole, agent_error=agent_error, unverified=str(note.get("unverified", ""))
+        is_whole=is_whole,
+        present=present,
+        renamed=renamed,
+        agent_error=agent_error,
+        unverified=str(note.get("unverified", "")),
     )
     if filtered and not facts.panic:
         facts = _with_tables(facts, host)

@@ -6,12 +6,19 @@
 
 from __future__ import annotations
 
+from packetwatch_core._base.interface import text_from_system
+
 from .. import show, wire
 from .session import Command, Options, Outcome, Parser, Session
 
 
 def _arguments(parser: Parser) -> None:
-    parser.add_argument("--interface", metavar="NAME", help="else the first that enforces")
+    parser.add_argument(
+        "--interface",
+        metavar="NAME",
+        type=text_from_system,
+        help="else the first that enforces",
+    )
     family = parser.add_mutually_exclusive_group()
     family.add_argument("-4", dest="family", action="store_const", const=4, default=4)
     family.add_argument("-6", dest="family", action="store_const", const=6)
