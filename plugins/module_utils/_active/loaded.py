@@ -64,6 +64,8 @@ class Loaded:
         """The links on this namespace's devices, by the present names of these."""
         self.away: list[Held] = []
         """The links whose device has disappeared, or is in another network namespace."""
+        self._doubtful: list[Link] = []
+        """Those of them that may be on a device here instead of another link."""
         self.present: dict[str, int] = {}
         """The ifindex of each device of this namespace, by its name."""
         self.program: Program | None = None
@@ -211,11 +213,11 @@ class Loaded:
         """Label the links of declared devices with their present names; remove links without a use.
 
         A link that is away stays while its label is declared and no other device is filtered for that:
-        its device may come back. It also stays if it may be the one on a device here (see `_read`).
+        its device may come back. It also stays if it may be the one on a device here (see `_place`).
         """
         for held in list(self.away):
             is_wanted = held.label in declared and held.label not in self.links
-            if not held.ifindex or not (is_wanted or self.held_on(held.ifindex)):
+            if not held.ifindex or not (is_wanted or held.link in self._doubtful):
                 self.drop(held)
         for name in list(self.links):
             if name in declared and self.links[name].label != name:
@@ -240,10 +242,12 @@ class Loaded:
         self.program, self.slot = program, slot
 
     def drop(self, held: Held) -> None:
-        """Remove a link; what is loaded stays."""
-        os.unlink(held.pin)
-        held.link.close()
-        self._put(held, None)
+        """Remove a link; what is loaded stays. Its pin may have got another path since it was read."""
+        for found in self._held:
+            if found.link is held.link:
+                os.unlink(found.pin)
+                found.link.close()
+                self._put(found, None)
 
     @property
     def _held(self) -> list[Held]:
@@ -335,17 +339,17 @@ class Loaded:
         """
         devices = {device.ifindex: device for device in netlink.links()}
         self.present = {device.name: ifindex for ifindex, device in devices.items()}
-        self.links, self.away = {}, []
+        self.links, self.away, self._doubtful = {}, [], []
         is_settled = True
         for held in found:
             device = devices.get(held.ifindex)
             if device and (held.program_id == device.xdp_program or device.xdp_mode == "several"):
                 rival = self.links.get(device.name)
                 if rival and held.label != device.name:
-                    self.away.append(held)
-                    continue
+                    held, rival = rival, held
                 if rival:
                     self.away.append(rival)
+                    self._doubtful.append(rival.link)
                 self.links[device.name] = held
             else:
                 self.away.append(held)

@@ -162,6 +162,8 @@ class _Boot:
             if loaded.held_on(ifindex) is None:
                 reason = loaded.attach(name, ifindex, kept.interfaces[name]).reason
             undo.pop_all()
+        with contextlib.suppress(OSError):
+            loaded.tidy(kept.interfaces)
         self.status.booted(loaded, kept.number, kept.note, image.digest)
         if kept.known is not None:
             with contextlib.suppress(OSError):
