@@ -31,13 +31,14 @@ _ESCAPED = re.compile("(?:%[0-9a-f]{2})+")
 
 def check_name(name: str) -> None:
     """Raise InvalidInput unless the kernel accepts the name and Packetwatch supports it."""
-    data = name.encode("utf-8", "surrogateescape")
-    if not 1 <= len(data) <= MAX_BYTES or name in (".", "..") or _REFUSED.search(data):
+    written = unescape(name)
+    is_known = _is_legal(written) and (written == name or not _is_supported(written))
+    if not is_known:
         raise InvalidInput(
             f"{name!r} is not an interface name; allowed: 1 to {MAX_BYTES} bytes without white space, "
             "/, : and %"
         )
-    if not _is_supported(name):
+    if not _is_supported(written):
         raise InvalidInput(
             f"an interface named {name!r} cannot be filtered; allowed: printable characters in UTF-8, "
             "except quotes and backslashes: rename the device (ip link set dev NAME name NEW)"
@@ -87,6 +88,12 @@ def attach_command(name: str) -> str:
     """The command with which an operator attaches the filter to an interface again."""
     unit = f"packetwatch-xdp@{instance_of(name)}"
     return "systemctl restart " + (f"'{unit}'" if "\\" in unit else unit)
+
+
+def _is_legal(name: str) -> bool:
+    data = name.encode("utf-8", "surrogateescape")
+    is_short = 1 <= len(data) <= MAX_BYTES
+    return is_short and name not in (".", "..") and not _REFUSED.search(data)
 
 
 def _is_supported(text: str) -> bool:
