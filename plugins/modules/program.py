@@ -32,6 +32,9 @@ options:
     description:
       - Name of an Ethernet device, or of the loopback device.
       - Other devices have no Ethernet header, so that the program could not read their packets. They are refused.
+      - The name must be printable UTF-8, without quotes and backslashes.
+      - If the device is filtered under a former name, and no other device has that name, then what is declared under that name
+        moves to this one.
     type: str
     required: true
   state:
