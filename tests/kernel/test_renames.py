@@ -391,6 +391,8 @@ def test_what_is_wrong_is_named(lab: Lab, case: str, problems: list[str]) -> Non
         lab.host.apply(set_policies({name: {} for name in NAMES}, True))
         CASES[case].renames(lab)
         assert lab.host.verify() == problems
+        noted = {"x": "b"} if problems else {}
+        assert lab.host.status.read()["renamed"] == noted, "the agent does not see it"
         seen = truth.status(lab.host)["problems"]
         assert [text for text in problems if not any(text in problem for problem in seen)] == []
         assert not any("systemctl restart packetwatch-xdp@x" in problem for problem in seen)

@@ -137,6 +137,26 @@ def test_nothing_attached(lab: Lab, links: list[netlink.Link]) -> None:
     assert lab.problems() == ["eth0 is not filtered"]
 
 
+def test_renamed_devices_that_root_has_noted(lab: Lab) -> None:
+    eth0, lan0 = lab.links[0], netlink.Link(3, "lan0", 1, 1, "native", 12)
+    lab.note(renamed={"lan0": "eth0"})
+    lab.links = [lan0]
+    assert lab.problems() == ["lan0 is filtered as eth0, which was its name before"]
+    # Only an operator can declare the new name.
+    assert lab.outlook.drift() == []
+    lab.links = [eth0, lan0]
+    taken = "lan0 is filtered but not declared: another device has its former name eth0"
+    assert lab.problems() == lab.outlook.drift() == [taken]
+    lab.links = [eth0, lan0._replace(xdp_mode="", xdp_program=0)]
+    assert lab.problems() == []
+    lab.links = [eth0]
+    assert lab.problems() == []
+    (lab.folder / "7/interfaces").write_text("eth0 auto\nlan0 auto\n")
+    lab.confirmed.refresh(force=True)
+    lab.links = [eth0, lan0]
+    assert not any("lan0 is filtered" in text for text in lab.problems())
+
+
 def test_other_tables_than_confirmed(lab: Lab) -> None:
     lab.note(matches=False)
     assert lab.value("packetwatch_lists_in_kernel") == 0

@@ -127,6 +127,7 @@ class Status:
             (former["declared"] != declared and not note.get("matches"))
             or former.get("attachments", attachments) != attachments
         )
+        note["renamed"] = loaded.renamed(state.interfaces)
         note["declared"] = former["declared"] if note["edited"] else declared
         note["attachments"] = (
             former.get("attachments", attachments) if note["edited"] else attachments

@@ -11,6 +11,7 @@ change and every ten minutes.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import typing as t
@@ -209,6 +210,7 @@ class Outlook(Part):
             declared=list(attached),
             filtered=[name for name, there in attached.items() if there.is_ours],
             present=[name for name, there in attached.items() if there.is_there],
+            renamed=self._renamed(note),
             is_whole=_number(note, "whole") != 0,
             is_edited=note.get("edited") is True,
             matches=_number(note, "matches") != 0,
@@ -267,6 +269,20 @@ class Outlook(Part):
                 is_ours = _number(noted.get(name), "program") == link.xdp_program
             found[name] = _Attached(mode or "none", is_ours, link is not None)
         return found
+
+    def _renamed(self, note: Note) -> dict[str, str]:
+        """Filtered interfaces that root found not to be declared, with the declared names that they had."""
+        noted = _texts(note, "renamed")
+        if not noted:
+            return {}
+        filtered: set[str] = set()
+        with contextlib.suppress(PacketwatchError):
+            filtered = {link.name for link in netlink.links() if link.xdp_mode}
+        return {
+            name: former
+            for name, former in noted.items()
+            if name in filtered and name not in self._confirmed.interfaces
+        }
 
     def _discards(self) -> list[Sample]:
         """Packets that the card or the kernel discarded before a filter could see them."""
