@@ -108,7 +108,7 @@ class Loaded:
 
     @property
     def has_links(self) -> bool:
-        """Whether any link is pinned, be it without a device."""
+        """Whether any link is pinned, also one without a device."""
         return bool(self.links or self.away)
 
     def owner(self, name: str, declared: t.Container[str]) -> str:
@@ -177,8 +177,11 @@ class Loaded:
             if name in maps and not self.pins.holds(name, maps[name])
         }
 
-    def attach(self, interface: str, ifindex: int, mode: str) -> Attached:
-        """Attach the loaded program by a pinned link, which replaces a former link on that device."""
+    def attach(self, interface: str, ifindex: int, mode: str, label: str = "") -> Attached:
+        """Attach the loaded program by a pinned link, which replaces a former link on that device.
+
+        label: of the pin; empty for the interface's name.
+        """
         if self.program is None:
             raise LoadFailed(
                 f"cannot attach to {interface}: no program is loaded; "
@@ -189,7 +192,7 @@ class Loaded:
         link = self._keep(done.link)
         # An operator may have removed the folder with all links, to get rid of the filter at once.
         os.makedirs(self.pins.links, mode=0o700, exist_ok=True)
-        pin = self._vacate(interface)
+        pin = self._vacate(label or interface)
         link.pin(pin)
         self.links[interface] = Held(link, self.program.info().id, ifindex, pin)
         return done
@@ -203,11 +206,11 @@ class Loaded:
         here = (held for key, held in self.links.items() if self.owner(key, declared) == name)
         return next(here, next((held for held in self.away if held.label == name), None))
 
-    def restore(self, interface: str, ifindex: int, mode: str) -> None:
+    def restore(self, interface: str, ifindex: int, mode: str, label: str = "") -> None:
         """Attach again in the mode that an interface had before; "none": only detach."""
         self._clear(ifindex)
         if mode != "none":
-            self.attach(interface, ifindex, mode)
+            self.attach(interface, ifindex, mode, label)
 
     def tidy(self, declared: t.Container[str]) -> None:
         """Label the links of declared devices with their present names; remove links without a use.
@@ -259,12 +262,12 @@ class Loaded:
         if held:
             self.drop(held)
 
-    def _vacate(self, interface: str) -> str:
-        """The path of an interface's pin. A link that is there already gets another path with that label."""
-        pin = self.pins.link(interface)
+    def _vacate(self, label: str) -> str:
+        """The path of the pin with a label. A link that is there already gets another path with that label."""
+        pin = self.pins.link(label)
         for held in self._held:
             if held.pin == pin:
-                spare = (self.pins.link(interface, number) for number in itertools.count(1))
+                spare = (self.pins.link(label, number) for number in itertools.count(1))
                 self._move(held, next(path for path in spare if not os.path.lexists(path)))
         return pin
 

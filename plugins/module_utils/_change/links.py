@@ -46,13 +46,13 @@ NO_WISH = Wish()
 class Target(t.NamedTuple):
     """A device to filter, as it is before the change.
 
-    is_filtered: whether it has one of our links. mode, program_id: what is attached now. wanted: one of
+    label: that of its link; empty if it has none. mode, program_id: what is attached now. wanted: one of
     `MODES`.
     """
 
     name: str
     ifindex: int
-    is_filtered: bool
+    label: str
     mode: str
     program_id: int
     wanted: str
@@ -60,12 +60,12 @@ class Target(t.NamedTuple):
     @property
     def moves(self) -> bool:
         """Whether the device is filtered in a mode that is not the wanted one."""
-        return self.is_filtered and self.wanted not in ("auto", self.mode)
+        return bool(self.label) and self.wanted not in ("auto", self.mode)
 
     @property
     def links(self) -> bool:
         """Whether a new link is made."""
-        return not self.is_filtered or self.moves
+        return not self.label or self.moves
 
     def forecast(self) -> Attachment:
         """The result as far as it is known without attaching."""
@@ -184,14 +184,8 @@ def plan_links(
     for name, former in loaded.displaced({*before.interfaces, *after.interfaces}).items():
         if former in filtered or former not in after.interfaces:
             drops.setdefault(name, loaded.links[name])
-    return Links(
-        tuple(targets),
-        tuple(
-            _drop(name, held, loaded)
-            for name, held in drops.items()
-            if held and held.ifindex not in wanted
-        ),
-    )
+    planned = (_drop(name, held, loaded) for name, held in drops.items() if held)
+    return Links(tuple(targets), tuple(drop for drop in planned if drop.ifindex not in wanted))
 
 
 def _taken(state: State, loaded: Loaded) -> set[str]:
@@ -203,9 +197,9 @@ def _taken(state: State, loaded: Loaded) -> set[str]:
 def _target(name: str, after: State, loaded: Loaded, snapshot: Snapshot, check: bool) -> Target:
     ifindex = check_device(name, snapshot.links).ifindex
     now = _ask(name, ifindex, loaded, check)
-    is_filtered = loaded.held_on(ifindex) is not None
+    held = loaded.held_on(ifindex)
     wanted = after.interfaces.get(name, "auto")
-    return Target(name, ifindex, is_filtered, now.mode, now.program_id, wanted)
+    return Target(name, ifindex, held.label if held else "", now.mode, now.program_id, wanted)
 
 
 def _drop(name: str, held: Held, loaded: Loaded) -> Drop:

@@ -163,14 +163,16 @@ class Work:
             reason = ""
             if target.links:
                 mode = target.mode if target.moves else "none"
-                undo.callback(self.loaded.restore, target.name, target.ifindex, mode)
+                former = target.name, target.ifindex, mode, target.label
+                undo.callback(self.loaded.restore, *former)
                 found = self.loaded.attach(target.name, target.ifindex, target.wanted)
                 reason = found.reason
             now = attached(target.ifindex)
             done.append(target.result(now.mode, now.program_id, reason))
         for drop in links.drops:
             if drop.ifindex:
-                undo.callback(self.loaded.restore, drop.name, drop.ifindex, drop.mode)
+                former = drop.name, drop.ifindex, drop.mode, drop.held.label
+                undo.callback(self.loaded.restore, *former)
             self.loaded.drop(drop.held)
             done.append(drop.result())
         return tuple(done)
