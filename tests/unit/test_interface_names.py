@@ -97,7 +97,7 @@ def test_labels_units_and_formats_hold_names_exactly(name: bytes) -> None:
 @given(LEGAL, LEGAL)
 def test_two_names_never_get_one_pin(one: bytes, other: bytes) -> None:
     pins = Pins("/nowhere")
-    paths = {pins.link(text_of(name), number) for name in {one, other} for number in (0, 1)}
+    paths = {pins.link(text_of(name), number) for name in (one, other) for number in (0, 1)}
     assert len(paths) == 2 * len({one, other})
 
 
