@@ -14,7 +14,7 @@
     /etc/packetwatch/7/settings                    if the role has declared the settings
     /etc/packetwatch/7/took_back                   if it is a rollback: number of the state rolled back
     /etc/packetwatch/6/...                         the state before, for a rollback
-    /etc/packetwatch/lock                          flock of the writer
+    /etc/packetwatch/lock                          the lock of all writers
 
 A directory is complete and on disk before it gets its number, and gets another name before it is
 deleted; ``current`` changes by rename. So a reader sees one state, never a mix, at whatever point a
@@ -24,17 +24,15 @@ writer dies. Names with a leading dot are unfinished or discarded; the next writ
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import re
-import sys
-import time
 import types
 import typing as t
 
 from .._base import interface
-from .._base.errors import InvalidInput, Locked, PacketwatchError, Unreadable
+from .._base.errors import InvalidInput, PacketwatchError, Unreadable
 from .._base.files import open_regular, remedy_of, write_file
+from .lock import Lock
 from .policy import DEFAULT, read_policy
 
 ROOT = "/etc/packetwatch"
@@ -53,7 +51,6 @@ _NOTHING: t.Any = types.MappingProxyType({})
 _NAME = re.compile(r"[a-z0-9_-]{1,64}")
 _ATTEMPTS = 20
 Content = t.TypeVar("Content")
-_LOCK_STEP = 0.05
 
 
 class State(t.NamedTuple):
@@ -352,16 +349,14 @@ class Store:
     @contextlib.contextmanager
     def lock(self, wait: float) -> t.Iterator[None]:
         """Hold the lock of all writers; raises Locked, which names the holder, after `wait` seconds."""
+        lock = Lock(os.path.join(self.root, "lock"))
         with _write_errors(self.root):
             _make_root(self.root)
-            file = _acquire(os.path.join(self.root, "lock"), wait)
+            lock.acquire(wait)
         try:
-            _write_holder(file)
             yield
         finally:
-            with contextlib.suppress(OSError):
-                os.ftruncate(file, 0)
-            os.close(file)
+            lock.release()
 
 
 # Content of the files
@@ -539,48 +534,3 @@ def _located(where: str) -> t.Iterator[None]:
         yield
     except InvalidInput as error:
         raise InvalidInput(f"{where}: {error}") from None
-
-
-def _acquire(path: str, wait: float) -> int:
-    """Return a descriptor of the lock file that holds the lock; raises Locked after `wait` seconds."""
-    deadline = time.monotonic() + wait
-    while True:
-        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # A removal of Packetwatch may have deleted the file while we waited.
-            if _same_file(file, path):
-                return file
-        except BlockingIOError:
-            if time.monotonic() >= deadline:
-                holder = _read_holder(file)
-                os.close(file)
-                raise Locked(
-                    f"{path} is held by {holder}; waited {wait:g} s for it: try again later"
-                ) from None
-            time.sleep(_LOCK_STEP)
-        except BaseException:
-            os.close(file)
-            raise
-        os.close(file)
-
-
-def _same_file(file: int, path: str) -> bool:
-    try:
-        return os.path.samestat(os.fstat(file), os.stat(path))
-    except FileNotFoundError:
-        return False
-
-
-def _write_holder(file: int) -> None:
-    since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    text = f"process {os.getpid()} ({' '.join(sys.argv)[:200]}) since {since}"
-    # A full disk must not keep anybody from reverting a change or verifying the tables.
-    with contextlib.suppress(OSError):
-        os.ftruncate(file, 0)
-        os.pwrite(file, text.encode(errors="replace"), 0)
-
-
-def _read_holder(file: int) -> str:
-    # A holder has the lock for a moment before it writes its name.
-    return os.pread(file, 4096, 0).decode(errors="replace") or "another process"
