@@ -11,10 +11,11 @@ import time
 from pathlib import Path
 
 import pytest
-from kernel.hosting import UNLISTED, XDP_DROP, XDP_PASS, Site
+from kernel.hosting import UNLISTED, XDP_DROP, XDP_PASS, Site, run
 
 from packetwatch_core._base import clock
 from packetwatch_core._base.errors import InvalidInput
+from packetwatch_core._host.boot import filter_interface
 
 pytest_plugins = ("kernel.site_fixtures",)
 pytestmark = [pytest.mark.skipif(os.geteuid() != 0, reason="loads programs"), pytest.mark.slow]
@@ -94,3 +95,80 @@ def test_an_allow_entry_that_expires_does_not_shield_a_protected_address(filtere
     filtered.lists(allow=f"198.51.100.0/24 expires={end}\n", name="other")
     with pytest.raises(InvalidInput, match=r"would deny protected addresses: 203\.0\.113\.9 "):
         filtered.lists(deny="203.0.113.0/24\n", name="local")
+
+
+# A clock that was ahead
+
+DAY = 86400.0
+FRIEND = "198.51.100.99"
+
+
+def ahead(monkeypatch: pytest.MonkeyPatch, *, trusted: bool) -> None:
+    """The clock is a day ahead."""
+    now = time.time
+    monkeypatch.setattr(clock.time, "time", lambda: now() + DAY)
+    monkeypatch.setattr(clock, "clock_synchronised", lambda: trusted)
+
+
+def is_right(site: Site) -> bool:
+    """Whether everything is as confirmed: `UNLISTED` is denied, `FRIEND` is allowed."""
+    verdicts = site.verdict(UNLISTED), site.verdict(FRIEND)
+    return verdicts == (XDP_DROP, XDP_PASS) and site.host.verify() == []
+
+
+def expiring(site: Site, end: str) -> None:
+    """Declare entries that expire, beside a denial that does not."""
+    site.lists(f"{UNLISTED} expires={end}\n198.51.100.0/24\n", f"{FRIEND} expires={end}\n")
+
+
+def test_what_a_clock_ahead_could_not_decide_is_decided_once_it_is_right(
+    filtered: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    end = in_seconds(DAY / 2)
+    with monkeypatch.context() as early:
+        ahead(early, trusted=False)
+        expiring(filtered, end)
+        assert filtered.verdict(FRIEND) == XDP_DROP
+        assert filtered.host.verify() == []
+    monkeypatch.setattr(clock, "clock_synchronised", lambda: True)
+    assert filtered.host.verify() != []
+    filtered.host.apply()
+    assert is_right(filtered)
+
+
+@pytest.mark.parametrize("by", ["apply", "edit", "boot"])
+def test_what_expired_by_a_clock_ahead_counts_again(
+    filtered: Site, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    """The time that the clock has shown was not kept, or an operator has removed it, as the message says."""
+    end = in_seconds(DAY / 2)
+    with monkeypatch.context() as early:
+        ahead(early, trusted=True)
+        expiring(filtered, end)
+        assert filtered.verdict(UNLISTED) == XDP_PASS
+    monkeypatch.setattr(clock, "clock_synchronised", lambda: True)
+    assert filtered.host.verify() == [], "the time that it has shown still counts"
+    Path(filtered.paths.clock).unlink()
+    assert filtered.host.verify() != []
+    if by == "boot":
+        filtered.power_off()
+        filter_interface(run, filtered.paths, "pw0", 1.0)
+    elif by == "edit":
+        filtered.lists("192.0.2.77", name="other")
+    else:
+        filtered.host.apply()
+    assert is_right(filtered)
+
+
+def test_a_clock_that_is_not_trusted_brings_nothing_back_by_a_boot(
+    filtered: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filtered.lists(f"{UNLISTED} expires={in_seconds(1)}\n")
+    time.sleep(1)
+    filtered.host.apply()
+    Path(filtered.paths.clock).unlink()
+    monkeypatch.setattr(clock, "clock_synchronised", lambda: False)
+    monkeypatch.setattr(clock.time, "time", lambda: 1.7e9)
+    filtered.power_off()
+    filter_interface(run, filtered.paths, "pw0", 1.0)
+    assert filtered.verdict(UNLISTED) == XDP_PASS

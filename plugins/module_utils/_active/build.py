@@ -47,6 +47,7 @@ def build(
         "lists": areas.lists,
         "bytecode": code,
         "next_expiry": areas.next_expiry,
+        "valid_from": areas.valid_from,
     }
     return assemble(header, records(policies), ifindexes, areas.v4, areas.v6)
 

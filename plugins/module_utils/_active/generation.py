@@ -30,11 +30,15 @@ _U32 = struct.Struct("=I")
 _SHAPE = struct.Struct("=3I")
 _ZERO = _U32.pack(0)
 _ATTEMPTS = 5
-_UNDIGESTED = ("digest", "lists", "bytecode", "next_expiry")
+_UNDIGESTED = ("digest", "lists", "bytecode", "next_expiry", "valid_from")
 
 
 class Areas(t.NamedTuple):
-    """The tables of both families. lists: digest of the lists from which they were compiled."""
+    """The tables of both families. lists: digest of the lists from which they were compiled.
+
+    valid_from, next_expiry: the time for which they were compiled, from one to the other (Unix seconds): later,
+    an entry has expired; earlier, one that was left out would count. 0: any time.
+    """
 
     v4: Area
     v4_shift: int
@@ -42,10 +46,12 @@ class Areas(t.NamedTuple):
     v6_hosts: Place
     lists: bytes
     next_expiry: int
+    valid_from: int = 0
 
     @classmethod
-    def of(cls, tables: Tables, lists: bytes, next_expiry: int) -> Areas:
-        return cls(tables.v4, tables.v4_shift, tables.v6, tables.v6_hosts, lists, next_expiry)
+    def of(cls, tables: Tables, lists: bytes, next_expiry: int, valid_from: int) -> Areas:
+        parts = tables.v4, tables.v4_shift, tables.v6, tables.v6_hosts
+        return cls(*parts, lists, next_expiry, valid_from)
 
     def tables(self) -> Tables:
         # Imported here: a boot does not need what compiles tables, and it would cost it memory.
@@ -252,6 +258,7 @@ class Generation:
             Place(header["v6_hosts"], header["v6_buckets"]),
             header["lists"],
             header["next_expiry"],
+            header["valid_from"],
         )
 
     def _page(self, index: int) -> bytes:

@@ -68,6 +68,11 @@ class Kept(t.NamedTuple):
         """Time at which the next of its entries expires, in seconds since 1970; 0: no entry expires."""
         return int(self.header["next_expiry"])
 
+    @property
+    def valid_from(self) -> int:
+        """Time before which an entry that it leaves out would count, as in `Areas`."""
+        return int(self.header["valid_from"])
+
 
 # Two versions with the same layout can boot from each other's images.
 _LAYOUT = [

@@ -87,10 +87,17 @@ def pair_digest(state: State, name: str) -> str:
     return digest_of(state._replace(allow=allow, deny=deny)).hex()[:16]
 
 
-def is_current(areas: Areas, state: State) -> bool:
-    """Whether tables were compiled from the state's lists and no entry has expired since."""
-    due = areas.next_expiry
-    return areas.lists == digest_of(state) and (not due or time.time() < due)
+def is_current(areas: Areas, state: State, clock: Clock | None = None) -> bool:
+    """Whether tables were compiled from the state's lists, and for this time.
+
+    They are stale once an entry has expired. They are stale too if the clock was ahead when they were compiled
+    and has been put right since. clock: by default this host's.
+    """
+    passed, now = (clock or read_clock("")).passed, time.time()
+    is_of_now = areas.valid_from <= max(passed, now) and (
+        not areas.next_expiry or now < areas.next_expiry
+    )
+    return is_of_now and areas.lists == digest_of(state)
 
 
 def compile_lists(
@@ -122,9 +129,12 @@ def compile_lists(
                 read(union)
         found[kind] = union
     expiries = [union.next_expiry for union in found.values() if union.next_expiry is not None]
+    ended = max(union.last_expiry for union in found.values())
     undecided = sum(union.undecided for union in found.values())
     if undecided:
         expiries.append(time.time() + _UNDECIDED)
+        # A clock that was ahead and is put right would else delay that by as much.
+        ended = max(ended, time.time())
     idle = None
     if judge:
         # Imported here: a boot does not need it, and it would cost memory.
@@ -144,9 +154,10 @@ def compile_lists(
         "broken_feeds": len(feeds.broken),
     }
     next_expiry = math.ceil(min(expiries)) if expiries else 0
+    valid_from = math.floor(ended)
     digest = digest_of(state)
     note = Note(digest.hex(), spared or {}, feeds) if has_feeds(state) else NOTHING
-    return Lists(Areas.of(tables, digest, next_expiry), counts, note, tables.shape4, idle)
+    return Lists(Areas.of(tables, digest, next_expiry, valid_from), counts, note, tables.shape4, idle)
 
 
 def _add_feed(

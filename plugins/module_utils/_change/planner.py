@@ -174,8 +174,8 @@ class Planner:
         differs = image.digest != now.digest or code.digest != now.header["bytecode"]
         decides = code.reaches and (differs or not loaded.whole)
         # Lists whose text changed but whose tables did not still need their digest renewed.
-        said = now.lists, now.header["next_expiry"]
-        is_said = (areas.lists, areas.next_expiry) == said
+        said = now.lists, now.header["next_expiry"], now.header["valid_from"]
+        is_said = (areas.lists, areas.next_expiry, areas.valid_from) == said
         plan = Plan(
             changed=before != after
             or bool(planned.made or planned.drops)

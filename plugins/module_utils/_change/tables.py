@@ -49,13 +49,18 @@ class ListCompiler:
         without effect too, unless only a few entries change.
         """
         spared = self._spared(is_filtered) if has_feeds(state) else {}
-        if active is not None and is_current(active, state) and self._spares(active, spared):
+        clock = read_clock(self._paths.clock)
+        if (
+            active is not None
+            and is_current(active, state, clock)
+            and self._spares(active, spared)
+        ):
             return active, None
         lists = None
-        if active is not None and before is not None and is_current(active, before):
+        if active is not None and before is not None and is_current(active, before, clock):
             lists = self._patched(active, before, state, spared)
         if lists is None:
-            lists = compile_lists(state, spared, read_clock(self._paths.clock), judge=judge)
+            lists = compile_lists(state, spared, clock, judge=judge)
         return lists.areas, lists
 
     def for_good(self, state: State, lists: Lists) -> Areas:

@@ -105,6 +105,7 @@ def read_prefixes(
             _add_prefix(prefix, found)
         elif not clock.is_undecided(expiry):
             found.expired += 1
+            found.last_expiry = max(found.last_expiry, expiry)
     return found
 
 

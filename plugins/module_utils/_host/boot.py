@@ -127,6 +127,9 @@ class _Boot:
         clock = read_clock(self._paths.clock)
         if 0 < kept.next_expiry <= clock.passed:
             return False
+        if clock.is_trusted and clock.passed < kept.valid_from:
+            # The clock was ahead when it was compiled. While nobody knows the time, that is not certain.
+            return False
         # Nobody knows whether the entry has expired before the clock is trusted.
         return not (kept.has_expiring_allow and not clock.is_trusted)
 

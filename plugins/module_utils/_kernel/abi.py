@@ -186,6 +186,7 @@ HEADER = Layout(
     ("bytecode", "32s"),
     ("next_expiry", "Q"),
     ("published", "1024Q"),
+    ("valid_from", "Q"),
 )
 POLICY = Layout(
     "pw_policy",

@@ -100,6 +100,8 @@ class Prefixes:
         """Entries whose expiry could not be checked, because the clock is not synchronised."""
         self.next_expiry: float | None = None
         """Unix time at which the next active entry expires."""
+        self.last_expiry = 0.0
+        """Unix time at which the last expired entry has expired; 0 if none has."""
 
     def add(self, other: Prefixes) -> None:
         """Add all prefixes and counts of other lists."""
@@ -109,6 +111,7 @@ class Prefixes:
         self.entries += other.entries
         self.expired += other.expired
         self.undecided += other.undecided
+        self.last_expiry = max(self.last_expiry, other.last_expiry)
         if other.next_expiry is not None:
             self.note_expiry(other.next_expiry)
 

@@ -103,6 +103,7 @@ struct pw_header {
 	__u8 bytecode[32];
 	__u64 next_expiry;     /* Unix seconds when the next list entry expires; 0: never */
 	__u64 published[1024]; /* bit n: TCP port n is served elsewhere (published_ports) */
+	__u64 valid_from;      /* Unix seconds before which expired entries would count again; 0: none would */
 };
 
 /* The policy of an interface. The slots start at PW_POLICY_OFFSET. An interface has the first free

@@ -81,7 +81,7 @@ def _compare(session: Session, state: State) -> tuple[bool | None, list[str]]:
     areas, dummy = truth.live_areas(session.host)
     if areas is None:
         return False, ["no interface is filtered, so none of it is active"]
-    if is_current(areas, state):
+    if is_current(areas, state, session.clock()):
         return True, []
     return False, [f"the kernel has other lists: {truth.what_if_different(session.host)}"]
 
