@@ -56,7 +56,7 @@ def make_change(
         options.pop("prepare", None)
     act = host.plan if module.check_mode else host.apply
     plan = act(edit, **options)
-    for text in plan.idle.texts if plan.idle else ():
+    for text in (*(plan.idle.texts if plan.idle else ()), *plan.problems):
         module.warn(text)
     return plan, plan_result(plan, module._diff) | confirmation(module, host, plan.pending)
 
@@ -83,7 +83,8 @@ def confirmation(module: AnsibleModule, host: Host, pending: Change | None) -> R
         return {}
     if pending and module.params["confirm_by"] == "self_test":
         host.self_test(pending.token)
-        host.confirm(pending.token)
+        for text in host.confirm(pending.token).problems:
+            module.warn(text)
         pending = None
     if pending is None:
         return {"confirmed": True}

@@ -93,13 +93,15 @@ def decide(module: AnsibleModule, host: Host) -> Result:
         return {"changed": meant, "status": "pending" if pending else "none", "owner": owner}
     act = host.confirm if module.params["state"] == "confirmed" else host.roll_back
     try:
-        changed, change = act(module.params["token"])
+        changed, change, problems = act(module.params["token"])
     except Reverted as error:
         module.fail_json(msg=str(error), status="rolled_back")
     except Pending as error:
         module.fail_json(msg=str(error), status="pending")
     except InvalidInput as error:
         module.fail_json(msg=str(error), status="confirmed")
+    for text in problems:
+        module.warn(text)
     if change is None:
         return {"changed": changed, "status": "none", "owner": ""}
     return {"changed": changed, "status": change.status, "owner": change.owner}

@@ -88,6 +88,8 @@ def switch(module: AnsibleModule, host: Host) -> Result:
     else:
         done = host.lift(check=module.check_mode, terms=terms)
         confirmed = confirmation(module, host, done.pending)
+    for text in done.problems:
+        module.warn(text)
     before, after = "filter as declared\n", "PANIC: let everything pass\n"
     if module.params["state"] == "absent":
         before, after = after, before

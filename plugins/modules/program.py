@@ -162,6 +162,8 @@ def apply(module: AnsibleModule, host: Host) -> Result:
         "program_id": attachment.program_id,
         "diff": {"before": attachment.before, "after": attachment.after},
     }
+    for text in attachment.problems:
+        module.warn(text)
     return result | confirmation(module, host, attachment.pending)
 
 

@@ -34,12 +34,21 @@ _PACKET_OUTGOING = 4
 
 
 class Flood:
-    """Sends packets from one source without end, until `stop` or until the time is up."""
+    """Sends packets from one source without end, until `stop` or until the time is up.
+
+    pause: seconds between two bursts, for tests that need the processor themselves.
+    """
 
     def __init__(
-        self, site: Site, source: str, interface: str = "pw0", seconds: float = 900
+        self,
+        site: Site,
+        source: str,
+        interface: str = "pw0",
+        seconds: float = 900,
+        pause: float = 0,
     ) -> None:
         self._site = site
+        self._pause = pause
         self._start = sum(site.packets().values())
         self.native = attached(socket.if_nametoindex(interface)).mode == "native"
         self._child = os.fork()
@@ -74,11 +83,14 @@ class Flood:
             some = (_frames if self.native else _socket)(device, packet(source))
             while time.monotonic() < end and os.getppid() != 1:
                 some()
+                time.sleep(self._pause)
 
 
 @contextlib.contextmanager
-def flooded(site: Site, source: str, interface: str = "pw0") -> Iterator[Flood]:
-    flood = Flood(site, source, interface)
+def flooded(
+    site: Site, source: str, interface: str = "pw0", pause: float = 0
+) -> Iterator[Flood]:
+    flood = Flood(site, source, interface, pause=pause)
     try:
         flood.wait_more(1000)
         yield flood

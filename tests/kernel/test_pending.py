@@ -38,6 +38,7 @@ from packetwatch_core._base.errors import (
     Unsupported,
 )
 from packetwatch_core._change.pending import Change, Terms
+from packetwatch_core._change.results import Outcome
 from packetwatch_core._declared.edits import set_lists, set_policy
 from packetwatch_core._kernel.programs import attached
 
@@ -221,7 +222,7 @@ def test_a_token_of_another_change(filtered: Site, confirming: Timers) -> None:
 def test_nothing_was_ever_pending(filtered: Site, confirming: Timers) -> None:
     with pytest.raises(Reverted, match="no change is pending"):
         confirming.host.confirm()
-    assert confirming.host.roll_back() == (False, None)
+    assert confirming.host.roll_back() == Outcome(False, None)
 
 
 # One at a time

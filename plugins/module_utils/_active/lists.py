@@ -157,7 +157,9 @@ def compile_lists(
     valid_from = math.floor(ended)
     digest = digest_of(state)
     note = Note(digest.hex(), spared or {}, feeds) if has_feeds(state) else NOTHING
-    return Lists(Areas.of(tables, digest, next_expiry, valid_from), counts, note, tables.shape4, idle)
+    return Lists(
+        Areas.of(tables, digest, next_expiry, valid_from), counts, note, tables.shape4, idle
+    )
 
 
 def _add_feed(

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import typing as t
 
+from .files import remedy_of
+
 _MAX_PROBLEMS = 20
 
 
@@ -80,6 +82,22 @@ class Panicked(PacketwatchError):
 def problems_of(error: PacketwatchError) -> t.Sequence[str]:
     """Return what is wrong, one text for each wrong value."""
     return error.problems if isinstance(error, InvalidInputs) else [str(error)]
+
+
+def failures_of(*steps: t.Callable[[], object]) -> list[str]:
+    """Do all steps, whichever fail; return what failed.
+
+    For what follows a change: it has happened, so an error must not make it look as if it had not.
+    """
+    failures = []
+    for step in steps:
+        try:
+            step()
+        except PacketwatchError as error:
+            failures.append(str(error))
+        except OSError as error:
+            failures.append(f"{error}{remedy_of(error)}")
+    return failures
 
 
 def some_of(texts: t.Sequence[str], limit: int, separator: str = ", ") -> str:

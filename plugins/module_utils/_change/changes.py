@@ -13,11 +13,12 @@ generation that it replaces are pinned. Only then is it activated.
 from __future__ import annotations
 
 import contextlib
+import functools
 import typing as t
 
 from .._active.images import Images
 from .._active.loaded import Loaded
-from .._base.errors import InvalidInput, PacketwatchError, Pending, Reverted
+from .._base.errors import InvalidInput, PacketwatchError, Pending, Reverted, failures_of
 from .._network.snapshot import Snapshot
 from . import panic
 from .pending import (
@@ -40,6 +41,19 @@ if t.TYPE_CHECKING:
     from .._kernel.pins import Paths, Pins
     from .deadline import Deadline
     from .pending import Change, Terms
+
+
+class Frame(t.NamedTuple):
+    """A change that is being activated.
+
+    undo: the caller adds what undoes its own steps. number: of the new state; 0 if declared state does not
+    change. change: the change if it is pending. problems: what failed after it was confirmed.
+    """
+
+    undo: contextlib.ExitStack
+    number: int
+    change: Change | None
+    problems: list[str]
 
 
 class Changes:
@@ -94,11 +108,7 @@ class Changes:
             )
         if change.status == CONFIRMED:
             return Outcome(False, change)
-        if change.lifts:
-            self.panic.take_down()
-        else:
-            self._confirm(change.number)
-        return Outcome(True, self._end(change, CONFIRMED))
+        return self._conclude(change)
 
     def roll_back(self, token: str, due: bool) -> Outcome:
         """Revert the pending change. due: only if its time is up."""
@@ -125,7 +135,7 @@ class Changes:
             self._pins.remove_former()
             return None
         if self._is_confirmed(change):
-            self._end(change, CONFIRMED)
+            self._note_confirmed(change)
         elif change.left <= 0 or (self.panic.read() and not change.lifts):
             self.revert(change)
         else:
@@ -146,12 +156,11 @@ class Changes:
     @contextlib.contextmanager
     def around(
         self, loaded: Loaded, after: State | None, terms: Terms, met: bool
-    ) -> t.Iterator[tuple[contextlib.ExitStack, Change | None]]:
+    ) -> t.Iterator[Frame]:
         """Frame an activation: write the candidate before it, confirm it afterwards if it is not pending.
 
         after: the new declared state; None if it does not change. met: packets will be decided
-        differently. Yields a stack to which the caller adds what undoes its own steps, and the change
-        if it is pending. If a step fails, all steps are undone.
+        differently. If a step fails before the state is confirmed, all steps are undone.
         """
         with contextlib.ExitStack() as undo:
             number = self._candidate(after, undo) if after is not None else 0
@@ -159,11 +168,18 @@ class Changes:
             if number and met and terms.seconds:
                 undo.callback(self.abandon)
                 change = self.begin(loaded, number, terms)
-            yield undo, change
-            if number and change is None:
-                self._confirm(number)
-                self._prune()
+            frame = Frame(undo, number, change, [])
+            try:
+                yield frame
+                if number and change is None:
+                    frame.problems.extend(self._confirm(number))
+            except BaseException:
+                if number and change is None and self._store.number() == number:
+                    undo.pop_all()
+                raise
             undo.pop_all()
+        if number and change is None:
+            self._prune()
 
     def begin(self, loaded: Loaded, number: int, terms: Terms, *, lifts: bool = False) -> Change:
         """Set the timer of a candidate, record the change, and pin what it replaces."""
@@ -179,9 +195,9 @@ class Changes:
 
     def abandon(self) -> None:
         """Remove the record and the timer of a change that has failed."""
-        with contextlib.suppress(PacketwatchError, OSError):
+        with contextlib.suppress(OSError):
             self.record.remove()
-            self._tidy()
+        self._tidy()
 
     def revert(self, change: Change, ended_by: str = "") -> Change:
         """Activate confirmed state: at once if its program and generation are pinned, else compile it.
@@ -192,19 +208,43 @@ class Changes:
             panic.detach(self._pins)
         else:
             self._restore(change)
-        return self._end(change, REVERTED, ended_by)
+        self._unload_unused()
+        ended = change.end(REVERTED, ended_by)
+        # Until the record says so, the change is pending, and its timer tries again.
+        self.record.write(ended)
+        self._clear_up()
+        return ended
 
-    def _confirm(self, number: int) -> None:
-        """Confirm a state. If it brings other settings, the settings file becomes a link to them.
+    def _conclude(self, change: Change) -> Outcome:
+        """Confirm a pending change. After the first step it is confirmed, whatever else fails."""
+        problems = []
+        if change.lifts:
+            self.panic.take_down()
+        else:
+            problems = self._confirm(change.number)
+        ended, more = self._note_confirmed(change)
+        return Outcome(True, ended, (*problems, *more))
+
+    def _note_confirmed(self, change: Change) -> tuple[Change, list[str]]:
+        """Record that a change was confirmed, and clear up; return what failed. Safe to repeat after a crash."""
+        ended = change.end(CONFIRMED)
+        failures = failures_of(self._unload_unused, functools.partial(self.record.write, ended))
+        self._clear_up()
+        return ended, failures
+
+    def _confirm(self, number: int) -> list[str]:
+        """Confirm a state, as `Store.confirm` does. If it brings other settings, the settings file becomes a
+        link to them.
 
         Where that is impossible, as in the sandbox of a unit, the role makes the link at its next run.
         """
         store = self._store
         before, after = store.read_settings(store.number()), store.read_settings(number)
-        store.confirm(number)
+        failures = store.confirm(number)
         if after and after != before:
             with contextlib.suppress(PacketwatchError, OSError):
                 store.link_settings(self._paths.settings)
+        return failures
 
     def _candidate(self, after: State, undo: contextlib.ExitStack) -> int:
         undo.callback(self._withdraw)
@@ -228,22 +268,26 @@ class Changes:
             return self.panic.read() is None
         return change.number == self._store.number()
 
-    def _end(self, change: Change, status: str, ended_by: str = "") -> Change:
-        """Record how a change ended, and remove its timer and pins; safe to repeat after a crash."""
+    def _unload_unused(self) -> None:
+        """Remove what is loaded if no interface is filtered any more, unless a panic is the reason."""
         with Loaded(self._pins) as loaded:
             if not loaded.has_links and not self.panic.read():
                 self._pins.remove()
-        ended = change.end(status, ended_by)
-        self.record.write(ended)
+
+    def _clear_up(self) -> None:
+        """Remove what a pending change needed, and do what had to wait for its end.
+
+        The next writer removes what is left, and a timer without a pending change does nothing.
+        """
         with contextlib.suppress(PacketwatchError, OSError):
             self._images.settle(self._store.number())
         self._tidy()
         self._catch_up()
-        return ended
 
     def _tidy(self) -> None:
-        self._pins.remove_former()
-        with contextlib.suppress(PacketwatchError):
+        with contextlib.suppress(PacketwatchError, OSError):
+            self._pins.remove_former()
+        with contextlib.suppress(PacketwatchError, OSError):
             self._deadline().disarm()
         self._prune()
 

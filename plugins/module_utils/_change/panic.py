@@ -94,8 +94,12 @@ class Flag:
             ) from error
 
     def take_down(self) -> None:
-        with contextlib.suppress(FileNotFoundError):
+        """Remove the file; an OSError means that it is still there."""
+        try:
             os.unlink(self._path)
+        except OSError:
+            if os.path.lexists(self._path):
+                raise
 
 
 def detach(pins: Pins) -> list[str]:

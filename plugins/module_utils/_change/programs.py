@@ -53,7 +53,11 @@ class Programs:
         """A function that returns the bytecode of a state's program: only a call compiles it."""
         return lambda: self.bytecode(self.source(state))
 
+    def key(self, source: str) -> str:
+        """What identifies the bytecode of a source in the cache."""
+        return self._compiler.key(source)
+
     def cached(self, source: str) -> Bytecode | None:
         """As `bytecode`, but None if the source would have to be compiled."""
         check_format(source)
-        return self._compiler.cached(source) or self._images.code(self._compiler.key(source))
+        return self._compiler.cached(source) or self._images.code(self.key(source))

@@ -30,7 +30,8 @@ class Plan(t.NamedTuple):
     were left out. pending: the change, if it is pending. paused: why nothing was done. hits: addresses
     that it newly denies; None if the lists do not change. idle: entries without effect; None if no lists
     were compiled. expired: feeds whose copies are removed because they have expired, in words.
-    attachments: interfaces that were ordered or whose declaration changes.
+    attachments: interfaces that were ordered or whose declaration changes. problems: what failed after the
+    change had happened.
     """
 
     changed: bool
@@ -46,6 +47,7 @@ class Plan(t.NamedTuple):
     idle: t.Optional[Idle] = None
     attachments: tuple[Attachment, ...] = ()
     expired: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
 
     def texts(self) -> tuple[str, str]:
         """Before and after, for a diff. Made only on request, because long lists take a second."""
@@ -64,7 +66,7 @@ class Attachment(t.NamedTuple):
     """What is done to an interface, or was.
 
     mode: native, generic, none, or `UNKNOWN` before `auto` has tried. reason: why `auto` had to choose
-    generic mode. pending: the change, if it is pending.
+    generic mode. pending: the change, if it is pending. problems: as in `Plan`.
     """
 
     changed: bool
@@ -75,6 +77,7 @@ class Attachment(t.NamedTuple):
     before: str
     after: str
     pending: t.Optional[Change] = None
+    problems: tuple[str, ...] = ()
 
 
 def attachment(
@@ -94,16 +97,18 @@ class Switch(t.NamedTuple):
     """What was done about a panic.
 
     panic: the one that holds or that was lifted; None: there was none. pending: the change that lifts it,
-    if it is pending.
+    if it is pending. problems: as in `Plan`.
     """
 
     changed: bool
     panic: t.Optional[Panic]
     pending: t.Optional[Change] = None
+    problems: tuple[str, ...] = ()
 
 
 class Outcome(t.NamedTuple):
-    """What was done to the pending change. change: None if there was none."""
+    """What was done to the pending change. change: None if there was none. problems: as in `Plan`."""
 
     changed: bool
     change: t.Optional[Change]
+    problems: tuple[str, ...] = ()

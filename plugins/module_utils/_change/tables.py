@@ -50,11 +50,7 @@ class ListCompiler:
         """
         spared = self._spared(is_filtered) if has_feeds(state) else {}
         clock = read_clock(self._paths.clock)
-        if (
-            active is not None
-            and is_current(active, state, clock)
-            and self._spares(active, spared)
-        ):
+        if active is not None and is_current(active, state, clock) and self._spares(active, spared):
             return active, None
         lists = None
         if active is not None and before is not None and is_current(active, before, clock):

@@ -30,7 +30,7 @@ import types
 import typing as t
 
 from .._base import interface
-from .._base.errors import InvalidInput, PacketwatchError, Unreadable
+from .._base.errors import InvalidInput, PacketwatchError, Unreadable, failures_of
 from .._base.files import open_regular, remedy_of, write_file
 from .lock import Lock
 from .policy import DEFAULT, read_policy
@@ -250,17 +250,28 @@ class Store:
                 number = 0
                 if number not in self.numbers():
                     self._write_tree(number, _files(State()))
-                self._set_current(number)
+                self._point_to(number)
+                _sync(self.root)
             self._discard_after(number)
             self._write_tree(number + 1, files)
         return number + 1
 
-    def confirm(self, number: int) -> None:
-        """Make a written state the confirmed one."""
+    def confirm(self, number: int) -> list[str]:
+        """Make a written state the confirmed one: the point of no return of a change.
+
+        An error means that the former state is still the confirmed one. Returns what failed after that
+        point, in words.
+        """
         if number not in self.numbers():
             raise Unreadable(f"{self.root}/{number} does not exist, so it cannot be confirmed")
         with _write_errors(self.root):
-            self._set_current(number)
+            try:
+                self._point_to(number)
+            except OSError:
+                # The link decides, not what the file system reported.
+                if self._current() != number:
+                    raise
+        return failures_of(self._flush)
 
     def link_settings(self, path: str) -> None:
         """Make the settings file a link to the settings of confirmed state."""
@@ -336,13 +347,22 @@ class Store:
         os.rename(os.path.join(self.root, str(number)), rubbish)
         _remove_tree(rubbish)
 
-    def _set_current(self, number: int) -> None:
+    def _flush(self) -> None:
+        """Wait until the disk has the link `current`."""
+        try:
+            _sync(self.root)
+        except OSError as error:
+            raise PacketwatchError(
+                f"the change is confirmed, but the disk may not have it: {self.root}: {error.strerror}; "
+                "check the disk: a loss of power may bring the former state back"
+            ) from error
+
+    def _point_to(self, number: int) -> None:
         draft = os.path.join(self.root, f"._link-{number}")
         with contextlib.suppress(FileNotFoundError):
             os.unlink(draft)
         os.symlink(str(number), draft)
         os.rename(draft, os.path.join(self.root, "current"))
-        _sync(self.root)
 
     # The lock
 

@@ -75,7 +75,8 @@ def filter_interface(run: Run, paths: Paths, interface: str, patience: float) ->
         from .host import Host
 
         attachment = Host(run, paths, patience).reattach(interface)
-        return Filtered(attachment.mode, attachment.reason, problem)
+        problems = "; ".join(filter(None, (problem, *attachment.problems)))
+        return Filtered(attachment.mode, attachment.reason, problems)
     except _DAMAGE as error:
         is_left_out = isinstance(error, NotDeclared) and not boot.has_lost_state()
         if kept is None or interface not in kept.interfaces or is_left_out:

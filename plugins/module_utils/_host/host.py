@@ -150,7 +150,9 @@ class Host:
     def point_to(self, number: int) -> None:
         """Make an existing state the confirmed one."""
         with self.store.lock(self._site.patience):
-            self.store.confirm(number)
+            problems = self.store.confirm(number)
+            if problems:
+                self.status.failed("; ".join(problems))
 
     # Interfaces
 
@@ -211,7 +213,10 @@ class Host:
         A second confirmation is not an error. Raises `Reverted` if the host has reverted the change.
         """
         with self.store.lock(self._site.patience):
-            return self._site.changes.confirm(token)
+            done = self._site.changes.confirm(token)
+            if done.problems:
+                self.status.failed("; ".join(done.problems))
+            return done
 
     def roll_back(self, token: str = "", *, due: bool = False) -> Outcome:
         """Revert the pending change. due: only if its time is up."""

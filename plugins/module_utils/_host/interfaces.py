@@ -87,4 +87,4 @@ def _of(plan: Plan, interface: str) -> Attachment:
     """What became of one interface. The change may also have settled renames of others."""
     nothing = attachment(interface, "none", "none")
     found = {done.interface: done for done in plan.attachments}.get(interface, nothing)
-    return found._replace(changed=plan.changed, pending=plan.pending)
+    return found._replace(changed=plan.changed, pending=plan.pending, problems=plan.problems)

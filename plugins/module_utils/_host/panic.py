@@ -49,15 +49,17 @@ def lift(work: Work, terms: Terms) -> Switch:
         return Switch(False, None)
     with contextlib.ExitStack() as undo:
         undo.callback(detach, work.site.pins)
-        change = _attach_all(work, terms, undo)
+        change, problems = _attach_all(work, terms, undo)
+        if change is None:
+            flag.take_down()
         undo.pop_all()
-    if change is None:
-        flag.take_down()
-    return Switch(True, panic, change)
+    return Switch(True, panic, change, problems)
 
 
-def _attach_all(work: Work, terms: Terms, undo: contextlib.ExitStack) -> Change | None:
-    """Attach to each declared interface that exists; return the change if it is pending."""
+def _attach_all(
+    work: Work, terms: Terms, undo: contextlib.ExitStack
+) -> tuple[Change | None, tuple[str, ...]]:
+    """Attach to each declared interface that exists; return the change if it is pending, and problems."""
     dummy, state = work.site.store.read_current()
     names = sorted({link.name for link in work.planner.snapshot.links} & state.interfaces.keys())
     change = None
@@ -65,5 +67,5 @@ def _attach_all(work: Work, terms: Terms, undo: contextlib.ExitStack) -> Change 
         undo.callback(work.site.changes.abandon)
         number = work.site.store.write_candidate(state)
         change = work.site.changes.begin(work.loaded, number, terms, lifts=True)
-    work.carry_out(work.planner.draft(None, wish=Wish(attach=names)), AT_ONCE)
-    return change
+    plan = work.carry_out(work.planner.draft(None, wish=Wish(attach=names)), AT_ONCE)
+    return change, plan.problems

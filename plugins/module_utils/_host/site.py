@@ -12,33 +12,27 @@ import contextlib
 import typing as t
 
 from .._active.images import Images
-from .._active.lists import keep_known
 from .._active.loaded import Loaded
-from .._base.clock import keep_time, read_clock
 from .._base.errors import InvalidInput, PacketwatchError
-from .._base.files import read_json
-from .._change.alarm import Alarm, next_end
+from .._change.alarm import Alarm
 from .._change.changes import Changes
 from .._change.pending import AT_ONCE
 from .._change.planner import Planner
 from .._declared.store import Store
-from .._feeds.spare import write_note
 from .._kernel.bytecode import Compiler
 from .._kernel.pins import Paths, Pins
 from .._kernel.programs import attached
 from .._network import protect
 from .._network.snapshot import Snapshot
+from .followup import Activated, FollowUp
 from .renewal import renew_agent
 
 if t.TYPE_CHECKING:
-    from .._active.generation import Image
-    from .._active.lists import Lists
     from .._base.types import Run
     from .._change.links import Links
     from .._change.pending import Change, Terms
     from .._change.planner import Draft
     from .._change.results import Attachment, Plan
-    from .._declared.store import State
     from .._health.status import Status
     from .._kernel.libbpf import Map
 
@@ -63,6 +57,10 @@ class Site:
         from .._health.status import Status
 
         return Status(self.paths.status, self.paths.ages)
+
+    @property
+    def follow_up(self) -> FollowUp:
+        return FollowUp(self.run, self.paths, self.status, self.images, self.alarm)
 
     def snapshot(self) -> Snapshot:
         """The host's network, settings and protection: read when asked for, kept for one operation."""
@@ -133,28 +131,36 @@ class Work:
         self.pending = pending
 
     def carry_out(self, draft: Draft, terms: Terms) -> Plan:
-        """Activate a draft and declare its state; if a step fails, all steps are undone.
+        """Activate a draft and confirm its state, or let it wait until it is confirmed.
 
         Interfaces are attached after the generation was activated, and detached last: until then, a
-        failure leaves them filtered. Returns the plan with what became of the interfaces, and with the
-        change if it is pending.
+        failure leaves them filtered. If a step fails before the state is confirmed, all steps are undone. Then
+        the change has happened, and what fails is a problem to report. Returns the plan with what became of
+        the interfaces, with those problems, and with the change if it is pending.
         """
-        loaded = self.loaded
-        first = not self.site.pins.loaded()
+        site, loaded = self.site, self.loaded
+        confirmed, is_first = site.store.number(), not site.pins.loaded()
         declared = draft.state if draft.declares else None
-        around = self.site.changes.around(loaded, declared, terms, draft.met)
-        with around as (undo, change):
+        around = site.changes.around(loaded, declared, terms, draft.met)
+        with around as frame:
             if draft.renews:
-                undo.callback(loaded.replace(draft.image, draft.bytecode))
+                frame.undo.callback(loaded.replace(draft.image, draft.bytecode))
             if loaded.program and draft.links.filters(loaded):
                 if draft.protects:
-                    undo.callback(self._unprotect)
+                    frame.undo.callback(self._unprotect)
                 self.write_protection()
-            done = self._move(draft.links, undo)
-        self._settle(draft, change)
-        if first and self.site.pins.loaded():
-            self.site.renew_agent()
-        return draft.plan._replace(attachments=done, pending=change)
+            done = self._move(draft.links, frame.undo)
+            waiting = frame.change or self.pending
+            number = waiting.number if waiting else frame.number or confirmed
+            is_pending = waiting is not None
+            activated = Activated(loaded, self.planner, draft, number, is_pending, is_first)
+            if frame.change:
+                # Its entries must expire by themselves, or nobody may confirm it.
+                site.follow_up.set_alarm(activated)
+        problems = (*frame.problems, *site.follow_up.of(activated))
+        if problems:
+            site.status.failed("; ".join(problems))
+        return draft.plan._replace(attachments=done, pending=frame.change, problems=problems)
 
     def _move(self, links: Links, undo: contextlib.ExitStack) -> tuple[Attachment, ...]:
         """Make and remove links; return what became of each interface."""
@@ -177,22 +183,6 @@ class Work:
             done.append(drop.result())
         return tuple(done)
 
-    def _settle(self, draft: Draft, change: Change | None) -> None:
-        """Note what is active now, and set the timer of entries that expire."""
-        loaded = self.loaded
-        # While a change is pending, what is loaded stays for its revert.
-        if change is None:
-            with contextlib.suppress(OSError):
-                loaded.tidy(draft.state.interfaces)
-            if draft.links.drops and not loaded.has_links:
-                self.site.pins.remove()
-        self.report(draft.state, draft.image, draft.lists, change)
-        if loaded.active:
-            feeds = self.site.status.of_lists().get("feeds")
-            self.wake_at(next_end(draft.image.next_expiry, feeds), change)
-        elif draft.links.drops:
-            self.site.quiet()
-
     def _unprotect(self) -> None:
         """Write the protected sources by the settings on disk, which a failed change has not changed."""
         with contextlib.suppress(PacketwatchError, OSError):
@@ -204,64 +194,3 @@ class Work:
 
     def protection_maps(self) -> dict[str, Map]:
         return self.site.pins.open_run_maps(protect.MAPS)
-
-    def report(
-        self, state: State, image: Image, lists: Lists | None, change: Change | None
-    ) -> None:
-        """Note for the agent what is active now. Errors are ignored: the change has already happened."""
-        with contextlib.suppress(PacketwatchError, OSError):
-            number = change.number if change else self.site.store.number()
-            if lists:
-                write_note(self.site.paths.spared, lists.note)
-                self._keep_known(lists)
-            self.site.status.applied(self.loaded, number, state, image, lists)
-            self._keep(number, state, image, pending=change is not None)
-
-    def _keep(self, number: int, state: State, image: Image, *, pending: bool) -> None:
-        """Keep what is active as the boot image of its state. If that fails, the agent reports it."""
-        site = self.site
-        with self.loaded.generation() as current:
-            if current.digest != image.digest:
-                return
-        source = self.planner.programs.source(state)
-        code = self.planner.programs.cached(source)
-        if code is None or code.digest != image.bytecode:
-            return
-        from .._active.kept import keep
-
-        kept = keep(number, state, image, code, site.compiler.key(source))._replace(
-            settings=self.planner.snapshot.settings.texts,
-            note=site.status.of_lists(),
-            known=_json_in(site.paths.tables),
-        )
-        try:
-            site.images.keep(kept, pending=pending)
-        except OSError as error:
-            site.status.failed(
-                f"the boot image cannot be written to {site.paths.images}: {error.strerror}; make room "
-                "there, then packetwatchctl apply"
-            )
-
-    def _keep_known(self, lists: Lists) -> None:
-        """Keep what the next change of a few entries needs, and the time if entries depend on it."""
-        paths = self.site.paths
-        if lists.counts["expired"] or lists.areas.next_expiry:
-            keep_time(paths.clock, read_clock(paths.clock))
-        keep_known(paths.tables, lists)
-
-    def wake_at(self, moment: int, change: Change | None) -> None:
-        """Set the timer for the next entry or copy that expires; if that fails, revert a pending change."""
-        try:
-            self.site.alarm.set(moment)
-        except PacketwatchError:
-            if change:
-                self.site.changes.revert(change)
-            raise
-
-
-def _json_in(path: str) -> t.Any:
-    """The value in a file; None without one."""
-    try:
-        return read_json(path)
-    except (OSError, ValueError):
-        return None

@@ -106,7 +106,7 @@ def _attach(options: argparse.Namespace) -> None:
 def _apply(dummy: argparse.Namespace) -> None:
     host = _host()
     plan = host.apply()
-    for text in plan.expired:
+    for text in (*plan.expired, *plan.problems):
         _complain(text)
     if plan.paused:
         _say(plan.paused)
@@ -124,8 +124,9 @@ def _report_feeds(host: Host) -> None:
 
 
 def _rollback(dummy: argparse.Namespace) -> None:
-    done, change = _host().roll_back(due=True)
-    if not done or change is None:
+    done = _host().roll_back(due=True)
+    change = done.change
+    if not done.changed or change is None:
         _say("there is no change to revert")
     elif change.status == "confirmed":
         _say(f"the change of {change.owner} was confirmed")

@@ -97,7 +97,8 @@ _ENDS = ("confirm", "rollback")
 
 def end(host: Host, command: str, token: str = "") -> wire.Result:
     """Confirm or revert the pending change; without a token, any owner's."""
-    changed, change = host.confirm(token) if command == "confirm" else host.roll_back(token)
+    done = host.confirm(token) if command == "confirm" else host.roll_back(token)
+    changed, change, problems = done
     if change is None:
         message = "no change is pending"
     elif command == "confirm":
@@ -108,7 +109,7 @@ def end(host: Host, command: str, token: str = "") -> wire.Result:
         )
     else:
         message = f"the change of {change.owner} has already ended: {change.status}"
-    return {"command": command, "changed": changed, "message": message}
+    return {"command": command, "changed": changed, "message": message, "notes": list(problems)}
 
 
 def _entries(request: wire.Request) -> list[Entry]:
@@ -173,5 +174,9 @@ def _result(plan: Plan, command: str, check: bool) -> wire.Result:
         "counts": plan.counts,
         "diff": {"before": before, "after": after},
         "message": message,
-        "notes": [*plan.expired, *(plan.hits.sentences() if plan.hits else [])],
+        "notes": [
+            *plan.expired,
+            *(plan.hits.sentences() if plan.hits else []),
+            *plan.problems,
+        ],
     }
