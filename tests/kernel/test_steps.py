@@ -11,13 +11,14 @@ decide, and the next command completes the change. A denied source is dropped al
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from kernel.dying import FAULTS, as_step, outcome_of
@@ -52,7 +53,8 @@ from packetwatch_core._declared.edits import (
     set_settings,
 )
 from packetwatch_core._declared.policy import resolve_policies
-from packetwatch_core._declared.store import State
+from packetwatch_core._declared.store import State, Store
+from packetwatch_core._host.boot import filter_interface
 from packetwatch_core._host.heal import heal
 from packetwatch_core._host.host import Host
 from packetwatch_core._kernel.programs import attached
@@ -280,3 +282,111 @@ def fail_at(world: World, operation: Operation, step: int, kind: str) -> str:
     assert not world.host.apply().changed, where
     assert world.host.pending() is None, where
     return outcome
+
+
+# The point of no return, with one fault each
+
+
+def refuse(name: str, path: str, after: bool = False) -> Callable[..., None]:
+    """Replace a function of `os`: it fails for a path or its descriptor, before or after its work."""
+    works = getattr(os, name)
+
+    def call(*arguments: Any, **options: Any) -> None:
+        found = arguments[-1]
+        if isinstance(found, int):
+            found = os.readlink(f"/proc/self/fd/{found}")
+        is_meant = str(found) == path and not options
+        if after or not is_meant:
+            works(*arguments, **options)
+        if is_meant:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+
+    return call
+
+
+def is_done(world: World) -> bool:
+    """Whether state 1 is confirmed and active, also after an apply, a repair, and a boot."""
+    found = [world.seen()]
+    world.host.apply()
+    found.append(world.seen())
+    heal(world.host)
+    found.append(world.seen())
+    world.site.power_off()
+    filter_interface(world.timers.run, world.site.paths, "pw0", 1.0)
+    found.append(world.seen())
+    return found == [(1, 1)] * 4
+
+
+@pytest.fixture
+def host(filtered: Site) -> World:
+    found = World(filtered)
+    found.host.apply(found.lists(0))
+    return found
+
+
+@pytest.mark.parametrize("call", ["fsync", "rename"])
+@pytest.mark.parametrize("waits", [False, True])
+def test_a_disk_that_fails_at_the_confirmation(
+    host: World, monkeypatch: pytest.MonkeyPatch, call: str, waits: bool
+) -> None:
+    if waits:
+        pend(host, 1)
+    root = host.host.store.root
+    # The candidate is on disk before the program is activated.
+    path = root if call == "fsync" else f"{root}/current"
+    with monkeypatch.context() as broken:
+        if waits or call == "rename":
+            broken.setattr(os, call, refuse(call, path, after=True))
+        else:
+            confirm = Store.confirm
+
+            def fail(store: Store, number: int) -> list[str]:
+                broken.setattr(os, call, refuse(call, path))
+                return confirm(store, number)
+
+            broken.setattr(Store, "confirm", fail)
+        problems = (
+            host.host.confirm().problems if waits else host.host.apply(host.lists(1)).problems
+        )
+    assert bool(problems) == (call == "fsync")
+    for text in problems:
+        assert "confirmed, but the disk may not have it" in text
+        assert text in host.host.status.read()["apply"]["why"]
+    assert is_done(host)
+
+
+def test_a_record_that_cannot_be_written_does_not_hide_a_confirmation(
+    host: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pend(host, 1)
+    record = os.path.join(host.site.paths.pending, "change.json")
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "rename", refuse("rename", record))
+        done = host.host.confirm()
+    assert done.changed and done.change and done.change.status == "confirmed"
+    assert "cannot be recorded" in done.problems[0]
+    assert host.host.pending() is None and not host.timers.armed
+    assert is_done(host)
+
+
+@pytest.mark.parametrize("path", ["known/tables.json", "boot/confirmed"])
+def test_a_note_that_cannot_be_written_stops_no_other(
+    host: World, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    folder = Path(host.site.paths.spared).parent
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "rename", refuse("rename", str(folder / path)))
+        (problem,) = host.host.apply(host.lists(1)).problems
+    assert str(folder / path.rpartition("/")[0]) in problem
+    note = host.host.status.read()
+    assert (note["number"], note["apply"]["why"]) == (host.host.store.number(), problem)
+    assert is_done(host)
+
+
+def test_a_device_that_comes_while_a_change_waits_makes_no_boot_image(host: World) -> None:
+    pend(host, 1)
+    host.host.reattach("pw0")
+    host.site.power_off()
+    Path(host.site.paths.pending, "change.json").unlink()
+    filter_interface(host.timers.run, host.site.paths, "pw0", 1.0)
+    assert host.seen() == (0, 0)
