@@ -87,9 +87,7 @@ class Flood:
 
 
 @contextlib.contextmanager
-def flooded(
-    site: Site, source: str, interface: str = "pw0", pause: float = 0
-) -> Iterator[Flood]:
+def flooded(site: Site, source: str, interface: str = "pw0", pause: float = 0) -> Iterator[Flood]:
     flood = Flood(site, source, interface, pause=pause)
     try:
         flood.wait_more(1000)

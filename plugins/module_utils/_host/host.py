@@ -150,9 +150,7 @@ class Host:
     def point_to(self, number: int) -> None:
         """Make an existing state the confirmed one."""
         with self.store.lock(self._site.patience):
-            problems = self.store.confirm(number)
-            if problems:
-                self.status.failed("; ".join(problems))
+            self._site.note(self.store.confirm(number))
 
     # Interfaces
 
@@ -214,8 +212,7 @@ class Host:
         """
         with self.store.lock(self._site.patience):
             done = self._site.changes.confirm(token)
-            if done.problems:
-                self.status.failed("; ".join(done.problems))
+            self._site.note(done.problems)
             return done
 
     def roll_back(self, token: str = "", *, due: bool = False) -> Outcome:

@@ -93,6 +93,11 @@ class Site:
                 self.status.failed(str(error))
             raise
 
+    def note(self, problems: t.Collection[str]) -> None:
+        """Note for the agent what failed after a change had happened."""
+        if problems:
+            self.status.failed("; ".join(problems))
+
     def quiet(self) -> None:
         """Stop the expiry timer and remove the note: nothing is filtered any more."""
         self.alarm.set(0)
@@ -158,8 +163,7 @@ class Work:
                 # Its entries must expire by themselves, or nobody may confirm it.
                 site.follow_up.set_alarm(activated)
         problems = (*frame.problems, *site.follow_up.of(activated))
-        if problems:
-            site.status.failed("; ".join(problems))
+        site.note(problems)
         return draft.plan._replace(attachments=done, pending=frame.change, problems=problems)
 
     def _move(self, links: Links, undo: contextlib.ExitStack) -> tuple[Attachment, ...]:
