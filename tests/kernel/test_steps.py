@@ -401,6 +401,20 @@ def test_a_note_that_cannot_be_written_stops_no_other(
     assert is_done(host)
 
 
+def test_an_edit_names_what_failed_after_it(host: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    root, request = host.host.store.root, {"command": "deny", "addresses": ["45.7.7.7"]}
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "rename", refuse("rename", host.site.paths.tables))
+        result = edits.perform(host.host, request)
+    assert (result["changed"], result["message"]) == (True, "active now")
+    assert host.site.paths.tables in result["notes"][-1]
+    pend(host, 1)
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "fsync", refuse("fsync", root))
+        result = edits.perform(host.host, {"command": "confirm", "token": ""})
+    assert result["changed"] and "the disk may not have it" in result["notes"][0]
+
+
 def test_a_device_that_comes_while_a_change_waits_makes_no_boot_image(host: World) -> None:
     pend(host, 1)
     host.host.reattach("pw0")
