@@ -6,13 +6,25 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import os
 import signal
 import socket
 import time
 from pathlib import Path
 
-from packetwatch_agent.loop import BUSY, IDLE, MAX_PAUSE, MIN_PAUSE, MORE, Loop
+from packetwatch_agent.loop import (
+    BUDGET,
+    BUSY,
+    IDLE,
+    MAX_BATCHES,
+    MAX_PAUSE,
+    MIN_PAUSE,
+    MORE,
+    Loop,
+    Steps,
+)
 from packetwatch_agent.sdnotify import Notifier
 
 
@@ -84,6 +96,126 @@ def test_a_readable_socket_is_served_at_once() -> None:
     loop.close()
     ours.close()
     theirs.close()
+
+
+class Crowd:
+    """Sockets that are always readable, and whose callbacks take a while."""
+
+    def __init__(self, loop: Loop, count: int, seconds: float) -> None:
+        self.served = [0] * count
+        self._pairs = [socket.socketpair() for dummy in range(count)]
+        for number, (ours, theirs) in enumerate(self._pairs):
+            theirs.send(b"x")
+            loop.watch(ours, functools.partial(self._serve, number, seconds))
+
+    def _serve(self, number: int, seconds: float) -> None:
+        self.served[number] += 1
+        end = time.thread_time() + seconds
+        while time.thread_time() < end:
+            pass
+
+    def close(self) -> None:
+        for pair in self._pairs:
+            for one in pair:
+                one.close()
+
+
+def test_the_ring_is_read_however_many_clients_there_are() -> None:
+    polls: list[float] = []
+    loop = Loop(lambda: polls.append(time.thread_time()) or IDLE)
+    crowd = Crowd(loop, 40, 0.001)
+    loop.after(1.0, loop.stop)
+    loop.run()
+    loop.close()
+    crowd.close()
+    pauses = [later - sooner for sooner, later in itertools.pairwise(polls)]
+    # A turn ends with the callback that exceeds the budget. A busy machine may add something.
+    assert max(pauses) < BUDGET + 0.001 + 0.01
+    assert min(crowd.served) > 0
+    assert max(crowd.served) - min(crowd.served) <= 1
+
+
+def test_a_full_ring_is_emptied_before_anything_else() -> None:
+    seen: list[str] = []
+    states = [MORE] * (MAX_BATCHES - 1) + [BUSY]
+    loop = Loop(lambda: seen.append("ring") or (states.pop(0) if states else IDLE))
+    crowd = Crowd(loop, 1, 0.0)
+    loop.after(0.0, lambda: seen.append("timer"))
+    loop.after(0.05, loop.stop)
+    loop.run()
+    loop.close()
+    crowd.close()
+    assert seen.index("timer") == MAX_BATCHES
+
+
+def test_an_endless_ring_leaves_time_for_timers() -> None:
+    loop = Loop(lambda: MORE)
+    loop.after(0.05, loop.stop)
+    loop.run()
+    loop.close()
+
+
+def test_work_in_steps_shares_the_time_with_clients() -> None:
+    loop = Loop(lambda: IDLE)
+    crowd = Crowd(loop, 40, 0.001)
+    at_steps: list[int] = []
+
+    def work() -> Steps:
+        for dummy in range(50):
+            at_steps.append(sum(crowd.served))
+            yield
+        loop.stop()
+        return None
+
+    loop.after(0, work)
+    loop.run()
+    loop.close()
+    crowd.close()
+    # Every other turn is a step, although 40 clients are ready all the time.
+    assert all(later - sooner <= 1 for sooner, later in itertools.pairwise(at_steps))
+
+
+def test_steps_begin_again_after_the_seconds_that_they_return() -> None:
+    loop = Loop()
+    began: list[float] = []
+
+    def work() -> Steps:
+        began.append(time.monotonic())
+        if len(began) == 3:
+            loop.stop()
+        yield
+        return 0.05
+
+    loop.after(0, work)
+    loop.run()
+    loop.close()
+    assert all(later - sooner >= 0.05 for sooner, later in itertools.pairwise(began))
+
+
+def test_a_descriptor_that_is_used_again_gets_no_callback_of_its_predecessor() -> None:
+    loop = Loop()
+    seen: list[str] = []
+    ours, theirs = socket.socketpair()
+    others = socket.socketpair()
+
+    def replace() -> None:
+        seen.append("first")
+        loop.unwatch(ours)
+        number = ours.fileno()
+        ours.close()
+        os.dup2(others[0].fileno(), number)
+        found = socket.socket(fileno=number)
+        loop.watch(found, lambda: seen.append("wrong"))
+        loop.after(0.05, loop.stop)
+
+    first = socket.socketpair()
+    first[1].send(b"x")
+    theirs.send(b"x")
+    loop.watch(first[0], lambda: (replace(), loop.unwatch(first[0])))  # type: ignore
+    loop.watch(ours, lambda: seen.append("old"))
+    loop.run()
+    assert seen in (["first"], ["old", "first"])
+    loop.close()
 
 
 def test_signal_ends_the_loop() -> None:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,8 @@ from packetwatch_agent.output import Output
 from packetwatch_core._base.errors import InvalidInput
 from packetwatch_core._kernel import abi
 from packetwatch_core._kernel.ring import HEADER
+
+ROOT = Path(__file__).resolve().parents[2]
 
 # Rights
 
@@ -220,12 +224,14 @@ def test_every_change_is_logged(lab: Lab) -> None:
 
 def test_followers_get_what_they_want_and_nothing_when_gone(lab: Lab) -> None:
     with lab.connect() as connection, connection.makefile("rb") as answers:
-        connection.sendall(b'{"command":"watch","actions":["ban","scan"],"sources":["a"]}\n')
+        connection.sendall(
+            b'{"command":"watch","actions":["ban","scan"],"sources":["203.0.113.1"]}\n'
+        )
         assert json.loads(answers.readline()) == {"item": None}
         lines = [
             wire.encode({"event.action": action, "source.ip": source})
             for action in ("ban", "lift", "scan")
-            for source in ("a", "b")
+            for source in ("203.0.113.1", "203.0.113.2")
         ]
         lab.jobs.append(lambda: lab.output.write(lines))
         found = [json.loads(answers.readline())["item"]["event.action"] for dummy in range(2)]
@@ -235,6 +241,84 @@ def test_followers_get_what_they_want_and_nothing_when_gone(lab: Lab) -> None:
             break
         threading.Event().wait(0.02)
     assert lab.output.tap is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"actions": ["ban", "x" * 1000]}, "is not an event: send some of connection, scan"),
+        ({"actions": ["a"] * 10000}, "'a' is not an event"),
+        ({"sources": [f"203.0.113.{n}" for n in range(33)]}, "33 addresses: send at most 32"),
+        ({"sources": ["203.0.113.0/24"]}, "a single address is needed"),
+        ({"sources": ["\ud800"]}, "is not an IP address"),
+        ({"actions": {"ban": 1}}, "send a list of texts"),
+    ],
+)
+def test_what_a_client_may_follow_is_bounded(
+    lab: Lab, arguments: dict[str, Any], message: str
+) -> None:
+    (answer,) = ask(lab, {"command": "watch", **arguments})
+    assert answer["error"]["kind"] == "input"
+    assert message in answer["error"]["message"]
+    assert len(answer["error"]["message"]) < 400
+    assert lab.output.tap is None
+
+
+def test_the_same_filter_many_times_costs_no_more(lab: Lab) -> None:
+    follow = (
+        Watch(lab.output)
+        .commands()["watch"]
+        .run({"actions": ["ban"] * 9000, "sources": ["203.0.113.1"] * 4000 + ["2001:DB8::0"]})
+    )
+    assert isinstance(follow, Follow)
+    fields = {"event.action": "ban", "source.ip": "2001:db8::"}
+    assert follow.matches(wire.encode(fields))
+    assert not follow.matches(wire.encode(fields | {"event.action": "lift"}))
+    assert not follow.matches(wire.encode({"message": wire.encode(fields)}))
+    began = time.thread_time()
+    for dummy in range(10_000):
+        follow.matches('{"event.action":"connection"}')
+    assert time.thread_time() - began < 0.5
+
+
+def test_lines_that_find_no_room_are_counted(lab: Lab) -> None:
+    count = 0
+    with lab.connect() as connection, connection.makefile("rb") as answers:
+        connection.sendall(b'{"command":"watch"}\n')
+        assert json.loads(answers.readline()) == {"item": None}
+        # All at once, so that nothing is passed on meanwhile.
+        lab.jobs.append(lambda: [lab.output.write(["{}"] * 1000) for dummy in range(8)])
+        while count < 8000:
+            answer = json.loads(answers.readline())
+            count += 1 if "item" in answer else answer["missed"]
+    assert count == 8000
+
+
+def test_what_a_follower_sends_is_discarded(lab: Lab) -> None:
+    with lab.connect() as connection, connection.makefile("rb") as answers:
+        connection.sendall(b'{"command":"watch"}\n' + b'{"command":"status"}\n' * 1000)
+        assert json.loads(answers.readline()) == {"item": None}
+        lab.jobs.append(lambda: lab.output.write(['{"a":1}']))
+        assert json.loads(answers.readline()) == {"item": {"a": 1}}
+
+
+def test_events_that_may_be_named_are_those_that_are_documented() -> None:
+    text = (ROOT / "docs/events.md").read_text()
+    table = text[text.index("| `event.action` | written when") :].partition("\n\n")[0]
+    documented = set(re.findall(r"^\| ([a-z_]+) \|", table, re.M))
+    assert documented == set(wire.ACTIONS)
+    completion = ROOT / "roles/packetwatch/files/completion/packetwatchctl.bash"
+    options = re.search(r"--action\) options='([^']*)'", completion.read_text())
+    assert options and set(options[1].split()) == set(wire.ACTIONS)
+
+
+def test_a_change_of_the_groups_is_noticed(tmp_path: Path, groups: str) -> None:
+    rights, peer = Rights("look", "change", groups), Peer(1, 7, frozenset({7, 300}))
+    assert rights.of(peer) == NOTHING
+    Path(groups).write_text("look:x:300:\n")
+    assert rights.of(peer) == READ
+    Path(groups).unlink()
+    assert rights.of(peer) == NOTHING
 
 
 class Ticker:

@@ -156,3 +156,16 @@ def test_clients_that_go_away_keep_nobody_out(server: tuple[str, int]) -> None:
     for client in gone:
         client.close()
     assert ask(server, b"GET /metrics HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.1 200")
+
+
+def test_sums_of_garbage_counters_wrap_like_the_kernels() -> None:
+    raw = b"\xff" * counters.abi.COUNTERS.size
+    found = counters.add_up(raw * 2)
+    assert found["bans"] == 2**64 - 2
+
+
+def test_silent_connections_do_not_keep_prometheus_out(server: tuple[str, int]) -> None:
+    with contextlib.ExitStack() as held:
+        for dummy in range(100):
+            held.enter_context(socket.create_connection(server, 5))
+        assert ask(server, b"HEAD /metrics HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.1 200")

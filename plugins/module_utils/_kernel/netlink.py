@@ -19,6 +19,7 @@ import typing as t
 
 from .._base.errors import Unreadable
 from .._base.interface import text_of
+from .._base.steps import Steps, finish
 
 _MESSAGE = struct.Struct("=IHHII")  # length, type, flags, sequence, port
 _ATTRIBUTE = struct.Struct("=HH")  # length, type
@@ -29,6 +30,8 @@ _NLMSG_ERROR = 2
 _NLMSG_DONE = 3
 _NLA_TYPE = 0x3FFF
 _ATTEMPTS = 10
+# Objects that are read in about a millisecond.
+_STEP = 1024
 
 _RTN_UNICAST = 1
 _RTN_LOCAL = 2
@@ -127,13 +130,19 @@ def addresses() -> list[Address]:
 
 
 def routes() -> list[Route]:
+    """Do all of `routes_in_steps` at once."""
+    return finish(routes_in_steps())
+
+
+def routes_in_steps() -> Steps[list[Route]]:
     """Default routes of all tables, IPv6 prefixes that are on a link, and the routes to this host.
 
     On-link prefixes come from the kernel (from addresses) or from router advertisements. Routes to this
     host are those of the table "local": rules may choose other tables, for instance for marked packets.
     Other routes are skipped before they are parsed, because a router may have a million.
     """
-    return [_route(header, attributes) for header, attributes in _dump(ROUTE, _is_wanted)]
+    found = yield from _dump_in_steps(ROUTE, _is_wanted)
+    return [_route(header, attributes) for header, attributes in found]
 
 
 class Changes:
@@ -176,13 +185,19 @@ def _open(groups: int = 0) -> socket.socket:
     return channel
 
 
-def _dump(kind: Kind, wanted: t.Callable[[tuple[int, ...]], bool] | None = None) -> list[Message]:
+def _dump(kind: Kind) -> list[Message]:
+    return finish(_dump_in_steps(kind))
+
+
+def _dump_in_steps(
+    kind: Kind, wanted: t.Callable[[tuple[int, ...]], bool] | None = None
+) -> Steps[list[Message]]:
     """All objects of a kind, from one dump that no change interrupted; raises `Unreadable`."""
     with _open() as channel:
         channel.settimeout(10)
         for sequence in range(1, _ATTEMPTS + 1):
             try:
-                found = _dump_once(channel, kind, sequence, wanted)
+                found = yield from _dump_once(channel, kind, sequence, wanted)
             except OSError as error:
                 raise Unreadable(f"cannot read from the rtnetlink socket: {error}") from error
             if found is not None:
@@ -197,11 +212,14 @@ def _dump_once(
     kind: Kind,
     sequence: int,
     wanted: t.Callable[[tuple[int, ...]], bool] | None,
-) -> list[Message] | None:
+) -> Steps[list[Message] | None]:
     """All objects of a kind; None if they changed while the kernel listed them (NLM_F_DUMP_INTR)."""
     found: list[Message] = []
     consistent = True
-    for message, flags, body in dump(channel, kind.request, bytes(kind.header.size), sequence):
+    reply = dump(channel, kind.request, bytes(kind.header.size), sequence)
+    for number, (message, flags, body) in enumerate(reply, 1):
+        if not number % _STEP:
+            yield
         consistent = consistent and not flags & _NLM_F_DUMP_INTR
         if message == kind.reply:
             header = kind.header.unpack_from(body)

@@ -6,11 +6,14 @@
 
 from __future__ import annotations
 
+import math
 import time
 import typing as t
 
 from packetwatch_core._bans.bans import MAPS, Ban, Bans, Source
 from packetwatch_core._base.errors import PacketwatchError
+from packetwatch_core._base.steps import finish
+from packetwatch_core._health.problems import FROZEN
 from packetwatch_core._network import protect
 from packetwatch_core._network.settings import unknown_protection
 
@@ -22,13 +25,15 @@ from .settings import Settings
 if t.TYPE_CHECKING:
     from packetwatch_core._kernel.libbpf import Map
 
-    from .loop import Loop
+    from .loop import Loop, Steps
 
 _SETTLE = 0.5
 _PERIOD = 10.0
 # Maximum share of one core. Reading a router's million routes takes a second, and they may change all the
 # time.
 _MAX_SHARE = 0.05
+# Bans that are compared in about a millisecond.
+_EACH = 64
 
 
 class Guard(Part):
@@ -76,38 +81,49 @@ class Guard(Part):
         """Refresh soon: addresses, routes or links have changed."""
         self._due = min(self._due, time.monotonic() + _SETTLE)
 
-    def tick(self) -> float:
+    def tick(self) -> Steps:
         """Refresh if it is due; return seconds until the next call."""
         now = time.monotonic()
         if now >= max(self._due, self._earliest):
-            self.refresh()
+            # What changes meanwhile brings the next refresh forward.
+            self._due = math.inf
+            yield from self._refresh()
             after = time.monotonic()
-            self._due = after + _PERIOD
+            self._due = min(self._due, after + _PERIOD)
             self._earliest = after + (after - now) / _MAX_SHARE
         return _SETTLE
 
     def refresh(self) -> None:
+        """Do all of `_refresh` at once."""
+        finish(self._refresh())
+
+    def _refresh(self) -> Steps:
         """Bring the maps up to date; log an error once, and try again at the next call."""
         settings = self._settings
         trouble = ""
         try:
             former = self.protection
-            network = protect.read_network()
+            network = yield from protect.read_network_in_steps()
             self.protection = protect.compute(
                 settings.protect, settings.protect_auto, network, shared=settings.shared_prefixes
             )
             # What a wrong setting protected is unknown: no present entry is removed because of it.
             self.protection.problems.extend(unknown_protection(settings.problems))
+            yield
             left_out = protect.write(self.protection, self._maps).left_out
-            self._spare(former)
+            frozen = protect.frozen(self._maps)
+            yield from self._spare(former)
             self._on_network(network)
             problems = list(self.protection.problems)
             if left_out:
                 problems.append(f"the maps have no room for {left_out} of the learned addresses")
+            if frozen:
+                problems.append(f"the maps {', '.join(frozen)} are frozen: {FROZEN}")
             trouble = "; ".join(problems)
         except (PacketwatchError, OSError) as error:
             trouble = str(error)
         self._trouble.log(f"protected addresses are not current: {trouble}" if trouble else "")
+        return None
 
     def counts(self) -> dict[str, int]:
         """Protected addresses by origin."""
@@ -116,10 +132,12 @@ class Guard(Part):
             found[protect.ORIGINS[origin]] += 1
         return found
 
-    def _spare(self, former: protect.Protection) -> None:
+    def _spare(self, former: protect.Protection) -> t.Iterator[None]:
         """Lift the bans of sources that have become protected since `former`."""
         if self.protection.nets != former.nets:
-            for ban in self._bans.walk():
+            for number, ban in enumerate(self._bans.walk()):
+                if not number % _EACH:
+                    yield
                 if self._bans.protection_of(ban.source) and self._bans.pardon(ban):
                     self._on_lift(ban)
             return

@@ -2,14 +2,20 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""One thread, one selector: descriptors, timers, signals, and optionally a poll with back-off.
+"""One thread, one selector: descriptors, timers, signals, and optionally a ring with a poll and back-off.
 
 The agent polls the ring because a wake-up would cost the packet that causes it 10 µs. While events
 come, it polls every 5 ms; while none come, the pause doubles up to 80 ms.
+
+The ring comes before everything else. In each turn, the loop first empties it. Then the agent's own work
+and the descriptors of its clients alternate until `BUDGET` is spent; what is left waits for the next turn.
+No callback is interrupted, so work that may take long is done in `Steps`.
 """
 
 from __future__ import annotations
 
+import collections
+import functools
 import heapq
 import itertools
 import selectors
@@ -18,13 +24,22 @@ import socket
 import time
 import typing as t
 
+from packetwatch_core._base import steps
+
 MIN_PAUSE = 0.005
 MAX_PAUSE = 0.08
+
+# Seconds of a turn for everything but the ring.
+BUDGET = 0.005
+# Batches of a turn: a full ring has fewer, and an endless stream must not keep the loop from its timers.
+MAX_BATCHES = 16
 
 # Results of a poll: no events, some events, or a full batch, after which there may be more.
 IDLE, BUSY, MORE = range(3)
 
-Timer = t.Callable[[], float | None]
+Steps = steps.Steps[float | None]
+"""Work in steps; it returns what a `Timer` returns."""
+Timer = t.Callable[[], float | Steps | None]
 
 
 class HasFileno(t.Protocol):
@@ -47,6 +62,12 @@ class Loop:
         self._order = itertools.count()
         self._pause = MIN_PAUSE
         self._running = True
+        self._steps: collections.deque[t.Callable[[], None]] = collections.deque()
+        self._callbacks: collections.deque[t.Callable[[], None]] = collections.deque()
+        self._queues = [self._steps, self._callbacks]
+        """The queue whose turn it is, and the other one."""
+        self._ready: set[int] = set()
+        """Descriptors with a callback that waits for its turn."""
         self._handlers: dict[int, t.Callable[[], None]] = {}
         self._signals, self._wakeup = socket.socketpair()
 
@@ -59,10 +80,14 @@ class Loop:
             self._selector.register(source, events, callback)
 
     def unwatch(self, source: HasFileno) -> None:
-        self._selector.unregister(source)
+        # Another source may get the same descriptor before the callback has its turn.
+        self._ready.discard(self._selector.unregister(source).fd)
 
     def after(self, delay: float, callback: Timer) -> None:
-        """Call back in `delay` seconds, and again after the seconds that it returns; None: not again."""
+        """Call back in `delay` seconds, and again after the seconds that it returns; None: not again.
+
+        It may return `Steps`: then the loop takes them one by one, and goes by what they return.
+        """
         heapq.heappush(self._timers, (time.monotonic() + delay, next(self._order), callback))
 
     def on_signal(self, number: int, callback: t.Callable[[], None]) -> None:
@@ -82,10 +107,11 @@ class Loop:
         """Serve everything until `stop` is called."""
         while self._running:
             for key, dummy in self._selector.select(self._timeout()):
-                key.data()
-            self._run_timers()
-            if self._poll:
-                self._set_pause(self._poll())
+                if key.fd not in self._ready:
+                    self._ready.add(key.fd)
+                    self._callbacks.append(functools.partial(self._call_back, key.fd))
+            self._read_ring()
+            self._take_turns()
 
     def close(self) -> None:
         if self._handlers:
@@ -96,6 +122,15 @@ class Loop:
         self._signals.close()
         self._wakeup.close()
 
+    def _read_ring(self) -> None:
+        if self._poll is None:
+            return
+        for dummy in range(MAX_BATCHES):
+            state = self._poll()
+            self._set_pause(state)
+            if state != MORE:
+                break
+
     def _set_pause(self, state: int) -> None:
         if state == IDLE:
             self._pause = min(max(self._pause * 2, MIN_PAUSE), MAX_PAUSE)
@@ -104,18 +139,50 @@ class Loop:
 
     def _timeout(self) -> float | None:
         """Seconds until something is due; None: only a descriptor can wake the loop."""
+        if self._steps or self._callbacks:
+            return 0.0
         pauses = [self._pause] if self._poll else []
         if self._timers:
             pauses.append(self._timers[0][0] - time.monotonic())
         return max(min(pauses), 0.0) if pauses else None
 
-    def _run_timers(self) -> None:
+    def _take_turns(self) -> None:
+        """Do one thing after the other while the budget lasts. A timer that is due comes first."""
         now = time.monotonic()
-        while self._timers and self._timers[0][0] <= now:
-            dummy, dummy, callback = heapq.heappop(self._timers)
-            delay = callback()
-            if delay is not None:
-                self.after(delay, callback)
+        end = now + BUDGET
+        while self._running and now < end:
+            if self._timers and self._timers[0][0] <= now:
+                self._run_timer(heapq.heappop(self._timers)[2])
+            elif queue := self._queues[0] or self._queues[1]:
+                # However many clients there are, every other turn is the agent's own.
+                self._queues.reverse()
+                queue.popleft()()
+            else:
+                break
+            now = time.monotonic()
+
+    def _run_timer(self, callback: Timer) -> None:
+        done = callback()
+        if isinstance(done, t.Generator):
+            self._steps.append(functools.partial(self._step, done, callback))
+        elif done is not None:
+            self.after(done, callback)
+
+    def _step(self, work: Steps, callback: Timer) -> None:
+        """Take one step; the next one waits for its turn."""
+        try:
+            next(work)
+        except StopIteration as end:
+            if end.value is not None:
+                self.after(end.value, callback)
+        else:
+            self._steps.append(functools.partial(self._step, work, callback))
+
+    def _call_back(self, fd: int) -> None:
+        """Call back for a descriptor, unless it is not watched any more."""
+        if fd in self._ready:
+            self._ready.discard(fd)
+            self._selector.get_map()[fd].data()
 
     def _on_signals(self) -> None:
         for number in self._signals.recv(64):

@@ -26,7 +26,8 @@ class Server:
     def __init__(self, loop: Loop, listen: tuple[str, int], page: t.Callable[[], str]) -> None:
         self._loop = loop
         self._page = page
-        self._clients: set[_Client] = set()
+        self._clients: dict[_Client, None] = {}
+        """All connections, the oldest first."""
         family = socket.AF_INET6 if ":" in listen[0] else socket.AF_INET
         self._socket = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -60,11 +61,11 @@ class Server:
         except OSError:
             return
         if len(self._clients) >= _MAX_CLIENTS:
-            connection.close()
-            return
+            # Prometheus must not wait for clients that only hold a connection.
+            self._drop(next(iter(self._clients)))
         connection.setblocking(False)
         client = _Client(connection)
-        self._clients.add(client)
+        self._clients[client] = None
         self._loop.watch(connection, lambda: self._serve(client))
 
     def _serve(self, client: _Client) -> None:
@@ -85,7 +86,7 @@ class Server:
             self._drop(client)
 
     def _drop(self, client: _Client) -> None:
-        self._clients.discard(client)
+        del self._clients[client]
         self._loop.unwatch(client.socket)
         client.socket.close()
 

@@ -6,11 +6,15 @@
 
 from __future__ import annotations
 
+import heapq
+import itertools
+import operator
 import time
 import typing as t
 
-from packetwatch_core._bans.bans import MAPS, Bans
+from packetwatch_core._bans.bans import MAPS, Ban, Bans
 from packetwatch_core._bans.facts import facts, wall
+from packetwatch_core._base.steps import Steps
 from packetwatch_core._kernel import abi
 from packetwatch_core._network import protect
 
@@ -20,17 +24,42 @@ if t.TYPE_CHECKING:
     from packetwatch_core._kernel.libbpf import Map
 
 Names = t.Callable[[int], str]
+# Entries of a map that are read in about a millisecond.
+STEP = 256
 
 
-def listed(bans: Bans, names: Names) -> t.Iterator[dict[str, t.Any]]:
-    """All bans that have not expired. Only keys are in memory meanwhile: there may be tens of thousands."""
+def listed(bans: Bans, names: Names) -> t.Iterator[dict[str, t.Any] | None]:
+    """All bans that have not expired, and None after each millisecond or so without one.
+
+    Only keys are in memory meanwhile: there may be tens of thousands.
+    """
     for table in MAPS:
-        keys = b"".join(entry[0] for entry in bans.times(table))
+        keys = bytearray()
+        for number, (key, *dummy) in enumerate(bans.times(table), 1):
+            keys += key
+            if not number % STEP:
+                yield None
         size = abi.SOURCE.size
         for at in range(0, len(keys), size):
-            ban = bans.read(keys[at : at + size], table)
+            ban = bans.read(bytes(keys[at : at + size]), table)
             if ban is not None and not ban.has_expired(time.monotonic_ns()):
                 yield facts(ban, names)
+            elif not at // size % STEP:
+                yield None
+
+
+def most_dropped(bans: Bans, most: int) -> Steps[list[dict[str, t.Any]]]:
+    """The bans that have dropped most packets."""
+    found: list[Ban] = []
+    walk = bans.walk()
+    while some := list(itertools.islice(walk, STEP)):
+        found = heapq.nlargest(most, found + some, key=operator.attrgetter("dropped"))
+        yield
+    return [
+        {"source": ban.source.text, "origin": ban.origin_name, "dropped": ban.dropped}
+        for ban in found
+        if ban.dropped
+    ]
 
 
 def protected(maps: t.Mapping[str, Map]) -> t.Iterator[dict[str, t.Any]]:

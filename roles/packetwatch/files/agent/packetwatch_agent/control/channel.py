@@ -17,7 +17,8 @@ from .rights import Peer
 
 # Bytes that wait for a client; a client that follows misses the lines beyond them.
 MAX_WAITING = 131072
-PIECE = 65536
+# Bytes of a long answer that are made in one turn of the loop, and that are read or sent at once.
+PIECE, MAX_SENT = 16384, 65536
 
 
 class Channel:
@@ -37,15 +38,20 @@ class Channel:
         self._missed = 0
         self._in = bytearray()
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the client waits for more of an answer."""
+        return bool(self.out or self._missed or self.items is not None)
+
     def read(self) -> None:
         """Read requests; whatever a client sends that follows is ignored."""
-        data = self.socket.recv(PIECE)
+        data = self.socket.recv(MAX_SENT)
         self.since = time.monotonic()
         self.is_gone = not data
         self._in += data if self.follow is None else b""
 
     def write(self) -> None:
-        sent = self.socket.send(memoryview(self.out)[:PIECE])
+        sent = self.socket.send(memoryview(self.out)[:MAX_SENT])
         del self.out[:sent]
         self.since = time.monotonic()
 
@@ -60,10 +66,27 @@ class Channel:
 
     def begin_to_follow(self, follow: Follow) -> None:
         self.follow = follow
+        self._in.clear()
         self.out += b'{"item":null}\n'
 
-    def take(self, lines: t.Sequence[str]) -> bool:
-        """Queue the lines that the client follows; return whether anything waits for it."""
+    def make(self) -> None:
+        """Queue the next piece of a long answer."""
+        assert self.items is not None
+        was_empty = not self.out
+        for text in self.items:
+            self.out += text.encode()
+            if not text or len(self.out) >= PIECE:
+                break
+        else:
+            self.items = None
+        if was_empty:
+            self.since = time.monotonic()
+
+    def take(self, lines: t.Sequence[str], missed: int) -> bool:
+        """Queue the lines that the client follows; return whether anything waits for it.
+
+        missed: number of lines after these that nobody can have.
+        """
         assert self.follow is not None
         was_empty = not self.out
         for line in lines:
@@ -74,9 +97,10 @@ class Channel:
                 continue
             self.report_missed()
             self.out += b'{"item":' + line.encode(errors="replace") + b"}\n"
+        self._missed += missed
         if was_empty and self.out:
             self.since = time.monotonic()
-        return bool(self.out)
+        return bool(self.out or self._missed)
 
     def report_missed(self) -> bool:
         """Queue how many lines found no room since the last report; return whether any did."""

@@ -7,9 +7,6 @@
 from __future__ import annotations
 
 import functools
-import heapq
-import itertools
-import operator
 import os
 import sys
 import typing as t
@@ -17,6 +14,7 @@ import typing as t
 from packetwatch_core._bans.bans import Bans
 from packetwatch_core._base.address import format_prefix, from_mapped
 from packetwatch_core._base.errors import InvalidInput
+from packetwatch_core._base.steps import Steps
 from packetwatch_core._kernel.counters import packets_by_reason, read_counters
 
 from .. import __version__
@@ -34,7 +32,7 @@ if t.TYPE_CHECKING:
     from ..outlook import Outlook
     from ..process import Process
 
-_MAX_ROWS = 50
+_T = t.TypeVar("_T")
 
 FOLLOWING, WAITING = "following the program", "no filter is loaded"
 
@@ -89,6 +87,7 @@ class Commands(Part):
             "bans": self._keeper.active,
             "entries": self._outlook.entries(),
             "unsaved": self._keeper.unsaved,
+            "damaged": self._keeper.evidence(),
             "protected": self._guard.counts(),
             "packets": packets(self._maps["counters3"]),
         }
@@ -113,10 +112,17 @@ class Commands(Part):
         self._keeper.read_soon()
         return done
 
-    def _top(self, request: wire.Request) -> wire.Result:
+    def _top(self, request: wire.Request) -> Items:
         most = request.get("most", 10)
-        if not isinstance(most, int) or not 1 <= most <= _MAX_ROWS:
-            raise InvalidInput(f"most is {most!r}: send a whole number from 1 to {_MAX_ROWS}")
+        if not isinstance(most, int) or not 1 <= most <= wire.MAX_ROWS:
+            raise InvalidInput(f"most is {most!r}: send a whole number from 1 to {wire.MAX_ROWS}")
+        return self._busiest(most)
+
+    def _busiest(self, most: int) -> Items:
+        drops = yield from _paused(banning.most_dropped(self._bans, most))
+        yield wire.done(self._page(most) | {"drops": drops})
+
+    def _page(self, most: int) -> wire.Result:
         return {
             "packets": packets(self._maps["counters3"]),
             "sources": [
@@ -136,16 +142,7 @@ class Commands(Part):
                 }
                 for scan in self._talkers.scans(most)
             ],
-            "drops": self._most_dropped(most),
         }
-
-    def _most_dropped(self, most: int) -> list[dict[str, t.Any]]:
-        """The bans that have dropped most packets."""
-        dropping = (ban for ban in self._bans.walk() if ban.dropped)
-        return [
-            {"source": ban.source.text, "origin": ban.origin_name, "dropped": ban.dropped}
-            for ban in heapq.nlargest(most, dropping, key=operator.attrgetter("dropped"))
-        ]
 
 
 # The right that each command needs, and its function; docs/control.md describes them for readers.
@@ -173,8 +170,21 @@ def without_filter(status: t.Callable[[], wire.Result]) -> dict[str, Command]:
     return table | {"status": Command(READ, lambda dummy: status())}
 
 
-def _items(values: t.Iterable[object]) -> Items:
-    return itertools.chain(map(wire.item, values), [wire.done({})])
+def _items(values: t.Iterable[dict[str, t.Any] | None]) -> Items:
+    for value in values:
+        yield "" if value is None else wire.item(value)
+    yield wire.done({})
+
+
+def _paused(work: Steps[_T]) -> t.Generator[str, None, _T]:
+    """The result of work in steps, with a pause in the answer after each step."""
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            result: _T = end.value
+            return result
+        yield ""
 
 
 def _text(address: bytes) -> str:

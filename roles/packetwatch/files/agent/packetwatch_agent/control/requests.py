@@ -21,7 +21,10 @@ _MAX_NAME = 64
 _MAX_REASON = 500
 
 Items = t.Iterator[str]
-"""The lines of a long answer, made one by one while the client reads."""
+"""The lines of a long answer, made one by one while the client reads.
+
+An empty one is a pause: what was done since the last one took a millisecond or so.
+"""
 Answer = wire.Result | Items | Follow
 
 
@@ -63,11 +66,12 @@ class Requests:
                 f"{', '.join(sorted(self._commands))}",
                 wire.INPUT,
             )
-        arguments = audit.arguments_of(request)
-        if not self._rights.permit(peer, command.right):
-            raise self._refusal(peer, name, arguments, command.right)
-        if command.right != CHANGE:
+        is_permitted = self._rights.permit(peer, command.right)
+        if is_permitted and command.right != CHANGE:
             return command.run(request)
+        arguments = audit.arguments_of(request)
+        if not is_permitted:
+            raise self._refusal(peer, name, arguments, command.right)
         reason = str(request.get("reason") or "")[:_MAX_REASON]
         try:
             result = command.run(request)

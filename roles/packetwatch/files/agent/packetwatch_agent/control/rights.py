@@ -10,6 +10,7 @@ the file: other sources of NSS could keep the agent waiting.
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
 import typing as t
@@ -49,6 +50,8 @@ class Rights:
         self.readers = readers
         self.admins = admins
         self._file = file
+        self._version: tuple[int, ...] | None = None
+        self._known: dict[str, set[int]] = {}
 
     def of(self, peer: Peer) -> int:
         """All rights of a peer."""
@@ -68,15 +71,30 @@ class Rights:
         return f"not permitted: be root or a member of the group {' or '.join(groups.split())}"
 
     def _numbers(self, names: str) -> set[int]:
-        words = names.split()
-        found = {int(word) for word in words if word.isascii() and word.isdigit()}
-        wanted = {word for word in words if not word.isdigit()}
-        return found | (_group_numbers(wanted, self._file) if wanted else set())
+        """The groups of these names; the file is read again when it has changed."""
+        version = _version(self._file)
+        if version != self._version:
+            self._version, self._known = version, {}
+        if names not in self._known:
+            words = names.split()
+            found = {int(word) for word in words if word.isascii() and word.isdigit()}
+            wanted = {word for word in words if not word.isdigit()}
+            self._known[names] = found | (_group_numbers(wanted, self._file) if wanted else set())
+        return self._known[names]
 
 
 def user_name(uid: int, file: str = "/etc/passwd") -> str:
     """The name of a user in the file, empty if it has none."""
     return next((row[0] for row in _rows(file) if len(row) > 2 and row[2] == str(uid)), "")
+
+
+def _version(file: str) -> tuple[int, ...] | None:
+    """What differs once a file was changed or replaced; None if there is none."""
+    try:
+        status = os.stat(file)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def _group_numbers(names: set[str], file: str) -> set[int]:

@@ -13,11 +13,11 @@ import stat
 import time
 import typing as t
 
-from ..loop import Loop
+from ..loop import Loop, Steps
 from ..output import Output
 from . import wire
-from .channel import PIECE, Channel
-from .follow import Follow, Lines, Source, Taps
+from .channel import Channel
+from .follow import Follow, Taps
 from .requests import Command, Requests
 from .rights import READ, Peer, Rights, peer_of
 
@@ -43,7 +43,8 @@ class Server:
         self._loop = loop
         self._path = path
         self._requests = Requests(commands, rights, output)
-        self._taps = Taps(self._pass_on)
+        self._taps = Taps(self._wake)
+        self._is_passing = False
         self._clients: set[Channel] = set()
         self._socket = _listen(path)
         loop.watch(self._socket, self._accept)
@@ -96,7 +97,8 @@ class Server:
             )
 
     def _watch(self, client: Channel) -> None:
-        self._loop.watch(client.socket, lambda: self._serve(client), write=bool(client.out))
+        is_busy = client.is_waiting
+        self._loop.watch(client.socket, lambda: self._serve(client), write=is_busy)
 
     def _drop(self, client: Channel) -> None:
         if client not in self._clients:
@@ -107,52 +109,35 @@ class Server:
         self._tap()
 
     def _serve(self, client: Channel) -> None:
-        """Read from a client, or write to it if something waits; then answer its requests."""
+        """Write to a client if something waits, else read from it; then do one thing for it."""
         try:
             if client.out:
                 client.write()
-            else:
+            elif not client.is_waiting:
                 client.read()
         except BlockingIOError:
             return
         except OSError:
             client.is_gone = True
-        while not client.is_gone and not client.out and self._advance(client):
-            pass
+        if not (client.is_gone or client.is_last or client.out):
+            self._advance(client)
         if client.is_gone or (client.is_last and not client.out):
             self._drop(client)
         else:
             self._watch(client)
 
-    def _advance(self, client: Channel) -> bool:
-        """Do the next thing for a client to which nothing waits; return whether there was one."""
+    def _advance(self, client: Channel) -> None:
+        """Do the next thing for a client to which nothing waits."""
         if client.items is not None:
-            self._continue(client)
-            return True
-        if client.report_missed():
-            return True
-        line = client.next_line()
-        if line is None:
-            return False
-        self._answer(client, line)
-        return True
-
-    def _continue(self, client: Channel) -> None:
-        """Queue the next piece of a long answer."""
-        assert client.items is not None
-        try:
-            for text in client.items:
-                client.out += text.encode()
-                if len(client.out) >= PIECE:
-                    return
-            client.items = None
-        except Exception as error:
-            client.items = None
-            client.out += self._requests.failure(error).encode()
+            try:
+                client.make()
+            except Exception as error:
+                client.items = None
+                client.out += self._requests.failure(error).encode()
+        elif not client.report_missed() and (line := client.next_line()) is not None:
+            self._answer(client, line)
 
     def _answer(self, client: Channel, line: bytes) -> None:
-        if client.follow is not None:
-            return
         client.is_last = len(line) > wire.MAX_REQUEST
         try:
             answer = self._requests.answer(client.peer, line)
@@ -181,10 +166,25 @@ class Server:
     def _tap(self) -> None:
         self._taps.set(self._follows() if self._open else [])
 
-    def _pass_on(self, source: Source, lines: Lines) -> None:
-        for client in self._clients:
-            if client.follow is not None and client.follow.source is source and client.take(lines):
-                self._watch(client)
+    def _wake(self) -> None:
+        """Pass lines on soon."""
+        if not self._is_passing:
+            self._is_passing = True
+            self._loop.after(0, self._pass_on)
+
+    def _pass_on(self) -> Steps:
+        """Give each client what it follows, a batch of lines in each step."""
+        while queue := next(filter(None, self._taps.queues), None):
+            batch = queue.take()
+            for client in list(self._clients):
+                follow = client.follow
+                # A client may have gone since the last step.
+                if client in self._clients and follow and follow.source is queue.source:
+                    if client.take(*batch):
+                        self._watch(client)
+                    yield
+        self._is_passing = False
+        return None
 
     def _sweep(self) -> float | None:
         if not self._open:
