@@ -24,6 +24,7 @@ options:
   gather_subset:
     description:
       - What to return. Each subset is a return value of the same name.
+      - With V(bans), entries of the kernel's tables that are not bans are left out, with a warning.
       - V(bans) and V(protected) can be long. V(entries) and V(ranges) are as long as the lists, some 40 MB for a million
         IPv6 addresses.
       - V(all) stands for all subsets.
@@ -264,6 +265,9 @@ def gather(module: AnsibleModule, host: Host) -> Result:
     subsets = set(module.params["gather_subset"])
     if ALL in subsets:
         subsets = set(SUBSETS)
+    if "bans" in subsets:
+        for text in host.damaged_bans():
+            module.warn(text)
     return {"changed": False} | host.info(subsets)
 
 

@@ -24,6 +24,7 @@ class FakeMap:
         self.info = SimpleNamespace(name=name, max_entries=max_entries, flags=0, id=7)
         self.entries: dict[bytes, bytes] = {}
         self.log: list[tuple[str, bytes]] = []
+        self.is_frozen = False
 
     def lookup(self, key: bytes) -> bytes | None:
         return self.entries.get(key)

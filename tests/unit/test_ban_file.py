@@ -157,9 +157,12 @@ def test_damaged_lines_are_counted(path: str, line: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "rubbish\n", '{"format": 99}\n'])
-def test_a_file_of_another_format_is_ignored(path: str, text: str) -> None:
+def test_a_file_of_another_format_is_set_aside(path: str, text: str) -> None:
     Path(path).write_text(text)
-    assert saved.restore(after_boot()[1], path) is None
+    with pytest.raises(Unreadable, match="does not begin as a file of bans of format 1 does"):
+        saved.restore(after_boot()[1], path)
+    assert Path(saved.evidence_of(path)).read_text() == text
+    assert not Path(path).exists()
 
 
 def test_no_file(path: str) -> None:

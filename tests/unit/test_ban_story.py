@@ -24,6 +24,9 @@ AUDIT = {
     "user.name": "alice",
     "event.reason": "ticket 4711",
 }
+NESTED = '{"event.action":"audit","packetwatch.command":"ban","packetwatch.arguments":' + (
+    "[" * 950 + "]" * 950 + "}"
+)
 MODULE = f"Invoked with address={SOURCE} state=present duration=60.0 reason=ticket 4711, urgent"
 
 
@@ -46,6 +49,14 @@ def read_story(source: str, *lines: object, status: int = 0) -> Story:
         ([MODULE], Story("Ansible", "ticket 4711, urgent")),
         ([MODULE.replace("present", "absent"), "[]", "{", "7", OTHER], Story()),
         ([], Story()),
+        # The agent may have written anything.
+        (["[" * 100_000, NESTED, AUDIT], Story("user alice", "ticket 4711")),
+        ([SCAN | {"packetwatch.ports": 7}], Story("the program", "scanned ports ")),
+        (
+            [SCAN | {"packetwatch.ports": None, "source.ip": []}, AUDIT],
+            Story("user alice", "ticket 4711"),
+        ),
+        ([AUDIT | {"packetwatch.arguments": 7}, AUDIT | {"packetwatch.arguments": None}], Story()),
     ],
 )
 def test_lines(lines: list[object], found: Story) -> None:

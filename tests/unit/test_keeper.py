@@ -24,6 +24,7 @@ from packetwatch_agent.lines import Lines
 from packetwatch_agent.output import Output
 from packetwatch_core._bans.bans import Bans, Source
 from packetwatch_core._base.errors import InvalidInput
+from packetwatch_core._base.steps import Steps, finish
 from packetwatch_core._declared.store import Store
 from packetwatch_core._kernel import abi, netlink
 from packetwatch_core._network import protect
@@ -71,7 +72,7 @@ class Lab:
     def look(self) -> None:
         """Run a tick without waiting for its time."""
         self.keeper._due = self.keeper._earliest = self.keeper._save_due = 0.0
-        self.keeper.tick()
+        finish(self.keeper.tick())
 
     def scan(self, number: int, seconds: float, table: str = "scan_bans") -> Event:
         now = time.monotonic_ns()
@@ -250,9 +251,15 @@ def test_the_agent_refuses_what_root_refuses(lab: Lab, file: str, text: str, mes
     assert lab.confirmed.interfaces == ["eth0", "eth1"]
 
 
+def network(addresses: list[netlink.Address]) -> Steps[protect.Network]:
+    """Read a network with these addresses."""
+    yield
+    return protect.Network(addresses, [])
+
+
 def guard_of(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> tuple[Guard, list[Any]]:
     addresses: list[netlink.Address] = []
-    monkeypatch.setattr(protect, "read_network", lambda: protect.Network(addresses, []))
+    monkeypatch.setattr(protect, "read_network_in_steps", lambda: network(addresses))
     values = settings.read({"PW_PROTECT": "198.51.100.0/24"})
     return Guard(lab.maps, values, lab.output, lab.keeper.lift, lambda dummy: None), addresses
 
@@ -289,7 +296,7 @@ def test_what_cannot_be_read_is_logged_once(lab: Lab, monkeypatch: pytest.Monkey
     def fail() -> protect.Network:
         raise OSError(1, "no")
 
-    monkeypatch.setattr(protect, "read_network", fail)
+    monkeypatch.setattr(protect, "read_network_in_steps", fail)
     guard.refresh()
     guard.refresh()
     (line,) = lab.written()

@@ -16,13 +16,14 @@ source. So a ban by hand forgets the count when it begins, and also its end leav
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 import time
 import typing as t
 
 from .._base.address import Prefix, format_prefix, from_mapped, mapped, mapped_length, parse_prefix
-from .._base.errors import InvalidInput, TooLarge
+from .._base.errors import InvalidInput, TooLarge, Unwritable
 from .._kernel import abi
 from .._kernel.first_ports import Firsts
 from .._network.protect import ORIGINS as PROTECTION_ORIGINS
@@ -54,6 +55,8 @@ _NOBODY = [
 ]
 # since, expires and origin of struct pw_ban.
 _TIMES = struct.Struct("=QQ22xBx")
+# How keys of the maps begin and, after a /64, end.
+_HOST, _NET, _END = _U32.pack(128), _U32.pack(64), bytes(8)
 
 
 class Source(t.NamedTuple):
@@ -145,15 +148,30 @@ class Bans:
         return self._maps["bans"].info.max_entries
 
     def times(self, table: str) -> t.Iterator[tuple[bytes, int, int, int]]:
-        """Yield (key, since, expires, origin) of each entry: a faster `walk`."""
+        """Yield (key, since, expires, origin) of each entry: a faster `walk`, also of damaged entries."""
         for key, value in self._maps[table].each():
             yield (key, *_TIMES.unpack(value))
 
     def walk(self, *tables: str) -> t.Iterator[Ban]:
-        """Yield all bans of these tables, by default of all `MAPS`, also expired ones."""
+        """Yield all bans of these tables, by default of all `MAPS`, also expired ones.
+
+        Damaged entries are left out: see `is_source`.
+        """
         for table in tables or MAPS:
             for key, value in self._maps[table].each():
-                yield _ban(table, key, value)
+                if is_source(key):
+                    yield _ban(table, key, value)
+
+    def damaged(self) -> t.Iterator[tuple[str, bytes]]:
+        """Yield table and key of each entry that is not a ban."""
+        for table in MAPS:
+            for key, dummy in self._maps[table].each():
+                if not is_source(key):
+                    yield table, key
+
+    def discard(self, table: str, key: bytes) -> None:
+        """Delete an entry that is not a ban."""
+        self._maps[table].delete(key)
 
     def active(self) -> list[Ban]:
         """Return all bans that have not expired."""
@@ -200,6 +218,11 @@ class Bans:
         try:
             self._maps["bans"].update(ban.source.key, value)
         except OSError as error:
+            if error.errno in (errno.EPERM, errno.EACCES):
+                raise Unwritable(
+                    f"{ban.source.text} is not banned: {error}; packetwatchctl status says whether the map "
+                    "is frozen; until it can be written, deny the source by list"
+                ) from error
             room = self._maps["bans"].info.max_entries
             raise TooLarge(
                 f"{ban.source.text} is not banned: {error}; there is room for {room} bans of this kind: "
@@ -215,8 +238,8 @@ class Bans:
         return longer
 
     def read(self, key: bytes, table: str) -> Ban | None:
-        """Return the entry with this key, also an expired one; None if there is no such entry."""
-        value = self._maps[table].lookup(key)
+        """Return the ban with this key, also an expired one; None if there is no such ban."""
+        value = self._maps[table].lookup(key) if is_source(key) else None
         return None if value is None else _ban(table, key, value)
 
     def find(self, source: Source, table: str) -> Ban | None:
@@ -329,6 +352,14 @@ def _nobody(source: Source) -> str:
         if length <= source.plen and masked(source.address, length) == address:
             return kind
     return ""
+
+
+def is_source(key: bytes) -> bool:
+    """Return whether a key of the maps is a source that the program can look up.
+
+    The agent may write any bytes into these maps, and root reads them.
+    """
+    return key[:4] == _HOST or (key[:4] == _NET and key[12:] == _END)
 
 
 def _ban(table: str, key: bytes, value: bytes) -> Ban:

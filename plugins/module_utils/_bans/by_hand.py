@@ -70,6 +70,17 @@ def unban(run: Run, pins: Pins, address: str, check: bool) -> BanChange:
     return BanChange(bool(found), source, before, "", [_lifted(run, ban) for ban in found])
 
 
+def damaged(pins: Pins) -> list[str]:
+    """How many entries of the tables are not bans, in words; empty if all are bans, or nothing is loaded."""
+    count = sum(1 for dummy in _open(pins).damaged()) if pins.loaded() else 0
+    if not count:
+        return []
+    return [
+        f"{count} entries of the tables of bans are not bans: the agent removes them; if they stay, "
+        "systemctl restart packetwatch"
+    ]
+
+
 def _lifted(run: Run, ban: Ban) -> dict[str, t.Any]:
     found = facts(ban, name_of)
     return found | story(run, ban.source.prefix, found["since"])._asdict()

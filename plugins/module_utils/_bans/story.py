@@ -30,6 +30,8 @@ _MATCHES = (
 )
 # The log line may be older or newer than the ban by so many seconds.
 _SLACK = 3
+# A flood of events has 10,000 lines a second.
+_LINES = "--lines=100000"
 _OPTION = re.compile(r"(\w+)=(.*?)(?= (?:address|duration|reason|state)=|$)")
 
 
@@ -49,7 +51,7 @@ def story(run: Run, source: Prefix, since: float | None) -> Story:
         return Story()
     span = f"--since=@{math.floor(since) - _SLACK}", f"--until=@{math.ceil(since) + _SLACK}"
     status, output, dummy = run(
-        ["journalctl", "--quiet", "--output=cat", "--reverse", *span, *_MATCHES], None
+        ["journalctl", "--quiet", "--output=cat", "--reverse", _LINES, *span, *_MATCHES], None
     )
     if status:
         return Story()
@@ -58,7 +60,17 @@ def story(run: Run, source: Prefix, since: float | None) -> Story:
 
 
 def _read(line: str, source: Prefix) -> Story | None:
-    """Return the story in a journal line; None if the line is not about a ban of this source."""
+    """Return the story in a journal line; None if the line is not about a ban of this source.
+
+    The agent may have written anything into the journal.
+    """
+    try:
+        return _of_line(line, source)
+    except RecursionError:
+        return None
+
+
+def _of_line(line: str, source: Prefix) -> Story | None:
     if line.startswith("Invoked with "):
         options = dict(_OPTION.findall(line.removeprefix("Invoked with ")))
         is_meant = options.get("state") == "present" and _matches(options.get("address"), source)
@@ -69,16 +81,21 @@ def _read(line: str, source: Prefix) -> Story | None:
         return None
     action = fields.get("event.action") if isinstance(fields, dict) else None
     if action == "ban" and "packetwatch.ports" in fields:
-        ports = ", ".join(map(str, fields["packetwatch.ports"]))
+        ports = ", ".join(_texts(fields["packetwatch.ports"]))
         is_meant = _matches(fields.get("source.ip"), source)
         return Story("the program", f"scanned ports {ports}") if is_meant else None
     if action != "audit" or fields.get("packetwatch.command") != "ban":
         return None
-    words = dict(str(word).partition("=")[::2] for word in fields.get("packetwatch.arguments", []))
+    words = dict(word.partition("=")[::2] for word in _texts(fields.get("packetwatch.arguments")))
     if not _matches(words.get("address"), source):
         return None
     user = fields.get("user.name") or fields.get("user.id", "")
     return Story(f"user {user}", str(fields.get("event.reason", "")))
+
+
+def _texts(value: t.Any) -> list[str]:
+    """The items of a list as texts; none if it is not a list."""
+    return list(map(str, value)) if isinstance(value, list) else []
 
 
 def _matches(address: t.Any, source: Prefix) -> bool:

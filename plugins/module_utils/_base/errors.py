@@ -43,6 +43,10 @@ class Unreadable(PacketwatchError):
     """State exists but could not be read. Callers must not take it for absent."""
 
 
+class Unwritable(PacketwatchError):
+    """Something cannot be written that its owner may keep from being written."""
+
+
 class Foreign(PacketwatchError):
     """Another program or another owner uses the device, pin or file."""
 

@@ -93,6 +93,13 @@ def open_regular(path: str, flags: int = 0) -> int:
     raise OSError(number, os.strerror(number) if is_folder else "it is not a regular file", path)
 
 
+def create_file(path: str, mode: int = 0o600) -> int:
+    """A descriptor for writing a new file, in place of any file, link or FIFO; raises OSError."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+
+
 def read_json(path: str) -> t.Any:
     """The value in a JSON file; raises OSError, or ValueError if it is not JSON."""
     with open(open_regular(path), encoding="utf-8") as file:
@@ -100,7 +107,10 @@ def read_json(path: str) -> t.Any:
     # Imported here: after a boot there is nothing to read, and half a megabyte is saved.
     import json
 
-    return json.loads(text)
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def replace_json(path: str, value: t.Any, mode: int = 0o600) -> None:

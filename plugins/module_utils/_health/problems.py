@@ -22,6 +22,7 @@ from .._change.pending import ENDS
 
 # Root compares the tables every ten minutes.
 _MAX_UNVERIFIED = 3 * 3600.0
+FROZEN = "boot the host, or remove the filter and install it again"
 
 Names = t.Collection[str]
 
@@ -103,6 +104,10 @@ class Facts(t.NamedTuple):
     """Why root could not compare them at its last attempt."""
     unsaved: str = ""
     """Why the agent could not save the bans at its last attempt."""
+    frozen: Names = ()
+    """Maps that can never be written again."""
+    damaged_bans: Names = ()
+    """Damaged records of bans, in words: what there was, and where it is."""
     are_events_lost: bool = False
     agent_error: str = ""
     """Why the agent does not answer."""
@@ -233,6 +238,11 @@ def _of_others(facts: Facts) -> t.Iterator[Problem]:
     if facts.unsaved:
         text = f"bans are not saved and would be lost at a reboot: {facts.unsaved}"
         yield Problem(text, "the agent tries again by itself")
+    for name in facts.frozen:
+        text = f"the map {name} is frozen: what it has of bans or protected addresses cannot change"
+        yield Problem(text, FROZEN)
+    for text in facts.damaged_bans:
+        yield Problem(text)
     if facts.are_events_lost:
         yield Problem("events are lost")
     if facts.agent_error:

@@ -343,6 +343,12 @@ class Host:
 
     # Bans
 
+    def damaged_bans(self) -> list[str]:
+        """How many entries of the tables of bans are not bans, in words; empty if all are."""
+        from .._bans import by_hand
+
+        return by_hand.damaged(self.pins)
+
     def ban(self, address: str, duration: float | None, *, check: bool = False) -> BanChange:
         """Ban a source; `InvalidInput` if it is protected. duration: seconds; None: until it is lifted."""
         from .._bans import by_hand

@@ -19,6 +19,7 @@ if t.TYPE_CHECKING:
 
 _MAP = "counters3"
 _ZERO = bytes(4)
+_WRAP = 1 << 64
 
 Counters = dict[str, t.Any]
 """Fields of ``struct pw_counters`` by name; arrays are tuples."""
@@ -45,8 +46,10 @@ def add_up(raw: bytes) -> Counters:
     layout = abi.COUNTERS
     whole = len(raw) // layout.size * layout.size
     columns = zip(*layout.struct.iter_unpack(raw[:whole]))
-    sums = layout.struct.pack(*map(sum, columns)) if whole else bytes(layout.size)
-    return layout.unpack(sums)
+    # The agent may write any numbers into this map.
+    sums = (sum(column) % _WRAP for column in columns)
+    raw = layout.struct.pack(*sums) if whole else bytes(layout.size)
+    return layout.unpack(raw)
 
 
 def packets(found: Counters) -> t.Iterator[tuple[str, str, str, int]]:

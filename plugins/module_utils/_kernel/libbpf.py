@@ -283,19 +283,33 @@ class Map(Descriptor):
 
         Reads one by one if the kernel cannot read this map in batches.
         """
-        begun = False
+        count = 0
         try:
             for entry in self._in_batches():
-                begun = True
+                count = self._count(count)
                 yield entry
         except OSError as error:
-            if begun or (error.errno != _ENOSPC and self.info.type in (HASH, LRU_HASH)):
+            if count or (error.errno != _ENOSPC and self.info.type in (HASH, LRU_HASH)):
                 raise
-            yield from self._one_by_one()
+            for entry in self._one_by_one():
+                count = self._count(count)
+                yield entry
+
+    def _count(self, count: int) -> int:
+        """Count one more entry; a reader must not follow for ever who keeps changing the keys."""
+        if count > 2 * self.info.max_entries:
+            raise KernelError(errno.EAGAIN, f"read {self.info.name}, which changes all the time")
+        return count + 1
 
     def freeze(self) -> None:
         """Forbid all later writes from user space (BPF_MAP_FREEZE)."""
         call("bpf_map_freeze", self.fd, what=f"freeze {self.info.name}")
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether the map can never be written again from user space."""
+        with open(f"/proc/self/fdinfo/{self.fd}", encoding="ascii") as file:
+            return any(line.split() == ["frozen:", "1"] for line in file)
 
     def _in_batches(self) -> t.Iterator[tuple[bytes, bytes]]:
         key_size, value_size = self.info.key_size, self.value_bytes

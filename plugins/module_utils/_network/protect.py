@@ -19,6 +19,7 @@ import typing as t
 
 from .._base.address import Prefix, format_prefix, from_mapped, mapped, mapped_length, parse_prefix
 from .._base.errors import InvalidInput, TooLarge, Unreadable
+from .._base.steps import Steps, finish
 from .._kernel import netlink
 from .._kernel.abi import HOST, NET, NET_LOCAL, NET_PROTECTED, NET_SHARED, NET_SINGLE
 from . import peers
@@ -94,8 +95,13 @@ class Written(t.NamedTuple):
 
 
 def read_network() -> Network:
-    """Read addresses and routes from the kernel; raises `Unreadable`."""
-    routes = netlink.routes()
+    """Do all of `read_network_in_steps` at once."""
+    return finish(read_network_in_steps())
+
+
+def read_network_in_steps() -> Steps[Network]:
+    """Read addresses and routes from the kernel; raises `Unreadable`. A router may have a million routes."""
+    routes = yield from netlink.routes_in_steps()
     return Network(
         netlink.addresses(),
         [route for route in routes if not route.is_local],
@@ -241,9 +247,17 @@ def write(protection: Protection, maps: t.Mapping[str, Map]) -> Written:
         entries |= _kept(present[name], entries, now if name == "hosts" else None, protection)
         wanted[name] = dict(itertools.islice(entries.items(), room))
         left_out += len(entries) - len(wanted[name])
-    return Written(
-        sum(_update(maps[name], present[name], wanted[name]) for name in wanted), left_out
+    # An agent that was taken over may have frozen a map, and must not keep root from its changes by that.
+    skipped = frozen(maps)
+    changes = sum(
+        _update(maps[name], present[name], wanted[name]) for name in wanted if name not in skipped
     )
+    return Written(changes, left_out)
+
+
+def frozen(maps: t.Mapping[str, Map]) -> list[str]:
+    """Return the names of those maps that nobody can write any more."""
+    return [name for name in MAPS if maps[name].is_frozen]
 
 
 def _kept(

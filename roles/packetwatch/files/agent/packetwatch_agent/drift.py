@@ -28,6 +28,8 @@ _MIN_PAUSE, _MAX_PAUSE = 30.0, 600.0
 # Seconds before the agent's start: if a repair restarted the agent, it still logs that repair.
 _RECENT = 60.0
 _SECOND = 1_000_000_000
+# The end of the year 9999, which is as far as dates go.
+_MAX_MOMENT = 253402300799
 
 
 class Drift(Part):
@@ -98,11 +100,11 @@ class Drift(Part):
     def _log_repair(self) -> None:
         """Log what root has noted since the last call; a repeated failure only once."""
         repair = self._outlook.repair() if self._outlook else {}
-        moment, found, left = (repair.get(key) for key in ("time", "found", "left"))
-        if not isinstance(moment, float) or moment <= self._repaired:
+        moment = repair.get("time")
+        found, left = (_texts(repair.get(key)) for key in ("found", "left"))
+        if not isinstance(moment, float) or not self._repaired < moment < _MAX_MOMENT:
             return
         self._repaired = moment
-        found, left = list(found or ()), list(left or ())
         if left and left == self._failed:
             return
         self._failed = left
@@ -125,3 +127,7 @@ class Drift(Part):
             "message": message,
         }
         self._output.write([encode(line | fields)])
+
+
+def _texts(value: t.Any) -> list[str]:
+    return list(map(str, value)) if isinstance(value, list) else []

@@ -2,18 +2,23 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Keeps account of bans: logs those made by hand or by the fleet, ends expired ones, saves all."""
+"""Keeps account of bans: logs those made by hand or by the fleet, ends expired ones, saves all.
+
+The tables may have tens of thousands of bans, so everything that goes through them works in steps.
+"""
 
 from __future__ import annotations
 
+import math
 import os
 import time
 import typing as t
 
 from packetwatch_core._bans import saved
-from packetwatch_core._bans.bans import MAPS, Ban, Bans
+from packetwatch_core._bans.bans import MAPS, Ban, Bans, is_source
 from packetwatch_core._base.errors import PacketwatchError
 from packetwatch_core._base.files import remedy_of
+from packetwatch_core._base.steps import finish
 from packetwatch_core._kernel import abi
 
 from .confirmed import Confirmed
@@ -27,7 +32,7 @@ from .part import Part
 if t.TYPE_CHECKING:
     from packetwatch_core._health.problems import Facts
 
-    from .loop import Loop
+    from .loop import Loop, Steps
 
 _SECOND = 1_000_000_000
 _STEP = 1.0
@@ -40,6 +45,9 @@ _SHARE = 0.05
 _MAX_FOLLOWED = 4096
 _MAX_ENDED = 8192
 _MAX_LINES = 1000
+# Entries that are read, and bans that are read one by one, in about a millisecond.
+_READ, _EACH = 512, 64
+_MAX_KEYS = 5
 FILE = "bans.jsonl"
 
 
@@ -50,6 +58,10 @@ class Keeper(Part):
         "packetwatch_bans_active": (GAUGE, "Bans that have not expired, by origin."),
         "packetwatch_bans_expired_total": (COUNTER, "Bans that ended at their time."),
         "packetwatch_bans_lifted_total": (COUNTER, "Bans that ended before their time."),
+        "packetwatch_bans_damaged_total": (
+            COUNTER,
+            "Records that were not bans: lines of the saved bans, set aside, and entries of tables, removed.",
+        ),
         "packetwatch_agent_last_save_timestamp_seconds": (
             GAUGE,
             "When the bans were last written to disk, 0 if not since the agent's start.",
@@ -76,11 +88,13 @@ class Keeper(Part):
         self._fingerprint: tuple[int, ...] = ()
         self._saved_fingerprint: tuple[int, ...] = ()
         self._trouble = Trouble(output)
+        self._unended = Trouble(output)
         self.active = dict.fromkeys(abi.ORIGINS.values(), 0)
         self.entries = dict.fromkeys(MAPS, 0)
         self.made = {"manual": 0, "fleet": 0}
         self.expired = 0
         self.lifted = 0
+        self.damaged = 0
         self.saved_at = 0.0
         self.unsaved = ""
         """Why the last attempt to save the bans failed."""
@@ -98,20 +112,31 @@ class Keeper(Part):
             "packetwatch_bans_active": by_label("origin", self.active),
             "packetwatch_bans_expired_total": [({}, self.expired)],
             "packetwatch_bans_lifted_total": [({}, self.lifted)],
+            "packetwatch_bans_damaged_total": [({}, self.damaged)],
             "packetwatch_agent_last_save_timestamp_seconds": [({}, self.saved_at)],
             "packetwatch_agent_save_success": [({}, int(not self.unsaved))],
         }
 
     def facts(self, known: Facts) -> Facts:
-        return known._replace(unsaved=self.unsaved)
+        return known._replace(unsaved=self.unsaved, damaged_bans=self.evidence())
+
+    def evidence(self) -> list[str]:
+        """What was set aside of the saved bans, until an operator has removed it."""
+        path = saved.evidence_of(self._path)
+        text = f"saved bans were damaged and are set aside: read {path}, then remove it"
+        return [text] if os.path.lexists(path) else []
 
     def restore(self) -> None:
         """Write the bans that were saved before a reboot back into the maps, without log lines."""
         try:
             result = saved.restore(self._bans, self._path)
         except PacketwatchError as error:
+            self.damaged += 1
             self._output.say("error", f"bans of the last boot are not restored: {error}")
             return
+        if result and result.damaged:
+            self.damaged += result.damaged
+            self._output.say("error", f"{result.damaged} records: {'; '.join(self.evidence())}")
         if result:
             counts = {f"packetwatch__{name}": count for name, count in result._asdict().items()}
             self._output.say("info", "bans of the last boot are restored", **counts)
@@ -135,24 +160,35 @@ class Keeper(Part):
         self._followed.pop(ban.source.key, None)
         self._output.write([self._lines.lift(ban, "protected")])
 
-    def tick(self) -> float:
+    def tick(self) -> Steps:
         """Read and save the bans if that is due; return seconds until the next call."""
         started = time.monotonic()
         if started >= max(self._due, self._earliest):
-            first_end = self._round()
+            # What changes while they are read brings the next round forward.
+            self._due = math.inf
+            first_end = started * _SECOND
+            try:
+                first_end = yield from self._round()
+                self._unended.log("")
+            except (PacketwatchError, OSError) as error:
+                self._unended.log(f"bans are not followed: {error}")
             now = time.monotonic()
             self._earliest = now + (now - started) / _SHARE
-            self._due = min(now + _MAX_PAUSE, max(first_end / _SECOND, now + _STEP))
+            self._due = min(self._due, now + _MAX_PAUSE, max(first_end / _SECOND, now + _STEP))
         if self._fingerprint != self._saved_fingerprint and started >= self._save_due:
-            self.save()
+            yield from self._saving()
         return _STEP
 
     def save(self) -> None:
+        """Do all of `_saving` at once."""
+        finish(self._saving())
+
+    def _saving(self) -> Steps:
         """Write the bans to disk; log an error once, and try again at a later tick."""
         started = time.monotonic()
         fingerprint = self._fingerprint
         try:
-            saved.save(self._bans, self._path)
+            yield from saved.saving(self._bans, self._path)
         except OSError as error:
             self.unsaved = f"{self._path}: {error.strerror or error}{remedy_of(error)}"
             self._trouble.log(f"bans are not saved: {self.unsaved}")
@@ -163,19 +199,26 @@ class Keeper(Part):
             self._trouble.log("")
         now = time.monotonic()
         self._save_due = now + max(_SAVE_PERIOD, (now - started) / _SHARE)
+        return None
 
-    def _round(self) -> int:
+    def _round(self) -> t.Generator[None, None, int]:
         """Read all bans; return when the next one expires (CLOCK_MONOTONIC ns), 0 if one has."""
         started = time.monotonic_ns()
         active = dict.fromkeys(abi.ORIGINS.values(), 0)
         entries = dict.fromkeys(MAPS, 0)
         expired: list[tuple[str, bytes]] = []
+        damaged: list[tuple[str, bytes]] = []
         by_others: set[bytes] = set()
         count = total = first = 0
         first_end = 1 << 63
         for table in MAPS:
             for key, since, expires, origin in self._bans.times(table):
                 entries[table] += 1
+                if not entries[table] % _READ:
+                    yield
+                if not is_source(key):
+                    damaged.append((table, key))
+                    continue
                 if 0 < expires <= started:
                     first_end = 0
                     if len(expired) < _MAX_ENDED:
@@ -189,20 +232,38 @@ class Keeper(Part):
                     count, total = count + 1, total + since + expires
                 if name != "scan" and len(by_others) < _MAX_FOLLOWED:
                     by_others.add(key)
-        self._end(expired)
-        self._follow(by_others)
+        yield from self._discard(damaged)
+        yield from self._end(expired)
+        yield from self._follow(by_others, started)
         self._seen = started
         self.active, self.entries = active, entries
         self._fingerprint = (count, total)
         self._offenders.room = self._bans.capacity * 3 // 4 - first
         return first_end
 
-    def _end(self, expired: list[tuple[str, bytes]]) -> None:
+    def _discard(self, damaged: list[tuple[str, bytes]]) -> t.Iterator[None]:
+        """Delete entries that are not bans, and log some of them."""
+        for number, (table, key) in enumerate(damaged):
+            self._bans.discard(table, key)
+            if not number % _EACH:
+                yield
+        if damaged:
+            self.damaged += len(damaged)
+            self._output.say(
+                "error",
+                "entries of the tables of bans were not bans, and are removed",
+                packetwatch__count=len(damaged),
+                packetwatch__entries=[f"{table} {key.hex()}" for table, key in damaged[:_MAX_KEYS]],
+            )
+
+    def _end(self, expired: list[tuple[str, bytes]]) -> t.Iterator[None]:
         """Delete expired bans and log them; short ones are only counted."""
         now = time.monotonic_ns()
         lines: list[str] = []
         others = 0
-        for table, key in expired:
+        for number, (table, key) in enumerate(expired):
+            if not number % _EACH:
+                yield
             self._followed.pop(key, None)
             ban = self._bans.read(key, table)
             if ban is None or not ban.has_expired(now) or not self._bans.remove(ban):
@@ -218,8 +279,11 @@ class Keeper(Part):
                 "info", "more bans have expired without a line each", packetwatch__count=others
             )
 
-    def _follow(self, by_others: set[bytes]) -> None:
-        """Log bans by hand and by the fleet that were made or lifted since the last round."""
+    def _follow(self, by_others: set[bytes], started: int) -> t.Iterator[None]:
+        """Log bans by hand and by the fleet that were made or lifted since the last round.
+
+        started: when this round began; later bans are left to the next one.
+        """
         lines: list[str] = []
         for key in self._followed.keys() - by_others:
             former = self._followed.pop(key)
@@ -227,15 +291,16 @@ class Keeper(Part):
             if self._bans.read(key, "bans") is None:
                 self.lifted += 1
                 lines.append(self._lines.lift(former, "removed"))
-        for key in by_others:
+        for number, key in enumerate(by_others):
+            if not number % _EACH:
+                self._output.write(lines)
+                lines = []
+                yield
             ban = self._bans.read(key, "bans")
             if ban is None:
                 continue
-            if ban.since > self._seen:
+            if self._seen < ban.since <= started:
                 self.made[ban.origin_name] = self.made.get(ban.origin_name, 0) + 1
                 lines.append(self._lines.ban(ban, ban.origin_name))
-            if len(lines) >= _MAX_LINES:
-                self._output.write(lines)
-                lines.clear()
             self._followed[key] = ban
         self._output.write(lines)

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 import typing as t
 
@@ -34,7 +35,9 @@ class Listeners(Part):
         self._trouble = Trouble(output)
 
     def start(self, loop: Loop) -> None:
-        listeners.adopt(listeners.clock(), self._maps)
+        # If it cannot be written, `tick` says so.
+        with contextlib.suppress(PacketwatchError, OSError):
+            listeners.adopt(listeners.clock(), self._maps)
         loop.after(0, self.tick)
 
     def tick(self) -> float:

@@ -17,6 +17,7 @@ import os
 import typing as t
 
 from packetwatch_core._base.errors import PacketwatchError
+from packetwatch_core._base.files import open_regular
 from packetwatch_core._health import problems
 from packetwatch_core._health.problems import Facts
 from packetwatch_core._kernel import abi, netlink
@@ -36,6 +37,7 @@ _DISCARDS = {
 }
 _IDLE = ("shadowed", "impossible", "expired")
 _MAX_NOTE = 1 << 20
+_MAX_NUMBER = 1 << 64
 Note = dict[str, t.Any]
 
 
@@ -302,20 +304,20 @@ class Outlook(Part):
             status = os.stat(self._path)
             version = status.st_ino, status.st_mtime_ns
             if version != self._version:
-                with open(self._path, encoding="utf-8") as file:
+                with open(open_regular(self._path), encoding="utf-8") as file:
                     found = json.loads(file.read(_MAX_NOTE))
                 self._note = found if isinstance(found, dict) else {}
                 self._version = version
         except FileNotFoundError:
             self._note, self._version = {}, None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             self._complain(f"cannot read {self._path}: {error}")
         return self._note
 
 
 def _number(note: t.Any, name: str) -> float | None:
     value = note.get(name) if isinstance(note, dict) else None
-    return float(value) if isinstance(value, int | float) else None
+    return float(value) if isinstance(value, int | float) and abs(value) < _MAX_NUMBER else None
 
 
 def _text(note: t.Any, name: str) -> str:

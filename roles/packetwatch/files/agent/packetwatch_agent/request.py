@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 
+_ONLY_A_FILE = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
 
 def ask(path: str) -> None:
-    """Make the file; raises `OSError`."""
-    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    """Make the file; raises `OSError`. Whatever else is at the path does not keep the agent waiting."""
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | _ONLY_A_FILE, 0o600))
