@@ -10,7 +10,7 @@ import time
 import typing as t
 
 from . import wire
-from .words import moment, table
+from .words import moment, printable, table
 
 _CLEAR = "\x1b[H\x1b[J"
 
@@ -29,7 +29,8 @@ def page(result: wire.Result, before: wire.Result | None = None, seconds: float 
     unit = "packets per second" if before else "packets since the filter was loaded"
     numbers = sorted(rates(result, before, seconds).items(), key=lambda pair: -pair[1])
     rows: list[t.Sequence[object]] = [(f"{n:.0f}", name) for name, n in numbers if n >= 0.5]
-    lines = [unit, *(table(rows, "  ") if rows else ["  none"])]
+    lines = [f"note: {printable(text)}" for text in result.get("notes", [])]
+    lines += [unit, *(table(rows, "  ") if rows else ["  none"])]
     lines += _part(
         "new connections in the last minute",
         [(item["connections"], item["source"]) for item in result["sources"]],

@@ -110,7 +110,8 @@ def bans(result: wire.Result) -> Lines:
                 item["interface"],
             )
         )
-    return table(rows) if result["bans"] else ["no source is banned"]
+    lines = table(rows) if result["bans"] else ["no source is banned"]
+    return lines + [f"note: {printable(text)}" for text in result["notes"]]
 
 
 def protect(result: wire.Result) -> Lines:
@@ -196,7 +197,7 @@ def event(line: wire.Result) -> str:
         words += [
             str(line.get("user.name") or line.get("user.id", "")),
             str(line.get("packetwatch.command", "")),
-            *map(str, line.get("packetwatch.arguments", [])),
+            *_list(line, "packetwatch.arguments"),
             str(line.get("event.outcome", "")),
         ]
     else:
@@ -207,7 +208,12 @@ def event(line: wire.Result) -> str:
         if action != "connection":
             words.append(str(line.get("packetwatch.reason", "")))
         if "packetwatch.ports" in line:
-            words.append("ports " + ",".join(map(str, line["packetwatch.ports"])))
+            words.append("ports " + ",".join(_list(line, "packetwatch.ports")))
         if "packetwatch.expires" in line and action == "ban":
             words.append(f"until {line['packetwatch.expires']}")
     return printable(" ".join(word for word in words if word))
+
+
+def _list(line: wire.Result, name: str) -> list[str]:
+    value = line.get(name)
+    return list(map(str, value)) if isinstance(value, list) else []

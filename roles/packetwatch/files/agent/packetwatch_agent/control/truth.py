@@ -9,12 +9,14 @@ Root does not need the agent, which may be dead.
 
 from __future__ import annotations
 
+import contextlib
 import typing as t
 
 from packetwatch_core._active.loaded import Loaded
 from packetwatch_core._bans.bans import Bans
 from packetwatch_core._base.clock import WHY_UNTRUSTED, read_clock
-from packetwatch_core._base.errors import PacketwatchError, Pending
+from packetwatch_core._base.errors import PacketwatchError, Pending, Unreadable
+from packetwatch_core._base.steps import finish
 from packetwatch_core._change.panic import LIFT
 from packetwatch_core._declared.describe import count_entries
 from packetwatch_core._declared.policy import DEFAULT, resolve_policies
@@ -33,6 +35,9 @@ if t.TYPE_CHECKING:
     from packetwatch_core._change.panic import Panic
     from packetwatch_core._declared.store import State
     from packetwatch_core._host.host import Host
+
+
+_SECOND = 1_000_000_000
 
 
 class Interface(t.NamedTuple):
@@ -68,6 +73,40 @@ def bans_of(host: Host) -> Bans:
             "(systemctl start packetwatch-xdp@INTERFACE)"
         )
     return Bans.open(host.pins)
+
+
+def frozen_of(host: Host) -> list[str]:
+    """The agent's maps that can never be written again."""
+    from ..following import MAPS
+
+    found = []
+    for name in MAPS if host.pins.loaded() else ():
+        # While a version is replaced, a map may be missing.
+        with contextlib.suppress(Unreadable), host.pins.open_run_maps((name,))[name] as opened:
+            found += [name] if opened.is_frozen else []
+    return found
+
+
+def is_done(host: Host, request: wire.Request, since: int) -> bool:
+    """Whether the kernel has what a request to ban or to lift a ban wants, made at `since` or later."""
+    bans = bans_of(host)
+    address, seconds = request["address"], request.get("duration")
+    if request["command"] == "unban":
+        return all(ban.since >= since for ban in bans.why(address).bans)
+    ban = bans.find(bans.source_of(address), "bans")
+    if ban is None or ban.since < since:
+        return False
+    return ban.expires == (0 if seconds is None else ban.since + round(seconds * _SECOND))
+
+
+def top(host: Host, most: int) -> wire.Result:
+    """What the kernel knows of what `top` shows."""
+    if not host.pins.loaded():
+        return {"packets": {}, "drops": []}
+    return {
+        "packets": packets_by_reason(read_pinned(host.pins)),
+        "drops": finish(banning.most_dropped(bans_of(host), most)),
+    }
 
 
 def protected_of(host: Host) -> list[dict[str, t.Any]]:
@@ -148,6 +187,8 @@ def status(host: Host, agent: wire.Result | None = None, agent_error: str = "") 
     note = host.status.read()
     facts = _facts(state, filtered, host.panicking(), agent)
     facts = facts._replace(
+        damaged_bans=[*facts.damaged_bans, *host.damaged_bans()],
+        frozen=frozen_of(host),
         is_whole=is_whole,
         present=present,
         renamed=renamed,
@@ -221,7 +262,8 @@ def _facts(
         filtered=sorted(filtered),
         is_declaration_judged=True,
         is_agent_waiting=agent is not None and agent["state"] != FOLLOWING,
-        unsaved=str(agent.get("unsaved", "")) if agent else "",
+        unsaved=agent.get("unsaved", "") if agent else "",
+        damaged_bans=agent.get("damaged", []) if agent else [],
     )
 
 

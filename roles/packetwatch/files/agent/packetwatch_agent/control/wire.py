@@ -16,6 +16,15 @@ import typing as t
 from packetwatch_core._base.errors import InvalidInput, PacketwatchError
 
 MAX_REQUEST = 65536
+# Of a request to watch: the events (docs/events.md) that it may name, and how many sources.
+ACTIONS = (
+    *("connection", "scan", "scan_end", "would_drop", "would_drop_end"),
+    *("ban", "expiry", "lift", "audit", "drift", "repair"),
+)
+MAX_SOURCES = 32
+# Rows of each part of `top`.
+MAX_ROWS = 50
+_MAX_MESSAGE = 10_000
 Request = dict[str, t.Any]
 Result = dict[str, t.Any]
 
@@ -113,5 +122,7 @@ def error_of(answer: dict[str, t.Any]) -> ControlError:
     """The error that an answer contains."""
     found = answer.get("error")
     error = found if isinstance(found, dict) else {}
-    status = KINDS.get(str(error.get("kind")), FAILED)
-    return ControlError(str(error.get("message", "the answer is not understood")), status)
+    kind, message = error.get("kind"), error.get("message")
+    if not isinstance(kind, str) or not isinstance(message, str):
+        return ControlError("the answer is not understood")
+    return ControlError(message[:_MAX_MESSAGE], KINDS.get(kind, FAILED))

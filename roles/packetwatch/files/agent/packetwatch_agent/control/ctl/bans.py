@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import time
 import typing as t
 
 from packetwatch_core._bans.facts import name_of
@@ -75,14 +76,22 @@ def _change(
 
 
 def _ask(session: Session, request: wire.Request) -> wire.Result:
-    """Ask the agent; root can do without it."""
-    try:
+    """Ask the agent. Root compares its answer with the kernel, and can do without it."""
+    if not session.is_root:
         return session.ask(**request)
+    from .. import truth
+
+    began = time.monotonic_ns()
+    try:
+        result = session.ask(**request)
+        if truth.is_done(session.host, request, began):
+            return result
+        why = "the agent reports that it is done, but the kernel does not have it"
     except wire.ControlError as error:
-        if error.status != wire.NO_AGENT or not session.is_root:
-            raise
+        is_silent = error.status == wire.NO_AGENT
+        why = f"the agent {'does not answer' if is_silent else 'refused'}: {error}"
     result = session.as_root(request, lambda: _change_as_root(session, request))
-    result["notes"] = ["the agent does not answer: this was written to the kernel directly"]
+    result["notes"] = [f"{why}: this was written to the kernel directly"]
     return result
 
 
@@ -142,10 +151,13 @@ def _bans_arguments(parser: Parser) -> None:
 
 def _bans(session: Session, options: Options) -> Outcome:
     within = parse_prefix(options.within) if options.within else None
+    notes: list[str] = []
     if session.is_root:
         from .. import truth
 
-        items = list(banning.listed(truth.bans_of(session.host), name_of))
+        listed = banning.listed(truth.bans_of(session.host), name_of)
+        items = [item for item in listed if item is not None]
+        notes = session.host.damaged_bans()
     else:
         with session.agent() as agent:
             items = list(agent.items("bans"))
@@ -159,7 +171,7 @@ def _bans(session: Session, options: Options) -> Outcome:
             and within.value <= prefix.last
         ]
     items.sort(key=lambda item: parse_prefix(item["source"]))
-    result = {"bans": items}
+    result = {"bans": items, "notes": notes}
     return Outcome(result, show.bans(result))
 
 

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from .. import show, wire, words
-from ..client import EDIT, Connection
+from ..client import Connection
 from .session import Command, Options, Outcome, Parser, Session, canonical
 
 
@@ -72,7 +72,7 @@ def _edit(session: Session, options: Options, arguments: wire.Request) -> Outcom
             "be root or a member of the group packetwatch-admin, and see that "
             "packetwatch-edit.socket is started"
         )
-        with Connection(session.places.edit, remedy, EDIT) as connection:
+        with Connection.for_edit(session.places.edit, remedy) as connection:
             result = connection.ask(**request)
     return Outcome(result, show.change(result))
 

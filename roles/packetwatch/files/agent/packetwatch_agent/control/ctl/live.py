@@ -11,13 +11,14 @@ import shutil
 import sys
 
 from .. import screen, show, wire
+from ..words import printable
 from .session import Command, Options, Outcome, Parser, Session, canonical, write
 
 
 def _top_arguments(parser: Parser) -> None:
     parser.add_argument("--once", action="store_true", help="one page, without control characters")
     parser.add_argument("--interval", type=_interval, default=2.0, metavar="SECONDS")
-    parser.add_argument("--most", type=int, default=10, metavar="COUNT", help="rows of each part")
+    parser.add_argument("--most", type=_most, default=10, metavar="COUNT", help="rows of each part")
 
 
 def _interval(text: str) -> float:
@@ -27,20 +28,43 @@ def _interval(text: str) -> float:
     return seconds
 
 
+def _most(text: str) -> int:
+    count = int(text)
+    if not 1 <= count <= wire.MAX_ROWS:
+        raise argparse.ArgumentTypeError(f"{text!r}: write a number from 1 to {wire.MAX_ROWS}")
+    return count
+
+
 def _top(session: Session, options: Options) -> Outcome | None:
-    with session.agent() as agent:
-
-        def ask() -> wire.Result:
-            return agent.ask("top", most=options.most)
-
-        if options.json or options.once or not sys.stdout.isatty():
-            result = ask()
-            return Outcome(result, screen.page(result))
-        try:
-            screen.run(ask, write, options.interval, lambda: shutil.get_terminal_size().lines)
-        except KeyboardInterrupt:
-            pass
+    if options.json or options.once or not sys.stdout.isatty():
+        result, status = _busiest(session, options.most)
+        for note in result.get("notes", []):
+            sys.stderr.write(f"packetwatchctl: {printable(note)}\n")
+        return Outcome(result, screen.page(result), status)
+    try:
+        screen.run(
+            lambda: _busiest(session, options.most)[0],
+            write,
+            options.interval,
+            lambda: shutil.get_terminal_size().lines,
+        )
+    except KeyboardInterrupt:
+        pass
     return None
+
+
+def _busiest(session: Session, most: int) -> tuple[wire.Result, int]:
+    """What the agent has counted, and the exit status. Root reads from the kernel what the kernel knows."""
+    if not session.is_root:
+        return session.ask("top", most=most), wire.DONE
+    from .. import truth
+
+    known = truth.top(session.host, most)
+    try:
+        return session.ask("top", most=most) | known, wire.DONE
+    except wire.ControlError as error:
+        note = f"only what the kernel counts is here, without the agent: {error}"
+        return {"sources": [], "ports": [], "scans": [], "notes": [note]} | known, error.status
 
 
 def _watch_arguments(parser: Parser) -> None:
@@ -52,28 +76,24 @@ def _watch_arguments(parser: Parser) -> None:
 
 
 def _action(text: str) -> str:
-    if not (text.isascii() and text.replace("_", "").isalpha()):
-        raise argparse.ArgumentTypeError(f"{text!r}: write an event.action, such as ban")
+    if text not in wire.ACTIONS:
+        raise argparse.ArgumentTypeError(f"{text!r}: write one of {', '.join(wire.ACTIONS)}")
     return text
 
 
 def _watch(session: Session, options: Options) -> Outcome | None:
     sources = [canonical(address) for address in options.source]
     with session.agent() as agent:
-        agent.send("watch", actions=options.action, sources=sources)
         left = options.count
         try:
-            while left is None or left > 0:
-                answer = agent.receive()
-                agent.wait(None)
-                if answer.get("ok") is False:
-                    raise wire.error_of(answer)
-                if "missed" in answer:
-                    sys.stderr.write(f"packetwatchctl: {answer['missed']} lines were missed\n")
-                line = answer.get("item")
-                if isinstance(line, dict):
-                    write((wire.encode(line) if options.json else show.event(line)) + "\n")
+            for found in agent.follow("watch", actions=options.action, sources=sources):
+                if isinstance(found, int):
+                    sys.stderr.write(f"packetwatchctl: {found} lines were missed\n")
+                elif found:
+                    write((wire.encode(found) if options.json else show.event(found)) + "\n")
                     left = None if left is None else left - 1
+                if left is not None and left <= 0:
+                    break
         except KeyboardInterrupt:
             pass
     return None
