@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -67,6 +68,21 @@ def test_set_move_keep_stop(systemd: Systemd) -> None:
     assert systemd.names() == ["systemctl", "systemd-run"]
     systemd.alarm.set(0)
     assert systemd.names() == ["systemctl"]
+
+
+@pytest.mark.parametrize("late", [-1, 0, 60])
+def test_a_moment_that_passes_during_the_apply_is_not_lost(
+    systemd: Systemd, late: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """systemd starts nothing if the timer elapses while its service, such as this process, runs."""
+    systemd.boot()
+    moment = int(time.time()) + 100
+    systemd.alarm.set(moment)
+    systemd.names()
+    monkeypatch.setattr(time, "time", lambda: float(moment + late))
+    systemd.alarm.set(moment)
+    assert f"--on-calendar=@{moment + late + 3}" in systemd.asked[1]
+    assert systemd.names() == ["systemctl", "systemd-run"]
 
 
 def test_without_systemd_or_our_units_nothing_is_started(systemd: Systemd) -> None:

@@ -23,6 +23,8 @@ if t.TYPE_CHECKING:
     from .._base.types import Run
 
 _UNIT = "packetwatch-apply"
+# If a timer elapses while its service runs, systemd starts nothing. The service may end this much later.
+_MARGIN = 3
 # Seconds until a copy that should have ended is judged again: the clock may not be trusted yet.
 _AGAIN = 600.0
 
@@ -51,8 +53,10 @@ class Alarm:
         """Set the timer to `moment`, in seconds since 1970, instead of its former time; 0: remove it.
 
         Where systemd does not run, or the role's units are not installed, nothing is done: entries expire
-        with the next apply. Raises `LoadFailed` if systemd refuses.
+        with the next apply. Raises `LoadFailed` if systemd refuses. A moment that has passed since the lists
+        were compiled is still due: then the timer elapses soon.
         """
+        moment = moment and max(moment, int(time.time()) + _MARGIN)
         note = f"Packetwatch list entries expire @{moment}"
         present = self._read()
         if not self._is_possible() or note in present or not (present or moment):
