@@ -56,7 +56,7 @@ def make_change(
         options.pop("prepare", None)
     act = host.plan if module.check_mode else host.apply
     plan = act(edit, **options)
-    for text in (*(plan.idle.texts if plan.idle else ()), *plan.problems):
+    for text in (*(plan.idle.texts if plan.idle else ()), *plan.problems, *host.distrusted):
         module.warn(text)
     return plan, plan_result(plan, module._diff) | confirmation(module, host, plan.pending)
 

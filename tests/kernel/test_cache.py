@@ -25,7 +25,7 @@ from kernel.hosting import (
 )
 
 from packetwatch_core._base.digest import digest_text
-from packetwatch_core._base.errors import LoadFailed
+from packetwatch_core._base.errors import LoadFailed, Unsupported
 from packetwatch_core._declared.edits import set_lists, set_policy
 from packetwatch_core._host.boot import filter_interface
 from packetwatch_core._host.host import Host
@@ -220,3 +220,206 @@ def test_preflight_finds_what_is_compiled(filtered: Site, compiled: Paths, tmp_p
     assert not is_compiled(Machine(without_compiler, paths=nothing), state, own)
     bare = compiled._replace(source="/nowhere")
     assert not is_compiled(Machine(without_compiler, paths=bare), state._replace(program=""), own)
+
+
+# Who may have written the cache
+
+
+NOBODY = 65534
+Tamper = Callable[[Path], None]
+
+
+def of_another_user(path: Path) -> None:
+    os.chown(path, NOBODY, NOBODY)
+
+
+def writable(path: Path) -> None:
+    path.chmod(0o666)
+
+
+def writable_for_a_group(path: Path) -> None:
+    path.chmod(0o620)
+
+
+def folder_of_another_user(path: Path) -> None:
+    os.chown(path.parent, NOBODY, NOBODY)
+
+
+def folder_writable(path: Path) -> None:
+    path.parent.chmod(0o777)
+
+
+def link(path: Path) -> None:
+    """A link to a file whose contents are right: its owner can change them later."""
+    theirs = path.parent.parent / "theirs"
+    shutil.move(path, theirs)
+    os.chown(theirs, NOBODY, NOBODY)
+    path.symlink_to(theirs)
+
+
+def link_to_own(path: Path) -> None:
+    ours = path.parent.parent / "ours"
+    shutil.move(path, ours)
+    path.symlink_to(ours)
+
+
+def link_in_place_of_the_folder(path: Path) -> None:
+    theirs = path.parent.parent / "their folder"
+    shutil.move(path.parent, theirs)
+    path.parent.symlink_to(theirs)
+
+
+def other_program(path: Path) -> None:
+    """Bytecode of another program, with its own checksum."""
+    Compiler(run, str(path.parent)).get(CODE % "XDP_DROP")
+    (other,) = (entry for entry in path.parent.iterdir() if entry != path)
+    other.rename(path)
+
+
+def fifo(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def device(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("/dev/zero")
+
+
+TAMPERS = (
+    *(of_another_user, writable, writable_for_a_group, folder_of_another_user, folder_writable),
+    *(link, link_to_own, link_in_place_of_the_folder, other_program, fifo, folder, device),
+)
+# Root cannot replace a folder by a file without deleting what is in it.
+STAYS = (folder,)
+
+
+@pytest.fixture
+def entry(compiler: Compiler, tmp_path: Path) -> Path:
+    """The cache's file of a small program."""
+    compiler.get(CODE % "XDP_PASS")
+    (found,) = entries(tmp_path)
+    return found
+
+
+@pytest.mark.parametrize("tamper", TAMPERS, ids=lambda tamper: tamper.__name__)
+def test_only_roots_own_file_is_believed(
+    compiler: Compiler, counter: Counter, entry: Path, tamper: Tamper
+) -> None:
+    before = compiler.cached(CODE % "XDP_PASS")
+    assert before is not None and not compiler.refused
+    tamper(entry)
+    assert compiler.cached(CODE % "XDP_PASS") is None
+    assert f"{entry} is not used: " in compiler.refused
+    counter.runs = 0
+    if tamper in STAYS:
+        return
+    assert compiler.get(CODE % "XDP_PASS") == before
+    assert counter.runs == 1
+    # What was made anew is root's alone, wherever it was before.
+    assert compiler.cached(CODE % "XDP_PASS") == before
+    for path, mode in ((entry, 0o600), (entry.parent, 0o700)):
+        found = path.lstat()
+        assert (found.st_uid, found.st_mode & 0o777) == (0, mode) and not path.is_symlink()
+
+
+def test_a_planted_draft_is_not_followed(compiler: Compiler, entry: Path, tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    (entry.parent / f".new-{entry.name}").symlink_to(victim)
+    entry.write_text("")
+    compiler.get(CODE % "XDP_PASS")
+    assert victim.read_text() == "precious"
+
+
+def test_without_a_compiler_the_error_says_why_it_is_needed(entry: Path) -> None:
+    def lacks(argv: Sequence[str], stdin: str | None) -> tuple[int, str, str]:
+        return 1, "", "ModuleNotFoundError: No module named 'bcc'"
+
+    writable(entry)
+    with pytest.raises(Unsupported, match=r"python3-bpfcc; .*may have written it.* mode 0666"):
+        Compiler(lacks, str(entry.parent)).get(CODE % "XDP_PASS")
+
+
+def without_bcc(argv: Sequence[str], stdin: str | None) -> tuple[int, str, str]:
+    if argv[0] == PYTHON:
+        return 1, "", "ModuleNotFoundError: No module named 'bcc'"
+    return run(argv, stdin)
+
+
+@pytest.fixture
+def own_cache(filtered: Site, tmp_path: Path) -> tuple[Paths, Path]:
+    """The paths of a filtered host with a cache of its own, and the program's file in it."""
+    shutil.copytree(filtered.paths.cache, tmp_path / "own")
+    paths = filtered.paths._replace(cache=str(tmp_path / "own"))
+    return paths, Path(Compiler(run, paths.cache)._path(source_text()))
+
+
+@pytest.mark.slow
+def test_a_refused_file_is_reported_until_it_is_made_anew(
+    filtered: Site, own_cache: tuple[Paths, Path]
+) -> None:
+    paths, path = own_cache
+    assert Host(without_bcc, paths).verify() == []
+    writable(path)
+    host = Host(without_bcc, paths)
+    (problem,) = host.verify()
+    assert str(path) in problem and "mode 0666" in problem
+    # The boot image has the same bytecode, so the cache gets it back without a compiler.
+    host.apply()
+    assert problem in host.distrusted
+    assert Compiler(without_bcc, paths.cache).cached(source_text()) is not None
+    assert host.verify() == [problem]
+    host = Host(without_bcc, paths)
+    host.apply()
+    assert host.verify() == host.distrusted == []
+
+
+@pytest.mark.slow
+def test_the_boot_image_is_believed_by_the_same_rule(filtered: Site) -> None:
+    path = Path(filtered.paths.images) / "confirmed"
+    for tamper in (writable, of_another_user, folder_writable, link_to_own):
+        tamper(path)
+        host = Host(run, filtered.paths)
+        (problem,) = host.verify()
+        assert f"the boot image {path} is not used: " in problem
+        host.apply()
+        host.apply()
+        assert host.verify() == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tamper", [writable, other_program, fifo])
+def test_a_refused_cache_without_a_compiler_changes_nothing(
+    filtered: Site, own_cache: tuple[Paths, Path], tamper: Tamper
+) -> None:
+    paths, path = own_cache
+    shutil.rmtree(paths.images)
+    tamper(path)
+    before = filtered.snapshot()
+    with pytest.raises(Unsupported, match="bcc is not installed.* is not used"):
+        Host(without_bcc, paths).remake()
+    # The next boot would fail too, rather than load what another user may have written.
+    (problem,) = Host(without_bcc, paths).verify()
+    assert str(path) in problem
+    assert filtered.snapshot() == before
+    assert filtered.verdict(DENIED) == XDP_DROP
+
+
+@pytest.mark.slow
+def test_a_boot_compiles_what_it_refuses_and_says_so(
+    filtered: Site, own_cache: tuple[Paths, Path]
+) -> None:
+    paths, path = own_cache
+    shutil.rmtree(paths.images)
+    other_program(path)
+    filtered.power_off()
+    done = filter_interface(run, paths, "pw0", 1.0)
+    assert f"{path} is not used: it is damaged, or of another program" in done.problem
+    assert filtered.verdict(DENIED) == XDP_DROP
+    assert str(path) in "".join(Host(run, paths).status.distrusted())

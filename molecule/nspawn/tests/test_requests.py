@@ -19,7 +19,9 @@ SECONDS = 10
 # The pause of packetwatch-request@.service.
 PAUSE = 5
 SERVICES = ("packetwatch-apply.service", "packetwatch-heal.service")
-ADMIN = "setpriv --reuid=60001 --regid=60001 --groups=$(getent group packetwatch-admin | cut -d: -f3)"
+ADMIN = (
+    "setpriv --reuid=60001 --regid=60001 --groups=$(getent group packetwatch-admin | cut -d: -f3)"
+)
 # More often than any limit of a unit allows.
 ASK = (
     "setpriv --reuid=packetwatch-agent --regid=packetwatch --clear-groups timeout {seconds} sh -c '"
@@ -38,9 +40,7 @@ def starts(host: Any, since: str) -> list[int]:
     rows = host.check_output(
         f"journalctl -u '{SERVICES[0]}' -u '{SERVICES[1]}' --since @{since} -o json --no-pager"
     ).splitlines()
-    units = [
-        row["UNIT"] for row in map(json.loads, rows) if row["MESSAGE"].startswith("Starting ")
-    ]
+    units = [row["UNIT"] for row in map(json.loads, rows) if row["MESSAGE"].startswith("Starting ")]
     return [units.count(service) for service in SERVICES]
 
 
@@ -50,7 +50,7 @@ def because(host: Any) -> str:
 
 def test_an_agent_that_asks_for_ever_stops_nobody_else(host: Any) -> None:
     since = host.check_output("date +%s")
-    ends = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(seconds=SECONDS - 2)
+    ends = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=SECONDS - 2)
     host.check_output(f"packetwatchctl deny {EXPIRING} --expires {ends:%Y-%m-%dT%H:%M:%SZ}")
     host.run(ASK.format(seconds=SECONDS))
     # The timer of entries that expire starts packetwatch-apply.service too.

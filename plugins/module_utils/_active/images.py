@@ -17,7 +17,7 @@ import os
 import typing as t
 
 from .._base.errors import Unreadable
-from .._base.files import open_regular, replace_parts
+from .._base.files import make_own_folder, open_own, reason_of, replace_parts
 
 if t.TYPE_CHECKING:
     from .._kernel.bytecode import Bytecode
@@ -40,7 +40,7 @@ class Images:
         """Write the image of what is active, unless that file has it already; raises OSError."""
         from .kept import pack
 
-        os.makedirs(self._folder, mode=0o700, exist_ok=True)
+        make_own_folder(self._folder)
         path = self._path(_CANDIDATE if pending else _CONFIRMED)
         parts = pack(kept)
         if self._first_line(path) != parts[0]:
@@ -80,6 +80,17 @@ class Images:
                 return kept.code
         return None
 
+    def distrusted(self) -> str:
+        """Why the next boot would not believe the confirmed image; empty if it would, or without one."""
+        path = self._path(_CONFIRMED)
+        try:
+            open_own(path).close()
+        except FileNotFoundError:
+            pass
+        except (OSError, Unreadable) as error:
+            return f"the boot image {path} is not used: {reason_of(error)}"
+        return ""
+
     def last_settings(self) -> dict[str, str]:
         """The settings that were in force when the confirmed state was activated; empty if unknown."""
         kept, dummy = self._try(_CONFIRMED)
@@ -95,18 +106,18 @@ class Images:
         from .kept import unpack
 
         try:
-            return unpack(_read_own(path))
+            with open_own(path) as file:
+                return unpack(file.read())
         except (OSError, Unreadable) as error:
-            why = error.strerror if isinstance(error, OSError) else error
             raise Unreadable(
-                f"cannot use the boot image {path}: {why}; packetwatchctl apply makes it anew"
+                f"cannot use the boot image {path}: {reason_of(error)}; packetwatchctl apply makes it anew"
             ) from error
 
     def _first_line(self, path: str) -> bytes:
         try:
-            with open(open_regular(path), "rb") as file:
+            with open_own(path) as file:
                 return file.readline(_LINE)
-        except OSError:
+        except (OSError, Unreadable):
             return b""
 
     def _discard(self) -> None:
@@ -115,12 +126,3 @@ class Images:
 
     def _path(self, name: str) -> str:
         return os.path.join(self._folder, name)
-
-
-def _read_own(path: str) -> bytes:
-    """The content of a file that only this user can have written."""
-    with open(open_regular(path, os.O_NOFOLLOW), "rb") as file:
-        found = os.fstat(file.fileno())
-        if found.st_uid != os.geteuid() or found.st_mode & 0o022:
-            raise Unreadable("another user may have written it")
-        return file.read()

@@ -14,7 +14,10 @@ import os
 import stat
 import typing as t
 
+from .errors import Unreadable
+
 _PIECE = 1 << 16
+_FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def pieces(text: str) -> t.Iterator[str]:
@@ -38,6 +41,11 @@ def write_file(path: str, text: str, mode: int) -> None:
         # Opening names the file, writing does not.
         error.filename = error.filename or path
         raise
+
+
+def reason_of(error: Exception) -> str:
+    """An error as a part of a message that names the file itself."""
+    return (error.strerror if isinstance(error, OSError) else "") or str(error)
 
 
 def remedy_of(error: OSError) -> str:
@@ -73,6 +81,9 @@ def _draft_of(path: str) -> t.Iterator[str]:
     """The path of a draft, which replaces the file at the end."""
     folder, name = os.path.split(path)
     draft = os.path.join(folder, f".new-{name}")
+    # What is there may be a link.
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(draft)
     try:
         yield draft
         os.rename(draft, path)
@@ -82,9 +93,13 @@ def _draft_of(path: str) -> t.Iterator[str]:
         raise
 
 
-def open_regular(path: str, flags: int = 0) -> int:
-    """A descriptor for reading a regular file; raises OSError for a FIFO, which would block, and others."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | flags)
+def open_regular(path: str, flags: int = 0, folder: int | None = None) -> int:
+    """A descriptor for reading a regular file; raises OSError for a FIFO, which would block, and others.
+
+    folder: descriptor of the folder to which the path is relative.
+    """
+    flags |= os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+    descriptor = os.open(path, flags, dir_fd=folder)
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
         return descriptor
     is_folder = stat.S_ISDIR(os.fstat(descriptor).st_mode)
@@ -98,6 +113,50 @@ def create_file(path: str, mode: int = 0o600) -> int:
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+
+
+def open_own(path: str) -> t.BinaryIO:
+    """Open a file that only this user can have written: what is compiled is believed only then.
+
+    It must be a regular file, not a link, in a folder of this user, and nobody else may write either.
+    Raises OSError, or `Unreadable` with the reason.
+    """
+    folder, name = os.path.split(path)
+    above = os.open(folder, _FOLDER)
+    try:
+        _check_own(above, f"the folder {folder}")
+        descriptor = open_regular(name, os.O_NOFOLLOW, above)
+    finally:
+        os.close(above)
+    file = os.fdopen(descriptor, "rb")
+    try:
+        _check_own(descriptor, "the file")
+    except Unreadable:
+        file.close()
+        raise
+    return file
+
+
+def make_own_folder(path: str) -> None:
+    """Make a folder that only this user can write, or take it back from all others; raises OSError."""
+    if os.path.islink(path):
+        os.unlink(path)
+    os.makedirs(path, mode=0o700, exist_ok=True)
+    descriptor = os.open(path, _FOLDER & ~os.O_PATH)
+    try:
+        os.fchown(descriptor, os.geteuid(), -1)
+        os.fchmod(descriptor, 0o700)
+    finally:
+        os.close(descriptor)
+
+
+def _check_own(descriptor: int, what: str) -> None:
+    found = os.fstat(descriptor)
+    if found.st_uid != os.geteuid():
+        raise Unreadable(f"another user may have written it: {what} belongs to user {found.st_uid}")
+    if found.st_mode & 0o022:
+        mode = stat.S_IMODE(found.st_mode)
+        raise Unreadable(f"another user may have written it: {what} has mode {mode:04o}")
 
 
 def read_json(path: str) -> t.Any:

@@ -61,3 +61,12 @@ class Programs:
         """As `bytecode`, but None if the source would have to be compiled."""
         check_format(source)
         return self._compiler.cached(source) or self._images.code(self.key(source))
+
+    def kept(self, source: str) -> Bytecode | None:
+        """As `cached`; but bytecode whose file is not believed is compiled anew."""
+        found = self.cached(source)
+        return self.bytecode(source) if found is None and self._compiler.refused else found
+
+    def keep(self, source: str, code: Bytecode) -> None:
+        """Put bytecode of this source, which another place had, into the cache, unless it is there."""
+        self._compiler.keep(source, code)

@@ -94,6 +94,8 @@ class Facts(t.NamedTuple):
     """Why it failed, if that is known."""
     wrong_settings: t.Collection[str] = ()
     """What is wrong with settings for which the last good value or the default is in force."""
+    distrusted: t.Collection[str] = ()
+    """Which compiled files were not used, and why."""
     broken_feeds: t.Mapping[str, str] | int = 0
     """Feeds that are left out as a whole: their names with reasons, or only their number."""
     expired_feeds: t.Mapping[str, float] = {}
@@ -232,6 +234,8 @@ def _of_others(facts: Facts) -> t.Iterator[Problem]:
     """Problems that exist whether or not a filter is loaded."""
     for text in facts.wrong_settings:
         yield Problem(f"a setting is not in force: {text}")
+    for text in facts.distrusted:
+        yield Problem(text, "packetwatchctl apply makes it anew")
     if facts.unconfirmed:
         owner, left = facts.unconfirmed
         yield Problem(f"a change of {owner} is not confirmed yet and reverts in {left:.0f} s", ENDS)

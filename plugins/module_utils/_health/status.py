@@ -118,7 +118,11 @@ class Status:
         """
         former = self.read()
         note = self._survey(loaded, number, image) | _compiled(lists) | {"tracks": tracks}
-        note |= _kept(former, "apply", "heal") | {"settings": wrong_settings} | self._feeds(state)
+        note |= (
+            _kept(former, "apply", "distrusted", "heal")
+            | {"settings": wrong_settings}
+            | self._feeds(state)
+        )
         declared = digest_of_declared(state, lists.areas.lists)
         # Every checked change has a new number. If files differ and the number does not, they were edited.
         is_known = former.get("number") == number and "declared" in former
@@ -142,6 +146,16 @@ class Status:
     def unverified(self, why: str) -> None:
         """Note that the tables could not be compared; the next verification removes the note."""
         self._write(self.read() | {"unverified": why[:_MAX_WHY]})
+
+    def distrusted(self) -> list[str]:
+        """What `distrusts` has noted."""
+        found = self.read().get("distrusted")
+        return [str(text) for text in found] if isinstance(found, list) else []
+
+    def distrusts(self, texts: list[str]) -> None:
+        """Note which compiled files were not used, and why; the next activation removes the note."""
+        if texts != self.distrusted():
+            self._write(self.read() | {"distrusted": texts})
 
     def healed(self, record: dict[str, t.Any]) -> None:
         """Note an attempt to repair drift."""

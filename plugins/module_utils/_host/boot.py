@@ -74,9 +74,10 @@ def filter_interface(run: Run, paths: Paths, interface: str, patience: float) ->
         # Imported here: it needs much more memory.
         from .host import Host
 
-        attachment = Host(run, paths, patience).reattach(interface)
-        problems = "; ".join(filter(None, (problem, *attachment.problems)))
-        return Filtered(attachment.mode, attachment.reason, problems)
+        host = Host(run, paths, patience)
+        attachment = host.reattach(interface)
+        said = [problem, *attachment.problems, *host.distrusted]
+        return Filtered(attachment.mode, attachment.reason, "; ".join(filter(None, said)))
     except _DAMAGE as error:
         is_left_out = isinstance(error, NotDeclared) and not boot.has_lost_state()
         if kept is None or interface not in kept.interfaces or is_left_out:

@@ -29,6 +29,7 @@ if t.TYPE_CHECKING:
     from .._base.types import Run
     from .._change.alarm import Alarm
     from .._change.planner import Draft, Planner
+    from .._declared.store import State
     from .._health.status import Status
     from .._kernel.pins import Paths
 
@@ -52,13 +53,20 @@ class FollowUp:
     """The steps, on this host."""
 
     def __init__(
-        self, run: Run, paths: Paths, status: Status, images: Images, alarm: Alarm
+        self,
+        run: Run,
+        paths: Paths,
+        status: Status,
+        images: Images,
+        alarm: Alarm,
+        check_compiled: t.Callable[[State], list[str]],
     ) -> None:
         self._run = run
         self._paths = paths
         self._status = status
         self._images = images
         self._alarm = alarm
+        self._check_compiled = check_compiled
 
     def of(self, done: Activated) -> list[str]:
         """Do all steps; return what failed, in words."""
@@ -94,13 +102,17 @@ class FollowUp:
         self._status.applied(done.loaded, done.number, draft.state, draft.image, draft.lists)
 
     def keep_image(self, done: Activated) -> None:
-        """Keep what is active as the boot image of its state."""
+        """Keep what is active as the boot image of its state, and its bytecode in the cache.
+
+        What is there but is not believed is reported, and made anew.
+        """
         draft, programs = done.draft, done.planner.programs
         with done.loaded.generation() as current:
             if current.digest != draft.image.digest:
                 return
+        self._check_compiled(draft.state)
         source = programs.source(draft.state)
-        code = programs.cached(source)
+        code = programs.kept(source)
         if code is None or code.digest != draft.image.bytecode:
             return
         # Imported here: a boot does not need it, and it would cost memory.
@@ -119,6 +131,7 @@ class FollowUp:
                 f"the boot image cannot be written to {self._paths.images}: {error.strerror}; make room "
                 "there, then packetwatchctl apply"
             ) from error
+        programs.keep(source, code)
 
     def set_alarm(self, done: Activated) -> None:
         """Set the timer for the next entry or copy that expires; raises `LoadFailed` if systemd refuses."""

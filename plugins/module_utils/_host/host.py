@@ -70,6 +70,11 @@ class Host:
         return self._site.status
 
     @property
+    def distrusted(self) -> list[str]:
+        """Which compiled files the last operation did not use, and why."""
+        return self._site.distrusted
+
+    @property
     def record(self) -> Record:
         return self._site.changes.record
 
@@ -305,6 +310,7 @@ class Host:
         else:
             snapshot = self._site.snapshot()
             lists = ListCompiler(self.paths, snapshot)
+            dummy, state = self.store.read_current()
             facts = compare(
                 self.store,
                 self.pins,
@@ -315,6 +321,7 @@ class Host:
             )
             if with_feeds:
                 facts = facts._replace(broken_feeds=self.feeds().broken)
+                facts = facts._replace(distrusted=self._site.check_compiled(state))
         return [problem.text for problem in find(facts)]
 
     def feeds(self) -> FeedReport:

@@ -18,6 +18,7 @@ from .._change.alarm import Alarm
 from .._change.changes import Changes
 from .._change.pending import AT_ONCE
 from .._change.planner import Planner
+from .._change.programs import Programs
 from .._declared.store import Store
 from .._kernel.bytecode import Compiler
 from .._kernel.pins import Paths, Pins
@@ -33,6 +34,7 @@ if t.TYPE_CHECKING:
     from .._change.pending import Change, Terms
     from .._change.planner import Draft
     from .._change.results import Attachment, Plan
+    from .._declared.store import State
     from .._health.status import Status
     from .._kernel.libbpf import Map
 
@@ -49,6 +51,7 @@ class Site:
         self.compiler = Compiler(run, paths.cache)
         self.alarm = Alarm(run, paths.runtime, paths.units)
         self.images = Images(paths.images)
+        self.distrusted: list[str] = []
         self.changes = Changes(run, paths, self.store, self.pins, self.compiler, self._catch_up)
 
     @property
@@ -60,7 +63,9 @@ class Site:
 
     @property
     def follow_up(self) -> FollowUp:
-        return FollowUp(self.run, self.paths, self.status, self.images, self.alarm)
+        return FollowUp(
+            self.run, self.paths, self.status, self.images, self.alarm, self.check_compiled
+        )
 
     def snapshot(self) -> Snapshot:
         """The host's network, settings and protection: read when asked for, kept for one operation."""
@@ -92,6 +97,20 @@ class Site:
             if not (by_hand and isinstance(error, InvalidInput)):
                 self.status.failed(str(error))
             raise
+
+    def check_compiled(self, state: State) -> list[str]:
+        """Which compiled files of a state were not used, or would not be used by the next boot, and why.
+
+        They are noted until the next activation, which makes them anew.
+        """
+        with contextlib.suppress(InvalidInput):
+            programs = Programs(self.compiler, self.images, self.paths.source)
+            self.compiler.cached(programs.source(state))
+        found = [*self.status.distrusted(), self.compiler.refused, self.images.distrusted()]
+        self.compiler.refused = ""
+        self.distrusted = [*dict.fromkeys(filter(None, found))]
+        self.status.distrusts(self.distrusted)
+        return self.distrusted
 
     def note(self, problems: t.Collection[str]) -> None:
         """Note for the agent what failed after a change had happened."""

@@ -20,7 +20,7 @@ from binascii import unhexlify
 
 from .._base.digest import sha256
 from .._base.errors import LoadFailed, Unreadable, Unsupported
-from .._base.files import replace_file
+from .._base.files import make_own_folder, open_own, reason_of, replace_parts
 from . import abi
 
 if t.TYPE_CHECKING:
@@ -39,6 +39,7 @@ _INSTRUCTION = struct.Struct("=BBhi")
 _LOAD_64 = 0x18
 _PSEUDO_MAP_FD = 1
 _SHOWN_LINES = 12
+_FORMAT = "2"  # of the cache's files
 _KERNEL_INCLUDE = re.compile(r"^\s*#\s*include\s*<(?!uapi/)", re.MULTILINE)
 
 # The child's program. It writes two lines: INDEX:MAP for each instruction that loads the address of a map,
@@ -76,6 +77,11 @@ class Bytecode(t.NamedTuple):
     digest: bytes
     """SHA-256 of the compiler's output, which holds both."""
 
+    def lines(self) -> tuple[bytes, bytes]:
+        """Return the compiler's output, whose digest is `digest`."""
+        loads = " ".join(f"{index}:{name}" for index, name in self.maps)
+        return loads.encode() + b"\n", self.code.hex().encode() + b"\n"
+
     def resolved(self, descriptors: t.Mapping[str, int]) -> bytes:
         """Return the instructions with map descriptors inserted; raises LoadFailed for an unknown map."""
         code = bytearray(self.code)
@@ -96,23 +102,31 @@ class Bytecode(t.NamedTuple):
 
 
 class Compiler:
-    """Returns bytecode from the cache in ``folder``; compiles it first if it is not there."""
+    """Returns bytecode from the cache in ``folder``; compiles it first if it is not there.
+
+    refused: why the last file that was there was not used; empty if none was refused.
+    """
 
     def __init__(self, run: Run, folder: str) -> None:
+        self.refused = ""
         self._run = run
         self._folder = folder
 
     def cached(self, source: str) -> Bytecode | None:
-        """Return the source's bytecode from the cache; None if it is missing or damaged."""
+        """Return the source's bytecode from the cache; None if it is missing or refused."""
         path = self._path(source)
         try:
-            with open(path, "rb") as file:
+            with open_own(path) as file:
                 loads, code, check = file.readline(), file.readline(), file.read()
+            found = _read(loads, code) if check == self._check(source, loads, code) else None
+            why = "" if found else "it is damaged, or of another program"
         except FileNotFoundError:
             return None
-        except OSError as error:
-            raise Unreadable(f"cannot read {path}: {error.strerror}") from error
-        return _read(loads, code) if check == _check(loads, code) else None
+        except (OSError, Unreadable) as error:
+            found, why = None, reason_of(error)
+        if why:
+            self.refused = f"the compiled program {path} is not used: {why}"
+        return found
 
     def get(self, source: str) -> Bytecode:
         """Return the source's bytecode. A compilation takes 1-2 s, on slow machines a minute."""
@@ -126,15 +140,21 @@ class Compiler:
                     f"bcc gave no bytecode, but {text[:200]!r}; check that {PYTHON} can import bcc "
                     "(python3-bpfcc)"
                 )
-            self._store(self._path(source), text + _check(*lines).decode())
+            self._store(source, *lines)
         return found
+
+    def keep(self, source: str, found: Bytecode) -> None:
+        """Put bytecode of this source, which another place had, into the cache, unless it is there."""
+        if self.cached(source) is None:
+            self._store(source, *found.lines())
 
     def key(self, source: str) -> str:
         """Return a digest of all that decides the bytecode of a source; it is the cache file's name."""
         # Only sources that include internal kernel headers compile differently for each release; ours
         # includes uapi headers alone.
         release = os.uname().release if _KERNEL_INCLUDE.search(source) else ""
-        parts = (source, FUNCTION, *FLAGS, str(abi.ABI), os.uname().machine, release, _SCRIPT)
+        machine = os.uname().machine
+        parts = (source, FUNCTION, *FLAGS, str(abi.ABI), machine, release, _SCRIPT, _FORMAT)
         separated = (part for text in parts for part in (b"\0", text.encode()))
         next(separated)
         return _digest(*separated).hex()
@@ -146,17 +166,25 @@ class Compiler:
         script = _SCRIPT % ascii((source, FUNCTION, FLAGS))
         status, output, errors = self._run([PYTHON, "-"], script)
         if status:
-            raise _failure(errors or output)
+            raise _failure(errors or output, self.refused)
         return output
 
-    def _store(self, path: str, text: str) -> None:
+    def _store(self, source: str, loads: bytes, code: bytes) -> None:
+        path = self._path(source)
         try:
-            os.makedirs(self._folder, mode=0o700, exist_ok=True)
-            replace_file(path, text)
+            make_own_folder(self._folder)
+            replace_parts(path, (loads, code, self._check(source, loads, code)))
         except OSError as error:
             raise LoadFailed(
                 f"the bytecode cannot be written to the cache {path}: {error.strerror}"
             ) from error
+
+    def _check(self, source: str, *lines: bytes) -> bytes:
+        """Return a checksum, the cache file's third line, of both lines and of what they were compiled from.
+
+        It reveals a truncated or damaged file, and that of another program.
+        """
+        return b"%s\n" % _digest(self.key(source).encode(), *lines).hex().encode()
 
 
 def _digest(*parts: bytes) -> bytes:
@@ -165,11 +193,6 @@ def _digest(*parts: bytes) -> bytes:
     for part in parts:
         check.update(part)
     return check.digest()
-
-
-def _check(*lines: bytes) -> bytes:
-    """Return a checksum, the cache file's third line: it reveals a truncated or damaged file."""
-    return b"%s\n" % _digest(*lines).hex().encode()
 
 
 def _read(loads: bytes, code: bytes) -> Bytecode | None:
@@ -185,8 +208,16 @@ def _read(loads: bytes, code: bytes) -> Bytecode | None:
     return Bytecode(instructions, maps, _digest(loads, code))
 
 
-def _failure(errors: str) -> Exception:
-    """Return the error, with a remedy if the cause is known, for the child's error output."""
+def _failure(errors: str, refused: str) -> Exception:
+    """Return the error, with a remedy if the cause is known, for the child's error output.
+
+    refused: why it had to be compiled although it is in the cache.
+    """
+    error = _explain(errors)
+    return type(error)(f"{error}; {refused}") if refused else error
+
+
+def _explain(errors: str) -> LoadFailed | Unsupported:
     release = os.uname().release
     if "No module named 'bcc'" in errors or "from 'bcc'" in errors:
         return Unsupported("bcc is not installed: apt-get install python3-bpfcc")

@@ -106,7 +106,7 @@ def _attach(options: argparse.Namespace) -> None:
 def _apply(dummy: argparse.Namespace) -> None:
     host = _host()
     plan = host.apply()
-    for text in (*plan.expired, *plan.problems):
+    for text in (*plan.expired, *plan.problems, *host.distrusted):
         _complain(text)
     if plan.paused:
         _say(plan.paused)

@@ -219,6 +219,7 @@ class Outlook(Part):
             has_failed=_number(note.get("apply"), "success") == 0,
             failure=_text(note.get("apply"), "why"),
             wrong_settings=list((_texts(note, "settings") | self._wrong_settings).values()),
+            distrusted=_list(note, "distrusted"),
             broken_feeds=int(_number(note.get("counts"), "broken_feeds") or 0),
             expired_feeds=_numbers(note, "expired_feeds"),
             verified=_number(note, "verified"),
@@ -328,6 +329,11 @@ def _text(note: t.Any, name: str) -> str:
 def _texts(note: Note, name: str) -> dict[str, str]:
     found = note.get(name)
     return {key: str(value) for key, value in found.items()} if isinstance(found, dict) else {}
+
+
+def _list(note: Note, name: str) -> list[str]:
+    found = note.get(name)
+    return [str(value) for value in found] if isinstance(found, list) else []
 
 
 def _times(feeds: t.Any) -> Values:

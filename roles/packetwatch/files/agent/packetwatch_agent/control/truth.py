@@ -194,6 +194,7 @@ def status(host: Host, agent: wire.Result | None = None, agent_error: str = "") 
         renamed=renamed,
         agent_error=agent_error,
         unverified=str(note.get("unverified", "")),
+        distrusted=host.status.distrusted(),
     )
     if filtered and not facts.panic:
         facts = _with_tables(facts, host)
