@@ -39,6 +39,12 @@ def test_all_that_root_starts_is_confined_in_the_same_way(name: str) -> None:
     assert set(sandbox(name)) <= set(sandbox("packetwatch-apply.service"))
 
 
+def test_the_unit_that_attaches_is_killed_last_and_tries_again() -> None:
+    text = (UNITS / EARLY).read_text()
+    for line in ("OOMScoreAdjust=-900", "Restart=on-failure", "RestartSec=10"):
+        assert f"\n{line}\n" in text
+
+
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="no systemd is installed")
 @pytest.mark.parametrize("name", [*ONE_SHOTS, "packetwatch.service", PULL])
 def test_exposure(name: str) -> None:

@@ -138,14 +138,19 @@ def fits(pages: int, capacity: int) -> bool:
 def make_slot(capacity: int) -> Map:
     """An empty slot for generations of that capacity, in pages."""
     with _pages(capacity) as template:
-        return Map.create(ARRAY_OF_MAPS, "generation", 4, 4, 1, inner=template)
+        return _slot_like(template)
+
+
+def _slot_like(pages: Map) -> Map:
+    return Map.create(ARRAY_OF_MAPS, "generation", 4, 4, 1, inner=pages)
 
 
 def new_slot(image: Image) -> Map:
     """A slot with spare pages that points to the image."""
-    capacity = capacity_for(image.pages)
-    slot = make_slot(capacity)
-    activate(slot, image, capacity)
+    # A map made only as the pattern of the slot would take as much memory as the tables.
+    with _filled(image, capacity_for(image.pages)) as pages:
+        slot = _slot_like(pages)
+        _point(slot, pages)
     return slot
 
 
@@ -154,12 +159,18 @@ def activate(slot: Map, image: Image, capacity: int) -> None:
 
     Returns when no packet reads the former generation any more (the kernel waits for readers).
     """
-    with _pages(capacity) as pages:
-        parts = chain((image.first,), image.v4.each_page(), image.v6.each_page())
-        for index, page in enumerate(parts):
-            pages.update(_U32.pack(index), page)
-        pages.freeze()
+    with _filled(image, capacity) as pages:
         _point(slot, pages)
+
+
+def _filled(image: Image, capacity: int) -> Map:
+    """A frozen map with the image."""
+    pages = _pages(capacity)
+    parts = chain((image.first,), image.v4.each_page(), image.v6.each_page())
+    for index, page in enumerate(parts):
+        pages.update(_U32.pack(index), page)
+    pages.freeze()
+    return pages
 
 
 class Generation:

@@ -13,6 +13,7 @@ root's own files are believed.
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
 import typing as t
 
@@ -107,7 +108,7 @@ class Images:
 
         try:
             with open_own(path) as file:
-                return unpack(file.read())
+                return unpack(_contents(file))
         except (OSError, Unreadable) as error:
             raise Unreadable(
                 f"cannot use the boot image {path}: {reason_of(error)}; packetwatchctl apply makes it anew"
@@ -126,3 +127,9 @@ class Images:
 
     def _path(self, name: str) -> str:
         return os.path.join(self._folder, name)
+
+
+def _contents(file: t.BinaryIO) -> memoryview:
+    """The content of a file, which the kernel can drop from memory and read again."""
+    size = os.fstat(file.fileno()).st_size
+    return memoryview(mmap.mmap(file.fileno(), size, prot=mmap.PROT_READ) if size else b"")

@@ -62,10 +62,11 @@ class Area(NamedTuple):
     def each_page(self) -> Iterator[bytes]:
         """Yield the pages as the XDP program reads them: lines, then their filter."""
         for number in range(self.pages):
-            yield (
-                self.lines[number * _LINES_SIZE : (number + 1) * _LINES_SIZE]
-                + self.filter[number * _FILTER_SIZE : (number + 1) * _FILTER_SIZE]
+            parts = (
+                self.lines[number * _LINES_SIZE : (number + 1) * _LINES_SIZE],
+                self.filter[number * _FILTER_SIZE : (number + 1) * _FILTER_SIZE],
             )
+            yield b"".join(parts)
 
     @property
     def words(self) -> memoryview:
