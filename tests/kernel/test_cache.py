@@ -402,7 +402,7 @@ def test_a_refused_cache_without_a_compiler_changes_nothing(
     shutil.rmtree(paths.images)
     tamper(path)
     before = filtered.snapshot()
-    with pytest.raises(Unsupported, match="bcc is not installed.* is not used"):
+    with pytest.raises(Unsupported, match=r"bcc is not installed.* is not used"):
         Host(without_bcc, paths).remake()
     # The next boot would fail too, rather than load what another user may have written.
     (problem,) = Host(without_bcc, paths).verify()

@@ -6,13 +6,18 @@
 
 from __future__ import annotations
 
+import json
+import time
 from pathlib import Path
 
 import pytest
 
 from packetwatch_core._base.digest import digest_text
+from packetwatch_core._base.errors import InvalidInput, Unavailable
 from packetwatch_core._declared.store import State
 from packetwatch_core._feeds.copies import Ages, Times
+from packetwatch_core._feeds.parse import Format, read_feed
+from packetwatch_core._feeds.published import check_age
 
 OLD, NEW = "45.1.2.3\n", "45.1.2.4\n"
 BEFORE = State(deny={"feed-x": OLD}, allow={"feed-y": OLD, "ansible": OLD})
@@ -57,3 +62,30 @@ def test_a_damaged_note_is_no_note(tmp_path: Path, text: str) -> None:
     assert ages.of(BEFORE) == {}
     ages.note([fetched(OLD, 10.0)], BEFORE, 10)
     assert ages.of(BEFORE) == {"x": Times(10, 5)}
+
+
+@pytest.mark.parametrize("ahead", [601, 3600, 86400, 10 * 365 * 86400])
+def test_a_feed_from_the_future_is_not_fresh(ahead: float) -> None:
+    with pytest.raises(Unavailable, match="ahead of this clock"):
+        check_age(time.time() + ahead, 3600, "x")
+    # The clocks of a publisher and of a controller differ by minutes.
+    check_age(time.time() + 60, 3600, "x")
+
+
+@pytest.mark.parametrize("published", [float("nan"), float("inf"), -1.0, 1e300])
+def test_a_time_without_sense_is_refused(published: float) -> None:
+    record = f'{{"type": "metadata", "timestamp": {json.dumps(published)}, "records": 1}}'
+    text = f'{{"cidr": "45.1.2.3"}}\n{record}\n'
+    with pytest.raises(InvalidInput, match="timestamp of its metadata record"):
+        read_feed(text.encode(), Format("json", "cidr"), "x")
+
+
+def test_a_copy_that_was_noted_in_the_future_grows_old(tmp_path: Path) -> None:
+    path = str(tmp_path / "feeds")
+    ages = Ages(path)
+    ages.note([fetched(OLD, 1000.0)], BEFORE, 1000)
+    ages.write()
+    # The clock is right again, and the publisher does not answer.
+    now = Ages(path)
+    now.note([{"name": "x", "digest": "", "fetched": None, "published": None}], BEFORE, 10)
+    assert now.of(BEFORE) == {"x": Times(10, 5)}

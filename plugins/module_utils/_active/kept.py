@@ -19,10 +19,12 @@ headers. Tables and instructions are used as they are, whatever format this vers
 from __future__ import annotations
 
 import json
+import struct
 import typing as t
 
 from .._base.digest import sha256_for
 from .._base.errors import Unreadable
+from .._base.files import parse_json
 from .._kernel import abi
 from .._kernel.bytecode import Bytecode
 from .._tables.area import Area
@@ -31,6 +33,8 @@ from .generation import Image, Records, assemble
 if t.TYPE_CHECKING:
     from .._declared.store import State
 
+# Header, default policy, lines and filters of both families, instructions.
+_PARTS = 7
 _MAGIC = b"packetwatch boot image 1 "
 # The facts name all interfaces and the program's loads of maps; the protected addresses are the longest.
 _LONGEST_LINE = 1 << 20
@@ -79,6 +83,18 @@ _LAYOUT = [
     *(abi.ABI, abi.PAGE, abi.POLICY_OFFSET, abi.HEADER.size, abi.POLICY.size),
     *Kept._fields,
 ]
+
+
+_TYPES = {
+    "number": int,
+    "interfaces": dict,
+    "settings": dict,
+    "note": dict,
+    "has_expiring_allow": bool,
+    "own": list,
+    "key": str,
+    "sizes": list,
+}
 
 
 def keep(number: int, state: State, image: Image, code: Bytecode, key: str) -> Kept:
@@ -131,20 +147,38 @@ def pack(kept: Kept) -> list[bytes]:
     return [b"%s%s\n" % (_MAGIC, _digest(parts).encode()), *parts]
 
 
-def unpack(data: bytes) -> Kept:
+def unpack(data: bytes | memoryview) -> Kept:
     """The boot image in a file's content; raises `Unreadable` with the reason."""
     first, rest = _line(memoryview(data))
     if not first.startswith(_MAGIC):
         raise Unreadable("it is not a boot image of this version")
     if first != _MAGIC + _digest([rest]).encode():
         raise Unreadable("its checksum is wrong")
-    line, body = _line(rest)
-    facts = json.loads(line)
+    try:
+        return _kept(*_line(rest))
+    except (
+        ArithmeticError,
+        LookupError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+        struct.error,
+    ) as error:
+        raise Unreadable(f"it is damaged ({error})") from error
+
+
+def _kept(line: bytes, body: memoryview) -> Kept:
+    facts = parse_json(line)
     if facts["layout"] != _LAYOUT:
         raise Unreadable("another version of Packetwatch made it")
+    _check_facts(facts)
     parts = _cut(body, facts["sizes"])
+    if len(facts["sizes"]) != len(facts["own"]) + _PARTS:
+        raise Unreadable("a part of it is missing")
     header = abi.HEADER.unpack(next(parts))
-    records = Records(next(parts), {name: next(parts) for name in facts["own"]})
+    records = Records(bytes(next(parts)), {name: bytes(next(parts)) for name in facts["own"]})
+    # Views of the file, which the kernel can drop from memory: copies would take as much as the tables.
+    areas = (t.cast("bytes", part) for part in parts)
     return Kept(
         number=facts["number"],
         interfaces=facts["interfaces"],
@@ -154,22 +188,34 @@ def unpack(data: bytes) -> Kept:
         has_expiring_allow=facts["has_expiring_allow"],
         header=header,
         records=records,
-        v4=Area(next(parts), next(parts)),
-        v6=Area(next(parts), next(parts)),
+        v4=Area(next(areas), next(areas)),
+        v6=Area(next(areas), next(areas)),
         code=Bytecode(
-            next(parts),
-            tuple((index, name) for index, name in facts["maps"]),
+            bytes(next(areas)),
+            tuple((int(index), str(name)) for index, name in facts["maps"]),
             header["bytecode"],
         ),
         key=facts["key"],
     )
 
 
-def _cut(body: memoryview, sizes: t.Sequence[int]) -> t.Iterator[bytes]:
+def _check_facts(facts: dict[str, t.Any]) -> None:
+    """Raise ValueError if a fact that a boot uses has another type."""
+    for name, kind in _TYPES.items():
+        if type(facts[name]) is not kind:
+            raise ValueError(f"{name} is {facts[name]!r:.80}")
+    for name in ("interfaces", "settings"):
+        if not all(type(text) is str for pair in facts[name].items() for text in pair):
+            raise ValueError(f"{name} are {facts[name]!r:.80}")
+    if not all(type(size) is int and size >= 0 for size in facts["sizes"]):
+        raise ValueError(f"sizes are {facts['sizes']!r:.80}")
+
+
+def _cut(body: memoryview, sizes: t.Sequence[int]) -> t.Iterator[memoryview]:
     """The parts of these sizes."""
     at = 0
     for size in sizes:
-        yield bytes(body[at : at + size])
+        yield body[at : at + size]
         at += size
 
 

@@ -39,6 +39,12 @@ _MAX_ERROR = 300
 # Seconds until entries are judged again that could not be judged because the clock is not trusted yet.
 _UNDECIDED = 60.0
 
+COUNTS: t.Final = (
+    *("allow", "deny", "expired", "undecided", "ranges_ipv4", "ranges_ipv6", "pages", "left_out"),
+    "broken_feeds",
+)
+"""Names of the numbers of compiled lists."""
+
 
 class Lists(t.NamedTuple):
     """Compiled lists.
@@ -142,17 +148,18 @@ def compile_lists(
 
         idle = find_idle(state, found["allow"], found["deny"], passed if is_trusted else None)
     tables = compile_tables(found["allow"], found["deny"])
-    counts = {
-        "allow": tables.allow_entries,
-        "deny": tables.deny_entries,
-        "expired": sum(union.expired for union in found.values()),
-        "undecided": undecided,
-        "ranges_ipv4": tables.ranges4,
-        "ranges_ipv6": tables.ranges6,
-        "pages": 1 + tables.pages,
-        "left_out": sum(item.total for item in feeds.left_out.values()),
-        "broken_feeds": len(feeds.broken),
-    }
+    numbers = (
+        tables.allow_entries,
+        tables.deny_entries,
+        sum(union.expired for union in found.values()),
+        undecided,
+        tables.ranges4,
+        tables.ranges6,
+        1 + tables.pages,
+        sum(item.total for item in feeds.left_out.values()),
+        len(feeds.broken),
+    )
+    counts = dict(zip(COUNTS, numbers, strict=True))
     next_expiry = math.ceil(min(expiries)) if expiries else 0
     valid_from = math.floor(ended)
     digest = digest_of(state)

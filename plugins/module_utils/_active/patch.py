@@ -47,7 +47,7 @@ from .._tables.lines import MIN_TOP_WIDTH, first_width
 from .._tables.pool import IPV4, IPV6
 from .._tables.ranges import ALLOW, DENY, LAST4, LAST6, NONE, combine, runs, spans_of, words_of
 from .._tables.reader import lookup, read_runs, walk6
-from .lists import Lists, digest_of
+from .lists import COUNTS, Lists, digest_of
 from .splice import spliced
 from .verdict import find
 
@@ -68,6 +68,7 @@ _MAX_TEXT = 1 << 20
 _MAX_LINES = 64
 _MAX_TREE = 1 << 10
 _MAX_ODD = 1 << 21
+_MAX_NUMBER = 1 << 32
 # Addresses around a prefix whose starts may change with it, and how far the quiet around it is sought.
 _NEAR = 4
 _MAX_NEAR = 64
@@ -92,9 +93,12 @@ def read_known(path: str, areas: Areas) -> Known | None:
         lists, next_expiry, counts, shape = read_json(path)
         if (lists, next_expiry) != (areas.lists.hex(), areas.next_expiry):
             return None
-        return Known({str(name): int(number) for name, number in counts.items()}, Shape(*shape))
-    except (OSError, ValueError, TypeError, AttributeError):
+        known = Known({name: counts[name] for name in COUNTS}, Shape(*shape))
+    except (KeyError, OSError, TypeError, ValueError):
         return None
+    numbers = (*known.counts.values(), *known.shape)
+    is_whole = all(type(number) is int and 0 <= number <= _MAX_NUMBER for number in numbers)
+    return known if is_whole else None
 
 
 def patched(

@@ -28,7 +28,7 @@ import typing as t
 
 from .._base.address import mapped, mapped_length, parse_prefix
 from .._base.errors import InvalidInput, PacketwatchError, Unreadable
-from .._base.files import create_file, open_regular
+from .._base.files import create_file, open_regular, parse_json
 from .._base.steps import Steps, finish
 from .._kernel import abi
 from .bans import Ban, Bans, Source, is_source
@@ -282,8 +282,8 @@ def _seconds(value: t.Any) -> float:
 def _object(line: bytes) -> dict[str, t.Any]:
     """Return the JSON object of a line; empty if the line does not hold one."""
     try:
-        value = json.loads(line)
-    except (ValueError, RecursionError):
+        value = parse_json(line)
+    except ValueError:
         return {}
     return value if isinstance(value, dict) else {}
 

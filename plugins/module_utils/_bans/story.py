@@ -8,13 +8,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import typing as t
 
 from .._base.address import Prefix, parse_prefix
 from .._base.errors import InvalidInput
+from .._base.files import parse_json
 
 if t.TYPE_CHECKING:
     from .._base.types import Run
@@ -76,7 +76,7 @@ def _of_line(line: str, source: Prefix) -> Story | None:
         is_meant = options.get("state") == "present" and _matches(options.get("address"), source)
         return Story("Ansible", options.get("reason", "")) if is_meant else None
     try:
-        fields = json.loads(line)
+        fields = parse_json(line)
     except ValueError:
         return None
     action = fields.get("event.action") if isinstance(fields, dict) else None

@@ -18,12 +18,15 @@ from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 from typing import NamedTuple
 
 from .errors import InvalidInput
+from .number import read_whole
 
 BITS = {4: 32, 6: 128}
 
 _MAPPED_BYTES = b"\0" * 10 + b"\xff\xff"
 _MAPPED_NUMBER = 0xFFFF << 32
 _MAPPED_BITS = 96
+# The longest valid text has 49 characters. Longer ones are refused before a message quotes all of them.
+_MAX_TEXT, _MAX_SHOWN = 200, 60
 _EXAMPLE = "write an address or a prefix such as 192.0.2.7, 203.0.113.0/24 or 2001:db8::/32"
 _DOTTED = re.compile(r"[0-9]{1,10}(?:\.[0-9]{1,10}){3}")
 _LENGTH = re.compile(r"0|[1-9][0-9]{0,2}")
@@ -55,6 +58,8 @@ def parse_prefix(text: str) -> Prefix:
 
     Raises InvalidInput.
     """
+    if len(text) > _MAX_TEXT:
+        raise InvalidInput(f"{text[:_MAX_SHOWN]!r}... has {len(text)} characters: {_EXAMPLE}")
     address, slash, length_text = text.partition("/")
     try:
         if ":" in address:
@@ -140,17 +145,18 @@ def from_mapped(address: bytes, plen: int) -> Prefix:
 
 def _parse_length(text: str, length_text: str, bits: int) -> int:
     """Return the number after the slash; raises InvalidInput unless it is from 0 to bits."""
-    if _LENGTH.fullmatch(length_text) and int(length_text) <= bits:
-        return int(length_text)
+    length = read_whole(length_text, bits)
+    if length is not None and _LENGTH.fullmatch(length_text):
+        return length
     if text.split() != [text]:
         raise _explain(text, text)
     remedy = f"write a number from 0 to {bits} after the slash"
     if bits == 32 and _DOTTED.fullmatch(length_text):
-        length = netmask_length(length_text)
-        if length is not None:
-            remedy = f"write the netmask as its length, /{length}"
-    elif length_text.isascii() and length_text.isdecimal() and int(length_text) <= bits:
-        remedy = f"write /{int(length_text)}, without leading zeros"
+        mask = netmask_length(length_text)
+        if mask is not None:
+            remedy = f"write the netmask as its length, /{mask}"
+    elif length is not None:
+        remedy = f"write /{length}, without leading zeros"
     raise InvalidInput(f"{text!r} has no valid prefix length: {remedy}")
 
 

@@ -19,7 +19,8 @@ import os
 import time
 import typing as t
 
-from .files import replace_file
+from .files import open_regular, replace_file
+from .number import MAX_TIME, read_whole
 
 _TIME_ERROR = 5
 """The state that adjtimex(2) returns while the clock is not synchronised."""
@@ -82,8 +83,8 @@ def keep_time(path: str, clock: Clock) -> None:
 
 def _known(path: str) -> float:
     try:
-        with open(path, encoding="ascii") as file:
-            return float(int(file.read(32)))
+        with open(open_regular(path), encoding="ascii") as file:
+            return float(read_whole(file.read(32).strip(), MAX_TIME) or 0)
     except (OSError, ValueError):
         return 0.0
 

@@ -17,6 +17,7 @@ import typing as t
 from .errors import Unreadable
 
 _PIECE = 1 << 16
+_MAX_JSON = 1 << 24
 _FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -161,13 +162,20 @@ def _check_own(descriptor: int, what: str) -> None:
 
 def read_json(path: str) -> t.Any:
     """The value in a JSON file; raises OSError, or ValueError if it is not JSON."""
-    with open(open_regular(path), encoding="utf-8") as file:
-        text = file.read()
+    with open(open_regular(path), "rb") as file:
+        data = file.read(_MAX_JSON + 1)
+    if len(data) > _MAX_JSON:
+        raise ValueError(f"it has more than {_MAX_JSON} bytes")
+    return parse_json(data)
+
+
+def parse_json(text: str | bytes | memoryview) -> t.Any:
+    """The value of a JSON text; raises ValueError, also for one that is nested too deeply."""
     # Imported here: after a boot there is nothing to read, and half a megabyte is saved.
     import json
 
     try:
-        return json.loads(text)
+        return json.loads(text if isinstance(text, str) else str(text, "utf-8"))
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
 

@@ -21,6 +21,7 @@ import typing as t
 
 from .._base.errors import InvalidInput, LoadFailed, Unreadable
 from .._base.files import read_json, replace_json
+from .._base.number import MAX_TIME, is_number
 
 PENDING, CONFIRMED, REVERTED = "pending", "confirmed", "rolled_back"
 MAX_SECONDS = 86400.0
@@ -100,6 +101,23 @@ def new_change(terms: Terms, number: int, interfaces: dict[str, str], loaded: bo
     )
 
 
+def _checked(change: Change) -> Change:
+    """The change that a file holds; raises ValueError if a value has another type or no sense."""
+    example = Change(PENDING, 0, "", "", {}, False, 0.0, 0.0, 0.0, 0.0)
+    for name, value, like in zip(Change._fields, change, example):
+        is_right = type(value) is type(like)
+        if isinstance(like, float):
+            is_right = is_number(value, MAX_TIME)
+        if not is_right:
+            raise ValueError(f"{name} is {value!r:.80}")
+    texts = [*change.interfaces, *change.interfaces.values()]
+    if change.status not in (PENDING, CONFIRMED, REVERTED) or change.number < 0:
+        raise ValueError(f"it is {change.status!r:.80}, number {change.number}")
+    if not all(isinstance(text, str) for text in texts):
+        raise ValueError(f"interfaces are {change.interfaces!r:.80}")
+    return change
+
+
 def check_terms(terms: Terms) -> None:
     """Raise `InvalidInput` if the time is not in the allowed range."""
     if not 0 <= terms.seconds <= MAX_SECONDS:
@@ -131,7 +149,7 @@ class Record:
         """The last change since boot; raises `Unreadable`."""
         try:
             found = read_json(self._path)
-            return Change(**{key: found[key] for key in Change._fields if key in found})
+            return _checked(Change(**{key: found[key] for key in Change._fields if key in found}))
         except FileNotFoundError:
             return None
         except (OSError, ValueError, TypeError) as error:

@@ -12,6 +12,7 @@ import re
 import typing as t
 
 from .._base.duration import allowed_durations, read_duration, write_seconds
+from .._base.number import read_whole
 
 Ports = tuple[tuple[int, int], ...]
 
@@ -53,9 +54,10 @@ def count(minimum: int, maximum: int) -> Kind:
     """A whole number within limits."""
 
     def read(text: str) -> int:
-        if not (text.isascii() and text.isdigit() and minimum <= int(text) <= maximum):
+        value = read_whole(text, maximum)
+        if value is None or value < minimum:
             raise ValueError
-        return int(text)
+        return value
 
     return Kind(f"a whole number from {minimum} to {maximum}", read, str, {"type": "int"})
 

@@ -32,6 +32,7 @@ import typing as t
 from .._base import interface
 from .._base.errors import InvalidInput, PacketwatchError, Unreadable, failures_of
 from .._base.files import open_regular, remedy_of, write_file
+from .._base.number import read_whole
 from .lock import Lock
 from .policy import DEFAULT, read_policy
 
@@ -50,6 +51,8 @@ _TOOK_BACK = "took_back"
 _NOTHING: t.Any = types.MappingProxyType({})
 _NAME = re.compile(r"[a-z0-9_-]{1,64}")
 _ATTEMPTS = 20
+_MAX_NUMBER = 10**18
+_SHOWN = 80
 Content = t.TypeVar("Content")
 
 
@@ -171,7 +174,15 @@ class Store:
     def took_back(self) -> int:
         """Return the number of the state that the current one has rolled back; 0 if it is not one."""
         path = os.path.join(self.root, str(self.number()), _TOOK_BACK)
-        return int(_read_file(path)) if os.path.lexists(path) else 0
+        if not os.path.lexists(path):
+            return 0
+        text = _read_file(path).strip()
+        number = read_whole(text, _MAX_NUMBER)
+        if number is None:
+            raise Unreadable(
+                f"{path} holds {text[:_SHOWN]!r}, not a state's number: remove the file"
+            )
+        return number
 
     def read_settings(self, number: int) -> str:
         """Return the settings that a state declares; empty if it declares none."""
@@ -491,7 +502,8 @@ def _members(folder: str, suffix: str) -> list[tuple[str, str]]:
 
 
 def _is_number(name: str) -> bool:
-    return name.isascii() and name.isdigit() and name == str(int(name))
+    number = read_whole(name, _MAX_NUMBER)
+    return number is not None and name == str(number)
 
 
 def _read_file(path: str, errors: str = "strict") -> str:

@@ -20,6 +20,7 @@ import typing as t
 from .._base.digest import digest_text
 from .._base.errors import InvalidInput
 from .._base.files import read_json, replace_json
+from .._base.number import MAX_TIME, is_number
 from .._declared.describe import count_entries
 from .._declared.edits import read_list
 from .._declared.store import FEED, is_feed
@@ -61,7 +62,7 @@ class Ages:
         self._feeds: dict[str, dict[str, Times]] = {}
         try:
             for name, copies in read_json(path).items():
-                self._feeds[name] = {digest: Times(*times) for digest, times in copies.items()}
+                self._feeds[name] = {digest: _times(times) for digest, times in copies.items()}
         except (AttributeError, OSError, TypeError, ValueError):
             self._feeds = {}
 
@@ -108,7 +109,12 @@ class Ages:
         found: dict[str, dict[str, Times]] = {}
         for feed in feeds:
             name = feed["name"]
-            copies = dict(self._feeds.get(name, {}))
+            known = self._feeds.get(name, {})
+            # A clock was ahead when these were noted, so they would never grow old.
+            copies = {
+                digest: times._replace(fetched=min(times.fetched, now))
+                for digest, times in known.items()
+            }
             for lists in (state.allow, state.deny):
                 if FEED + name in lists:
                     copies.setdefault(digest_text(lists[FEED + name]), Times(now))
@@ -127,6 +133,15 @@ class Ages:
         with contextlib.suppress(OSError):
             os.makedirs(os.path.dirname(self._path), 0o755, exist_ok=True)
             replace_json(self._path, self._feeds, 0o644)
+
+
+def _times(values: t.Any) -> Times:
+    """The times of a copy in the note; raises TypeError or ValueError if they are not times."""
+    times = Times(*values)
+    known = [time for time in times if time is not None]
+    if times.fetched is None or not all(is_number(time, MAX_TIME) for time in known):
+        raise ValueError(values)
+    return times
 
 
 def gather_wanted(

@@ -18,6 +18,7 @@ import typing as t
 
 from .._base.address import BITS, Prefix, netmask_length, parse_address, parse_prefix
 from .._base.errors import InvalidInput
+from .._base.number import read_whole
 from .._declared.bulk import read_prefixes
 from .._tables.ranges import Prefixes, cut
 
@@ -209,10 +210,14 @@ def _find_column(lines: list[str], kind: Format, where: str) -> tuple[int, int]:
 
     The header is a comment line, or the first line that is not a comment.
     """
-    if kind.column.isdigit():
-        return int(kind.column) - 1, 0
+    place = read_whole(kind.column, _MAX_LINE)
+    if place is not None:
+        return place - 1, 0
     for number, line in enumerate(lines, 1):
-        cells = next(csv.reader([line.lstrip("# ")], delimiter=kind.delimiter), [])
+        try:
+            cells = next(csv.reader([line.lstrip("# ")], delimiter=kind.delimiter), [])
+        except csv.Error as error:
+            raise InvalidInput(f"{where}, line {number}: {error}") from None
         names = [name.strip() for name in cells]
         if kind.column in names:
             return names.index(kind.column), number

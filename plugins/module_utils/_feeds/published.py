@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import email.utils
 import hashlib
 import http.client
@@ -18,6 +19,8 @@ import time
 import typing as t
 
 from .._base.errors import InvalidInput, Unavailable
+from .._base.files import parse_json
+from .._base.number import MAX_TIME, is_number, read_whole
 from .unpack import unpack
 
 Options = t.Mapping[str, t.Any]
@@ -25,7 +28,9 @@ OpenUrl = t.Callable[..., t.Any]
 """Ansible's `open_url`."""
 
 _PIECE = 1 << 16
-_MAX_AHEAD = 86400.0  # seconds by which a publisher's clock may be ahead
+_MAX_AHEAD = 600.0  # seconds by which a publisher's clock may be ahead
+_MAX_LENGTH = 1 << 62
+_MAX_LINE = 1 << 10
 
 
 class Published(t.NamedTuple):
@@ -94,7 +99,11 @@ class _Kept:
         """Return the answer; None if there is none, or if it is older than the interval."""
         try:
             with open(self._path, "rb") as file:
-                modified, fetched = json.loads(file.readline())
+                modified, fetched = parse_json(file.readline(_MAX_LINE))
+                if not is_number(fetched, MAX_TIME):
+                    return None
+                if modified is not None and not is_number(modified, MAX_TIME):
+                    return None
                 age = time.time() - fetched
                 if not 0 <= age < self._params["interval"]:
                     return None
@@ -146,8 +155,8 @@ def _download(params: Options, open_url: OpenUrl) -> Published:
 
 def _check_length(size: int, headers: t.Mapping[str, str]) -> None:
     """Refuse an answer that is shorter than announced: the connection broke, and half a list may read well."""
-    announced = headers.get("Content-Length") or ""
-    if announced.isdigit() and not headers.get("Content-Encoding") and size < int(announced):
+    announced = read_whole(headers.get("Content-Length") or "", _MAX_LENGTH) or 0
+    if size < announced and not headers.get("Content-Encoding"):
         raise Unavailable(
             f"the server announced {announced} bytes and sent {size}: fetch it again later"
         )
@@ -155,9 +164,13 @@ def _check_length(size: int, headers: t.Mapping[str, str]) -> None:
 
 def _read_time(text: str | None) -> float | None:
     """Unix time of a date in HTTP's format."""
+    if not text:
+        return None
     try:
-        return email.utils.parsedate_to_datetime(text).timestamp() if text else None
-    except ValueError:
+        found = email.utils.parsedate_to_datetime(text)
+        # Without a zone, HTTP's dates are in UTC.
+        return found.timestamp() if found.tzinfo else found.replace(tzinfo=datetime.UTC).timestamp()
+    except (IndexError, OverflowError, TypeError, ValueError):
         return None
 
 

@@ -19,6 +19,7 @@ import sys
 import typing as t
 
 from .._base.errors import InvalidInput
+from .._base.number import MAX_TIME, is_number
 from .lines import Wrong, read_words
 
 if t.TYPE_CHECKING:
@@ -31,6 +32,7 @@ _STEP = re.compile(r"([^\[\]=]*)(?:(\[)(?:([^\[\]=]+)=([^\[\]]+))?\])?")
 _EXAMPLE = "write the path of the addresses, such as cidr or prefixes[].ip_prefix"
 # Stands for a line that is not JSON. It is a record nevertheless.
 _BROKEN: t.Final = object()
+_MAX_COLUMN = 4096
 # The record that describes an NDJSON feed.
 _TYPE, _METADATA, _RECORDS, _TIMESTAMP = "type", "metadata", "records", "timestamp"
 
@@ -72,6 +74,8 @@ class Records(t.NamedTuple):
 
 def parse_paths(column: str) -> Node:
     """Return the tree of the paths in the option `column`; raises InvalidInput."""
+    if len(column) > _MAX_COLUMN:
+        raise InvalidInput(f"column has {len(column)} characters: {_EXAMPLE}")
     root = Node()
     for path in _COMMA.split(column.strip()):
         node = root
@@ -210,12 +214,10 @@ class _Reader:
         """Read the metadata record: the number of records, and when they were published."""
         records, timestamp = record.get(_RECORDS), record.get(_TIMESTAMP)
         for name, value in ((_RECORDS, records), (_TIMESTAMP, timestamp)):
-            if value is not None and (
-                isinstance(value, bool) or not isinstance(value, int | float)
-            ):
+            if value is not None and not is_number(value, MAX_TIME):
                 raise InvalidInput(
-                    f"{self._wrong.where}: {name} of its metadata record is {_kind(value)}, not a number: check "
-                    "the publisher's format"
+                    f"{self._wrong.where}: {name} of its metadata record is {_kind(value)}, not a number from 0 "
+                    f"to {MAX_TIME:.0f}: check the publisher's format"
                 )
         if self._records is not None and records is not None:
             raise InvalidInput(

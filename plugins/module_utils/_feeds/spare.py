@@ -18,7 +18,7 @@ import typing as t
 
 from .._base.address import BITS, Prefix, format_prefix, from_mapped, parse_prefix
 from .._base.errors import InvalidInput
-from .._base.files import replace_file
+from .._base.files import open_regular, replace_file
 from .._declared.store import is_feed
 from .._kernel.abi import NET_PROTECTED
 from .._network import protect
@@ -175,7 +175,7 @@ def read_note(path: str) -> Note:
     """Return the note; `NOTHING` if it is missing or damaged: then the tables are compiled again."""
     lists, spared, report = "", {}, FeedReport({}, {})
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(open_regular(path), encoding="utf-8") as file:
             for kind, word, *rest in (line.split(None, 2) for line in file):
                 if kind == _LISTS:
                     lists = word

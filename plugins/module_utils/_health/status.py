@@ -42,16 +42,17 @@ _OF_LISTS = (
     *_COMPILED,
 )
 _MAX_WHY = 500
-_COUNTED = (
-    "allow",
-    "deny",
-    "expired",
-    "undecided",
-    "ranges_ipv4",
-    "ranges_ipv6",
-    "left_out",
-    "broken_feeds",
-)
+# Values of another type are as good as none.
+_TYPES = {
+    "apply": dict,
+    "attachments": str,
+    "counts": dict,
+    "declared": str,
+    "distrusted": list,
+    "feeds": dict,
+    "heal": dict,
+    "number": int,
+}
 
 
 class Status:
@@ -70,7 +71,12 @@ class Status:
             found = read_json(self._path)
         except (OSError, ValueError):
             return {}
-        return found if isinstance(found, dict) else {}
+        noted = found if isinstance(found, dict) else {}
+        return {
+            name: value
+            for name, value in noted.items()
+            if name not in _TYPES or type(value) is _TYPES[name]
+        }
 
     def applied(
         self, loaded: Loaded, number: int, state: State, image: Image, lists: Lists | None
@@ -232,7 +238,7 @@ class Status:
 
 def _compiled(lists: Lists) -> dict[str, t.Any]:
     """The entries named in `_COMPILED`. Entries without effect are noted only if they were looked for."""
-    counts = {name: lists.counts[name] for name in _COUNTED}
+    counts = {name: number for name, number in lists.counts.items() if name != "pages"}
     # Unknown after a boot, and after a small change of long lists.
     idle = {"idle": lists.idle.counts} if lists.idle else {}
     return {"counts": counts, "verified": time.time(), "compiled": lists.areas.digest()} | idle

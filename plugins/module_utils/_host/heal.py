@@ -19,6 +19,7 @@ import typing as t
 from .._active.lists import digest_of
 from .._active.loaded import Loaded
 from .._base.errors import PacketwatchError, Unreadable
+from .._base.number import MAX_TIME, is_number
 from .._change.pending import PENDING
 from .._health.status import digest_of_declared
 from .._health.verify import unsettled
@@ -29,6 +30,7 @@ if t.TYPE_CHECKING:
 
 MAX_REPAIRS = 5
 HOUR = 3600.0
+_MAX_COUNT = 1e9
 
 
 class Repair(t.NamedTuple):
@@ -105,7 +107,15 @@ def _repair(host: Host) -> list[str]:
 def _recent(status: Status) -> list[float]:
     """Times of the repairs within the last hour, by CLOCK_MONOTONIC."""
     times = status.read().get("heal", {}).get("recent", [])
-    return [moment for moment in times if moment > time.monotonic() - HOUR]
+    if not isinstance(times, list):
+        return []
+    since = time.monotonic() - HOUR
+    return [moment for moment in times if is_number(moment, MAX_TIME) and moment > since]
+
+
+def _count(former: dict[str, t.Any], name: str) -> int:
+    number = former.get(name)
+    return int(number) if number and is_number(number, _MAX_COUNT) else 0
 
 
 def _note(status: Status, repair: Repair) -> Repair:
@@ -120,8 +130,8 @@ def _note(status: Status, repair: Repair) -> Repair:
             "time": time.time(),
             "found": repair.found,
             "left": repair.left,
-            "success": former.get("success", 0) + is_done,
-            "failure": former.get("failure", 0) + (not is_done),
+            "success": _count(former, "success") + is_done,
+            "failure": _count(former, "failure") + (not is_done),
             "recent": _recent(status) + ([time.monotonic()] if repaired else []),
         }
     )

@@ -91,8 +91,10 @@ class Bytecode(t.NamedTuple):
                     f"the program uses a map {name!r} that Packetwatch does not make; "
                     "use the maps of maps_bcc.h"
                 )
-            operation, registers, offset, dummy = _INSTRUCTION.unpack_from(code, index * 8)
-            if operation != _LOAD_64 or registers >> 4 != _PSEUDO_MAP_FD:
+            is_there = 0 <= index * 8 < len(code)
+            place = index * 8 if is_there else 0
+            operation, registers, offset, dummy = _INSTRUCTION.unpack_from(code, place)
+            if not is_there or operation != _LOAD_64 or registers >> 4 != _PSEUDO_MAP_FD:
                 raise LoadFailed(
                     f"the cached bytecode is damaged at instruction {index}: remove the files in "
                     "/var/lib/packetwatch/cache and try again"

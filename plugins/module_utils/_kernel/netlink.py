@@ -72,6 +72,9 @@ ROUTE = Kind(
 _XDP = {2: "mode", 4: "program"}
 _HOP = {5: "gateway", 18: "via"}
 
+BROKEN: t.Final = (OSError, struct.error)
+"""What reading a dump raises if the kernel refuses it, or if a message is too short."""
+T = t.TypeVar("T")
 Attributes = dict[str, memoryview]
 Message = tuple[tuple[int, ...], Attributes]
 
@@ -117,16 +120,12 @@ class Route(t.NamedTuple):
 
 def links() -> list[Link]:
     """All interfaces."""
-    return [_link(header, attributes) for header, attributes in _dump(LINK)]
+    return _dump(LINK, _link)
 
 
 def addresses() -> list[Address]:
     """All addresses of all interfaces."""
-    found = []
-    for header, attributes in _dump(ADDRESS):
-        if header[0] in (socket.AF_INET, socket.AF_INET6) and attributes:
-            found.append(_address(header, attributes))
-    return found
+    return [address for address in _dump(ADDRESS, _address) if address]
 
 
 def routes() -> list[Route]:
@@ -141,8 +140,7 @@ def routes_in_steps() -> Steps[list[Route]]:
     host are those of the table "local": rules may choose other tables, for instance for marked packets.
     Other routes are skipped before they are parsed, because a router may have a million.
     """
-    found = yield from _dump_in_steps(ROUTE, _is_wanted)
-    return [_route(header, attributes) for header, attributes in found]
+    return (yield from _dump_in_steps(ROUTE, _route, _is_wanted))
 
 
 class Changes:
@@ -185,23 +183,25 @@ def _open(groups: int = 0) -> socket.socket:
     return channel
 
 
-def _dump(kind: Kind) -> list[Message]:
-    return finish(_dump_in_steps(kind))
+def _dump(kind: Kind, read: t.Callable[[tuple[int, ...], Attributes], T]) -> list[T]:
+    return finish(_dump_in_steps(kind, read))
 
 
 def _dump_in_steps(
-    kind: Kind, wanted: t.Callable[[tuple[int, ...]], bool] | None = None
-) -> Steps[list[Message]]:
+    kind: Kind,
+    read: t.Callable[[tuple[int, ...], Attributes], T],
+    wanted: t.Callable[[tuple[int, ...]], bool] | None = None,
+) -> Steps[list[T]]:
     """All objects of a kind, from one dump that no change interrupted; raises `Unreadable`."""
     with _open() as channel:
         channel.settimeout(10)
         for sequence in range(1, _ATTEMPTS + 1):
             try:
                 found = yield from _dump_once(channel, kind, sequence, wanted)
-            except OSError as error:
+                if found is not None:
+                    return [read(*message) for message in found]
+            except BROKEN as error:
                 raise Unreadable(f"cannot read from the rtnetlink socket: {error}") from error
-            if found is not None:
-                return found
     raise Unreadable(
         f"the kernel's links, addresses or routes changed during each of {_ATTEMPTS} reads; try again"
     )
@@ -278,7 +278,7 @@ def _number(attributes: Attributes, name: str, default: int = 0) -> int:
     value = attributes.get(name)
     if value is None:
         return default
-    return int(struct.unpack({1: "=B", 2: "=H", 4: "=I"}[len(value)], value)[0])
+    return int(struct.unpack({1: "=B", 2: "=H"}.get(len(value), "=I"), value)[0])
 
 
 def _link(header: tuple[int, ...], attributes: Attributes) -> Link:
@@ -291,8 +291,10 @@ def _link(header: tuple[int, ...], attributes: Attributes) -> Link:
     )
 
 
-def _address(header: tuple[int, ...], attributes: Attributes) -> Address:
+def _address(header: tuple[int, ...], attributes: Attributes) -> Address | None:
     family, prefixlen, flags, scope, index = header
+    if family not in (socket.AF_INET, socket.AF_INET6) or not attributes:
+        return None
     network = attributes.get("address", attributes.get("local", memoryview(b"")))
     return Address(
         4 if family == socket.AF_INET else 6,

@@ -14,6 +14,7 @@ import typing as t
 
 from .._base.errors import LoadFailed, Unreadable, Unsupported
 from .._base.interface import escape, unescape
+from .._base.number import read_whole
 from . import abi, tracks
 from .libbpf import (
     ARRAY,
@@ -39,6 +40,7 @@ PANIC = "panic"
 _NUMBER = "%~"
 _USERS = "/etc/passwd"
 _SOURCES = 16384
+_MAX_ID = (1 << 32) - 2
 
 
 class Paths(t.NamedTuple):
@@ -258,7 +260,13 @@ def _agent() -> tuple[int, int] | None:
             rows = [line.split(":") for line in file]
     except OSError as error:
         raise Unreadable(f"cannot read {_USERS}: {error.strerror}") from error
-    return next(((int(row[2]), int(row[3])) for row in rows if row[0] == AGENT), None)
+    row = next((row for row in rows if row[0] == AGENT), None)
+    if row is None:
+        return None
+    user, group = (read_whole(text, _MAX_ID) for text in (*row, "", "", "")[2:4])
+    if user is None or group is None:
+        raise Unreadable(f"the line of {AGENT} in {_USERS} is damaged: correct it")
+    return user, group
 
 
 def _remove(root: str) -> None:

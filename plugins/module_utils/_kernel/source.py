@@ -12,6 +12,7 @@ import os
 import re
 
 from .._base.errors import InvalidInput
+from .._base.number import read_whole
 from . import abi
 
 BODY = "packetwatch.bpf.c"
@@ -42,7 +43,11 @@ def reads_ours(source: str) -> bool:
     it up to date.
     """
     found = _FORMAT.search(source)
-    return int(found.group(1)) == abi.FORMAT if found else "#define PW_ABI " not in source
+    return (
+        read_whole(found.group(1), abi.FORMAT) == abi.FORMAT
+        if found
+        else "#define PW_ABI " not in source
+    )
 
 
 def check_format(source: str) -> None:

@@ -14,6 +14,7 @@ import typing as t
 from .._base.address import parse_address
 from .._base.duration import parse_duration
 from .._base.errors import InvalidInput
+from .._base.number import read_whole
 
 # The path is copied into the first line of a request, and is quoted in an environment file.
 _URL = re.compile(
@@ -81,4 +82,4 @@ def parse_interval(text: str, name: str) -> int:
 
 
 def _is_port(text: str) -> bool:
-    return text.isascii() and text.isdigit() and 1 <= int(text) <= 65535
+    return bool(read_whole(text, 65535))

@@ -56,7 +56,7 @@ def read_ports() -> set[int]:
                         port, address = _REPLY.unpack_from(body)
                         if not _is_loopback(family, address):
                             found.add(port)
-    except OSError as error:
+    except netlink.BROKEN as error:
         raise Unreadable(
             f"cannot read the listening sockets: {error}; the unit or container must allow AF_NETLINK "
             "sockets, and the kernel needs the module tcp_diag"

@@ -21,6 +21,7 @@ import struct
 import typing as t
 
 from .._base.errors import Unreadable
+from .._base.number import read_whole
 
 _MAPPED = b"\0" * 10 + b"\xff\xff"
 _UNSPECIFIED = frozenset({_MAPPED + bytes(4), bytes(16)})
@@ -48,6 +49,8 @@ _TIME_KEYS = frozenset({"NTP", "FallbackNTP"})
 _CHRONY_KEYS = frozenset({"server", "peer", "pool"})
 _ESTABLISHED = b"01"
 _WORDS = re.compile(r"[\s=]+")
+_HEX_PORT = re.compile(rb"[0-9A-Fa-f]{4}")
+_HEX_ADDRESS = re.compile(rb"(?:[0-9A-Fa-f]{8}|[0-9A-Fa-f]{32})")
 
 
 def resolvers(root: str = "/") -> set[bytes]:
@@ -109,7 +112,7 @@ def tcp_peers(root: str = "/") -> set[bytes]:
         with _Reading(os.path.join(root, "proc/self/net", name)) as lines:
             rows = (line.split(None, 4) for line in lines)
             found.update(row[2].partition(b":")[0] for row in rows if _ESTABLISHED in row[3:4])
-    return _usable({_from_proc(text.decode()) for text in found})
+    return _usable(map(_from_proc, found))
 
 
 def _logged_in(root: str) -> set[bytes] | None:
@@ -151,19 +154,25 @@ def _ssh_client(line: bytes, ports: t.Collection[int]) -> t.Iterator[bytes]:
     if len(words) < 4 or words[3] != _ESTABLISHED:
         return
     dummy, dummy, port = words[1].partition(b":")
-    if int(port, 16) in ports:
-        yield _from_proc(words[2].partition(b":")[0].decode())
+    address = _from_proc(words[2].partition(b":")[0])
+    if address and _HEX_PORT.fullmatch(port) and int(port, 16) in ports:
+        yield address
 
 
-def _from_proc(text: str) -> bytes:
-    """Return the 16 bytes of an address in /proc: 32-bit words in hex, each in the host's byte order."""
+def _from_proc(text: bytes) -> bytes | None:
+    """Return the 16 bytes of an address in /proc: 32-bit words in hex, each in the host's byte order.
+
+    None if the text is not such an address.
+    """
+    if not _HEX_ADDRESS.fullmatch(text):
+        return None
     words = [int(text[at : at + 8], 16) for at in range(0, len(text), 8)]
     address = struct.pack(f"={len(words)}I", *words)
     return address if len(address) == 16 else _MAPPED + address
 
 
 def _port(text: str) -> int:
-    return int(text) if text.isascii() and text.isdigit() and int(text) < 65536 else 0
+    return read_whole(text, 65535) or 0
 
 
 def _port_of(text: str) -> int:

@@ -19,6 +19,7 @@ import typing as t
 
 from .._base.errors import InvalidInput, Unreadable
 from .._base.files import open_regular
+from .._base.number import read_whole
 from .protect import parse_declared, parse_shared
 
 if t.TYPE_CHECKING:
@@ -124,11 +125,12 @@ def parse_switch(text: str, name: str) -> bool:
 
 def parse_list_memory(text: str, name: str) -> int:
     """Parse the maximum size of a generation, in MiB. name: the setting, for the error."""
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= MAX_LIST_MEMORY:
+    value = read_whole(text, MAX_LIST_MEMORY)
+    if not value:
         raise InvalidInput(
             f"{name} is {text!r}: write MiB, from 1 to {MAX_LIST_MEMORY}, as a whole number"
         )
-    return int(text)
+    return value
 
 
 def read_values(path: str) -> tuple[dict[str, str], dict[str, str]]:

@@ -14,6 +14,7 @@ import json
 import typing as t
 
 from packetwatch_core._base.errors import InvalidInput, PacketwatchError
+from packetwatch_core._base.number import MAX_TIME, is_number
 
 MAX_REQUEST = 65536
 # Of a request to watch: the events (docs/events.md) that it may name, and how many sources.
@@ -113,8 +114,8 @@ def seconds_of(request: Request, name: str) -> float | None:
     value = request.get(name)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise InvalidInput(f"{name} is {value!r}: send a number of seconds")
+    if not is_number(value, MAX_TIME):
+        raise InvalidInput(f"{name} is {value!r:.80}: send a number of seconds")
     return float(value)
 
 

@@ -28,13 +28,12 @@ def time_from(text: str) -> str:
     if "-" in text:
         return text
     try:
-        moment = time.time() + seconds_from(text)
-    except InvalidInput:
+        return moment(time.time() + seconds_from(text))
+    except (InvalidInput, OSError, OverflowError, ValueError):
         raise InvalidInput(
             f"{text!r} is not a time and is not a duration: write 2027-01-01T00:00:00Z, or for example "
             "12h from now"
         ) from None
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(moment))
 
 
 def moment(seconds: float | None, never: str = "never") -> str:
