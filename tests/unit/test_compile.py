@@ -104,4 +104,4 @@ def test_long_errors_are_cut(tmp_path: Path) -> None:
 def test_cache_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("")
     with pytest.raises(LoadFailed, match="cannot be written to the cache"):
-        compiler(tmp_path, output=GOOD)._store(str(tmp_path / "cache/x"), GOOD)
+        compiler(tmp_path, output=GOOD).get("source")

@@ -36,6 +36,7 @@ class FakeHost:
         self.store = types.SimpleNamespace(read_current=lambda: (1, self.state))
         self.paths = types.SimpleNamespace(ages=f"{folder}/feeds")
         self.pending: Any = None
+        self.distrusted: list[str] = []
         self.hits: Hits | None = None
         self.idle: Idle | None = None
 

@@ -199,3 +199,15 @@ def test_entries_without_effect_are_warnings(
     assert warnings == [
         "deny[0]: 192.0.2.7 has no effect: allow[0] allows 192.0.2.0/24; remove one of the two"
     ]
+
+
+def test_a_compiled_file_that_was_not_used_is_a_warning(
+    run: Any, host: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host.distrusted = ["the compiled program /x is not used: mode 0666"]
+    warnings: list[str] = []
+    monkeypatch.setattr(
+        access_lists.AnsibleModule, "warn", lambda dummy, text: warnings.append(text)
+    )
+    run(access_lists, {"deny": ["192.0.2.9"]})
+    assert warnings == host.distrusted
