@@ -25,6 +25,7 @@ import typing as t
 from .._base.digest import sha256_for
 from .._base.errors import Unreadable
 from .._base.files import parse_json
+from .._base.number import is_a
 from .._kernel import abi
 from .._kernel.bytecode import Bytecode
 from .._tables.area import Area
@@ -202,12 +203,12 @@ def _kept(line: bytes, body: memoryview) -> Kept:
 def _check_facts(facts: dict[str, t.Any]) -> None:
     """Raise ValueError if a fact that a boot uses has another type."""
     for name, kind in _TYPES.items():
-        if type(facts[name]) is not kind:
+        if not is_a(facts[name], kind):
             raise ValueError(f"{name} is {facts[name]!r:.80}")
     for name in ("interfaces", "settings"):
-        if not all(type(text) is str for pair in facts[name].items() for text in pair):
+        if not all(is_a(text, str) for pair in facts[name].items() for text in pair):
             raise ValueError(f"{name} are {facts[name]!r:.80}")
-    if not all(type(size) is int and size >= 0 for size in facts["sizes"]):
+    if not all(is_a(size, int) and size >= 0 for size in facts["sizes"]):
         raise ValueError(f"sizes are {facts['sizes']!r:.80}")
 
 

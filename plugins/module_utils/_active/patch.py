@@ -24,6 +24,7 @@ from collections import Counter
 
 from .._base.errors import InvalidInput
 from .._base.files import read_json
+from .._base.number import is_a
 from .._declared.entries import expires_at, parse_list
 from .._declared.search import overlapping
 from .._declared.store import is_feed
@@ -97,7 +98,7 @@ def read_known(path: str, areas: Areas) -> Known | None:
     except (KeyError, OSError, TypeError, ValueError):
         return None
     numbers = (*known.counts.values(), *known.shape)
-    is_whole = all(type(number) is int and 0 <= number <= _MAX_NUMBER for number in numbers)
+    is_whole = all(is_a(number, int) and 0 <= number <= _MAX_NUMBER for number in numbers)
     return known if is_whole else None
 
 

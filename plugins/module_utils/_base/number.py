@@ -24,6 +24,11 @@ def read_whole(text: str, maximum: float) -> int | None:
     return number if number <= maximum else None
 
 
+def is_a(value: t.Any, kind: type) -> bool:
+    """Whether a value of JSON has a type. True and false are not numbers."""
+    return isinstance(value, kind) and isinstance(value, bool) == (kind is bool)
+
+
 def is_number(value: t.Any, maximum: float) -> bool:
     """Whether a value of JSON is a number from 0 to `maximum`: neither true, nor infinite, nor NaN."""
-    return type(value) in (int, float) and 0 <= value <= maximum
+    return (is_a(value, int) or is_a(value, float)) and 0 <= value <= maximum

@@ -21,7 +21,7 @@ import typing as t
 
 from .._base.errors import InvalidInput, LoadFailed, Unreadable
 from .._base.files import read_json, replace_json
-from .._base.number import MAX_TIME, is_number
+from .._base.number import MAX_TIME, is_a, is_number
 
 PENDING, CONFIRMED, REVERTED = "pending", "confirmed", "rolled_back"
 MAX_SECONDS = 86400.0
@@ -105,7 +105,7 @@ def _checked(change: Change) -> Change:
     """The change that a file holds; raises ValueError if a value has another type or no sense."""
     example = Change(PENDING, 0, "", "", {}, False, 0.0, 0.0, 0.0, 0.0)
     for name, value, like in zip(Change._fields, change, example):
-        is_right = type(value) is type(like)
+        is_right = is_a(value, type(like))
         if isinstance(like, float):
             is_right = is_number(value, MAX_TIME)
         if not is_right:

@@ -19,6 +19,7 @@ import typing as t
 
 from .._base.digest import sha256
 from .._base.files import read_json, replace_json
+from .._base.number import is_a
 from .._kernel import abi
 from .active import interfaces
 
@@ -75,7 +76,7 @@ class Status:
         return {
             name: value
             for name, value in noted.items()
-            if name not in _TYPES or type(value) is _TYPES[name]
+            if name not in _TYPES or is_a(value, _TYPES[name])
         }
 
     def applied(
