@@ -104,7 +104,7 @@ lifted:
       description: When it would have expired. V(none) if never.
       type: float
     ports:
-      description: Number of distinct ports that led to it.
+      description: Number of distinct ports that led to it. A port counts once for each address of the host.
       type: int
     dropped:
       description: Number of packets that it has dropped.

@@ -204,7 +204,7 @@ bans:
       description: Seconds until it expires. V(none) if it holds until it is lifted.
       type: float
     ports:
-      description: Number of distinct ports that led to it.
+      description: Number of distinct ports that led to it. A port counts once for each address of the host.
       type: int
     dropped:
       description: Number of packets that it has dropped.

@@ -47,6 +47,7 @@ options:
   scan_ports:
     description:
       - How many distinct TCP ports within O(scan_window) make a scan, from 1 to 64. Unset means 5.
+      - A port counts once for each address of the host.
       - The packet that reaches this number is the first one to be dropped.
     type: int
   scan_window:

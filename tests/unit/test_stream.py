@@ -265,14 +265,16 @@ def test_what_would_be_dropped_is_an_episode_too(lab: Lab) -> None:
     for dummy in range(10):
         lab.would_drop(after=1)
     lab.would_drop(count=abi.WOULD_DENY + 1)
-    denied, banned = lab.written()
+    lab.would_drop(count=abi.WOULD_BOGUS)
+    denied, banned, bogus = lab.written()
     assert (denied["event.action"], denied["packetwatch.reason"]) == ("would_drop", "deny")
     assert denied["event.type"] == ["allowed"]
     assert denied["destination.port"] == 443
     assert banned["packetwatch.reason"] == "ban"
+    assert bogus["packetwatch.reason"] == "bogus" and bogus["source.ip"]
     (end,) = lab.ended(60)
     assert (end["event.action"], end["packetwatch.events"]) == ("would_drop_end", 10)
-    assert lab.stream.records["would_drop"] == 11
+    assert lab.stream.records["would_drop"] == 12
 
 
 FLAGS = {"ban": abi.EVENT_IN_OVERFLOW, "scan": abi.EVENT_MONITOR}
