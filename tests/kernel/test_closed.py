@@ -79,7 +79,7 @@ def test_a_port_closed_within_the_grace_is_not_counted(closed: Datapath) -> None
 
 
 def test_the_grace_counts_from_the_last_syn_that_met_the_port_open(closed: Datapath) -> None:
-    """Within one tick of the clock, as precisely as the program can tell the time."""
+    """Within a tick of the clock, which comes late on a busy machine. The SYNs come in longer steps."""
     key = (8203).to_bytes(4, sys.byteorder)
     tick = time.clock_getres(MONOTONIC_COARSE)
     with listening(AF_INET, "0.0.0.0", 8203):
@@ -87,8 +87,8 @@ def test_the_grace_counts_from_the_last_syn_that_met_the_port_open(closed: Datap
             asked = time.monotonic_ns()
             closed.run(syn4(SOURCE4, 8203))
             seen = int.from_bytes(closed.maps["open_ports"].lookup(key) or b"", sys.byteorder)
-            assert -tick * 1e9 <= seen - asked <= time.monotonic_ns() - asked
-            time.sleep(0.05)
+            assert asked - 5 * tick * 1e9 <= seen <= time.monotonic_ns()
+            time.sleep(20 * tick)
 
 
 def test_without_grace_a_port_is_closed_at_once(closed: Datapath) -> None:

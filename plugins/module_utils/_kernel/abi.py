@@ -226,14 +226,15 @@ SHARED = Layout(
     ("has_scan_bans", "Q"),
     ("seed", "Q"),
     ("listeners_read", "Q"),
-    ("padding", "4Q"),
+    ("has_local_nets", "Q"),
+    ("padding", "3Q"),
     ("ring_head", "Q"),
     ("ban_tat", "Q"),
     ("event_tat", "Q"),
     ("sequence", "Q"),
 )
 # Words of pw_shared that user space writes.
-HAS_BANS, LISTENERS_READ = 0, 3
+HAS_BANS, LISTENERS_READ, HAS_LOCAL_NETS = 0, 3, 4
 EVENT = Layout(
     "pw_event",
     ("time", "Q"),

@@ -6,7 +6,7 @@
 
 """Protected addresses, which are never banned, and local addresses, which are this host's own.
 
-`compute` computes both; `write` writes them to the maps ``hosts``, ``nets`` and ``local``.
+`compute` computes both; `write` writes them to the maps ``hosts``, ``nets`` and ``local``, with a word of ``shared``.
 Addresses are 16 bytes, IPv4 as ::ffff:a.b.c.d; prefix lengths count in these 128 bits.
 """
 
@@ -21,7 +21,15 @@ from .._base.address import Prefix, format_prefix, from_mapped, mapped, mapped_l
 from .._base.errors import InvalidInput, TooLarge, Unreadable
 from .._base.steps import Steps, finish
 from .._kernel import netlink
-from .._kernel.abi import HOST, NET, NET_LOCAL, NET_PROTECTED, NET_SHARED, NET_SINGLE
+from .._kernel.abi import (
+    HAS_LOCAL_NETS,
+    HOST,
+    NET,
+    NET_LOCAL,
+    NET_PROTECTED,
+    NET_SHARED,
+    NET_SINGLE,
+)
 from . import peers
 
 if t.TYPE_CHECKING:
@@ -38,7 +46,8 @@ ORIGINS = {
 }
 DECLARED, OWN, GATEWAY, RESOLVER, TIME_SERVER, SSH_CLIENT, LOOPBACK = ORIGINS
 
-MAPS = ("hosts", "nets", "local")
+_WRITTEN = ("hosts", "nets", "local")
+MAPS = (*_WRITTEN, "shared")
 
 Net = tuple[int, bytes]
 _MAPPED = b"\0" * 10 + b"\xff\xff"
@@ -239,7 +248,7 @@ def write(protection: Protection, maps: t.Mapping[str, Map]) -> Written:
     """
     check_room(protection, maps)
     now = time.monotonic_ns()
-    present = {name: dict(maps[name].items()) for name in MAPS}
+    present = {name: dict(maps[name].items()) for name in _WRITTEN}
     wanted: dict[str, dict[bytes, bytes]] = {}
     left_out = 0
     for name, entries in _entries(protection, now).items():
@@ -249,6 +258,10 @@ def write(protection: Protection, maps: t.Mapping[str, Map]) -> Written:
         left_out += len(entries) - len(wanted[name])
     # An agent that was taken over may have frozen a map, and must not keep root from its changes by that.
     skipped = frozen(maps)
+    if "shared" not in skipped:
+        # The program looks up the destination of a forwarded packet in nets only if this can matter.
+        has_local = any(flags & NET_LOCAL for flags in protection.nets.values())
+        maps["shared"].write_word(HAS_LOCAL_NETS, int(has_local))
     changes = sum(
         _update(maps[name], present[name], wanted[name]) for name in wanted if name not in skipped
     )

@@ -199,7 +199,8 @@ struct pw_shared {
 	__u64 has_scan_bans; /* the program writes it: scan_bans or overflow may have entries */
 	__u64 seed;          /* of the hash of sources, so that attackers cannot choose a set */
 	__u64 listeners_read; /* when the agent last wrote all listeners to open_ports, in ns; 0: never */
-	__u64 padding[4];    /* every SYN reads the fields above; the fields below change often */
+	__u64 has_local_nets; /* user space writes it: nets with PW_NET_LOCAL exist */
+	__u64 padding[3];    /* every SYN reads the fields above; the fields below change often */
 	__u64 ring_head;     /* entries of scan_ring that were handed out so far */
 	__u64 ban_tat;       /* theoretical arrival times of the rate limits (GCRA), ns */
 	__u64 event_tat;

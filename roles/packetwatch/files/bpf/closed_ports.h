@@ -89,9 +89,11 @@ static __always_inline void pw_closed_store(struct pw_closed *known, struct pw_s
 }
 
 /* Whether the address is this host's own, by itself or by a route. */
-static __always_inline int pw_is_local(struct pw_addr *address)
+static __always_inline int pw_is_local(struct pw_shared *shared, struct pw_addr *address)
 {
-	return local_get(address) || pw_net_flags(address) & PW_NET_LOCAL;
+	if (local_get(address))
+		return 1;
+	return pw_read_once(shared->has_local_nets) && pw_net_flags(address) & PW_NET_LOCAL;
 }
 
 /* Whether the packet is for a closed port of this host. One without known ports counts as such. */
@@ -103,7 +105,7 @@ static __always_inline int pw_hits_closed_port(struct xdp_md *context, struct pw
 	struct pw_closed *known = pw_closed_slot(scratch);
 	if (packet->ports_known && pw_closed_matches(known, scratch))
 		return 1;
-	if (!pw_is_local(&packet->daddr))
+	if (!pw_is_local(shared, &packet->daddr))
 		return 0;
 	if (!packet->ports_known)
 		return 1;

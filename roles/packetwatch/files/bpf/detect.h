@@ -18,7 +18,7 @@ static __always_inline int pw_counts_for_scan(struct xdp_md *context, struct pw_
 	if (policy->counts == PW_COUNTS_ANY)
 		return 1;
 	if (scratch->packet.upper == PW_UPPER_STEALTH)
-		return pw_is_local(&scratch->packet.daddr);
+		return pw_is_local(shared, &scratch->packet.daddr);
 	if (scratch->now < policy->grace_ns)
 		return 0;
 	return pw_hits_closed_port(context, header, policy, shared, scratch);
