@@ -17,6 +17,7 @@
 static __always_inline void pw_track_find(struct pw_track *track, struct pw_scratch *scratch,
 					  __u64 window)
 {
+	__u64 now = scratch->now;
 	scratch->index = PW_TRACK_SLOTS;
 	for (int i = 0; i < PW_TRACK_SLOTS; i++) {
 		__u64 slot = pw_read_once(track->slot[i]);
@@ -24,7 +25,7 @@ static __always_inline void pw_track_find(struct pw_track *track, struct pw_scra
 			scratch->index = i;
 			break;
 		}
-		if (scratch->index == PW_TRACK_SLOTS && !pw_in_window(slot, scratch->now, window))
+		if (scratch->index == PW_TRACK_SLOTS && !pw_in_window(slot, now, window))
 			scratch->index = i;
 	}
 }
@@ -74,9 +75,10 @@ static __always_inline void pw_track_probe(struct pw_track *track, struct pw_scr
 static __always_inline __u64 pw_track_count(struct pw_track *track, struct pw_scratch *scratch,
 					    __u64 window, __u64 threshold)
 {
+	__u64 now = scratch->now;
 	scratch->fresh = 0;
 	for (int i = 0; i < PW_TRACK_SLOTS; i++)
-		if (pw_in_window(pw_read_once(track->slot[i]), scratch->now, window))
+		if (pw_in_window(pw_read_once(track->slot[i]), now, window))
 			scratch->fresh++;
 	if (scratch->fresh < threshold)
 		return 0;
@@ -85,7 +87,7 @@ static __always_inline __u64 pw_track_count(struct pw_track *track, struct pw_sc
 	scratch->listed = 0;
 	for (int i = 0; i < PW_TRACK_SLOTS; i++) {
 		__u64 slot = pw_read_once(track->slot[i]);
-		if (!pw_in_window(slot, scratch->now, window))
+		if (!pw_in_window(slot, now, window))
 			continue;
 		if (slot & PW_PROBE_HIDDEN) {
 			scratch->distinct++;
