@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import typing as t
 
-from ._base.errors import PacketwatchError
-from ._base.files import remedy_of
+from ._base.errors import PacketwatchError, remedy_of
 
 if t.TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule

@@ -283,23 +283,39 @@ def test_a_new_agent_follows_beside_garbage(host: Controlled, user: User) -> Non
     host.stop()
 
 
+def freeze(host: Controlled, *names: str) -> None:
+    """Freeze maps as a taken-over agent can."""
+    code = (
+        "import sys\n"
+        "from packetwatch_core._kernel.libbpf import Map\n"
+        "for path in sys.argv[1:]:\n"
+        "    Map.open(path).freeze()\n"
+    )
+    done = host.python(code, *map(host.pins.map, names), user=AGENT)
+    if "Operation not permitted" in done.err:
+        pytest.skip("this kernel lets only root freeze a map")
+    assert done.status == 0, done.err
+
+
+@pytest.mark.parametrize("name", ["shared", "events"])
+def test_a_frozen_map_that_every_agent_needs_is_reported(bytecode_cache: Path, name: str) -> None:
+    with controlled(bytecode_cache) as host, host.site.wire.host.entered():
+        host.stop()
+        freeze(host, name)
+        out = host.ctl("status").out
+        assert f"PROBLEM: the map {name} is frozen" in out, out
+        assert host.ctl("deny", "203.0.113.90").status == DONE
+        assert host.site.verdict("203.0.113.90") == XDP_DROP
+
+
 def test_frozen_maps_keep_neither_root_nor_the_agent_from_their_work(bytecode_cache: Path) -> None:
     """On kernels that allow it to whoever may write a map, it is for good."""
     with controlled(bytecode_cache) as host, host.site.wire.host.entered():
         host.stop()
         with host.bans() as bans:
             bans.add(GOOD, 0.5)
-        code = (
-            "import sys\n"
-            "from packetwatch_core._kernel.libbpf import Map\n"
-            "for path in sys.argv[1:]:\n"
-            "    Map.open(path).freeze()\n"
-        )
         names = ("bans", "hosts", "nets", "local", "open_ports")
-        done = host.python(code, *map(host.pins.map, names), user=AGENT)
-        if "Operation not permitted" in done.err:
-            pytest.skip("this kernel lets only root freeze a map")
-        assert done.status == 0, done.err
+        freeze(host, *names)
         host.start()
         time.sleep(2)
         host.wait(lambda: any("are frozen" in x.get("message", "") for x in host.lines()))

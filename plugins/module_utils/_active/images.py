@@ -17,8 +17,8 @@ import mmap
 import os
 import typing as t
 
-from .._base.errors import Unreadable
-from .._base.files import make_own_folder, open_own, reason_of, replace_parts
+from .._base.errors import Unreadable, reason_of
+from .._base.files import make_own_folder, open_own, replace_parts
 
 if t.TYPE_CHECKING:
     from .._kernel.bytecode import Bytecode

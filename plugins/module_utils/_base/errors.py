@@ -8,9 +8,8 @@
 
 from __future__ import annotations
 
+import errno
 import typing as t
-
-from .files import remedy_of
 
 _MAX_PROBLEMS = 20
 
@@ -86,6 +85,24 @@ class Panicked(PacketwatchError):
 def problems_of(error: PacketwatchError) -> t.Sequence[str]:
     """Return what is wrong, one text for each wrong value."""
     return error.problems if isinstance(error, InvalidInputs) else [str(error)]
+
+
+def reason_of(error: Exception) -> str:
+    """An error as a part of a message that names the file itself."""
+    return (error.strerror if isinstance(error, OSError) else "") or str(error)
+
+
+def remedy_of(error: OSError) -> str:
+    """What an operator can do about an error of writing, as the end of a message; "" if that is unknown."""
+    remedies = {
+        errno.EACCES: "this needs root",
+        errno.EPERM: "this needs root",
+        errno.ENOSPC: "free space on that file system",
+        errno.EDQUOT: "free space on that file system",
+        errno.EROFS: "mount that file system writable",
+    }
+    found = remedies.get(error.errno or 0)
+    return f"; {found}" if found else ""
 
 
 def failures_of(*steps: t.Callable[[], object]) -> list[str]:

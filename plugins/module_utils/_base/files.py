@@ -44,24 +44,6 @@ def write_file(path: str, text: str, mode: int) -> None:
         raise
 
 
-def reason_of(error: Exception) -> str:
-    """An error as a part of a message that names the file itself."""
-    return (error.strerror if isinstance(error, OSError) else "") or str(error)
-
-
-def remedy_of(error: OSError) -> str:
-    """What an operator can do about an error of writing, as the end of a message; "" if that is unknown."""
-    remedies = {
-        errno.EACCES: "this needs root",
-        errno.EPERM: "this needs root",
-        errno.ENOSPC: "free space on that file system",
-        errno.EDQUOT: "free space on that file system",
-        errno.EROFS: "mount that file system writable",
-    }
-    found = remedies.get(error.errno or 0)
-    return f"; {found}" if found else ""
-
-
 def replace_file(path: str, text: str, mode: int = 0o600) -> None:
     """Replace a file atomically: write a draft beside it, flush it to the disk, rename it."""
     with _draft_of(path) as draft:

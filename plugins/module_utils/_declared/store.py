@@ -30,8 +30,8 @@ import types
 import typing as t
 
 from .._base import interface
-from .._base.errors import InvalidInput, PacketwatchError, Unreadable, failures_of
-from .._base.files import open_regular, remedy_of, write_file
+from .._base.errors import InvalidInput, PacketwatchError, Unreadable, failures_of, remedy_of
+from .._base.files import open_regular, write_file
 from .._base.number import read_whole
 from .lock import Lock
 from .policy import DEFAULT, read_policy

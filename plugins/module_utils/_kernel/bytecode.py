@@ -19,8 +19,8 @@ import typing as t
 from binascii import unhexlify
 
 from .._base.digest import sha256
-from .._base.errors import LoadFailed, Unreadable, Unsupported
-from .._base.files import make_own_folder, open_own, reason_of, replace_parts
+from .._base.errors import LoadFailed, Unreadable, Unsupported, reason_of
+from .._base.files import make_own_folder, open_own, replace_parts
 from . import abi
 
 if t.TYPE_CHECKING:

@@ -16,8 +16,7 @@ import typing as t
 
 from packetwatch_core._bans import saved
 from packetwatch_core._bans.bans import MAPS, Ban, Bans, is_source
-from packetwatch_core._base.errors import PacketwatchError
-from packetwatch_core._base.files import remedy_of
+from packetwatch_core._base.errors import PacketwatchError, remedy_of
 from packetwatch_core._base.steps import finish
 from packetwatch_core._kernel import abi
 
