@@ -58,6 +58,11 @@ def test_the_variable_takes_what_the_module_takes() -> None:
             assert variable[name].get(key) == documented[name].get(key), (name, key)
 
 
+def test_the_page_describes_every_format() -> None:
+    page = (ROOT / "docs/feeds.md").read_text()
+    assert [name for name in FORMATS if f"\n| `{name}` |" not in page] == []
+
+
 @pytest.mark.parametrize(
     ("options", "error"),
     [
