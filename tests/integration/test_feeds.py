@@ -39,7 +39,7 @@ SERIAL_PLAY = """
     - ansible.builtin.include_role:
         name: packetwatch.xdp.packetwatch
         tasks_from: feeds.yml
-    - packetwatch.xdp._feeds:
+    - packetwatch.xdp.__private.feeds:
         names: "{{ packetwatch_feeds | map(attribute='name') }}"
         copies: "{{ (_packetwatch_fetched if _packetwatch_fetched is defined else _packetwatch_read).feeds }}"
         force: "{{ packetwatch_feeds_force | default(false) }}"

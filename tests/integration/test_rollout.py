@@ -94,7 +94,7 @@ def test_a_canary_that_is_locked_out_is_the_only_one_touched(fleet: Fleet) -> No
 
 def test_a_canary_that_becomes_unreachable_stops_all_others(fleet: Fleet) -> None:
     fleet.variables["packetwatch_deny"] = [SECOND]
-    fleet.host_variables["h01"]["gated_lose"] = "modules._units"
+    fleet.host_variables["h01"]["gated_lose"] = "modules.__private.units"
     # So there is a task after the change.
     fleet.hosts["h01"].command("rm", "/run/units/packetwatch.service")
     done = fleet.play(SITE)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible_collections.packetwatch.xdp.plugins.action._fetch import _FOR_HOSTS, gather
+from ansible_collections.packetwatch.xdp.plugins.action.__private.fetch import _FOR_HOSTS, gather
 from ansible_collections.packetwatch.xdp.plugins.modules import feed
 from ansible_collections.packetwatch.xdp.plugins.plugin_utils._variables import check_feeds
 

@@ -12,8 +12,8 @@ import json
 from typing import Any
 
 import pytest
-from ansible_collections.packetwatch.xdp.plugins.action._report import wanted_of
-from ansible_collections.packetwatch.xdp.plugins.action._rollout import unfinished
+from ansible_collections.packetwatch.xdp.plugins.action.__private.report import wanted_of
+from ansible_collections.packetwatch.xdp.plugins.action.__private.rollout import unfinished
 from ansible_collections.packetwatch.xdp.plugins.plugin_utils import _report
 
 from packetwatch_core._base.errors import InvalidInput

@@ -44,10 +44,10 @@ def rollout(
     """
     lists = {"name": "canary", "deny": LOCKOUT, "force": True, "confirm_timeout": CONFIRM_SECONDS}
     tasks = [
-        {"packetwatch.xdp._rollout": {"phase": "begin"}, "run_once": True},
+        {"packetwatch.xdp.__private.rollout": {"phase": "begin"}, "run_once": True},
         {"name": "Wait", "ansible.builtin.command": request.param},
         {"packetwatch.xdp.access_lists": lists},
-        {"packetwatch.xdp._rollout": {"phase": "end"}},
+        {"packetwatch.xdp.__private.rollout": {"phase": "end"}},
     ]
     book = {"hosts": [CANARY, LATER], "become": True, "gather_facts": False, "tasks": tasks}
     path = tmp_path / "rollout.yml"

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 DOCUMENTATION = r"""
-module: _feeds
+module: feeds
 short_description: Set all feeds of a host in one change
 version_added: 0.1.0
 author:
@@ -31,7 +31,7 @@ options:
     elements: str
     default: []
   copies:
-    description: What M(packetwatch.xdp._fetch) has returned, by name. Read by the action plugin.
+    description: What M(packetwatch.xdp.__private.fetch) has returned, by name. Read by the action plugin.
     type: dict
     default: {}
   feeds:
@@ -89,7 +89,7 @@ options:
 
 EXAMPLES = r"""
 - name: Set the feeds
-  packetwatch.xdp._feeds:
+  packetwatch.xdp.__private.feeds:
     names: [example]
     copies: "{{ fetched.feeds }}"
 """

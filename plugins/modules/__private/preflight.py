@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 DOCUMENTATION = r"""
-module: _preflight
+module: preflight
 short_description: Check whether Packetwatch can be installed on a host
 version_added: 0.1.0
 description:
@@ -48,7 +48,7 @@ options:
 
 EXAMPLES = r"""
 - name: Check the host
-  packetwatch.xdp._preflight:
+  packetwatch.xdp.__private.preflight:
     packages: [libbpf1, python3-bpfcc]
 """
 

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 DOCUMENTATION = r"""
-module: _units
+module: units
 short_description: Enable and start the units that confirmed state needs
 version_added: 0.1.0
 description:
@@ -47,7 +47,7 @@ options:
 
 EXAMPLES = r"""
 - name: Enable and start units
-  packetwatch.xdp._units:
+  packetwatch.xdp.__private.units:
 """
 
 RETURN = r"""#"""

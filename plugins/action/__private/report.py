@@ -35,7 +35,7 @@ from ansible_collections.packetwatch.xdp.plugins.plugin_utils._notes import Note
 from ansible_collections.packetwatch.xdp.plugins.plugin_utils._policy import declared_policy
 from ansible_collections.packetwatch.xdp.plugins.plugin_utils._program import own_source
 
-_COLLECTION = pathlib.Path(__file__).resolve().parents[2]
+_COLLECTION = pathlib.Path(__file__).resolve().parents[3]
 _MODULE = "packetwatch.xdp.host_info"
 _SUBSET = ["change", "feeds", "interfaces", "lists", "panic", "policy", "version"]
 

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 DOCUMENTATION = r"""
-module: _declare
+module: declare
 short_description: Install the software, and make one change of everything that the role declares
 version_added: 0.1.0
 description:
@@ -55,11 +55,11 @@ options:
     elements: str
     default: []
   copies:
-    description: What M(packetwatch.xdp._fetch) has returned, by name. Read by the action plugin.
+    description: What M(packetwatch.xdp.__private.fetch) has returned, by name. Read by the action plugin.
     type: dict
     default: {}
   feeds:
-    description: The feeds of this host with their copies, as in M(packetwatch.xdp._feeds). Set by the action plugin.
+    description: The feeds of this host with their copies, as in M(packetwatch.xdp.__private.feeds). Set by the action plugin.
     type: list
     elements: dict
     default: []
@@ -104,7 +104,7 @@ options:
 
 EXAMPLES = r"""
 - name: Declare everything
-  packetwatch.xdp._declare:
+  packetwatch.xdp.__private.declare:
     deny: {packetwatch_deny: [203.0.113.0/24]}
     interfaces: [{name: eth0}]
 """
@@ -122,7 +122,7 @@ interfaces:
   type: dict
   sample: {"eth0": {"mode": "native", "reason": ""}}
 feeds:
-  description: What became of each feed, as in M(packetwatch.xdp._feeds).
+  description: What became of each feed, as in M(packetwatch.xdp.__private.feeds).
   returned: when the host lacks nothing
   type: dict
 software_changed:
@@ -130,7 +130,7 @@ software_changed:
   returned: when the host lacks nothing
   type: bool
 units_due:
-  description: Whether M(packetwatch.xdp._units) has anything to do once the change is confirmed.
+  description: Whether M(packetwatch.xdp.__private.units) has anything to do once the change is confirmed.
   returned: when the host lacks nothing
   type: bool
 """

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 DOCUMENTATION = r"""
-module: _report
+module: report
 short_description: Report on the state of hosts
 version_added: 0.1.0
 description:
@@ -48,7 +48,7 @@ options:
 
 EXAMPLES = r"""
 - name: Report
-  packetwatch.xdp._report:
+  packetwatch.xdp.__private.report:
     phase: show
     dest: report.json
   run_once: true

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 DOCUMENTATION = r"""
-module: _remove
+module: remove
 short_description: Remove everything of Packetwatch from a host
 version_added: 0.1.0
 description:
@@ -22,7 +22,7 @@ extends_documentation_fragment:
 
 EXAMPLES = r"""
 - name: Remove everything
-  packetwatch.xdp._remove:
+  packetwatch.xdp.__private.remove:
 """
 
 RETURN = r"""#"""

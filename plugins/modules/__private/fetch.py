@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 DOCUMENTATION = r"""
-module: _fetch
+module: fetch
 short_description: Fetch the feeds of hosts, each once
 version_added: 0.1.0
 author:
@@ -41,7 +41,7 @@ options:
 
 EXAMPLES = r"""
 - name: Fetch all feeds
-  packetwatch.xdp._fetch:
+  packetwatch.xdp.__private.fetch:
     hosts: "{{ ansible_play_hosts_all }}"
   run_once: true
   delegate_to: localhost
@@ -68,7 +68,9 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    module.fail_json(msg="only the action plugin can do this: call it as packetwatch.xdp._fetch")
+    module.fail_json(
+        msg="only the action plugin can do this: call it as packetwatch.xdp.__private.fetch"
+    )
 
 
 if __name__ == "__main__":

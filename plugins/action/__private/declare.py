@@ -13,7 +13,7 @@ import time
 import typing as t
 
 from ansible.errors import AnsibleActionFail
-from ansible_collections.packetwatch.xdp.plugins.action._feeds import declared_feeds
+from ansible_collections.packetwatch.xdp.plugins.action.__private.feeds import declared_feeds
 from ansible_collections.packetwatch.xdp.plugins.module_utils._base.digest import digest_text
 from ansible_collections.packetwatch.xdp.plugins.plugin_utils._archive import collect
 from ansible_collections.packetwatch.xdp.plugins.plugin_utils._confirm import ChangeAction
@@ -26,14 +26,14 @@ if t.TYPE_CHECKING:
         Result,
     )
 
-_COLLECTION = pathlib.Path(__file__).resolve().parents[2]
+_COLLECTION = pathlib.Path(__file__).resolve().parents[3]
 _FEED = "feed "
 
 
 class ActionModule(ChangeAction):
     """Asks the module what is missing, and sends only that: software and long lists seldom change."""
 
-    module_name = "packetwatch.xdp._declare"
+    module_name = "packetwatch.xdp.__private.declare"
 
     def execute(self, arguments: Arguments, task_vars: dict[str, t.Any] | None) -> Result:
         names, copies = arguments.pop("names"), arguments.pop("copies")

@@ -47,7 +47,7 @@ def declared_feeds(names: t.Iterable[str], copies: t.Mapping[str, t.Any]) -> lis
 class ActionModule(ChangeAction):
     """Asks the module what is missing, and sends only that: long lists seldom change."""
 
-    module_name = "packetwatch.xdp._feeds"
+    module_name = "packetwatch.xdp.__private.feeds"
 
     def execute(self, arguments: Arguments, task_vars: dict[str, t.Any] | None) -> Result:
         copies, names = arguments.pop("copies"), arguments.pop("names")

@@ -7,33 +7,25 @@
 from __future__ import annotations
 
 DOCUMENTATION = r"""
-module: _rollout
-short_description: Stop a rollout if a batch is incomplete
+module: lint
+short_description: Find what is wrong with the variables in an inventory
 version_added: 0.1.0
 description:
   - This module is B(private) to the playbooks of the collection; it may change or vanish in any release.
-  - Works on the controller alone.
+  - Works on the controller alone. Finds unknown variables, wrong values, lists that a stronger level of the inventory hides,
+    and entries of lists that have no effect.
 author:
   - Packetwatch authors (@packetwatch)
 extends_documentation_fragment:
   - packetwatch.xdp._attributes.controller
   - packetwatch.xdp._attributes
   - packetwatch.xdp._attributes.action
-options:
-  phase:
-    description:
-      - V(begin) fails if a host of an earlier batch has not reached its V(end), for whatever reason.
-      - V(end) notes that this host is done.
-    type: str
-    choices: [begin, end]
-    required: true
+options: {}
 """
 
 EXAMPLES = r"""
-- name: Continue only if all earlier batches are done
-  packetwatch.xdp._rollout:
-    phase: begin
-  run_once: true
+- name: Check the inventory
+  packetwatch.xdp.__private.lint:
 """
 
 RETURN = r"""
