@@ -1,0 +1,78 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The pages that Galaxy and Automation Hub show: their sections, and links that work there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = (ROOT / "README.md", ROOT / "roles/packetwatch/README.md")
+REPOSITORY = yaml.safe_load((ROOT / "galaxy.yml").read_text())["repository"]
+# As Automation Hub wants them.
+SECTIONS = [
+    "Description",
+    "Requirements",
+    "Installation",
+    "Use Cases",
+    "Testing",
+    "Support",
+    "Release Notes and Roadmap",
+    "Related Information",
+    "License Information",
+]
+
+
+def links(page: str) -> list[str]:
+    return re.findall(r"\]\(([^)]+)\)", page)
+
+
+def anchors(page: str) -> set[str]:
+    """The anchors of a page's headings, as the repository's site makes them."""
+    headings = re.findall(r"^#+ (.+)$", page, re.M)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def broken(link: str) -> Iterator[str]:
+    """Say why a link does not work on another site, or leads to no file."""
+    if not link.startswith("https://"):
+        yield f"{link} is relative"
+    found = re.fullmatch(rf"{re.escape(REPOSITORY)}/(blob|tree)/main/([^#]*)(?:#(.*))?", link)
+    if not found:
+        return
+    path = ROOT / found[2]
+    if not (path.is_dir() if found[1] == "tree" else path.is_file()):
+        yield f"{link} leads to nothing"
+    elif found[3] and found[3] not in anchors(path.read_text()):
+        yield f"{link} leads to no heading"
+
+
+def test_readme_has_the_sections_of_automation_hub() -> None:
+    assert re.findall(r"^## (.+)$", PAGES[0].read_text(), re.M) == SECTIONS
+
+
+@pytest.mark.parametrize("page", PAGES, ids=["collection", "role"])
+def test_links_work_on_other_sites(page: Path) -> None:
+    found = links(page.read_text())
+    assert found
+    assert [problem for link in found for problem in broken(link)] == []
+
+
+@pytest.mark.parametrize(
+    ("link", "problem"),
+    [
+        ("docs/feeds.md", "is relative"),
+        (f"{REPOSITORY}/blob/main/docs/feed.md", "leads to nothing"),
+        (f"{REPOSITORY}/tree/main/README.md", "leads to nothing"),
+        (f"{REPOSITORY}/blob/main/docs/feeds.md#formates", "leads to no heading"),
+    ],
+)
+def test_a_broken_link_is_named(link: str, problem: str) -> None:
+    assert list(broken(link)) == [f"{link} {problem}"]
