@@ -127,7 +127,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
         "packetwatch_action is 'enfroce'; allowed: enforce, monitor, off",
     ),
     "a misspelt state": (
-        {"packetwatch_state": "presnt"},
+        {"packetwatch_state": "presnt"},  # codespell:ignore
         "packetwatch_state is 'presnt'; allowed: present, absent",
     ),
     "neither yes nor no": (

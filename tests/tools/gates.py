@@ -153,6 +153,16 @@ class Result:
         return text.center(80, "=")
 
 
+def shell_scripts(build: Build) -> list[str]:
+    """The paths of all shell scripts in the copy, by their names and first lines."""
+    found = []
+    for name in (build.path / "manifest").read_text().splitlines():
+        with (build.collection / name).open("rb") as file:
+            if name.endswith(".bash") or re.match(rb"#!.*\b(?:ba)?sh\b", file.readline()):
+                found.append(name)
+    return found
+
+
 def static_gates(build: Build, sanity: Sequence[str] = ()) -> list[Gate]:
     """The gates that only read the copy; the longest one comes first. sanity: further options of it."""
     tools = str(ROOT / "tests" / "tools")
@@ -176,10 +186,26 @@ def static_gates(build: Build, sanity: Sequence[str] = ()) -> list[Gate]:
             "tree", (sys.executable, f"{tools}/check_tree.py", f"{build.path}/manifest", str(ROOT))
         ),
         Gate("changelog", ("antsibull-changelog", "lint")),
+        # git knows which files of the checkout are part of it.
+        Gate("licences", ("reuse", "--root", str(ROOT), "lint"), "compliant with version"),
+        Gate("spelling", ("codespell", ".")),
+        Gate("shell", ("shellcheck", *shell_scripts(build))),
+        Gate("artifact", (sys.executable, f"{tools}/artifact.py", str(artifact))),
+    ]
+
+
+def slow_gates(build: Build) -> list[Gate]:
+    """The gates that take long, and that seldom fail if the others pass."""
+    rehearse = str(ROOT / "tests" / "tools" / "rehearse.py")
+    return [
         Gate(
-            "artifact",
-            ("ansible-galaxy", "collection", "build", "--force", "--output-path", str(artifact)),
+            "docs",
+            (
+                *("antsibull-docs", "lint-collection-docs", "--plugin-docs"),
+                *("--validate-collection-refs", "all", "."),
+            ),
         ),
+        Gate("release", (sys.executable, rehearse, f"{build.path}/manifest"), "Importer: passed"),
     ]
 
 
@@ -205,7 +231,7 @@ def phases_of(stage: str, build: Build) -> list[Phase]:
         static = static_gates(build, ("--exclude", "tests/"))
         return [Phase([Suite(*unit, QUICK), Suite(*kernel, QUICK)], static)]
     return [
-        Phase([Suite(*unit)], static_gates(build), WORKERS),
+        Phase([Suite(*unit)], static_gates(build) + slow_gates(build), WORKERS),
         Phase([Suite(*kernel)], [scenario("containers", "nspawn", build)]),
         Phase(
             [Suite("integration", "tests/integration")],

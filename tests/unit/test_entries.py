@@ -213,7 +213,7 @@ def test_comment_of_several_lines_becomes_one() -> None:
         ({"address": 1}, "address is 1, a number: put the address in quotes"),
         ({"address": ["192.0.2.7"]}, "a list"),
         ({"address": "192.0.2.7", "ttl": 5}, "ttl: unknown key"),
-        ({"adress": "192.0.2.7"}, "adress: unknown key"),
+        ({"adress": "192.0.2.7"}, "adress: unknown key"),  # codespell:ignore
         ({"address": "192.0.2.7", "state": "gone"}, "present or absent"),
         ({"address": "192.0.2.7", "state": True}, "present or absent"),
         ({"address": "192.0.2.7", "comment": {}}, "put the comment in quotes"),
@@ -371,7 +371,7 @@ def test_wrong_line_far_after_the_first_piece(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_comment_in_another_encoding_is_no_error() -> None:
-    assert read(b"192.0.2.7 # caf\xe9\n").entries == 1
+    assert read(b"192.0.2.7 # caf\xe9\n").entries == 1  # codespell:ignore
     with pytest.raises(InvalidInput, match="line 1"):
         read(b"192.0.2.7\xe9\n")
 

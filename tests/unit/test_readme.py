@@ -71,7 +71,7 @@ def test_links_work_on_other_sites(page: Path) -> None:
         ("docs/feeds.md", "is relative"),
         (f"{REPOSITORY}/blob/main/docs/feed.md", "leads to nothing"),
         (f"{REPOSITORY}/tree/main/README.md", "leads to nothing"),
-        (f"{REPOSITORY}/blob/main/docs/feeds.md#formates", "leads to no heading"),
+        (f"{REPOSITORY}/blob/main/docs/feeds.md#forms", "leads to no heading"),
     ],
 )
 def test_a_broken_link_is_named(link: str, problem: str) -> None:
