@@ -215,6 +215,7 @@ LACKS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lack", LACKS)
 def test_what_the_host_lacks_is_named_with_its_remedy(
     site: Site, tmp_path: Path, lack: str

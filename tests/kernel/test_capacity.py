@@ -47,6 +47,7 @@ def capacity(site: Site) -> int:
         return pages.info.max_entries
 
 
+@pytest.mark.slow
 def test_ten_to_a_million_and_back(filtered: Site) -> None:
     small, large = hosts(10), hosts(LARGE)
     filtered.lists(f"{DENIED}\n{small}")
@@ -117,6 +118,7 @@ def test_crossings_leave_nothing_over(filtered: Site) -> None:
     wait_gone(ever)
 
 
+@pytest.mark.slow
 def test_too_large_is_refused_before_anything_changes(filtered: Site) -> None:
     filtered.settings(PW_LIST_MEMORY="1")
     text = hosts(100_000)
@@ -138,6 +140,7 @@ def test_too_large_is_foretold(site: Site) -> None:
     assert site.host.store.read_current()[0] == 0
 
 
+@pytest.mark.slow
 def test_a_bound_lowered_later_holds_up_no_boot(filtered: Site) -> None:
     filtered.lists(f"{hosts(100_000)}{DENIED}\n")
     filtered.settings(PW_LIST_MEMORY="1")

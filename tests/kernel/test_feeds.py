@@ -120,6 +120,7 @@ def test_a_boot_without_a_network_goes_by_those_of_before(filtered: Site) -> Non
     assert filtered.verdict(NEIGHBOUR) == XDP_DROP
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "damage", [b"45.9.9.9\n45.9.9\n", b"\xff\xfe\0\0", b"<html>\n", b"45.9.9.9/8\n"]
 )
@@ -299,6 +300,7 @@ def test_why_reports_to_root_that_a_feeds_entry_was_left_out(
     assert problem.startswith(f"{FEED} is left out: deny.d/{FEED}.list, line 1")
 
 
+@pytest.mark.slow
 def test_a_feed_as_large_as_they_come(filtered: Site) -> None:
     """56,000 prefixes and 1.8 million addresses."""
     share = 1.0 if FULL else 0.01
@@ -329,6 +331,7 @@ def test_a_feed_as_large_as_they_come(filtered: Site) -> None:
     assert filtered.host.verify() == []
 
 
+@pytest.mark.slow
 def test_the_agent_asks_for_an_apply(filtered: Site, tmp_path: Path) -> None:
     feed(filtered)
     agent = AgentProcess(tmp_path / "agent", filtered.paths.bpffs, 0)

@@ -104,6 +104,7 @@ def test_the_kernel_refuses_to_switch_it_off_in_passing(filtered: Site) -> None:
     check(filtered)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "cut", [remove_link_pin, remove_all_link_pins, remove_all_pins, detach_link]
 )
@@ -174,6 +175,7 @@ def test_a_foreign_program_is_reported_and_stays(filtered: Site) -> None:
     check(filtered)
 
 
+@pytest.mark.slow
 def test_a_foreign_program_in_our_link_is_replaced(filtered: Site) -> None:
     with dummy_program() as foreign, Link.open(filtered.host.pins.link("pw0")) as link:
         link.update(foreign)
@@ -189,6 +191,7 @@ def test_a_foreign_program_in_our_link_is_replaced(filtered: Site) -> None:
 # Other tables
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("filling", [0, 0xFF])
 def test_tables_swapped_for_anything(filtered: Site, filling: int) -> None:
     with filtered.slot() as slot, Map.by_id(filtered.generation_id()) as live:
@@ -283,6 +286,7 @@ def test_the_pin_of_the_program(filtered: Site) -> None:
 # Confirmed state
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", [None, "99", "nonsense"])
 def test_a_broken_link_to_what_is_confirmed(filtered: Site, target: str | None) -> None:
     link = filtered.state / "current"

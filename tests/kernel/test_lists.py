@@ -193,6 +193,7 @@ def test_random_nestings_match_brute_force(prober: Prober, family: int) -> None:
         assert not wrong, (number, rules, wrong[:3])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", [4, 6])
 def test_every_prefix_length(prober: Prober, family: int) -> None:
     choice = random.Random(family)
@@ -305,9 +306,10 @@ def test_adversarial_sets_match_brute_force(
     assert not wrong, wrong[:3]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("width", "few"),
-    [(13, 32), (16, 32), (18, 0), pytest.param(16, 0, marks=pytest.mark.slow)],
+    [(13, 32), (16, 32), (18, 0), (16, 0)],
 )
 def test_top_tables_as_long_lists_have_them_match_brute_force(
     prober: Prober, width: int, few: int, monkeypatch: pytest.MonkeyPatch

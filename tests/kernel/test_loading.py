@@ -273,6 +273,7 @@ def test_a_run_of_this_version_brings_program_and_tables_at_once(outdated: Site)
     assert not host.apply(edit, wish=wish).changed
 
 
+@pytest.mark.slow
 def test_a_check_compiles_nothing(outdated: Site) -> None:
     shutil.rmtree(outdated.paths.cache)
     edit = set_lists("ansible", {"allow": "", "deny": UNLISTED}, False)
@@ -290,6 +291,7 @@ def test_a_program_of_another_version_is_refused(filtered: Site) -> None:
     assert filtered.snapshot() == before
 
 
+@pytest.mark.slow
 def test_boot_attaches_in_the_declared_mode(site: Site) -> None:
     site.host.attach("pw0", "generic")
     site.power_off()
@@ -306,6 +308,7 @@ def test_apply_before_anything_is_attached_only_declares(site: Site) -> None:
 # Expiry
 
 
+@pytest.mark.slow
 def test_entries_expire_and_that_is_no_change(filtered: Site) -> None:
     text = f"{DENIED} expires={in_seconds(2)}\n{UNLISTED} expires={in_seconds(600)}"
     filtered.lists(deny=text)

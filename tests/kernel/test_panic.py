@@ -87,6 +87,7 @@ def test_nobody_attaches_until_it_is_lifted(filtered: Site) -> None:
     assert passes()
 
 
+@pytest.mark.slow
 def test_it_outlives_a_reboot(filtered: Site) -> None:
     filtered.power_off()
     filtered.host.reattach("pw0")
@@ -149,6 +150,7 @@ def test_a_flag_that_cannot_be_written(filtered: Site) -> None:
     assert passes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["", "{}", "\0\xff", "[1]"])
 def test_whatever_the_flag_holds_it_counts(filtered: Site, text: str) -> None:
     flag(filtered).write_text(text)
@@ -185,6 +187,7 @@ def test_the_end_of_a_panic_is_confirmed(filtered: Site, timers: Timers) -> None
     assert filtered.host.store.read_former()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["rolled back", "too late", "reboot", "panic again"])
 def test_an_end_that_is_not_confirmed_is_reverted(filtered: Site, timers: Timers, how: str) -> None:
     maps = filtered.pinned_maps()
@@ -223,6 +226,7 @@ def test_an_end_that_fails_leaves_the_panic(filtered: Site, timers: Timers) -> N
     assert timers.host.pending() is None
 
 
+@pytest.mark.slow
 def test_deaths(filtered: Site) -> None:
     """Wherever it dies: without the flag nothing has happened yet, and with the flag nobody can attach."""
     steps = count_steps(lambda: filtered.host.panic("a test"))

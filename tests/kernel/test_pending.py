@@ -147,6 +147,7 @@ def test_confirm(filtered: Site, confirming: Timers) -> None:
     assert not filtered.lists(deny=UNLISTED).changed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("with_token", [False, True])
 def test_by_hand(filtered: Site, confirming: Timers, with_token: bool) -> None:
     def perform(command: str, token: str) -> tuple[bool, str]:
@@ -384,6 +385,7 @@ def test_every_kind_of_change_is_reverted(
     assert filtered.left_open() == []
 
 
+@pytest.mark.slow
 @kinds
 def test_every_kind_of_change_is_confirmed(
     filtered: Site, confirming: Timers, begin: Callable[[Timers], Change | None]

@@ -44,6 +44,7 @@ def test_rules_are_rules(tmp_path: Path) -> None:
     assert "SUCCESS" in promtool("check", "rules", "--lint-fatal", str(RULES), folder=tmp_path)
 
 
+@pytest.mark.slow
 def test_alerts_fire_when_they_should(tmp_path: Path) -> None:
     shutil.copy(RULES, tmp_path)
     shutil.copy(Path(__file__).with_name("rules_test.yml"), tmp_path)

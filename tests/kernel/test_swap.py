@@ -80,12 +80,14 @@ def test_lists(filtered: Site, flood: Flood) -> None:
     assert len(seen) == swaps
 
 
+@pytest.mark.slow
 @only_native
 def test_policies(filtered: Site, flood: Flood) -> None:
     for number in range(CHANGES):
         assert filtered.policy("pw0", scan_ports=str(number % 60 + 2)).changed
 
 
+@pytest.mark.slow
 @only_native
 def test_programs(filtered: Site, flood: Flood) -> None:
     texts = (other_program(), source_text())
@@ -96,6 +98,7 @@ def test_programs(filtered: Site, flood: Flood) -> None:
     assert len(ids) == RELOADS
 
 
+@pytest.mark.slow
 @only_native
 def test_capacity(filtered: Site, flood: Flood) -> None:
     programs = set()

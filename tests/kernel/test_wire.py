@@ -145,6 +145,7 @@ def test_on_one_processor_exactly_the_crossing_syn_is_dropped_first(
     }
 
 
+@pytest.mark.slow
 def test_on_two_processors_one_bans_and_nothing_that_comes_after_it_passes(
     datapath: Datapath, cannon: Cannon
 ) -> None:
