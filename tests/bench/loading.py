@@ -153,7 +153,7 @@ def image_case(loading: Loading, hosts: list[str]) -> None:
     """Add a case for the kernel's part: write the pages, freeze the map, replace the pointer."""
     prefixes = read_prefixes("\n".join(hosts), "bench", 0, True, "deny")
     nothing = read_prefixes("", "bench", 0, True, "allow")
-    areas = Areas.of(compile_tables(nothing, prefixes), bytes(32), 0)
+    areas = Areas.of(compile_tables(nothing, prefixes), bytes(32), 0, 0)
     image = build(areas, resolve_policies({}), {}, bytes(32))
     capacity = capacity_for(image.pages)
     slot = make_slot(capacity)

@@ -271,9 +271,9 @@ def link_in_place_of_the_folder(path: Path) -> None:
 
 def other_program(path: Path) -> None:
     """Bytecode of another program, with its own checksum."""
-    Compiler(run, str(path.parent)).get(CODE % "XDP_DROP")
-    (other,) = (entry for entry in path.parent.iterdir() if entry != path)
-    other.rename(path)
+    compiler = Compiler(run, str(path.parent))
+    compiler.get(CODE % "XDP_DROP")
+    Path(compiler._path(CODE % "XDP_DROP")).rename(path)
 
 
 def fifo(path: Path) -> None:

@@ -103,7 +103,7 @@ class Prober:
         """Compile the rules and activate them."""
         allow = read_prefixes(rules.text(rules.allow), "allow", 0, True, "allow")
         deny = read_prefixes(rules.text(rules.deny), "deny", 0, True, "deny")
-        areas = generation.Areas.of(compile_tables(allow, deny), bytes(32), 0)
+        areas = generation.Areas.of(compile_tables(allow, deny), bytes(32), 0, 0)
         image = build(areas, self._policies, {}, self._code)
         assert image.pages <= CAPACITY, image.pages
         generation.activate(self._slot, image, CAPACITY)

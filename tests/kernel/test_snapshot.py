@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from kernel.hosting import DENIED, Site, Wire
 
+from packetwatch_core._base.steps import Steps
 from packetwatch_core._declared.edits import set_lists, set_policy
 from packetwatch_core._kernel import netlink
 
@@ -29,13 +30,13 @@ def reads(wire: Wire, filtered: Site, monkeypatch: pytest.MonkeyPatch) -> Counte
     wire.add("pw1")
     filtered.lists(deny=DENIED)
     counted: Counter[int] = Counter()
-    dump = netlink._dump
+    dump = netlink._dump_in_steps
 
-    def counting(kind: netlink.Kind, *arguments: Any) -> list[netlink.Message]:
+    def counting(kind: netlink.Kind, *arguments: Any) -> Steps[list[Any]]:
         counted[kind.request] += 1
-        return dump(kind, *arguments)
+        return (yield from dump(kind, *arguments))
 
-    monkeypatch.setattr(netlink, "_dump", counting)
+    monkeypatch.setattr(netlink, "_dump_in_steps", counting)
     return counted
 
 

@@ -247,7 +247,7 @@ def make_known(path: str) -> object:
     return found and (sum(found.counts.values()), found.counts["deny"], sum(found.shape))
 
 
-AREAS = Areas.of(compile_tables(Prefixes(), Prefixes()), bytes(32), 0)
+AREAS = Areas.of(compile_tables(Prefixes(), Prefixes()), bytes(32), 0, 0)
 KNOWN = [AREAS.lists.hex(), AREAS.next_expiry, dict.fromkeys(COUNTS, 3), [1, 0, 2, 1]]
 
 

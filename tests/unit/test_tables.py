@@ -463,7 +463,7 @@ def test_an_edited_area_is_the_area_of_the_edited_list(
 
 def edited(tables: Tables, value: int, wanted: int) -> patch.Done | None:
     """Return the tables with another verdict for an IPv4 address, or None."""
-    areas = Areas.of(tables, b"", 0)
+    areas = Areas.of(tables, b"", 0, 0)
     return patch.edit4(areas, tables.shape4, host(4, value), lambda _runs: [(value, wanted)])
 
 

@@ -66,8 +66,10 @@ class Loaded:
         """The links whose device has disappeared, or is in another network namespace."""
         self._doubtful: list[Link] = []
         """Those of them that may be on a device here instead of another link."""
+        self.devices: list[netlink.Link] = []
+        """All devices of this namespace."""
         self.present: dict[str, int] = {}
-        """The ifindex of each device of this namespace, by its name."""
+        """Their ifindexes, by their names."""
         self.program: Program | None = None
         self.slot: Map | None = None
         self.whole = True
@@ -340,7 +342,8 @@ class Loaded:
         A device in another namespace may have the same ifindex as one here. Then two links may name one
         device. The one that is labelled with its name counts.
         """
-        devices = {device.ifindex: device for device in netlink.links()}
+        self.devices = netlink.links()
+        devices = {device.ifindex: device for device in self.devices}
         self.present = {device.name: ifindex for ifindex, device in devices.items()}
         self.links, self.away, self._doubtful = {}, [], []
         is_settled = True

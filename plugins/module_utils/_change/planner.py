@@ -139,7 +139,10 @@ class Planner:
         after = edit(renamed(before, wish.names, loaded)) if edit else before
         protects = after.settings != before.settings
         if protects:
-            self._use(Snapshot(self._paths.settings, self._last_settings, after.settings))
+            found = Snapshot(
+                self._paths.settings, self._last_settings, after.settings, loaded.devices
+            )
+            self._use(found)
         if edit and self.snapshot.settings.problems:
             # A boot and an apply go on with the last good values. A person can correct them first.
             raise InvalidInput("; ".join(self.snapshot.settings.problems.values()))

@@ -36,6 +36,7 @@ if t.TYPE_CHECKING:
     from .._change.results import Attachment, Plan
     from .._declared.store import State
     from .._health.status import Status
+    from .._kernel import netlink
     from .._kernel.libbpf import Map
 
 
@@ -67,9 +68,9 @@ class Site:
             self.run, self.paths, self.status, self.images, self.alarm, self.check_compiled
         )
 
-    def snapshot(self) -> Snapshot:
+    def snapshot(self, links: list[netlink.Link] | None = None) -> Snapshot:
         """The host's network, settings and protection: read when asked for, kept for one operation."""
-        return Snapshot(self.paths.settings, self.images.last_settings)
+        return Snapshot(self.paths.settings, self.images.last_settings, links=links)
 
     @contextlib.contextmanager
     def work(self, *, check: bool = False, while_pending: bool = False) -> t.Iterator[Work]:
@@ -128,7 +129,9 @@ class Site:
     @contextlib.contextmanager
     def _open(self, pending: Change | None) -> t.Iterator[Work]:
         with Loaded(self.pins) as loaded:
-            planner = Planner(self.paths, self.store, self.compiler, loaded, self.snapshot())
+            planner = Planner(
+                self.paths, self.store, self.compiler, loaded, self.snapshot(loaded.devices)
+            )
             yield Work(self, loaded, planner, pending)
 
     def _catch_up(self) -> None:

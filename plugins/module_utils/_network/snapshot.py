@@ -24,7 +24,8 @@ class Snapshot:
 
     So all checks of a change decide on the same facts. settings: path of the settings file. last: returns
     the settings that were in force before; called only if one is wrong. text: the settings that a change
-    brings, which count instead of the file. The parts raise `Unreadable`.
+    brings, which count instead of the file. links: if the operation has read them already. The parts raise
+    `Unreadable`.
     """
 
     def __init__(
@@ -32,10 +33,12 @@ class Snapshot:
         settings: str,
         last: t.Callable[[], t.Mapping[str, str]] = dict,
         text: str | None = None,
+        links: list[netlink.Link] | None = None,
     ) -> None:
         self._path = settings
         self._last = last
         self._text = text
+        self._links = links
 
     @cached_property
     def settings(self) -> HostSettings:
@@ -50,7 +53,7 @@ class Snapshot:
 
     @cached_property
     def links(self) -> list[netlink.Link]:
-        return netlink.links()
+        return netlink.links() if self._links is None else self._links
 
     @cached_property
     def protection(self) -> protect.Protection:

@@ -31,7 +31,7 @@ class FakeHost:
         self.state = State()
         self.edited: State | None = None
         self.calls: list[tuple[Any, ...]] = []
-        self.answers: dict[str, Any] = {}
+        self.answers: dict[str, Any] = {"damaged_bans": []}
         self.terms: Any = None
         self.store = types.SimpleNamespace(read_current=lambda: (1, self.state))
         self.paths = types.SimpleNamespace(ages=f"{folder}/feeds")
@@ -39,6 +39,7 @@ class FakeHost:
         self.distrusted: list[str] = []
         self.hits: Hits | None = None
         self.idle: Idle | None = None
+        self.problems: tuple[str, ...] = ()
 
     def plan(self, edit: Callable[[State], State], **options: Any) -> Any:
         return self._edit("plan", edit, options)
@@ -62,6 +63,7 @@ class FakeHost:
             pending=self.pending,
             hits=self.hits,
             idle=self.idle,
+            problems=self.problems,
         )
 
     def __getattr__(self, name: str) -> Callable[..., Any]:

@@ -201,7 +201,7 @@ def test_entries_without_effect_are_warnings(
     ]
 
 
-def test_a_compiled_file_that_was_not_used_is_a_warning(
+def test_what_failed_after_the_change_and_a_file_that_was_not_used_are_warnings(
     run: Any, host: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     host.distrusted = ["the compiled program /x is not used: mode 0666"]
@@ -209,5 +209,6 @@ def test_a_compiled_file_that_was_not_used_is_a_warning(
     monkeypatch.setattr(
         access_lists.AnsibleModule, "warn", lambda dummy, text: warnings.append(text)
     )
+    host.problems = ("the boot image cannot be written to /x: no space",)
     run(access_lists, {"deny": ["192.0.2.9"]})
-    assert warnings == host.distrusted
+    assert warnings == [*host.problems, *host.distrusted]

@@ -48,7 +48,14 @@ def test_what_waits(run: Any, host: Any) -> None:
     assert (result["confirmed"], result["token"]) == (False, "t0")
     assert result["returns_at"] == "2027-01-15T08:00:00Z"
     answer = types.SimpleNamespace(
-        changed=True, interface="lo", mode="none", reason="", program_id=0, before="", after=""
+        changed=True,
+        interface="lo",
+        mode="none",
+        reason="",
+        program_id=0,
+        before="",
+        after="",
+        problems=(),
     )
     answer.pending = PENDING
     host.answers["detach"] = answer
@@ -72,7 +79,7 @@ def test_the_self_test_decides(run: Any, host: Any) -> None:
 @pytest.mark.parametrize("state", ["confirmed", "rolled_back"])
 def test_change(run: Any, host: Any, state: str) -> None:
     ended = types.SimpleNamespace(status=state, owner="somebody")
-    host.answers |= {"confirm": (True, ended), "roll_back": (True, ended)}
+    host.answers |= {"confirm": (True, ended, ()), "roll_back": (True, ended, ())}
     result = run(change, {"state": state, "token": "t0"})
     result.pop("invocation", None)
     assert result == {"changed": True, "status": state, "owner": "somebody"}
@@ -80,7 +87,7 @@ def test_change(run: Any, host: Any, state: str) -> None:
 
 
 def test_nothing_to_take_back(run: Any, host: Any) -> None:
-    host.answers["roll_back"] = (False, None)
+    host.answers["roll_back"] = (False, None, ())
     result = run(change, {"state": "rolled_back"})
     assert (result["changed"], result["status"]) == (False, "none")
 
@@ -115,7 +122,9 @@ HOLDS = panic_module.Panic(1_800_000_000.0, "somebody")
 
 
 def test_panic_asks_for_no_confirmation(run: Any, host: Any) -> None:
-    host.answers["panic"] = types.SimpleNamespace(changed=True, panic=HOLDS, pending=None)
+    host.answers["panic"] = types.SimpleNamespace(
+        changed=True, panic=HOLDS, pending=None, problems=()
+    )
     result = run(panic, {}, diff=True)
     name, owner, options = host.calls[0]
     assert (name, options) == ("panic", {"check": False})
@@ -129,7 +138,9 @@ def test_panic_asks_for_no_confirmation(run: Any, host: Any) -> None:
 
 
 def test_its_end_waits(run: Any, host: Any) -> None:
-    host.answers["lift"] = types.SimpleNamespace(changed=True, panic=HOLDS, pending=PENDING)
+    host.answers["lift"] = types.SimpleNamespace(
+        changed=True, panic=HOLDS, pending=PENDING, problems=()
+    )
     result = run(panic, {"state": "absent", "confirm_timeout": 9})
     assert host.calls == [("lift", {"check": False})]
     assert host.terms.seconds == 9

@@ -24,6 +24,7 @@ ATTACHED = types.SimpleNamespace(
     before="none\n",
     after="generic\n",
     pending=None,
+    problems=(),
 )
 
 
