@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from socket import AF_INET6, inet_ntop
 
 IPV4, IPV6, IPV6_CLUSTERED = 0, 1, 2
+# One in eight addresses is a loopback, multicast or reserved one.
+WALKS = 8
 CLUSTERS = 5000
 # Allocations of the registries; sixteen, so that the lowest bits of a cluster's number choose one.
 TOPS = (
@@ -35,12 +37,12 @@ def mix64(x: int) -> int:
 
 
 def address4(number: int) -> int:
-    return unicast(mix32(number))
-
-
-def unicast(address: int) -> int:
-    """Return the address itself, or another one instead of a loopback, multicast or reserved one."""
-    return address & 0x5FFFFFFF if address >> 29 == 7 or address >> 24 == 127 else address
+    address = mix32(number)
+    for _again in range(WALKS):
+        # The filter drops packets from these. Mixed again, different numbers still give different addresses.
+        if address >> 29 == 7 or address >> 24 == 127:
+            address = mix32(address)
+    return address
 
 
 def address6(number: int, layout: int) -> int:

@@ -13,6 +13,7 @@
 #include <bpf/bpf_helpers.h>
 
 #define PAGE_WORDS 16384
+#define WALKS 8
 #define MAX_PAGES 1024
 
 char _license[] SEC("license") = "GPL";
@@ -103,15 +104,15 @@ static __always_inline __u32 next_number(struct settings *s)
 	return s->first + (__u32)((__u64)x * s->count >> 32);
 }
 
-/* The filter drops packets from loopback and multicast addresses. */
-static __always_inline __u32 unicast(__u32 address)
-{
-	return address >> 29 == 7 || address >> 24 == 127 ? address & 0x5fffffff : address;
-}
-
+/* The filter drops packets from loopback and multicast addresses. Mixed again, different numbers
+ * still give different addresses. */
 static __always_inline __be32 source4(struct settings *s, __u32 number)
 {
-	return bpf_htonl(unicast((mix32(number) & s->keep) | s->set));
+	__u32 address = mix32(number);
+	for (int again = 0; again < WALKS; again++)
+		if (address >> 29 == 7 || address >> 24 == 127)
+			address = mix32(address);
+	return bpf_htonl((address & s->keep) | s->set);
 }
 
 static __always_inline void write_source6(struct settings *s, struct ipv6hdr *ip, __u32 number)

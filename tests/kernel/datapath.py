@@ -219,7 +219,9 @@ class Datapath:
 
     def age(self, seconds: float) -> None:
         """Let time pass for all hits: move their times back, at most to boot."""
-        back = round(seconds * 1e9) >> abi.TIME_SHIFT << 32
+        back = (
+            -(-round(seconds * 1e9) >> abi.TIME_SHIFT) << 32
+        )  # whole ticks, and no time too little
         with memoryview(self._sets) as raw, raw.cast("Q") as words:
             for index in range(1, len(words), 2):
                 if words[index]:

@@ -437,10 +437,10 @@ def request(data: bytes, folder: Path) -> object:
 
 
 def bans_file(path: str) -> object:
-    found = list(saved._read(path, saved._clocks()))
-    with open(path, encoding="utf-8", errors="replace") as file:
-        saved._object(file.readline())
-    return found
+    clocks = saved._clocks()
+    with open(path, "rb") as file:
+        saved._object(file.readline(saved.MAX_LINE))
+        return [saved._ban_in(line, clocks) for line in saved._lines(file)]
 
 
 COMMAND_LINE = command_line()
@@ -733,7 +733,9 @@ INSIDE = {
     "files.read_json": "its callers have rows",
     "keeper.Keeper.read_soon": "sets a timer",
     "number.read_whole": "its callers have rows",
+    "protect.read_network_in_steps": "read_network, which has a row, does all its steps",
     "reader.read_ranges": "maps of the kernel",
+    "reader.read_runs": "maps of the kernel",
     "ring.RingBuffer.read": "the kernel's ring: its records have a row",
     "whole.read_whole": "options that Ansible has checked; entries and policies have rows",
 }

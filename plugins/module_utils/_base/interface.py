@@ -91,7 +91,10 @@ def attach_command(name: str) -> str:
 
 
 def _is_legal(name: str) -> bool:
-    data = name.encode("utf-8", "surrogateescape")
+    try:
+        data = name.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return False
     is_short = 1 <= len(data) <= MAX_BYTES
     return is_short and name not in (".", "..") and not _REFUSED.search(data)
 

@@ -20,6 +20,7 @@ from ansible_collections.packetwatch.xdp.plugins.modules import (
 
 from packetwatch_core._base.errors import InvalidInput, LoadFailed, Pending, Reverted
 from packetwatch_core._change import panic as panic_module
+from packetwatch_core._change.results import Outcome
 
 PENDING = types.SimpleNamespace(token="t0", ends=1_800_000_000.0, owner="somebody", status="x")
 LISTS = {"deny": ["192.0.2.7"]}
@@ -64,7 +65,7 @@ def test_what_waits(run: Any, host: Any) -> None:
 
 def test_the_self_test_decides(run: Any, host: Any) -> None:
     host.pending = PENDING
-    host.answers |= {"self_test": None, "confirm": None}
+    host.answers |= {"self_test": None, "confirm": Outcome(True, None)}
     result = run(policy, {"scan_ports": 3, "confirm_by": "self_test"})
     assert result["confirmed"] is True
     assert "token" not in result

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""_feeds: which copies a host lacks, and what it makes of those that come."""
+"""__private.feeds: which copies a host lacks, and what it makes of those that come."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.packetwatch.xdp.plugins.modules import _feeds
+from ansible_collections.packetwatch.xdp.plugins.modules.__private import feeds
 
 from packetwatch_core._base.digest import digest_text
 from packetwatch_core._declared.store import State
@@ -28,7 +28,7 @@ LATE = {"name": "x", "list": "deny", "problem": "404"}
 
 
 def test_a_copy_that_is_not_here_is_asked_for(run: Any, host: Any) -> None:
-    result = run(_feeds, {"feeds": [FEED, {"name": "y", "list": "deny", "problem": "404"}]})
+    result = run(feeds, {"feeds": [FEED, {"name": "y", "list": "deny", "problem": "404"}]})
     assert result["lacks"] == ["x"]
     assert result["changed"] is False
     assert host.edited is None
@@ -36,7 +36,7 @@ def test_a_copy_that_is_not_here_is_asked_for(run: Any, host: Any) -> None:
 
 def test_one_that_was_brought_is_taken(run: Any, host: Any, tmp_path: Path) -> None:
     (tmp_path / "x").write_text(TEXT)
-    result = run(_feeds, {"feeds": [FEED], "sources": {"x": str(tmp_path / "x")}, "now": NOW})
+    result = run(feeds, {"feeds": [FEED], "sources": {"x": str(tmp_path / "x")}, "now": NOW})
     assert host.edited == State(deny={"feed-x": TEXT})
     assert result["feeds"]["x"] == {
         "status": "current",
@@ -50,14 +50,14 @@ def test_one_that_was_brought_is_taken(run: Any, host: Any, tmp_path: Path) -> N
 
 def test_one_that_is_here_is_not_asked_for_again(run: Any, host: Any) -> None:
     host.state = State(deny={"feed-x": TEXT, "feed-old": TEXT})
-    result = run(_feeds, {"feeds": [FEED]})
+    result = run(feeds, {"feeds": [FEED]})
     assert "lacks" not in result
     assert host.edited == State(deny={"feed-x": TEXT})
 
 
 def test_one_that_is_another_is_refused(run: Any, host: Any, tmp_path: Path) -> None:
     (tmp_path / "x").write_text("45.1.2.4\n")
-    result = run(_feeds, {"feeds": [FEED], "sources": {"x": str(tmp_path / "x")}})
+    result = run(feeds, {"feeds": [FEED], "sources": {"x": str(tmp_path / "x")}})
     assert result["failed"] is True
     assert "is not the copy of feed x that was fetched" in result["msg"]
     assert host.edited is None
@@ -65,9 +65,9 @@ def test_one_that_is_another_is_refused(run: Any, host: Any, tmp_path: Path) -> 
 
 def test_what_is_kept_is_a_warning(run: Any, host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     warnings: list[str] = []
-    monkeypatch.setattr(_feeds.AnsibleModule, "warn", lambda dummy, text: warnings.append(text))
+    monkeypatch.setattr(feeds.AnsibleModule, "warn", lambda dummy, text: warnings.append(text))
     host.state = State(deny={"feed-x": TEXT})
-    result = run(_feeds, {"feeds": [{"name": "x", "list": "deny", "problem": "404"}]})
+    result = run(feeds, {"feeds": [{"name": "x", "list": "deny", "problem": "404"}]})
     assert host.edited == host.state
     assert result["feeds"]["x"]["status"] == "kept"
     assert warnings == ["feed x is kept: 404"]
@@ -75,10 +75,10 @@ def test_what_is_kept_is_a_warning(run: Any, host: Any, monkeypatch: pytest.Monk
 
 def test_a_kept_copy_grows_old_and_ends_by_choice(run: Any, host: Any) -> None:
     host.state = State(deny={"feed-x": TEXT})
-    run(_feeds, {"feeds": [FEED], "now": NOW})
+    run(feeds, {"feeds": [FEED], "now": NOW})
 
     def later(seconds: float, **options: Any) -> Any:
-        return run(_feeds, {"feeds": [LATE | options], "now": NOW + seconds})["feeds"]["x"]
+        return run(feeds, {"feeds": [LATE | options], "now": NOW + seconds})["feeds"]["x"]
 
     assert later(3600) == {
         "status": "kept",
@@ -100,21 +100,21 @@ def test_a_kept_copy_grows_old_and_ends_by_choice(run: Any, host: Any) -> None:
 
 def test_a_copy_of_unknown_age_begins_to_age(run: Any, host: Any) -> None:
     host.state = State(deny={"feed-x": TEXT})
-    first = run(_feeds, {"feeds": [LATE | {"expire_after": 60}], "now": NOW})["feeds"]["x"]
+    first = run(feeds, {"feeds": [LATE | {"expire_after": 60}], "now": NOW})["feeds"]["x"]
     assert (first["status"], first["age"]) == ("kept", 0)
-    later = run(_feeds, {"feeds": [LATE | {"expire_after": 60}], "now": NOW + 61})["feeds"]["x"]
+    later = run(feeds, {"feeds": [LATE | {"expire_after": 60}], "now": NOW + 61})["feeds"]["x"]
     assert later["status"] == "expired"
 
 
 def test_check_mode_notes_no_age(run: Any, host: Any, tmp_path: Path) -> None:
     host.state = State(deny={"feed-x": TEXT})
-    assert run(_feeds, {"feeds": [FEED], "now": NOW}, check=True)["feeds"]["x"]["age"] == 5
+    assert run(feeds, {"feeds": [FEED], "now": NOW}, check=True)["feeds"]["x"]["age"] == 5
     assert not (tmp_path / "feeds").exists()
 
 
 def test_an_empty_first_copy_is_not_used(run: Any, host: Any, tmp_path: Path) -> None:
     (tmp_path / "x").write_text("")
-    found = run(_feeds, {"feeds": [EMPTY], "sources": {"x": str(tmp_path / "x")}})["feeds"]["x"]
+    found = run(feeds, {"feeds": [EMPTY], "sources": {"x": str(tmp_path / "x")}})["feeds"]["x"]
     assert found["status"] == "empty"
     assert "the publisher's list is empty, and there is no earlier copy: " in found["reason"]
     assert host.edited == State()
@@ -136,10 +136,10 @@ def test_an_empty_list_has_a_status_of_its_own(
     run: Any, host: Any, tmp_path: Path, options: Any, force: bool, status: str, stays: bool
 ) -> None:
     host.state = State(deny={"feed-x": TEXT})
-    run(_feeds, {"feeds": [FEED], "now": NOW})
+    run(feeds, {"feeds": [FEED], "now": NOW})
     (tmp_path / "x").write_text("")
     found = run(
-        _feeds,
+        feeds,
         {
             "feeds": [EMPTY | options],
             "sources": {"x": str(tmp_path / "x")},
