@@ -8,9 +8,9 @@
 
 ::
 
-    packetwatch boot image 1 SHA256        of all that follows
+    packetwatch boot image 2 SHA256 SIZE   of the facts and all parts before the tables
     {"number": 7, "interfaces": ...}       facts, JSON in one line
-    header, policies, tables, instructions as long as the facts say
+    header, policies, instructions, tables as long as the facts say, which also have the tables' digests
 
 So a boot parses no text that a person or a program may have damaged, and needs neither compiler nor kernel
 headers. Tables and instructions are used as they are, whatever format this version writes.
@@ -31,7 +31,8 @@ from .generation import Image, Records, assemble
 if t.TYPE_CHECKING:
     from .._declared.store import State
 
-_MAGIC = b"packetwatch boot image 1 "
+_MAGIC = b"packetwatch boot image 2 "
+_WRONG = "its checksum is wrong"
 # The facts name all interfaces and the program's loads of maps; the protected addresses are the longest.
 _LONGEST_LINE = 1 << 20
 
@@ -101,14 +102,8 @@ def keep(number: int, state: State, image: Image, code: Bytecode, key: str) -> K
 def pack(kept: Kept) -> list[bytes]:
     """The file of a boot image, in parts."""
     own = kept.records.own
-    parts = [
-        abi.HEADER.pack(**kept.header),
-        kept.records.default,
-        *own.values(),
-        *kept.v4,
-        *kept.v6,
-        kept.code.code,
-    ]
+    small = [abi.HEADER.pack(**kept.header), kept.records.default, *own.values(), kept.code.code]
+    parts = [*small, *kept.v4, *kept.v6]
     facts = {
         "layout": _LAYOUT,
         "number": kept.number,
@@ -121,9 +116,11 @@ def pack(kept: Kept) -> list[bytes]:
         "maps": kept.code.maps,
         "key": kept.key,
         "sizes": [len(part) for part in parts],
+        "tables": [kept.v4.digest.hex(), kept.v6.digest.hex()],
     }
-    parts.insert(0, json.dumps(facts).encode() + b"\n")
-    return [b"%s%s\n" % (_MAGIC, _digest(parts).encode()), *parts]
+    head = b"".join((json.dumps(facts).encode(), b"\n", *small))
+    first = b"%s%s %d\n" % (_MAGIC, _digest(head).encode(), len(head))
+    return [first, head, *kept.v4, *kept.v6]
 
 
 def unpack(data: bytes) -> Kept:
@@ -131,15 +128,22 @@ def unpack(data: bytes) -> Kept:
     first, rest = _line(memoryview(data))
     if not first.startswith(_MAGIC):
         raise Unreadable("it is not a boot image of this version")
-    if first != _MAGIC + _digest([rest]).encode():
-        raise Unreadable("its checksum is wrong")
+    check, dummy, size = first.removeprefix(_MAGIC).decode(errors="replace").partition(" ")
+    if not size.isdecimal() or check != _digest(rest[: int(size)]):
+        raise Unreadable(_WRONG)
     line, body = _line(rest)
     facts = json.loads(line)
     if facts["layout"] != _LAYOUT:
         raise Unreadable("another version of Packetwatch made it")
+    if len(body) != sum(facts["sizes"]):
+        raise Unreadable(_WRONG)
     parts = _cut(body, facts["sizes"])
     header = abi.HEADER.unpack(next(parts))
     records = Records(next(parts), {name: next(parts) for name in facts["own"]})
+    code = next(parts)
+    v4, v6 = (Area(next(parts), next(parts)) for dummy in range(2))
+    if [v4.digest.hex(), v6.digest.hex()] != facts["tables"]:
+        raise Unreadable(_WRONG)
     return Kept(
         number=facts["number"],
         interfaces=facts["interfaces"],
@@ -149,12 +153,10 @@ def unpack(data: bytes) -> Kept:
         has_expiring_allow=facts["has_expiring_allow"],
         header=header,
         records=records,
-        v4=Area(next(parts), next(parts)),
-        v6=Area(next(parts), next(parts)),
+        v4=v4,
+        v6=v6,
         code=Bytecode(
-            next(parts),
-            tuple((index, name) for index, name in facts["maps"]),
-            header["bytecode"],
+            code, tuple((index, name) for index, name in facts["maps"]), header["bytecode"]
         ),
         key=facts["key"],
     )
@@ -174,8 +176,7 @@ def _line(data: memoryview) -> tuple[bytes, memoryview]:
     return head, data[len(head) + len(end) :]
 
 
-def _digest(parts: t.Sequence[t.Any]) -> str:
-    check = sha256_for(sum(map(len, parts)))
-    for part in parts:
-        check.update(part)
+def _digest(head: bytes | memoryview) -> str:
+    check = sha256_for(len(head))
+    check.update(head)
     return str(check.hexdigest())

@@ -17,7 +17,7 @@ import typing as t
 from .._base.clock import read_clock
 from .._base.digest import digest_text, sha256
 from .._base.errors import InvalidInput
-from .._base.files import replace_json
+from .._base.files import read_json, replace_json
 from .._declared.bulk import read_prefixes
 from .._declared.entries import without_origins
 from .._declared.store import is_feed
@@ -54,13 +54,38 @@ class Lists(t.NamedTuple):
     idle: t.Optional[Idle] = None
 
 
+class Known(t.NamedTuple):
+    """What is known of the active tables beside their bytes: counts and shape, as in `Lists`.
+
+    digests: those of the pages of both areas. They count only if they give the generation's digest.
+    """
+
+    counts: dict[str, int]
+    shape: Shape
+    digests: tuple[bytes, bytes]
+
+
 def keep_known(path: str, lists: Lists) -> None:
     """Write what is known of the active tables to a file under /run; raises OSError."""
     folder, areas = os.path.dirname(path), lists.areas
     if not os.path.isdir(folder):
         os.makedirs(folder)
         os.chmod(folder, 0o755)
-    replace_json(path, [areas.lists.hex(), areas.next_expiry, lists.counts, lists.shape])
+    digests = [area.digests.hex() for area in (areas.v4, areas.v6)]
+    replace_json(path, [areas.lists.hex(), areas.next_expiry, lists.counts, lists.shape, digests])
+
+
+def read_known(path: str, areas: Areas) -> Known | None:
+    """What is known of these tables; None if the file is about others, missing or damaged."""
+    try:
+        lists, next_expiry, counts, shape, digests = read_json(path)
+        if (lists, next_expiry) != (areas.lists.hex(), areas.next_expiry):
+            return None
+        numbers = {str(name): int(number) for name, number in counts.items()}
+        v4, v6 = map(bytes.fromhex, digests)
+        return Known(numbers, Shape(*shape), (v4, v6))
+    except (OSError, ValueError, TypeError, AttributeError):
+        return None
 
 
 def digest_of(state: State) -> bytes:

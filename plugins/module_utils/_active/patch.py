@@ -23,7 +23,6 @@ from bisect import bisect_right
 from collections import Counter
 
 from .._base.errors import InvalidInput
-from .._base.files import read_json
 from .._declared.entries import expires_at, parse_list
 from .._declared.search import overlapping
 from .._declared.store import is_feed
@@ -58,6 +57,7 @@ if t.TYPE_CHECKING:
     from .._declared.store import State
     from .._feeds.spare import Note
     from .generation import Areas
+    from .lists import Known
 
 # So few starts or hosts are all put into tables anew.
 _FEW = 1 << 14
@@ -77,24 +77,6 @@ _COUNTS = ("allow", "deny")
 _LAST = {4: LAST4, 6: LAST6}
 
 Runs = list[tuple[int, int]]
-
-
-class Known(t.NamedTuple):
-    """What is known of the active tables beside their bytes: counts and shape, as in `Lists`."""
-
-    counts: dict[str, int]
-    shape: Shape
-
-
-def read_known(path: str, areas: Areas) -> Known | None:
-    """What is known of these tables; None if the file is about others, missing or damaged."""
-    try:
-        lists, next_expiry, counts, shape = read_json(path)
-        if (lists, next_expiry) != (areas.lists.hex(), areas.next_expiry):
-            return None
-        return Known({str(name): int(number) for name, number in counts.items()}, Shape(*shape))
-    except (OSError, ValueError, TypeError, AttributeError):
-        return None
 
 
 def patched(
@@ -117,7 +99,7 @@ def patched(
                 return None
             expiries.append(math.ceil(expiry))
         counts[kind] += number
-    shape = given.shape
+    shape, former = given.shape, areas
     for kind, entry, number in changes:
         prefix = entry.prefix
         more = _joining(prefix, kind) if number > 0 else _searching(prefix, after, clock, note)
@@ -130,6 +112,8 @@ def patched(
             return None
         areas, ranges, shape = done.areas, done.ranges, done.shape or shape
         counts[f"ranges_ipv{prefix.family}"] += ranges
+    areas.v4.made_from(former.v4)
+    areas.v6.made_from(former.v6)
     counts["pages"] = 1 + areas.v4.pages + areas.v6.pages
     digest = digest_of(after)
     made = areas._replace(lists=digest, next_expiry=min(expiries, default=0))

@@ -219,7 +219,7 @@ class Planner:
         with self._loaded.generation() as current:
             digest = current.check_digest(current.areas()) if afresh else current.digest
             is_used = self._loaded.active and not afresh
-            return Now(digest, current.header, current.areas() if is_used else None)
+            return Now(digest, current.header, self.lists.active(current) if is_used else None)
 
     def _code(
         self,

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import typing as t
 
-from .._active.lists import Lists, compile_lists, digest_of, is_current
+from .._active.lists import Lists, compile_lists, digest_of, is_current, read_known
 from .._base.clock import read_clock
 from .._feeds.spare import NOTHING, has_feeds, lasting, read_note, spared_now
 
 if t.TYPE_CHECKING:
-    from .._active.generation import Areas
+    from .._active.generation import Areas, Generation
     from .._declared.store import State
     from .._feeds.spare import FeedReport, Note, Spared
     from .._kernel.pins import Paths
@@ -58,6 +58,12 @@ class ListCompiler:
             lists = compile_lists(state, spared, read_clock(self._paths.clock), judge=judge)
         return lists.areas, lists
 
+    def active(self, current: Generation) -> Areas:
+        """The tables of the active generation, with the digests of their pages if the last change noted them."""
+        areas = current.areas()
+        known = read_known(self._paths.tables, areas)
+        return current.noted(areas, known.digests) if known else areas
+
     def for_good(self, state: State, lists: Lists) -> Areas:
         """The tables of the same lists without the allow entries that expire."""
         clock = read_clock(self._paths.clock)
@@ -77,7 +83,7 @@ class ListCompiler:
         Short lists are compiled, which is as fast and finds entries without effect.
         """
         # Imported here: a boot does not need it, and it would cost memory.
-        from .._active.patch import patched, read_known
+        from .._active.patch import patched
 
         texts = (*state.allow.values(), *state.deny.values())
         if sum(map(len, texts)) < _LONG:

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 from typing import NamedTuple
 
+from .._base.digest import sha256_for
 from .._base.errors import TooLarge
 from .._kernel import abi
 
@@ -26,13 +28,20 @@ TRIES = 32
 
 _LINES_SIZE = 4 * WORDS * PAGE_LINES
 _FILTER_SIZE = 8 * PAGE_LINES
+_DIGEST_SIZE = 32
 
 
-class Area(NamedTuple):
-    """Lines and filter, as whole pages; both are empty if no address of the family is listed."""
-
+class _Bytes(NamedTuple):
     lines: bytes = b""
     filter: bytes = b""
+
+
+class Area(_Bytes):
+    """Lines and filter, as whole pages; both are empty if no address of the family is listed.
+
+    Each page is hashed at most once. An area that was made from another one takes over the digests of the
+    pages that did not change.
+    """
 
     @classmethod
     def of(cls, lines: array[int], filters: array[int]) -> Area:
@@ -46,26 +55,78 @@ class Area(NamedTuple):
         return cls(lines.tobytes(), filters.tobytes())
 
     @classmethod
-    def from_pages(cls, pages: Iterable[bytes]) -> Area:
+    def from_pages(cls, pages: Iterable[bytes | memoryview]) -> Area:
         """Return the area that these pages hold: the inverse of `each_page`."""
         found = [memoryview(page) for page in pages]
-        return cls(
-            b"".join([page[:_LINES_SIZE] for page in found]),
-            b"".join([page[_LINES_SIZE:] for page in found]),
-        )
+        lines = [page[:_LINES_SIZE] for page in found]
+        filters = [page[_LINES_SIZE:] for page in found]
+        try:
+            return cls(b"".join(lines), b"".join(filters))
+        finally:
+            # The caller cannot unmap pages of a map that are still in use.
+            for view in (*lines, *filters, *found):
+                view.release()
 
     @property
     def pages(self) -> int:
         """The number of pages."""
         return len(self.lines) // _LINES_SIZE
 
-    def each_page(self) -> Iterator[bytes]:
+    def each_page(self) -> Iterator[tuple[memoryview, memoryview]]:
         """Yield the pages as the XDP program reads them: lines, then their filter."""
+        lines, filters = memoryview(self.lines), memoryview(self.filter)
         for number in range(self.pages):
             yield (
-                self.lines[number * _LINES_SIZE : (number + 1) * _LINES_SIZE]
-                + self.filter[number * _FILTER_SIZE : (number + 1) * _FILTER_SIZE]
+                lines[number * _LINES_SIZE : (number + 1) * _LINES_SIZE],
+                filters[number * _FILTER_SIZE : (number + 1) * _FILTER_SIZE],
             )
+
+    @cached_property
+    def digests(self) -> bytes:
+        """The SHA-256 of each page, one after the other."""
+        return b"".join(map(self._digest_of, self.each_page()))
+
+    @property
+    def digest(self) -> bytes:
+        """The SHA-256 of the digests of all pages."""
+        check = sha256_for(len(self.digests))
+        check.update(self.digests)
+        return bytes(check.digest())
+
+    def _digest_of(self, page: tuple[memoryview, memoryview]) -> bytes:
+        check = sha256_for(len(self.lines))
+        for part in page:
+            check.update(part)
+        return bytes(check.digest())
+
+    def has_page(self, number: int, page: memoryview) -> bool:
+        """Return whether the page of this number has these bytes, without copying them."""
+        with page[:_LINES_SIZE] as lines, page[_LINES_SIZE:] as filters:
+            return self._has(number, lines, filters)
+
+    def _has(self, number: int, lines: memoryview, filters: memoryview) -> bool:
+        # Comparing two memoryviews takes twenty times as long.
+        is_same = self.lines.startswith(lines, number * _LINES_SIZE)
+        return is_same and self.filter.startswith(filters, number * _FILTER_SIZE)
+
+    def made_from(self, former: Area) -> Area:
+        """Return this area with the digests of the pages that a former area has too; hash only the others."""
+        if self is former:
+            return self
+        digests = []
+        for number, page in enumerate(self.each_page()):
+            if number < former.pages and former._has(number, *page):
+                digests.append(former.digests[number * _DIGEST_SIZE : (number + 1) * _DIGEST_SIZE])
+            else:
+                digests.append(self._digest_of(page))
+        self.digests = b"".join(digests)
+        return self
+
+    def noted(self, digests: bytes) -> Area:
+        """Return the same area with digests that are known already; the caller must check `digest`."""
+        found = Area(*self)
+        found.digests = digests
+        return found
 
     @property
     def words(self) -> memoryview:
