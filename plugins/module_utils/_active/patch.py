@@ -307,16 +307,22 @@ def _edit6(areas: Areas, prefix: Prefix, more: t.Callable[[Runs], Runs]) -> Done
         # A host that found no room in the buckets is in the tree.
         return None
     tree = _tree(area, place, part, were.others, wanted.others)
+    if tree is None:
+        return None
     removed, added = were.hosts - wanted.hosts, wanted.hosts - were.hosts
     homes = homes_for(count + len(added) - len(removed))
-    filled: tuple[memoryview, memoryview] | None = buckets_of(area, place)
     if (removed or added) and count <= _FEW:
         filled = _fill(({*listed(area, place, 0, LAST6)} - removed) | added, homes)
-    elif removed or added:
-        filled = edited(area, place, removed, added) if homes == place.homes else None
-    if tree is None or filled is None:
-        return None
-    area, place = put_after(tree, filled, homes)
+        if filled is None:
+            return None
+        area, place = put_after(tree, filled, homes)
+    else:
+        changed = edited(area, place, removed, added) if removed or added else area
+        if changed is None or homes != place.homes:
+            return None
+        area = changed
+        if were.others != wanted.others:
+            area, place = put_after(tree, buckets_of(area, place), homes)
     return Done(areas._replace(v6=area, v6_hosts=place), _count(new) - _count(old), None)
 
 

@@ -32,8 +32,8 @@ _DIGEST_SIZE = 32
 
 
 class _Bytes(NamedTuple):
-    lines: bytes = b""
-    filter: bytes = b""
+    lines: bytes | bytearray = b""
+    filter: bytes | bytearray = b""
 
 
 class Area(_Bytes):
@@ -44,15 +44,16 @@ class Area(_Bytes):
     """
 
     @classmethod
-    def of(cls, lines: array[int], filters: array[int]) -> Area:
-        """Return the area of these lines (32-bit words) and filters (64 bits for each of the first lines).
-
-        Both arrays are padded in place with zeros to whole pages.
-        """
-        lines.frombytes(bytes(-len(lines) * lines.itemsize % _LINES_SIZE))
-        pages = len(lines) * lines.itemsize // _LINES_SIZE
-        filters.frombytes(bytes(pages * _FILTER_SIZE - len(filters) * filters.itemsize))
-        return cls(lines.tobytes(), filters.tobytes())
+    def of(cls, lines: Iterable[array[int] | memoryview], filters: Iterable[array[int] | memoryview]) -> Area:
+        """Return the area of these parts: lines (32-bit words), and 64 bits of filter for each first line."""
+        found, marks = [memoryview(part).cast("B") for part in lines], [*map(memoryview, filters)]
+        size = sum(map(len, found))
+        pages = -(-size // _LINES_SIZE)
+        marked = sum(part.nbytes for part in marks)
+        return cls(
+            b"".join((*found, bytes(pages * _LINES_SIZE - size))),
+            b"".join((*marks, bytes(pages * _FILTER_SIZE - marked))),
+        )
 
     @classmethod
     def from_pages(cls, pages: Iterable[bytes | memoryview]) -> Area:
