@@ -16,8 +16,8 @@ import pytest
 from kernel.hosting import DENIED, XDP_DROP, XDP_PASS, Site, run, source_text
 from kernel.timers import Timers
 
-from packetwatch_core._active.loaded import Loaded
 from packetwatch_core._active.lists import read_known
+from packetwatch_core._active.loaded import Loaded
 from packetwatch_core._base.errors import NotDeclared, PacketwatchError
 from packetwatch_core._change.pending import Terms
 from packetwatch_core._declared.edits import set_lists

@@ -150,8 +150,8 @@ def activate(slot: Map, image: Image, capacity: int) -> None:
     Returns when no packet reads the former generation any more (the kernel waits for readers).
     """
     with _pages(capacity) as pages:
-        parts = chain(((image.first,),), image.v4.each_page(), image.v6.each_page())
-        _fill(pages, parts)
+        first = (memoryview(image.first),)
+        _fill(pages, chain((first,), image.v4.each_page(), image.v6.each_page()))
         pages.freeze()
         _point(slot, pages)
 
@@ -295,7 +295,7 @@ def _pages(capacity: int) -> Map:
     return Map.create(ARRAY, "pages", 4, abi.PAGE, capacity, F_MMAPABLE)
 
 
-def _fill(pages: Map, parts: t.Iterable[tuple[bytes | memoryview, ...]]) -> None:
+def _fill(pages: Map, parts: t.Iterable[tuple[memoryview, ...]]) -> None:
     """Write the parts of each page into a new map. Few pages are mapped at once, to save memory."""
     found = iter(parts)
     for first in range(0, pages.info.max_entries, _WINDOW):

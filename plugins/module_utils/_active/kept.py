@@ -99,11 +99,11 @@ def keep(number: int, state: State, image: Image, code: Bytecode, key: str) -> K
     )
 
 
-def pack(kept: Kept) -> list[bytes]:
+def pack(kept: Kept) -> list[bytes | bytearray]:
     """The file of a boot image, in parts."""
     own = kept.records.own
     small = [abi.HEADER.pack(**kept.header), kept.records.default, *own.values(), kept.code.code]
-    parts = [*small, *kept.v4, *kept.v6]
+    tables = [part for area in (kept.v4, kept.v6) for part in area]
     facts = {
         "layout": _LAYOUT,
         "number": kept.number,
@@ -115,12 +115,12 @@ def pack(kept: Kept) -> list[bytes]:
         "own": list(own),
         "maps": kept.code.maps,
         "key": kept.key,
-        "sizes": [len(part) for part in parts],
+        "sizes": [len(part) for part in (*small, *tables)],
         "tables": [kept.v4.digest.hex(), kept.v6.digest.hex()],
     }
     head = b"".join((json.dumps(facts).encode(), b"\n", *small))
     first = b"%s%s %d\n" % (_MAGIC, _digest(head).encode(), len(head))
-    return [first, head, *kept.v4, *kept.v6]
+    return [first, head, *tables]
 
 
 def unpack(data: bytes) -> Kept:

@@ -15,11 +15,11 @@ import time
 import typing as t
 
 from .._base.clock import read_clock
-from .._base.digest import digest_text, sha256
+from .._base.digest import sha256
 from .._base.errors import InvalidInput
 from .._base.files import read_json, replace_json
 from .._declared.bulk import read_prefixes
-from .._declared.entries import without_origins
+from .._declared.drop_ins import DropIns
 from .._declared.store import is_feed
 from .._feeds.spare import NOTHING, FeedReport, Note, has_feeds, leave_out
 from .._kernel import abi
@@ -89,21 +89,13 @@ def read_known(path: str, areas: Areas) -> Known | None:
 
 
 def digest_of(state: State) -> bytes:
-    """SHA-256 of all drop-ins, with their names, and of the table format.
-
-    The variables that have the entries are left out: their indexes move when another entry is added.
-    """
+    """SHA-256 of all drop-ins (`DropIns.digest`), with their names, and of the table format."""
     check = sha256(f"tables {abi.FORMAT}\n".encode())
     for kind, lists in (("allow", state.allow), ("deny", state.deny)):
-        for name, text in sorted(lists.items()):
-            check.update(f"{kind} {name} {digest_text(_digested(text))}\n".encode())
+        found = DropIns.of(lists)
+        for name in sorted(found):
+            check.update(f"{kind} {name} {found.digest(name)}\n".encode())
     return check.digest()
-
-
-# Each text is needed several times during one activation.
-@functools.lru_cache(maxsize=64)
-def _digested(text: str) -> str:
-    return without_origins(text)
 
 
 def pair_digest(state: State, name: str) -> str:

@@ -23,6 +23,7 @@ from bisect import bisect_right
 from collections import Counter
 
 from .._base.errors import InvalidInput
+from .._declared.drop_ins import DropIns
 from .._declared.entries import expires_at, parse_list
 from .._declared.search import overlapping
 from .._declared.store import is_feed
@@ -125,11 +126,11 @@ def _changes(before: State, after: State) -> list[tuple[str, Entry, int]] | None
     """Entries that were added (1) and removed (-1), with their kinds; None if they are not a few."""
     found: Counter[tuple[str, Entry]] = Counter()
     for kind in _COUNTS:
-        old, new = getattr(before, kind), getattr(after, kind)
+        old, new = (DropIns.of(getattr(each, kind)) for each in (before, after))
         for name in {*old, *new}:
-            texts = old.get(name, ""), new.get(name, "")
-            if texts[0] is texts[1] or texts[0] == texts[1]:
+            if old.is_same(new, name):
                 continue
+            texts = old.get(name, ""), new.get(name, "")
             if is_feed(name) or max(map(len, texts)) > _MAX_TEXT:
                 return None
             lines = _changed_lines(*texts)

@@ -136,7 +136,11 @@ class Planner:
         """
         loaded = self._loaded
         links = self.snapshot.links if wish.attach else ()
-        before = self._store.read(candidate) if candidate else self._store.read_current()[1]
+        if candidate:
+            before = self._store.read(candidate)
+        else:
+            # A writer has the lock, and is quick only if it does not read what does not change.
+            before = self._store.read_current(reads_all=check or edit is None)[1]
         after = edit(renamed(before, wish.attach, loaded, links)) if edit else before
         protects = after.settings != before.settings
         if protects:

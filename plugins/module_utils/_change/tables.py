@@ -12,6 +12,7 @@ import typing as t
 
 from .._active.lists import Lists, compile_lists, digest_of, is_current, read_known
 from .._base.clock import read_clock
+from .._declared.drop_ins import DropIns
 from .._feeds.spare import NOTHING, has_feeds, lasting, read_note, spared_now
 
 if t.TYPE_CHECKING:
@@ -85,8 +86,7 @@ class ListCompiler:
         # Imported here: a boot does not need it, and it would cost memory.
         from .._active.patch import patched
 
-        texts = (*state.allow.values(), *state.deny.values())
-        if sum(map(len, texts)) < _LONG:
+        if DropIns.of(state.allow).size + DropIns.of(state.deny).size < _LONG:
             return None
         note = NOTHING
         if has_feeds(before) or has_feeds(state):

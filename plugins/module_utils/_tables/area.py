@@ -44,16 +44,18 @@ class Area(_Bytes):
     """
 
     @classmethod
-    def of(cls, lines: Iterable[array[int] | memoryview], filters: Iterable[array[int] | memoryview]) -> Area:
+    def of(
+        cls, lines: Iterable[array[int] | memoryview], filters: Iterable[array[int] | memoryview]
+    ) -> Area:
         """Return the area of these parts: lines (32-bit words), and 64 bits of filter for each first line."""
-        found, marks = [memoryview(part).cast("B") for part in lines], [*map(memoryview, filters)]
-        size = sum(map(len, found))
-        pages = -(-size // _LINES_SIZE)
-        marked = sum(part.nbytes for part in marks)
-        return cls(
-            b"".join((*found, bytes(pages * _LINES_SIZE - size))),
-            b"".join((*marks, bytes(pages * _FILTER_SIZE - marked))),
+        found, marks = (
+            [memoryview(part).cast("B") for part in parts] for parts in (lines, filters)
         )
+        size, marked = (sum(map(len, parts)) for parts in (found, marks))
+        pages = -(-size // _LINES_SIZE)
+        found.append(memoryview(bytes(pages * _LINES_SIZE - size)))
+        marks.append(memoryview(bytes(pages * _FILTER_SIZE - marked)))
+        return cls(b"".join(found), b"".join(marks))
 
     @classmethod
     def from_pages(cls, pages: Iterable[bytes | memoryview]) -> Area:

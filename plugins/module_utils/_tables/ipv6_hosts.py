@@ -213,9 +213,7 @@ def count_hosts(area: Area, place: Place) -> int:
     return len(verdicts) - verdicts.count(0)
 
 
-def edited(
-    area: Area, place: Place, removed: set[int], added: set[int]
-) -> Area | None:
+def edited(area: Area, place: Place, removed: set[int], added: set[int]) -> Area | None:
     """Return the area without and with some hosts, as if all had been put into buckets anew.
 
     removed, added: `address << 4 | verdict`; the number of homes must stay right. None if too many other
