@@ -49,6 +49,9 @@ class DropIns(t.Mapping[str, str]):
         found = self._found[name]
         return _text_of(found) if isinstance(found, File) else found
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._found
+
     def __iter__(self) -> t.Iterator[str]:
         return iter(self._found)
 
