@@ -18,7 +18,7 @@ import typing as t
 
 from .._base.digest import digest_text
 from .._base.errors import InvalidInput, Unreadable
-from .._base.files import copy_file, open_regular, read_json, replace_json, write_file
+from .._base.files import copy_file, open_regular, read_json, write_file
 
 DIGESTS = "digests"
 """Name of the file with the notes, in the directory of a state."""
@@ -125,7 +125,10 @@ def note_digests(folder: str, lists: t.Mapping[str, DropIns]) -> None:
             path = file_of(kind, name)
             status = os.stat(os.path.join(folder, path))
             notes[path] = [found.digest(name), *_stamp(status)]
-    replace_json(os.path.join(folder, DIGESTS), notes, _MODE)
+    # Imported here: a boot writes nothing, and it would cost memory.
+    import json
+
+    write_file(os.path.join(folder, DIGESTS), json.dumps(notes) + "\n", _MODE)
 
 
 class Noted:
