@@ -13,6 +13,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
+from struct import iter_unpack
 
 import pytest
 from kernel.controlling import PROTECTED, PYTHON, Controlled, controlled
@@ -52,10 +53,16 @@ def entries(family: str, count: int) -> str:
     """Hosts; every other address of the network 203.0.113.0/24 stays free, and all of 2001:db8::/32."""
     random = Random(count)
     if family == "IPv6":
-        groups = (random.choices(range(1, 1 << 16), k=3) for _number in range(count))
-        return "".join("2001:db9:{:x}:{:x}::{:x}\n".format(*words) for words in groups)
-    values = {random.randrange(1 << 24, 203 << 24) for _number in range(count)}
-    words = ((value >> 24, value >> 16 & 255, value >> 8 & 255, value & 255) for value in values)
+        groups = iter_unpack("3H", random.randbytes(6 * count))
+        return "".join(
+            "2001:db9:{:x}:{:x}::{:x}\n".format(*words) for words in groups if 0 not in words
+        )
+    numbers = {
+        (1 << 24) + word % (202 << 24) for (word,) in iter_unpack("I", random.randbytes(4 * count))
+    }
+    words = (
+        (number >> 24, number >> 16 & 255, number >> 8 & 255, number & 255) for number in numbers
+    )
     return "".join("{}.{}.{}.{}\n".format(*word) for word in words if word[:3] != (192, 0, 2))
 
 
