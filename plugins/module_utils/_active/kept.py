@@ -35,6 +35,7 @@ _MAGIC = b"packetwatch boot image 2 "
 _WRONG = "its checksum is wrong"
 # The facts name all interfaces and the program's loads of maps; the protected addresses are the longest.
 _LONGEST_LINE = 1 << 20
+_MAX_DIGITS = 20
 
 
 class Kept(t.NamedTuple):
@@ -129,7 +130,8 @@ def unpack(data: bytes) -> Kept:
     if not first.startswith(_MAGIC):
         raise Unreadable("it is not a boot image of this version")
     check, dummy, size = first.removeprefix(_MAGIC).decode(errors="replace").partition(" ")
-    if not size.isdecimal() or check != _digest(rest[: int(size)]):
+    is_size = size.isdecimal() and len(size) < _MAX_DIGITS
+    if not is_size or check != _digest(rest[: int(size)]):
         raise Unreadable(_WRONG)
     line, body = _line(rest)
     facts = json.loads(line)
