@@ -62,13 +62,20 @@ class Now:
     """The active generation before a change.
 
     areas: its tables; None if nothing is filtered, or if the caller does not trust digests in kernel
-    headers (`afresh`).
+    headers (`afresh`). noted: the same with the noted digests of their pages.
     """
 
-    def __init__(self, digest: str, header: dict[str, t.Any], areas: Areas | None) -> None:
+    def __init__(
+        self,
+        digest: str,
+        header: dict[str, t.Any],
+        areas: Areas | None = None,
+        noted: Areas | None = None,
+    ) -> None:
         self.digest = digest
         self.header = header
         self.areas = areas
+        self.noted = noted
 
     @property
     def lists(self) -> bytes:
@@ -162,6 +169,7 @@ class Planner:
             None if protects else now.areas,
             loaded.active,
             before,
+            now.noted,
             judge=edit is not None or by_hand,
         )
         if by_hand and not force and loaded.active and now.lists != digest_of(after):
@@ -222,8 +230,10 @@ class Planner:
     def _now(self, afresh: bool) -> Now:
         with self._loaded.generation() as current:
             digest = current.check_digest(current.areas()) if afresh else current.digest
-            is_used = self._loaded.active and not afresh
-            return Now(digest, current.header, self.lists.active(current) if is_used else None)
+            if not self._loaded.active or afresh:
+                return Now(digest, current.header)
+            areas = current.areas()
+            return Now(digest, current.header, areas, self.lists.noted(current, areas))
 
     def _code(
         self,

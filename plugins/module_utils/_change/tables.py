@@ -41,29 +41,32 @@ class ListCompiler:
         active: Areas | None,
         is_filtered: bool,
         before: State | None = None,
+        noted: Areas | None = None,
         *,
         judge: bool = False,
     ) -> tuple[Areas, Lists | None]:
         """The active tables if the state's lists would give the same, else new tables and their lists.
 
-        is_filtered: whether an interface is filtered now. before: the confirmed state. judge: find entries
-        without effect too, unless only a few entries change.
+        is_filtered: whether an interface is filtered now. before: the confirmed state. noted: as
+        `noted` returns them. judge: find entries without effect too, unless only a few entries change.
         """
         spared = self._spared(is_filtered) if has_feeds(state) else {}
         if active is not None and is_current(active, state) and self._spares(active, spared):
             return active, None
         lists = None
         if active is not None and before is not None and is_current(active, before):
-            lists = self._patched(active, before, state, spared)
+            lists = self._patched(noted or active, before, state, spared)
         if lists is None:
             lists = compile_lists(state, spared, read_clock(self._paths.clock), judge=judge)
         return lists.areas, lists
 
-    def active(self, current: Generation) -> Areas:
-        """The tables of the active generation, with the digests of their pages if the last change noted them."""
-        areas = current.areas()
-        known = read_known(self._paths.tables, areas)
-        return current.noted(areas, known.digests) if known else areas
+    def noted(self, current: Generation, active: Areas) -> Areas:
+        """The active tables with the digests of their pages, if the last change noted them.
+
+        Only an edit of the tables uses them: all else hashes the bytes that the kernel has.
+        """
+        known = read_known(self._paths.tables, active)
+        return current.noted(active, known.digests) if known else active
 
     def for_good(self, state: State, lists: Lists) -> Areas:
         """The tables of the same lists without the allow entries that expire."""
