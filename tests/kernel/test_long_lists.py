@@ -34,6 +34,8 @@ MANY = 2_000_000
 # Beside as many IPv6 hosts, 58 MB of tables are copied thrice, and 50 MB of lists once. Compiling these lists
 # takes ten times as long as all of `deny`.
 MAX_RATIOS = {"IPv4": 2.5, "IPv6": 3.5}
+# `remove` searches the lists, which `deny` does not even read.
+MORE_FOR_REMOVE = 1.6
 ROUNDS = 2
 
 
@@ -131,4 +133,6 @@ def test_one_prefix_takes_the_same_time_beside_two_million(host: Controlled) -> 
         for family, limit in MAX_RATIOS.items():
             many = measure(host, family, MANY)
             ratios = {command: spent / few[command] for command, spent in many.items()}
-            assert max(ratios.values()) <= limit, (family, ratios, few, many)
+            for command, ratio in ratios.items():
+                more = MORE_FOR_REMOVE if command.startswith("remove") else 1
+                assert ratio <= limit * more, (family, command, ratios, few, many)
