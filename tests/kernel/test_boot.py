@@ -16,8 +16,9 @@ import pytest
 from kernel.hosting import DENIED, XDP_DROP, XDP_PASS, Site, run, source_text
 from kernel.timers import Timers
 
+from packetwatch_core._active.images import Images
+from packetwatch_core._active.lists import read_known
 from packetwatch_core._active.loaded import Loaded
-from packetwatch_core._active.patch import read_known
 from packetwatch_core._base.errors import NotDeclared, PacketwatchError
 from packetwatch_core._change.pending import Terms
 from packetwatch_core._declared.edits import set_lists
@@ -248,6 +249,26 @@ def test_without_the_boot_image_the_files_decide(host: Site, damage: Damage) -> 
     if not path.is_dir():
         assert not boot(host).problem
         assert in_force(host) == EXPECTED
+
+
+def test_one_wrong_byte_anywhere_in_the_boot_image_is_found(host: Site) -> None:
+    folder = host.paths.images
+    path = Path(folder, "confirmed")
+    data = path.read_bytes()
+    line = data.index(b"\n") + 1
+    lists = data.index(host.host.status.read()["lists"].encode())
+    steps = [*range(line), line + 5, lists, *range(line, len(data), 5000), len(data) - 1]
+    for at in steps:
+        path.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+        kept, problem = Images(folder).find(None)
+        assert kept is None and str(path) in problem, at
+    for other in (data + b"\0", data[:-1], data.replace(b" 2 ", b" 1 ", 1)):
+        path.write_bytes(other)
+        assert Images(folder).find(None)[0] is None
+    path.write_bytes(data[: line - 1] + b"9" * 5000 + data[line - 1 :])
+    assert Images(folder).find(None)[0] is None
+    path.write_bytes(data)
+    assert Images(folder).find(None)[0]
 
 
 @pytest.mark.parametrize("mode", [0o666, 0o620, 0o602])

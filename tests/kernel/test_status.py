@@ -6,10 +6,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -126,15 +128,18 @@ def test_a_table_that_is_not_what_its_header_says_is_found(
     filtered: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A frozen map cannot be changed, so this simulates broken memory."""
-    lookup = Map.lookup
+    mapped = Map.mapped
 
-    def lie(self: Map, key: bytes) -> bytes | None:
-        value = lookup(self, key)
-        if value and len(value) == abi.PAGE and key[0] == 1:
-            return value[:-1] + bytes([value[-1] ^ 1])
-        return value
+    @contextlib.contextmanager
+    def lie(self: Map, begin: int, end: int, *, writes: bool = False) -> Iterator[memoryview]:
+        with mapped(self, begin, end, writes=writes) as data:
+            if writes or begin != abi.PAGE:
+                yield data
+            else:
+                with memoryview(data[:-1].tobytes() + bytes([data[-1] ^ 1])) as wrong:
+                    yield wrong
 
-    monkeypatch.setattr(Map, "lookup", lie)
+    monkeypatch.setattr(Map, "mapped", lie)
     assert filtered.host.verify() == ["the tables in the kernel are not those of confirmed state"]
     filtered.host.apply()
     assert note(filtered)["matches"] is False

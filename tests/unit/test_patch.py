@@ -13,8 +13,8 @@ from typing import NamedTuple
 import pytest
 
 from packetwatch_core._active import patch
-from packetwatch_core._active.lists import Lists, compile_lists, keep_known
-from packetwatch_core._active.patch import Known, patched, read_known
+from packetwatch_core._active.lists import Known, Lists, compile_lists, keep_known, read_known
+from packetwatch_core._active.patch import patched
 from packetwatch_core._base.address import Prefix, format_prefix, parse_prefix
 from packetwatch_core._base.clock import Clock
 from packetwatch_core._declared.edits import drop_entries, put_entries
@@ -182,11 +182,14 @@ def test_any_change_gives_the_tables_that_compiling_gives(
             gone = own.pop(random.randrange(len(own)))
             own = [prefix for prefix in own if prefix != gone]
             after = drop_entries("local", [gone], ("allow", "deny"))(state)
-        found = patched(now.areas, Known(now.counts, now.shape), (state, after), CLOCK, now.note)
+        known = Known(now.counts, now.shape, (now.areas.v4.digests, now.areas.v6.digests))
+        found = patched(now.areas, known, (state, after), CLOCK, now.note)
         whole = compile_lists(after, clock=CLOCK)
         if found is not None:
             patches += 1
             assert found == whole._replace(note=found.note, shape=found.shape)
+            # These digests have passed through all patches before.
+            assert found.areas.digest() == whole.areas.digest()
         state, now = after, found or whole
     # Some changes need another layout.
     assert patches >= 20

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import builtins
+import json
 import os
 import threading
 from collections.abc import Callable
@@ -76,6 +77,7 @@ def test_files_as_documented(store: Store) -> None:
         for path in (root / "1").rglob("*")
         if path.is_file()
     }
+    assert json.loads(texts.pop("digests")).keys() == {name for name in texts if ".list" in name}
     assert texts == {
         "allow.d/ansible.list": "192.0.2.7 # office\n",
         "deny.d/feed-one.list": "203.0.113.0/24\n",

@@ -15,9 +15,9 @@ from __future__ import annotations
 import errno
 import struct
 import typing as t
-from itertools import chain
+from itertools import chain, count, islice
 
-from .._base.digest import sha256_for
+from .._base.digest import sha256
 from .._base.errors import InvalidInput
 from .._kernel import abi
 from .._kernel.libbpf import ARRAY, ARRAY_OF_MAPS, F_MMAPABLE, KernelError, Map
@@ -30,6 +30,7 @@ _U32 = struct.Struct("=I")
 _SHAPE = struct.Struct("=3I")
 _ZERO = _U32.pack(0)
 _ATTEMPTS = 5
+_WINDOW = 16
 _UNDIGESTED = ("digest", "lists", "bytecode", "next_expiry", "valid_from")
 
 
@@ -166,9 +167,8 @@ def activate(slot: Map, image: Image, capacity: int) -> None:
 def _filled(image: Image, capacity: int) -> Map:
     """A frozen map with the image."""
     pages = _pages(capacity)
-    parts = chain((image.first,), image.v4.each_page(), image.v6.each_page())
-    for index, page in enumerate(parts):
-        pages.update(_U32.pack(index), page)
+    first = (memoryview(image.first),)
+    _fill(pages, chain((first,), image.v4.each_page(), image.v6.each_page()))
     pages.freeze()
     return pages
 
@@ -254,8 +254,12 @@ class Generation:
                 return found
         return abi.POLICY.unpack(page, abi.POLICY_OFFSET)
 
-    def areas(self) -> Areas:
-        """The tables, copied from the kernel; empty ones if their format is not this version's."""
+    def areas(self, made: Image | None = None) -> Areas:
+        """The tables, copied from the kernel; empty ones if their format is not this version's.
+
+        made: an image that the kernel probably has. Its areas are returned where they have the same bytes,
+        which takes less time than hashing a copy.
+        """
         header = self.header
         ordered = header["v4_page"] <= header["v6_page"] <= header["pages"] <= self.capacity
         if not ordered or header["format"] != abi.FORMAT:
@@ -263,14 +267,34 @@ class Generation:
         v4 = range(header["v4_page"], header["v6_page"])
         v6 = range(header["v6_page"], header["pages"])
         return Areas(
-            Area.from_pages(self._page(i) for i in v4),
+            self._area(v4, made.v4 if made else Area()),
             header["v4_shift"],
-            Area.from_pages(self._page(i) for i in v6),
+            self._area(v6, made.v6 if made else Area()),
             Place(header["v6_hosts"], header["v6_buckets"]),
             header["lists"],
             header["next_expiry"],
             header["valid_from"],
         )
+
+    def noted(self, areas: Areas, digests: tuple[bytes, bytes]) -> Areas:
+        """The same tables with digests of their pages; without them if they do not give this generation's.
+
+        areas: the tables as they were read back.
+        """
+        found = areas._replace(v4=areas.v4.noted(digests[0]), v6=areas.v6.noted(digests[1]))
+        return found if self.check_digest(found) == self.digest else areas
+
+    def _area(self, pages: range, made: Area) -> Area:
+        if not pages or self._pages is None:
+            return Area()
+        with self._pages.mapped(pages.start * abi.PAGE, pages.stop * abi.PAGE) as data:
+            each = [data[at : at + abi.PAGE] for at in range(0, len(data), abi.PAGE)]
+            try:
+                is_made = made.pages == len(pages) and all(map(made.has_page, count(), each))
+                return made if is_made else Area.from_pages(each)
+            finally:
+                for page in each:
+                    page.release()
 
     def _page(self, index: int) -> bytes:
         page = self._pages.lookup(_U32.pack(index)) if self._pages else None
@@ -289,6 +313,22 @@ def _pages(capacity: int) -> Map:
     return Map.create(ARRAY, "pages", 4, abi.PAGE, capacity, F_MMAPABLE)
 
 
+def _fill(pages: Map, parts: t.Iterable[tuple[memoryview, ...]]) -> None:
+    """Write the parts of each page into a new map. Few pages are mapped at once, to save memory."""
+    found = iter(parts)
+    for first in range(0, pages.info.max_entries, _WINDOW):
+        window = list(islice(found, _WINDOW))
+        if not window:
+            return
+        begin = first * abi.PAGE
+        with pages.mapped(begin, begin + len(window) * abi.PAGE, writes=True) as memory:
+            for number, page in enumerate(window):
+                at = number * abi.PAGE
+                for part in page:
+                    memory[at : at + len(part)] = part
+                    at += len(part)
+
+
 def _digest(values: t.Mapping[str, t.Any], table: bytes, v4: Area, v6: Area) -> str:
     """Digest of all that decides a verdict: the header without `_UNDIGESTED`, policies, tables."""
     return _checked(abi.HEADER.pack(**values) + table, v4, v6)
@@ -296,9 +336,8 @@ def _digest(values: t.Mapping[str, t.Any], table: bytes, v4: Area, v6: Area) -> 
 
 def _checked(first: bytes, v4: Area, v6: Area) -> str:
     """The digest of these bytes and of both areas."""
-    parts = (first, *v4, *v6)
-    check = sha256_for(sum(map(len, parts)))
-    for part in parts:
+    check = sha256()
+    for part in (first, v4.digest, v6.digest):
         check.update(part)
     return str(check.hexdigest())
 

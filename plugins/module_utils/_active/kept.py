@@ -8,9 +8,9 @@
 
 ::
 
-    packetwatch boot image 1 SHA256        of all that follows
+    packetwatch boot image 2 SHA256 SIZE   of the facts and all parts before the tables
     {"number": 7, "interfaces": ...}       facts, JSON in one line
-    header, policies, tables, instructions as long as the facts say
+    header, policies, instructions, tables as long as the facts say, which also have the tables' digests
 
 So a boot parses no text that a person or a program may have damaged, and needs neither compiler nor kernel
 headers. Tables and instructions are used as they are, whatever format this version writes.
@@ -25,7 +25,7 @@ import typing as t
 from .._base.digest import sha256_for
 from .._base.errors import Unreadable
 from .._base.files import parse_json
-from .._base.number import is_a
+from .._base.number import is_a, read_whole
 from .._kernel import abi
 from .._kernel.bytecode import Bytecode
 from .._tables.area import Area
@@ -34,9 +34,10 @@ from .generation import Image, Records, assemble
 if t.TYPE_CHECKING:
     from .._declared.store import State
 
-# Header, default policy, lines and filters of both families, instructions.
+# Header, default policy, instructions, lines and filters of both families.
 _PARTS = 7
-_MAGIC = b"packetwatch boot image 1 "
+_MAGIC = b"packetwatch boot image 2 "
+_WRONG = "its checksum is wrong"
 # The facts name all interfaces and the program's loads of maps; the protected addresses are the longest.
 _LONGEST_LINE = 1 << 20
 
@@ -120,17 +121,11 @@ def keep(number: int, state: State, image: Image, code: Bytecode, key: str) -> K
     )
 
 
-def pack(kept: Kept) -> list[bytes]:
+def pack(kept: Kept) -> list[bytes | bytearray]:
     """The file of a boot image, in parts."""
     own = kept.records.own
-    parts = [
-        abi.HEADER.pack(**kept.header),
-        kept.records.default,
-        *own.values(),
-        *kept.v4,
-        *kept.v6,
-        kept.code.code,
-    ]
+    small = [abi.HEADER.pack(**kept.header), kept.records.default, *own.values(), kept.code.code]
+    tables = [part for area in (kept.v4, kept.v6) for part in area]
     facts = {
         "layout": _LAYOUT,
         "number": kept.number,
@@ -142,10 +137,12 @@ def pack(kept: Kept) -> list[bytes]:
         "own": list(own),
         "maps": kept.code.maps,
         "key": kept.key,
-        "sizes": [len(part) for part in parts],
+        "sizes": [len(part) for part in (*small, *tables)],
+        "tables": [kept.v4.digest.hex(), kept.v6.digest.hex()],
     }
-    parts.insert(0, json.dumps(facts).encode() + b"\n")
-    return [b"%s%s\n" % (_MAGIC, _digest(parts).encode()), *parts]
+    head = b"".join((json.dumps(facts).encode(), b"\n", *small))
+    first = b"%s%s %d\n" % (_MAGIC, _digest(head).encode(), len(head))
+    return [first, head, *tables]
 
 
 def unpack(data: bytes | memoryview) -> Kept:
@@ -153,8 +150,10 @@ def unpack(data: bytes | memoryview) -> Kept:
     first, rest = _line(memoryview(data))
     if not first.startswith(_MAGIC):
         raise Unreadable("it is not a boot image of this version")
-    if first != _MAGIC + _digest([rest]).encode():
-        raise Unreadable("its checksum is wrong")
+    check, dummy, size = first.removeprefix(_MAGIC).decode(errors="replace").partition(" ")
+    length = read_whole(size, len(rest))
+    if length is None or check != _digest(rest[:length]):
+        raise Unreadable(_WRONG)
     try:
         return _kept(*_line(rest))
     except (
@@ -173,13 +172,18 @@ def _kept(line: bytes, body: memoryview) -> Kept:
     if facts["layout"] != _LAYOUT:
         raise Unreadable("another version of Packetwatch made it")
     _check_facts(facts)
+    if len(body) != sum(facts["sizes"]):
+        raise Unreadable(_WRONG)
     parts = _cut(body, facts["sizes"])
     if len(facts["sizes"]) != len(facts["own"]) + _PARTS:
         raise Unreadable("a part of it is missing")
     header = abi.HEADER.unpack(next(parts))
     records = Records(bytes(next(parts)), {name: bytes(next(parts)) for name in facts["own"]})
+    code = bytes(next(parts))
     # Views of the file, which the kernel can drop from memory: copies would take as much as the tables.
-    areas = (t.cast("bytes", part) for part in parts)
+    v4, v6 = (Area(next(parts), next(parts)) for dummy in range(2))
+    if [v4.digest.hex(), v6.digest.hex()] != facts["tables"]:
+        raise Unreadable(_WRONG)
     return Kept(
         number=facts["number"],
         interfaces=facts["interfaces"],
@@ -189,10 +193,10 @@ def _kept(line: bytes, body: memoryview) -> Kept:
         has_expiring_allow=facts["has_expiring_allow"],
         header=header,
         records=records,
-        v4=Area(next(areas), next(areas)),
-        v6=Area(next(areas), next(areas)),
+        v4=v4,
+        v6=v6,
         code=Bytecode(
-            bytes(next(areas)),
+            code,
             tuple((int(index), str(name)) for index, name in facts["maps"]),
             header["bytecode"],
         ),
@@ -226,8 +230,7 @@ def _line(data: memoryview) -> tuple[bytes, memoryview]:
     return head, data[len(head) + len(end) :]
 
 
-def _digest(parts: t.Sequence[t.Any]) -> str:
-    check = sha256_for(sum(map(len, parts)))
-    for part in parts:
-        check.update(part)
+def _digest(head: bytes | memoryview) -> str:
+    check = sha256_for(len(head))
+    check.update(head)
     return str(check.hexdigest())

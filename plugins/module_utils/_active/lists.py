@@ -15,11 +15,12 @@ import time
 import typing as t
 
 from .._base.clock import read_clock
-from .._base.digest import digest_text, sha256
+from .._base.digest import sha256
 from .._base.errors import InvalidInput
-from .._base.files import replace_json
+from .._base.files import read_json, replace_json
+from .._base.number import is_a
 from .._declared.bulk import read_prefixes
-from .._declared.entries import without_origins
+from .._declared.drop_ins import DropIns
 from .._declared.store import is_feed
 from .._feeds.spare import NOTHING, FeedReport, Note, has_feeds, leave_out
 from .._kernel import abi
@@ -38,6 +39,7 @@ if t.TYPE_CHECKING:
 _MAX_ERROR = 300
 # Seconds until entries are judged again that could not be judged because the clock is not trusted yet.
 _UNDECIDED = 60.0
+_MAX_NUMBER = 1 << 32
 
 COUNTS: t.Final = (
     *("allow", "deny", "expired", "undecided", "ranges_ipv4", "ranges_ipv6", "pages", "left_out"),
@@ -60,31 +62,50 @@ class Lists(t.NamedTuple):
     idle: t.Optional[Idle] = None
 
 
+class Known(t.NamedTuple):
+    """What is known of the active tables beside their bytes: counts and shape, as in `Lists`.
+
+    digests: those of the pages of both areas. They count only if they give the generation's digest.
+    """
+
+    counts: dict[str, int]
+    shape: Shape
+    digests: tuple[bytes, bytes]
+
+
 def keep_known(path: str, lists: Lists) -> None:
     """Write what is known of the active tables to a file under /run; raises OSError."""
     folder, areas = os.path.dirname(path), lists.areas
     if not os.path.isdir(folder):
         os.makedirs(folder)
         os.chmod(folder, 0o755)
-    replace_json(path, [areas.lists.hex(), areas.next_expiry, lists.counts, lists.shape])
+    digests = [area.digests.hex() for area in (areas.v4, areas.v6)]
+    replace_json(path, [areas.lists.hex(), areas.next_expiry, lists.counts, lists.shape, digests])
+
+
+def read_known(path: str, areas: Areas) -> Known | None:
+    """What is known of these tables; None if the file is about others, missing or damaged."""
+    try:
+        lists, next_expiry, counts, shape, digests = read_json(path)
+        if (lists, next_expiry) != (areas.lists.hex(), areas.next_expiry):
+            return None
+        v4, v6 = map(bytes.fromhex, digests)
+        known = Known({name: counts[name] for name in COUNTS}, Shape(*shape), (v4, v6))
+    except (KeyError, OSError, TypeError, ValueError):
+        return None
+    numbers = (*known.counts.values(), *known.shape)
+    is_whole = all(is_a(number, int) and 0 <= number <= _MAX_NUMBER for number in numbers)
+    return known if is_whole else None
 
 
 def digest_of(state: State) -> bytes:
-    """SHA-256 of all drop-ins, with their names, and of the table format.
-
-    The variables that have the entries are left out: their indexes move when another entry is added.
-    """
+    """SHA-256 of all drop-ins (`DropIns.digest`), with their names, and of the table format."""
     check = sha256(f"tables {abi.FORMAT}\n".encode())
     for kind, lists in (("allow", state.allow), ("deny", state.deny)):
-        for name, text in sorted(lists.items()):
-            check.update(f"{kind} {name} {digest_text(_digested(text))}\n".encode())
+        found = DropIns.of(lists)
+        for name in sorted(found):
+            check.update(f"{kind} {name} {found.digest(name)}\n".encode())
     return check.digest()
-
-
-# Each text is needed several times during one activation.
-@functools.lru_cache(maxsize=64)
-def _digested(text: str) -> str:
-    return without_origins(text)
 
 
 def pair_digest(state: State, name: str) -> str:

@@ -23,8 +23,7 @@ from bisect import bisect_right
 from collections import Counter
 
 from .._base.errors import InvalidInput
-from .._base.files import read_json
-from .._base.number import is_a
+from .._declared.drop_ins import DropIns
 from .._declared.entries import expires_at, parse_list
 from .._declared.search import overlapping
 from .._declared.store import is_feed
@@ -48,7 +47,7 @@ from .._tables.lines import MIN_TOP_WIDTH, first_width
 from .._tables.pool import IPV4, IPV6
 from .._tables.ranges import ALLOW, DENY, LAST4, LAST6, NONE, combine, runs, spans_of, words_of
 from .._tables.reader import lookup, read_runs, walk6
-from .lists import COUNTS, Lists, digest_of
+from .lists import Lists, digest_of
 from .splice import spliced
 from .verdict import find
 
@@ -59,6 +58,7 @@ if t.TYPE_CHECKING:
     from .._declared.store import State
     from .._feeds.spare import Note
     from .generation import Areas
+    from .lists import Known
 
 # So few starts or hosts are all put into tables anew.
 _FEW = 1 << 14
@@ -69,7 +69,6 @@ _MAX_TEXT = 1 << 20
 _MAX_LINES = 64
 _MAX_TREE = 1 << 10
 _MAX_ODD = 1 << 21
-_MAX_NUMBER = 1 << 32
 # Addresses around a prefix whose starts may change with it, and how far the quiet around it is sought.
 _NEAR = 4
 _MAX_NEAR = 64
@@ -79,27 +78,6 @@ _COUNTS = ("allow", "deny")
 _LAST = {4: LAST4, 6: LAST6}
 
 Runs = list[tuple[int, int]]
-
-
-class Known(t.NamedTuple):
-    """What is known of the active tables beside their bytes: counts and shape, as in `Lists`."""
-
-    counts: dict[str, int]
-    shape: Shape
-
-
-def read_known(path: str, areas: Areas) -> Known | None:
-    """What is known of these tables; None if the file is about others, missing or damaged."""
-    try:
-        lists, next_expiry, counts, shape = read_json(path)
-        if (lists, next_expiry) != (areas.lists.hex(), areas.next_expiry):
-            return None
-        known = Known({name: counts[name] for name in COUNTS}, Shape(*shape))
-    except (KeyError, OSError, TypeError, ValueError):
-        return None
-    numbers = (*known.counts.values(), *known.shape)
-    is_whole = all(is_a(number, int) and 0 <= number <= _MAX_NUMBER for number in numbers)
-    return known if is_whole else None
 
 
 def patched(
@@ -122,7 +100,7 @@ def patched(
                 return None
             expiries.append(math.ceil(expiry))
         counts[kind] += number
-    shape = given.shape
+    shape, former = given.shape, areas
     for kind, entry, number in changes:
         prefix = entry.prefix
         more = _joining(prefix, kind) if number > 0 else _searching(prefix, after, clock, note)
@@ -135,6 +113,8 @@ def patched(
             return None
         areas, ranges, shape = done.areas, done.ranges, done.shape or shape
         counts[f"ranges_ipv{prefix.family}"] += ranges
+    areas.v4.made_from(former.v4)
+    areas.v6.made_from(former.v6)
     counts["pages"] = 1 + areas.v4.pages + areas.v6.pages
     digest = digest_of(after)
     made = areas._replace(lists=digest, next_expiry=min(expiries, default=0))
@@ -146,11 +126,11 @@ def _changes(before: State, after: State) -> list[tuple[str, Entry, int]] | None
     """Entries that were added (1) and removed (-1), with their kinds; None if they are not a few."""
     found: Counter[tuple[str, Entry]] = Counter()
     for kind in _COUNTS:
-        old, new = getattr(before, kind), getattr(after, kind)
+        old, new = (DropIns.of(getattr(each, kind)) for each in (before, after))
         for name in {*old, *new}:
-            texts = old.get(name, ""), new.get(name, "")
-            if texts[0] is texts[1] or texts[0] == texts[1]:
+            if old.is_same(new, name):
                 continue
+            texts = old.get(name, ""), new.get(name, "")
             if is_feed(name) or max(map(len, texts)) > _MAX_TEXT:
                 return None
             lines = _changed_lines(*texts)
@@ -328,16 +308,22 @@ def _edit6(areas: Areas, prefix: Prefix, more: t.Callable[[Runs], Runs]) -> Done
         # A host that found no room in the buckets is in the tree.
         return None
     tree = _tree(area, place, part, were.others, wanted.others)
+    if tree is None:
+        return None
     removed, added = were.hosts - wanted.hosts, wanted.hosts - were.hosts
     homes = homes_for(count + len(added) - len(removed))
-    filled: tuple[memoryview, memoryview] | None = buckets_of(area, place)
     if (removed or added) and count <= _FEW:
         filled = _fill(({*listed(area, place, 0, LAST6)} - removed) | added, homes)
-    elif removed or added:
-        filled = edited(area, place, removed, added) if homes == place.homes else None
-    if tree is None or filled is None:
-        return None
-    area, place = put_after(tree, filled, homes)
+        if filled is None:
+            return None
+        area, place = put_after(tree, filled, homes)
+    else:
+        changed = edited(area, place, removed, added) if removed or added else area
+        if changed is None or homes != place.homes:
+            return None
+        area = changed
+        if were.others != wanted.others:
+            area, place = put_after(tree, buckets_of(area, place), homes)
     return Done(areas._replace(v6=area, v6_hosts=place), _count(new) - _count(old), None)
 
 

@@ -53,7 +53,7 @@ def spliced(
         made += array("I", [word, *[NO_KEY] * (WORDS - 1)])
     marks = array("Q", area.filter[: 8 * count])
     marks[top.start : top.stop] = filters
-    return Area.of(made, marks)
+    return Area.of((made,), (marks,))
 
 
 def _used(area: Area, count: int) -> array[int]:

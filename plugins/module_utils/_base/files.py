@@ -17,6 +17,7 @@ import typing as t
 from .errors import Unreadable
 
 _PIECE = 1 << 16
+_MAX_COPIED = 1 << 30
 _MAX_JSON = 1 << 24
 _FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -44,13 +45,32 @@ def write_file(path: str, text: str, mode: int) -> None:
         raise
 
 
+def copy_file(source: int, path: str, mode: int) -> None:
+    """Copy an open file to a new file with these permissions in the kernel, and flush it to the disk.
+
+    Raises OSError, which names the new file.
+    """
+    try:
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+        try:
+            os.fchmod(file, mode)
+            while os.sendfile(file, source, None, _MAX_COPIED):
+                pass
+            os.fsync(file)
+        finally:
+            os.close(file)
+    except OSError as error:
+        error.filename = path
+        raise
+
+
 def replace_file(path: str, text: str, mode: int = 0o600) -> None:
     """Replace a file atomically: write a draft beside it, flush it to the disk, rename it."""
     with _draft_of(path) as draft:
         write_file(draft, text, mode)
 
 
-def replace_parts(path: str, parts: t.Iterable[bytes], mode: int = 0o600) -> None:
+def replace_parts(path: str, parts: t.Iterable[bytes | bytearray], mode: int = 0o600) -> None:
     """As `replace_file`, with bytes in parts."""
     with _draft_of(path) as draft, open(draft, "wb") as file:
         os.fchmod(file.fileno(), mode)

@@ -62,13 +62,20 @@ class Now:
     """The active generation before a change.
 
     areas: its tables; None if nothing is filtered, or if the caller does not trust digests in kernel
-    headers (`afresh`).
+    headers (`afresh`). noted: the same with the noted digests of their pages.
     """
 
-    def __init__(self, digest: str, header: dict[str, t.Any], areas: Areas | None) -> None:
+    def __init__(
+        self,
+        digest: str,
+        header: dict[str, t.Any],
+        areas: Areas | None = None,
+        noted: Areas | None = None,
+    ) -> None:
         self.digest = digest
         self.header = header
         self.areas = areas
+        self.noted = noted
 
     @property
     def lists(self) -> bytes:
@@ -135,7 +142,11 @@ class Planner:
         together with a program that reads them. An interface cannot be attached then.
         """
         loaded = self._loaded
-        before = self._store.read(candidate) if candidate else self._store.read_current()[1]
+        if candidate:
+            before = self._store.read(candidate)
+        else:
+            # A writer has the lock, and is quick only if it does not read what does not change.
+            before = self._store.read_current(reads_all=check or edit is None)[1]
         after = edit(renamed(before, wish.names, loaded)) if edit else before
         protects = after.settings != before.settings
         if protects:
@@ -161,6 +172,7 @@ class Planner:
             None if protects else now.areas,
             loaded.active,
             before,
+            now.noted,
             judge=edit is not None or by_hand,
         )
         if by_hand and not force and loaded.active and now.lists != digest_of(after):
@@ -221,8 +233,10 @@ class Planner:
     def _now(self, afresh: bool) -> Now:
         with self._loaded.generation() as current:
             digest = current.check_digest(current.areas()) if afresh else current.digest
-            is_used = self._loaded.active and not afresh
-            return Now(digest, current.header, current.areas() if is_used else None)
+            if not self._loaded.active or afresh:
+                return Now(digest, current.header)
+            areas = current.areas()
+            return Now(digest, current.header, areas, self.lists.noted(current, areas))
 
     def _code(
         self,

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import typing as t
 
-from .._active.lists import Lists, compile_lists, digest_of, is_current
+from .._active.lists import Lists, compile_lists, digest_of, is_current, read_known
 from .._base.clock import read_clock
+from .._declared.drop_ins import DropIns
 from .._feeds.spare import NOTHING, has_feeds, lasting, read_note, spared_now
 
 if t.TYPE_CHECKING:
-    from .._active.generation import Areas
+    from .._active.generation import Areas, Generation
     from .._declared.store import State
     from .._feeds.spare import FeedReport, Note, Spared
     from .._kernel.pins import Paths
@@ -40,13 +41,14 @@ class ListCompiler:
         active: Areas | None,
         is_filtered: bool,
         before: State | None = None,
+        noted: Areas | None = None,
         *,
         judge: bool = False,
     ) -> tuple[Areas, Lists | None]:
         """The active tables if the state's lists would give the same, else new tables and their lists.
 
-        is_filtered: whether an interface is filtered now. before: the confirmed state. judge: find entries
-        without effect too, unless only a few entries change.
+        is_filtered: whether an interface is filtered now. before: the confirmed state. noted: as
+        `noted` returns them. judge: find entries without effect too, unless only a few entries change.
         """
         spared = self._spared(is_filtered) if has_feeds(state) else {}
         clock = read_clock(self._paths.clock)
@@ -54,10 +56,18 @@ class ListCompiler:
             return active, None
         lists = None
         if active is not None and before is not None and is_current(active, before, clock):
-            lists = self._patched(active, before, state, spared)
+            lists = self._patched(noted or active, before, state, spared)
         if lists is None:
             lists = compile_lists(state, spared, clock, judge=judge)
         return lists.areas, lists
+
+    def noted(self, current: Generation, active: Areas) -> Areas:
+        """The active tables with the digests of their pages, if the last change noted them.
+
+        Only an edit of the tables uses them: all else hashes the bytes that the kernel has.
+        """
+        known = read_known(self._paths.tables, active)
+        return current.noted(active, known.digests) if known else active
 
     def for_good(self, state: State, lists: Lists) -> Areas:
         """The tables of the same lists without the allow entries that expire."""
@@ -78,10 +88,9 @@ class ListCompiler:
         Short lists are compiled, which is as fast and finds entries without effect.
         """
         # Imported here: a boot does not need it, and it would cost memory.
-        from .._active.patch import patched, read_known
+        from .._active.patch import patched
 
-        texts = (*state.allow.values(), *state.deny.values())
-        if sum(map(len, texts)) < _LONG:
+        if DropIns.of(state.allow).size + DropIns.of(state.deny).size < _LONG:
             return None
         note = NOTHING
         if has_feeds(before) or has_feeds(state):

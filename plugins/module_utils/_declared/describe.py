@@ -21,6 +21,7 @@ from .._base.digest import digest_text
 from .._tables.pool import IPV4, IPV6
 from .._tables.ranges import LAST4, unite
 from .bulk import DropIn, read_prefixes
+from .drop_ins import DropIns
 from .entries import BYTE_ORDER_MARK, expires_at, parse_list
 
 if t.TYPE_CHECKING:
@@ -115,11 +116,11 @@ def _entries(state: State, other: State) -> set[str]:
     """Return the entries of the drop-ins that are not the same in the other state."""
     found = set()
     for kind in ("allow", "deny"):
-        lists, others = getattr(state, kind), getattr(other, kind)
-        for name, text in lists.items():
-            if text == others.get(name):
+        lists, others = (DropIns.of(getattr(each, kind)) for each in (state, other))
+        for name in lists:
+            if lists.is_same(others, name):
                 continue
-            for line in text.splitlines():
+            for line in lists[name].splitlines():
                 bare = line.partition("#")[0].strip()
                 if bare:
                     found.add(f"{kind} {name}: {bare}")

@@ -17,6 +17,7 @@ from .._base.interface import text_from_system
 from .._kernel.source import check_format
 from .bulk import DropIn, make_drop_in, parse_drop_in
 from .describe import count_entries, has_entries
+from .drop_ins import DropIns
 from .entries import (
     BYTE_ORDER_MARK,
     Entry,
@@ -70,7 +71,7 @@ def set_lists(name: str, texts: t.Mapping[str, str], allow_empty: bool) -> Edit:
     check_name(name)
 
     def edit(state: State) -> State:
-        lists = {kind: dict(getattr(state, kind)) for kind in texts}
+        lists = {kind: DropIns.of(getattr(state, kind)) for kind in texts}
         for kind, text in texts.items():
             former = lists[kind].get(name, "")
             if not allow_empty and has_entries(former) and not has_entries(text):
@@ -78,7 +79,7 @@ def set_lists(name: str, texts: t.Mapping[str, str], allow_empty: bool) -> Edit:
                     f"the {kind} list {name!r} would lose all its entries ({count_entries(former)}); "
                     "if you want that, set allow_empty to true"
                 )
-            lists[kind][name] = text
+            lists[kind] = lists[kind].replaced(name, text)
         return state._replace(
             allow=lists.get("allow", state.allow), deny=lists.get("deny", state.deny)
         )
@@ -91,9 +92,8 @@ def remove_lists(name: str) -> Edit:
     check_name(name)
 
     def edit(state: State) -> State:
-        allow = {key: text for key, text in state.allow.items() if key != name}
-        deny = {key: text for key, text in state.deny.items() if key != name}
-        return state._replace(allow=allow, deny=deny)
+        allow, deny = map(DropIns.of, (state.allow, state.deny))
+        return state._replace(allow=allow.replaced(name, None), deny=deny.replaced(name, None))
 
     return edit
 
@@ -189,9 +189,8 @@ def _without(state: State, kind: str, name: str, prefixes: set[Prefix]) -> State
 
 def _with_text(state: State, kind: str, name: str, lines: list[str]) -> State:
     """Return the state with these lines as a list; without lines, it has no such list."""
-    lists = {key: text for key, text in getattr(state, kind).items() if key != name}
-    if lines:
-        lists[name] = "".join(f"{line}\n" for line in lines)
+    text = "".join(f"{line}\n" for line in lines)
+    lists = DropIns.of(getattr(state, kind)).replaced(name, text or None)
     return state._replace(allow=lists) if kind == "allow" else state._replace(deny=lists)
 
 

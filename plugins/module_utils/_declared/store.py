@@ -12,6 +12,7 @@
     /etc/packetwatch/7/{allow.d,deny.d}/NAME.list  policy.d/{default,IFACE}.conf  interfaces
     /etc/packetwatch/7/program.c                   if a program was ever attached
     /etc/packetwatch/7/settings                    if the role has declared the settings
+    /etc/packetwatch/7/digests                     of the lists, bound to their files
     /etc/packetwatch/7/took_back                   if it is a rollback: number of the state rolled back
     /etc/packetwatch/6/...                         the state before, for a rollback
     /etc/packetwatch/lock                          the lock of all writers
@@ -31,8 +32,9 @@ import typing as t
 
 from .._base import interface
 from .._base.errors import InvalidInput, PacketwatchError, Unreadable, failures_of, remedy_of
-from .._base.files import open_regular, write_file
+from .._base.files import write_file
 from .._base.number import read_whole
+from .drop_ins import DropIns, File, Noted, file_of, note_digests, read_text
 from .lock import Lock
 from .policy import DEFAULT, read_policy
 
@@ -68,8 +70,8 @@ class State(t.NamedTuple):
     because an edited rollback is not a rollback any more.
     """
 
-    allow: dict[str, str] = _NOTHING
-    deny: dict[str, str] = _NOTHING
+    allow: t.Mapping[str, str] = _NOTHING
+    deny: t.Mapping[str, str] = _NOTHING
     policy: dict[str, dict[str, str]] = _NOTHING
     interfaces: dict[str, str] = _NOTHING
     program: str = ""
@@ -108,20 +110,25 @@ class Store:
 
     # Reading
 
-    def read_current(self) -> tuple[int, State]:
+    def read_current(self, *, reads_all: bool = True) -> tuple[int, State]:
         """Return (number, state) of the confirmed state; (0, empty state) if none was ever confirmed.
 
-        Needs no lock. Raises Unreadable, and InvalidInput if a file was edited by hand and is wrong.
+        reads_all: without it, lists whose digest is noted are read when they are needed. That needs the
+        lock. Raises Unreadable, and InvalidInput if a file was edited by hand and is wrong.
         """
-        return self._read_current(self.read, State())
 
-    def read_allowed(self) -> dict[str, str]:
+        def read(number: int) -> State:
+            return self.read(number, reads_all=reads_all)
+
+        return self._read_current(read, State())
+
+    def read_allowed(self) -> t.Mapping[str, str]:
         """Return the allow lists of the confirmed state, as in `State`, without reading the deny lists."""
 
-        def read(number: int) -> dict[str, str]:
-            return _read_lists(os.path.join(self.root, str(number), "allow.d"))
+        def read(number: int) -> t.Mapping[str, str]:
+            return _read_lists(os.path.join(self.root, str(number)), "allow")
 
-        none: dict[str, str] = {}
+        none: t.Mapping[str, str] = {}
         return self._read_current(read, none)[1]
 
     def _read_current(self, read: t.Callable[[int], Content], none: Content) -> tuple[int, Content]:
@@ -143,12 +150,13 @@ class Store:
             f"{self.root}/current changed {_ATTEMPTS} times while it was read; try again"
         )
 
-    def read(self, number: int) -> State:
-        """Return the state with this number, which must exist."""
+    def read(self, number: int, *, reads_all: bool = True) -> State:
+        """Return the state with this number, which must exist. reads_all: as in `read_current`."""
         path = os.path.join(self.root, str(number))
+        noted = None if reads_all else Noted(path)
         return State(
-            allow=_read_lists(os.path.join(path, "allow.d")),
-            deny=_read_lists(os.path.join(path, "deny.d")),
+            allow=_read_lists(path, "allow", noted),
+            deny=_read_lists(path, "deny", noted),
             policy=read_policies(os.path.join(path, "policy.d")),
             interfaces=read_interfaces(os.path.join(path, "interfaces")),
             program=_read_optional(os.path.join(path, _PROGRAM)),
@@ -176,7 +184,7 @@ class Store:
         path = os.path.join(self.root, str(self.number()), _TOOK_BACK)
         if not os.path.lexists(path):
             return 0
-        text = _read_file(path).strip()
+        text = read_text(path).strip()
         number = read_whole(text, _MAX_NUMBER)
         if number is None:
             raise Unreadable(
@@ -252,7 +260,7 @@ class Store:
 
         The current state stays confirmed. Unconfirmed states and leftovers of dead writers are deleted.
         """
-        files = _files(state)
+        lists, files = _lists(state), _files(state)
         with _write_errors(self.root):
             self._clear()
             number = self._current()
@@ -260,11 +268,11 @@ class Store:
                 # Make the link first: from now on a missing link means damage, not a new host.
                 number = 0
                 if number not in self.numbers():
-                    self._write_tree(number, _files(State()))
+                    self._write_tree(number, {}, _files(State()))
                 self._point_to(number)
                 _sync(self.root)
             self._discard_after(number)
-            self._write_tree(number + 1, files)
+            self._write_tree(number + 1, lists, files)
         return number + 1
 
     def confirm(self, number: int) -> list[str]:
@@ -336,13 +344,17 @@ class Store:
                 else:
                     _remove_tree(path)
 
-    def _write_tree(self, number: int, files: dict[str, str]) -> None:
+    def _write_tree(self, number: int, lists: dict[str, DropIns], files: dict[str, str]) -> None:
         draft = os.path.join(self.root, f"._new-{number}")
         os.mkdir(draft)
         for folder in ("allow.d", "deny.d", "policy.d"):
             os.mkdir(os.path.join(draft, folder))
+        for kind, found in lists.items():
+            for name in found:
+                found.write(name, os.path.join(draft, file_of(kind, name)))
         for name, text in files.items():
             write_file(os.path.join(draft, name), text, 0o644)
+        note_digests(draft, lists)
         for folder in ("allow.d", "deny.d", "policy.d", "."):
             _publish(os.path.join(draft, folder))
         os.rename(draft, os.path.join(self.root, str(number)))
@@ -393,13 +405,16 @@ class Store:
 # Content of the files
 
 
+def _lists(state: State) -> dict[str, DropIns]:
+    """Return the drop-ins by kind."""
+    for name in (*state.allow, *state.deny):
+        check_name(name)
+    return {kind: DropIns.of(getattr(state, kind)) for kind in _LISTS}
+
+
 def _files(state: State) -> dict[str, str]:
-    """Return path (below the state's directory) → content."""
+    """Return path (below the state's directory) → content of all files but the drop-ins."""
     files = {}
-    for kind in _LISTS:
-        for name, text in sorted(getattr(state, kind).items()):
-            check_name(name)
-            files[f"{kind}.d/{name}.list"] = text
     for name, keys in sorted(state.policy.items()):
         if name != DEFAULT:
             check_interface(name)
@@ -422,14 +437,15 @@ def _files(state: State) -> dict[str, str]:
     return files
 
 
-def _read_lists(folder: str) -> dict[str, str]:
-    lists = {}
-    for name, path in _members(folder, ".list"):
+def _read_lists(folder: str, kind: str, noted: Noted | None = None) -> t.Mapping[str, str]:
+    lists: dict[str, str | File] = {}
+    for name, path in _members(os.path.join(folder, f"{kind}.d"), ".list"):
         with _located(path):
             check_name(name)
         # A damaged feed must not prevent reading the other lists; it is refused later.
-        lists[name] = _read_file(path, "replace" if is_feed(name) else "strict")
-    return lists
+        found = noted.find(file_of(kind, name)) if noted else None
+        lists[name] = found or read_text(path, "replace" if is_feed(name) else "strict")
+    return DropIns(lists)
 
 
 def read_policies(folder: str) -> dict[str, dict[str, str]]:
@@ -439,18 +455,18 @@ def read_policies(folder: str) -> dict[str, dict[str, str]]:
         with _located(path):
             if name != DEFAULT:
                 check_interface(name)
-        policies[name] = read_policy(_read_file(path), path)
+        policies[name] = read_policy(read_text(path), path)
     return policies
 
 
 def _read_optional(path: str, errors: str = "strict") -> str:
-    return _read_file(path, errors) if os.path.lexists(path) else ""
+    return read_text(path, errors) if os.path.lexists(path) else ""
 
 
 def read_interfaces(path: str) -> dict[str, str]:
     """Wanted mode by interface, from the file ``interfaces``."""
     interfaces: dict[str, str] = {}
-    for number, line in enumerate(_read_file(path).splitlines(), 1):
+    for number, line in enumerate(read_text(path).splitlines(), 1):
         words = line.partition("#")[0].split()
         if not words:
             continue
@@ -504,18 +520,6 @@ def _members(folder: str, suffix: str) -> list[tuple[str, str]]:
 def _is_number(name: str) -> bool:
     number = read_whole(name, _MAX_NUMBER)
     return number is not None and name == str(number)
-
-
-def _read_file(path: str, errors: str = "strict") -> str:
-    try:
-        with open(open_regular(path), encoding="utf-8", errors=errors) as file:
-            return file.read()
-    except OSError as error:
-        raise Unreadable(f"cannot read {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise InvalidInput(
-            f"{path} is not UTF-8 text, from byte {error.start} on: save it as UTF-8"
-        ) from error
 
 
 def _remove_tree(path: str) -> None:

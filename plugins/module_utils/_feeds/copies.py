@@ -22,6 +22,7 @@ from .._base.errors import InvalidInput
 from .._base.files import read_json, replace_json
 from .._base.number import MAX_TIME, is_number
 from .._declared.describe import count_entries
+from .._declared.drop_ins import DropIns
 from .._declared.edits import read_list
 from .._declared.store import FEED, is_feed
 from .edit import BROKEN, FeedEdit, WantedFeed
@@ -73,11 +74,13 @@ class Ages:
     def of(self, state: State) -> dict[str, Times]:
         """Return the times of all copies of a state, by feed."""
         found = {}
-        for drop_in, text in (*state.allow.items(), *state.deny.items()):
-            if is_feed(drop_in):
-                times = self.times(drop_in.removeprefix(FEED), text)
+        for lists in map(DropIns.of, (state.allow, state.deny)):
+            for drop_in in filter(is_feed, lists):
+                name = drop_in.removeprefix(FEED)
+                # Copies name no variables, so this digest is also that of the whole text.
+                times = self._feeds.get(name, {}).get(lists.digest(drop_in))
                 if times:
-                    found[drop_in.removeprefix(FEED)] = times
+                    found[name] = times
         return found
 
     def ended(self, state: State, now: float) -> dict[str, Times]:

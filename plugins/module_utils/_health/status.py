@@ -200,7 +200,7 @@ class Status:
         note = self._links(loaded, number)
         if loaded.active:
             with loaded.generation() as current:
-                areas = current.areas()
+                areas = current.areas(image)
                 digest = current.check_digest(areas)
                 note |= {
                     "digest": digest,

@@ -12,6 +12,7 @@ with their own size, so newer libraries accept these (libbpf.h, "extensible opts
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import functools
@@ -260,6 +261,16 @@ class Map(Descriptor):
             words = memoryview(memory).cast("Q")
             words[index] = number
             words.release()
+
+    @contextlib.contextmanager
+    def mapped(self, begin: int, end: int, *, writes: bool = False) -> t.Iterator[memoryview]:
+        """Yield the bytes from begin to before end of a mappable array; both are whole memory pages."""
+        prot = mmap.PROT_READ | (mmap.PROT_WRITE if writes else 0)
+        with (
+            mmap.mmap(self.fd, end - begin, prot=prot, offset=begin) as memory,
+            memoryview(memory) as view,
+        ):
+            yield view
 
     def delete(self, key: bytes) -> bool:
         """Remove ``key``; return False if the map has no such key."""

@@ -59,7 +59,8 @@ def build4(words: Sequence[int]) -> tuple[Area, int, Shape]:
         cuts = cuts_at(words, 0, count, bits + 4)
     shift = bits + 1 | HALVES if main else bits
     filters = _filter(every, pairs, shift & ~HALVES, NONE, top_lines(shift))
-    return Area.of(_lines(every, pairs, cuts, shift, main, top_lines(shift)), filters), shift, shape
+    lines = _lines(every, pairs, cuts, shift, main, top_lines(shift))
+    return Area.of((lines,), (filters,)), shift, shape
 
 
 def part4(

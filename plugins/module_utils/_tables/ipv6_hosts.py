@@ -197,9 +197,7 @@ def put_after(
     place = Place(line if homes else 0, homes)
     check_lines(line + place.buckets)
     filters = array("Q", bytes(8 * line))
-    tree.frombytes(filled[0])
-    filters.frombytes(filled[1])
-    return Area.of(tree, filters), place
+    return Area.of((tree, filled[0]), (filters, filled[1])), place
 
 
 def buckets_of(area: Area, place: Place) -> tuple[memoryview, memoryview]:
@@ -215,21 +213,19 @@ def count_hosts(area: Area, place: Place) -> int:
     return len(verdicts) - verdicts.count(0)
 
 
-def edited(
-    area: Area, place: Place, removed: set[int], added: set[int]
-) -> tuple[memoryview, memoryview] | None:
-    """Return buckets and filter without and with some hosts, as if all had been put into buckets anew.
+def edited(area: Area, place: Place, removed: set[int], added: set[int]) -> Area | None:
+    """Return the area without and with some hosts, as if all had been put into buckets anew.
 
     removed, added: `address << 4 | verdict`; the number of homes must stay right. None if too many other
     hosts would move.
     """
-    keys, slots = map(bytearray, buckets_of(area, place))
-    buckets = _Open(memoryview(keys).cast("Q"), memoryview(slots).cast("H"), place.homes)
+    made = Area(bytearray(area.lines), bytearray(area.filter))
+    buckets = _Open(*_views(made, place), place.homes)
     changes = sorted(removed | added)
     for home in buckets.homes_of(changes):
         if not buckets.renew(home, removed, dict(zip(added, buckets.homes_of(added)))):
             return None
-    return memoryview(keys), memoryview(slots)
+    return made
 
 
 class _Open:
