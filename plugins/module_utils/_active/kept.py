@@ -181,7 +181,8 @@ def _kept(line: bytes, body: memoryview) -> Kept:
     records = Records(bytes(next(parts)), {name: bytes(next(parts)) for name in facts["own"]})
     code = bytes(next(parts))
     # Views of the file, which the kernel can drop from memory: copies would take as much as the tables.
-    v4, v6 = (Area(next(parts), next(parts)) for dummy in range(2))
+    areas = (t.cast("bytes", part) for part in parts)
+    v4, v6 = (Area(next(areas), next(areas)) for dummy in range(2))
     if [v4.digest.hex(), v6.digest.hex()] != facts["tables"]:
         raise Unreadable(_WRONG)
     return Kept(

@@ -32,8 +32,8 @@ _DIGEST_SIZE = 32
 
 
 class _Bytes(NamedTuple):
-    lines: bytes | bytearray | memoryview = b""
-    filter: bytes | bytearray | memoryview = b""
+    lines: bytes | bytearray = b""
+    filter: bytes | bytearray = b""
 
 
 class Area(_Bytes):
