@@ -82,6 +82,8 @@ class FakeHost:
 def host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeHost:
     fake = FakeHost(tmp_path)
     monkeypatch.setattr(_module, "Host", lambda _run: fake)
+    # A module's process has only its own warnings.
+    monkeypatch.setattr(warnings, "_global_warnings", {})
     return fake
 
 
