@@ -27,6 +27,7 @@ _FILE_CALLS = ("rename", "unlink", "symlink", "mkdir", "rmdir", "chmod", "fchmod
 # What a full disk refuses.
 _GROWING = ("symlink", "mkdir", "fsync", "open")
 _BPFFS = "/sys/fs/bpf"
+_RUN = "run"
 # Functions of libbpf that change nothing. Any other one is a step.
 _READS = ("_get_", "_lookup_", "_test_run", "_num_possible", "bpf_obj_get")
 
@@ -42,6 +43,12 @@ class Fault(NamedTuple):
     error: int = 0
     after: bool = False
     lasts: bool = False
+
+    def can_hit(self, name: str, is_on_disk: bool) -> bool:
+        """Whether this step is one for the fault. At any other one it would be the same as at the next."""
+        if self.lasts:
+            return is_on_disk and (name in _GROWING or self.error == errno.EROFS)
+        return not self.after or is_on_disk or name == _RUN
 
 
 FAULTS = {
@@ -70,19 +77,15 @@ class _Steps:
         self._is_paused = False
 
     def failing(self, name: str, is_on_disk: bool) -> int:
-        """Count a step; return the error with which it is to fail, or 0."""
-        if self._is_paused:
+        """Count a step that the fault can hit; return the error with which it is to fail, or 0."""
+        if self._is_paused or not self._fault.can_hit(name, is_on_disk):
             return 0
         self.count += 1
-        error, dummy, lasts = self._fault
-        if self.count < self._fatal:
+        if self.count < self._fatal or (self.count > self._fatal and not self._fault.lasts):
             return 0
-        if not lasts:
-            if self.count == self._fatal and not error:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return error if self.count == self._fatal else 0
-        refused = name in _GROWING or error == errno.EROFS
-        return error if is_on_disk and refused else 0
+        if not self._fault.error:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self._fault.error
 
     def of_library(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         """A function of libbpf, which returns its error. The kernel does what it reports."""
@@ -125,7 +128,7 @@ def as_step(run: Callable[..., tuple[int, str, str]]) -> Callable[..., tuple[int
 
     def call(argv: Any, stdin: str | None) -> tuple[int, str, str]:
         steps = _armed[-1] if _armed else _Steps(_NEVER)
-        error = steps.failing("run", False)
+        error = steps.failing(_RUN, False)
         done = (0, "", "")
         if not error or steps._fault.after:
             with steps.paused():

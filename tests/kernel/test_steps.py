@@ -14,6 +14,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -66,6 +67,8 @@ pytestmark = [pytest.mark.skipif(os.geteuid() != 0, reason="loads programs"), py
 MINUTE = Terms(60, "", "a test")
 # What only one of two states denies.
 FACES = ("45.9.9.9", "45.8.8.8")
+# The search for SSH clients takes no step, and a third of the time.
+QUIET = {"PW_PROTECT_AUTO": "0"}
 
 
 class World:
@@ -133,8 +136,8 @@ class Operation(NamedTuple):
     """An operation that leads to a state.
 
     act: the operation. prepare: before it. declares: it changes `current`. is_undone: if it fails, the kernel
-    is as before it. seen: which states are confirmed and active. stride: one of so many steps is walked
-    each day.
+    is as before it. seen: which states are confirmed and active. stride: each fault hits one of so many
+    steps each day.
     """
 
     act: Callable[[World, int], object]
@@ -142,7 +145,7 @@ class Operation(NamedTuple):
     declares: bool = True
     is_undone: bool = True
     seen: Callable[[World], tuple[int, int]] = World.seen
-    stride: int = 4
+    stride: int = 20
 
 
 def run_module(world: World, face: int) -> None:
@@ -155,7 +158,7 @@ def run_module(world: World, face: int) -> None:
         ),
         world.lists(face),
         set_program(source_text()),
-        set_settings(format_values({"PW_PROTECT": f"203.0.113.20{face}"})),
+        set_settings(format_values({"PW_PROTECT": f"203.0.113.20{face}", **QUIET})),
     )
     world.host.apply(whole, wish=Wish(attach=names))
 
@@ -207,9 +210,9 @@ def repair(world: World, face: int) -> None:
 
 
 OPERATIONS = {
-    "module": Operation(run_module, stride=5),
+    "module": Operation(run_module, stride=25),
     "attach": Operation(attach, seen=World.seen_by_interface),
-    "program": Operation(replace, stride=12),
+    "program": Operation(replace, stride=60),
     "apply": Operation(lambda world, face: world.host.apply(world.lists(face))),
     "edit": Operation(edit, seen=World.seen_by_edit),
     "confirm": Operation(lambda world, face: world.host.confirm(), pend),
@@ -229,30 +232,37 @@ OPERATIONS = {
 
 
 @pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """A folder in memory. Each step waits for a disk several times, and no power fails here."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
 def world(filtered: Site) -> Iterator[World]:
     found = World(filtered)
-    found.host.apply(found.lists(0))
+    found.host.apply(in_turn(found.lists(0), set_settings(format_values(QUIET))))
     with tapped(DENIED) as tap:
-        with flooded(filtered, DENIED, pause=0.02):
+        with flooded(filtered, DENIED, pause=0.05):
             yield found
         assert tap.leaked() == 0
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_every_step(world: World, name: str) -> None:
-    """With PACKETWATCH_FULL=1 each fault at each step, else one at some of them, others each day."""
-    operation, kinds, today = OPERATIONS[name], list(FAULTS), int(time.time() / 86400)
+    """With PACKETWATCH_FULL=1 each fault at each step that it can hit, else at some, at others each day."""
+    operation, today = OPERATIONS[name], int(time.time() / 86400)
     outcomes: Counter[str] = Counter()
-    idle, stride = 0, 1 if FULL else operation.stride
-    step = today % stride
-    # The two directions differ by a step or two.
-    while idle < 2:
-        step += stride
-        for kind in kinds if FULL else [kinds[(outcomes.total() + today) % len(kinds)]]:
+    stride = 1 if FULL else operation.stride
+    for number, kind in enumerate(FAULTS):
+        step, idle = 1 + (today + number) % stride, 0
+        # The two directions differ by a step or two.
+        while idle < 2:
             outcome = fail_at(world, operation, step, kind)
             outcomes[outcome] += 1
-        idle = idle + 1 if outcome == "unharmed" else 0
-    assert outcomes.total() > 2 and (not FULL or set(outcomes) >= {"killed", "failed", "done"})
+            idle = idle + 1 if outcome == "unharmed" else 0
+            step += stride
+    assert outcomes["killed"] and (not FULL or {"failed", "done"} <= set(outcomes))
     # What a death or a full disk leaves, later changes remove.
     for face in (1 - operation.seen(world)[0], 0, 1):
         world.host.apply(world.lists(face))
@@ -281,7 +291,6 @@ def fail_at(world: World, operation: Operation, step: int, kind: str) -> str:
         operation.act(world, face)
     assert operation.seen(world) == (face, face), where
     assert world.host.verify() == [], where
-    assert not world.host.apply().changed, where
     assert world.host.pending() is None, where
     return outcome
 
