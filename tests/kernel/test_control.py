@@ -44,7 +44,10 @@ DONE, FAILED, INPUT, REFUSED, NO_AGENT = range(5)
 NAMES = {ROOT_USER: "root", ADMIN: "admin", READER: "reader", OUTSIDER: "outsider", AGENT: "agent"}
 READS = ("status", "lists", "bans", "protect", "top", "why 203.0.113.9")
 CHANGES = ("ban 203.0.113.9", "unban 203.0.113.9")
-EDITS = ("allow 203.0.113.9", "deny 203.0.113.9", "remove 203.0.113.9", "apply")
+EDITS = (
+    *("allow 203.0.113.9", "deny 203.0.113.9", "remove 203.0.113.9", "apply"),
+    *("confirm", "rollback"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +108,8 @@ def test_who_may_edit(host: Controlled, command: str, user: User) -> None:
     before = host.site.snapshot()
     done = host.ctl(*command.split(), "--json", user=user)
     if user in (ROOT_USER, ADMIN):
-        assert done.status == DONE, done.err
+        # No change waits to be confirmed.
+        assert done.status == (FAILED if command == "confirm" else DONE), done.err
         (line,) = host.audits(host.audit if user == ROOT_USER else host.edit_log)
         assert line["user.id"] == str(user.uid)
         assert line["packetwatch.command"] == command.split()[0]
@@ -126,6 +130,35 @@ def test_the_agent_may_not_edit_through_its_own_socket(host: Controlled) -> None
         )
     assert {answer["error"]["kind"] for answer in answers} == {"input"}
     assert "is not a command" in answers[0]["error"]["message"]
+
+
+@pytest.mark.parametrize("user", [AGENT, ADMIN, READER, OUTSIDER], ids=NAMES.get)
+def test_pins_are_for_root_and_those_of_the_bans_for_the_agent(
+    host: Controlled, user: User
+) -> None:
+    """Lists and policies, the program and the links are root's; and nobody else removes a pin."""
+    pins = [str(path) for path in Path(host.pins.root).rglob("*")]
+    code = (
+        "import os, sys\n"
+        "from packetwatch_core._kernel.libbpf import KernelError, Map\n"
+        "for path in sys.argv[1:]:\n"
+        "    try:\n"
+        "        Map.open(path).close()\n"
+        "        print(path)\n"
+        "    except KernelError as error:\n"
+        "        assert 'Permission denied' in str(error), error\n"
+        "    for act in (os.unlink, os.rmdir, lambda path: os.rename(path, path + '2')):\n"
+        "        try:\n"
+        "            act(path)\n"
+        "            print(act, path)\n"
+        "        except PermissionError:\n"
+        "            pass\n"
+    )
+    done = host.python(code, *pins, user=user)
+    assert done.status == 0, done.err
+    maps = {host.pins.map(name) for name in os.listdir(host.pins.run)}
+    assert set(done.out.split()) == (maps if user is AGENT else set())
+    assert len(pins) > len(maps) + 3
 
 
 # Lists
@@ -497,6 +530,25 @@ def test_invalid_requests_are_answered_and_the_server_goes_on(host: Controlled) 
     assert [answer["ok"] for answer in answers] == [False] * 10 + [True]
     assert {answer["error"]["kind"] for answer in answers[:-1]} == {"input"}
     assert not host.banned()
+
+
+def test_an_edit_with_half_a_character_is_answered(host: Controlled) -> None:
+    for request in (
+        b'{"command":"deny","addresses":["203.0.113.9"],"expires":"\\ud800"}\n',
+        b'{"command":"deny","addresses":["203.0.113.9\\ud800"]}\n',
+        b'{"command":"confirm","token":"\\ud800"}\n',
+    ):
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(20)
+            connection.connect(str(host.edit))
+            (answer,) = exchange(connection, request)
+            assert not answer["ok"] and answer["error"]["message"]
+
+
+def test_a_reason_that_is_not_utf8_is_logged(host: Controlled) -> None:
+    host.stop()
+    done = host.ctl("ban", "203.0.113.9", "--reason", "\udcff")
+    assert (done.status, host.banned()) == (DONE, {"203.0.113.9"}), done.err
 
 
 def test_a_request_without_end_is_cut_off(host: Controlled) -> None:

@@ -118,11 +118,18 @@ LIES: dict[str, Lie] = {
     "long number": says(b'{"ok":true,"result":{"pid":' + b"9" * 100_000 + b"}}\n"),
     "odd error": says(b'{"ok":false,"error":5}\n'),
     "odd kind": says(b'{"ok":false,"error":{"kind":[],"message":{}}}\n'),
-    "refusal": says(b'{"ok":false,"error":{"kind":"input","message":"no \\u001b[2J"}}\n'),
+    "refusal": says(b'{"ok":false,"error":{"kind":"input","message":"no \\u001b[2J\\ud800"}}\n'),
     "items of nothing": item({}),
     "items of text": item("x"),
     "odd source": item({"source": "\x1b[2J", "prefix": [], "until": "never"}),
-    "odd event": item({"event.action": "ban", "packetwatch.ports": 7, "packetwatch.arguments": 7}),
+    "odd event": item(
+        {
+            "event.action": "ban",
+            "packetwatch.ports": 7,
+            "packetwatch.arguments": 7,
+            "\ud800": "\ud800",
+        }
+    ),
     "nested event": item({"event.action": {"a": [[]]}}),
     "odd missed": says(b'{"item":null}\n{"missed":"\\u001b[2J"}\n'),
     "endless line": flood(b"x" * 100),
@@ -274,6 +281,17 @@ def test_a_member_gets_an_error(
         )
     else:
         assert status == FAILED
+
+
+def test_a_terminal_shows_what_it_can(
+    host: Controlled, liar: Liar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(host.environment, "PYTHONIOENCODING", "ascii")
+    liar.lie = result(**PLAUSIBLE | {"version": "\u65e5\ud800", "unsaved": "\u65e5\ud800"})
+    for words in ("status", "top --once", "status --json", "top --once --json"):
+        done = host.ctl(*words.split())
+        assert "Traceback" not in done.err, done.err
+        assert "\\u65e5" in done.out or "top" in words
 
 
 def test_nobody_waits_for_long(host: Controlled, liar: Liar) -> None:

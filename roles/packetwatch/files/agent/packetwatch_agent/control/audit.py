@@ -10,6 +10,7 @@ import time
 import typing as t
 
 from ..output import ECS_VERSION, Value, encode, timestamp
+from . import wire
 from .rights import Peer, user_name
 
 
@@ -41,7 +42,7 @@ def line(
         "packetwatch.arguments": list(arguments) or None,
         "message": str(error) if error else message,
     }
-    return encode(fields)
+    return wire.in_utf8(encode(fields))
 
 
 def arguments_of(request: t.Mapping[str, t.Any]) -> list[str]:

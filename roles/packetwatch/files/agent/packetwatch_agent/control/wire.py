@@ -55,7 +55,12 @@ def status_of(error: BaseException) -> int:
 
 def encode(value: object) -> str:
     """Compact JSON on one line."""
-    return _ENCODER.encode(value)
+    return in_utf8(_ENCODER.encode(value))
+
+
+def in_utf8(text: str) -> str:
+    """JSON in which half a surrogate pair is escaped: JSON may have one, UTF-8 may not."""
+    return text if text.isascii() else text.encode(errors="backslashreplace").decode()
 
 
 def item(value: object) -> str:

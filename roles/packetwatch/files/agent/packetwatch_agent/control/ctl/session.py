@@ -145,8 +145,9 @@ class Command(t.NamedTuple):
 
 
 def write(text: str) -> None:
-    """Write to standard output at once."""
-    sys.stdout.write(text)
+    """Write to standard output at once. Characters that its encoding does not have are escaped."""
+    encoding = sys.stdout.encoding
+    sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
     sys.stdout.flush()
 
 
