@@ -106,11 +106,12 @@ class Bytecode(t.NamedTuple):
 class Compiler:
     """Returns bytecode from the cache in ``folder``; compiles it first if it is not there.
 
-    refused: why the last file that was there was not used; empty if none was refused.
+    refused: why the last file that was there was not used, or could not be made; empty otherwise.
     """
 
     def __init__(self, run: Run, folder: str) -> None:
         self.refused = ""
+        self._unsaved: dict[str, Bytecode] = {}
         self._run = run
         self._folder = folder
 
@@ -132,7 +133,7 @@ class Compiler:
 
     def get(self, source: str) -> Bytecode:
         """Return the source's bytecode. A compilation takes 1-2 s, on slow machines a minute."""
-        found = self.cached(source)
+        found = self.cached(source) or self._unsaved.get(self.key(source))
         if found is None:
             text = self._compile(source)
             lines = [line.encode() for line in text.splitlines(keepends=True)]
@@ -142,7 +143,12 @@ class Compiler:
                     f"bcc gave no bytecode, but {text[:200]!r}; check that {PYTHON} can import bcc "
                     "(python3-bpfcc)"
                 )
-            self._store(source, *lines)
+            try:
+                self._store(source, *lines)
+            except LoadFailed as error:
+                # A cache that cannot be written must not keep a host from its filter.
+                self.refused = str(error)
+                self._unsaved[self.key(source)] = found
         return found
 
     def keep(self, source: str, found: Bytecode) -> None:
@@ -178,7 +184,8 @@ class Compiler:
             replace_parts(path, (loads, code, self._check(source, loads, code)))
         except OSError as error:
             raise LoadFailed(
-                f"the bytecode cannot be written to the cache {path}: {error.strerror}"
+                f"the bytecode cannot be written to the cache {path}: {error.strerror}; make room, or "
+                "remove what is there: until then, it is compiled at each start"
             ) from error
 
     def _check(self, source: str, *lines: bytes) -> bytes:
