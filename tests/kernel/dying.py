@@ -44,11 +44,6 @@ class Fault(NamedTuple):
     after: bool = False
     lasts: bool = False
 
-    @property
-    def is_of_disk(self) -> bool:
-        """Whether only a disk has this fault."""
-        return self.after or self.lasts
-
     def can_hit(self, name: str, is_on_disk: bool) -> bool:
         """Whether this step is one for the fault. At any other one it would be the same as at the next."""
         if self.lasts:
