@@ -35,10 +35,10 @@ from packetwatch_agent import events, scrape
 from packetwatch_agent import settings as agent_settings
 from packetwatch_agent.control import wire, words
 from packetwatch_agent.control.cli import parser as command_line
-from packetwatch_core._active import kept, patch
+from packetwatch_core._active import kept
 from packetwatch_core._active.generation import Areas, Records
 from packetwatch_core._active.kept import Kept
-from packetwatch_core._active.lists import COUNTS
+from packetwatch_core._active.lists import COUNTS, read_known
 from packetwatch_core._bans import saved, story
 from packetwatch_core._base import address, clock, duration
 from packetwatch_core._base.errors import PacketwatchError
@@ -243,12 +243,12 @@ def status(path: str) -> object:
 
 
 def make_known(path: str) -> object:
-    found = patch.read_known(path, AREAS)
+    found = read_known(path, AREAS)
     return found and (sum(found.counts.values()), found.counts["deny"], sum(found.shape))
 
 
 AREAS = Areas.of(compile_tables(Prefixes(), Prefixes()), bytes(32), 0, 0)
-KNOWN = [AREAS.lists.hex(), AREAS.next_expiry, dict.fromkeys(COUNTS, 3), [1, 0, 2, 1]]
+KNOWN = [AREAS.lists.hex(), AREAS.next_expiry, dict.fromkeys(COUNTS, 3), [1, 0, 2, 1], ["ab", "cd"]]
 
 
 def ages(path: str) -> object:
@@ -271,10 +271,11 @@ def image() -> bytes:
 
 def signed_image(data: bytes, folder: Path) -> object:
     """An image whose checksum is right: of another version, or made by a program with an error."""
-    body = data.partition(b"\n")[2]
-    found = kept.unpack(
-        b"%s%s\n%s" % (kept._MAGIC, kept._digest([memoryview(body)]).encode(), body)
-    )
+    first, dummy, body = data.partition(b"\n")
+    size = first.rpartition(b" ")[2]
+    head = body[: int(size)] if size.isdigit() and len(size) < 10 else body
+    seal = kept._digest(head).encode()
+    found = kept.unpack(b"%s%s %d\n%s" % (kept._MAGIC, seal, len(head), body))
     return found.number, found.next_expiry, found.interfaces.items(), found.settings.items()
 
 
@@ -623,7 +624,7 @@ PARSERS: dict[str, Parser] = {
         in_place("change.json", change), (json.dumps(CHANGE).encode(),), (Record.read,)
     ),
     "status.json": Parser(file_of(status), (json.dumps(NOTE).encode(),), (Status.read,)),
-    "tables.json": Parser(file_of(make_known), (json.dumps(KNOWN).encode(),), (patch.read_known,)),
+    "tables.json": Parser(file_of(make_known), (json.dumps(KNOWN).encode(),), (read_known,)),
     "ages of feeds": Parser(
         file_of(ages),
         (
@@ -729,6 +730,7 @@ INSIDE = {
     "channel.Channel.read": "bytes, of which the control server makes requests",
     "counters.read_counters": "maps of the kernel",
     "counters.read_pinned": "maps of the kernel",
+    "drop_ins.read_text": "its callers have rows",
     "files.parse_json": "its callers have rows",
     "files.read_json": "its callers have rows",
     "keeper.Keeper.read_soon": "sets a timer",
@@ -939,7 +941,7 @@ FOUND = (
     ("change.json", b"[" * 100_000),
     ("status.json", json.dumps(NOTE | {"heal": {"recent": ["x"], "success": "y"}}).encode()),
     ("status.json", json.dumps(NOTE | {"heal": []}).encode()),
-    ("tables.json", json.dumps([*KNOWN[:2], {"deny": "x"}, KNOWN[3]]).encode()),
+    ("tables.json", json.dumps([*KNOWN[:2], {"deny": "x"}, *KNOWN[3:]]).encode()),
     ("ages of feeds", b'{"a":{"x":["soon",null]}}'),
     ("time of an argument", b"999999999w" * 100),
     ("control request", b'{"command":"ban","seconds":1' + b"0" * 400 + b"}"),
