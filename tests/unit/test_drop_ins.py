@@ -56,10 +56,10 @@ def test_an_edit_reads_only_what_it_changes(store: Store, monkeypatch: pytest.Mo
     opened = []
     really = os.open
 
-    def watched(path: str, flags: int, *rest: int) -> int:
+    def watched(path: str, flags: int, *rest: int, dir_fd: int | None = None) -> int:
         if flags & os.O_ACCMODE == os.O_RDONLY and path.endswith(".list"):
             opened.append(path)
-        return really(path, flags, *rest)
+        return really(path, flags, *rest, dir_fd=dir_fd)
 
     monkeypatch.setattr(os, "open", watched)
     before = store.read_current(reads_all=False)[1]
