@@ -39,10 +39,11 @@ NOISE = re.compile(
 WORKERS = min(os.cpu_count() or 1, 4)
 # The tests of a file run in one worker, because they share fixtures that take long to make. Workers have
 # a second thread, so Python warns when they fork.
-QUICK = (
-    *("-m", "not slow", "-n", str(WORKERS), "--dist", "loadfile"),
+SPREAD = (
+    *("-n", str(WORKERS), "--dist", "loadfile"),
     *("-W", "ignore:This process:DeprecationWarning"),
 )
+QUICK = ("-m", "not slow", *SPREAD)
 
 
 @dataclass(frozen=True)
@@ -232,7 +233,7 @@ def phases_of(stage: str, build: Build) -> list[Phase]:
         return [Phase([Suite(*unit, QUICK), Suite(*kernel, QUICK)], static)]
     return [
         Phase([Suite(*unit)], static_gates(build) + slow_gates(build), WORKERS),
-        Phase([Suite(*kernel)], [scenario("containers", "nspawn", build)]),
+        Phase([Suite(*kernel, SPREAD)], [scenario("containers", "nspawn", build)]),
         Phase(
             [Suite("integration", "tests/integration")],
             [scenario("virtual-machines", "default", build)],
