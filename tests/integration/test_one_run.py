@@ -24,6 +24,8 @@ DECLARED = {
     "packetwatch_interfaces": [{"name": "pw0", "mode": "native"}],
 }
 MAX_RUNS = 6
+# Each state has these for itself: they name its own files, and the state that it rolled back.
+OWN = ("digests", "took_back")
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +53,7 @@ def look(host: ModuleHost) -> dict[str, Any]:
     """All that a run declares, and what came of it."""
     listed = host.command("sh", "-c", "ls /etc/systemd/system/*.wants/packetwatch*").split()
     return {
-        "files": {name: text for name, text in host.files().items() if name != "took_back"},
+        "files": {name: text for name, text in host.files().items() if name not in OWN},
         "modes": [host.mode(name) for name in ("pw0", "pw8")],
         "settings": host.command("cat", "/etc/default/packetwatch"),
         "units": sorted(path.rpartition("/")[2] for path in listed),
