@@ -307,6 +307,7 @@ def entry(compiler: Compiler, tmp_path: Path) -> Path:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tamper", TAMPERS, ids=lambda tamper: tamper.__name__)
 def test_only_roots_own_file_is_believed(
     compiler: Compiler, counter: Counter, entry: Path, tamper: Tamper

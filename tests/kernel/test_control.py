@@ -101,6 +101,7 @@ def test_who_may_ban(host: Controlled, command: str, user: User) -> None:
     assert line["event.outcome"] == ("success" if may else "failure")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("user", [ROOT_USER, ADMIN, READER, OUTSIDER, AGENT], ids=NAMES.get)
 @pytest.mark.parametrize("command", EDITS)
 def test_who_may_edit(host: Controlled, command: str, user: User) -> None:
@@ -211,6 +212,7 @@ def test_hand_edits_that_deny_the_protected_need_force(host: Controlled) -> None
     assert host.site.verdict(PROTECTED) == XDP_DROP
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("user", [ROOT_USER, ADMIN], ids=NAMES.get)
 @pytest.mark.parametrize(
     ("command", "message"),

@@ -100,6 +100,7 @@ def verdict(ifindex: int) -> int:
         return program.test_run(packet(DENIED), ifindex)[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ODD)
 def test_an_odd_name_is_as_good_as_any(site: Site, name: str) -> None:
     index, host = bridge(name.encode()), site.host
@@ -121,6 +122,7 @@ def test_an_odd_name_is_as_good_as_any(site: Site, name: str) -> None:
     assert host.pins.interfaces() == ["pw0"]
 
 
+@pytest.mark.slow
 def test_all_of_them_at_once(site: Site) -> None:
     """As the role declares them."""
     indexes = {name: bridge(name.encode()) for name in ODD}

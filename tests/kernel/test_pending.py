@@ -432,6 +432,7 @@ def test_the_first_attach(site: Site, timers: Timers) -> None:
     assert site.host.store.read_current()[1].program == source_text()
 
 
+@pytest.mark.slow
 @kinds
 def test_without_the_pins_it_is_compiled(
     filtered: Site, confirming: Timers, begin: Callable[[Timers], Change | None]

@@ -58,7 +58,7 @@ from packetwatch_core._host.host import Host
 from packetwatch_core._kernel.programs import attached
 
 pytest_plugins = ("kernel.site_fixtures",)
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="loads programs")
+pytestmark = [pytest.mark.skipif(os.geteuid() != 0, reason="loads programs"), pytest.mark.slow]
 
 NUMBER = 2_000_000
 NAMES = ("a", "b", "c")

@@ -148,6 +148,7 @@ class Prefixes(NamedTuple):
         return self.prefix(self.random.choice((4, 6)), self.random.choice(crowds))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS.keys())
 @pytest.mark.parametrize("seed", range(3))
 def test_any_change_gives_the_tables_that_compiling_gives(

@@ -66,6 +66,7 @@ def test_duplicates_hide_no_entry() -> None:
     assert covering(text, parse_prefix("203.0.113.9"))[-1].expires is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", [4, 6])
 @pytest.mark.parametrize("seed", range(4))
 def test_what_is_found_fast_is_what_is_there(family: int, seed: int) -> None:

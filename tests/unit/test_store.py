@@ -165,6 +165,7 @@ def crash_at(step: int, work: Callable[[], object]) -> bool:
     return status == 9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("before", [State(), OLD], ids=["first", "later"])
 def test_a_crash_at_any_step_leaves_old_or_new(tmp_path: Path, before: State) -> None:
     seen = set()
@@ -188,6 +189,7 @@ def test_a_crash_at_any_step_leaves_old_or_new(tmp_path: Path, before: State) ->
     assert step > 20
 
 
+@pytest.mark.slow
 def test_a_crash_of_the_clearing_writer_too(tmp_path: Path) -> None:
     for step in range(0, 40, 3):
         store = Store(str(tmp_path / str(step)))

@@ -367,6 +367,7 @@ def test_a_line_holds_fifteen_ipv4_starts() -> None:
         assert max(Shape4(tables).depths) == (1 if count == 15 else 2 if count <= 240 else 3)
 
 
+@pytest.mark.slow
 def test_a_million_random_ipv4_hosts_are_half_a_line_away_and_take_five_bytes_each() -> None:
     random = Random(9)
     values = random.sample(range(1 << 32), 1_000_000)
@@ -582,6 +583,7 @@ def test_prefixes_up_to_64_that_are_evenly_spread_need_no_records() -> None:
     check(6, [], nets[:300], random)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("clustered", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_million_ipv6_hosts_are_one_bucket_away_and_take_29_bytes_each(clustered: bool) -> None:
     random = Random(17)
@@ -688,6 +690,7 @@ def test_neighbouring_64_with_different_verdicts() -> None:
     check(6, [host(6, nets[4].last)], [nets[3], nets[5]], random)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [4095, 4096, 4097, 9000])
 def test_hosts_all_in_one_64(count: int) -> None:
     random = Random(count)
@@ -750,6 +753,7 @@ def test_clusters_as_deep_as_the_format_goes() -> None:
     check_read_back(tables, [], nets)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [1, 5, 11, 14, 16, 19, 23])
 def test_crowds_of_64_nested_in_each_other(step: int) -> None:
     """Each crowd lies in one bucket of the crowd around it, so that every width occurs."""
