@@ -76,6 +76,7 @@ def host(shared: Controlled) -> Iterator[Controlled]:
 # Rights
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("user", [ROOT_USER, ADMIN, READER, OUTSIDER], ids=NAMES.get)
 @pytest.mark.parametrize("command", READS)
 def test_who_may_look(host: Controlled, command: str, user: User) -> None:

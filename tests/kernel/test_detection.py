@@ -174,6 +174,7 @@ def test_a_port_that_is_hit_again_stays_in_the_window(datapath: Datapath) -> Non
     assert scan(datapath, SOURCE4, [3]) == [SCAN4]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(20))
 def test_random_scans_match_a_model(datapath: Datapath, seed: int) -> None:
     """Time passes in steps of a tenth of the window; the real time that also passes is less than a step."""

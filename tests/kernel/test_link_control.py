@@ -297,6 +297,7 @@ def flush_neighbours(datapath: Datapath) -> None:
             ip("-6 neigh flush all")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "allowed",
     [("2001:db8:2::/64", "2001:db8:1::/64", "::1"), ("2001:db8:2::/64", "::1")],

@@ -76,6 +76,7 @@ def behind(kinds: list[int], port: int = 80) -> bytes:
 # Ethernet and VLAN
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [14, 17])
 def test_a_cut_short_ethernet_or_vlan_header_passes(datapath: Datapath, size: int) -> None:
     frame = syn4(SOURCE4, 1, tags=[VLAN])[:size]

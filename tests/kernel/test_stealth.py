@@ -124,6 +124,7 @@ def test_nothing_else_is_needed_within_the_grace_after_boot(serving: Datapath) -
     assert counts(serving, syn4(SOURCE4, CLOSED, flags=FIN))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scan", ["-sF", "-sN", "-sX"])
 @pytest.mark.parametrize(("target", "scanner"), [(HOST4, "10.77.0.2"), (HOST6, "fd77::2")])
 @pytest.mark.usefixtures("plugged_in")

@@ -132,8 +132,8 @@ def test_the_ring_is_read_however_many_clients_there_are() -> None:
     # A turn ends with the callback that exceeds the budget. A busy machine may add something.
     assert max(pauses) < BUDGET + 0.001 + 0.01
     assert min(crowd.served) > 0
-    # The kernel names those that are ready in any order, so one can be a turn ahead of others, and another behind.
-    assert max(crowd.served) - min(crowd.served) <= 2
+    # The kernel names those that are ready in any order, so some are a few turns ahead of others.
+    assert max(crowd.served) <= 1.5 * min(crowd.served)
 
 
 def test_a_full_ring_is_emptied_before_anything_else() -> None:
