@@ -68,7 +68,7 @@ def filtered(site: Site) -> Site:
 
 @pytest.fixture(scope="module")
 def standing(tmp_path_factory: pytest.TempPathFactory, bytecode_cache: Path) -> Iterator[Site]:
-    """A host like `filtered`, for all tests of a file that change nothing."""
+    """A host like `filtered`, for all tests of a file that leave it as it was."""
     wire = Wire()
     found = Site(wire, tmp_path_factory.mktemp("standing"), bytecode_cache, next(_numbers))
     try:

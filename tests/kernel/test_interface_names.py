@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from kernel.hosting import DENIED, XDP_DROP, Site, Wire, ip, packet, run, sweep
+from kernel.hosting import DENIED, XDP_DROP, Site, ip, packet, run
 
 from packetwatch_agent.control import truth
 from packetwatch_core._active.loaded import Loaded
@@ -32,7 +32,6 @@ from packetwatch_core._preflight.machine import Machine
 pytest_plugins = ("kernel.site_fixtures",)
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="loads programs")
 
-NUMBER = 2_100_000
 ODD = [
     "pw#1",
     "#pw",
@@ -51,32 +50,17 @@ ODD = [
 REFUSED = [b"pw\xff", b"\x1b[31mpw", b'p"w', b"p\\w", b"p\x1cw", "p\u2028w".encode()]
 
 
-@pytest.fixture(scope="module")
-def standing_site(tmp_path_factory: pytest.TempPathFactory, bytecode_cache: Path) -> Iterator[Site]:
-    sweep()
-    wire = Wire()
-    site = Site(wire, tmp_path_factory.mktemp("names"), bytecode_cache, NUMBER)
-    try:
-        with wire.host.entered():
-            site.host.attach("pw0")
-            site.lists(deny=DENIED)
-        yield site
-    finally:
-        site.close()
-        wire.close()
-
-
 @pytest.fixture
-def site(standing_site: Site) -> Iterator[Site]:
-    with standing_site.wire.host.entered():
-        yield standing_site
+def site(standing: Site) -> Iterator[Site]:
+    with standing.wire.host.entered():
+        yield standing
         for dummy, name in socket.if_nameindex():
             if name not in ("lo", "pw0"):
                 device(b"delete", os.fsencode(name))
-        for name in standing_site.host.store.read_current()[1].interfaces:
+        for name in standing.host.store.read_current()[1].interfaces:
             if name != "pw0":
-                standing_site.host.detach(name)
-        assert standing_site.host.verify() == []
+                standing.host.detach(name)
+        assert standing.host.verify() == []
 
 
 def device(verb: bytes, name: bytes, *more: bytes) -> None:

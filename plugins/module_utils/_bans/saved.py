@@ -29,6 +29,7 @@ import typing as t
 from .._base.address import mapped, mapped_length, parse_prefix
 from .._base.errors import InvalidInput, PacketwatchError, Unreadable
 from .._base.files import create_file, open_regular, parse_json
+from .._base.number import is_a
 from .._base.steps import Steps, finish
 from .._kernel import abi
 from .bans import Ban, Bans, Source, is_source
@@ -267,7 +268,7 @@ def _from_json(line: dict[str, t.Any], clocks: _Clocks) -> Ban:
 
 
 def _whole(value: t.Any, limit: int) -> int:
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < limit:
+    if is_a(value, int) and 0 <= value < limit:
         return value
     raise ValueError(value)
 

@@ -14,6 +14,7 @@ MAX_TIME: t.Final = 1e11
 """Maximum of a time in a file, in seconds since 1970: the year 5138."""
 # Python refuses to convert some thousands of digits, with an error that names no remedy.
 _MAX_DIGITS = 20
+Kind = t.TypeVar("Kind")
 
 
 def read_whole(text: str, maximum: float) -> int | None:
@@ -24,7 +25,7 @@ def read_whole(text: str, maximum: float) -> int | None:
     return number if number <= maximum else None
 
 
-def is_a(value: t.Any, kind: type) -> bool:
+def is_a(value: t.Any, kind: type[Kind]) -> t.TypeGuard[Kind]:
     """Whether a value of JSON has a type. True and false are not numbers."""
     return isinstance(value, kind) and isinstance(value, bool) == (kind is bool)
 

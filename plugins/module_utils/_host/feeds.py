@@ -45,7 +45,8 @@ def without_ended(work: Work, draft: t.Callable[[Edit | None], Draft]) -> Plan:
 
 def _ended(work: Work) -> t.Mapping[str, Times]:
     """The feeds whose copies have certainly expired, with the times of these."""
-    dummy, state = work.site.store.read_current()
+    # The names and digests of the copies are enough; what is planned next reads the lists.
+    dummy, state = work.site.store.read_current(reads_all=False)
     clock = read_clock(work.site.paths.clock)
     if not clock.is_trusted or not has_feeds(state):
         return {}

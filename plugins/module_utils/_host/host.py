@@ -310,7 +310,6 @@ class Host:
         else:
             snapshot = self._site.snapshot()
             lists = ListCompiler(self.paths, snapshot)
-            dummy, state = self.store.read_current()
             facts = compare(
                 self.store,
                 self.pins,
@@ -320,8 +319,12 @@ class Host:
                 snapshot.settings.problems,
             )
             if with_feeds:
-                facts = facts._replace(broken_feeds=self.feeds().broken)
-                facts = facts._replace(distrusted=self._site.check_compiled(state))
+                # Of the state only the program is needed here, and the lists are long.
+                dummy, state = self.store.read_current(reads_all=False)
+                facts = facts._replace(
+                    broken_feeds=self.feeds().broken,
+                    distrusted=self._site.check_compiled(state),
+                )
         return [problem.text for problem in find(facts)]
 
     def feeds(self) -> FeedReport:

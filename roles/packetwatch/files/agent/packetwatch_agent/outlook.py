@@ -12,12 +12,11 @@ change and every ten minutes.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import typing as t
 
 from packetwatch_core._base.errors import PacketwatchError
-from packetwatch_core._base.files import open_regular
+from packetwatch_core._base.files import open_regular, parse_json
 from packetwatch_core._health import problems
 from packetwatch_core._health.problems import Facts
 from packetwatch_core._kernel import abi, netlink
@@ -306,12 +305,12 @@ class Outlook(Part):
             version = status.st_ino, status.st_mtime_ns
             if version != self._version:
                 with open(open_regular(self._path), encoding="utf-8") as file:
-                    found = json.loads(file.read(_MAX_NOTE))
+                    found = parse_json(file.read(_MAX_NOTE))
                 self._note = found if isinstance(found, dict) else {}
                 self._version = version
         except FileNotFoundError:
             self._note, self._version = {}, None
-        except (OSError, ValueError, RecursionError) as error:
+        except (OSError, ValueError) as error:
             self._complain(f"cannot read {self._path}: {error}")
         return self._note
 

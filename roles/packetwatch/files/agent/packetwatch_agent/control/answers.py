@@ -13,6 +13,7 @@ import typing as t
 
 from packetwatch_core._base.address import parse_prefix
 from packetwatch_core._base.errors import InvalidInput
+from packetwatch_core._base.number import is_a
 
 Shape = t.Callable[[t.Any], t.Any]
 Fields = t.Mapping[str, Shape]
@@ -61,13 +62,13 @@ def flag(value: t.Any) -> bool:
 
 def count(value: t.Any) -> int:
     """A whole number as the kernel counts."""
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < _MAX_COUNT:
+    if not is_a(value, int) or not 0 <= value < _MAX_COUNT:
         raise Misfit(value)
     return value
 
 
 def number(value: t.Any) -> int | float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if not (is_a(value, int) or is_a(value, float)):
         raise Misfit(value)
     if not -_MAX_COUNT < value < _MAX_COUNT:
         raise Misfit(value)
