@@ -117,6 +117,7 @@ def test_jumbo_frames_are_filtered_in_native_mode(site: Site) -> None:
     assert done.mode == "native"
 
 
+@pytest.mark.slow
 def test_mode_change(filtered: Site) -> None:
     assert filtered.host.attach("pw0", "generic").changed
     assert (mode_of("pw0"), declared(filtered)) == ("generic", {"pw0": "generic"})
@@ -182,6 +183,7 @@ def test_closed_ports_are_not_counted_on_a_bridge_port(bridged: Site) -> None:
     assert bridged.snapshot() == before
 
 
+@pytest.mark.slow
 def test_what_became_a_bridge_port_is_filtered_at_boot(bridged: Site) -> None:
     ip("link set pw0 nomaster")
     bridged.host.attach("pw0")
@@ -210,6 +212,7 @@ def refuse_timers(argv: Sequence[str], stdin: str | None) -> tuple[int, str, str
     return (1, "", "no timers today\n") if argv[0] == "systemd-run" else run(argv, stdin)
 
 
+@pytest.mark.slow
 def test_boot_attaches_only_to_what_is_declared(filtered: Site) -> None:
     before = filtered.snapshot()
     with pytest.raises(InvalidInput, match="lo is not declared"):
@@ -219,6 +222,7 @@ def test_boot_attaches_only_to_what_is_declared(filtered: Site) -> None:
     assert filtered.host.reattach("pw0").mode == "native"
 
 
+@pytest.mark.slow
 def test_attaches_after_somebody_has_removed_all_links(filtered: Site) -> None:
     shutil.rmtree(filtered.host.pins.links)
     # The kernel frees unpinned objects in the background.
@@ -288,6 +292,7 @@ def test_second_interface_shares_program_and_lists(filtered: Site) -> None:
     assert filtered.verdict(UNLISTED, "pw1.7") == filtered.verdict(UNLISTED) == XDP_DROP
 
 
+@pytest.mark.slow
 def test_detach_one_keeps_the_other(filtered: Site) -> None:
     filtered.wire.add("pw1")
     filtered.host.attach("pw1")
@@ -344,6 +349,7 @@ def test_check_predicts_what_attach_does(site: Site) -> None:
 # Devices disappear and come back
 
 
+@pytest.mark.slow
 def test_device_that_comes_back_is_attached_again(filtered: Site) -> None:
     filtered.policy("pw0", action="monitor")
     ip("link delete pw0")

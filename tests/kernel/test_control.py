@@ -166,6 +166,7 @@ def test_pins_are_for_root_and_those_of_the_bans_for_the_agent(
 # Lists
 
 
+@pytest.mark.slow
 def test_allow_deny_and_remove_are_activated(host: Controlled) -> None:
     assert host.ctl("deny", "203.0.113.0/24", "--comment", "ticket 7", user=ADMIN).status == DONE
     assert host.site.verdict("203.0.113.9") == XDP_DROP
@@ -199,6 +200,7 @@ def test_hand_edits_are_applied(host: Controlled) -> None:
     assert path.read_text() == "# by hand\n203.0.113.9\n203.0.113.10\n"
 
 
+@pytest.mark.slow
 def test_hand_edits_that_deny_the_protected_need_force(host: Controlled) -> None:
     path = host.site.state / "current/deny.d/local.list"
     path.write_text(f"{PROTECTED}\n")
@@ -303,6 +305,7 @@ def test_a_refused_ban_does_not_keep_the_others_from_theirs(host: Controlled) ->
     assert host.ctl("ban", "203.0.113.9", "nonsense").status == INPUT
 
 
+@pytest.mark.slow
 def test_a_source_that_a_list_denies_is_not_free_after_unban(host: Controlled) -> None:
     host.ctl("deny", "203.0.113.0/24")
     host.ctl("ban", "203.0.113.9")
@@ -314,6 +317,7 @@ def test_a_source_that_a_list_denies_is_not_free_after_unban(host: Controlled) -
     assert "denied" not in host.ctl("unban", "203.0.113.9").out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("user", [ROOT_USER, ADMIN], ids=NAMES.get)
 def test_removing_what_is_on_no_list_is_done_already(host: Controlled, user: User) -> None:
     done = host.ctl("remove", "203.0.113.200", user=user)
@@ -345,6 +349,7 @@ def test_everybody_sees_interfaces_in_the_same_form(host: Controlled, user: User
         host.site.policy(action="enforce")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("user", [ROOT_USER, READER], ids=NAMES.get)
 def test_everybody_is_told_what_is_not_filtered(host: Controlled, user: User) -> None:
     host.site.wire.add("pw1")
@@ -362,6 +367,7 @@ def test_everybody_is_told_what_is_not_filtered(host: Controlled, user: User) ->
         ip("link delete pw1")
 
 
+@pytest.mark.slow
 def test_panic_is_reported_to_everybody(host: Controlled) -> None:
     host.site.host.panic("a test")
     try:
@@ -374,6 +380,7 @@ def test_panic_is_reported_to_everybody(host: Controlled) -> None:
     assert host.ctl("status").status == DONE
 
 
+@pytest.mark.slow
 def test_root_works_without_the_agent_and_says_so(host: Controlled) -> None:
     host.stop()
     done = host.ctl("status")
@@ -430,6 +437,7 @@ def test_why_for_a_member_reports_what_it_cannot_see(host: Controlled) -> None:
     assert result["bans"][0]["until"] is None
 
 
+@pytest.mark.slow
 def test_why_reports_monitor_mode_and_hand_edits(host: Controlled) -> None:
     host.site.policy(action="monitor")
     assert "would be dropped: deny" in host.ctl("why", DENIED).out
@@ -456,6 +464,7 @@ def test_top_shows_who_talks(host: Controlled) -> None:
     assert "203.0.113.9" in host.ctl("top", "--once").out
 
 
+@pytest.mark.slow
 def test_top_refreshes_in_place_until_it_is_interrupted(host: Controlled) -> None:
     ours, theirs = pty.openpty()
     # The process that started the tests may ignore interrupts, and children inherit that.
@@ -475,6 +484,7 @@ def test_top_refreshes_in_place_until_it_is_interrupted(host: Controlled) -> Non
         os.close(ours)
 
 
+@pytest.mark.slow
 def test_watch_follows_what_is_written(host: Controlled) -> None:
     command = host.command("watch", "--json", "--action", "audit", "--count", "2")
     following = subprocess.Popen(

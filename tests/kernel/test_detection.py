@@ -80,6 +80,7 @@ def test_hammering_one_port_is_allowed(datapath: Datapath) -> None:
     assert set(scan(datapath, SOURCE4, [443, 80] * 100)) == {PASSES4}
 
 
+@pytest.mark.slow
 def test_a_slow_scan_outside_the_window_is_allowed(datapath: Datapath) -> None:
     datapath.policy(scan_window=0.2)
     for port in range(1, 7):
@@ -491,6 +492,7 @@ def test_what_hides_its_ports_never_counts_as_another_packet(datapath: Datapath)
 # Duration of bans
 
 
+@pytest.mark.slow
 def test_a_ban_expires_at_its_time(datapath: Datapath) -> None:
     datapath.policy(ban_time=1)
     assert scan(datapath, SOURCE4) == [PASSES4, PASSES4, SCAN4]
@@ -564,6 +566,7 @@ def test_the_ring_reuses_only_expired_entries(datapath: Datapath) -> None:
     assert datapath.banned() == {second, third, "192.0.2.4"}
 
 
+@pytest.mark.slow
 def test_a_ring_full_of_expired_bans_refuses_none(datapath: Datapath) -> None:
     """Bans go twice around the ring: each entry's former ban makes room in the hash."""
     datapath.policy(scan_ports=1, log_connections="none")

@@ -107,6 +107,7 @@ def test_verification_knows_what_was_left_out(filtered: Site) -> None:
     assert filtered.host.verify() == []
 
 
+@pytest.mark.slow
 def test_a_boot_without_a_network_goes_by_those_of_before(filtered: Site) -> None:
     connect()
     feed(filtered)
@@ -203,6 +204,7 @@ def note_fetched(site: Site, text: str, seconds: float, kind: str = "deny") -> N
     ages.write()
 
 
+@pytest.mark.slow
 def test_the_host_removes_a_copy_that_no_run_renews(
     filtered: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -171,6 +171,7 @@ def test_whom_the_host_needs_is_never_cut_off(
         assert host_reaches(closed, source)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scope", ["connections", "all"])
 def test_a_declared_deny_of_a_protected_source_drops(
     closed: Datapath, tmp_path: Path, scope: str

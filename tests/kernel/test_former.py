@@ -94,6 +94,7 @@ def test_program(filtered: Site) -> None:
     assert not filtered.host.attach("pw0").changed
 
 
+@pytest.mark.slow
 def test_it_is_confirmed_as_any_change(filtered: Site) -> None:
     timers = Timers(filtered)
     filtered.lists(deny=UNLISTED)

@@ -155,6 +155,7 @@ def test_an_interface_that_was_detached_on_purpose_is_left_alone(filtered: Site)
 # Other programs
 
 
+@pytest.mark.slow
 def test_a_foreign_program_is_reported_and_stays(filtered: Site) -> None:
     remove_link_pin(filtered)
     with dummy_program() as foreign:
@@ -229,6 +230,7 @@ def test_tables_that_only_claim_to_be_ours(filtered: Site) -> None:
     check(filtered)
 
 
+@pytest.mark.slow
 def test_a_slot_that_is_empty(filtered: Site) -> None:
     with filtered.slot() as slot:
         assert slot.delete(bytes(4))
@@ -240,6 +242,7 @@ def test_a_slot_that_is_empty(filtered: Site) -> None:
 # Pins
 
 
+@pytest.mark.slow
 def test_a_pin_of_every_map(filtered: Site) -> None:
     """The map is in use, so its entries stay."""
     filtered.host.ban("203.0.113.200", 600)
@@ -275,6 +278,7 @@ def test_all_pins_but_the_links(filtered: Site) -> None:
     check(filtered)
 
 
+@pytest.mark.slow
 def test_the_pin_of_the_program(filtered: Site) -> None:
     os.unlink(filtered.host.pins.program)
     repair = heal(filtered.host)
@@ -394,6 +398,7 @@ def test_a_panic_is_no_drift(filtered: Site) -> None:
     assert filtered.snapshot() == before
 
 
+@pytest.mark.slow
 def test_after_a_confirmation_the_new_state_counts(filtered: Site) -> None:
     host = Timers(filtered).host
     change = host.apply(set_lists("ansible", {"deny": UNLISTED}, True), terms=MINUTE).pending
@@ -407,6 +412,7 @@ def test_after_a_confirmation_the_new_state_counts(filtered: Site) -> None:
 # Repeated repairs
 
 
+@pytest.mark.slow
 def test_who_undoes_it_again_and_again_wins_for_an_hour(
     filtered: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -437,6 +443,7 @@ def test_packets_meet_the_repaired_filter(filtered: Site) -> None:
     wait(lambda: filtered.packets().get("drop deny", 0) > before)
 
 
+@pytest.mark.slow
 def test_a_program_that_cannot_be_loaded_is_reported(filtered: Site, tmp_path: Path) -> None:
     remove_all_pins(filtered)
     current = filtered.state / "current/program.c"

@@ -313,6 +313,7 @@ def test_an_allowed_host_reaches_a_host_that_denies_everything_else(
     assert datapath.cells()["pass link_control ipv6"] > 0
 
 
+@pytest.mark.slow
 def test_without_control_traffic_it_is_cut_off(datapath: Datapath, client: Namespace) -> None:
     datapath.policy(link_control="lists")
     datapath.lists(allow=["2001:db8:2::/64", link_local("v0")], deny=["::/0"])

@@ -182,6 +182,7 @@ def test_roll_back(filtered: Site, confirming: Timers) -> None:
         confirming.host.confirm(change.token)
 
 
+@pytest.mark.slow
 def test_too_late(filtered: Site, confirming: Timers) -> None:
     before = Before(filtered)
     change = deny(confirming, UNLISTED, Terms(0.2))
@@ -450,6 +451,7 @@ def test_without_the_pins_it_is_compiled(
     assert not filtered.host.attach("pw0").changed
 
 
+@pytest.mark.slow
 def test_a_boot_forgets_the_change(filtered: Site, confirming: Timers) -> None:
     deny(confirming, UNLISTED)
     filtered.power_off()

@@ -46,6 +46,7 @@ def deny(timers: Timers, text: str) -> None:
     assert timers.host.apply(edit, force=True, terms=MINUTE).pending
 
 
+@pytest.mark.slow
 def test_who_is_protected_and_denied_fails_it(filtered: Site, confirming: Timers) -> None:
     before = filtered.host.store.read_current()
     for text, named in (

@@ -99,6 +99,7 @@ def test_its_result_in_words(host: Controlled) -> None:
     assert "RED" not in done.out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["-4", "-6"])
 @pytest.mark.parametrize("scope", ["connections", "all"])
 def test_any_port_and_both_scopes(host: Controlled, scope: str, family: str) -> None:
@@ -148,6 +149,7 @@ def test_an_interface_that_is_not_filtered_is_named(host: Controlled) -> None:
     assert "pw9 is not filtered" in result["stages"][0]["text"]
 
 
+@pytest.mark.slow
 def test_listed_sources_are_avoided_and_a_full_list_is_named(host: Controlled) -> None:
     others = "192.0.2.0/24\n198.51.100.0/24\n"
     host.site.lists(
@@ -200,6 +202,7 @@ def test_only_root_may(host: Controlled) -> None:
     assert host.ctl("selftest", user=READER).status == 3
 
 
+@pytest.mark.slow
 def test_with_nothing_loaded_it_reports_that(bytecode_cache: Path) -> None:
     wire = Wire()
     bare = Controlled(wire, bytecode_cache)

@@ -43,6 +43,7 @@ def is_supported(name: bytes) -> bool:
 SUPPORTED = LEGAL.filter(is_supported)
 
 
+@pytest.mark.slow
 @given(LEGAL)
 @settings(max_examples=1000)
 def test_each_legal_name_has_one_text(name: bytes) -> None:
@@ -71,6 +72,7 @@ def test_state_files_hold_names_exactly(
     assert store.read_current() == (1, state)
 
 
+@pytest.mark.slow
 @given(SUPPORTED)
 @settings(max_examples=1000)
 def test_labels_units_and_formats_hold_names_exactly(name: bytes) -> None:

@@ -151,6 +151,7 @@ def test_ipv6_and_an_address_that_comes_later() -> None:
         loop.close()
 
 
+@pytest.mark.slow
 def test_clients_that_go_away_keep_nobody_out(server: tuple[str, int]) -> None:
     gone = [socket.create_connection(server) for dummy in range(40)]
     for client in gone:
@@ -164,6 +165,7 @@ def test_sums_of_garbage_counters_wrap_like_the_kernels() -> None:
     assert found["bans"] == 2**64 - 2
 
 
+@pytest.mark.slow
 def test_silent_connections_do_not_keep_prometheus_out(server: tuple[str, int]) -> None:
     with contextlib.ExitStack() as held:
         for dummy in range(100):
