@@ -361,7 +361,7 @@ def test_an_entry_that_expires_is_no_drift(filtered: Site) -> None:
 
 
 def test_an_entry_that_nobody_takes_out_is(filtered: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    soon = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 1))
+    soon = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 3))
     filtered.lists(deny=f"{DENIED}\n203.0.113.77 expires={soon}\n")
     clock = time.time
     monkeypatch.setattr(time, "time", lambda: clock() + 600)
