@@ -88,6 +88,11 @@ lifted:
     origin:
       description: What made the ban, V(scan), V(manual) or V(fleet).
       type: str
+    kind:
+      description:
+        - The kind of the probes that led to the ban, V(syn), V(stealth), V(ack), V(udp), V(sctp), V(proto) or V(slow).
+        - Empty if no scan led to it.
+      type: str
     evidence:
       description: What the ban is based on. V(syn) is a SYN, which proves nothing about its sender.
       type: str

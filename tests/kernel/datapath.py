@@ -174,7 +174,7 @@ class Datapath:
 
     def counters(self) -> dict[str, Any]:
         """All counters, summed over the processors."""
-        return read_counters(self.maps["counters3"])
+        return read_counters(self.maps["counters4"])
 
     def cells(self) -> dict[str, int]:
         """Packets by "verdict reason family"."""

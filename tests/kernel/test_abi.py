@@ -31,7 +31,7 @@ COMPILERS = ("clang", "clang-19")
 STRUCTS = [layout.name for layout in abi.LAYOUTS] + ["pw_scratch"]
 ENUMS = (
     *("verdict", "feature", "action", "counts", "scope", "link_control", "log"),
-    *("origin", "ban_flag"),
+    *("origin", "kind", "ban_flag"),
     *("net_flag", "event_type", "event_flag", "reason", "family"),
 )
 MACROS = {
@@ -45,6 +45,7 @@ MACROS = {
     "PW_TRACK_SLOTS": abi.TRACK_SLOTS,
     "PW_PROBE_HIDDEN": abi.PROBE_HIDDEN,
     "PW_TIME_SHIFT": abi.TIME_SHIFT,
+    "PW_KIND_SHIFT": abi.KIND_SHIFT,
     "PW_FIRST_SETS": abi.FIRST_SETS,
     "PW_FIRST_WAYS": abi.FIRST_WAYS,
     "PW_EVENT_SHORT": abi.EVENT_SHORT,
@@ -155,6 +156,7 @@ def test_enums_have_the_same_values(types: list[dict[str, Any]]) -> None:
         "link_control": numbered("PW_LINK_CONTROL", abi.LINK_CONTROLS),
         "log": numbered("PW_LOG", abi.LOGS),
         "origin": {f"PW_ORIGIN_{name.upper()}": value for value, name in abi.ORIGINS.items()},
+        "kind": numbered("PW_KIND", abi.KINDS) | {"PW_KINDS": len(abi.KINDS)},
         "ban_flag": {"PW_BAN_OVERFLOW": abi.BAN_OVERFLOW},
         "net_flag": {
             "PW_NET_PROTECTED": abi.NET_PROTECTED,

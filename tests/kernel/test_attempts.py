@@ -54,7 +54,7 @@ _NOTHING = 'bytes.fromhex("b7000000020000009500000000000000")'
 ALLOWED = {
     "write a ban": 'm = Map.open(run("bans")); k = bytes(20); m.update(k, bytes(48)); m.delete(k)',
     "forget what was counted of a source": 'Map.open(run("tracks2")).delete(bytes(20))',
-    "read the counters": 'Map.open(run("counters3")).lookup(bytes(4))',
+    "read the counters": 'Map.open(run("counters4")).lookup(bytes(4))',
     "ask its socket": 'ask(control, {"command": "status"})',
 }
 ATTEMPTS = {

@@ -226,7 +226,7 @@ def spoil(host: Controlled) -> int:
         "    with Map.open(path) as found:\n"
         "        found.update(bytes.fromhex(key), bytes.fromhex(value))\n"
     )
-    words += [host.pins.map("counters3"), "00" * 4, "ff" * (abi.COUNTERS.size * possible_cpus())]
+    words += [host.pins.map("counters4"), "00" * 4, "ff" * (abi.COUNTERS.size * possible_cpus())]
     words += [host.pins.map("hosts"), "ee" * 16, "ff" * abi.HOST.size]
     words += [host.pins.map("bans"), key(128, b"\xfe" * 16).hex(), "ff" * abi.BAN.size]
     done = host.python(code, *words, user=AGENT)
@@ -236,7 +236,7 @@ def spoil(host: Controlled) -> int:
 
 def test_root_works_beside_garbage_in_the_maps(host: Controlled) -> None:
     count = spoil(host)
-    with Map.open(host.pins.map("counters3")) as counters:
+    with Map.open(host.pins.map("counters4")) as counters:
         told = f"{count} entries of the tables of bans are not bans"
         assert told in host.ctl("bans").out
         done = host.ctl("status")

@@ -95,8 +95,8 @@ FORMER = source_text(
     ("#define PW_EXT_MAX 8\n", "#define PW_EXT_MAX 7\n"),
     # Its counters have another layout, and so another name.
     ("packets[PW_REASONS][PW_FAMILIES];", "packets[PW_REASONS + 1][PW_FAMILIES];"),
-    ("struct pw_counters, counters3, 1)", "struct pw_counters, counters2, 1)"),
-    ("counters3.lookup", "counters2.lookup"),
+    ("struct pw_counters, counters4, 1)", "struct pw_counters, counters3, 1)"),
+    ("counters4.lookup", "counters3.lookup"),
     ("struct pw_firsts, firsts2, 1)", "struct pw_firsts, firsts, 1)"),
     ("firsts2.lookup", "firsts.lookup"),
     ("struct pw_track, tracks2, 1)", "struct pw_track, tracks, 1)"),
@@ -114,8 +114,8 @@ def former_specs() -> dict[str, Spec]:
     found = specs()
     for name in ("firsts", "tracks"):
         found[name] = found.pop(f"{name}2")
-    spec = found.pop("counters3")
-    return found | {"counters2": spec._replace(value_size=spec.value_size + 8 * len(abi.FAMILIES))}
+    spec = found.pop("counters4")
+    return found | {"counters3": spec._replace(value_size=spec.value_size + 8 * len(abi.FAMILIES))}
 
 
 def former_host(site: Site) -> Host:

@@ -212,7 +212,8 @@ def test_metrics_do_not_depend_on_what_is_logged(datapath: Datapath, log: str) -
     datapath.fates(*(syn4("198.51.100.9", port) for port in (1, 2, 3)))
     after = datapath.counters()
     assert after["connections"][1] - before["connections"][1] == 53
-    assert after["scans"] - before["scans"] == after["bans"] - before["bans"] == 1
+    assert sum(after["scans"]) - sum(before["scans"]) == 1
+    assert after["bans"] - before["bans"] == 1
 
 
 def test_each_interface_has_its_own_log(datapath: Datapath) -> None:

@@ -71,6 +71,8 @@ def test_stealth_probes_of_any_port_are_a_scan(
     ports = (OPEN, OPEN, PUBLISHED, CLOSED, CLOSED + 1, CLOSED + 2, CLOSED + 3)
     fates = [serving.fate(make(source, port, flags=STEALTH[kind])).split()[1] for port in ports]
     assert fates == ["unlisted"] * 5 + ["scan", "ban"]
+    ban = serving.ban_of(source)
+    assert ban is not None and ban.kind == "stealth"
 
 
 def test_all_flags(serving: Datapath) -> None:

@@ -155,10 +155,8 @@ def test_on_two_processors_one_bans_and_nothing_that_comes_after_it_passes(
     assert max(passed) <= THRESHOLD - 1 + 1
     assert min(passed) >= 0
     after = datapath.counters()
-    assert {name: after[name] - before[name] for name in ("scans", "bans")} == {
-        "scans": ROUNDS,
-        "bans": ROUNDS,
-    }
+    assert sum(after["scans"]) - sum(before["scans"]) == ROUNDS
+    assert after["bans"] - before["bans"] == ROUNDS
     assert len(datapath.maps["scan_bans"].items()) == ROUNDS
 
 
@@ -268,7 +266,7 @@ def test_a_real_scanner_is_banned(
     report = nmap(datapath, *arguments)
     assert datapath.banned() == {scanner}
     after = datapath.counters()
-    assert after["scans"] - before["scans"] == 1
+    assert sum(after["scans"]) - sum(before["scans"]) == 1
     ban = datapath.ban_of(scanner)
     assert ban is not None and ban.dropped > 20
     assert "58 filtered" in report or "59 filtered" in report or "60 filtered" in report, report

@@ -88,12 +88,12 @@ def run_maps(**sizes: int) -> dict[str, Any]:
     """Return the maps that the agent uses, empty."""
     maps: dict[str, Any] = {
         name: FakeMap(name, sizes.get(name, 1024))
-        for name in ("bans", "scan_bans", "overflow", "hosts", "local", "counters3", "tracks2")
+        for name in ("bans", "scan_bans", "overflow", "hosts", "local", "counters4", "tracks2")
     }
     maps["nets"] = FakeTrie("nets", sizes.get("nets", 1024))
     maps["firsts2"] = FakeFirsts("firsts2")
     maps["shared"] = FakeShared("shared")
-    maps["counters3"].entries[bytes(4)] = abi.COUNTERS.pack()
+    maps["counters4"].entries[bytes(4)] = abi.COUNTERS.pack()
     return maps
 
 

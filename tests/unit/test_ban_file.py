@@ -32,7 +32,12 @@ def after_boot(**sizes: int) -> tuple[dict[str, Any], Bans]:
 def scan(maps: dict[str, Any], number: int, seconds: float, table: str = "scan_bans") -> None:
     now = time.monotonic_ns()
     value = abi.BAN.pack(
-        since=now, expires=now + int(seconds * SECOND), origin=abi.ORIGIN_SCAN, ports=5, dropped=9
+        since=now,
+        expires=now + int(seconds * SECOND),
+        origin=abi.ORIGIN_SCAN,
+        ports=5,
+        dropped=9,
+        flags=abi.kind_flags("stealth"),
     )
     maps[table].update(Source(128, mapped(f"203.0.113.{number}")).key, value)
 
@@ -56,10 +61,21 @@ def test_bans_are_restored_to_the_first_map(path: str) -> None:
     found = {ban.source.text: ban for ban in bans.walk()}
     ban = found["203.0.113.1"]
     assert (ban.table, ban.origin_name, ban.ports, ban.dropped) == ("bans", "scan", 5, 9)
+    assert (ban.kind, found["2001:db8::/64"].kind) == ("stealth", "")
     assert 590 * SECOND < ban.expires - time.monotonic_ns() <= 600 * SECOND
     assert found["2001:db8::/64"].expires == 0
     assert not maps["scan_bans"].entries
     assert abi.SHARED.unpack(maps["shared"].lookup(bytes(4)))["has_bans"]
+
+
+def test_bans_that_were_saved_without_a_kind_are_of_syns(path: str) -> None:
+    maps = run_maps()
+    scan(maps, 1, 600)
+    saved.save(Bans(maps), path)
+    Path(path).write_text(Path(path).read_text().replace('"kind": "stealth", ', ""))
+    maps, bans = after_boot()
+    assert saved.restore(bans, path) == saved.Restored(restored=1)
+    assert [ban.kind for ban in bans.walk()] == ["syn"]
 
 
 def test_bans_of_this_boot_are_left_as_they_are(path: str) -> None:

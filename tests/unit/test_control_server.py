@@ -440,7 +440,7 @@ def test_of_a_large_batch_a_sample_is_taken() -> None:
 def test_scans_are_bounded_and_the_newest_first() -> None:
     talkers = Talkers()
     for number in range(1000):
-        talkers.note_scan(bytes(12) + number.to_bytes(4, "big"), 5, "ban")
+        talkers.note_scan(bytes(12) + number.to_bytes(4, "big"), "syn", 5, "ban")
     assert len(talkers.scans(1000)) == 64
     assert int.from_bytes(talkers.scans(1)[0].address, "big") == 999
 
@@ -448,5 +448,5 @@ def test_scans_are_bounded_and_the_newest_first() -> None:
 def test_a_scanner_is_shown_once() -> None:
     talkers = Talkers()
     for address, ports in ((b"a" * 16, 5), (b"b" * 16, 6), (b"a" * 16, 7)):
-        talkers.note_scan(address, ports, "ban")
+        talkers.note_scan(address, "syn", ports, "ban")
     assert [(scan.address[:1], scan.ports) for scan in talkers.scans(10)] == [(b"a", 7), (b"b", 6)]

@@ -189,6 +189,7 @@ def explained(verdict: str, *interfaces: Interface, **bans: Any) -> dict[str, An
 BAN = {
     "source": "192.0.2.9",
     "origin": "scan",
+    "kind": "stealth",
     "evidence": "syn",
     "since": 1.0,
     "until": None,
@@ -218,6 +219,18 @@ def test_order_of_precedence(
     result = explained(verdict, interface, bans=bans)
     assert (result["because"], result["verdict"]) == expected
     assert show.why(result)[0].startswith(f"192.0.2.9 {expected[1]}")
+
+
+def test_the_kind_of_a_scan_is_shown() -> None:
+    manual = BAN | {"origin": "manual", "kind": "", "evidence": "manual"}
+    lines = show.why(explained("none", Interface(), bans=[BAN, manual]))
+    assert "(scan of kind stealth, evidence syn)" in lines[-2]
+    assert "(manual, evidence manual)" in lines[-1]
+    kinds = [line.split()[2] for line in show.bans({"bans": [BAN, manual], "notes": []})]
+    assert kinds == ["KIND", "stealth", "-"]
+    assert [line.split()[2] for line in screen.page(TOP) if "5 ports" in line] == ["udp"]
+    line = show.event({"event.action": "ban", "packetwatch.kind": "ack"})
+    assert line.split() == ["ban", "kind", "ack"]
 
 
 def test_protection_beats_a_ban_and_not_a_list() -> None:
@@ -264,7 +277,7 @@ TOP = {
     "packets": {"pass unlisted": 1000, "drop ban": 10},
     "sources": [{"source": "192.0.2.9", "connections": 7}],
     "ports": [{"port": 22, "connections": 7}],
-    "scans": [{"source": "192.0.2.9", "seen": 1.0, "ports": 5, "result": "ban"}],
+    "scans": [{"source": "192.0.2.9", "seen": 1.0, "kind": "udp", "ports": 5, "result": "ban"}],
     "drops": [{"source": "192.0.2.9", "origin": "scan", "dropped": 9}],
 }
 

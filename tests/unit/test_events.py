@@ -240,6 +240,25 @@ def episode_of(data: bytes) -> Episode:
     return Episode(event, 60)
 
 
+@pytest.mark.parametrize(
+    ("kind", "transport"),
+    [("syn", "tcp"), ("stealth", "tcp"), ("ack", "tcp"), ("udp", "udp"), ("sctp", "sctp")],
+)
+def test_kind_of_a_scan_and_its_transport(lines: Lines, kind: str, transport: str) -> None:
+    fields = scan(lines, scan_record(flags=abi.kind_flags(kind) | abi.EVENT_PROTECTED))
+    assert (fields["packetwatch.kind"], fields["network.transport"]) == (kind, transport)
+    assert fields["packetwatch.reason"] == "protected"
+
+
+def test_a_scan_of_protocols_has_no_transport(lines: Lines) -> None:
+    fields = scan(lines, scan_record(flags=abi.kind_flags("proto"), sport=0, dport=0))
+    assert "network.transport" not in fields
+
+
+def test_a_kind_of_a_newer_version_is_a_number(lines: Lines) -> None:
+    assert scan(lines, scan_record(flags=0x70))["packetwatch.kind"] == "7"
+
+
 def test_every_field_is_documented(lines: Lines) -> None:
     text = (ROOT / "docs/events.md").read_text()
     sections = dict(section.split("\n", 1) for section in text.split("\n## "))

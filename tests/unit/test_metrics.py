@@ -30,12 +30,13 @@ LINE = re.compile(r'[a-z_]+(\{[a-z_]+="[^"]*"(,[a-z_]+="[^"]*")*\})? [0-9.e+-]+'
 def test_counters_of_all_cpus_are_added() -> None:
     packets = [0] * (len(abi.REASONS) * len(abi.FAMILIES))
     packets[abi.REASONS.index(("drop", "ban")) * 3 + 1] = 5
-    one = abi.COUNTERS.pack(packets=packets, scans=2, connections=(0, 7, 1), bans=1)
+    one = abi.COUNTERS.pack(packets=packets, scans=(2, 1), connections=(0, 7, 1), bans=1)
     values = of_counters(counters.add_up(one * 4))
     labels = {"verdict": "drop", "reason": "ban", "family": "ipv4"}
     assert (labels, 20) in values["packetwatch_packets_total"]
     assert sum(value for dummy, value in values["packetwatch_packets_total"]) == 20
-    assert values["packetwatch_scans_total"] == [({}, 8)]
+    assert values["packetwatch_scans_total"][:2] == [({"kind": "syn"}, 8), ({"kind": "stealth"}, 4)]
+    assert sum(value for dummy, value in values["packetwatch_scans_total"]) == 12
     assert values["packetwatch_connections_total"] == [
         ({"family": "ipv4"}, 28),
         ({"family": "ipv6"}, 4),

@@ -288,7 +288,7 @@ def test_losses_are_logged_when_they_have_grown() -> None:
 
 
 def test_evictions_are_estimated() -> None:
-    values = of_counters(add_up(abi.COUNTERS.pack(tracks_inserted=100_000, scans=1000)))
+    values = of_counters(add_up(abi.COUNTERS.pack(tracks_inserted=100_000, scans=(600, 400))))
     found = of_maps({"bans": 3}, {"bans": 16384}, 7, values)
     room = {tuple(k.items()): v for k, v in found["packetwatch_map_capacity_entries"]}
     tracks = room[(("map", "tracks"),)]

@@ -83,7 +83,7 @@ def test_two_parts_may_have_samples_of_one_metric() -> None:
 def parts(tmp_path: Path) -> Iterator[Parts]:
     """The parts of an agent on maps in memory."""
     maps: dict[str, Any] = {name: FakeMap(name) for name in MAPS} | run_maps()
-    maps["counters3"].entries[bytes(4)] = abi.COUNTERS.pack() * 2
+    maps["counters4"].entries[bytes(4)] = abi.COUNTERS.pack() * 2
     maps["events"] = memory = Memory()
     found = settings.read({"PW_CONFIG_DIR": str(tmp_path), "PW_STATE_DIR": str(tmp_path)})
     output = Output(os.open("/dev/null", os.O_WRONLY), "host")

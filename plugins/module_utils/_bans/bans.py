@@ -103,6 +103,11 @@ class Ban(t.NamedTuple):
         """scan, manual or fleet; for an origin that only a newer version knows, its number."""
         return abi.ORIGINS.get(self.origin, str(self.origin))
 
+    @property
+    def kind(self) -> str:
+        """The kind of the probes that led to a scan ban; empty for other bans."""
+        return abi.kind_of(self.flags) if self.origin == abi.ORIGIN_SCAN else ""
+
     def has_expired(self, now: int) -> bool:
         return 0 < self.expires <= now
 
@@ -214,6 +219,7 @@ class Bans:
             ifindex=ban.ifindex,
             ports=ban.ports,
             origin=ban.origin,
+            flags=ban.flags,
         )
         try:
             self._maps["bans"].update(ban.source.key, value)
@@ -231,7 +237,8 @@ class Bans:
 
     def prolong(self, ban: Ban, expires: int) -> Ban:
         """Make a scan ban last until `expires`: move it to the map ``bans``, which no scanner can fill."""
-        longer = ban._replace(table="bans", expires=expires, slot=0, flags=0)
+        flags = ban.flags & ~abi.BAN_OVERFLOW
+        longer = ban._replace(table="bans", expires=expires, slot=0, flags=flags)
         self.put(longer)
         if ban.table != "bans":
             self._maps[ban.table].delete(ban.source.key)

@@ -32,6 +32,7 @@ def facts(ban: Ban, names: t.Callable[[int], str]) -> dict[str, t.Any]:
     return {
         "source": ban.source.text,
         "origin": ban.origin_name,
+        "kind": ban.kind,
         "evidence": EVIDENCE.get(ban.origin_name, "unknown"),
         "since": wall(ban.since, offset),
         "until": wall(ban.expires, offset),

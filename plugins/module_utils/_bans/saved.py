@@ -232,6 +232,7 @@ def _to_json(ban: Ban, clocks: _Clocks) -> dict[str, t.Any]:
     return {
         "source": ban.source.text,
         "origin": ban.origin_name,
+        "kind": ban.kind,
         "since": clocks.to_wall(ban.since),
         "expires": clocks.to_wall(ban.expires) if ban.expires else None,
         "ports": ban.ports,
@@ -247,6 +248,8 @@ def _from_json(line: dict[str, t.Any], clocks: _Clocks) -> Ban:
     key = Source(mapped_length(prefix), mapped(prefix))
     if not is_source(key.key):
         raise ValueError(source)
+    # Earlier versions did not save it.
+    kind = line.get("kind") or abi.KINDS[0]
     ports, dropped = _whole(line["ports"], 1 << 16), _whole(line["dropped"], 1 << 63)
     since, expires = _seconds(line["since"]), line["expires"]
     left = None
@@ -263,7 +266,7 @@ def _from_json(line: dict[str, t.Any], clocks: _Clocks) -> Ban:
         0,
         ports,
         _ORIGINS[origin],
-        0,
+        abi.kind_flags(kind),
     )
 
 

@@ -16,7 +16,7 @@ import struct
 import typing as t
 
 ABI = 1
-FORMAT = 10
+FORMAT = 11
 """Version of generations (docs/tables.md), `PAGE` included, and of the names of pinned maps. A library loads
 only programs of its own format."""
 MAGIC = 0x50573031
@@ -45,6 +45,11 @@ ORIGIN_SCAN = 1
 ORIGIN_MANUAL = 2
 ORIGIN_FLEET = 3
 ORIGINS = {ORIGIN_SCAN: "scan", ORIGIN_MANUAL: "manual", ORIGIN_FLEET: "fleet"}
+
+# Of probes; the flags of bans and events have the index.
+KINDS = ("syn", "stealth", "ack", "udp", "sctp", "proto", "slow")
+KIND_SHIFT = 4
+_KIND_BITS = 7
 
 BAN_OVERFLOW = 1 << 0
 
@@ -87,6 +92,17 @@ WOULD_DENY = REASONS.index(("pass", "monitor_deny"))
 WOULD_VLAN = REASONS.index(("drop", "vlan"))
 WOULD_BOGUS = REASONS.index(("drop", "bogus"))
 FAMILIES = ("other", "ipv4", "ipv6")
+
+
+def kind_flags(kind: str) -> int:
+    """Return the flags of a ban or an event that stand for the kind of its probes."""
+    return KINDS.index(kind) << KIND_SHIFT
+
+
+def kind_of(flags: int) -> str:
+    """Return the kind of probes in the flags of a ban or an event; for a newer version's, its number."""
+    number = flags >> KIND_SHIFT & _KIND_BITS
+    return KINDS[number] if number < len(KINDS) else str(number)
 
 
 class Layout:
@@ -258,7 +274,7 @@ COUNTERS = Layout(
     "pw_counters",
     ("packets", f"{len(REASONS) * len(FAMILIES)}Q"),
     ("connections", "3Q"),
-    ("scans", "Q"),
+    ("scans", f"{KINDS.index('slow')}Q"),
     ("bans", "Q"),
     ("bans_overflow", "Q"),
     ("bans_failed", "Q"),

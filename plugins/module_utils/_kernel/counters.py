@@ -17,7 +17,7 @@ if t.TYPE_CHECKING:
     from .libbpf import Map
     from .pins import Pins
 
-_MAP = "counters3"
+_MAP = "counters4"
 _ZERO = bytes(4)
 _WRAP = 1 << 64
 
@@ -69,6 +69,11 @@ def packets_by_reason(found: Counters) -> dict[str, int]:
             name = f"{verdict} {reason}"
             sums[name] = sums.get(name, 0) + number
     return sums
+
+
+def scans(found: Counters) -> dict[str, int]:
+    """Thresholds reached by kind of probe; the program counts no slow scans."""
+    return dict(zip(abi.KINDS, found["scans"]))
 
 
 def connections(found: Counters) -> dict[str, int]:

@@ -91,7 +91,7 @@ def specs() -> dict[str, Spec]:
         "local": Spec(HASH, abi.ADDR.size, 4, 4096),
         "open_ports": Spec(ARRAY, 4, 8, 65536),
         "events": Spec(RINGBUF, 0, 0, 1 << 20),
-        "counters3": Spec(PERCPU_ARRAY, 4, abi.COUNTERS.size, 1),
+        "counters4": Spec(PERCPU_ARRAY, 4, abi.COUNTERS.size, 1),
         "shared": Spec(ARRAY, 4, abi.SHARED.size, 1, F_MMAPABLE),
         "firsts2": Spec(ARRAY, 4, abi.FIRSTS.size, abi.FIRST_SETS, F_MMAPABLE),
         "tracks2": Spec(LRU_HASH, source, abi.TRACK.size, lru),

@@ -13,7 +13,7 @@
 #define PACKETWATCH_ABI_H
 
 #define PW_ABI 1
-#define PW_FORMAT 10 /* of generations (docs/tables.md), and of the names of pinned maps */
+#define PW_FORMAT 11 /* of generations (docs/tables.md), and of the names of pinned maps */
 #define PW_MAGIC 0x50573031U /* "PW01" */
 
 /* Limits of the parser. A packet beyond them never passes unchecked. */
@@ -128,6 +128,20 @@ enum pw_origin {
 	PW_ORIGIN_MANUAL = 2,
 	PW_ORIGIN_FLEET = 3,
 };
+
+/* What kind of probe reached the threshold. The flags of bans and events have it, from bit
+ * PW_KIND_SHIFT on. */
+enum pw_kind {
+	PW_KIND_SYN = 0, /* also a packet that hides its port or its flags */
+	PW_KIND_STEALTH = 1,
+	PW_KIND_ACK = 2,
+	PW_KIND_UDP = 3,
+	PW_KIND_SCTP = 4,
+	PW_KIND_PROTO = 5,
+	PW_KIND_SLOW = 6, /* the agent counted it, over hours */
+	PW_KINDS = 7,
+};
+#define PW_KIND_SHIFT 4 /* three bits: all bans before this field are of the kind syn */
 
 enum pw_ban_flag {
 	PW_BAN_OVERFLOW = 1 << 0, /* a short ban above the ban rate, in the map overflow */
@@ -270,12 +284,12 @@ enum pw_family {
 	PW_FAMILIES = 3,
 };
 
-/* The value of the per-CPU array "counters3" (one entry). Each packet counts in exactly one cell of
+/* The value of the per-CPU array "counters4" (one entry). Each packet counts in exactly one cell of
  * packets[][]. */
 struct pw_counters {
 	__u64 packets[PW_REASONS][PW_FAMILIES];
 	__u64 connections[PW_FAMILIES]; /* SYNs without ACK that neither a list nor a ban dropped */
-	__u64 scans;                    /* thresholds reached */
+	__u64 scans[PW_KIND_SLOW];      /* thresholds reached, by kind; the agent counts slow scans */
 	__u64 bans;                     /* scan bans written */
 	__u64 bans_overflow;
 	__u64 bans_failed;

@@ -109,7 +109,7 @@ static __always_inline __u32 pw_ban_add(struct pw_header *header, struct pw_shar
 		counters->bans++;
 		return 0;
 	}
-	ban->flags = PW_BAN_OVERFLOW;
+	ban->flags |= PW_BAN_OVERFLOW;
 	if (!ban->expires || ban->expires - ban->since > PW_OVERFLOW_NS)
 		ban->expires = ban->since + PW_OVERFLOW_NS;
 	if (overflow_set(source, ban))

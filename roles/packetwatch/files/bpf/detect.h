@@ -34,12 +34,14 @@ static __always_inline __u32 pw_handle_scan(struct pw_header *header, struct pw_
 	struct pw_packet *packet = &scratch->packet;
 	struct pw_source *source = &scratch->source;
 	__u64 now = scratch->now;
+	__u32 kind = pw_kind_of(packet);
 	struct pw_ban ban = {
 		.since = now,
 		.expires = now + policy->ban_ns,
 		.ifindex = packet->ifindex,
 		.ports = scratch->distinct,
 		.origin = PW_ORIGIN_SCAN,
+		.flags = kind << PW_KIND_SHIFT,
 	};
 
 	packet->reason = PW_DROP_SCAN;
@@ -56,7 +58,7 @@ static __always_inline __u32 pw_handle_scan(struct pw_header *header, struct pw_
 	}
 	if (!pw_track_claim(track, now))
 		return packet->reason;
-	counters->scans++;
+	counters->scans[kind]++;
 	if (packet->reason == PW_DROP_SCAN)
 		packet->event_flags = pw_ban_add(header, shared, counters, source, &ban);
 	pw_log_scan(header, shared, counters, scratch, source, now, ban.expires);

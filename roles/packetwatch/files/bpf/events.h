@@ -125,6 +125,7 @@ static __always_inline void pw_log_scan(struct pw_header *header, struct pw_shar
 						sizeof(struct pw_event));
 	if (!event)
 		return;
+	event->flags |= pw_kind_of(packet) << PW_KIND_SHIFT;
 	event->expires = expires;
 	event->plen = packet->family == PW_IPV4 ? 32 : source->plen;
 	event->count = scratch->distinct;

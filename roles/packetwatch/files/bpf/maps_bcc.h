@@ -39,7 +39,7 @@ BPF_TABLE("array", __u32, __u64, open_ports, 1);
 BPF_TABLE("array", __u32, struct pw_firsts, firsts2, 1);
 BPF_TABLE("lru_hash", struct pw_source, struct pw_track, tracks2, 1);
 BPF_TABLE("lru_hash", struct pw_addr, __u64, rates, 1);
-BPF_TABLE("percpu_array", __u32, struct pw_counters, counters3, 1);
+BPF_TABLE("percpu_array", __u32, struct pw_counters, counters4, 1);
 BPF_TABLE("percpu_array", __u32, struct pw_scratch, scratch, 1);
 BPF_TABLE("array", __u32, struct pw_shared, shared, 1);
 BPF_RINGBUF_OUTPUT(events, 1);
@@ -53,7 +53,7 @@ static __always_inline void *generation_get(void)
 static __always_inline struct pw_counters *counters_get(void)
 {
 	__u32 zero = 0;
-	return counters3.lookup(&zero);
+	return counters4.lookup(&zero);
 }
 
 static __always_inline struct pw_scratch *scratch_get(void)

@@ -118,7 +118,7 @@ struct {
 	__uint(max_entries, 1);
 	__type(key, __u32);
 	__type(value, struct pw_counters);
-} counters3 SEC(".maps");
+} counters4 SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -148,7 +148,7 @@ static __always_inline void *generation_get(void)
 static __always_inline struct pw_counters *counters_get(void)
 {
 	__u32 zero = 0;
-	return bpf_map_lookup_elem(&counters3, &zero);
+	return bpf_map_lookup_elem(&counters4, &zero);
 }
 
 static __always_inline struct pw_scratch *scratch_get(void)

@@ -43,6 +43,12 @@ struct pw_packet {
 	struct pw_addr daddr;
 };
 
+/* The kind of the probe that the packet is. */
+static __always_inline __u32 pw_kind_of(struct pw_packet *packet)
+{
+	return packet->upper == PW_UPPER_STEALTH ? PW_KIND_STEALTH : PW_KIND_SYN;
+}
+
 #define PW_CLOSED_SLOTS 16
 
 /* A local port that was closed at that time. */

@@ -52,7 +52,7 @@ def assemble(
     outlook = Outlook(settings, confirmed, complain)
     following = Following(pins, maps, confirmed, outlook, drift, complain)
     process = Process()
-    counters = Counters(maps["counters3"])
+    counters = Counters(maps["counters4"])
     links = Links(output)
     lines = Lines(output.host, links.name, settings.community_id)
     keeper = Keeper(Bans(maps), settings.state_dir, confirmed, lines, output)
@@ -60,7 +60,7 @@ def assemble(
     guard = Guard(maps, settings, output, keeper.lift, networks.check)
     links.on_change = guard.changed
     quota = Quota()
-    losses = Losses(maps["counters3"], quota, output)
+    losses = Losses(maps["counters4"], quota, output)
     talkers = Talkers()
     episodes = Episodes(lines, confirmed, links.name, quota)
     stream = Stream(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import typing as t
 
-from packetwatch_core._kernel.counters import connections, packets, read_counters
+from packetwatch_core._kernel.counters import connections, packets, read_counters, scans
 
 from .metrics import COUNTER, Rows, Values, by_label
 from .part import Part
@@ -18,7 +18,6 @@ if t.TYPE_CHECKING:
 
 # By the field of `struct pw_counters` that has the number.
 _SIMPLE = {
-    "scans": ("packetwatch_scans_total", "Sources that have crossed the scan threshold."),
     "bans_overflow": (
         "packetwatch_bans_overflow_total",
         "Short bans made above the rate that the table of scan bans takes.",
@@ -51,6 +50,10 @@ class Counters(Part):
             COUNTER,
             "New connections (SYN without ACK) that no list and no ban has dropped.",
         ),
+        "packetwatch_scans_total": (
+            COUNTER,
+            "Sources that have crossed the scan threshold, by kind.",
+        ),
         "packetwatch_bans_total": (
             COUNTER,
             "Bans made: by the program since it was loaded, others since the agent's start.",
@@ -72,5 +75,6 @@ def of_counters(found: dict[str, t.Any]) -> Values:
         for verdict, reason, family, number in packets(found)
     ]
     values["packetwatch_connections_total"] = by_label("family", connections(found))
+    values["packetwatch_scans_total"] = by_label("kind", scans(found))
     values["packetwatch_bans_total"] = [({"origin": "scan"}, found["bans"])]
     return values

@@ -65,6 +65,11 @@ class Event(t.NamedTuple):
         return "monitor" if self.flags & abi.EVENT_MONITOR else "scan"
 
     @property
+    def kind(self) -> str:
+        """The kind of the probe that completed the scan."""
+        return abi.kind_of(self.flags)
+
+    @property
     def banned(self) -> bool:
         """Whether the scan led to a ban."""
         return not self.flags & _UNBANNED

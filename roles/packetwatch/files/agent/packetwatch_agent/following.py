@@ -30,7 +30,7 @@ MAPS = (
     "local",
     "open_ports",
     "events",
-    "counters3",
+    "counters4",
     "shared",
     "tracks2",
     "firsts2",

@@ -14,9 +14,13 @@ from packetwatch_core._bans.bans import Ban, Source
 from packetwatch_core._kernel import abi
 
 from . import connections
-from .community import community_id
+from .community import TCP, community_id
 from .events import Episode, Event, Kind
 from .output import ECS_VERSION, Value, encode, timestamp
+
+_TCP = ("tcp", TCP)
+# Transport and protocol of the kinds of scans whose probes are not TCP's, if they have ports.
+_TRANSPORTS = {"udp": ("udp", 17), "sctp": ("sctp", 132), "proto": None, "slow": None}
 
 
 class Lines:
@@ -107,6 +111,7 @@ class Lines:
             **self._flow(event),
             "packetwatch.prefix": _prefix_text(event.source),
             "packetwatch.origin": "scan",
+            "packetwatch.kind": event.kind,
             "packetwatch.reason": event.reason,
             "packetwatch.ports": sorted(set(event.ports)),
             "packetwatch.ports_count": event.distinct,
@@ -143,6 +148,7 @@ class Lines:
             "network.type": f"ipv{prefix.family}",
             "packetwatch.prefix": _prefix_text(ban.source),
             "packetwatch.origin": ban.origin_name,
+            "packetwatch.kind": ban.kind or None,
             "packetwatch.reason": reason,
             "packetwatch.expires": self._moment(ban.expires),
             "packetwatch.ports_count": ban.ports or None,
@@ -192,18 +198,27 @@ class Lines:
             return {}
         texts = self._texts[event.family]
         source, destination = event.saddr[texts.skipped :], event.daddr[texts.skipped :]
-        is_tcp = event.type != abi.EVENT_WOULD_DROP or event.sport + event.dport > 0
+        transport, protocol = _transport(event) or (None, 0)
         return {
             "source.ip": texts[event.saddr],
             "source.port": event.sport or None,
             "destination.ip": texts[event.daddr],
             "destination.port": event.dport or None,
             "network.type": f"ipv{event.family}",
-            "network.transport": "tcp" if is_tcp else None,
-            "network.community_id": community_id(source, destination, event.sport, event.dport)
-            if self._with_id and is_tcp and not event.flags & abi.EVENT_OPAQUE
+            "network.transport": transport,
+            "network.community_id": community_id(
+                source, destination, event.sport, event.dport, protocol
+            )
+            if self._with_id and transport and not event.flags & abi.EVENT_OPAQUE
             else None,
         }
+
+
+def _transport(event: Event) -> tuple[str, int] | None:
+    """Name and number of the protocol with the event's ports; None if it has none."""
+    if event.type == abi.EVENT_WOULD_DROP:
+        return _TCP if event.sport + event.dport > 0 else None
+    return _TRANSPORTS.get(event.kind, _TCP)
 
 
 def _prefix_text(source: Source) -> str:

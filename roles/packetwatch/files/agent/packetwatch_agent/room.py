@@ -72,7 +72,7 @@ def of_maps(
     room = specs()["tracks2"].max_entries
     found = dict(entries) | ({} if tracks is None else {"tracks": tracks})
     inserted, scans = (
-        counters[name][0][1]
+        sum(number for dummy, number in counters[name])
         for name in ("packetwatch_tracks_inserted_total", "packetwatch_scans_total")
     )
     return {

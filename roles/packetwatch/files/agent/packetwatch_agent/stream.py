@@ -149,7 +149,9 @@ class Stream(Part):
 
     def _scan(self, event: Event) -> list[str]:
         spared = "protected" if event.flags & abi.EVENT_PROTECTED else "monitor"
-        self._talkers.note_scan(event.saddr, event.distinct, "ban" if event.banned else spared)
+        self._talkers.note_scan(
+            event.saddr, event.kind, event.distinct, "ban" if event.banned else spared
+        )
         if not event.banned:
             return self._episodes.note(event)
         event = self._on_ban(event)

@@ -152,6 +152,7 @@ BAN = record(
     {
         "source": prefix,
         "origin": text,
+        "kind": text,
         "evidence": text,
         "since": maybe(moment),
         "until": maybe(moment),
@@ -204,7 +205,15 @@ RESULTS: dict[str, Shape] = {
             "sources": list_of(record({"source": prefix, "connections": count})),
             "ports": list_of(record({"port": count, "connections": count})),
             "scans": list_of(
-                record({"source": prefix, "seen": moment, "ports": count, "result": text})
+                record(
+                    {
+                        "source": prefix,
+                        "seen": moment,
+                        "kind": text,
+                        "ports": count,
+                        "result": text,
+                    }
+                )
             ),
             "drops": list_of(record({"source": prefix, "origin": text, "dropped": count})),
         }

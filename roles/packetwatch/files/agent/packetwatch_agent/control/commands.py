@@ -89,7 +89,7 @@ class Commands(Part):
             "unsaved": self._keeper.unsaved,
             "damaged": self._keeper.evidence(),
             "protected": self._guard.counts(),
-            "packets": packets(self._maps["counters3"]),
+            "packets": packets(self._maps["counters4"]),
         }
 
     def _list_bans(self, dummy: wire.Request) -> Items:
@@ -124,7 +124,7 @@ class Commands(Part):
 
     def _page(self, most: int) -> wire.Result:
         return {
-            "packets": packets(self._maps["counters3"]),
+            "packets": packets(self._maps["counters4"]),
             "sources": [
                 {"source": _text(key), "connections": count}
                 for key, count in self._talkers.sources(most)
@@ -137,6 +137,7 @@ class Commands(Part):
                 {
                     "source": _text(scan.address),
                     "seen": round(scan.seen, 3),
+                    "kind": scan.kind,
                     "ports": scan.ports,
                     "result": scan.result,
                 }

@@ -39,7 +39,13 @@ def page(result: wire.Result, before: wire.Result | None = None, seconds: float 
     lines += _part(
         "scanners, the latest first",
         [
-            (moment(item["seen"])[11:19], item["source"], f"{item['ports']} ports", item["result"])
+            (
+                moment(item["seen"])[11:19],
+                item["source"],
+                item["kind"],
+                f"{item['ports']} ports",
+                item["result"],
+            )
             for item in result["scans"]
         ],
     )

@@ -93,7 +93,9 @@ def lists(result: wire.Result) -> Lines:
 
 def bans(result: wire.Result) -> Lines:
     """One line for each ban."""
-    rows = [("SOURCE", "ORIGIN", "EVIDENCE", "UNTIL", "LEFT", "PORTS", "DROPPED", "INTERFACE")]
+    rows = [
+        ("SOURCE", "ORIGIN", "KIND", "EVIDENCE", "UNTIL", "LEFT", "PORTS", "DROPPED", "INTERFACE")
+    ]
     now = time.time()
     for item in result["bans"]:
         left = span(item["until"] - now) if item["until"] else "-"
@@ -102,6 +104,7 @@ def bans(result: wire.Result) -> Lines:
             (
                 item["source"],
                 item["origin"] + ("*" if item["short"] else ""),
+                item["kind"] or "-",
                 item["evidence"],
                 until,
                 left,
@@ -153,8 +156,9 @@ def why(result: wire.Result) -> Lines:
         lines.append(f"  {result['protected']}")
     for ban in result["bans"]:
         since = f" since {moment(ban['since'])}" if ban["since"] else ""
+        kind = f" of kind {ban['kind']}" if ban["kind"] else ""
         lines.append(
-            f"  ban of {ban['source']} ({ban['origin']}, evidence {ban['evidence']}){since} "
+            f"  ban of {ban['source']} ({ban['origin']}{kind}, evidence {ban['evidence']}){since} "
             f"until {moment(ban['until'], 'it is lifted')}, {count(ban['ports'], 'port')}, "
             f"{count(ban['dropped'], 'packet')} dropped"
         )
@@ -207,6 +211,8 @@ def event(line: wire.Result) -> str:
             words.append(f"to {line.get('destination.ip')} port {line['destination.port']}")
         if action != "connection":
             words.append(str(line.get("packetwatch.reason", "")))
+        if "packetwatch.kind" in line:
+            words.append(f"kind {line['packetwatch.kind']}")
         if "packetwatch.ports" in line:
             words.append("ports " + ",".join(_list(line, "packetwatch.ports")))
         if "packetwatch.expires" in line and action == "ban":

@@ -51,6 +51,7 @@ class Scan(t.NamedTuple):
 
     seen: float
     address: bytes
+    kind: str
     ports: int
     result: str
 
@@ -84,12 +85,12 @@ class Talkers:
             counts = collections.Counter(record[part] for record in seen)
             summary.add({key: count * weight for key, count in counts.items()})
 
-    def note_scan(self, address: bytes, ports: int, result: str) -> None:
+    def note_scan(self, address: bytes, kind: str, ports: int, result: str) -> None:
         """Remember a source's latest scan, in place of its former one, or of the oldest."""
         self._scans.pop(address, None)
         if len(self._scans) >= SCANS:
             del self._scans[next(iter(self._scans))]
-        self._scans[address] = Scan(time.time(), address, ports, result)
+        self._scans[address] = Scan(time.time(), address, kind, ports, result)
 
     def sources(self, most: int) -> list[tuple[bytes, int]]:
         """Sources with most new connections in about the last minute, and how many."""
