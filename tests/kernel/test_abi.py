@@ -168,6 +168,7 @@ def test_enums_have_the_same_values(types: list[dict[str, Any]]) -> None:
             "PW_EVENT_CONNECTION": abi.EVENT_CONNECTION,
             "PW_EVENT_BAN": abi.EVENT_BAN,
             "PW_EVENT_WOULD_DROP": abi.EVENT_WOULD_DROP,
+            "PW_EVENT_PROBE": abi.EVENT_PROBE,
         },
         "event_flag": {
             "PW_EVENT_MONITOR": abi.EVENT_MONITOR,

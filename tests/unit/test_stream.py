@@ -177,7 +177,47 @@ def test_foreign_records_among_others(lab: Lab) -> None:
     lab.scan(1, 2, 3, plen=33)
     lab.add()
     assert len(lab.written()) == 2
-    assert lab.stream.records == {"connection": 2, "scan": 0, "would_drop": 0, "unknown": 4}
+    lab.add(type=abi.EVENT_PROBE, plen=33)
+    assert lab.written() == []
+    expected = {"connection": 2, "scan": 0, "would_drop": 0, "probe": 0, "unknown": 5}
+    assert lab.stream.records == expected
+
+
+@pytest.mark.parametrize("odd", [False, True])
+def test_probes_are_handed_over_and_not_logged(lab: Lab, odd: bool) -> None:
+    """Among connections they are picked out of a run; beside unusual records they are read one by one."""
+    probes: list[Event] = []
+    lab.stream.consume(abi.EVENT_PROBE, probes.append)
+    for number in range(10):
+        lab.add(sequence=number)
+        fields = {"plen": 32} if number % 2 else {"plen": 64, "family": 6, "saddr": V6}
+        lab.add(type=abi.EVENT_PROBE, sequence=0, dport=number, **fields)
+    if odd:
+        lab.add(sequence=10, flags=1 << 7)
+    assert len(lab.written()) == 10 + odd
+    assert lab.stream.records["probe"] == 10
+    assert sorted(event.dport for event in probes) == list(range(10))
+    sources = {event.source.text for event in probes}
+    assert sources == {"203.0.113.7", "2001:db8:7::/64"}
+
+
+def test_probes_that_nobody_asks_for_are_counted(lab: Lab) -> None:
+    lab.add(type=abi.EVENT_PROBE, plen=32)
+    assert lab.written() == []
+    assert lab.stream.records["probe"] == 1
+
+
+def test_scans_are_handed_over_after_they_were_judged(lab: Lab) -> None:
+    scans: list[Event] = []
+    lab.stream.consume(abi.EVENT_BAN, scans.append)
+    lab.scan(1, 2, 3, flags=0)
+    lab.scan(4, 5, 6)
+    lab.written()
+    assert [(event.banned, event.ports) for event in scans] == [
+        (True, (1, 2, 3)),
+        (False, (4, 5, 6)),
+    ]
+    assert len(lab.bans) == 1
 
 
 def test_a_ban_is_logged_each_time(lab: Lab) -> None:

@@ -61,6 +61,7 @@ NET_LOCAL = 1 << 3
 EVENT_CONNECTION = 1
 EVENT_BAN = 2
 EVENT_WOULD_DROP = 3
+EVENT_PROBE = 4
 
 EVENT_MONITOR = 1 << 0
 EVENT_PROTECTED = 1 << 1
@@ -243,7 +244,8 @@ SHARED = Layout(
     ("seed", "Q"),
     ("listeners_read", "Q"),
     ("has_local_nets", "Q"),
-    ("padding", "3Q"),
+    ("padding", "2Q"),
+    ("probe_tat", "Q"),
     ("ring_head", "Q"),
     ("ban_tat", "Q"),
     ("event_tat", "Q"),
@@ -284,9 +286,11 @@ COUNTERS = Layout(
     ("events", "Q"),
     ("events_suppressed", "Q"),
     ("events_lost", "Q"),
+    ("probes", "Q"),
+    ("probes_lost", "Q"),
 )
 # Only the program reads struct pw_scratch; user space just makes the map for it.
-SCRATCH_SIZE = 9688
+SCRATCH_SIZE = 9696
 LAYOUTS = (
     HEADER,
     POLICY,

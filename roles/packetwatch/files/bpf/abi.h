@@ -214,7 +214,9 @@ struct pw_shared {
 	__u64 seed;          /* of the hash of sources, so that attackers cannot choose a set */
 	__u64 listeners_read; /* when the agent last wrote all listeners to open_ports, in ns; 0: never */
 	__u64 has_local_nets; /* user space writes it: nets with PW_NET_LOCAL exist */
-	__u64 padding[3];    /* every SYN reads the fields above; the fields below change often */
+	__u64 padding[2];
+	__u64 probe_tat;     /* as ban_tat below; it changes 200 times a second */
+	/* Every SYN reads the fields above; the fields below change often. */
 	__u64 ring_head;     /* entries of scan_ring that were handed out so far */
 	__u64 ban_tat;       /* theoretical arrival times of the rate limits (GCRA), ns */
 	__u64 event_tat;
@@ -227,6 +229,9 @@ enum pw_event_type {
 	/* monitor: this packet passed; count is its pw_reason, or PW_DROP_BOGUS, or PW_DROP_VLAN. With
 	 * PW_DROP_VLAN only time and ifindex are known. */
 	PW_EVENT_WOULD_DROP = 3,
+	/* A probe that counts and is new within scan_window, for user space. It is not logged, and has no
+	 * sequence. plen is that of its source. */
+	PW_EVENT_PROBE = 4,
 };
 
 enum pw_event_flag {
@@ -244,7 +249,7 @@ struct pw_event {
 	__u8 type;
 	__u8 family; /* 4 or 6 */
 	__u8 flags;
-	__u8 plen; /* of the banned source: 32, 64, 128 */
+	__u8 plen; /* of a scan's or probe's source: 32, 64, 128 */
 	struct pw_addr saddr;
 	struct pw_addr daddr;
 	__u16 sport; /* host byte order */
@@ -299,6 +304,8 @@ struct pw_counters {
 	__u64 events;
 	__u64 events_suppressed;
 	__u64 events_lost; /* the ring buffer was full */
+	__u64 probes;      /* new probes written to the ring buffer */
+	__u64 probes_lost; /* new probes above their limit, or the ring buffer was full */
 };
 
 #endif

@@ -61,7 +61,7 @@ static __always_inline __u32 pw_handle_scan(struct pw_header *header, struct pw_
 	counters->scans[kind]++;
 	if (packet->reason == PW_DROP_SCAN)
 		packet->event_flags = pw_ban_add(header, shared, counters, source, &ban);
-	pw_log_scan(header, shared, counters, scratch, source, now, ban.expires);
+	pw_log_scan(header, shared, counters, scratch, now, ban.expires);
 	tracks_delete(source);
 	pw_first_remove(set, scratch->hash);
 	return packet->reason;
@@ -85,11 +85,15 @@ static __always_inline __u32 pw_detect(struct xdp_md *context, struct pw_header 
 	/* Start the fetch of the set, which takes long, before the look-up of the track. */
 	scratch->index = pw_read_once(set->way[0].stamp);
 	struct pw_track *track = tracks_get(&scratch->source);
+	scratch->is_new = 0;
 	if (!track)
 		track = pw_track_begin(set, scratch, policy, counters);
+	if (track)
+		pw_track_probe(track, scratch, policy->window_ns);
+	if (scratch->is_new && packet->ports_known && policy->counts == PW_COUNTS_CLOSED)
+		pw_report_probe(shared, counters, scratch);
 	if (!track)
 		return packet->reason;
-	pw_track_probe(track, scratch, policy->window_ns);
 	if (pw_track_count(track, scratch, policy->window_ns, policy->scan_ports) <
 	    policy->scan_ports)
 		return packet->reason;

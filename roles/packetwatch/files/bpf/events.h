@@ -7,6 +7,8 @@
 #include "rate.h"
 
 #define PW_SAMPLE_NS 1000000000ULL /* sampled: time between two events of a source */
+#define PW_PROBE_NS 5000000ULL     /* probes: 200 a second, */
+#define PW_PROBE_BURST_NS (2000 * PW_PROBE_NS) /* with bursts of 2,000 */
 
 /* The limit of one source. An IPv6 /64 has one limit. */
 static __always_inline int pw_source_rate_allows(struct pw_packet *packet, __u64 now,
@@ -28,21 +30,12 @@ static __always_inline __u64 pw_next_sequence(struct pw_shared *shared)
 	return __sync_fetch_and_add(&shared->sequence, 1) + 1;
 }
 
-/* Reserve an event of `size` bytes and fill in what all types have. NULL if the ring buffer is
- * full; the reader notices by the gap in the sequence. */
-static __always_inline struct pw_event *pw_event_begin(struct pw_shared *shared,
-						       struct pw_counters *counters,
-						       struct pw_packet *packet, __u64 now,
-						       __u32 type, __u64 size)
+/* Fill in what all types have. */
+static __always_inline void pw_event_fill(struct pw_event *event, struct pw_packet *packet,
+					  __u64 now, __u64 sequence, __u32 type)
 {
-	struct pw_event *event = events_reserve(size);
-	if (!event) {
-		pw_next_sequence(shared);
-		counters->events_lost++;
-		return 0;
-	}
 	event->time = now;
-	event->sequence = pw_next_sequence(shared);
+	event->sequence = sequence;
 	event->expires = 0;
 	event->ifindex = packet->ifindex;
 	event->type = type;
@@ -56,6 +49,22 @@ static __always_inline struct pw_event *pw_event_begin(struct pw_shared *shared,
 	event->dport = packet->dport;
 	event->count = 0;
 	event->listed = 0;
+}
+
+/* Reserve an event of `size` bytes and fill it. NULL if the ring buffer is full; the reader notices
+ * by the gap in the sequence. */
+static __always_inline struct pw_event *pw_event_begin(struct pw_shared *shared,
+						       struct pw_counters *counters,
+						       struct pw_packet *packet, __u64 now,
+						       __u32 type, __u64 size)
+{
+	struct pw_event *event = events_reserve(size);
+	if (!event) {
+		pw_next_sequence(shared);
+		counters->events_lost++;
+		return 0;
+	}
+	pw_event_fill(event, packet, now, pw_next_sequence(shared), type);
 	return event;
 }
 
@@ -109,10 +118,34 @@ static __always_inline void pw_log_would_drop(struct pw_header *header, struct p
 	pw_event_emit(event, counters);
 }
 
+/* The length of a source's prefix in its own family. */
+static __always_inline __u8 pw_source_length(struct pw_scratch *scratch)
+{
+	return scratch->packet.family == PW_IPV4 ? 32 : scratch->source.plen;
+}
+
+/* Report a new probe to the agent, which counts those of hours. The limit is one of its own, so that
+ * neither connections nor the policy's log take from it. */
+static __always_inline void pw_report_probe(struct pw_shared *shared, struct pw_counters *counters,
+					    struct pw_scratch *scratch)
+{
+	struct pw_event *event = 0;
+	if (pw_rate_allows(&shared->probe_tat, scratch->now, PW_PROBE_NS, PW_PROBE_BURST_NS))
+		event = events_reserve(PW_EVENT_SHORT);
+	if (!event) {
+		counters->probes_lost++;
+		return;
+	}
+	pw_event_fill(event, &scratch->packet, scratch->now, 0, PW_EVENT_PROBE);
+	event->plen = pw_source_length(scratch);
+	counters->probes++;
+	events_submit(event);
+}
+
 /* Log a scan with its ports. */
 static __always_inline void pw_log_scan(struct pw_header *header, struct pw_shared *shared,
 					struct pw_counters *counters, struct pw_scratch *scratch,
-					struct pw_source *source, __u64 now, __u64 expires)
+					__u64 now, __u64 expires)
 {
 	struct pw_packet *packet = &scratch->packet;
 	/* Twice the burst: connections leave room for scans, which matter more. */
@@ -127,7 +160,7 @@ static __always_inline void pw_log_scan(struct pw_header *header, struct pw_shar
 		return;
 	event->flags |= pw_kind_of(packet) << PW_KIND_SHIFT;
 	event->expires = expires;
-	event->plen = packet->family == PW_IPV4 ? 32 : source->plen;
+	event->plen = pw_source_length(scratch);
 	event->count = scratch->distinct;
 	event->listed = scratch->listed;
 	__builtin_memcpy(event->ports, scratch->ports, sizeof(event->ports));

@@ -145,6 +145,7 @@ static __always_inline int pw_first_replace(struct pw_firsts *set, struct pw_scr
 		return PW_FIRST_AGAIN;
 	if (old_key && pw_in_window(old_stamp, scratch->now, window))
 		counters->firsts_evicted++;
+	scratch->is_new = 1;
 	return PW_FIRST_KEPT;
 }
 
@@ -154,10 +155,12 @@ static __always_inline int pw_first_try(struct pw_firsts *set, struct pw_scratch
 {
 	struct pw_first_search found = {};
 	pw_first_find(set, scratch, window, &found);
-	if (scratch->fresh)
-		return PW_FIRST_MORE;
 	if (found.same)
-		return PW_FIRST_KEPT;
+		return scratch->fresh ? PW_FIRST_MORE : PW_FIRST_KEPT;
+	if (scratch->fresh) {
+		scratch->is_new = 1;
+		return PW_FIRST_MORE;
+	}
 	return pw_first_replace(set, scratch, counters, window, &found);
 }
 

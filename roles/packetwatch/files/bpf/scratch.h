@@ -69,6 +69,7 @@ struct pw_scratch {
 	volatile __u64 index;
 	volatile __u64 fresh; /* slots within the window */
 	volatile __u64 distinct;
+	volatile __u64 is_new; /* the probe was not in the window before */
 	volatile __u64 listed;        /* distinct probes with a known port */
 	__u16 ports[PW_TRACK_SLOTS];  /* of these, in the last scan */
 	__u16 folded[PW_TRACK_SLOTS]; /* their bits in `seen` */

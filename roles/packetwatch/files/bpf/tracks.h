@@ -43,13 +43,18 @@ static __always_inline int pw_track_try(struct pw_track *track, struct pw_scratc
 	__u64 now = scratch->now;
 	__u64 probe = scratch->probe;
 	__u64 new = pw_stamp(now) | probe;
-	if (pw_in_window(old, now, window)) {
+	int is_new = !pw_in_window(old, now, window);
+	if (!is_new) {
 		if ((__u32)old != probe)
 			return 0;
 		if ((__s64)(old - new) >= 0)
 			return 1; /* another CPU has written a newer time */
 	}
-	return __sync_val_compare_and_swap(place, old, new) == old;
+	if (__sync_val_compare_and_swap(place, old, new) != old)
+		return 0;
+	if (is_new)
+		scratch->is_new = 1;
+	return 1;
 }
 
 /* Four attempts, but not as a loop: its body would fall through to its head, which Linux 6.1

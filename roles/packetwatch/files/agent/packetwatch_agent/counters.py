@@ -38,6 +38,14 @@ _SIMPLE = {
         "Events that the rate limits suppressed.",
     ),
     "events_lost": ("packetwatch_events_lost_total", "Events lost because the ring was full."),
+    "probes": (
+        "packetwatch_probes_total",
+        "New probes that the program has reported to the agent.",
+    ),
+    "probes_lost": (
+        "packetwatch_probes_lost_total",
+        "New probes that were not reported: above their limit, or the ring was full.",
+    ),
 }
 
 

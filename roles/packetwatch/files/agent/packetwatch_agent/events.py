@@ -22,6 +22,7 @@ from packetwatch_core._kernel.ring import HEADER, stride
 _WOULD = {abi.WOULD_DENY: "deny", abi.WOULD_VLAN: "vlan", abi.WOULD_BOGUS: "bogus"}
 _UNBANNED = abi.EVENT_MONITOR | abi.EVENT_PROTECTED
 _EPISODE_PORTS = 64
+_LENGTHS = (32, 64, 128)
 
 
 class Event(t.NamedTuple):
@@ -48,7 +49,7 @@ class Event(t.NamedTuple):
 
     @property
     def source(self) -> Source:
-        """The source that a ban is on, or would be."""
+        """The source of a scan or probe: that of its ban, or of the ban that it may lead to."""
         return Source(64, self.saddr[:8] + bytes(8)) if self.plen == 64 else Source(128, self.saddr)
 
     @property
@@ -89,8 +90,10 @@ def decode(record: bytes) -> Event | None:
         return None
     if event.type in (abi.EVENT_CONNECTION, abi.EVENT_WOULD_DROP):
         return event
-    if event.type != abi.EVENT_BAN or event.plen not in (32, 64, 128):
+    if event.type not in (abi.EVENT_BAN, abi.EVENT_PROBE) or event.plen not in _LENGTHS:
         return None
+    if event.type == abi.EVENT_PROBE:
+        return event
     if len(record) < abi.EVENT_SHORT + 2 * listed:
         return None
     return event._replace(ports=struct.unpack_from(f"={listed}H", record, abi.EVENT_SHORT))
@@ -104,6 +107,15 @@ class Kind(t.NamedTuple):
     family: int
     flags: int
     plen: int
+
+    @property
+    def is_connection(self) -> bool:
+        """Whether `connections.write` can write the records."""
+        return self.type == abi.EVENT_CONNECTION and not self.flags and self.family in (4, 6)
+
+    @property
+    def is_probe(self) -> bool:
+        return self.type == abi.EVENT_PROBE and self.family in (4, 6) and self.plen in _LENGTHS
 
 
 # For runs of records of `abi.EVENT_SHORT` bytes, straight from the ring's memory. The third field is
@@ -126,11 +138,24 @@ _WORDS = stride(abi.EVENT_SHORT) // 8
 
 def count_kinds(run: memoryview) -> dict[Kind, tuple[int, int]]:
     """The kinds in a run of records of `abi.EVENT_SHORT` bytes: the number and the count of each."""
-    numbers = run.cast("Q")[_KIND_WORD::_WORDS].tolist()
     return {
         Kind(*_KIND.unpack(number.to_bytes(8, sys.byteorder))): (number, count)
-        for number, count in collections.Counter(numbers).items()
+        for number, count in collections.Counter(_kind_numbers(run)).items()
     }
+
+
+def pick(run: memoryview, number: int) -> t.Iterator[Event]:
+    """The events of the kind with this number in such a run."""
+    for index, found in enumerate(_kind_numbers(run)):
+        if found == number:
+            at = index * stride(abi.EVENT_SHORT) + HEADER
+            event = decode(bytes(run[at : at + abi.EVENT_SHORT]))
+            if event:
+                yield event
+
+
+def _kind_numbers(run: memoryview) -> list[int]:
+    return run.cast("Q")[_KIND_WORD::_WORDS].tolist()
 
 
 class Episode:

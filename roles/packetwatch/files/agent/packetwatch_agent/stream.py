@@ -14,7 +14,7 @@ from packetwatch_core._kernel.ring import split
 
 from .connections import Form
 from .episodes import Episodes
-from .events import Event, count_kinds, decode
+from .events import Event, count_kinds, decode, pick
 from .lines import Lines
 from .loop import BUSY, IDLE, MORE
 from .metrics import COUNTER, GAUGE, Rows, Values, by_label
@@ -39,7 +39,7 @@ class Stream(Part):
     """Reads the ring.
 
     on_ban: gets each ban, and returns the event to log. wanted: whether connections of an
-    interface, by its ifindex, are logged.
+    interface, by its ifindex, are logged. Other parts get probes and scans through `consume`.
     """
 
     METRICS: t.ClassVar[Rows] = {
@@ -75,8 +75,20 @@ class Stream(Part):
             abi.EVENT_CONNECTION: ("connection", self._connection),
             abi.EVENT_BAN: ("scan", self._scan),
             abi.EVENT_WOULD_DROP: ("would_drop", episodes.note),
+            abi.EVENT_PROBE: ("probe", self._probe),
+        }
+        self._consumers: dict[int, list[t.Callable[[Event], None]]] = {
+            abi.EVENT_BAN: [],
+            abi.EVENT_PROBE: [],
         }
         self.records = {name: 0 for name, dummy in self._types.values()} | {"unknown": 0}
+
+    def consume(self, event_type: int, consumer: t.Callable[[Event], None]) -> None:
+        """Hand each event of this type to `consumer`: scans, with or without a ban, or new probes.
+
+        A scan has the present end of its ban. After a crash of the agent, the last events come again.
+        """
+        self._consumers[event_type].append(consumer)
 
     def start(self, loop: Loop) -> None:
         loop.after(_EPISODES_PERIOD, self._end_episodes)
@@ -116,15 +128,19 @@ class Stream(Part):
         return _EPISODES_PERIOD
 
     def _short(self, run: memoryview) -> list[str]:
-        """The lines of a run of records without ports, which are mostly connections."""
+        """The lines of a run of records without ports: mostly connections, and probes among them."""
         kinds = count_kinds(run)
+        if not all(kind.is_connection or kind.is_probe for kind in kinds):
+            self._one_by_one(run, abi.EVENT_SHORT)
+            return []
         forms: dict[int, Form | None] = {}
-        for kind, (number, dummy) in kinds.items():
-            if kind.type != abi.EVENT_CONNECTION or kind.flags or kind.family not in (4, 6):
-                self._one_by_one(run, abi.EVENT_SHORT)
-                return []
-            forms[number] = self._lines.form(kind) if self._wanted(kind.ifindex) else None
-        self.records["connection"] += sum(count for dummy, count in kinds.values())
+        for kind, (number, count) in kinds.items():
+            self.records["probe" if kind.is_probe else "connection"] += count
+            is_logged = kind.is_connection and self._wanted(kind.ifindex)
+            forms[number] = self._lines.form(kind) if is_logged else None
+            if kind.is_probe and self._consumers[abi.EVENT_PROBE]:
+                for event in pick(run, number):
+                    self._hand_over(event)
         return self._lines.connections(run, forms) if any(forms.values()) else []
 
     def _one_by_one(self, run: memoryview, size: int) -> None:
@@ -147,14 +163,23 @@ class Stream(Part):
     def _connection(self, event: Event) -> list[str]:
         return [self._lines.connection(event)] if self._wanted(event.ifindex) else []
 
+    def _hand_over(self, event: Event) -> None:
+        for consumer in self._consumers[event.type]:
+            consumer(event)
+
+    def _probe(self, event: Event) -> list[str]:
+        self._hand_over(event)
+        return []
+
     def _scan(self, event: Event) -> list[str]:
         spared = "protected" if event.flags & abi.EVENT_PROTECTED else "monitor"
         self._talkers.note_scan(
             event.saddr, event.kind, event.distinct, "ban" if event.banned else spared
         )
+        event = self._on_ban(event) if event.banned else event
+        self._hand_over(event)
         if not event.banned:
             return self._episodes.note(event)
-        event = self._on_ban(event)
         # The size of their table limits all bans but the short ones.
         is_short = event.flags & abi.EVENT_IN_OVERFLOW
         if is_short and not self._quota.allows("ban", event.time):
