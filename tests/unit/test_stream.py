@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import time
@@ -45,6 +46,7 @@ class Lab:
         confirmed.refresh()
         self._reader, writer = os.pipe()
         os.set_blocking(self._reader, False)
+        fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 1 << 20)
         self.memory = Memory()
         names = {2: "eth0", 3: "quiet"}
         self.bans: list[Event] = []
@@ -226,6 +228,13 @@ def test_a_ban_is_logged_each_time(lab: Lab) -> None:
     assert [line["event.action"] for line in lab.written()] == ["ban", "ban"]
     assert len(lab.bans) == 2
     assert lab.ended(None) == []
+
+
+def test_no_line_of_a_long_batch_is_written_twice(lab: Lab) -> None:
+    """Short records whose lines are more than are kept in memory."""
+    for number in range(300):
+        lab.would_drop(sequence=number, saddr=mapped(f"10.0.{number // 256}.{number % 256}"))
+    assert [line["event.sequence"] for line in lab.written()] == list(range(300))
 
 
 def test_an_episode_is_logged_at_its_beginning_and_at_its_end(lab: Lab) -> None:

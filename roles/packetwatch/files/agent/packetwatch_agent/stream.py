@@ -116,7 +116,7 @@ class Stream(Part):
             count += length
             self._talkers.sample(size, length, run)
             if size == abi.EVENT_SHORT:
-                self._written += self._short(run)
+                self._short(run)
             else:
                 self._one_by_one(run, size)
         self._flush()
@@ -127,21 +127,25 @@ class Stream(Part):
         self._output.write(self._episodes.end(time.monotonic_ns()))
         return _EPISODES_PERIOD
 
-    def _short(self, run: memoryview) -> list[str]:
-        """The lines of a run of records without ports: mostly connections, and probes among them."""
+    def _short(self, run: memoryview) -> None:
+        """Read a run of records without ports: mostly connections, and probes among them."""
         kinds = count_kinds(run)
         if not all(kind.is_connection or kind.is_probe for kind in kinds):
             self._one_by_one(run, abi.EVENT_SHORT)
-            return []
+            return
         forms: dict[int, Form | None] = {}
         for kind, (number, count) in kinds.items():
             self.records["probe" if kind.is_probe else "connection"] += count
             is_logged = kind.is_connection and self._wanted(kind.ifindex)
             forms[number] = self._lines.form(kind) if is_logged else None
-            if kind.is_probe and self._consumers[abi.EVENT_PROBE]:
+        if any(forms.values()):
+            self._written += self._lines.connections(run, forms)
+        if not self._consumers[abi.EVENT_PROBE]:
+            return
+        for kind, (number, dummy) in kinds.items():
+            if kind.is_probe:
                 for event in pick(run, number):
                     self._hand_over(event)
-        return self._lines.connections(run, forms) if any(forms.values()) else []
 
     def _one_by_one(self, run: memoryview, size: int) -> None:
         for record in split(run, size):
