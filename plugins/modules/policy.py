@@ -69,6 +69,15 @@ options:
   scan_grace:
     description: How long a port does not count after its service has ended, as seconds or such as V(2m), up to 86400 seconds. Unset means 120.
     type: str
+  slow_scan_ports:
+    description:
+      - How many distinct closed ports within O(slow_scan_window) make a slow scan, from 0 to 64. Unset means 20.
+      - With V(0), slow scans are not detected. With O(scan_counts=any), they never are.
+      - The host's agent counts them.
+    type: int
+  slow_scan_window:
+    description: Window of slow scans, as seconds or such as V(12h) or V(2d), from 1 to 604800 seconds. Unset means 86400.
+    type: str
   ban_time:
     description:
       - How long a scanner is banned, as seconds or such as V(10m), V(2h) or V(7d), from 1 to 31536000 seconds. Unset means 600.

@@ -253,6 +253,12 @@ class Bans:
         """Return the entry of exactly this source, also an expired one; None if there is no such entry."""
         return self.read(source.key, table)
 
+    def is_banned(self, source: Source) -> bool:
+        """Return whether a ban on exactly this source is active."""
+        now = self._clock()
+        found = (self.find(source, table) for table in MAPS)
+        return any(ban and not ban.has_expired(now) for ban in found)
+
     def remove(self, ban: Ban) -> bool:
         """Delete an entry, unless it was rewritten after it was read; return whether it was deleted."""
         current = self.find(ban.source, ban.table)
@@ -273,7 +279,7 @@ class Bans:
         What was counted of these sources is forgotten, also if there is no ban.
         """
         lifted = []
-        for source in _sources(parse_prefix(address), address):
+        for source in sources_of(address):
             self._forget_exactly(source)
             for table in MAPS:
                 ban = self.find(source, table)
@@ -367,6 +373,11 @@ def is_source(key: bytes) -> bool:
     The agent may write any bytes into these maps, and root reads them.
     """
     return key[:4] == _HOST or (key[:4] == _NET and key[12:] == _END)
+
+
+def sources_of(address: str) -> list[Source]:
+    """Return the sources whose bans match an address or an IPv6 /64; raises `InvalidInput`."""
+    return _sources(parse_prefix(address), address)
 
 
 def _ban(table: str, key: bytes, value: bytes) -> Ban:

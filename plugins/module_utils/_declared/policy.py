@@ -55,6 +55,7 @@ class Policy(t.NamedTuple):
     The order of the knobs is the order of keys in files.
     published_ports: ranges (first, last) of ports that are served although no local socket listens; the
     program has one bitmap of them for all interfaces.
+    slow_scan_ports: as scan_ports, but the agent counts them, within slow_scan_window; 0: none.
     ban_time_max: maximum to which the ban times of repeated scanners double; None: ban_time.
     link_control: whether the control traffic of the link (neighbour discovery, MLD, DHCP) passes the lists.
     """
@@ -65,6 +66,8 @@ class Policy(t.NamedTuple):
     scan_counts: str = "closed"
     published_ports: Ports = ()
     scan_grace: float = 120.0
+    slow_scan_ports: int = 20
+    slow_scan_window: float = 86400.0
     ban_time: float = 600.0
     ban_time_max: t.Optional[float] = None
     ban_scope: str = "connections"
@@ -97,6 +100,8 @@ KNOBS: t.Final = {
     "scan_counts": Knob(choice(COUNTS), "counts"),
     "published_ports": Knob(ports(), host_wide=True),
     "scan_grace": Knob(seconds(0, _DAY), "grace_ns"),
+    "slow_scan_ports": Knob(count(0, 64), added=True),
+    "slow_scan_window": Knob(seconds(1, 7 * _DAY), added=True),
     "ban_time": Knob(seconds(1, _YEAR), "ban_ns"),
     "ban_time_max": Knob(seconds(1, _YEAR)),
     "ban_scope": Knob(choice(SCOPES), "scope"),

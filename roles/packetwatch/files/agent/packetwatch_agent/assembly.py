@@ -9,6 +9,7 @@ from __future__ import annotations
 import typing as t
 
 from packetwatch_core._bans.bans import Bans
+from packetwatch_core._kernel import abi
 from packetwatch_core._kernel.ring import RingBuffer
 
 from .confirmed import Confirmed
@@ -36,6 +37,7 @@ from .quota import Quota
 from .room import Room
 from .service import Service
 from .settings import Settings
+from .slow import Slow
 from .stream import Stream
 
 if t.TYPE_CHECKING:
@@ -73,6 +75,10 @@ def assemble(
         lambda event: keeper.note(event, links.name(event.ifindex)),
         lambda ifindex: confirmed.policy(links.name(ifindex)).log_connections != "none",
     )
+    slow = Slow(confirmed, links.name, keeper.impose, stream.report, output)
+    keeper.on_forget = slow.forget
+    stream.consume(abi.EVENT_PROBE, slow.probe)
+    stream.consume(abi.EVENT_BAN, slow.scan)
     commands = Commands(maps, process, outlook, keeper, guard, talkers, links.name)
     listeners = Listeners(maps, output)
     # A part may use the parts before it, because they stop after it.
@@ -90,7 +96,14 @@ def assemble(
             quota,
             losses,
         ),
-        *(episodes, stream, Room(maps, counters, keeper, guard, outlook), commands, Watch(output)),
+        *(
+            episodes,
+            slow,
+            stream,
+            Room(maps, counters, keeper, guard, outlook),
+            commands,
+            Watch(output),
+        ),
     )
     loop = Loop(stream.poll)
     return Service(loop, parts, Presence(loop, settings, output, parts), output)

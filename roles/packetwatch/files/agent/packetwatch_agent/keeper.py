@@ -15,9 +15,10 @@ import time
 import typing as t
 
 from packetwatch_core._bans import saved
-from packetwatch_core._bans.bans import MAPS, Ban, Bans, is_source
+from packetwatch_core._bans.bans import MAPS, Ban, Bans, Source, is_source, sources_of
 from packetwatch_core._base.errors import PacketwatchError, remedy_of
 from packetwatch_core._base.steps import finish
+from packetwatch_core._declared.kinds import nanoseconds
 from packetwatch_core._kernel import abi
 
 from .confirmed import Confirmed
@@ -78,7 +79,10 @@ class Keeper(Part):
         self._path = os.path.join(folder, FILE)
         self._lines = lines
         self._output = output
+        self._confirmed = confirmed
         self._offenders = Offenders(bans, confirmed)
+        self.on_forget: t.Callable[[Source], None] = lambda dummy: None
+        """Called with each source of which nothing may count that it did before."""
         self._followed: dict[bytes, Ban] = {}
         self._seen = time.monotonic_ns()
         self._due = 0.0
@@ -149,6 +153,48 @@ class Keeper(Part):
         self._due = min(self._due, time.monotonic() + _STEP)
         return event
 
+    def impose(self, scan: Event, interface: str) -> Event | None:
+        """Ban the source of a scan that the agent has found; `note` may prolong the ban.
+
+        Returns the scan with what became of it; None if its source is already banned, or if the policy is
+        off. Raises `TooLarge` if there is no room for the ban.
+        """
+        policy = self._confirmed.policy(interface)
+        source = scan.source
+        if policy.action == "off" or self._bans.is_banned(source):
+            return None
+        protected = self._bans.protection_of(source) or self._bans.protection_of(
+            Source(128, scan.saddr)
+        )
+        if protected:
+            return scan._replace(flags=scan.flags | abi.EVENT_PROTECTED)
+        if policy.action == "monitor":
+            return scan._replace(flags=scan.flags | abi.EVENT_MONITOR)
+        self._offenders.take_room()
+        expires = scan.time + nanoseconds(policy.ban_time)
+        kind = abi.kind_flags(scan.kind)
+        self._bans.put(
+            Ban(
+                "bans",
+                source,
+                since=scan.time,
+                expires=expires,
+                dropped=0,
+                slot=0,
+                ifindex=scan.ifindex,
+                ports=scan.distinct,
+                origin=abi.ORIGIN_SCAN,
+                flags=kind,
+            )
+        )
+        return scan._replace(expires=expires)
+
+    def pardon(self, address: str) -> None:
+        """Note that a command has lifted all bans of an address."""
+        for source in sources_of(address):
+            self.on_forget(source)
+        self.read_soon()
+
     def read_soon(self) -> None:
         """Read the bans at the next tick: a command has changed them."""
         self._due = 0.0
@@ -157,6 +203,7 @@ class Keeper(Part):
         """Log a ban that was lifted because its source became protected."""
         self.lifted += 1
         self._followed.pop(ban.source.key, None)
+        self.on_forget(ban.source)
         self._output.write([self._lines.lift(ban, "protected")])
 
     def tick(self) -> Steps:
@@ -300,6 +347,8 @@ class Keeper(Part):
                 continue
             if self._seen < ban.since <= started:
                 self.made[ban.origin_name] = self.made.get(ban.origin_name, 0) + 1
+                if ban.origin == abi.ORIGIN_MANUAL:
+                    self.on_forget(ban.source)
                 lines.append(self._lines.ban(ban, ban.origin_name))
             self._followed[key] = ban
         self._output.write(lines)

@@ -107,7 +107,7 @@ class Lines:
     def scan(self, event: Event) -> str:
         """A scan, with the ban that it led to or the reason why there is none."""
         fields: dict[str, Value] = {
-            "event.sequence": event.sequence,
+            "event.sequence": event.sequence or None,
             **self._flow(event),
             "packetwatch.prefix": _prefix_text(event.source),
             "packetwatch.origin": "scan",

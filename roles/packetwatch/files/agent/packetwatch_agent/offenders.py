@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import typing as t
 
-from packetwatch_core._bans.bans import Bans, Source
-from packetwatch_core._base.errors import PacketwatchError
+from packetwatch_core._bans.bans import MAPS, Bans, Source
+from packetwatch_core._base.errors import PacketwatchError, TooLarge
 from packetwatch_core._declared.kinds import nanoseconds
 
 from .confirmed import Confirmed
@@ -51,17 +51,26 @@ class Offenders:
         if former and event.time < former.expires + longest:
             times = former.times + 1
         expires = event.time + min(first << min(times - 1, _MAX_DOUBLINGS), longest)
-        if times > 1 and expires > event.expires and self._prolong(source, expires):
+        if times > 1 and expires > event.expires and self._prolong(event, expires):
             event = event._replace(expires=expires)
         self._remember(source, _Offence(times, event.expires))
         return event
 
-    def _prolong(self, source: Source, expires: int) -> bool:
+    def take_room(self) -> None:
+        """Take room for a ban in the map of bans; raises `TooLarge`."""
+        if self.room <= 0:
+            raise TooLarge(
+                "the last quarter of the map of bans is kept for bans by hand: lift some"
+            )
+        self.room -= 1
+
+    def _prolong(self, event: Event, expires: int) -> bool:
         if self.room <= 0:
             return False
-        for table in ("scan_bans", "overflow"):
-            ban = self._bans.find(source, table)
-            if ban is None:
+        for table in MAPS:
+            ban = self._bans.find(event.source, table)
+            # An older one is that of a former scan, and has expired.
+            if ban is None or ban.since != event.time:
                 continue
             try:
                 self._bans.prolong(ban, expires)

@@ -90,6 +90,10 @@ class Stream(Part):
         """
         self._consumers[event_type].append(consumer)
 
+    def report(self, scan: Event) -> None:
+        """Log a scan that another part has found, and hand it over, as if the program had written it."""
+        self._written += self._scan(scan)
+
     def start(self, loop: Loop) -> None:
         loop.after(_EPISODES_PERIOD, self._end_episodes)
 

@@ -108,8 +108,9 @@ class Commands(Part):
         return done
 
     def _unban(self, request: wire.Request) -> wire.Result:
-        done = banning.lift(self._bans, wire.text_of(request, "address"))
-        self._keeper.read_soon()
+        address = wire.text_of(request, "address")
+        done = banning.lift(self._bans, address)
+        self._keeper.pardon(address)
         return done
 
     def _top(self, request: wire.Request) -> Items:
