@@ -94,7 +94,10 @@ lifted:
         - Empty if no scan led to it.
       type: str
     evidence:
-      description: What the ban is based on. V(syn) is a SYN, which proves nothing about its sender.
+      description:
+        - What the ban is based on. V(syn) is a SYN, which proves nothing about its sender.
+        - V(answer) means that the source had a connection with the host, so its address is real.
+        - V(manual) and V(fleet) are bans by hand and by the fleet.
       type: str
     by:
       description: Who made the ban, according to the host's journal. Empty if the journal does not say.

@@ -85,6 +85,7 @@ options:
   ban_time_max:
     description:
       - Bans of repeated scanners double up to this time. Unset means O(ban_time), so that they never do.
+      - A scanner that has a connection with the host is banned for this time at once.
       - A SYN proves nothing about its sender. An attacker who forges addresses can get other sources banned, for up to this time.
     type: str
   ban_scope:

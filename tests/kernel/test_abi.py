@@ -157,7 +157,10 @@ def test_enums_have_the_same_values(types: list[dict[str, Any]]) -> None:
         "log": numbered("PW_LOG", abi.LOGS),
         "origin": {f"PW_ORIGIN_{name.upper()}": value for value, name in abi.ORIGINS.items()},
         "kind": numbered("PW_KIND", abi.KINDS) | {"PW_KINDS": len(abi.KINDS)},
-        "ban_flag": {"PW_BAN_OVERFLOW": abi.BAN_OVERFLOW},
+        "ban_flag": {
+            "PW_BAN_OVERFLOW": abi.BAN_OVERFLOW,
+            "PW_BAN_ANSWER": abi.BAN_ANSWER,
+        },
         "net_flag": {
             "PW_NET_PROTECTED": abi.NET_PROTECTED,
             "PW_NET_SINGLE": abi.NET_SINGLE,
@@ -175,6 +178,7 @@ def test_enums_have_the_same_values(types: list[dict[str, Any]]) -> None:
             "PW_EVENT_PROTECTED": abi.EVENT_PROTECTED,
             "PW_EVENT_OVERFLOW": abi.EVENT_IN_OVERFLOW,
             "PW_EVENT_OPAQUE": abi.EVENT_OPAQUE,
+            "PW_EVENT_ANSWER": abi.EVENT_ANSWER,
         },
         "reason": reasons | {"PW_REASONS": len(reasons)},
         "family": families | {"PW_FAMILIES": len(families)},

@@ -16,6 +16,7 @@ from unit.fake_maps import mapped, run_maps
 
 from packetwatch_core._bans import saved
 from packetwatch_core._bans.bans import Bans, Source
+from packetwatch_core._bans.facts import evidence_of
 from packetwatch_core._base.errors import Unreadable
 from packetwatch_core._kernel import abi
 
@@ -37,7 +38,7 @@ def scan(maps: dict[str, Any], number: int, seconds: float, table: str = "scan_b
         origin=abi.ORIGIN_SCAN,
         ports=5,
         dropped=9,
-        flags=abi.kind_flags("stealth"),
+        flags=abi.kind_flags("stealth") | abi.BAN_ANSWER,
     )
     maps[table].update(Source(128, mapped(f"203.0.113.{number}")).key, value)
 
@@ -62,6 +63,7 @@ def test_bans_are_restored_to_the_first_map(path: str) -> None:
     ban = found["203.0.113.1"]
     assert (ban.table, ban.origin_name, ban.ports, ban.dropped) == ("bans", "scan", 5, 9)
     assert (ban.kind, found["2001:db8::/64"].kind) == ("stealth", "")
+    assert (evidence_of(ban), evidence_of(found["2001:db8::/64"])) == ("answer", "manual")
     assert 590 * SECOND < ban.expires - time.monotonic_ns() <= 600 * SECOND
     assert found["2001:db8::/64"].expires == 0
     assert not maps["scan_bans"].entries

@@ -44,6 +44,7 @@ def read_story(source: str, *lines: object, status: int = 0) -> Story:
     ("lines", "found"),
     [
         ([OTHER, SCAN], Story("the program", "scanned ports 22, 23, 8080")),
+        ([SCAN | {"packetwatch.kind": "slow"}], Story("the agent", "scanned ports 22, 23, 8080")),
         ([AUDIT | {"packetwatch.command": "unban"}, AUDIT], Story("user alice", "ticket 4711")),
         ([AUDIT | {"user.name": None, "user.id": "1000"}], Story("user 1000", "ticket 4711")),
         ([MODULE], Story("Ansible", "ticket 4711, urgent")),

@@ -169,6 +169,22 @@ def test_prolonged_ban_moves_to_the_first_map(maps: dict[str, Any], bans: Bans) 
     assert (ban.table, ban.expires, ban.ports) == ("bans", NOW + 9 * SECOND, 5)
 
 
+def test_evidence_is_noted_where_the_ban_is(maps: dict[str, Any], bans: Bans) -> None:
+    """All else stays, also the entry of the ring; a ban that was made anew has no evidence of the former."""
+    source = Source(128, mapped("203.0.113.7"))
+    scan(maps, source, NOW + SECOND)
+    before = abi.BAN.unpack(maps["scan_bans"].entries[source.key]) | {"slot": 77, "dropped": 9}
+    maps["scan_bans"].update(source.key, abi.BAN.pack(**before))
+    (ban,) = bans.walk()
+    assert bans.prove(ban)
+    after = abi.BAN.unpack(maps["scan_bans"].entries[source.key])
+    assert after == before | {"flags": before["flags"] | abi.BAN_ANSWER}
+    assert not bans.prove(ban._replace(since=ban.since + 1))
+    maps["scan_bans"].entries.clear()
+    assert not bans.prove(ban)
+    assert list(bans.walk()) == []
+
+
 def test_remove_spares_what_was_banned_anew(maps: dict[str, Any], bans: Bans) -> None:
     source = Source(128, mapped("203.0.113.7"))
     scan(maps, source, NOW - SECOND)

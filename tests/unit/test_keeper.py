@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import time
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 from unit.fake_maps import mapped, run_maps
 
-from packetwatch_agent import settings
+from packetwatch_agent import settings, witness
 from packetwatch_agent.confirmed import Confirmed
 from packetwatch_agent.events import Event, decode
 from packetwatch_agent.guard import Guard
@@ -23,7 +24,9 @@ from packetwatch_agent.keeper import FILE, Keeper
 from packetwatch_agent.lines import Lines
 from packetwatch_agent.output import Output
 from packetwatch_core._bans.bans import Bans, Source
-from packetwatch_core._base.errors import InvalidInput
+from packetwatch_core._bans.facts import evidence_of
+from packetwatch_core._base.address import format_prefix
+from packetwatch_core._base.errors import InvalidInput, Unreadable
 from packetwatch_core._base.steps import Steps, finish
 from packetwatch_core._declared.store import Store
 from packetwatch_core._kernel import abi, netlink
@@ -205,6 +208,83 @@ def test_prolonged_bans_leave_room_for_those_by_hand(tmp_path: Path) -> None:
         for dummy in range(2):
             lab.keeper.note(lab.scan(number, 100), "eth0")
     assert len(lab.maps["bans"].entries) == 3
+
+
+def examined(lab: Lab, monkeypatch: pytest.MonkeyPatch, *connected: int) -> None:
+    """Let the sources with these numbers have a connection."""
+    texts = {f"203.0.113.{number}" for number in connected}
+    monkeypatch.setattr(witness, "is_connected", lambda prefix: format_prefix(prefix) in texts)
+
+
+@pytest.mark.parametrize("table", ["scan_bans", "overflow"])
+def test_a_source_that_has_a_connection_is_banned_for_longest_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, table: str
+) -> None:
+    lab = Lab(tmp_path, "PW_BAN_TIME=100\nPW_BAN_TIME_MAX=300\n")
+    examined(lab, monkeypatch, 1)
+    lab.look()
+    proved = lab.keeper.note(lab.scan(1, 60, table), "eth0")
+    other = lab.keeper.note(lab.scan(2, 60, table), "eth0")
+    assert (proved.evidence, other.evidence) == ("answer", "syn")
+    assert proved.expires - proved.time == 300 * SECOND
+    assert other.expires - other.time == 60 * SECOND
+    bans = {ban.source.text: ban for ban in lab.bans.active()}
+    assert [evidence_of(bans[f"203.0.113.{number}"]) for number in (1, 2)] == ["answer", "syn"]
+    assert [bans[f"203.0.113.{number}"].table for number in (1, 2)] == ["bans", table]
+
+
+def test_without_a_longer_ban_only_the_evidence_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab = Lab(tmp_path, "PW_BAN_TIME=100\n")
+    examined(lab, monkeypatch, 1)
+    lab.look()
+    event = lab.scan(1, 100)
+    before = abi.BAN.unpack(next(iter(lab.maps["scan_bans"].entries.values())))
+    assert lab.keeper.note(event, "eth0") == event._replace(flags=abi.EVENT_ANSWER)
+    after = abi.BAN.unpack(next(iter(lab.maps["scan_bans"].entries.values())))
+    assert after == before | {"flags": abi.BAN_ANSWER}
+
+
+def test_a_ban_that_has_gone_proves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab = Lab(tmp_path, "PW_BAN_TIME=100\nPW_BAN_TIME_MAX=300\n")
+    examined(lab, monkeypatch, 1)
+    lab.look()
+    event = lab.scan(1, 100)
+    lab.maps["scan_bans"].entries.clear()
+    assert lab.keeper.note(event, "eth0") == event
+    assert lab.bans.active() == []
+
+
+def test_few_bans_of_a_flood_are_examined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each question takes 3 ms of processor time; in a second 3 of them may be asked."""
+    asked: list[Any] = []
+    spent = itertools.count()
+    monkeypatch.setattr(witness, "is_connected", asked.append)
+    monkeypatch.setattr(witness.time, "thread_time", lambda: next(spent) * 0.003)
+    now = [0.0]
+    found = witness.Witness(Lab(tmp_path).output, lambda: now[0])
+    event = Lab(tmp_path / "other").scan(1, 100)
+    for number in range(1000):
+        now[0] = number / 1000
+        found.examine(event)
+    assert 7 <= len(asked) <= 11
+
+
+def test_connections_that_cannot_be_read_are_reported_once(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(dummy: object) -> bool:
+        raise Unreadable("no netlink here")
+
+    monkeypatch.setattr(witness, "is_connected", fail)
+    for number in range(3):
+        event = lab.scan(number, 100)
+        assert lab.keeper.note(event, "eth0") == event
+    messages = [line["message"] for line in lab.written() if "message" in line]
+    assert messages == ["no ban has the evidence answer: no netlink here"]
 
 
 def test_monitored_and_protected_sources_are_not_prolonged(tmp_path: Path) -> None:

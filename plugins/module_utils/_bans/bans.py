@@ -37,6 +37,7 @@ MAPS = ("bans", "scan_bans", "overflow")
 _CONSULTED = ("hosts", "nets", "shared")
 # Missing while the program of an earlier version is loaded, which counts in other maps.
 _COUNTED = ("tracks2", "firsts2")
+_EXISTING = 2  # BPF_EXIST
 _SECOND = 1_000_000_000
 MAX_DURATION = 100 * 366 * 86400.0
 _U32 = struct.Struct("=I")
@@ -243,6 +244,19 @@ class Bans:
         if ban.table != "bans":
             self._maps[ban.table].delete(ban.source.key)
         return longer
+
+    def prove(self, ban: Ban) -> bool:
+        """Note in a ban that its source has proved its address; return whether the ban was still there."""
+        value = self._maps[ban.table].lookup(ban.source.key)
+        fields = abi.BAN.unpack(value) if value else {}
+        if fields.get("since") != ban.since:
+            return False
+        fields["flags"] |= abi.BAN_ANSWER
+        try:
+            self._maps[ban.table].update(ban.source.key, abi.BAN.pack(**fields), _EXISTING)
+        except OSError:
+            return False
+        return True
 
     def read(self, key: bytes, table: str) -> Ban | None:
         """Return the ban with this key, also an expired one; None if there is no such ban."""

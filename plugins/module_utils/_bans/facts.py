@@ -18,7 +18,8 @@ from .._kernel import abi
 if t.TYPE_CHECKING:
     from .bans import Ban
 
-# The evidence for a ban of each origin. A SYN does not prove its sender: it can be forged.
+# The evidence for a ban of each origin. A SYN does not prove its sender: it can be forged. A source that has
+# a connection with this host has proved its address.
 EVIDENCE = {"scan": "syn", "manual": "manual", "fleet": "fleet"}
 _SECOND = 1_000_000_000
 
@@ -33,7 +34,7 @@ def facts(ban: Ban, names: t.Callable[[int], str]) -> dict[str, t.Any]:
         "source": ban.source.text,
         "origin": ban.origin_name,
         "kind": ban.kind,
-        "evidence": EVIDENCE.get(ban.origin_name, "unknown"),
+        "evidence": evidence_of(ban),
         "since": wall(ban.since, offset),
         "until": wall(ban.expires, offset),
         "ports": ban.ports,
@@ -41,6 +42,13 @@ def facts(ban: Ban, names: t.Callable[[int], str]) -> dict[str, t.Any]:
         "interface": names(ban.ifindex) if ban.ifindex else "",
         "short": bool(ban.flags & abi.BAN_OVERFLOW),
     }
+
+
+def evidence_of(ban: Ban) -> str:
+    """Return what a ban rests on: syn, answer, manual or fleet."""
+    if ban.origin == abi.ORIGIN_SCAN and ban.flags & abi.BAN_ANSWER:
+        return "answer"
+    return EVIDENCE.get(ban.origin_name, "unknown")
 
 
 def wall(monotonic: int, offset: int) -> float | None:

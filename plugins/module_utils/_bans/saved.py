@@ -44,6 +44,8 @@ _STEP = 64
 _MAX_TIME = 1 << 63
 _SECOND = 1_000_000_000
 _ORIGINS = {name: number for number, name in abi.ORIGINS.items()}
+# Flags that a ban keeps over a reboot, each a field that is true or missing.
+_FLAGS = {"answer": abi.BAN_ANSWER}
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 
@@ -237,6 +239,7 @@ def _to_json(ban: Ban, clocks: _Clocks) -> dict[str, t.Any]:
         "expires": clocks.to_wall(ban.expires) if ban.expires else None,
         "ports": ban.ports,
         "dropped": ban.dropped,
+        **{name: True for name, flag in _FLAGS.items() if ban.flags & flag},
     }
 
 
@@ -266,7 +269,7 @@ def _from_json(line: dict[str, t.Any], clocks: _Clocks) -> Ban:
         0,
         ports,
         _ORIGINS[origin],
-        abi.kind_flags(kind),
+        abi.kind_flags(kind) | sum(flag for name, flag in _FLAGS.items() if line.get(name) is True),
     )
 
 

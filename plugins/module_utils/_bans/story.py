@@ -83,7 +83,8 @@ def _of_line(line: str, source: Prefix) -> Story | None:
     if action == "ban" and "packetwatch.ports" in fields:
         ports = ", ".join(_texts(fields["packetwatch.ports"]))
         is_meant = _matches(fields.get("source.ip"), source)
-        return Story("the program", f"scanned ports {ports}") if is_meant else None
+        by = "the agent" if fields.get("packetwatch.kind") == "slow" else "the program"
+        return Story(by, f"scanned ports {ports}") if is_meant else None
     if action != "audit" or fields.get("packetwatch.command") != "ban":
         return None
     words = dict(word.partition("=")[::2] for word in _texts(fields.get("packetwatch.arguments")))

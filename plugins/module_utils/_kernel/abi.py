@@ -52,6 +52,7 @@ KIND_SHIFT = 4
 _KIND_BITS = 7
 
 BAN_OVERFLOW = 1 << 0
+BAN_ANSWER = 1 << 2
 
 NET_PROTECTED = 1 << 0
 NET_SINGLE = 1 << 1
@@ -67,6 +68,7 @@ EVENT_MONITOR = 1 << 0
 EVENT_PROTECTED = 1 << 1
 EVENT_IN_OVERFLOW = 1 << 2
 EVENT_OPAQUE = 1 << 3
+EVENT_ANSWER = 1 << 7
 
 # (verdict, reason); the index is that of enum pw_reason.
 REASONS = (

@@ -145,6 +145,7 @@ enum pw_kind {
 
 enum pw_ban_flag {
 	PW_BAN_OVERFLOW = 1 << 0, /* a short ban above the ban rate, in the map overflow */
+	PW_BAN_ANSWER = 1 << 2,   /* user space writes it: the source has a connection with this host */
 };
 
 /* Times are CLOCK_MONOTONIC nanoseconds; expires 0 means never. */
@@ -239,6 +240,7 @@ enum pw_event_flag {
 	PW_EVENT_PROTECTED = 1 << 1, /* a scan by a protected source: not banned */
 	PW_EVENT_OVERFLOW = 1 << 2,  /* a short ban above the ban rate */
 	PW_EVENT_OPAQUE = 1 << 3,    /* upper layer unknown: ports may be 0 */
+	PW_EVENT_ANSWER = 1 << 7,    /* the agent adds it: as PW_BAN_ANSWER */
 };
 
 struct pw_event {

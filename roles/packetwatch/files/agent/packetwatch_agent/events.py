@@ -71,6 +71,11 @@ class Event(t.NamedTuple):
         return abi.kind_of(self.flags)
 
     @property
+    def evidence(self) -> str:
+        """What the ban of a scan rests on, as `facts.evidence_of` says it."""
+        return "answer" if self.flags & abi.EVENT_ANSWER else "syn"
+
+    @property
     def banned(self) -> bool:
         """Whether the scan led to a ban."""
         return not self.flags & _UNBANNED

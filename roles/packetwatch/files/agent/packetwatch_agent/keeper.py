@@ -28,6 +28,7 @@ from .metrics import COUNTER, GAUGE, Rows, Values, by_label
 from .offenders import Offenders
 from .output import Output, Trouble
 from .part import Part
+from .witness import Witness
 
 if t.TYPE_CHECKING:
     from packetwatch_core._health.problems import Facts
@@ -81,6 +82,7 @@ class Keeper(Part):
         self._output = output
         self._confirmed = confirmed
         self._offenders = Offenders(bans, confirmed)
+        self._witness = Witness(output)
         self.on_forget: t.Callable[[Source], None] = lambda dummy: None
         """Called with each source of which nothing may count that it did before."""
         self._followed: dict[bytes, Ban] = {}
@@ -146,9 +148,10 @@ class Keeper(Part):
         self._seen = time.monotonic_ns()
 
     def note(self, event: Event, interface: str) -> Event:
-        """Note a scan; return the event with the present end of its ban."""
+        """Note a scan; return the event with the present end of its ban, and with its evidence."""
         if not event.banned:
             return event
+        event = self._offenders.prove(self._witness.examine(event))
         event = self._offenders.judge(event, interface)
         self._due = min(self._due, time.monotonic() + _STEP)
         return event

@@ -11,6 +11,7 @@ import time
 import typing as t
 
 from packetwatch_core._bans.bans import Ban, Source
+from packetwatch_core._bans.facts import evidence_of
 from packetwatch_core._kernel import abi
 
 from . import connections
@@ -119,6 +120,7 @@ class Lines:
         }
         if event.banned:
             fields["packetwatch.expires"] = self._moment(event.expires)
+            fields["packetwatch.evidence"] = event.evidence
             fields["packetwatch.overflow"] = bool(event.flags & abi.EVENT_IN_OVERFLOW) or None
         head = self._head(
             "ban" if event.banned else "scan",
@@ -149,6 +151,7 @@ class Lines:
             "packetwatch.prefix": _prefix_text(ban.source),
             "packetwatch.origin": ban.origin_name,
             "packetwatch.kind": ban.kind or None,
+            "packetwatch.evidence": evidence_of(ban),
             "packetwatch.reason": reason,
             "packetwatch.expires": self._moment(ban.expires),
             "packetwatch.ports_count": ban.ports or None,

@@ -4,17 +4,19 @@
 
 """Bans a source that scans again for twice as long each time, up to the policy's ban_time_max.
 
-By default ban_time_max equals ban_time, and no source is remembered. Otherwise forged packets with a
-victim's address could ban the victim for long.
+A source that has proved its address is banned for ban_time_max at once. By default ban_time_max equals
+ban_time, and no source is remembered. Otherwise forged packets with a victim's address could ban the victim
+for long.
 """
 
 from __future__ import annotations
 
 import typing as t
 
-from packetwatch_core._bans.bans import MAPS, Bans, Source
+from packetwatch_core._bans.bans import MAPS, Ban, Bans, Source
 from packetwatch_core._base.errors import PacketwatchError, TooLarge
 from packetwatch_core._declared.kinds import nanoseconds
+from packetwatch_core._kernel import abi
 
 from .confirmed import Confirmed
 from .events import Event
@@ -43,17 +45,21 @@ class Offenders:
         policy = self._confirmed.policy(interface)
         longest = nanoseconds(policy.longest_ban)
         first = nanoseconds(policy.ban_time)
-        if longest <= first or not event.expires:
+        is_proved = bool(event.flags & abi.EVENT_ANSWER)
+        if not event.expires or (longest <= first and not is_proved):
             return event
         source = event.source
         former = self._offences.pop(source, None)
         times = 1
         if former and event.time < former.expires + longest:
             times = former.times + 1
-        expires = event.time + min(first << min(times - 1, _MAX_DOUBLINGS), longest)
-        if times > 1 and expires > event.expires and self._prolong(event, expires):
+        length = longest if is_proved else min(first << min(times - 1, _MAX_DOUBLINGS), longest)
+        expires = event.time + length
+        is_longer = expires > event.expires and (times > 1 or is_proved)
+        if is_longer and self._prolong(event, expires):
             event = event._replace(expires=expires)
-        self._remember(source, _Offence(times, event.expires))
+        if longest > first:
+            self._remember(source, _Offence(times, event.expires))
         return event
 
     def take_room(self) -> None:
@@ -64,22 +70,29 @@ class Offenders:
             )
         self.room -= 1
 
+    def prove(self, event: Event) -> Event:
+        """Note in a ban that its source has proved its address, if the event says so and the ban is there."""
+        ban = self._ban_of(event) if event.flags & abi.EVENT_ANSWER else None
+        if ban and self._bans.prove(ban):
+            return event
+        return event._replace(flags=event.flags & ~abi.EVENT_ANSWER)
+
+    def _ban_of(self, event: Event) -> Ban | None:
+        """The ban that the event is about. An older one of its source has expired."""
+        found = (self._bans.find(event.source, table) for table in MAPS)
+        return next((ban for ban in found if ban and ban.since == event.time), None)
+
     def _prolong(self, event: Event, expires: int) -> bool:
-        if self.room <= 0:
+        ban = self._ban_of(event) if self.room > 0 else None
+        if ban is None:
             return False
-        for table in MAPS:
-            ban = self._bans.find(event.source, table)
-            # An older one is that of a former scan, and has expired.
-            if ban is None or ban.since != event.time:
-                continue
-            try:
-                self._bans.prolong(ban, expires)
-            except PacketwatchError:
-                # The ban stays as long as the program made it.
-                return False
-            self.room -= 1
-            return True
-        return False
+        try:
+            self._bans.prolong(ban, expires)
+        except PacketwatchError:
+            # The ban stays as long as the program made it.
+            return False
+        self.room -= 1
+        return True
 
     def _remember(self, source: Source, offence: _Offence) -> None:
         if len(self._offences) >= _MAX_SOURCES:
