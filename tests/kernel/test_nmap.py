@@ -115,7 +115,7 @@ def complaint(target: Datapath, case: Case, report: Report, answered: int | None
     ban = target.ban_of(report.source)
     found = (ban.kind, ban.ports) if ban else None
     wanted = None if answered is UNSEEN else (case.scan.kind, THRESHOLD)
-    if found != wanted or report.answered > (PROBES if answered is UNSEEN else answered):
+    if found != wanted or answered not in (UNSEEN, report.answered):
         return f"{case}: {found} instead of {wanted}, {report.answered} answered"
     return ""
 
