@@ -46,7 +46,7 @@ options:
     choices: [enforce, monitor, "off"]
   scan_ports:
     description:
-      - How many distinct TCP ports within O(scan_window) make a scan, from 1 to 64. Unset means 5.
+      - How many distinct ports within O(scan_window) make a scan, from 1 to 64. Unset means 5.
       - A port counts once for each address of the host.
       - The packet that reaches this number is the first one to be dropped.
     type: int
@@ -62,7 +62,8 @@ options:
   published_ports:
     description:
       - Ports and ranges that are served although no socket of the host listens on them, for example because they are
-        forwarded to a container. Unset means none.
+        forwarded to a container, such as V(8080), V(9000-9010) or V(53/udp). Unset means none.
+      - Without a protocol (V(tcp), V(udp) or V(sctp)) they are ports of TCP.
       - They hold for all interfaces, so O(interface) must be omitted.
     type: list
     elements: str
@@ -111,6 +112,25 @@ options:
       - Unset means V(pass).
     type: str
     choices: [pass, lists]
+  scan_kinds:
+    description:
+      - Which kinds of probes count. Unset means V(syn), V(stealth) and V(ack).
+      - V(syn) are packets that begin a TCP connection, V(stealth) those that no stack sends, such as FIN, NULL and XMAS.
+      - V(ack) are bare TCP segments with ACK to a port where no socket expects them.
+      - V(udp) are datagrams to a port without a socket, V(sctp) the first packets of SCTP associations on a host without SCTP,
+        V(proto) packets of IP protocols that nobody uses.
+      - With O(scan_counts=any), only V(syn) and V(stealth) count.
+    type: list
+    elements: str
+    choices: [syn, stealth, ack, udp, sctp, proto]
+  closed_ports:
+    description:
+      - What happens to packets that count because nobody serves their port.
+      - With V(reset) the kernel answers them, TCP with a reset. This is what an unset option means.
+      - With V(drop) they are dropped, so that a scan sees a dead host. Clients of a closed port then wait for their timeout.
+        Allowed and protected sources still get answers. V(drop) needs O(scan_counts=closed).
+    type: str
+    choices: [reset, drop]
 seealso:
   - module: packetwatch.xdp.change
   - module: packetwatch.xdp.access_lists
@@ -134,6 +154,7 @@ EXAMPLES = r"""
     published_ports:
       - 8080
       - 9000-9010
+      - 53/udp
 
 # A client that uses three services of this host within a minute is banned too.
 - name: Be strict on the management interface

@@ -44,6 +44,7 @@ def cable() -> Iterator[tuple[Namespace, Namespace]]:
     host, peer = Namespace(), Namespace()
     queues = "numrxqueues 2 numtxqueues 2"
     with host.entered():
+        Path("/proc/sys/net/ipv4/ip_forward").write_text("0")
         ip("link set lo up")
         ip(f"link add v0 {queues} type veth peer name v1 netns {peer.path} {queues}")
         join("v0", "10.77.0.1/24", "fd77::1/64")

@@ -12,6 +12,7 @@ from socket import AF_INET, AF_INET6, inet_pton
 
 TCP = 6
 UDP = 17
+SCTP = 132
 ICMP6 = 58
 
 HOP_BY_HOP = 0
@@ -58,9 +59,20 @@ def ethernet(
     return (header + struct.pack("!H", kind) + payload).ljust(_LEAST, b"\0")
 
 
-def tcp(source: int, target: int, flags: int = SYN) -> bytes:
+def tcp(source: int, target: int, flags: int = SYN, options: bytes = b"") -> bytes:
     """Return a TCP header without data, and without a checksum yet."""
-    return struct.pack("!HHIIBBHHH", source, target, 1, 0, 5 << 4, flags, 64240, 0, 0)
+    words = 5 + len(options) // 4
+    return struct.pack("!HHIIBBHHH", source, target, 1, 0, words << 4, flags, 64240, 0, 0) + options
+
+
+def udp(source: int, target: int, data: bytes = b"") -> bytes:
+    """Return a UDP datagram without a checksum."""
+    return struct.pack("!HHHH", source, target, 8 + len(data), 0) + data
+
+
+def sctp(source: int, target: int, chunk: int = 1) -> bytes:
+    """Return an SCTP packet with one chunk (1: INIT), without a checksum."""
+    return struct.pack("!HHII BBHIIHHI", source, target, 0, 0, chunk, 0, 20, 7, 1500, 1, 1, 7)
 
 
 def ipv4(

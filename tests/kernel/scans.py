@@ -49,14 +49,15 @@ SCANS = (
     Scan("FIN", "-sF", "stealth", 4, 0),
     Scan("NULL", "-sN", "stealth", 4, 0),
     Scan("XMAS", "-sX", "stealth", 4, 0),
-    Scan("Maimon", "-sM", "ack", UNSEEN),
-    Scan("ACK", "-sA", "ack", UNSEEN),
-    Scan("window", "-sW", "ack", UNSEEN),
-    Scan("SYN with ACK", "-sS --scanflags SYNACK", "ack", UNSEEN),
-    Scan("UDP", "-sU", "udp", UNSEEN),
-    Scan("SCTP INIT", "-sY", "sctp", UNSEEN),
-    Scan("SCTP COOKIE ECHO", "-sZ", "sctp", UNSEEN),
-    Scan("protocols", "-sO", "proto", UNSEEN),
+    Scan("Maimon", "-sM", "ack", 4),
+    Scan("ACK", "-sA", "ack", 4),
+    Scan("window", "-sW", "ack", 4),
+    Scan("SYN with ACK", "-sS --scanflags SYNACK", "ack", 4),
+    Scan("UDP", "-sU", "udp", 4),
+    # Nothing on the host has SCTP, so no port of it is open.
+    Scan("SCTP INIT", "-sY", "sctp", 4, 4),
+    Scan("SCTP COOKIE ECHO", "-sZ", "sctp", 4, 4),
+    Scan("protocols", "-sO", "proto", 4),
 )
 ADDRESSES, PROTOCOLS = "one port of many addresses", "protocols"
 

@@ -30,7 +30,7 @@ SOURCE = Path(__file__).resolve().parents[2] / "roles/packetwatch/files/bpf"
 COMPILERS = ("clang", "clang-19")
 STRUCTS = [layout.name for layout in abi.LAYOUTS] + ["pw_scratch"]
 ENUMS = (
-    *("verdict", "feature", "action", "counts", "scope", "link_control", "log"),
+    *("verdict", "feature", "action", "counts", "scope", "link_control", "closed_ports", "log"),
     *("origin", "kind", "ban_flag"),
     *("net_flag", "event_type", "event_flag", "reason", "family"),
 )
@@ -49,6 +49,11 @@ MACROS = {
     "PW_FIRST_SETS": abi.FIRST_SETS,
     "PW_FIRST_WAYS": abi.FIRST_WAYS,
     "PW_EVENT_SHORT": abi.EVENT_SHORT,
+    "PW_STACK_SCTP": abi.STACK_SCTP,
+    "PW_STACK_PROTOCOLS": abi.STACK_PROTOCOLS,
+    **{
+        f"PW_UNUSED_PROTOCOLS_{64 * place}": word for place, word in enumerate(abi.UNUSED_PROTOCOLS)
+    },
 }
 
 
@@ -149,11 +154,14 @@ def test_enums_have_the_same_values(types: list[dict[str, Any]]) -> None:
             "PW_F_LISTS6": abi.F_LISTS6,
             "PW_F_SCOPE_ALL": abi.F_SCOPE_ALL,
             "PW_F_ENFORCED": abi.F_ENFORCED,
+            "PW_F_ACK": abi.F_ACK,
+            "PW_F_PROTOCOLS": abi.F_PROTOCOLS,
         },
         "action": numbered("PW_ACTION", abi.ACTIONS),
         "counts": numbered("PW_COUNTS", abi.COUNTS),
         "scope": numbered("PW_SCOPE", abi.SCOPES),
         "link_control": numbered("PW_LINK_CONTROL", abi.LINK_CONTROLS),
+        "closed_ports": numbered("PW_CLOSED_PORTS", abi.CLOSED_PORTS),
         "log": numbered("PW_LOG", abi.LOGS),
         "origin": {f"PW_ORIGIN_{name.upper()}": value for value, name in abi.ORIGINS.items()},
         "kind": numbered("PW_KIND", abi.KINDS) | {"PW_KINDS": len(abi.KINDS)},
@@ -196,7 +204,7 @@ def test_macros_have_the_same_values() -> None:
     text = "".join(f"{name}_is {name}\n" for name in MACROS)
     output = clang("-E", "-P", "-x", "c", "-", text=f'#include "maps_libbpf.h"\n{text}')
     found = dict(re.findall(r"^(\w+)_is (\w+)$", output, re.MULTILINE))
-    assert {name: int(value.rstrip("U"), 0) for name, value in found.items()} == MACROS
+    assert {name: int(value.rstrip("UL"), 0) for name, value in found.items()} == MACROS
 
 
 @pytest.fixture

@@ -156,6 +156,7 @@ def test_addresses_beside_those_by_route_are_not(any_ip: Datapath, target: str) 
 
 
 def test_only_syns_to_closed_ports_count(closed: Datapath) -> None:
+    closed.policy(scan_counts="closed", scan_ports=5, scan_grace=GRACE, scan_kinds=["syn"])
     frames = [syn4(SOURCE4, port, flags=ACK) for port in range(1, 20)]
     assert closed.fates(*frames) == [PASSES4] * 19
 

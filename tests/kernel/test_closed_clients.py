@@ -95,6 +95,7 @@ def container(closed: Datapath) -> Iterator[Namespace]:
             subprocess.run(["nft", *rule.split()], check=True)
         yield inner
     finally:
+        Path("/proc/sys/net/ipv4/ip_forward").write_text("0")
         subprocess.run(["nft", "delete", "table", "ip", "packetwatch_test"], check=False)
         ip("link delete c0")
         inner.close()

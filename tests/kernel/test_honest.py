@@ -33,6 +33,7 @@ POLICY = {
     "scan_ports": THRESHOLD,
     "scan_window": 60,
     "published_ports": ",".join(map(str, PUBLISHED)),
+    "scan_kinds": ["syn", "stealth", "ack", "udp", "sctp", "proto"],
 }
 TCP_REPAIR = 19
 # In a query for hostNUMBER.example.
@@ -404,6 +405,7 @@ def container(host: Datapath) -> Iterator[Namespace]:
         subprocess.run(["nft", "-f", "-"], input=rules, text=True, check=True)
         yield inner
     finally:
+        Path("/proc/sys/net/ipv4/ip_forward").write_text("0")
         subprocess.run(["nft", "delete", "table", "ip", "honest"], check=False)
         ip("link delete d0")
         inner.close()

@@ -36,7 +36,7 @@ class Agent:
         self._datapath = datapath
         self.log = log
         self._file = log.open("wb")
-        self.part = Listeners(datapath.maps, Output(self._file.fileno(), "host"))
+        self.part = Listeners(datapath.maps, Output(self._file.fileno(), "host"), lambda: True)
 
     def restart(self) -> None:
         loop = Loop()

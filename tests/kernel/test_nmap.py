@@ -14,7 +14,7 @@ from socket import AF_INET6, SOCK_DGRAM, socket
 from typing import NamedTuple
 
 import pytest
-from kernel.datapath import Datapath, listening
+from kernel.datapath import GRACE, Datapath, listening
 from kernel.hosting import ip
 from kernel.packets import HOST4, HOST6
 from kernel.scanning import Job, Report, Run, scanners
@@ -23,6 +23,12 @@ from kernel.scans import ADDRESSES, DECOYS, PROTOCOLS, SCANS, THRESHOLD, UNSEEN,
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("plugged_in")]
 
 PROBES = THRESHOLD + 3
+POLICY = {
+    "scan_counts": "closed",
+    "scan_ports": THRESHOLD,
+    "scan_grace": GRACE,
+    "scan_kinds": ["syn", "stealth", "ack", "udp", "sctp", "proto"],
+}
 CLOSED, OPEN = 9000, 9100
 # A fiftieth of the delays of -T1, with a fiftieth of the window. Five probes of -T1 take just as long as
 # the window; less than that decides nothing here, so the window is a little shorter.
@@ -72,7 +78,7 @@ def job(case: Case, speed: str) -> Job:
     if case.scan.name == ADDRESSES:
         targets, ports = [address(case.family, number) for number in range(PROBES)], str(first)
     elif case.scan.name == PROTOCOLS:
-        ports = "1,6,17" if case.is_open else f"140-{140 + PROBES - 1}"
+        ports = "1,6,17" if case.is_open else f"146-{146 + PROBES - 1}"
     option = case.scan.option.replace("DECOYS", DECOYS[case.family])
     return Job(case.family, (*option.split(), *SPEEDS[speed], "-p", ports, *targets))
 
@@ -93,7 +99,7 @@ def target(closed: Datapath) -> Iterator[Datapath]:
                 one = f"{address(family, number)}/{length} dev v0"
                 ip(f"address add {one}" + (" nodad" if family == 6 else ""))
                 stack.callback(ip, f"address delete {one}")
-        closed.host.apply()
+        closed.policy(**POLICY)
         yield closed
 
 
@@ -123,9 +129,7 @@ def complaint(target: Datapath, case: Case, report: Report, answered: int | None
 @pytest.mark.parametrize("speed", SPEEDS)
 def test_scans_are_banned_as_documented(target: Datapath, scan: Run, speed: str) -> None:
     if speed == "-T1":
-        target.policy(
-            scan_counts="closed", scan_ports=THRESHOLD, scan_grace=1, scan_window=55 / SLOWER
-        )
+        target.policy(**POLICY | {"scan_grace": 1, "scan_window": 55 / SLOWER})
     reports = scan([job(case, speed) for case in CASES])
     complaints = [
         complaint(target, case, report, expected(case, speed))

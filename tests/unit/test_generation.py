@@ -73,7 +73,7 @@ def test_areas_follow_the_header() -> None:
     header = abi.HEADER.unpack(found.first)
     assert found.pages == header["pages"] == 6
     assert (header["v4_page"], header["v6_page"]) == (1, 3)
-    assert header["features"] == abi.F_LISTS4 | abi.F_LISTS6 | abi.F_ENFORCED
+    assert header["features"] == abi.F_LISTS4 | abi.F_LISTS6 | abi.F_ENFORCED | abi.F_ACK
     assert (header["lists"], header["bytecode"]) == (b"l" * 32, CODE)
     assert header["digest"].hex() == found.digest
 
@@ -81,7 +81,7 @@ def test_areas_follow_the_header() -> None:
 def test_nothing_listed_takes_one_page() -> None:
     found = image()
     assert found.pages == 1
-    assert abi.HEADER.unpack(found.first)["features"] == abi.F_ENFORCED
+    assert abi.HEADER.unpack(found.first)["features"] == abi.F_ENFORCED | abi.F_ACK
 
 
 @pytest.mark.parametrize("action", ["monitor", "off"])
@@ -131,13 +131,33 @@ def test_policies_without_room_are_refused() -> None:
         image(policies={name: {} for name in numbers}, **numbers)
 
 
+@pytest.mark.parametrize(
+    ("keys", "features"),
+    [
+        ({"PW_SCAN_KINDS": "syn"}, 0),
+        ({"PW_SCAN_KINDS": "ack"}, abi.F_ACK),
+        ({"PW_SCAN_KINDS": "udp"}, abi.F_PROTOCOLS),
+        ({"PW_SCAN_KINDS": "sctp"}, abi.F_PROTOCOLS),
+        ({"PW_SCAN_KINDS": "proto"}, abi.F_PROTOCOLS),
+        ({"PW_SCAN_KINDS": "ack,udp", "PW_SCAN_COUNTS": "any"}, 0),
+    ],
+)
+def test_the_program_looks_only_at_packets_that_may_count(
+    keys: dict[str, str], features: int
+) -> None:
+    found = image(policies={"default": keys})
+    assert abi.HEADER.unpack(found.first)["features"] == features | abi.F_ENFORCED
+
+
 def test_published_ports_are_bits() -> None:
-    found = image(policies={"default": {"PW_PUBLISHED_PORTS": "1,63-64,65535"}})
+    found = image(policies={"default": {"PW_PUBLISHED_PORTS": "1,63-64,65535,53/udp,2/sctp"}})
     words = abi.HEADER.unpack(found.first)["published"]
     assert {i: word for i, word in enumerate(words) if word} == {
         0: 2 | 1 << 63,
         1: 1,
         1023: 1 << 63,
+        1024: 1 << 53,
+        2048: 1 << 2,
     }
 
 

@@ -50,8 +50,7 @@ def role_lacks(field: str, knob: Knob) -> Iterator[str]:
     # Ansible would refuse other types and choices itself: one error at a time, and without a remedy.
     wanted: dict[str, Any] = {"type": "str" if knob.kind.option["type"] == "str" else "raw"}
     if default is not None:
-        # The table has ports as ranges; the only default of these is none.
-        wanted["default"] = [] if default == () else default
+        wanted["default"] = [*default] if isinstance(default, tuple) else default
     yield from differences(f"meta/argument_specs.yml: {name}", options.get(name), wanted)
     if name not in yaml.safe_load((ROLE / "defaults/main.yml").read_text()):
         yield f"defaults/main.yml: {name} is missing"

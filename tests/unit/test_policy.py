@@ -16,6 +16,7 @@ from packetwatch_core._declared.policy import (
     KEYS,
     Policy,
     canonical_policy,
+    default_policy,
     field_of,
     key_of,
     keys_from_options,
@@ -41,6 +42,8 @@ def test_defaults() -> None:
         ban_scope="connections",
         log_connections="all",
         link_control="pass",
+        scan_kinds=("syn", "stealth", "ack"),
+        closed_ports="reset",
     )
     assert Policy().longest_ban == 600
 
@@ -71,7 +74,49 @@ def test_file_to_keys_and_back_in_canonical_order() -> None:
     ],
 )
 def test_published_ports(text: str, ranges: tuple[tuple[int, int], ...]) -> None:
+    expected = tuple(("tcp", *found) for found in ranges)
+    assert parse_policy({"PW_PUBLISHED_PORTS": text}, "x") == {"published_ports": expected}
+
+
+def test_published_ports_of_other_protocols() -> None:
+    text = "53/udp,8080,52/udp 9000-9010/tcp, 36412/sctp,54/tcp"
+    ranges = (
+        *(("tcp", 54, 54), ("tcp", 8080, 8080), ("tcp", 9000, 9010)),
+        *(("udp", 52, 53), ("sctp", 36412, 36412)),
+    )
     assert parse_policy({"PW_PUBLISHED_PORTS": text}, "x") == {"published_ports": ranges}
+    written = canonical_policy({"PW_PUBLISHED_PORTS": text}, "x")["PW_PUBLISHED_PORTS"]
+    assert written == "54,8080,9000-9010,52-53/udp,36412/sctp"
+    assert parse_policy({"PW_PUBLISHED_PORTS": written}, "x") == {"published_ports": ranges}
+
+
+def test_kinds_are_in_the_order_of_the_program_and_without_duplicates() -> None:
+    keys = keys_from_options({"scan_kinds": ["udp", "syn", "udp"]})
+    assert keys == {"PW_SCAN_KINDS": "syn,udp"}
+    policy = resolve_policies({"default": keys})["default"]
+    assert policy.scan_kinds == ("syn", "udp") and policy.record()["kinds"] == 1 << 0 | 1 << 3
+    assert policy.counts("ack", "udp") and not policy.counts("ack")
+
+
+@pytest.mark.parametrize("without", [{"scan_counts": "any"}, {"action": "off"}])
+def test_kinds_that_need_more_than_the_packet(without: dict[str, str]) -> None:
+    assert not Policy(**without).counts("ack")
+
+
+def test_closed_ports_are_dropped_only_if_somebody_checks_them() -> None:
+    keys = {"PW_CLOSED_PORTS": "drop"}
+    assert resolve_policies({"default": keys})["default"].record()["closed"] == 1
+    with pytest.raises(InvalidInput, match="closed_ports is drop, but with scan_counts"):
+        resolve_policies({"default": keys, "v0": {"PW_SCAN_COUNTS": "any"}})
+    found = resolve_policies(
+        {"default": keys, "v0": {"PW_SCAN_COUNTS": "any", "PW_CLOSED_PORTS": "reset"}}
+    )
+    assert found["v0"].closed_ports == "reset"
+
+
+def test_a_host_can_return_to_a_version_without_the_new_knobs() -> None:
+    keys = keys_from_options({"scan_kinds": ["ack", "syn", "stealth"], "closed_ports": "reset"})
+    assert default_policy(keys) == {}
 
 
 @pytest.mark.parametrize(
@@ -97,6 +142,10 @@ def test_published_ports(text: str, ranges: tuple[tuple[int, int], ...]) -> None
         ("PW_PUBLISHED_PORTS", "65536", "ports and ranges from 1 to 65535"),
         ("PW_PUBLISHED_PORTS", "90-80", "ports and ranges from 1 to 65535"),
         ("PW_PUBLISHED_PORTS", "http", "ports and ranges from 1 to 65535"),
+        ("PW_PUBLISHED_PORTS", "53/icmp", "for example 8080,9000-9010,53/udp"),
+        ("PW_SCAN_KINDS", "", "one or more of syn, stealth, ack, udp, sctp, proto"),
+        ("PW_SCAN_KINDS", "syn,slow", "one or more of syn, stealth, ack, udp, sctp, proto"),
+        ("PW_CLOSED_PORTS", "open", "reset, drop"),
     ],
 )
 def test_refused_values_are_named_with_file_line_and_what_is_allowed(

@@ -67,6 +67,10 @@ def _features(areas: Areas, policies: t.Mapping[str, Policy]) -> int:
         features |= abi.F_SCOPE_ALL
     if all(policy.action == "enforce" for policy in policies.values()):
         features |= abi.F_ENFORCED
+    if any(policy.counts("ack") for policy in policies.values()):
+        features |= abi.F_ACK
+    if any(policy.counts("udp", "sctp", "proto") for policy in policies.values()):
+        features |= abi.F_PROTOCOLS
     return features
 
 
@@ -86,8 +90,9 @@ def _ban_rate(policies: t.Mapping[str, Policy]) -> dict[str, int]:
 
 
 def _published(policy: Policy) -> list[int]:
-    words = [0] * 1024
-    for first, last in policy.published_ports:
+    words = [0] * 1024 * len(abi.PORT_PROTOCOLS)
+    for protocol, first, last in policy.published_ports:
+        place = 1024 * abi.PORT_PROTOCOLS.index(protocol)
         for port in range(first, last + 1):
-            words[port >> 6] |= 1 << (port & 63)
+            words[place + (port >> 6)] |= 1 << (port & 63)
     return words

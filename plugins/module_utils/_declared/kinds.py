@@ -13,10 +13,12 @@ import typing as t
 
 from .._base.duration import allowed_durations, read_duration, write_seconds
 from .._base.number import read_whole
+from .._kernel.abi import PORT_PROTOCOLS
 
-Ports = tuple[tuple[int, int], ...]
+Ports = tuple[tuple[str, int, int], ...]
+"""Ranges of ports: protocol, first port, last port."""
 
-_PORTS = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
+_PORTS = re.compile(rf"([0-9]{{1,5}})(?:-([0-9]{{1,5}}))?(?:/({'|'.join(PORT_PROTOCOLS)}))?")
 
 
 class Kind(t.NamedTuple):
@@ -50,6 +52,23 @@ def choice(choices: t.Sequence[str]) -> Kind:
     return Kind(", ".join(choices), read, str, option, choices.index)
 
 
+def choices(words: t.Sequence[str]) -> Kind:
+    """At least one of some words; in the program, each is the bit of its number."""
+    words = tuple(words)
+
+    def read(text: str) -> tuple[str, ...]:
+        chosen = text.replace(",", " ").split()
+        if not chosen or not set(chosen) <= set(words):
+            raise ValueError
+        return tuple(word for word in words if word in chosen)
+
+    def encode(chosen: t.Sequence[str]) -> int:
+        return sum(1 << words.index(word) for word in chosen)
+
+    option = {"type": "list", "elements": "str", "choices": list(words)}
+    return Kind(f"one or more of {', '.join(words)}", read, ",".join, option, encode)
+
+
 def count(minimum: int, maximum: int) -> Kind:
     """A whole number within limits."""
 
@@ -76,14 +95,14 @@ def seconds(minimum: float, maximum: float) -> Kind:
 
 
 def ports() -> Kind:
-    """Ports and ranges of ports."""
-    allowed = "ports and ranges from 1 to 65535, for example 8080,9000-9010"
+    """Ports and ranges of ports, with their protocols."""
+    allowed = "ports and ranges from 1 to 65535, for example 8080,9000-9010,53/udp"
     return Kind(allowed, _read_ports, _write_ports, {"type": "list", "elements": "str"})
 
 
 def _read_ports(text: str) -> Ports:
-    """Sorted ranges without overlaps from ``8080,9000-9010``; adjacent ranges are joined."""
-    ranges = []
+    """Sorted ranges without overlaps from ``8080,9000-9010,53/udp``; adjacent ranges are joined."""
+    ranges: dict[str, list[tuple[int, int]]] = {protocol: [] for protocol in PORT_PROTOCOLS}
     for word in text.replace(",", " ").split():
         match = _PORTS.fullmatch(word)
         if not match:
@@ -91,15 +110,25 @@ def _read_ports(text: str) -> Ports:
         first, last = int(match[1]), int(match[2] or match[1])
         if not 1 <= first <= last <= 65535:
             raise ValueError
-        ranges.append((first, last))
+        ranges[match[3] or PORT_PROTOCOLS[0]].append((first, last))
+    return tuple(
+        (protocol, *joined) for protocol, found in ranges.items() for joined in _joined(found)
+    )
+
+
+def _joined(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
     joined: list[tuple[int, int]] = []
     for first, last in sorted(ranges):
         if joined and first <= joined[-1][1] + 1:
             joined[-1] = (joined[-1][0], max(last, joined[-1][1]))
         else:
             joined.append((first, last))
-    return tuple(joined)
+    return joined
 
 
 def _write_ports(ports: Ports) -> str:
-    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in ports)
+    return ",".join(
+        (str(first) if first == last else f"{first}-{last}")
+        + ("" if protocol == PORT_PROTOCOLS[0] else f"/{protocol}")
+        for protocol, first, last in ports
+    )

@@ -25,13 +25,15 @@ import typing as t
 
 from .._base.duration import duration_text, write_seconds
 from .._base.errors import InvalidInput, InvalidInputs
-from .._kernel.abi import ACTIONS, COUNTS, LINK_CONTROLS, LOGS, SCOPES
-from .kinds import Kind, Ports, choice, count, ports, seconds
+from .._kernel.abi import ACTIONS, CLOSED_PORTS, COUNTS, KINDS, LINK_CONTROLS, LOGS, SCOPES
+from .kinds import Kind, Ports, choice, choices, count, ports, seconds
 
 DEFAULT = "default"
 Keys = dict[str, str]
 Fields = dict[str, t.Any]
 
+# The agent counts the other one, slow.
+_SCAN_KINDS = KINDS[: KINDS.index("slow")]
 _DAY = 86400.0
 _YEAR = 365 * _DAY
 
@@ -53,11 +55,13 @@ class Policy(t.NamedTuple):
     """Detection and enforcement on one interface. All times are seconds.
 
     The order of the knobs is the order of keys in files.
-    published_ports: ranges (first, last) of ports that are served although no local socket listens; the
-    program has one bitmap of them for all interfaces.
+    published_ports: ranges of ports that are served although no local socket listens; the program has one
+    bitmap of them for each protocol and all interfaces.
     slow_scan_ports: as scan_ports, but the agent counts them, within slow_scan_window; 0: none.
     ban_time_max: maximum to which the ban times of repeated scanners double; None: ban_time.
     link_control: whether the control traffic of the link (neighbour discovery, MLD, DHCP) passes the lists.
+    scan_kinds: the kinds of probes that count.
+    closed_ports: whether the kernel answers a probe of a closed port, or the program drops it.
     """
 
     action: str = "enforce"
@@ -73,6 +77,8 @@ class Policy(t.NamedTuple):
     ban_scope: str = "connections"
     log_connections: str = "all"
     link_control: str = "pass"
+    scan_kinds: tuple[str, ...] = ("syn", "stealth", "ack")
+    closed_ports: str = "reset"
 
     @property
     def longest_ban(self) -> float:
@@ -83,6 +89,10 @@ class Policy(t.NamedTuple):
     def looks_for_listeners(self) -> bool:
         """Whether the program checks for each port if a socket listens on it."""
         return self.scan_counts == "closed" and self.action != "off"
+
+    def counts(self, *kinds: str) -> bool:
+        """Whether some of these kinds of probes count that need more than the packet itself."""
+        return self.looks_for_listeners and not set(kinds).isdisjoint(self.scan_kinds)
 
     def record(self) -> dict[str, int]:
         """Fields of ``struct pw_policy`` without the interface index."""
@@ -107,6 +117,8 @@ KNOBS: t.Final = {
     "ban_scope": Knob(choice(SCOPES), "scope"),
     "log_connections": Knob(choice(LOGS), "log"),
     "link_control": Knob(choice(LINK_CONTROLS), "link_control", added=True),
+    "scan_kinds": Knob(choices(_SCAN_KINDS), "kinds", added=True),
+    "closed_ports": Knob(choice(CLOSED_PORTS), "closed", added=True),
 }
 """All knobs by their field in `Policy`, which is also the name of the module's option."""
 OPTIONS: t.Final = {field: knob.kind.option for field, knob in KNOBS.items()}
@@ -180,7 +192,7 @@ def default_policy(keys: t.Mapping[str, str]) -> Keys:
 def keys_from_options(options: t.Mapping[str, t.Any]) -> Keys:
     """Keys from a module's options. None means not set. Raises InvalidInputs, which names all wrong options.
 
-    Options come from YAML: they are texts, numbers, or, for published_ports, a list of these.
+    Options come from YAML: they are texts, numbers, or lists of these.
     """
     keys: Keys = {}
     problems = []
@@ -220,6 +232,11 @@ def merge_policy(default: Fields, interface: Fields | None = None, source: str =
             f"{_prefix(source)}ban_time_max is {write_seconds(policy.longest_ban)}, "
             f"less than ban_time, which is {write_seconds(policy.ban_time)}; "
             "raise ban_time_max or leave it out"
+        )
+    if policy.closed_ports == "drop" and policy.scan_counts == "any":
+        raise InvalidInput(
+            f"{_prefix(source)}closed_ports is drop, but with scan_counts: any nobody checks whether a port "
+            "is closed; set scan_counts to closed, or closed_ports to reset"
         )
     return policy
 

@@ -21,7 +21,7 @@ FORMAT = 11
 only programs of its own format."""
 MAGIC = 0x50573031
 PAGE = 73728
-POLICY_OFFSET = 16384
+POLICY_OFFSET = 32768
 POLICY_SLOTS = 1024
 POLICY_PROBES = 4
 TRACK_SLOTS = 64
@@ -34,12 +34,15 @@ F_LISTS4 = 1 << 0
 F_LISTS6 = 1 << 1
 F_SCOPE_ALL = 1 << 2
 F_ENFORCED = 1 << 3
+F_ACK = 1 << 4
+F_PROTOCOLS = 1 << 5
 
 ACTIONS = ("enforce", "monitor", "off")
 COUNTS = ("closed", "any")
 SCOPES = ("connections", "all")
 LOGS = ("all", "sampled", "none")
 LINK_CONTROLS = ("pass", "lists")
+CLOSED_PORTS = ("reset", "drop")
 
 ORIGIN_SCAN = 1
 ORIGIN_MANUAL = 2
@@ -50,6 +53,9 @@ ORIGINS = {ORIGIN_SCAN: "scan", ORIGIN_MANUAL: "manual", ORIGIN_FLEET: "fleet"}
 KINDS = ("syn", "stealth", "ack", "udp", "sctp", "proto", "slow")
 KIND_SHIFT = 4
 _KIND_BITS = 7
+
+# In pw_header, each of them has 1024 words of published ports, in this order.
+PORT_PROTOCOLS = ("tcp", "udp", "sctp")
 
 BAN_OVERFLOW = 1 << 0
 BAN_ANSWER = 1 << 2
@@ -89,11 +95,13 @@ REASONS = (
     ("drop", "scan"),
     ("drop", "vlan"),
     ("drop", "bogus"),
+    ("drop", "closed"),
 )
 # The field `count` of an EVENT_WOULD_DROP is the index of its reason: one of these, otherwise a ban.
 WOULD_DENY = REASONS.index(("pass", "monitor_deny"))
 WOULD_VLAN = REASONS.index(("drop", "vlan"))
 WOULD_BOGUS = REASONS.index(("drop", "bogus"))
+WOULD_CLOSED = REASONS.index(("drop", "closed"))
 FAMILIES = ("other", "ipv4", "ipv6")
 
 
@@ -204,7 +212,7 @@ HEADER = Layout(
     ("lists", "32s"),
     ("bytecode", "32s"),
     ("next_expiry", "Q"),
-    ("published", "1024Q"),
+    ("published", f"{1024 * len(PORT_PROTOCOLS)}Q"),
     ("valid_from", "Q"),
 )
 POLICY = Layout(
@@ -216,7 +224,9 @@ POLICY = Layout(
     ("log", "B"),
     ("scan_ports", "I"),
     ("link_control", "B"),
-    ("reserved", "3s"),
+    ("kinds", "B"),
+    ("closed", "B"),
+    ("reserved", "B"),
     ("window_ns", "Q"),
     ("grace_ns", "Q"),
     ("ban_ns", "Q"),
@@ -246,7 +256,8 @@ SHARED = Layout(
     ("seed", "Q"),
     ("listeners_read", "Q"),
     ("has_local_nets", "Q"),
-    ("padding", "2Q"),
+    ("stack", "Q"),
+    ("padding", "Q"),
     ("probe_tat", "Q"),
     ("ring_head", "Q"),
     ("ban_tat", "Q"),
@@ -254,7 +265,17 @@ SHARED = Layout(
     ("sequence", "Q"),
 )
 # Words of pw_shared that user space writes.
-HAS_BANS, LISTENERS_READ, HAS_LOCAL_NETS = 0, 3, 4
+HAS_BANS, LISTENERS_READ, HAS_LOCAL_NETS, STACK = 0, 3, 4, 5
+# Of the word stack: its lower half is a port.
+STACK_SCTP = 1 << 32
+STACK_PROTOCOLS = 1 << 33
+UNUSED_PROTOCOLS = (
+    0x413305FDFFFDFDA8,
+    0xEFB0EF71BCFFFFEF,
+    0xFFFFFFFFFFFC000F,
+    0x1FFFFFFFFFFFFFFF,
+)
+"""A bit for each IP protocol that counts if it comes."""
 EVENT = Layout(
     "pw_event",
     ("time", "Q"),
@@ -292,7 +313,7 @@ COUNTERS = Layout(
     ("probes_lost", "Q"),
 )
 # Only the program reads struct pw_scratch; user space just makes the map for it.
-SCRATCH_SIZE = 9696
+SCRATCH_SIZE = 17904
 LAYOUTS = (
     HEADER,
     POLICY,

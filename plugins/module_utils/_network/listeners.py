@@ -4,14 +4,15 @@
 
 # This code is PRIVATE to the collection.
 
-"""The TCP ports that services of this host listen on, read from the kernel over sock_diag.
+"""The ports that services of this host have, read from the kernel over sock_diag.
 
-Any user may read them. The kernel lists only listening sockets, however many connections there are.
+Any user may read them. Of TCP, the kernel lists only listening sockets, however many connections there are.
 Layouts: linux/inet_diag.h.
 """
 
 from __future__ import annotations
 
+import itertools
 import socket
 import struct
 import sys
@@ -28,6 +29,8 @@ _MONOTONIC_COARSE = 6
 _NETLINK_SOCK_DIAG = 4
 _SOCK_DIAG_BY_FAMILY = 20
 _LISTEN = 1 << 10
+# The states of UDP sockets, with and without a peer.
+_UDP_STATES = 1 << 1 | 1 << 7
 # inet_diag_req_v2: family, protocol, states; all else is zero.
 _REQUEST = struct.Struct("=BBxxI48x")
 # Of inet_diag_msg: the local port and the local address.
@@ -38,17 +41,20 @@ _LOOPBACK_MAPPED = bytes(10) + b"\xff\xff\x7f"
 _FAMILIES = (socket.AF_INET, socket.AF_INET6)
 
 
-def read_ports() -> set[int]:
-    """Return the ports of all listening TCP sockets but those on a loopback address.
+def read_ports(with_udp: bool = False) -> set[int]:
+    """Return the ports of all listening TCP sockets, and of UDP sockets, but those on a loopback address.
 
     Nobody reaches the latter from outside. Raises `Unreadable`.
     """
+    wanted = [(socket.IPPROTO_TCP, _LISTEN)]
+    if with_udp:
+        wanted.append((socket.IPPROTO_UDP, _UDP_STATES))
     found: set[int] = set()
     try:
         with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG) as channel:
             channel.settimeout(10)
-            for family in _FAMILIES:
-                request = _REQUEST.pack(family, socket.IPPROTO_TCP, _LISTEN)
+            for family, (protocol, states) in itertools.product(_FAMILIES, wanted):
+                request = _REQUEST.pack(family, protocol, states)
                 for kind, dummy, body in netlink.dump(
                     channel, _SOCK_DIAG_BY_FAMILY, request, family
                 ):
@@ -59,7 +65,7 @@ def read_ports() -> set[int]:
     except netlink.BROKEN as error:
         raise Unreadable(
             f"cannot read the listening sockets: {error}; the unit or container must allow AF_NETLINK "
-            "sockets, and the kernel needs the module tcp_diag"
+            "sockets, and the kernel needs the module tcp_diag, and udp_diag if scan_kinds has udp"
         ) from error
     return found
 

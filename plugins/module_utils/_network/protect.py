@@ -12,6 +12,7 @@ Addresses are 16 bytes, IPv4 as ::ffff:a.b.c.d; prefix lengths count in these 12
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import struct
 import time
@@ -31,6 +32,7 @@ from .._kernel.abi import (
     NET_SINGLE,
 )
 from . import peers
+from .stack import write_stack
 
 if t.TYPE_CHECKING:
     from .._kernel.libbpf import Map
@@ -262,6 +264,9 @@ def write(protection: Protection, maps: t.Mapping[str, Map]) -> Written:
         # The program looks up the destination of a forwarded packet in nets only if this can matter.
         has_local = any(flags & NET_LOCAL for flags in protection.nets.values())
         maps["shared"].write_word(HAS_LOCAL_NETS, int(has_local))
+        # The agent reports it, which reads it more often.
+        with contextlib.suppress(Unreadable):
+            write_stack(maps)
     changes = sum(
         _update(maps[name], present[name], wanted[name]) for name in wanted if name not in skipped
     )

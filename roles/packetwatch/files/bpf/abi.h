@@ -21,7 +21,7 @@
 #define PW_EXT_MAX 8
 
 #define PW_PAGE_SIZE 73728U
-#define PW_POLICY_OFFSET 16384U
+#define PW_POLICY_OFFSET 32768U
 #define PW_POLICY_SLOTS 1024U
 #define PW_POLICY_PROBES 4
 #define PW_TRACK_SLOTS 64
@@ -49,6 +49,8 @@ enum pw_feature {
 	PW_F_LISTS6 = 1 << 1,
 	PW_F_SCOPE_ALL = 1 << 2, /* bans drop all packets on some interface, not only SYNs */
 	PW_F_ENFORCED = 1 << 3,  /* every policy has PW_ACTION_ENFORCE */
+	PW_F_ACK = 1 << 4,       /* some policy counts PW_KIND_ACK */
+	PW_F_PROTOCOLS = 1 << 5, /* some policy counts a kind that is not TCP */
 };
 
 enum pw_action {
@@ -71,6 +73,12 @@ enum pw_scope {
 enum pw_link_control {
 	PW_LINK_CONTROL_PASS = 0,
 	PW_LINK_CONTROL_LISTS = 1, /* the lists, like all other packets */
+};
+
+/* What happens to packets that count because their port is closed. */
+enum pw_closed_ports {
+	PW_CLOSED_PORTS_RESET = 0, /* the kernel answers them */
+	PW_CLOSED_PORTS_DROP = 1,
 };
 
 enum pw_log {
@@ -102,7 +110,8 @@ struct pw_header {
 	__u8 lists[32];
 	__u8 bytecode[32];
 	__u64 next_expiry;     /* Unix seconds when the next list entry expires; 0: never */
-	__u64 published[1024]; /* bit n: TCP port n is served elsewhere (published_ports) */
+	/* Bit n: port n is served elsewhere (published_ports); of TCP, UDP and SCTP. */
+	__u64 published[3][1024];
 	__u64 valid_from;      /* Unix seconds before which expired entries would count again; 0: none would */
 };
 
@@ -117,7 +126,9 @@ struct pw_policy {
 	__u8 log;
 	__u32 scan_ports;
 	__u8 link_control;
-	__u8 reserved[3];
+	__u8 kinds;  /* a bit for each enum pw_kind that counts */
+	__u8 closed; /* enum pw_closed_ports */
+	__u8 reserved;
 	__u64 window_ns;
 	__u64 grace_ns;
 	__u64 ban_ns;
@@ -208,6 +219,23 @@ struct pw_net {
 	struct pw_addr addr;
 };
 
+/*
+ * pw_shared.stack. The lower half is a port: this host, or hosts for which it translates addresses,
+ * open connections from this port and those above it. 0: unknown, and then it has all ports.
+ */
+#define PW_STACK_PORTS 0xffffffffULL
+#define PW_STACK_SCTP 0x100000000ULL      /* somebody may have an SCTP socket */
+#define PW_STACK_PROTOCOLS 0x200000000ULL /* a raw socket has one of the unused IP protocols */
+
+/*
+ * A bit for each IP protocol that nobody uses: its number is not assigned, or long forgotten. Left
+ * out are those that a kernel module, a routing daemon or a tunnel may have (docs/detection.md).
+ */
+#define PW_UNUSED_PROTOCOLS_0 0x413305fdfffdfda8ULL
+#define PW_UNUSED_PROTOCOLS_64 0xefb0ef71bcffffefULL
+#define PW_UNUSED_PROTOCOLS_128 0xfffffffffffc000fULL
+#define PW_UNUSED_PROTOCOLS_192 0x1fffffffffffffffULL
+
 /* State that all CPUs share, in the array "shared" (one entry). */
 struct pw_shared {
 	__u64 has_bans;      /* user space writes it: the map "bans" may have entries */
@@ -215,7 +243,8 @@ struct pw_shared {
 	__u64 seed;          /* of the hash of sources, so that attackers cannot choose a set */
 	__u64 listeners_read; /* when the agent last wrote all listeners to open_ports, in ns; 0: never */
 	__u64 has_local_nets; /* user space writes it: nets with PW_NET_LOCAL exist */
-	__u64 padding[2];
+	__u64 stack;         /* what user space knows of the network stack: PW_STACK_ says what */
+	__u64 padding;
 	__u64 probe_tat;     /* as ban_tat below; it changes 200 times a second */
 	/* Every SYN reads the fields above; the fields below change often. */
 	__u64 ring_head;     /* entries of scan_ring that were handed out so far */
@@ -227,8 +256,8 @@ struct pw_shared {
 enum pw_event_type {
 	PW_EVENT_CONNECTION = 1,
 	PW_EVENT_BAN = 2,
-	/* monitor: this packet passed; count is its pw_reason, or PW_DROP_BOGUS, or PW_DROP_VLAN. With
-	 * PW_DROP_VLAN only time and ifindex are known. */
+	/* monitor: this packet passed; count is its pw_reason, or PW_DROP_BOGUS, PW_DROP_CLOSED, or
+	 * PW_DROP_VLAN. With PW_DROP_VLAN only time and ifindex are known. */
 	PW_EVENT_WOULD_DROP = 3,
 	/* A probe that counts and is new within scan_window, for user space. It is not logged, and has no
 	 * sequence. plen is that of its source. */
@@ -281,7 +310,8 @@ enum pw_reason {
 	PW_DROP_SCAN = 14, /* the packet that reached the threshold */
 	PW_DROP_VLAN = 15, /* more tags than PW_VLAN_MAX */
 	PW_DROP_BOGUS = 16, /* a source that no packet on a link may have */
-	PW_REASONS = 17,
+	PW_DROP_CLOSED = 17, /* its port is closed, and closed_ports is drop */
+	PW_REASONS = 18,
 };
 
 enum pw_family {

@@ -99,13 +99,16 @@ static __always_inline void pw_log_connection(struct pw_header *header, struct p
 }
 
 /* Log a packet that only monitor mode lets pass, or one with too many tags, with its reason. It is
- * always a sample. Other such packets do not count as suppressed: the packet counters have them
- * all. */
+ * always a sample, unless its port is closed: the same packet may have taken its source's turn as a
+ * connection. Other such packets do not count as suppressed: the packet counters have them all. */
 static __always_inline void pw_log_would_drop(struct pw_header *header, struct pw_shared *shared,
 					      struct pw_counters *counters,
 					      struct pw_packet *packet, __u64 now, __u32 reason)
 {
-	if (!pw_source_rate_allows(packet, now, PW_SAMPLE_NS, 0) ||
+	int sampled = reason != PW_DROP_CLOSED;
+	__u64 interval = sampled ? PW_SAMPLE_NS : header->source_interval_ns;
+	__u64 burst = sampled ? 0 : header->source_burst_ns;
+	if (!pw_source_rate_allows(packet, now, interval, burst) ||
 	    !pw_rate_allows(&shared->event_tat, now, header->event_interval_ns,
 			    header->event_burst_ns))
 		return;
@@ -113,7 +116,7 @@ static __always_inline void pw_log_would_drop(struct pw_header *header, struct p
 		pw_event_begin(shared, counters, packet, now, PW_EVENT_WOULD_DROP, PW_EVENT_SHORT);
 	if (!event)
 		return;
-	event->flags = PW_EVENT_MONITOR;
+	event->flags = PW_EVENT_MONITOR | pw_kind_of(packet) << PW_KIND_SHIFT;
 	event->count = reason;
 	pw_event_emit(event, counters);
 }

@@ -55,9 +55,12 @@ static __always_inline __u32 pw_ip_listed(void *tables, struct pw_header *header
 	return pw_lists6(tables, header, (__u64 *)&((struct ipv6hdr *)ip)->saddr);
 }
 
-static __always_inline int pw_ip_is_plain(struct pw_cursor *cursor, void *ip, int family)
+/* Whether the packet passes without the slow path. If its flow is unknown, its hash goes to `flow`. */
+static __always_inline int pw_ip_is_plain(struct pw_cursor *cursor, struct pw_header *header,
+					  void *ip, int family, __u64 *flow)
 {
-	return family == PW_IPV4 ? pw_ipv4_is_plain(cursor, ip) : pw_ipv6_is_plain(cursor, ip);
+	return family == PW_IPV4 ? pw_ipv4_is_plain(cursor, header, ip, flow) :
+				   pw_ipv6_is_plain(cursor, header, ip, flow);
 }
 
 static __always_inline enum pw_control pw_ip_link_control(struct xdp_md *context,

@@ -5,6 +5,7 @@
 #define PACKETWATCH_IPV6_H
 
 #include "lists_ipv6.h"
+#include "known.h"
 #include "parse.h"
 
 #define PW_IPPROTO_HIP 139
@@ -42,18 +43,26 @@ static __always_inline int pw_ipv6_is_bogus(struct ipv6hdr *ip)
 	return word[0] || word[2] == bpf_htonl(0xffff) || (!word[2] && word[3] == bpf_htonl(1));
 }
 
-/* Whether a packet needs no further parsing: UDP, or TCP with ACK. False for all other
- * protocols; then pw_ipv6_parse_upper decides. */
-static __always_inline int pw_ipv6_is_plain(struct pw_cursor *cursor, struct ipv6hdr *ip)
+/* Whether a packet needs no further parsing: UDP, or TCP with ACK, if it can be no evidence. False
+ * for all other protocols; then pw_ipv6_parse_upper decides. */
+static __always_inline int pw_ipv6_is_plain(struct pw_cursor *cursor, struct pw_header *header,
+					    struct ipv6hdr *ip, __u64 *flow)
 {
 	pw_barrier_var(ip); /* keeps it in a register */
 	if (ip->nexthdr == IPPROTO_UDP)
-		return 1;
+		return !pw_unlikely(header->features & PW_F_PROTOCOLS) ||
+		       ((void *)(ip + 1) + PW_TCP_PORTS_END <= cursor->end &&
+			pw_is_known(ip, ip + 1, PW_IPV6, IPPROTO_UDP, flow));
 	__u8 *tcp = (void *)(ip + 1);
 	if (ip->nexthdr != IPPROTO_TCP || (void *)(tcp + PW_TCP_FLAGS_END) > cursor->end ||
 	    pw_be16(ip->payload_len) < PW_TCP_FLAGS_END)
 		return 0;
-	return tcp[13] & PW_TCP_ACK;
+	__u64 word = pw_tcp_word(tcp);
+	if (!(word & bpf_htons(PW_TCP_ACK)))
+		return 0;
+	if (!pw_unlikely(pw_tcp_is_unasked(word, pw_be16(ip->payload_len))))
+		return 1;
+	return !(header->features & PW_F_ACK) || pw_is_known(ip, tcp, PW_IPV6, IPPROTO_TCP, flow);
 }
 
 /* Find the upper layer of the packet at the cursor, after up to PW_EXT_MAX extension headers. */
@@ -76,8 +85,10 @@ static __always_inline void pw_ipv6_parse_upper(struct xdp_md *context, struct p
 		struct pw_ext *ext;
 		if (next != IPPROTO_HOPOPTS && next != IPPROTO_ROUTING && next != IPPROTO_FRAGMENT &&
 		    next != IPPROTO_AH && next != IPPROTO_DSTOPTS && next != IPPROTO_MH &&
-		    next != PW_IPPROTO_HIP && next != PW_IPPROTO_SHIM6)
+		    next != PW_IPPROTO_HIP && next != PW_IPPROTO_SHIM6) {
+			pw_parse_other(context, cursor, next, packet);
 			return;
+		}
 		if (cursor->remaining < 8) {
 			packet->upper = first_fragment ? PW_UPPER_OPAQUE : PW_UPPER_SHORT;
 			return;

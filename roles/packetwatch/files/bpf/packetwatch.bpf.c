@@ -61,6 +61,12 @@ static __always_inline __u32 pw_unlisted(struct xdp_md *context, struct pw_heade
 	scratch->now = bpf_ktime_get_coarse_ns();
 	int probes = packet->upper == PW_UPPER_SYN || packet->upper == PW_UPPER_OPAQUE ||
 		     packet->upper == PW_UPPER_STEALTH;
+	int is_late = packet->upper >= PW_UPPER_ACK && !packet->nobody;
+	if (is_late) {
+		probes = pw_counts_for_scan(context, header, policy, shared, scratch);
+		if (!probes)
+			pw_known_add(scratch);
+	}
 	/* A ban, which may rest on forged evidence, never cuts a host off its link. */
 	if ((probes || policy->scope == PW_SCOPE_ALL) && packet->upper != PW_UPPER_LINK &&
 	    !packet->nobody) {
@@ -74,9 +80,13 @@ static __always_inline __u32 pw_unlisted(struct xdp_md *context, struct pw_heade
 		counters->connections[packet->family == PW_IPV4 ? PW_IPV4 : PW_IPV6]++;
 		pw_log_connection(header, policy, shared, counters, packet, scratch->now);
 	}
-	if (packet->nobody)
+	if (packet->nobody ||
+	    (!is_late && !pw_counts_for_scan(context, header, policy, shared, scratch)))
 		return packet->reason;
-	return pw_detect(context, header, policy, shared, counters, scratch);
+	pw_detect(header, policy, shared, counters, scratch);
+	if (policy->closed == PW_CLOSED_PORTS_DROP)
+		pw_close(header, policy, shared, counters, scratch);
+	return packet->reason;
 }
 
 /* Decide a packet from a denied source that only the policy can let pass. */
@@ -155,9 +165,10 @@ static __always_inline __u64 pw_fast_path(struct xdp_md *context, struct pw_curs
 		if (denied == PW_PASS_OFF)
 			return denied;
 	}
+	__u64 flow = 0;
 	int is_special = pw_ip_is_special(ip, family);
 	if (!cursor->copies && !is_special && pw_plain_passes(header, denied) &&
-	    pw_ip_is_plain(cursor, ip, family))
+	    pw_ip_is_plain(cursor, header, ip, family, &flow))
 		return PW_PASS_UNLISTED;
 	int is_bogus = !denied && is_special && pw_ip_is_bogus(ip, family) &&
 		       context->ingress_ifindex != PW_LOOPBACK_IFINDEX;
@@ -183,6 +194,7 @@ static __always_inline __u64 pw_fast_path(struct xdp_md *context, struct pw_curs
 	pw_ip_store_addresses(ip, family, packet);
 	packet->denied = denied;
 	packet->bogus = is_bogus;
+	packet->flow = flow;
 	return PW_UNDECIDED;
 }
 

@@ -17,6 +17,11 @@ enum pw_upper {
 	PW_UPPER_LINK = 4,   /* control traffic of the link: link.h says what that is */
 	PW_UPPER_UNREAD = 5, /* not in the first buffer */
 	PW_UPPER_STEALTH = 6, /* TCP flags that only a scanner sends: parse.h says which */
+	/* Those below count only if nobody here expects them. */
+	PW_UPPER_ACK = 7,   /* TCP with ACK: a bare segment, or a SYN */
+	PW_UPPER_UDP = 8,   /* a datagram, or its first fragment */
+	PW_UPPER_SCTP = 9,  /* begins an association: INIT or COOKIE ECHO */
+	PW_UPPER_PROTO = 10, /* an IP protocol that is not in use; its number is in dport */
 };
 
 /* Headers of a packet that a cursor has copied. */
@@ -37,6 +42,7 @@ struct pw_packet {
 	__u32 denied; /* PW_DROP_DENY or PW_PASS_MONITOR_DENY if a list denies it, or it is bogus */
 	__u32 bogus;  /* a list does not deny it, but no packet may have its source */
 	__u32 nobody; /* its source is never banned */
+	__u64 flow;   /* hash of its addresses and ports, if known.h shall keep it; otherwise 0 */
 	__u16 sport;
 	__u16 dport;
 	struct pw_addr saddr;
@@ -46,10 +52,13 @@ struct pw_packet {
 /* The kind of the probe that the packet is. */
 static __always_inline __u32 pw_kind_of(struct pw_packet *packet)
 {
+	if (packet->upper >= PW_UPPER_ACK) /* the mask is for the verifier */
+		return (packet->upper - PW_UPPER_ACK + PW_KIND_ACK) & 7;
 	return packet->upper == PW_UPPER_STEALTH ? PW_KIND_STEALTH : PW_KIND_SYN;
 }
 
 #define PW_CLOSED_SLOTS 16
+#define PW_KNOWN_SLOTS 1024
 
 /* A local port that was closed at that time. */
 struct pw_closed {
@@ -77,6 +86,7 @@ struct pw_scratch {
 	volatile __u64 hash;
 	struct pw_copies copies;
 	struct pw_closed closed[PW_CLOSED_SLOTS];
+	volatile __u64 known[PW_KNOWN_SLOTS]; /* known.h */
 	struct pw_track new_track; /* zero, except the first PW_FIRST_WAYS + 1 slots */
 };
 

@@ -80,7 +80,7 @@ def assemble(
     stream.consume(abi.EVENT_PROBE, slow.probe)
     stream.consume(abi.EVENT_BAN, slow.scan)
     commands = Commands(maps, process, outlook, keeper, guard, talkers, links.name)
-    listeners = Listeners(maps, output)
+    listeners = Listeners(maps, output, lambda: confirmed.counts("udp"))
     # A part may use the parts before it, because they stop after it.
     parts = Parts(
         *(

@@ -67,6 +67,10 @@ class Confirmed:
         """The policy of an interface."""
         return self._policies.get(interface, self._policies[DEFAULT])
 
+    def counts(self, *kinds: str) -> bool:
+        """Whether some of these kinds of probes count on some interface."""
+        return any(policy.counts(*kinds) for policy in self._policies.values())
+
 
 def _target(link: str) -> str:
     """The target of a link, which need not exist: the agent reports a broken link as drift."""

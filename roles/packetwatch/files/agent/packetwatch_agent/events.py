@@ -19,7 +19,12 @@ from packetwatch_core._bans.bans import Source
 from packetwatch_core._kernel import abi
 from packetwatch_core._kernel.ring import HEADER, stride
 
-_WOULD = {abi.WOULD_DENY: "deny", abi.WOULD_VLAN: "vlan", abi.WOULD_BOGUS: "bogus"}
+_WOULD = {
+    abi.WOULD_DENY: "deny",
+    abi.WOULD_VLAN: "vlan",
+    abi.WOULD_BOGUS: "bogus",
+    abi.WOULD_CLOSED: "closed",
+}
 _UNBANNED = abi.EVENT_MONITOR | abi.EVENT_PROTECTED
 _EPISODE_PORTS = 64
 _LENGTHS = (32, 64, 128)

@@ -219,8 +219,8 @@ class Lines:
 
 def _transport(event: Event) -> tuple[str, int] | None:
     """Name and number of the protocol with the event's ports; None if it has none."""
-    if event.type == abi.EVENT_WOULD_DROP:
-        return _TCP if event.sport + event.dport > 0 else None
+    if event.type == abi.EVENT_WOULD_DROP and not event.sport + event.dport:
+        return None
     return _TRANSPORTS.get(event.kind, _TCP)
 
 

@@ -1,0 +1,1 @@
+../../roles/packetwatch/files/bpf/known.h
