@@ -11,6 +11,7 @@ import re
 import shutil
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -90,13 +91,18 @@ def test_boot_loads_the_program_that_was_attached_last(filtered: Site) -> None:
 
 # Another version of the collection: the loaded program reads another table format
 
-FORMER = source_text(
+_BEFORE = (
     (f"#define PW_FORMAT {abi.FORMAT} ", f"#define PW_FORMAT {abi.FORMAT - 1} "),
     ("#define PW_EXT_MAX 8\n", "#define PW_EXT_MAX 7\n"),
     # Its counters have another layout, and so another name.
     ("packets[PW_REASONS][PW_FAMILIES];", "packets[PW_REASONS + 1][PW_FAMILIES];"),
     ("struct pw_counters, counters4, 1)", "struct pw_counters, counters3, 1)"),
     ("counters4.lookup", "counters3.lookup"),
+)
+# Bans and tracks of this version have the same layout.
+BEFORE = source_text(*_BEFORE)
+FORMER = source_text(
+    *_BEFORE,
     ("struct pw_firsts, firsts2, 1)", "struct pw_firsts, firsts, 1)"),
     ("firsts2.lookup", "firsts.lookup"),
     ("struct pw_track, tracks2, 1)", "struct pw_track, tracks, 1)"),
@@ -109,13 +115,19 @@ FORMER = source_text(
 SILENT = re.sub(r"#define PW_FORMAT .*\n", "", FORMER)
 
 
-def former_specs() -> dict[str, Spec]:
-    """Return the maps of the former version."""
+def specs_before() -> dict[str, Spec]:
+    """Return the maps of the version before."""
     found = specs()
-    for name in ("firsts", "tracks"):
-        found[name] = found.pop(f"{name}2")
     spec = found.pop("counters4")
     return found | {"counters3": spec._replace(value_size=spec.value_size + 8 * len(abi.FAMILIES))}
+
+
+def former_specs() -> dict[str, Spec]:
+    """Return the maps of the former version, whose tracks had another layout."""
+    found = specs_before()
+    for name in ("firsts", "tracks"):
+        found[name] = found.pop(f"{name}2")
+    return found
 
 
 def former_host(site: Site) -> Host:
@@ -130,16 +142,28 @@ def former_host(site: Site) -> Host:
 @pytest.fixture(params=[FORMER, SILENT], ids=["says so", "does not"])
 def outdated(site: Site, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Site:
     """A host that the former version has set up."""
+    return set_up(site, monkeypatch, request.param, former_specs)
+
+
+@pytest.fixture
+def recent(site: Site, monkeypatch: pytest.MonkeyPatch) -> Site:
+    """A host that the version before has set up."""
+    return set_up(site, monkeypatch, BEFORE, specs_before)
+
+
+def set_up(
+    site: Site, monkeypatch: pytest.MonkeyPatch, source: str, maps: Callable[[], dict[str, Spec]]
+) -> Site:
     with monkeypatch.context() as patched:
         patched.setattr(abi, "FORMAT", abi.FORMAT - 1)
         # That version read its own programs, whatever they define.
         patched.setattr(programs, "reads_ours", lambda source: True)
         for module in (programs, edits):
             patched.setattr(module, "check_format", lambda source: None)
-        patched.setattr(pins, "specs", former_specs)
-        patched.setattr(loaded_module, "specs", former_specs)
-        site.host.attach("pw0", source=request.param)
-        site.policy(ban_scope="all")
+        patched.setattr(pins, "specs", maps)
+        patched.setattr(loaded_module, "specs", maps)
+        site.host.attach("pw0", source=source)
+        site.policy(ban_scope="all", scan_counts="any")
         site.lists(DENIED)
     return site
 
@@ -197,6 +221,29 @@ def test_bans_survive_a_new_version_and_its_rollback(outdated: Site) -> None:
     (ban,) = host.info({"bans"})["bans"]
     assert ban["dropped"] == 3
     assert host.verify() == []
+
+
+def probe(site: Site, source: str, *ports: int) -> list[int]:
+    """Return the verdicts on SYNs of a source."""
+    with site.program() as program:
+        ifindex = socket.if_nametoindex("pw0")
+        return [program.test_run(syn4(source, port, OWN), ifindex)[0] for port in ports]
+
+
+@pytest.mark.slow
+def test_live_bans_and_tracks_of_the_version_before_are_kept(recent: Site) -> None:
+    """One source is banned, another one has made four probes: both go on where they were."""
+    banned, probing = "203.0.113.77", UNLISTED
+    assert live_format(recent) == abi.FORMAT - 1
+    assert probe(recent, banned, *range(1, 7)) == [XDP_PASS] * 4 + [XDP_DROP] * 2
+    assert probe(recent, probing, 1, 2, 3, 4) == [XDP_PASS] * 4
+    recent.policy(scan_counts="any", ban_scope="connections")
+    assert live_format(recent) == abi.FORMAT
+    assert probe(recent, banned, 80) == [XDP_DROP]
+    assert probe(recent, probing, 4, 1, 5, 6) == [XDP_PASS, XDP_PASS, XDP_DROP, XDP_DROP]
+    assert recent.packets()["drop scan"] == 1
+    bans = recent.host.info({"bans"})["bans"]
+    assert {ban["source"] for ban in bans} == {banned, probing}
 
 
 def former_track(*ports: int) -> bytes:

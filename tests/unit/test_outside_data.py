@@ -54,7 +54,7 @@ from packetwatch_core._health.status import Status
 from packetwatch_core._host import heal
 from packetwatch_core._kernel import abi, netlink, pins, source
 from packetwatch_core._kernel.bytecode import Bytecode, Compiler
-from packetwatch_core._network import endpoints, listeners, peers, protect
+from packetwatch_core._network import endpoints, listeners, peers, protect, stack
 from packetwatch_core._network import settings as host_settings
 from packetwatch_core._preflight import interfaces, values
 from packetwatch_core._tables.area import Area
@@ -405,6 +405,15 @@ def tcp_table(folder: Path) -> object:
     return peers.ssh_clients({22}, root), peers.tcp_peers(root)
 
 
+def network_stack(folder: Path) -> object:
+    """Read a host that has the file in the folder, and whose other files are as usual."""
+    ports = folder / "sys/ipv4/ip_local_port_range"
+    if not ports.exists():
+        ports.parent.mkdir(parents=True)
+        ports.write_text("32768\t60999\n")
+    return stack.read_stack(str(folder / "sys"), str(folder / "net"))
+
+
 TCP = (
     b"  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid\n"
     b"   0: 0100007F:0016 0200000A:D431 01 00000000:00000000 00:00000000 00000000     0\n"
@@ -660,6 +669,14 @@ PARSERS: dict[str, Parser] = {
     ),
     "connections in /proc": Parser(in_place("proc/self/net/tcp", tcp_table), (TCP,)),
     "IPv6 connections in /proc": Parser(in_place("proc/self/net/tcp6", tcp_table), (TCP,)),
+    "raw sockets in /proc": Parser(
+        in_place("net/raw", network_stack),
+        (b"  sl  local_address\n   1: 00000000:0001 00000000:0000 07\n",),
+        (stack.read_stack,),
+    ),
+    "ports of the kernel": Parser(
+        in_place("sys/ipv4/ip_local_port_range", network_stack), (b"32768\t60999\n",)
+    ),
     "resolvers": Parser(
         in_place("etc/resolv.conf", lambda root: peers.resolvers(str(root))),
         (b"nameserver 192.0.2.1\nnameserver fe80::1%eth0\n",),

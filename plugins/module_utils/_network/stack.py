@@ -14,6 +14,7 @@ from __future__ import annotations
 import typing as t
 
 from .._base.errors import Unreadable
+from .._base.number import read_whole
 from .._kernel.abi import STACK, STACK_PROTOCOLS, STACK_SCTP, UNUSED_PROTOCOLS
 
 if t.TYPE_CHECKING:
@@ -26,6 +27,7 @@ _FORWARDING = ("ipv4/ip_forward", "ipv6/conf/all/forwarding")
 _FIRST_CLIENT_PORT = 32768
 # Translation of addresses chooses among all ports from here on.
 _FIRST_TRANSLATED_PORT = 1024
+_MAX_PORT = 65535
 _SCTP = 132
 
 
@@ -56,10 +58,10 @@ def write_stack(maps: t.Mapping[str, Map]) -> None:
 
 def _first_local_port(path: str) -> int:
     text = _text(path)
-    try:
-        return int(text.split()[0])
-    except (ValueError, IndexError):
-        raise Unreadable(f"{path} has {text!r} instead of two ports") from None
+    first = read_whole((text.split() or [""])[0], _MAX_PORT)
+    if first is None:
+        raise Unreadable(f"{path} has {text[:80]!r} instead of two ports")
+    return first
 
 
 def _raw_protocols(path: str) -> t.Iterator[int]:
@@ -69,7 +71,7 @@ def _raw_protocols(path: str) -> t.Iterator[int]:
         try:
             yield int(words[1].rpartition(":")[2], 16) & 0xFF
         except (ValueError, IndexError):
-            raise Unreadable(f"{path} has the row {row!r}") from None
+            raise Unreadable(f"{path} has the row {row[:80]!r}") from None
 
 
 def _text(path: str, missing: str | None = None) -> str:
