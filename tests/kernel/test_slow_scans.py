@@ -6,9 +6,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -133,6 +135,19 @@ def test_a_manual_ban_is_not_replaced_and_a_pardon_forgets(
     assert closed.banned() == set()
     probe(closed, agent, SOURCE4, *range(8001, 8020))
     assert closed.banned() == {SOURCE4}
+
+
+def test_unban_forgets_without_a_ban_too(closed: Datapath, agent: AgentProcess) -> None:
+    probe(closed, agent, SOURCE4, *PORTS[:19])
+    probe(closed, agent, SOURCE6, *PORTS[:19])
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(agent.folder / "control.sock"))
+        for address in (SOURCE4, SOURCE6):
+            client.sendall(json.dumps({"command": "unban", "address": address}).encode() + b"\n")
+            assert json.loads(client.makefile().readline())["ok"]
+    probe(closed, agent, SOURCE4, PORTS[19])
+    probe(closed, agent, SOURCE6, PORTS[19])
+    assert closed.banned() == set()
 
 
 def test_repeated_slow_scanners_are_banned_for_longer(
