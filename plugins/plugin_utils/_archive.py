@@ -23,6 +23,7 @@ import typing as t
 _SOURCES = (
     ("packetwatch_core", "plugins/module_utils", ("_*.py", "_*/[a-z_]*.py")),
     ("packetwatch_agent", "roles/packetwatch/files/agent/packetwatch_agent", ("**/[a-z_]*.py",)),
+    ("packetwatch_fleet", "roles/packetwatch/files/fleet/packetwatch_fleet", ("**/[a-z_]*.py",)),
     ("bpf", "roles/packetwatch/files/bpf", ("*.c", "*.h")),
     ("sysusers", "roles/packetwatch/files/sysusers", ("*.conf",)),
     ("units", "roles/packetwatch/files/units", ("*.service", "*.path", "*.timer", "*.socket")),

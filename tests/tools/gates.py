@@ -180,7 +180,13 @@ def static_gates(build: Build, sanity: Sequence[str] = ()) -> list[Gate]:
         ),
         Gate("ansible-lint", ("ansible-lint", "--nocolor"), "files processed"),
         Gate("types-collection", (*mypy, str(build.cache("mypy")), *packages)),
-        Gate("types-agent", (*mypy, str(build.cache("mypy-agent")), "-p", "packetwatch_agent")),
+        Gate(
+            "types-agent",
+            (
+                *(*mypy, str(build.cache("mypy-agent"))),
+                *("-p", "packetwatch_agent", "-p", "packetwatch_fleet"),
+            ),
+        ),
         Gate("ruff", ("ruff", "check", "--quiet", "--output-format", "concise")),
         Gate("format", ("ruff", "format", "--check", "--quiet", "--output-format", "concise")),
         Gate(

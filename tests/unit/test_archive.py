@@ -95,6 +95,7 @@ def test_only_the_command_has_a_shebang() -> None:
         "man",
         "packetwatch_agent",
         "packetwatch_core",
+        "packetwatch_fleet",
         "sysusers",
         "units",
     }

@@ -1,0 +1,41 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The keys of the store (docs/fleet.md): who writes which."""
+
+from __future__ import annotations
+
+import re
+import typing as t
+
+ROOT = "/packetwatch/v1/"
+BANS, LIFTS, LISTS, RULES, HOSTS = (
+    f"{ROOT}{name}/" for name in ("bans", "lifts", "lists", "rules", "hosts")
+)
+# What a host follows. Reports of other hosts are the enforcers' alone.
+FOLLOWED = (BANS, LIFTS, LISTS, RULES)
+
+_NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?")
+
+
+def is_name(text: str) -> bool:
+    """Whether a host, an enforcer, a list or a rule can have this name."""
+    return bool(_NAME.fullmatch(text))
+
+
+def enforcer_of(key: str) -> str | None:
+    """The enforcer whose page a key below `BANS` is; None if the key is not of that form."""
+    words = key.removeprefix(BANS).split("/")
+    return words[0] if len(words) == 2 and all(map(is_name, words)) else None
+
+
+def name_of(key: str, prefix: str) -> str | None:
+    """The name that a key directly below a prefix ends with; None if the key is not of that form."""
+    name = key.removeprefix(prefix)
+    return name if is_name(name) else None
+
+
+def report_of(host: str, kind: t.Literal["seen", "bans", "status"]) -> str:
+    """The key of one of a host's own three reports."""
+    return f"{HOSTS}{host}/{kind}"
