@@ -4,7 +4,7 @@
 
 # This code is PRIVATE to the collection.
 
-"""Where the agent serves metrics and sends heartbeats: the values that these settings can have."""
+"""Where metrics are served, heartbeats sent and the fleet's store found: the values that these settings can have."""
 
 from __future__ import annotations
 
@@ -23,6 +23,9 @@ _URL = re.compile(
 )
 _PORTS = {"http": 80, "https": 443}
 _INTERVAL = 10, 86400
+NO_STORE = "none"
+"""The store of a host that is in no fleet."""
+_LABEL = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?")
 
 
 class Url(t.NamedTuple):
@@ -33,6 +36,18 @@ class Url(t.NamedTuple):
     port: int
     authority: str
     path: str
+
+
+class Endpoint(t.NamedTuple):
+    """A server of a store. name: what its certificate is for. The address is a number: looking up a name blocks."""
+
+    name: str
+    address: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.address}]" if ":" in self.address else self.address
+        return f"{host}:{self.port}"
 
 
 def parse_listen(text: str, name: str) -> tuple[str, int] | None:
@@ -79,6 +94,45 @@ def parse_interval(text: str, name: str) -> int:
     if not seconds.is_integer():
         raise InvalidInput(f"{name} is {text!r}: write whole seconds")
     return int(seconds)
+
+
+def is_label(text: str) -> bool:
+    """Whether a text can be the name of a host, an enforcer or a list in a store, or of a store."""
+    return bool(_LABEL.fullmatch(text))
+
+
+def parse_label(text: str, name: str) -> str:
+    """A name in a store; errors name the setting."""
+    if not is_label(text):
+        raise InvalidInput(
+            f"{name} is {text!r}: write up to 64 of the characters a-z, 0-9, '.', '_' and '-', with a letter or a "
+            "digit at both ends"
+        )
+    return text
+
+
+def parse_labels(text: str, name: str) -> tuple[str, ...]:
+    """Names in a store, separated by commas or white space; errors name the setting."""
+    return tuple(parse_label(word, name) for word in text.replace(",", " ").split())
+
+
+def parse_endpoints(text: str, name: str) -> list[Endpoint]:
+    """Endpoints, separated by commas; errors name the setting."""
+    return [_endpoint(word.strip(), name) for word in text.split(",") if word.strip()]
+
+
+def _endpoint(text: str, name: str) -> Endpoint:
+    label, dummy, listen = text.rpartition("=")
+    try:
+        found = parse_listen(listen, name)
+    except InvalidInput:
+        found = None
+    if found is None or (label and not is_label(label)):
+        raise InvalidInput(
+            f"{name} has {text!r}: write NAME=ADDRESS:PORT, such as fleet1=192.0.2.11:2378 or "
+            "fleet1=[2001:db8::11]:2378, with the name in the server's certificate"
+        )
+    return Endpoint(label or found[0], *found)
 
 
 def _is_port(text: str) -> bool:

@@ -12,6 +12,7 @@ replays and several enforcers that decide the same do not matter.
 from __future__ import annotations
 
 import collections
+import itertools
 import sys
 import typing as t
 
@@ -24,13 +25,6 @@ from .sources import Sources
 MAX_ROWS, MAX_LIFTS = 40_000, 20_000
 
 _RANKS = {name: rank for rank, name in enumerate(EVIDENCE)}
-
-
-class Held(t.NamedTuple):
-    """A row and the enforcer that has written it."""
-
-    row: Row
-    enforcer: str
 
 
 class Ban(t.NamedTuple):
@@ -49,23 +43,22 @@ class Ban(t.NamedTuple):
         return f"{self.enforcer}/{self.rule}"
 
 
-def join(rows: t.Iterable[Held], before: float, now: float) -> Ban | None:
+def join(rows: t.Iterable[Row], before: float, now: float) -> Ban | None:
     """The ban that the rows of one source make; None if none of them counts.
 
     before: rows that were made until then are lifted.
     """
-    counting = [held for held in rows if held.row.until > now and held.row.made > before]
+    counting = [row for row in rows if row.until > now and row.made > before]
     if not counting:
         return None
-    strongest = max(counting, key=_strength)
-    row = strongest.row
-    until = max(held.row.until for held in counting)
-    return Ban(until, row.made, row.evidence, strongest.enforcer, row.rule, row.seen)
+    best = max(counting, key=_strength)
+    until = max(row.until for row in counting)
+    return Ban(until, best.made, best.evidence, best.enforcer, best.rule, best.seen)
 
 
-def _strength(held: Held) -> tuple[t.Any, ...]:
+def _strength(row: Row) -> tuple[t.Any, ...]:
     """A total order, so that the result does not depend on the order of rows."""
-    return (_RANKS[held.row.evidence], held.row, held.enforcer)
+    return _RANKS[row.evidence], row
 
 
 def fold(
@@ -78,7 +71,7 @@ def fold(
     board = Board(sources, accepted)
     for key, value in values.items():
         board.put(key, value)
-    return board.bans(now)
+    return dict(board.bans(now))
 
 
 class Board:
@@ -90,7 +83,7 @@ class Board:
     def __init__(self, sources: Sources | None = None, accepted: t.Collection[str] = ()) -> None:
         self._sources = sources or Sources()
         self._accepted = frozenset(accepted)
-        self._rows = _Table[Held](MAX_ROWS)
+        self._rows = _Table[Row](MAX_ROWS)
         self._lifts = _Table[Lift](MAX_LIFTS)
         self.refused: collections.Counter[str] = collections.Counter()
         """Values and rows that did not count, by reason."""
@@ -114,18 +107,27 @@ class Board:
         """The keys whose values have rows."""
         return self._rows.keys() | self._lifts.keys()
 
+    def size(self, key: str) -> int:
+        """How many decisions a page has."""
+        return len(self._rows.page_sources(key))
+
     def ban(self, source: str, now: float) -> Ban | None:
         """The ban of a source; None if it is not banned."""
         lifts = self._lifts.of(source)
         before = max((lift.before for lift in lifts), default=-1.0)
         return join(self._rows.of(source), before, now)
 
-    def bans(self, now: float) -> dict[str, Ban]:
-        """All bans by source."""
-        found = ((source, self.ban(source, now)) for source in self._rows.sources())
-        return {source: ban for source, ban in found if ban}
+    def bans(self, now: float) -> t.Iterator[tuple[str, Ban]]:
+        """All bans with their sources, one by one: all at once are megabytes."""
+        for source in self._rows.sources():
+            if ban := self.ban(source, now):
+                yield source, ban
 
-    def rows(self, source: str) -> list[Held]:
+    def sources(self, key: str) -> t.Iterable[str]:
+        """The sources of a page of decisions."""
+        return self._rows.page_sources(key)
+
+    def rows(self, source: str) -> list[Row]:
         """All decisions on a source, also those that do not count."""
         return list(self._rows.of(source))
 
@@ -135,14 +137,14 @@ class Board:
 
     def expire(self, now: float) -> set[str]:
         """Forget rows that have ended; return the sources that have other rows."""
-        return self._rows.discard(lambda held: held.row.until <= now)
+        return self._rows.discard(lambda row: row.until <= now)
 
     def hold(self, name: str, rows: t.Iterable[tuple[str, Row]]) -> None:
         """Add rows that no enforcer has: what the host goes on to ban on its own account.
 
         name: in place of the enforcer's. They count together with those that were held before.
         """
-        found = [(source, Held(row, name)) for source, row in rows]
+        found = [(source, row._replace(enforcer=name)) for source, row in rows]
         self._rows.put(name, [*self._rows.page(name), *found])
 
     def _put_page(self, key: str, value: bytes) -> set[str]:
@@ -155,7 +157,7 @@ class Board:
         # Pages repeat a few names thousands of times.
         name = sys.intern(enforcer)
         rows = [
-            (source, Held(row._replace(rule=sys.intern(row.rule)), name)) for source, row in page
+            (source, row._replace(rule=sys.intern(row.rule), enforcer=name)) for source, row in page
         ]
         return self._rows.put(key, rows)
 
@@ -181,7 +183,8 @@ class _Table(t.Generic[_V]):
         self._size = 0
         self._pages: dict[str, tuple[str, ...]] = {}
         """The sources of each page; a source with two rows is there twice."""
-        self._found: dict[str, tuple[tuple[str, _V], ...]] = {}
+        self._found: dict[str, tuple[t.Any, ...]] = {}
+        """By source: a page's key, a row of it, the next key, and so on. Most sources have one row."""
 
     def put(self, key: str, rows: list[tuple[str, _V]]) -> set[str]:
         """Replace the rows of a page; return the sources whose rows have changed."""
@@ -194,8 +197,8 @@ class _Table(t.Generic[_V]):
             new.setdefault(source, []).append((key, row))
         changed = set()
         for source in {*former, *new}:
-            before = self._found.get(source, ())
-            after = (*(one for one in before if one[0] != key), *new.get(source, ()))
+            before = self._pairs(source)
+            after = [*(one for one in before if one[0] != key), *new.get(source, ())]
             if before != after:
                 changed.add(source)
                 self._set(source, after)
@@ -208,48 +211,53 @@ class _Table(t.Generic[_V]):
 
     def discard(self, is_over: t.Callable[[_V], bool]) -> set[str]:
         """Remove rows; return the sources that keep some."""
-        over = [
-            source
-            for source, rows in self._found.items()
-            if any(is_over(row) for dummy, row in rows)
-        ]
+        over = [source for source, found in self._found.items() if any(map(is_over, found[1::2]))]
         kept = set()
-        pages_of: dict[str, collections.Counter[str]] = {}
+        gone: dict[str, collections.Counter[str]] = {}
         for source in over:
-            rows = self._found[source]
-            left = tuple(one for one in rows if not is_over(one[1]))
-            for key, dummy in set(rows) - set(left):
-                pages_of.setdefault(key, collections.Counter())[source] += 1
+            left = []
+            for key, row in self._pairs(source):
+                if is_over(row):
+                    gone.setdefault(key, collections.Counter())[source] += 1
+                else:
+                    left.append((key, row))
             self._set(source, left)
             if left:
                 kept.add(source)
-        for key, gone in pages_of.items():
-            self._forget(key, gone)
+        for key, sources in gone.items():
+            self._forget(key, sources)
         return kept
 
-    def _forget(self, key: str, gone: collections.Counter[str]) -> None:
-        sources = collections.Counter(self._pages[key]) - gone
-        self._size -= len(self._pages[key]) - sources.total()
-        if sources:
-            self._pages[key] = tuple(sources.elements())
-        else:
-            del self._pages[key]
-
-    def _set(self, source: str, rows: tuple[tuple[str, _V], ...]) -> None:
-        if rows:
-            self._found[source] = rows
-        else:
-            self._found.pop(source, None)
-
-    def of(self, source: str) -> list[_V]:
-        return [row for dummy, row in self._found.get(source, ())]
+    def of(self, source: str) -> tuple[_V, ...]:
+        return self._found.get(source, ())[1::2]
 
     def page(self, key: str) -> list[tuple[str, _V]]:
-        sources = dict.fromkeys(self._pages.get(key, ()))
-        return [(source, row) for source in sources for at, row in self._found[source] if at == key]
+        sources = dict.fromkeys(self.page_sources(key))
+        return [(source, row) for source in sources for at, row in self._pairs(source) if at == key]
+
+    def page_sources(self, key: str) -> tuple[str, ...]:
+        return self._pages.get(key, ())
 
     def sources(self) -> t.Iterator[str]:
         return iter(self._found)
 
     def keys(self) -> set[str]:
         return set(self._pages)
+
+    def _forget(self, key: str, gone: collections.Counter[str]) -> None:
+        left = collections.Counter(self._pages[key]) - gone
+        self._size -= len(self._pages[key]) - left.total()
+        if left:
+            self._pages[key] = tuple(left.elements())
+        else:
+            del self._pages[key]
+
+    def _pairs(self, source: str) -> list[tuple[str, _V]]:
+        found = self._found.get(source, ())
+        return list(zip(found[::2], found[1::2]))
+
+    def _set(self, source: str, pairs: list[tuple[str, _V]]) -> None:
+        if pairs:
+            self._found[source] = tuple(itertools.chain.from_iterable(pairs))
+        else:
+            self._found.pop(source, None)

@@ -6,8 +6,9 @@
 
 from __future__ import annotations
 
-import re
 import typing as t
+
+from packetwatch_core._network.endpoints import is_label
 
 ROOT = "/packetwatch/v1/"
 BANS, LIFTS, LISTS, RULES, HOSTS = (
@@ -16,24 +17,17 @@ BANS, LIFTS, LISTS, RULES, HOSTS = (
 # What a host follows. Reports of other hosts are the enforcers' alone.
 FOLLOWED = (BANS, LIFTS, LISTS, RULES)
 
-_NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?")
-
-
-def is_name(text: str) -> bool:
-    """Whether a host, an enforcer, a list or a rule can have this name."""
-    return bool(_NAME.fullmatch(text))
-
 
 def enforcer_of(key: str) -> str | None:
     """The enforcer whose page a key below `BANS` is; None if the key is not of that form."""
     words = key.removeprefix(BANS).split("/")
-    return words[0] if len(words) == 2 and all(map(is_name, words)) else None
+    return words[0] if len(words) == 2 and all(map(is_label, words)) else None
 
 
 def name_of(key: str, prefix: str) -> str | None:
     """The name that a key directly below a prefix ends with; None if the key is not of that form."""
     name = key.removeprefix(prefix)
-    return name if is_name(name) else None
+    return name if is_label(name) else None
 
 
 def report_of(host: str, kind: t.Literal["seen", "bans", "status"]) -> str:

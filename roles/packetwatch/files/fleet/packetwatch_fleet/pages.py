@@ -15,8 +15,8 @@ import typing as t
 
 from packetwatch_core._base.errors import InvalidInput
 from packetwatch_core._base.number import MAX_TIME, is_a, is_number
+from packetwatch_core._network.endpoints import is_label
 
-from .keys import is_name
 from .sources import Sources
 
 VERSION = 1
@@ -46,6 +46,7 @@ class Row(t.NamedTuple):
     evidence: str
     seen: int
     """How many hosts have seen the source."""
+    enforcer: str = ""
 
 
 class Lift(t.NamedTuple):
@@ -123,7 +124,7 @@ def _row(row: list[t.Any]) -> Row | None:
     until, made, rule, evidence, seen = row[1:6]
     if not (is_number(until, MAX_TIME) and is_number(made, MAX_TIME)):
         return None
-    if not (isinstance(rule, str) and is_name(rule) and evidence in EVIDENCE):
+    if not (isinstance(rule, str) and is_label(rule) and evidence in EVIDENCE):
         return None
     if not is_a(seen, int) or not 0 <= seen <= MAX_SEEN:
         return None

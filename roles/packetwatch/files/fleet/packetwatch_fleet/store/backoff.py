@@ -1,0 +1,33 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Pauses between attempts, with chance in them: all hosts lose a store at the same moment."""
+
+from __future__ import annotations
+
+import random
+import time
+
+_FIRST, _LONGEST = 0.5, 10.0
+# An attempt that lasted so long was a success.
+_STABLE = 10.0
+
+
+class Backoff:
+    """Longer and longer pauses, until an attempt lasts."""
+
+    def __init__(self) -> None:
+        self._pause = _FIRST
+        self._began = 0.0
+
+    def begin(self) -> None:
+        """An attempt begins."""
+        self._began = time.monotonic()
+
+    def pause(self) -> float:
+        """Seconds until the next attempt, after one that has ended."""
+        if time.monotonic() - self._began > _STABLE:
+            self._pause = _FIRST
+        pause, self._pause = self._pause, min(self._pause * 2, _LONGEST)
+        return random.uniform(pause / 2, pause)

@@ -1,0 +1,122 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""An etcd cluster: its endpoints, the token, and the operations that all of its users share, as work in steps."""
+
+from __future__ import annotations
+
+import random
+import time
+import typing as t
+
+from packetwatch_core._base.errors import InvalidInput
+from packetwatch_core._network.endpoints import Endpoint
+
+from .dates import Clock
+from .gateway import (
+    PIECE,
+    Account,
+    BadToken,
+    Busy,
+    Session,
+    code,
+    decode,
+    fields,
+    number,
+    objects,
+    range_of,
+    revision_of,
+    text_of,
+)
+from .interface import Snapshot, Unavailable
+from .waits import Wait, Waiting
+
+if t.TYPE_CHECKING:
+    import ssl
+
+# For a request that a gate puts off.
+_ATTEMPTS, _PAUSE = 10, 0.5
+
+
+class Cluster:
+    """endpoints: each serves alone. account: of whoever uses the store."""
+
+    def __init__(
+        self,
+        endpoints: t.Sequence[Endpoint],
+        tls: ssl.SSLContext | None = None,
+        account: Account | None = None,
+    ) -> None:
+        if not endpoints:
+            raise InvalidInput("the store etcd has no endpoints: name at least one")
+        self.endpoints = endpoints
+        self.clock = Clock()
+        self._tls = tls
+        self._account = account or Account()
+        self._token = ""
+        # Hosts begin at different nodes.
+        self._first = random.randrange(len(endpoints))
+
+    def session(self, attempt: int) -> Session:
+        """A session on one of the endpoints: each attempt has the next one."""
+        endpoint = self.endpoints[(self._first + attempt) % len(self.endpoints)]
+        return Session(endpoint, self._tls, self.clock)
+
+    def now(self) -> float:
+        """The store's time; the own one as long as it is not known."""
+        offset = self.clock.offset()
+        return time.time() if offset is None else time.monotonic() + offset
+
+    def token(self, session: Session, bad: str = "") -> Waiting[str]:
+        """The token of all sessions. bad: one that the store has refused."""
+        if self._account.user and (not self._token or self._token == bad):
+            self._token = yield from session.log_in(self._account)
+        return self._token
+
+    def call(self, session: Session, path: str, body: object) -> Waiting[dict[str, t.Any]]:
+        """One answer; logs in before, and again if the token is not known any more."""
+        token = yield from self.token(session)
+        try:
+            return (yield from session.call(path, body, token))
+        except BadToken:
+            token = yield from self.token(session, token)
+            return (yield from session.call(path, body, token))
+
+    def _patiently(self, session: Session, path: str, body: object) -> Waiting[dict[str, t.Any]]:
+        """As `call`. A long listing may have more pieces than a gate takes at once."""
+        for dummy in range(_ATTEMPTS):
+            try:
+                return (yield from self.call(session, path, body))
+            except Busy:
+                yield Wait(None, False, time.monotonic() + _PAUSE)
+        return (yield from self.call(session, path, body))
+
+    def put(self, session: Session, key: str, value: bytes) -> Waiting[int]:
+        """Write a value; return its revision."""
+        body = {"key": code(key), "value": code(value)}
+        return revision_of((yield from self.call(session, "/v3/kv/put", body)))
+
+    def snapshot(self, session: Session, prefixes: t.Sequence[str]) -> Waiting[Snapshot]:
+        """Everything below the prefixes, in pieces at one revision."""
+        revision, cluster = 0, ""
+        items: dict[str, tuple[int, bytes]] = {}
+        for prefix in prefixes:
+            body = range_of(prefix) | {"limit": PIECE}
+            while True:
+                if revision:
+                    body["revision"] = str(revision)
+                answer = yield from self._patiently(session, "/v3/kv/range", body)
+                if not revision:
+                    revision = revision_of(answer)
+                    cluster = str(number(fields(answer, "header").get("cluster_id")))
+                pairs = objects(answer, "kvs")
+                for pair in pairs:
+                    value = number(pair.get("mod_revision")), decode(pair.get("value"))
+                    items[text_of(pair.get("key"))] = value
+                if not answer.get("more"):
+                    break
+                if not pairs:
+                    raise Unavailable(f"{session.endpoint}: a piece of a long answer is empty")
+                body["key"] = code(decode(pairs[-1].get("key")) + b"\0")
+        return Snapshot(cluster, revision, self.now(), items)

@@ -1,0 +1,87 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Writes to an etcd from a loop: values that are overwritten, so only the last one of each key is sent."""
+
+from __future__ import annotations
+
+import math
+import time
+import typing as t
+
+from .backoff import Backoff
+from .cluster import Cluster
+from .gateway import Session
+from .interface import Denied, Unavailable
+from .waits import Task, Wait, Waiting
+
+
+class EtcdWriter:
+    """Implements `interface.Writer`."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.problem = ""
+        self._cluster = cluster
+        self._waiting: dict[str, bytes] = {}
+        self._is_idle = False
+        self._backoff = Backoff()
+        self._task = Task(self._run())
+
+    def put(self, key: str, value: bytes) -> None:
+        self._waiting[key] = value
+        if self._is_idle:
+            self._task.wake()
+
+    def fileno(self) -> int:
+        return self._task.fileno()
+
+    def deadline(self) -> float:
+        return self._task.deadline()
+
+    def step(self) -> None:
+        self._task.step()
+
+    def close(self) -> None:
+        self._task.close()
+
+    def _run(self) -> Waiting[t.NoReturn]:
+        attempt = 0
+        while True:
+            yield from self._idle(None)
+            self._backoff.begin()
+            session = self._cluster.session(attempt)
+            try:
+                yield from session.connect()
+                yield from self._serve(session)
+            except (Unavailable, Denied) as error:
+                self.problem = str(error)
+                attempt += 1
+                yield Wait(None, False, time.monotonic() + self._backoff.pause())
+            finally:
+                session.close()
+
+    def _serve(self, session: Session) -> Waiting[None]:
+        """Write what waits, until the server ends the connection while nothing does."""
+        while True:
+            # A value that fails is sent again, unless a newer one has come.
+            for key, value in list(self._waiting.items()):
+                yield from self._cluster.put(session, key, value)
+                self.problem = ""
+                if self._waiting.get(key) is value:
+                    del self._waiting[key]
+            if not self._waiting and (yield from self._idle(session)):
+                return
+
+    def _idle(self, session: Session | None) -> Waiting[bool]:
+        """Wait until something is to be written; return whether the connection has ended before."""
+        while not self._waiting:
+            self._is_idle = True
+            if session:
+                has_ended = yield from session.link.idle(math.inf)
+            else:
+                has_ended = yield Wait(None, False, math.inf)
+            self._is_idle = False
+            if has_ended:
+                return True
+        return False
