@@ -51,8 +51,9 @@ def encode(fields: t.Mapping[str, Value]) -> str:
 class Output:
     """Writes whole lines to a file descriptor; blocks while the reader is too slow."""
 
-    def __init__(self, fd: int = 1, host: str = "") -> None:
+    def __init__(self, fd: int = 1, host: str = "", logger: str = "packetwatch_agent") -> None:
         self._fd = fd
+        self._logger = logger
         self._is_journal = _is_journal(fd)
         self.host = host or socket.gethostname()
         self.tap: t.Callable[[t.Sequence[str]], None] | None = None
@@ -80,7 +81,7 @@ class Output:
             "@timestamp": timestamp(time.time_ns()),
             "ecs.version": ECS_VERSION,
             "log.level": level,
-            "log.logger": "packetwatch_agent",
+            "log.logger": self._logger,
             "message": message,
             "host.name": self.host,
         }

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The agent while a filter is loaded: its parts in a loop, from the first to the last."""
+"""A process with parts: they run in a loop, from the first to the last."""
 
 from __future__ import annotations
 
@@ -16,24 +16,32 @@ from .presence import Presence
 
 
 class Service:
-    """Runs the parts until SIGTERM, or until one of them stops the loop."""
+    """Runs the parts until SIGTERM, or until one of them stops the loop. doing: what systemd shows meanwhile."""
 
-    def __init__(self, loop: Loop, parts: Parts, presence: Presence, output: Output) -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        parts: Parts,
+        presence: Presence,
+        output: Output,
+        doing: str = "following the program",
+    ) -> None:
         self._loop = loop
         self._parts = parts
         self._presence = presence
         self._output = output
+        self._doing = doing
 
     def run(self) -> bool:
-        """Serve; return whether the agent was asked to end.
+        """Serve; return whether the process was asked to end.
 
-        The parts write what is then in the ring, and save the bans.
+        The agent's parts write what is then in the ring, and save the bans.
         """
         self._presence.begin()
         self._loop.on_signal(signal.SIGHUP, self._reload)
         self._parts.start(self._loop)
         self._output.say("info", f"started, version {__version__}")
-        self._presence.ready("following the program")
+        self._presence.ready(self._doing)
         self._loop.run()
         self._parts.stop()
         self._presence.end()

@@ -89,20 +89,35 @@ class Settings:
     """systemd starts a repair when this file appears."""
 
 
-_SETTINGS: dict[str, Setting[t.Any]] = {
-    name: value for name, value in vars(Settings).items() if isinstance(value, Setting)
-}
-DEFAULTS = {setting.variable: setting.default for setting in _SETTINGS.values()}
+_S = t.TypeVar("_S", bound=Settings)
+
+
+def settings_of(kind: type[Settings]) -> dict[str, Setting[t.Any]]:
+    """All settings of a class and its bases, by name."""
+    return {
+        name: value
+        for one in reversed(kind.__mro__)
+        for name, value in vars(one).items()
+        if isinstance(value, Setting)
+    }
+
+
+DEFAULTS = {setting.variable: setting.default for setting in settings_of(Settings).values()}
 
 
 def read(environment: t.Mapping[str, str]) -> Settings:
-    """Settings from variables.
+    """The agent's settings from variables."""
+    return read_as(Settings, environment)
+
+
+def read_as(kind: type[_S], environment: t.Mapping[str, str]) -> _S:
+    """Settings of a class from variables.
 
     A wrong value does not end the agent: the default is in force, and `problems` names variable and fix.
     """
-    found = Settings()
+    found = kind()
     found.problems = {}
-    for name, setting in _SETTINGS.items():
+    for name, setting in settings_of(kind).items():
         text = environment.get(setting.variable, setting.default)
         try:
             value = setting.parse(text.strip(), setting.variable)
