@@ -7,7 +7,7 @@ _packetwatchctl() {
     COMPREPLY=()
     if ((COMP_CWORD == 1)); then
         mapfile -t COMPREPLY < <(compgen -W 'status lists allow deny remove apply confirm rollback ban unban
-            bans protect top watch why selftest --help --version' -- "$word")
+            bans protect top watch why fleet selftest --help --version' -- "$word")
         return
     fi
     case $before in
@@ -25,6 +25,7 @@ _packetwatchctl() {
         unban) options='--reason' ;;
         top) options='--once --interval --most' ;;
         watch) options='--action --source --count' ;;
+        fleet) options='--release' ;;
         selftest) options='--interface -4 -6' ;;
         esac
         options+=' --json --help'

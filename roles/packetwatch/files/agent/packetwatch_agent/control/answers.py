@@ -165,6 +165,41 @@ BAN = record(
 PROTECTED = record({"prefix": prefix, "reason": text, "until": maybe(moment)})
 EVENT = mapping(text, value_of_event)
 
+_FLEET_BAN = record(
+    {
+        "enforcer": text,
+        "rule": text,
+        "evidence": text,
+        "hosts": count,
+        "since": moment,
+        "until": moment,
+    }
+)
+_FLEET = record(
+    {
+        "store": record(
+            {
+                "connected": flag,
+                "endpoint": text,
+                "cluster": text,
+                "revision": count,
+                "age": maybe(number),
+                "problem": text,
+                "declared": count,
+                "held": count,
+                "clock": maybe(number),
+                "values_refused": mapping(text, count),
+                "rules": mapping(text, maybe(number)),
+            }
+        ),
+        "agent": record(
+            {"bans": count, "missing": count, "refused": mapping(text, count), "problem": text}
+        ),
+        "reports": record(
+            {"host": text, "reports": mapping(text, count), "lost": count, "problem": text}
+        ),
+    }
+)
 _PACKETS = mapping(verdict, count)
 _CHANGE = record({"source": prefix, "changed": flag, "message": text})
 _EDIT = record(
@@ -218,6 +253,11 @@ RESULTS: dict[str, Shape] = {
             "drops": list_of(record({"source": prefix, "origin": text, "dropped": count})),
         }
     ),
+    "fleet": _FLEET,
+    "fleet_why": record(
+        {"source": prefix, "ban": maybe(_FLEET_BAN), "decisions": count, "lifted": maybe(moment)}
+    ),
+    "fleet_release": record({"changed": flag, "message": text}),
     "ban": _CHANGE,
     "unban": _CHANGE,
     **dict.fromkeys(("allow", "deny", "remove", "apply", "confirm", "rollback"), _EDIT),

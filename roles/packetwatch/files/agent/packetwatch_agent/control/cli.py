@@ -15,11 +15,11 @@ from packetwatch_core._base.errors import PacketwatchError
 
 from .. import __version__
 from . import wire, words
-from .ctl import bans, drill, explain, lists, live, state
+from .ctl import bans, drill, explain, fleet, lists, live, state
 from .ctl.session import Command, Parser, Places, Session, write
 
 _EPILOG = """
-exit status: 0 done, and what was asked after is well; 1 failed, or is not well (status, selftest);
+exit status: 0 done, and what was asked after is well; 1 failed, or is not well (status, fleet, selftest);
 2 wrong input; 3 not permitted; 4 the agent does not answer. See packetwatchctl(8).
 """
 _INTERRUPTED = 130
@@ -30,6 +30,7 @@ COMMANDS: dict[str, Command] = (
     | bans.COMMANDS
     | live.COMMANDS
     | explain.COMMANDS
+    | fleet.COMMANDS
     | drill.COMMANDS
 )
 

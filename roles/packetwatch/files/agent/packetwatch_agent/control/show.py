@@ -162,11 +162,57 @@ def why(result: wire.Result) -> Lines:
             f"until {moment(ban['until'], 'it is lifted')}, {count(ban['ports'], 'port')}, "
             f"{count(ban['dropped'], 'packet')} dropped"
         )
+    if "fleet" in result:
+        lines.append(f"  {_fleet_on(result['fleet'])}")
     notes = list(result["notes"])
     if any(item["undecided"] for item in result["declared"]["entries"]):
         notes.append(f"{WHY_UNTRUSTED}: until then, {_UNDECIDED}")
     lines += [f"  note: {text}" for text in notes]
     return [printable(line) for line in lines]
+
+
+def fleet(result: wire.Result) -> Lines:
+    """The store, what the kernel has of it, and what was reported."""
+    store, agent, reports = result["store"], result["agent"], result["reports"]
+    state = f"following {store['endpoint']}" if store["connected"] else "NOT FOLLOWED"
+    heard = "never heard of" if store["age"] is None else f"heard of {span(store['age'])} ago"
+    refused = [f"{number} {reason}" for reason, number in sorted(agent["refused"].items())]
+    lines = [
+        f"store: {state}, revision {store['revision']}, {heard}",
+        f"bans: {store['declared']} declared, {agent['bans']} in the kernel, {agent['missing']} missing"
+        f"{', refused: ' if refused else ''}{', '.join(refused)}",
+    ]
+    if store["held"]:
+        lines.append(f"kept: {count(store['held'], 'ban')} that the store does not have any more")
+    if store["clock"] is not None:
+        lines.append(f"clock: {store['clock']:+.1f} s from that of the fleet")
+    lines += [
+        f"enforcer {name}: last heard of {moment(then, 'never')}"
+        for name, then in store["rules"].items()
+    ]
+    sent = [f"{number} {kind}" for kind, number in sorted(reports["reports"].items())]
+    lines.append(f"reports of {reports['host']}: {', '.join(sent) or 'none'}")
+    if reports["lost"]:
+        lines.append(f"{count(reports['lost'], 'observation')} not reported")
+    wrong = [f"{number} {reason}" for reason, number in sorted(store["values_refused"].items())]
+    if wrong:
+        lines.append(f"values of the store that do not count: {', '.join(wrong)}")
+    lines += [f"PROBLEM: {part['problem']}" for part in (store, agent, reports) if part["problem"]]
+    return [printable(line) for line in lines]
+
+
+def _fleet_on(found: wire.Result) -> str:
+    """What the fleet says about a source."""
+    if "problem" in found:
+        return f"fleet: not known: {found['problem']}"
+    ban = found["ban"]
+    if ban is None:
+        lifted = f", lifted {moment(found['lifted'])}" if found["lifted"] else ""
+        return f"fleet: {found['source']} is not banned{lifted}"
+    return (
+        f"fleet: {found['source']} is banned until {moment(ban['until'])} by {ban['enforcer']}/{ban['rule']}, evidence "
+        f"{ban['evidence']}, seen by {count(ban['hosts'], 'host')}"
+    )
 
 
 def change(result: wire.Result) -> Lines:

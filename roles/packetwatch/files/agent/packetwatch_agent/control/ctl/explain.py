@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import functools
+import os
 
 from packetwatch_core._bans.facts import name_of
 from packetwatch_core._base.address import format_prefix, parse_prefix
@@ -32,6 +33,7 @@ def _why(session: Session, options: Options) -> Outcome:
     if not session.is_root:
         bans = session.ask("why", address=format_prefix(prefix)) if is_source else None
         result = why.explain(prefix, lists(), None, bans, None)
+        result |= _by_fleet(session, format_prefix(prefix) if is_source else "")
         return Outcome(result, show.why(result))
     from .. import truth
 
@@ -41,7 +43,19 @@ def _why(session: Session, options: Options) -> Outcome:
         bans = banning.why(truth.bans_of(session.host), format_prefix(prefix), name_of)
     remedy = functools.partial(truth.what_if_different, session.host)
     result = why.explain(prefix, lists(in_kernel), in_kernel, bans, interfaces, remedy)
+    result |= _by_fleet(session, format_prefix(prefix) if is_source else "")
     return Outcome(result, show.why(result))
+
+
+def _by_fleet(session: Session, source: str) -> wire.Result:
+    """What the fleet says about a source; nothing on a host without a fleet."""
+    if not source or not os.path.exists(session.places.fleet):
+        return {}
+    try:
+        with session.fleet() as fleet:
+            return {"fleet": fleet.ask("fleet_why", address=source)}
+    except wire.ControlError as error:
+        return {"fleet": {"problem": str(error)}}
 
 
 COMMANDS = {"why": Command("explain the verdict on an address", _arguments, _why)}

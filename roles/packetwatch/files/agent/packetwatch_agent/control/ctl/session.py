@@ -30,6 +30,7 @@ if t.TYPE_CHECKING:
     from packetwatch_core._host.host import Host
 
 EDIT_SOCKET = "/run/packetwatch-edit.sock"
+FLEET_SOCKET = "/run/packetwatch-fleet/control.sock"
 # Another writer may be compiling, which takes a slow machine a minute.
 _PATIENCE = 240.0
 
@@ -43,6 +44,7 @@ class Places(t.NamedTuple):
     paths: Paths
     control: str
     edit: str = EDIT_SOCKET
+    fleet: str = FLEET_SOCKET
 
     @classmethod
     def of(cls, environment: t.Mapping[str, str]) -> Places:
@@ -54,7 +56,8 @@ class Places(t.NamedTuple):
             state=values["PW_CONFIG_DIR"],
             spared=values["PW_SPARED_FILE"],
         )
-        return cls(paths, values["PW_CONTROL_SOCKET"])
+        fleet = values.get("PW_FLEET_CONTROL_SOCKET", FLEET_SOCKET)
+        return cls(paths, values["PW_CONTROL_SOCKET"], fleet=fleet)
 
 
 class Outcome(t.NamedTuple):
@@ -93,6 +96,13 @@ class Session:
         """The agent's answer to one request."""
         with self.agent() as agent:
             return agent.ask(command, **arguments)
+
+    def fleet(self) -> Connection:
+        """A connection to the fleet process; raises `ControlError`."""
+        return Connection(
+            self.places.fleet,
+            "is this host in a fleet, and is the fleet process up (systemctl status packetwatch-fleet)?",
+        )
 
     def state(self) -> State:
         """Confirmed state, which every user may read."""
