@@ -46,11 +46,24 @@ class Values(t.NamedTuple):
     unknown: list[str]
 
 
+_PASSWORD, _KEY = f"{_PREFIX}fleet_password", f"{_PREFIX}fleet_certificate"
+
+
 def known_variables() -> list[str]:
     """The names of the role's variables."""
     text = (_ROLE / "meta" / "argument_specs.yml").read_text(encoding="utf-8")
     names = yaml.safe_load(text)["argument_specs"]["main"]["options"]
     return [*names, *(_PREFIX + name for name in _OTHERS)]
+
+
+def without_secrets(found: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
+    """Variables for a module that only needs to know whether secrets are given, and that a key is in PEM."""
+    hidden = dict(found)
+    if hidden.get(_PASSWORD):
+        hidden[_PASSWORD] = "given"
+    if key := str(hidden.get(_KEY) or ""):
+        hidden[_KEY] = "-----BEGIN " if key.lstrip().startswith("-----BEGIN ") else "not in PEM"
+    return hidden
 
 
 def unknown_variables(names: t.Iterable[str], known: t.Collection[str]) -> t.Iterator[str]:

@@ -20,6 +20,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 LIBRARY = ROOT / "plugins" / "module_utils"
 AGENT = ROOT / "roles/packetwatch/files/agent/packetwatch_agent"
+FLEET = ROOT / "roles/packetwatch/files/fleet/packetwatch_fleet"
 # From top to bottom.
 ROOMS = (
     "_preflight",
@@ -84,7 +85,7 @@ def test_a_room_uses_only_lower_ones(name: str) -> None:
     assert climbing == []
 
 
-@pytest.mark.parametrize("package", [LIBRARY, AGENT], ids=["library", "agent"])
+@pytest.mark.parametrize("package", [LIBRARY, AGENT, FLEET], ids=["library", "agent", "fleet"])
 def test_no_import_runs_in_a_circle(package: Path) -> None:
     graph = {path: set(imports(path)) for path in sources(package)}
     assert sum(map(len, graph.values())) > len(graph)
@@ -112,9 +113,10 @@ def files() -> dict[str, list[str]]:
     for path in sources(LIBRARY):
         title = room(path) if room(path) in ROOMS else "Fronts"
         found.setdefault(title, []).append(path.stem)
-    for path in sources(AGENT):
-        folder = path.parent.relative_to(AGENT).as_posix()
-        found.setdefault(AGENT.name if folder == "." else folder, []).append(path.stem)
+    for package in (AGENT, FLEET):
+        for path in sources(package):
+            folder = path.parent.relative_to(package).as_posix()
+            found.setdefault(package.name if folder == "." else folder, []).append(path.stem)
     return found
 
 

@@ -31,7 +31,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(places, "COPIES", copies)
     monkeypatch.setattr(places, "MODES", {copies["bin"]: 0o755})
     monkeypatch.setattr(accounts, "GROUPS", {})
-    monkeypatch.setattr(accounts, "USER", "root")
+    monkeypatch.setattr(accounts, "USERS", ("root",))
     for path, data in CONTENTS.items():
         target = tmp_path / "lib" / NAME / path
         target.parent.mkdir(parents=True)

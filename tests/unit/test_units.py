@@ -14,13 +14,12 @@ from pathlib import Path
 import pytest
 
 UNITS = Path(__file__).resolve().parents[2] / "roles/packetwatch/files/units"
-ONE_SHOTS = sorted(
-    path.name for path in UNITS.glob("*.service") if path.name != "packetwatch.service"
-)
+DAEMONS = ("packetwatch.service", "packetwatch-fleet.service")
+ONE_SHOTS = sorted(path.name for path in UNITS.glob("*.service") if path.name not in DAEMONS)
 EARLY = "packetwatch-xdp@.service"
 # The values of docs/operations.md; each systemd release weighs some settings differently.
 PULL = "../pull/pull-packetwatch.service"
-EXPOSURE = {EARLY: 3.4, "packetwatch.service": 1.5, PULL: 7.6}
+EXPOSURE = {EARLY: 3.4, **dict.fromkeys(DAEMONS, 1.5), PULL: 7.6}
 
 
 def sandbox(name: str) -> list[str]:
@@ -46,7 +45,7 @@ def test_the_unit_that_attaches_is_killed_last_and_tries_again() -> None:
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="no systemd is installed")
-@pytest.mark.parametrize("name", [*ONE_SHOTS, "packetwatch.service", PULL])
+@pytest.mark.parametrize("name", [*ONE_SHOTS, *DAEMONS, PULL])
 def test_exposure(name: str) -> None:
     argv = ["systemd-analyze", "security", "--offline=true", "--no-pager", str(UNITS / name)]
     done = subprocess.run(argv, capture_output=True, text=True, check=True)

@@ -19,11 +19,15 @@ from ansible_collections.packetwatch.xdp.plugins.plugin_utils._variables import 
     evaluate,
     known_variables,
     unknown_variables,
+    without_secrets,
 )
 
 
 class ActionModule(ActionBase):
-    """Checks names on the controller, which alone sees them, and the feeds, which have secrets."""
+    """Checks names on the controller, which alone sees them, and the feeds, which have secrets.
+
+    Secrets of the fleet stay on the controller until the role writes them to the host.
+    """
 
     _VALID_ARGS = frozenset({"packages"})
 
@@ -38,7 +42,7 @@ class ActionModule(ActionBase):
         problems += [*values.problems, *values.unknown]
         problems += check_feeds(values.found.pop(FEEDS, []))
         arguments = {
-            "variables": values.found,
+            "variables": without_secrets(values.found),
             "problems": problems,
             "program": digest_text(own_source()),
         }

@@ -20,7 +20,15 @@ from .._base.errors import InvalidInput, PacketwatchError, problems_of
 from .._declared.edits import list_text
 from .._declared.entries import describe_value
 from .._declared.policy import OPTIONS, fields_from_options, merge_policy
-from .._network.endpoints import parse_interval, parse_listen, parse_url
+from .._network.endpoints import (
+    NO_STORE,
+    parse_endpoints,
+    parse_interval,
+    parse_label,
+    parse_labels,
+    parse_listen,
+    parse_url,
+)
 from .._network.protect import check_shared
 from .._network.settings import MAX_PROTECTED, MAX_SHARED, parse_list_memory
 from .interfaces import read_interfaces
@@ -36,6 +44,7 @@ LISTS = re.compile(r"packetwatch_(allow|deny)(?:__[a-z0-9_]+)?")
 """The names of the variables that merge into the allow list and the deny list."""
 
 _PREFIX = "packetwatch_"
+_FLEET = "packetwatch_fleet"
 _INTERFACES = "packetwatch_interfaces"
 _PORTS = "packetwatch_published_ports"
 # A slow host needs some time to answer.
@@ -78,6 +87,7 @@ def read_variables(variables: Values) -> Declared:
         name = _PREFIX + option
         if name in variables:
             problems += check(variables[name], name)
+    problems += check_fleet(variables)
     return Declared(problems, lists, interfaces, policy)
 
 
@@ -98,6 +108,18 @@ def check_policies(policy: Values, interfaces: t.Iterable[Interface]) -> t.Itera
         except PacketwatchError as error:
             for problem in problems_of(error):
                 yield f"{_INTERFACES}: {interface['name']}: {problem}"
+
+
+def check_fleet(variables: Values) -> t.Iterator[str]:
+    """What a host in a fleet needs to reach its store."""
+    store = variables.get(_FLEET, NO_STORE)
+    if store == NO_STORE:
+        return
+    needed = {"etcd": ("endpoints", "ca", "certificate", "password"), "folder": ("folder",)}
+    for option in ("host", *needed.get(store, ())):
+        name = f"{_FLEET}_{option}"
+        if not variables.get(name):
+            yield f"{name} is empty: a host with {_FLEET} {store!r} needs it"
 
 
 def check_protect(protect: t.Any, name: str) -> t.Iterator[str]:
@@ -183,6 +205,35 @@ def _check_users(value: t.Any, name: str) -> t.Iterator[str]:
         yield from _check_items(value, name, _check_user)
 
 
+def _joined(parse: t.Callable[[str, str], object]) -> Check:
+    """Check a list as the host parses its items, joined by commas."""
+
+    def check(value: t.Any, name: str) -> t.Iterator[str]:
+        if not isinstance(value, (list, tuple)):
+            yield _no_list(value, name)
+            return
+        for item in value:
+            yield from _parsed(parse)(item, name)
+
+    return check
+
+
+def _check_pem(value: t.Any, name: str) -> t.Iterator[str]:
+    # The text may be a key, so it is not part of the error.
+    if value and not str(value).lstrip().startswith("-----BEGIN "):
+        yield f"{name} is not in PEM: write the text of the file, such as a look-up of it"
+
+
+def _check_folder(value: t.Any, name: str) -> t.Iterator[str]:
+    if value and not str(value).startswith("/"):
+        yield f"{name} is {describe_value(value)}: write an absolute path"
+
+
+def _optional(parse: t.Callable[[str, str], object]) -> Check:
+    """Check a setting that may be empty."""
+    return lambda value, name: _parsed(parse)(value, name) if value else ()
+
+
 def _parsed(parse: t.Callable[[str, str], object]) -> Check:
     """Check a setting as the host parses its text."""
 
@@ -205,6 +256,14 @@ _CHECKS: t.Final[dict[str, Check]] = {
     "list_memory": _parsed(parse_list_memory),
     "self_heal": _check_switch,
     "confirm_timeout": check_timeout,
+    "fleet": _parsed(parse_label),
+    "fleet_host": _optional(parse_label),
+    "fleet_endpoints": _joined(parse_endpoints),
+    "fleet_ca": _check_pem,
+    "fleet_certificate": _check_pem,
+    "fleet_folder": _check_folder,
+    "fleet_enforcers": _joined(parse_labels),
+    "fleet_metrics_listen": _parsed(parse_listen),
     "metrics_listen": _parsed(parse_listen),
     "community_id": _check_switch,
     "heartbeat_url": _parsed(parse_url),

@@ -4,27 +4,27 @@
 
 # This code is PRIVATE to the collection.
 
-"""The agent's user, and the groups that may use the agent's control socket."""
+"""The users of the agent and of the fleet process, and the groups that may use the control sockets."""
 
 from __future__ import annotations
 
 import grp
 import pwd
 
-USER = "packetwatch-agent"
+USERS = ("packetwatch-agent", "packetwatch-fleet")
 # By the option that lists their members.
 GROUPS = {"readers": "packetwatch", "admins": "packetwatch-admin"}
 
 
 def missing_accounts() -> list[str]:
-    """The groups and the user that do not exist, each with its kind."""
+    """The groups and users that do not exist, each with its kind."""
     missing = [f"group {name}" for name in GROUPS.values() if members_of(name) is None]
-    return missing if has_user(USER) else [*missing, f"user {USER}"]
+    return missing + [f"user {name}" for name in USERS if not has_user(name)]
 
 
 def removals() -> list[list[str]]:
     """The commands that remove the accounts that exist."""
-    commands = [["userdel", USER]] if has_user(USER) else []
+    commands = [["userdel", name] for name in USERS if has_user(name)]
     groups = [name for name in GROUPS.values() if members_of(name) is not None]
     return commands + [["groupdel", name] for name in groups]
 

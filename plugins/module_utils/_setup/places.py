@@ -13,6 +13,8 @@ import os
 LIBRARY = "/usr/lib/packetwatch"
 CURRENT = "current"
 UNITS = "/etc/systemd/system"
+# What the fleet process shows to the store. Only root may read it; systemd hands it to the process.
+CREDENTIALS = "/etc/packetwatch-fleet"
 # Where copies of files go, by their folder in the archive.
 COPIES = {
     "sysusers": "/etc/sysusers.d",
@@ -33,6 +35,9 @@ DATA = (
     "/run/packetwatch",
     "/run/packetwatch-host",
     "/run/packetwatch-edit.sock",
+    "/run/packetwatch-fleet",
+    "/var/lib/packetwatch-fleet",
+    CREDENTIALS,
     "/usr/local/bin/packetwatchctl",
     "/usr/local/share/bash-completion/completions/packetwatchctl.bash",
     "/usr/local/share/man/man8/packetwatchctl.8",

@@ -4,7 +4,7 @@
 
 # This code is PRIVATE to the collection.
 
-"""The role's units on a host: those that attach at boot, and the agent, with its settings."""
+"""The role's units on a host: those that attach at boot, the agent, and the fleet process, with their settings."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import typing as t
 from .._base.interface import instance_of
 from .._declared.store import Store
 from .._kernel.pins import Paths
+from .._network.endpoints import NO_STORE
 from .._network.settings import parse_values
 from . import places
 from .commands import must
@@ -23,20 +24,24 @@ if t.TYPE_CHECKING:
     from .._base.types import Result, Run
     from .._declared.store import State
 
-AGENT = "packetwatch.service"
+AGENT, FLEET = "packetwatch.service", "packetwatch-fleet.service"
 
 _PROPERTIES = "Id,ActiveState,UnitFileState,MainPID,ExecMainStartTimestamp"
 _RUNNING = ("active", "activating", "reloading")
 
 
 class Units(t.NamedTuple):
-    """What is to be done. link: the settings file must become a link to the settings of confirmed state."""
+    """What is to be done. link: the settings file must become a link to the settings of confirmed state.
+
+    restart: the agent, restart_fleet: the fleet process.
+    """
 
     enable: list[str]
     start: list[str]
     disable: list[str]
     restart: bool
     link: bool
+    restart_fleet: bool = False
 
     @property
     def changed(self) -> bool:
@@ -48,6 +53,7 @@ class Units(t.NamedTuple):
         after = [f"enabled {unit}\n" for unit in self.enable]
         after += [f"started {unit}\n" for unit in self.start]
         after += [f"restarted {AGENT}\n"] * self.restart
+        after += [f"restarted {FLEET}\n"] * self.restart_fleet
         after += [f"link {Paths().settings}\n"] * self.link
         return {"before": "".join(before), "after": "".join(after)}
 
@@ -99,6 +105,8 @@ def plan_units(
     if not installs and not os.path.exists(os.path.join(places.UNITS, AGENT)):
         return NOTHING
     wanted = [*(unit_of(name) for name in interfaces), AGENT]
+    if is_in_fleet(settings):
+        wanted.append(FLEET)
     found = _show(run, wanted)
     running = {unit for unit in wanted if found[unit].get("ActiveState") in _RUNNING}
     agent = found[AGENT]
@@ -108,7 +116,15 @@ def plan_units(
         disable=sorted(_enabled() - set(wanted)),
         restart=AGENT in running and (restart or _is_outdated(agent, settings)),
         link=bool(settings) and not Store().has_linked(Paths().settings),
+        restart_fleet=FLEET in running
+        and (restart or _is_outdated(found[FLEET], settings, places.CREDENTIALS)),
     )
+
+
+def is_in_fleet(settings: str) -> bool:
+    """Whether the settings name a store of a fleet."""
+    values, dummy = parse_values(settings, Paths().settings)
+    return values.get("PW_FLEET_STORE", NO_STORE) != NO_STORE
 
 
 def _carry_out(run: Run, plan: Units) -> None:
@@ -122,6 +138,8 @@ def _carry_out(run: Run, plan: Units) -> None:
         must(run, "systemctl", "start", *plan.start)
     if plan.restart:
         must(run, "systemctl", "restart", AGENT)
+    if plan.restart_fleet:
+        must(run, "systemctl", "restart", FLEET)
 
 
 def _show(run: Run, units: t.Sequence[str]) -> dict[str, dict[str, str]]:
@@ -136,24 +154,29 @@ def _show(run: Run, units: t.Sequence[str]) -> dict[str, dict[str, str]]:
 
 
 def _enabled() -> set[str]:
-    """The enabled units that attach an interface."""
-    links = glob.glob(f"{places.UNITS}/*.wants/packetwatch-xdp@*.service")
+    """The enabled units that not every host has: those that attach an interface, and the fleet process."""
+    names = ("packetwatch-xdp@*.service", FLEET)
+    links = [path for name in names for path in glob.glob(f"{places.UNITS}/*.wants/{name}")]
     return {os.path.basename(path) for path in links}
 
 
-def _is_outdated(agent: t.Mapping[str, str], settings: str) -> bool:
-    """Whether the agent runs with other settings, or started before its code was changed.
+def _is_outdated(unit: t.Mapping[str, str], settings: str, *files: str) -> bool:
+    """Whether a process runs with other settings, or started before its code or these files were changed.
 
     If a run fails after such a change, no later run knows from its own changes that a restart is due.
     """
-    started = agent.get("ExecMainStartTimestamp", "")
+    started = unit.get("ExecMainStartTimestamp", "")
     code = os.path.join(places.LIBRARY, places.CURRENT)
     if not started.startswith("@"):
         return False
     # systemd gives whole seconds. A run installs the code and starts the agent within one of them.
-    if os.path.lexists(code) and int(os.lstat(code).st_mtime) > int(started[1:]):
+    if any(
+        int(os.lstat(path).st_mtime) > int(started[1:])
+        for path in (code, *files)
+        if os.path.lexists(path)
+    ):
         return True
-    environment = _environment(agent.get("MainPID", "0"))
+    environment = _environment(unit.get("MainPID", "0"))
     values, dummy = parse_values(settings, Paths().settings)
     return bool(environment) and any(environment.get(key) != values[key] for key in values)
 

@@ -32,7 +32,7 @@ options:
     elements: str
     default: []
   variables:
-    description: The variables of the role, without the feeds. Set by the action plugin.
+    description: The variables of the role, without the feeds and without secrets. Set by the action plugin.
     type: dict
     default: {}
   program:
