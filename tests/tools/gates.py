@@ -239,7 +239,10 @@ def phases_of(stage: str, build: Build) -> list[Phase]:
         return [Phase([Suite(*unit, QUICK), Suite(*kernel, QUICK)], static)]
     return [
         Phase([Suite(*unit)], static_gates(build) + slow_gates(build), WORKERS),
-        Phase([Suite(*kernel, SPREAD)], [scenario("containers", "nspawn", build)]),
+        Phase(
+            [Suite(*kernel, SPREAD), Suite("fleet", "tests/fleet", SPREAD)],
+            [scenario("containers", "nspawn", build)],
+        ),
         Phase(
             [Suite("integration", "tests/integration")],
             [scenario("virtual-machines", "default", build)],

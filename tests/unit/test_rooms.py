@@ -23,6 +23,7 @@ AGENT = ROOT / "roles/packetwatch/files/agent/packetwatch_agent"
 FLEET = ROOT / "roles/packetwatch/files/fleet/packetwatch_fleet"
 # From top to bottom.
 ROOMS = (
+    "_node",
     "_preflight",
     "_setup",
     "_host",

@@ -1,0 +1,60 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Servers from Debian's packages, unpacked into the build folder and run in place.
+
+Nothing is installed, so nothing starts by itself. etcd is a static program: that of the other release runs
+here too.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import subprocess
+import tempfile
+from pathlib import Path
+
+SUITES = {"3.4": "bookworm", "3.5": "trixie"}
+VERSIONS = tuple(SUITES)
+
+
+def etcd(version: str) -> Path:
+    """The folder with etcd and etcdctl of a version."""
+    return _unpacked(SUITES[version], "etcd-server", "etcd-client") / "usr/bin"
+
+
+def nginx() -> Path:
+    """nginx of this machine's release, because it needs libraries of that release."""
+    return _unpacked(_own_suite(), "nginx") / "usr/sbin/nginx"
+
+
+def _own_suite() -> str:
+    lines = Path("/etc/os-release").read_text().splitlines()
+    return dict(line.split("=", 1) for line in lines if "=" in line)["VERSION_CODENAME"]
+
+
+def _cache() -> Path:
+    """A folder that stays from run to run: the build folder if this runs from its copy of the tests."""
+    for parent in Path(__file__).resolve().parents:
+        if parent.name == "ansible_collections":
+            return parent.parent / "cache/servers"
+    return Path(__file__).resolve().parents[2] / ".build/cache/servers"
+
+
+def _unpacked(suite: str, *packages: str) -> Path:
+    """The folder with the files of a release's packages, which are downloaded once."""
+    folder = _cache() / f"{suite}-{'-'.join(packages)}"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.is_dir():
+            with tempfile.TemporaryDirectory(dir=folder.parent) as work:
+                tree = Path(work) / "tree"
+                # It unpacks, and runs no script of a package.
+                argv = ["mmdebstrap", "--quiet", "--mode=root", "--variant=extract"]
+                argv += [f"--include={','.join(packages)}", suite, str(tree)]
+                done = subprocess.run(argv, capture_output=True, text=True, check=False)
+                assert done.returncode == 0, f"{suite}: {' '.join(packages)}: {done.stderr}"
+                tree.rename(folder)
+    return folder

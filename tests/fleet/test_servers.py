@@ -1,0 +1,115 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The nodes that other tests use: they agree, and each fault is the one that it should be."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+from fleet.servers import FleetNodes, fleet_nodes
+from fleet.software import VERSIONS
+
+from packetwatch_core._node.accounts import KEYS
+from packetwatch_core._node.gateway import Refused, Unreached, below, encoded
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module", params=VERSIONS)
+def nodes(request: pytest.FixtureRequest) -> Iterator[FleetNodes]:
+    with fleet_nodes(request.param, 3) as nodes:
+        yield nodes
+
+
+def test_a_host_reads_through_each_gate_what_was_decided(nodes: FleetNodes) -> None:
+    nodes.put("bans/api/a", "1")
+    credentials = nodes.host_credentials("host-a")
+    key, end = below(f"{KEYS}bans/")
+    with nodes.lan.entered():
+        for gate in range(3):
+            found = nodes.gateway(credentials, gate).call(
+                "/v3/kv/range", {"key": key, "range_end": end}
+            )
+            assert [kv["value"] for kv in found["kvs"]] == [encoded("1")]
+
+
+def answers(nodes: FleetNodes, gate: int) -> bool:
+    """Whether a gate answers a host with the agreement of the other nodes."""
+    with nodes.lan.entered():
+        gateway = nodes.gateway(nodes.host_credentials("host-a"), gate, timeout=2.0)
+        try:
+            gateway.call("/v3/kv/range", {"key": encoded(f"{KEYS}rules/e1")})
+        except (Refused, Unreached):
+            return False
+        finally:
+            gateway.close()
+    return True
+
+
+def test_a_killed_node_comes_back(nodes: FleetNodes) -> None:
+    leader = nodes.leader()
+    nodes.kill(leader)
+    others = [number for number in range(3) if number != leader]
+    nodes.wait(*others)
+    assert not answers(nodes, leader)
+    assert all(answers(nodes, number) for number in others)
+    nodes.start(leader)
+    nodes.wait()
+    assert answers(nodes, leader)
+
+
+def test_a_node_without_its_peers_is_still_reached_and_cannot_agree(nodes: FleetNodes) -> None:
+    nodes.cut(2)
+    assert not answers(nodes, 2)
+    nodes.wait(0, 1)
+    assert answers(nodes, 0)
+    nodes.join(2)
+    nodes.wait()
+
+
+def test_an_unplugged_node_is_silent(nodes: FleetNodes) -> None:
+    nodes.unplug(1)
+    began = time.monotonic()
+    assert not answers(nodes, 1)
+    assert time.monotonic() - began >= 2.0
+    nodes.plug(1)
+    nodes.wait()
+    assert answers(nodes, 1)
+
+
+def test_a_full_store_takes_no_writes(nodes: FleetNodes) -> None:
+    nodes.alarm(True)
+    with pytest.raises(Refused, match="space"):
+        nodes.put("bans/api/full", "1")
+    assert answers(nodes, 0)
+    nodes.alarm(False)
+    nodes.put("bans/api/full", "1")
+
+
+def test_compaction_leaves_what_is_true_now(nodes: FleetNodes) -> None:
+    old = nodes.put("bans/api/c", "1")
+    nodes.put("bans/api/c", "2")
+    nodes.compact()
+    assert nodes.get("bans/api/c") == "2"
+    with pytest.raises(Refused, match="compacted"):
+        nodes.root()("/v3/kv/range", {"key": encoded(KEYS), "revision": old})
+
+
+def test_a_backup_brings_back_the_state_of_its_time(nodes: FleetNodes) -> None:
+    nodes.put("bans/api/b", "before")
+    backup = nodes.backup()
+    nodes.put("bans/api/b", "after")
+    nodes.restore(backup)
+    assert nodes.get("bans/api/b") == "before"
+    assert answers(nodes, 2)
+
+
+def test_a_wiped_store_knows_its_accounts_and_nothing_else(nodes: FleetNodes) -> None:
+    nodes.put("bans/api/w", "1")
+    nodes.wipe()
+    assert nodes.get("bans/api/w") is None
+    assert answers(nodes, 1)
