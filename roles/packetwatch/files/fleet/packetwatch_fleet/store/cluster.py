@@ -74,6 +74,10 @@ class Cluster:
             self._token = yield from session.log_in(self._account)
         return self._token
 
+    def forget_token(self) -> None:
+        """Log in anew after a failure: etcd lets a request wait whose token is from a later state than its own."""
+        self._token = ""
+
     def call(self, session: Session, path: str, body: object) -> Waiting[dict[str, t.Any]]:
         """One answer; logs in before, and again if the token is not known any more."""
         token = yield from self.token(session)

@@ -58,6 +58,7 @@ class Etcd:
             except Unavailable as error:
                 problem = error
                 self._attempt += 1
+                self._cluster.forget_token()
             finally:
                 session.close()
         raise problem

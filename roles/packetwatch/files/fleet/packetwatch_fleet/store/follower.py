@@ -56,6 +56,7 @@ class EtcdFollower:
                 yield from self._follow(session)
             except (Unavailable, Denied) as error:
                 self._changes.append(Lost(str(error)))
+                self._cluster.forget_token()
             finally:
                 session.close()
                 self.endpoint = ""

@@ -56,6 +56,7 @@ class EtcdWriter:
                 yield from self._serve(session)
             except (Unavailable, Denied) as error:
                 self.problem = str(error)
+                self._cluster.forget_token()
                 attempt += 1
                 yield Wait(None, False, time.monotonic() + self._backoff.pause())
             finally:
