@@ -12,7 +12,6 @@ replays and several enforcers that decide the same do not matter.
 from __future__ import annotations
 
 import collections
-import itertools
 import sys
 import typing as t
 
@@ -53,7 +52,8 @@ def join(rows: t.Iterable[Row], before: float, now: float) -> Ban | None:
         return None
     best = max(counting, key=_strength)
     until = max(row.until for row in counting)
-    return Ban(until, best.made, best.evidence, best.enforcer, best.rule, best.seen)
+    author = best.page.removeprefix(BANS).partition("/")[0]
+    return Ban(until, best.made, best.evidence, author, best.rule, best.seen)
 
 
 def _strength(row: Row) -> tuple[t.Any, ...]:
@@ -142,10 +142,9 @@ class Board:
     def hold(self, name: str, rows: t.Iterable[tuple[str, Row]]) -> None:
         """Add rows that no enforcer has: what the host goes on to ban on its own account.
 
-        name: in place of the enforcer's. They count together with those that were held before.
+        name: of their page and author. They count together with those that were held before.
         """
-        found = [(source, row._replace(enforcer=name)) for source, row in rows]
-        self._rows.put(name, [*self._rows.page(name), *found])
+        self._rows.put(name, [*self._rows.page(name), *rows])
 
     def _put_page(self, key: str, value: bytes) -> set[str]:
         enforcer = enforcer_of(key)
@@ -154,10 +153,14 @@ class Board:
         if self._accepted and enforcer not in self._accepted:
             raise Refused("enforcer")
         page = self._counted(pages.parse_page(value, self._sources))
-        # Pages repeat a few names thousands of times.
-        name = sys.intern(enforcer)
+        # Pages repeat a few names and times thousands of times.
+        times: dict[float, float] = {}
         rows = [
-            (source, row._replace(rule=sys.intern(row.rule), enforcer=name)) for source, row in page
+            (
+                source,
+                row._replace(rule=sys.intern(row.rule), made=times.setdefault(row.made, row.made)),
+            )
+            for source, row in page
         ]
         return self._rows.put(key, rows)
 
@@ -172,7 +175,7 @@ class Board:
         return page.rows
 
 
-_V = t.TypeVar("_V")
+_V = t.TypeVar("_V", Row, Lift)
 
 
 class _Table(t.Generic[_V]):
@@ -183,25 +186,19 @@ class _Table(t.Generic[_V]):
         self._size = 0
         self._pages: dict[str, tuple[str, ...]] = {}
         """The sources of each page; a source with two rows is there twice."""
-        self._found: dict[str, tuple[t.Any, ...]] = {}
-        """By source: a page's key, a row of it, the next key, and so on. Most sources have one row."""
+        self._found: dict[str, _V | list[_V]] = {}
+        """By source: its row, or rows. Most sources have one."""
 
-    def put(self, key: str, rows: list[tuple[str, _V]]) -> set[str]:
+    def put(self, key: str, found: t.Iterable[tuple[str, _V]]) -> set[str]:
         """Replace the rows of a page; return the sources whose rows have changed."""
-        rows = list(dict.fromkeys(rows))
-        former = self._pages.get(key, ())
+        rows = list(dict.fromkeys((source, row._replace(page=key)) for source, row in found))
+        former: tuple[str, ...] = self._pages.get(key, ())
         if self._size - len(former) + len(rows) > self._room:
             raise Refused("full")
-        new: dict[str, list[tuple[str, _V]]] = {}
+        new: dict[str, list[_V]] = {}
         for source, row in rows:
-            new.setdefault(source, []).append((key, row))
-        changed = set()
-        for source in {*former, *new}:
-            before = self._pairs(source)
-            after = [*(one for one in before if one[0] != key), *new.get(source, ())]
-            if before != after:
-                changed.add(source)
-                self._set(source, after)
+            new.setdefault(source, []).append(row)
+        changed = {one for one in {*former, *new} if self._change(one, key, new.get(one, []))}
         self._size += len(rows) - len(former)
         if rows:
             self._pages[key] = tuple(source for source, dummy in rows)
@@ -211,16 +208,16 @@ class _Table(t.Generic[_V]):
 
     def discard(self, is_over: t.Callable[[_V], bool]) -> set[str]:
         """Remove rows; return the sources that keep some."""
-        over = [source for source, found in self._found.items() if any(map(is_over, found[1::2]))]
+        over = [source for source in self._found if any(map(is_over, self.of(source)))]
         kept = set()
         gone: dict[str, collections.Counter[str]] = {}
         for source in over:
             left = []
-            for key, row in self._pairs(source):
+            for row in self.of(source):
                 if is_over(row):
-                    gone.setdefault(key, collections.Counter())[source] += 1
+                    gone.setdefault(row.page, collections.Counter())[source] += 1
                 else:
-                    left.append((key, row))
+                    left.append(row)
             self._set(source, left)
             if left:
                 kept.add(source)
@@ -228,12 +225,15 @@ class _Table(t.Generic[_V]):
             self._forget(key, sources)
         return kept
 
-    def of(self, source: str) -> tuple[_V, ...]:
-        return self._found.get(source, ())[1::2]
+    def of(self, source: str) -> list[_V]:
+        found = self._found.get(source)
+        if found is None:
+            return []
+        return found if isinstance(found, list) else [found]
 
     def page(self, key: str) -> list[tuple[str, _V]]:
         sources = dict.fromkeys(self.page_sources(key))
-        return [(source, row) for source in sources for at, row in self._pairs(source) if at == key]
+        return [(source, row) for source in sources for row in self.of(source) if row.page == key]
 
     def page_sources(self, key: str) -> tuple[str, ...]:
         return self._pages.get(key, ())
@@ -244,6 +244,15 @@ class _Table(t.Generic[_V]):
     def keys(self) -> set[str]:
         return set(self._pages)
 
+    def _change(self, source: str, key: str, rows: list[_V]) -> bool:
+        """Give a source other rows of a page; return whether they differ."""
+        before = self.of(source)
+        after = [row for row in before if row.page != key] + rows
+        if before == after:
+            return False
+        self._set(source, after)
+        return True
+
     def _forget(self, key: str, gone: collections.Counter[str]) -> None:
         left = collections.Counter(self._pages[key]) - gone
         self._size -= len(self._pages[key]) - left.total()
@@ -252,12 +261,8 @@ class _Table(t.Generic[_V]):
         else:
             del self._pages[key]
 
-    def _pairs(self, source: str) -> list[tuple[str, _V]]:
-        found = self._found.get(source, ())
-        return list(zip(found[::2], found[1::2]))
-
-    def _set(self, source: str, pairs: list[tuple[str, _V]]) -> None:
-        if pairs:
-            self._found[source] = tuple(itertools.chain.from_iterable(pairs))
-        else:
+    def _set(self, source: str, rows: list[_V]) -> None:
+        if not rows:
             self._found.pop(source, None)
+        else:
+            self._found[source] = rows if len(rows) > 1 else rows[0]

@@ -46,7 +46,8 @@ class Row(t.NamedTuple):
     evidence: str
     seen: int
     """How many hosts have seen the source."""
-    enforcer: str = ""
+    page: str = ""
+    """The key of the page that has the row."""
 
 
 class Lift(t.NamedTuple):
@@ -55,6 +56,7 @@ class Lift(t.NamedTuple):
     before: float
     hold: float
     """Until then, enforcers do not decide on the source."""
+    page: str = ""
 
 
 _T = t.TypeVar("_T")

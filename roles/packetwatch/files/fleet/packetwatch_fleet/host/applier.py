@@ -183,12 +183,11 @@ class Applier(Part):
         now = self._picture.now()
         if now is None:
             raise AgentLost("the store's time is not known")
-        difference = _Difference(self._picture.ban, self._sources, now)
+        wanted = {source for source, dummy in self._picture.bans()}
+        difference = _Difference(wanted, self._picture.ban, self._sources, now)
         result = yield from talk.ask(difference.take, "fleet_bans")
         difference.cap(result.get("longest"))
-        missing = [
-            source for source, dummy in self._picture.bans() if source not in difference.seen
-        ]
+        missing = difference.missing
         self.in_kernel, self.missing = difference.count, len(missing)
         self._picture.distrust(difference.extra, difference.count)
         # Of the bans that nobody wants, the brake may have kept some.
@@ -204,14 +203,21 @@ class Applier(Part):
 class _Difference:
     """Compares the bans in the kernel, one by one, with those that are wanted."""
 
-    def __init__(self, wanted: t.Callable[[str], Ban | None], sources: Sources, now: float) -> None:
-        self.seen: set[str] = set()
+    def __init__(
+        self,
+        wanted: set[str],
+        ban_of: t.Callable[[str], Ban | None],
+        sources: Sources,
+        now: float,
+    ) -> None:
+        self.missing = wanted
+        """Those that were not seen."""
         self.other: set[str] = set()
         """Those with another end or another evidence."""
         self.extra: dict[str, Row] = {}
         """Those that nobody wants any more."""
         self.count = 0
-        self._wanted = wanted
+        self._ban_of = ban_of
         self._sources = sources
         self._now = now
         self._short: list[tuple[str, float, float]] = []
@@ -226,12 +232,12 @@ class _Difference:
             return
         self.count += 1
         until, evidence = self._now + item[1], item[2]
-        ban = self._wanted(source)
+        ban = self._ban_of(source)
         if ban is None:
             known = evidence if evidence in EVIDENCE else EVIDENCE[0]
             self.extra[source] = Row(until, 0.0, "unknown", known, 0)
             return
-        self.seen.add(source)
+        self.missing.discard(source)
         if evidence != ban.evidence or until > ban.until + _SLACK:
             self.other.add(source)
         elif until < ban.until - _SLACK:

@@ -229,6 +229,8 @@ class Picture(Part):
         for key in changed:
             touched |= self._put(key, snapshot.items[key][1])
         self._revisions = found
+        # Also a list that was deleted while nobody followed must go.
+        self._write_soon()
         missing = {
             source: ban
             for source, ban in banned.items()
