@@ -24,7 +24,7 @@ import time
 from collections.abc import Callable, Iterator
 from email.utils import formatdate
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 from unittest import mock
 
 import pytest
@@ -56,10 +56,24 @@ from packetwatch_core._kernel import abi, netlink, pins, source
 from packetwatch_core._kernel.bytecode import Bytecode, Compiler
 from packetwatch_core._network import endpoints, listeners, peers, protect, stack
 from packetwatch_core._network import settings as host_settings
+from packetwatch_core._network.endpoints import Endpoint
 from packetwatch_core._preflight import interfaces, values
 from packetwatch_core._tables.area import Area
 from packetwatch_core._tables.ranges import Prefixes
 from packetwatch_core._tables.tables import compile_tables
+from packetwatch_fleet import keys, pages
+from packetwatch_fleet.fold import Board
+from packetwatch_fleet.reports import Reports
+from packetwatch_fleet.sources import Sources
+from packetwatch_fleet.store import gateway
+from packetwatch_fleet.store.cluster import Cluster
+from packetwatch_fleet.store.dates import Clock as FleetClock
+from packetwatch_fleet.store.folder import Folder
+from packetwatch_fleet.store.gateway import Frames, Session, change_of, objects
+from packetwatch_fleet.store.http import Http, parse_date
+from packetwatch_fleet.store.interface import Unavailable
+from packetwatch_fleet.store.link import Link
+from packetwatch_fleet.store.waits import Waiting, finish
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES, CHANGES = 50, 40
@@ -495,7 +509,133 @@ def json_or_skip(data: bytes) -> Any:
         raise Skip("not a value of YAML") from None
 
 
+GATE = Endpoint("gate", "127.0.0.1", 2378)
+BANS_OF_FLEET = (
+    b'{"v":1,"bans":[["192.0.2.1",2000,900,"quorum","answer",3],["2001:db8::7",2e3,9,"r","syn",0]]}'
+)
+HEADER = b'"header":{"cluster_id":"14841639068965178418","revision":"7"}'
+PAIR = b'{"key":"L2E=","mod_revision":"6","value":"eA=="}'
+LISTING = b'{%b,"kvs":[%b],"more":false,"count":"1"}' % (HEADER, PAIR)
+EVENTS = (
+    b'{"result":{%b,"created":true}}\n{"result":{%b,"events":[{"kv":%b},{"type":"DELETE","kv":%b}]}}\n'
+    % (HEADER, HEADER, PAIR, PAIR)
+)
+HEAD_OF_ANSWER = b"HTTP/1.1 200 OK\r\nDate: Sun, 29 Nov 2026 15:10:15 GMT\r\n"
+
+
+class Answering:
+    """A link whose other end has sent these bytes, and then ended the connection."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def send(self, data: bytes, until: float) -> Waiting[None]:
+        yield from ()
+
+    def receive(self, until: float) -> Waiting[bytes]:
+        yield from ()
+        data, self._data = self._data[:65536], self._data[65536:]
+        if not data:
+            raise Unavailable("it has ended the connection")
+        return data
+
+
+def at_a_gate(work: Callable[[Session], Waiting[object]]) -> Read:
+    """Reads what a gate answers, as work on a session."""
+
+    def reads(data: bytes, folder: Path) -> object:
+        session = Session(GATE, None, FleetClock())
+        session.close()
+        session._http = Http(cast(Link, Answering(data)), "gate")
+        return finish(work(session))
+
+    return reads
+
+
+def watched(session: Session) -> Waiting[object]:
+    """Take the frames of a watch, up to the end of the connection."""
+    yield from session.open("/v3/watch", b"", "")
+    frames = Frames()
+    found: list[object] = []
+    try:
+        while True:
+            for frame in frames.feed((yield from session.piece(0))):
+                found += map(change_of, objects(session.frame(frame), "events"))
+    except Unavailable as error:
+        if not found or "ended" not in str(error):
+            raise
+    return found
+
+
+def in_chunks(data: bytes) -> bytes:
+    """Return an answer in chunks without an end."""
+    head = HEAD_OF_ANSWER + b"Transfer-Encoding: chunked\r\n\r\n"
+    return head + b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def folded(data: bytes, folder: Path) -> object:
+    """Fold a page of bans and a page of lifts; what is wrong only counts."""
+    board = Board()
+    board.put(f"{keys.BANS}e1/10-000", data)
+    board.put(f"{keys.LIFTS}10-000", data)
+    return list(board.bans(1000))
+
+
+def reported(data: bytes, folder: Path) -> object:
+    """Take an item of the agent's stream; what is wrong only counts."""
+    try:
+        item = json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+    reports = Reports(Sources())
+    reports.take(item, 1.0)
+    return reports.bans(1.0, 0.0), reports.seen(1.0, 0.0)
+
+
+def in_a_folder(data: bytes, folder: Path) -> object:
+    store = folder / "store"
+    store.mkdir(exist_ok=True)
+    (store / "key").write_bytes(data)
+    return Folder(str(store)).read("/")
+
+
 PARSERS: dict[str, Parser] = {
+    "page of the fleet": Parser(
+        folded,
+        (BANS_OF_FLEET, b'{"v":1,"lifts":[["192.0.2.1",900,1000]]}'),
+        (pages.parse_page, pages.parse_lifts, pages.read_object),
+    ),
+    "item of the agent's stream": Parser(
+        reported,
+        (
+            b'{"ban":["203.0.113.7",[21,22,23],600.0,"syn"]}',
+            b'{"probe":["203.0.113.7",2222]}',
+            b'{"end":["203.0.113.7","2001:db8::/64"]}',
+        ),
+    ),
+    "listing of a store": Parser(
+        at_a_gate(lambda session: Cluster([GATE]).snapshot(session, ["/"])),
+        (
+            HEAD_OF_ANSWER + b"Content-Length: %d\r\n\r\n%b" % (len(LISTING), LISTING),
+            in_chunks(LISTING) + b"0\r\nTrailer: x\r\n\r\n",
+        ),
+        (gateway.decode,),
+    ),
+    "watch of a store": Parser(at_a_gate(watched), (in_chunks(EVENTS),)),
+    "date of an answer": Parser(
+        text_of(parse_date), (b"Sun, 29 Nov 2026 15:10:15 GMT",), (parse_date,)
+    ),
+    "file of a folder of the fleet": Parser(in_a_folder, (b"7 0\n{}",), (Folder.read,)),
+    "endpoints of a store": Parser(
+        text_of(lambda text: endpoints.parse_endpoints(text, "X")),
+        (b"fleet1=192.0.2.11:2378,[2001:db8::11]:2378",),
+        (endpoints.parse_endpoints,),
+    ),
+    "names in a store": Parser(
+        text_of(lambda text: endpoints.parse_labels(text, "X")),
+        (b"e1, api",),
+        (endpoints.parse_label, endpoints.parse_labels),
+    ),
     "feed plain": Parser(feed("plain"), (PLAIN,), (lines.read_lines, lines.read_words, read_feed)),
     "feed hosts": Parser(feed("hosts"), (b"11.22.33.44 bad.example\n2a01:db8::1 y # z\n",)),
     "feed csv by name": Parser(feed("csv", column="cidr"), (CSV,)),
@@ -598,7 +738,7 @@ PARSERS: dict[str, Parser] = {
         (
             b"PW_METRICS_LISTEN=127.0.0.1:9477\nPW_HEARTBEAT_URL=http://x:80/y\nPW_HEARTBEAT_INTERVAL=60\n",
         ),
-        (agent_settings.read,),
+        (agent_settings.read, agent_settings.read_as),
     ),
     "address of metrics": Parser(
         text_of(lambda text: endpoints.parse_listen(text, "x")),
@@ -748,6 +888,8 @@ INSIDE = {
     "counters.read_counters": "maps of the kernel",
     "counters.read_pinned": "maps of the kernel",
     "drop_ins.read_text": "its callers have rows",
+    "etcd.Etcd.read": "Cluster.snapshot, which has a row",
+    "interface.Store.read": "has no code",
     "files.parse_json": "its callers have rows",
     "files.read_json": "its callers have rows",
     "keeper.Keeper.read_soon": "sets a timer",
@@ -1023,7 +1165,10 @@ def test_no_parser_is_missing_in_the_table() -> None:
         for function in parser.covers
     }
     found = set()
-    for folder in ("plugins/module_utils", "roles/packetwatch/files/agent/packetwatch_agent"):
+    for folder in (
+        *("plugins/module_utils", "roles/packetwatch/files/agent/packetwatch_agent"),
+        "roles/packetwatch/files/fleet/packetwatch_fleet",
+    ):
         for path in sorted((ROOT / folder).rglob("*.py")):
             for owner, function in _functions(ast.parse(path.read_text())):
                 if SCANNED.fullmatch(function):

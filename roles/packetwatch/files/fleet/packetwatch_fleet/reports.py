@@ -12,6 +12,7 @@ import socket
 import typing as t
 
 from packetwatch_core._base.errors import InvalidInput
+from packetwatch_core._base.number import MAX_TIME, is_a, is_number
 
 from .pages import EVIDENCE, VERSION
 from .sources import Sources
@@ -22,7 +23,7 @@ _MAX_PORT = 65535
 
 
 class OwnBan(t.NamedTuple):
-    """A ban that the host has made itself. Times are monotonic. until: None: it has no end."""
+    """A ban that the host has made itself. Times are monotonic."""
 
     until: float
     made: float
@@ -31,12 +32,11 @@ class OwnBan(t.NamedTuple):
 
 
 class Reports:
-    """Collects what the agent's stream says. Items that are not understood are counted."""
+    """Collects what the agent's stream says. Items that are not understood count as lost."""
 
     def __init__(self, sources: Sources) -> None:
         self.lost = 0
         """Probes that no report has, since the start."""
-        self.wrong = 0
         self._sources = sources
         self._bans: dict[str, OwnBan] = {}
         self._pairs: dict[bytes, None] = {}
@@ -64,16 +64,16 @@ class Reports:
             if "end" in item:
                 return self._end(item["end"])
         except (InvalidInput, KeyError, OSError, TypeError, ValueError):
-            self.wrong += 1
+            self.lost += 1
         return ""
 
     def ban(
         self, source: str, ports: t.Iterable[int], seconds: float, evidence: str, *, now: float
     ) -> str:
-        if evidence not in EVIDENCE or not 0 < seconds < 1e11:
+        if evidence not in EVIDENCE or not is_number(seconds, MAX_TIME) or not seconds:
             raise ValueError
-        kept = tuple(port for port in ports if 0 < port <= _MAX_PORT)[:MAX_PORTS]
-        source = self._sources.of(source)
+        kept = tuple(port for port in ports if _is_port(port))[:MAX_PORTS]
+        source = self._source(source)
         # The newest one is the last.
         self._bans.pop(source, None)
         self._bans[source] = OwnBan(now + seconds, now, kept, evidence)
@@ -113,8 +113,13 @@ class Reports:
         self._reported = self.lost
         return value
 
+    def _source(self, text: t.Any) -> str:
+        if not isinstance(text, str):
+            raise TypeError
+        return self._sources.of(text)
+
     def _probe(self, address: str, port: int) -> str:
-        if not 0 < port <= _MAX_PORT:
+        if not (isinstance(address, str) and _is_port(port)):
             raise ValueError
         number = port.to_bytes(2, "big")
         if len(self._pairs) + len(self._pairs6) >= MAX_PAIRS:
@@ -128,8 +133,12 @@ class Reports:
     def _end(self, sources: t.Iterable[str]) -> str:
         changed = False
         for source in sources:
-            changed |= self._bans.pop(self._sources.of(source), None) is not None
+            changed |= self._bans.pop(self._source(source), None) is not None
         return "bans" if changed else ""
+
+
+def _is_port(value: t.Any) -> bool:
+    return is_a(value, int) and 0 < value <= _MAX_PORT
 
 
 def status(now: float, **fields: t.Any) -> bytes:

@@ -21,6 +21,7 @@ from packetwatch_core._base.number import MAX_TIME, is_a, is_number
 from ..fold import Ban
 from ..pages import EVIDENCE, Row
 from ..sources import Sources
+from ..store.backoff import Backoff
 from ..store.waits import Task, Wait, Waiting
 from .driver import Driver
 from .picture import Picture
@@ -66,6 +67,7 @@ class Applier(Part):
         self._compare_at = 0.0
         self._pause = SOON
         self._trouble = Trouble(output)
+        self._backoff = Backoff()
         self._task = Task(self._run())
         self._driver: Driver | None = None
         picture.touch = self.touch
@@ -112,6 +114,7 @@ class Applier(Part):
                 due = self._compare_at if self._picture.is_listed else math.inf
                 yield Wait(None, False, due)
                 continue
+            self._backoff.begin()
             try:
                 talk = Talk(self._path)
                 try:
@@ -120,12 +123,13 @@ class Applier(Part):
                     talk.close()
                 self.problem = ""
                 self._trouble.log("")
+                self._backoff.reset()
             except AgentLost as error:
                 # The agent may begin with other bans than it had.
                 self._compare_at = 0.0
                 self.problem = str(error)
                 self._trouble.log(f"bans of the fleet do not reach the kernel: {error}")
-                yield Wait(None, False, time.monotonic() + _RETRY)
+                yield Wait(None, False, time.monotonic() + self._backoff.pause())
 
     def _has_work(self) -> bool:
         return self._picture.is_listed and (

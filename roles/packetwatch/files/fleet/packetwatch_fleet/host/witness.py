@@ -26,6 +26,7 @@ from ..keys import report_of
 from ..reports import Reports, status
 from ..sources import Sources
 from ..store.interface import Store
+from ..store.backoff import Backoff
 from ..store.waits import Task, Wait, Waiting
 from .applier import Applier
 from .driver import Driver
@@ -76,6 +77,7 @@ class Witness(Part):
         self._waiting: set[str] = set()
         """Kinds of reports that wait for their turn."""
         self._trouble = Trouble(output)
+        self._backoff = Backoff()
         self._denied = Trouble(output)
 
     def start(self, loop: Loop) -> None:
@@ -109,6 +111,7 @@ class Witness(Part):
 
     def _run(self) -> Waiting[t.NoReturn]:
         while True:
+            self._backoff.begin()
             try:
                 talk = Talk(self._path)
                 try:
@@ -118,7 +121,7 @@ class Witness(Part):
             except AgentLost as error:
                 self.problem = str(error)
                 self._trouble.log(f"what the host sees is not reported: {error}")
-                yield Wait(None, False, time.monotonic() + _RETRY)
+                yield Wait(None, False, time.monotonic() + self._backoff.pause())
 
     def _follow(self, talk: Talk) -> Waiting[None]:
         """Return never, but raise."""

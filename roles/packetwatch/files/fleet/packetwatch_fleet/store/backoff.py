@@ -25,6 +25,10 @@ class Backoff:
         """An attempt begins."""
         self._began = time.monotonic()
 
+    def reset(self) -> None:
+        """An attempt was a success, however short it was."""
+        self._pause = _FIRST
+
     def pause(self) -> float:
         """Seconds until the next attempt, after one that has ended."""
         if time.monotonic() - self._began > _STABLE:
