@@ -18,6 +18,7 @@ from packetwatch_core._declared.store import State, Store
 from packetwatch_core._setup import places, units
 from packetwatch_core._setup.units import (
     AGENT,
+    FLEET,
     NOTHING,
     Units,
     forecast,
@@ -56,7 +57,7 @@ class Systemd:
         enabled = (self.root / "multi-user.target.wants" / name).exists()
         lines = [f"Id={name}", f"ActiveState={'active' if name in self.active else 'inactive'}"]
         lines.append(f"UnitFileState={'enabled' if enabled else 'disabled'}")
-        if name == AGENT and name in self.active:
+        if name in (AGENT, FLEET) and name in self.active:
             lines += [f"MainPID={self.process}", f"ExecMainStartTimestamp=@{self.started}"]
         return "".join(f"{line}\n" for line in lines)
 
@@ -184,3 +185,50 @@ def test_a_settings_file_that_is_not_the_link_is_replaced(
     monkeypatch.setattr(Store, "has_linked", lambda *dummy: False)
     assert agent.plan().link
     assert not agent.plan(settings="").link, "the role has declared none"
+
+
+IN_FLEET = f'{SETTINGS}PW_FLEET_STORE="etcd"\n'
+
+
+@pytest.mark.parametrize("store", ["", 'PW_FLEET_STORE="none"\n'])
+def test_a_host_without_a_fleet_has_no_process_for_it(systemd: Systemd, store: str) -> None:
+    plan = systemd.plan("eth0", settings=SETTINGS + store)
+    assert FLEET not in (*plan.enable, *plan.start)
+    systemd.enable(FLEET)
+    systemd.active.add(FLEET)
+    assert systemd.plan("eth0", settings=SETTINGS + store).disable == [FLEET]
+
+
+def test_a_host_in_a_fleet_has_the_process(systemd: Systemd) -> None:
+    plan = systemd.plan("eth0", settings=IN_FLEET)
+    assert plan == Units([ETH0, AGENT, FLEET], [ETH0, AGENT, FLEET], [], False, False)
+
+
+@pytest.mark.parametrize("change", ["code", "credentials", "settings", "restart", ""])
+def test_the_fleet_process_is_restarted_for_what_it_has_read(
+    systemd: Systemd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    for name, place in (("LIBRARY", "lib"), ("CREDENTIALS", "credentials")):
+        folder = tmp_path / place
+        folder.mkdir()
+        monkeypatch.setattr(places, name, str(folder))
+        time_of = 3000 if change == place or (change, place) == ("code", "lib") else 1000
+        os.utime(folder, (time_of, time_of))
+        if place == "lib":
+            (folder / "current").symlink_to("1.0")
+            os.utime(folder / "current", (time_of, time_of), follow_symlinks=False)
+    values = {"PW_PROTECT": "192.0.2.1,192.0.2.2", "PW_HEARTBEAT_URL": "", "PW_FLEET_STORE": "etcd"}
+    with subprocess.Popen(["/bin/sleep", "60"], env=values) as process:
+        while not Path(f"/proc/{process.pid}/environ").read_bytes():
+            time.sleep(0.01)
+        systemd.enable(ETH0, AGENT, FLEET)
+        systemd.active |= {ETH0, FLEET}
+        systemd.process, systemd.started = process.pid, 2000
+        settings = IN_FLEET + 'PW_FLEET_HOST="x"\n' * (change == "settings")
+        plan = systemd.plan("eth0", settings=settings, restart=change == "restart")
+        process.kill()
+    assert plan.restart_fleet is bool(change)
+    if change:
+        units._carry_out(systemd.run, plan)
+        assert ["restart", FLEET] in systemd.commands
+        assert f"restarted {FLEET}\n" in plan.describe()["after"]

@@ -15,6 +15,7 @@ import yaml
 from ansible_collections.packetwatch.xdp.plugins.plugin_utils._variables import (
     known_variables,
     unknown_variables,
+    without_secrets,
 )
 
 from packetwatch_agent import settings
@@ -640,3 +641,59 @@ def test_closed_ports_on_a_port_of_a_bridge(machine: FakeMachine) -> None:
     assert problems(closed | {"action": "off"}, eth0) == [], "nothing is looked up then"
     eth0[0]["scan_counts"] = "any"
     assert problems(closed, eth0) == []
+
+
+IN_FLEET = {
+    "packetwatch_fleet": "etcd",
+    "packetwatch_fleet_host": "web1",
+    "packetwatch_fleet_endpoints": ["fleet1=192.0.2.11:2378"],
+    "packetwatch_fleet_ca": "-----BEGIN CERTIFICATE-----\nx\n",
+    "packetwatch_fleet_certificate": "-----BEGIN CERTIFICATE-----\nx\n",
+    "packetwatch_fleet_password": "secret",
+}
+
+
+def test_a_host_in_a_fleet() -> None:
+    assert values.read_variables(IN_FLEET).problems == []
+    folder = {"packetwatch_fleet": "folder", "packetwatch_fleet_host": "a"}
+    assert values.read_variables(folder | {"packetwatch_fleet_folder": "/srv/x"}).problems == []
+    assert values.read_variables(folder | {"packetwatch_fleet": "mine"}).problems == []
+
+
+@pytest.mark.parametrize("option", ["host", "endpoints", "ca", "certificate", "password"])
+def test_what_a_host_in_a_fleet_needs(option: str) -> None:
+    [problem] = values.read_variables({**IN_FLEET, f"packetwatch_fleet_{option}": ""}).problems[-1:]
+    assert problem == (
+        f"packetwatch_fleet_{option} is empty: a host with packetwatch_fleet 'etcd' needs it"
+    )
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "text"),
+    [
+        ("", "Not A Name", "packetwatch_fleet is 'Not A Name'"),
+        ("_host", "web/1", "packetwatch_fleet_host is 'web/1'"),
+        ("_endpoints", "fleet1=192.0.2.11:2378", "write a list"),
+        ("_endpoints", ["fleet1:2378"], "write NAME=ADDRESS:PORT"),
+        ("_ca", "/etc/ssl/ca.pem", "packetwatch_fleet_ca is not in PEM"),
+        ("_certificate", "SECRET", "packetwatch_fleet_certificate is not in PEM"),
+        ("_folder", "srv", "write an absolute path"),
+        ("_enforcers", ["E 1"], "packetwatch_fleet_enforcers is 'E'"),
+        ("_metrics_listen", "9478", "write ADDRESS:PORT"),
+    ],
+)
+def test_wrong_values_of_the_fleet(option: str, value: object, text: str) -> None:
+    problems = values.read_variables({**IN_FLEET, f"packetwatch_fleet{option}": value}).problems
+    assert any(text in problem for problem in problems), problems
+    assert "SECRET" not in "".join(problems)
+
+
+def test_secrets_of_the_fleet_stay_on_the_controller() -> None:
+    sent = without_secrets(IN_FLEET)
+    assert "secret" not in sent.values()
+    assert sent["packetwatch_fleet_certificate"] == "-----BEGIN "
+    assert values.read_variables(sent).problems == []
+    wrong = without_secrets({**IN_FLEET, "packetwatch_fleet_certificate": "hunter2"})
+    assert "hunter2" not in wrong.values()
+    assert values.read_variables(wrong).problems != []
+    assert without_secrets({"packetwatch_fleet": "none"}) == {"packetwatch_fleet": "none"}

@@ -25,8 +25,8 @@ from packetwatch_core._kernel import netlink
 from ..keys import report_of
 from ..reports import Reports, status
 from ..sources import Sources
-from ..store.interface import Store
 from ..store.backoff import Backoff
+from ..store.interface import Store
 from ..store.waits import Task, Wait, Waiting
 from .applier import Applier
 from .driver import Driver

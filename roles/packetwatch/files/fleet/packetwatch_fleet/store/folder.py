@@ -209,9 +209,7 @@ class FolderFollower(_Timed):
         # Values may also end without a new revision.
         self._look_by = now + 1
         self.endpoint, self.heard = self._folder._path, time.monotonic()
-        if before is None or (before.cluster, before.revision) > (found.cluster, found.revision):
-            return [Relisted(found)]
-        if before.cluster != found.cluster:
+        if before is None or before.cluster != found.cluster or before.revision > found.revision:
             return [Relisted(found)]
         gone = [Gone(key, found.revision) for key in before.items.keys() - found.items.keys()]
         new = found.items.items() - before.items.items()
