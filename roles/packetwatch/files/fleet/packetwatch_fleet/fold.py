@@ -50,8 +50,11 @@ def join(rows: t.Iterable[Row], before: float, now: float) -> Ban | None:
     counting = [row for row in rows if row.until > now and row.made > before]
     if not counting:
         return None
-    best = max(counting, key=_strength)
-    until = max(row.until for row in counting)
+    best, until = counting[0], counting[0].until
+    # Most sources have one row.
+    if len(counting) > 1:
+        best = max(counting, key=_strength)
+        until = max(row.until for row in counting)
     author = best.page.removeprefix(BANS).partition("/")[0]
     return Ban(until, best.made, best.evidence, author, best.rule, best.seen)
 

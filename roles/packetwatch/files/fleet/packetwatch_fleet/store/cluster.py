@@ -35,6 +35,8 @@ from .waits import Wait, Waiting
 if t.TYPE_CHECKING:
     import ssl
 
+# Bytes of all values: 40,000 rows of bans and 16 lists. A store that was taken over must not take all memory.
+MAX_LISTING = 24 << 20
 # For a request that a gate puts off.
 _ATTEMPTS, _PAUSE = 10, 0.5
 
@@ -103,7 +105,7 @@ class Cluster:
 
     def snapshot(self, session: Session, prefixes: t.Sequence[str]) -> Waiting[Snapshot]:
         """Everything below the prefixes, in pieces at one revision."""
-        revision, cluster = 0, ""
+        revision, cluster, size = 0, "", 0
         items: dict[str, tuple[int, bytes]] = {}
         for prefix in prefixes:
             body = range_of(prefix) | {"limit": PIECE}
@@ -118,6 +120,9 @@ class Cluster:
                 for pair in pairs:
                     value = number(pair.get("mod_revision")), decode(pair.get("value"))
                     items[text_of(pair.get("key"))] = value
+                    size += len(value[1])
+                if size > MAX_LISTING:
+                    raise Unavailable(f"a listing has more than {MAX_LISTING} bytes")
                 if not answer.get("more"):
                     break
                 if not pairs:
