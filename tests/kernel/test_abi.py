@@ -167,6 +167,7 @@ def test_enums_have_the_same_values(types: list[dict[str, Any]]) -> None:
         "kind": numbered("PW_KIND", abi.KINDS) | {"PW_KINDS": len(abi.KINDS)},
         "ban_flag": {
             "PW_BAN_OVERFLOW": abi.BAN_OVERFLOW,
+            "PW_BAN_CONNECTIONS": abi.BAN_CONNECTIONS,
             "PW_BAN_ANSWER": abi.BAN_ANSWER,
         },
         "net_flag": {

@@ -430,6 +430,29 @@ def test_a_ban_with_scope_all_drops_everything(datapath: Datapath) -> None:
     assert ban is not None and ban.dropped == 2
 
 
+def test_a_ban_of_connections_drops_only_new_ones_whatever_the_scope(datapath: Datapath) -> None:
+    datapath.policy(ban_scope="all")
+    for address in (SOURCE4, SOURCE6):
+        ban, dummy = datapath.bans.add(address, 600, abi.ORIGIN_FLEET)
+        datapath.bans.put(ban._replace(flags=abi.BAN_CONNECTIONS))
+    new = [syn4(SOURCE4, 1), syn4(SOURCE4, 1, flags=FIN), syn6(SOURCE6, 1)]
+    assert datapath.fates(*new) == [BAN4, BAN4, BAN6]
+    old = [udp4(SOURCE4), syn4(SOURCE4, 1, flags=ACK), udp6(SOURCE6)]
+    assert datapath.fates(*old) == [PASSES4, PASSES4, PASSES6]
+    found = datapath.ban_of(SOURCE4)
+    assert found is not None and (found.dropped, found.flags) == (2, abi.BAN_CONNECTIONS)
+
+
+def test_a_ban_of_connections_hides_no_ban_that_does_more(datapath: Datapath) -> None:
+    datapath.policy(ban_scope="all")
+    assert scan(datapath, SOURCE4)[2] == SCAN4
+    assert scan(datapath, SOURCE6)[2] == SCAN6
+    for address in (SOURCE4, f"{SOURCE6}/128"):
+        ban, dummy = datapath.bans.add(address, 600, abi.ORIGIN_FLEET)
+        datapath.bans.put(ban._replace(flags=abi.BAN_CONNECTIONS))
+    assert datapath.fates(udp4(SOURCE4), udp6(SOURCE6)) == [BAN4, BAN6]
+
+
 @pytest.mark.parametrize("protection", [SOURCE4, "198.51.100.0/24", "0.0.0.0/0"])
 def test_a_protected_source_is_detected_but_never_banned(
     datapath: Datapath, protection: str

@@ -80,6 +80,18 @@ def test_bans_that_were_saved_without_a_kind_are_of_syns(path: str) -> None:
     assert [ban.kind for ban in bans.walk()] == ["syn"]
 
 
+def test_a_fleet_ban_of_connections_stays_one(path: str) -> None:
+    bans = Bans(run_maps())
+    for number, flags in ((1, abi.BAN_CONNECTIONS), (2, 0)):
+        ban, dummy = bans.add(f"203.0.113.{number}", 600, abi.ORIGIN_FLEET)
+        bans.put(ban._replace(flags=flags))
+    saved.save(bans, path)
+    dummy, bans = after_boot()
+    assert saved.restore(bans, path) == saved.Restored(restored=2)
+    found = {ban.source.text: (ban.origin_name, ban.flags) for ban in bans.walk()}
+    assert found == {"203.0.113.1": ("fleet", abi.BAN_CONNECTIONS), "203.0.113.2": ("fleet", 0)}
+
+
 def test_bans_of_this_boot_are_left_as_they_are(path: str) -> None:
     maps = run_maps()
     bans = Bans(maps)

@@ -45,7 +45,7 @@ _MAX_TIME = 1 << 63
 _SECOND = 1_000_000_000
 _ORIGINS = {name: number for number, name in abi.ORIGINS.items()}
 # Flags that a ban keeps over a reboot, each a field that is true or missing.
-_FLAGS = {"answer": abi.BAN_ANSWER}
+_FLAGS = {"connections": abi.BAN_CONNECTIONS, "answer": abi.BAN_ANSWER}
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 

@@ -58,6 +58,7 @@ _KIND_BITS = 7
 PORT_PROTOCOLS = ("tcp", "udp", "sctp")
 
 BAN_OVERFLOW = 1 << 0
+BAN_CONNECTIONS = 1 << 1
 BAN_ANSWER = 1 << 2
 
 NET_PROTECTED = 1 << 0

@@ -156,6 +156,7 @@ enum pw_kind {
 
 enum pw_ban_flag {
 	PW_BAN_OVERFLOW = 1 << 0, /* a short ban above the ban rate, in the map overflow */
+	PW_BAN_CONNECTIONS = 1 << 1, /* in the map bans: drops new connections only, whatever the scope */
 	PW_BAN_ANSWER = 1 << 2,   /* user space writes it: the source has a connection with this host */
 };
 

@@ -33,12 +33,21 @@ static __always_inline struct pw_ban *pw_unexpired(struct pw_ban *ban, __u64 now
 	return ban && (!ban->expires || ban->expires > now) ? ban : 0;
 }
 
+/* The ban itself, or NULL if it leaves this packet alone. is_new: as in pw_ban_of. */
+static __always_inline struct pw_ban *pw_applies(struct pw_ban *ban, __u64 now, int is_new)
+{
+	if (!ban || (ban->expires && ban->expires <= now))
+		return 0;
+	return !is_new && ban->flags & PW_BAN_CONNECTIONS ? 0 : ban;
+}
+
 static __always_inline struct pw_ban *pw_ban_of_source(struct pw_shared *shared,
-						       struct pw_source *source, __u64 now)
+						       struct pw_source *source, __u64 now,
+						       int is_new)
 {
 	struct pw_ban *ban = 0;
 	if (shared->has_bans)
-		ban = pw_unexpired(bans_get(source), now);
+		ban = pw_applies(bans_get(source), now, is_new);
 	if (!ban && shared->has_scan_bans) {
 		ban = pw_unexpired(scan_bans_get(source), now);
 		if (!ban)
@@ -47,18 +56,19 @@ static __always_inline struct pw_ban *pw_ban_of_source(struct pw_shared *shared,
 	return ban;
 }
 
-/* The unexpired ban that covers the packet's source, or NULL. */
+/* The unexpired ban that covers the packet's source, or NULL. is_new: whether the packet may begin a
+ * connection. */
 static __always_inline struct pw_ban *pw_ban_of(struct pw_shared *shared, struct pw_packet *packet,
-						__u64 now)
+						__u64 now, int is_new)
 {
 	if (!pw_read_once(shared->has_bans) && !pw_read_once(shared->has_scan_bans))
 		return 0;
 	struct pw_source source = {.plen = 128, .addr = packet->saddr};
-	struct pw_ban *ban = pw_ban_of_source(shared, &source, now);
+	struct pw_ban *ban = pw_ban_of_source(shared, &source, now, is_new);
 	if (ban || packet->family != PW_IPV6)
 		return ban;
 	pw_source_widen(&source);
-	return pw_ban_of_source(shared, &source, now);
+	return pw_ban_of_source(shared, &source, now, is_new);
 }
 
 /* Remove the source of a ring entry from scan_bans, to reuse the entry for the ban `next`. False if

@@ -28,13 +28,13 @@ static __always_inline int pw_finish(struct pw_counters *counters, __u64 cell)
 	return cell >= pw_cell(PW_DROP_DENY, 0) ? XDP_DROP : XDP_PASS;
 }
 
-/* The reason by which a ban decides the packet, or PW_UNDECIDED. */
+/* The reason by which a ban decides the packet, or PW_UNDECIDED. is_new: as in pw_ban_of. */
 static __always_inline __u64 pw_check_bans(struct pw_header *header, struct pw_policy *policy,
 					   struct pw_shared *shared, struct pw_counters *counters,
-					   struct pw_scratch *scratch)
+					   struct pw_scratch *scratch, int is_new)
 {
 	struct pw_packet *packet = &scratch->packet;
-	struct pw_ban *ban = pw_ban_of(shared, packet, scratch->now);
+	struct pw_ban *ban = pw_ban_of(shared, packet, scratch->now, is_new);
 	if (!ban)
 		return PW_UNDECIDED;
 	if (pw_is_protected(&packet->saddr, scratch->now)) {
@@ -70,7 +70,7 @@ static __always_inline __u32 pw_unlisted(struct xdp_md *context, struct pw_heade
 	/* A ban, which may rest on forged evidence, never cuts a host off its link. */
 	if ((probes || policy->scope == PW_SCOPE_ALL) && packet->upper != PW_UPPER_LINK &&
 	    !packet->nobody) {
-		__u64 reason = pw_check_bans(header, policy, shared, counters, scratch);
+		__u64 reason = pw_check_bans(header, policy, shared, counters, scratch, probes);
 		if (reason != PW_UNDECIDED)
 			return reason;
 	}
