@@ -21,7 +21,16 @@ import pytest
 from packetwatch_agent.control import audit, server, wire
 from packetwatch_agent.control.follow import Follow
 from packetwatch_agent.control.requests import Command, Requests
-from packetwatch_agent.control.rights import CHANGE, NOTHING, READ, Peer, Rights, peer_of, user_name
+from packetwatch_agent.control.rights import (
+    CHANGE,
+    FLEET,
+    NOTHING,
+    READ,
+    Peer,
+    Rights,
+    peer_of,
+    user_name,
+)
 from packetwatch_agent.control.server import Server
 from packetwatch_agent.control.talkers import SIZE, WINDOW, Summary, Talkers
 from packetwatch_agent.control.watch import Watch
@@ -58,6 +67,19 @@ def groups(tmp_path: Path) -> str:
 )
 def test_rights(peer: Peer, right: int, groups: str) -> None:
     assert Rights("look", "change 300", groups).of(peer) == right
+
+
+def test_the_user_of_the_fleet_has_that_right_alone(tmp_path: Path, groups: str) -> None:
+    users = tmp_path / "passwd"
+    users.write_text("root:x:0:0::/:\nfleet:x:50:50::/:\n")
+    rights = Rights("look", "change", groups, fleet="fleet 60", users=str(users))
+    held = {uid: rights.of(Peer(1, uid, frozenset({100, 200}))) for uid in (0, 50, 60, 70)}
+    assert held == {0: CHANGE | FLEET, 50: FLEET, 60: FLEET, 70: CHANGE}
+    peer = Peer(1, 50, frozenset())
+    assert rights.permit(peer, FLEET) and not rights.permit(peer, READ)
+    users.write_text("root:x:0:0::/:\n")
+    assert rights.of(peer) == NOTHING
+    assert Rights("look", "change", groups).of(Peer(1, 0, frozenset())) == CHANGE
 
 
 def test_groups_that_do_not_exist_give_no_right(tmp_path: Path, groups: str) -> None:

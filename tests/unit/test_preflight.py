@@ -522,6 +522,29 @@ def test_heartbeat(url: str, interval: int, words: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("action", "off", ""),
+        # What YAML makes of an unquoted off.
+        ("action", False, ""),
+        ("action", "drop", "packetwatch_fleet_action is 'drop': write enforce, monitor or off"),
+        ("longest", "2h", ""),
+        ("longest", "2y", "packetwatch_fleet_longest is '2y'; allowed"),
+        ("most", 12288, ""),
+        ("most", 12289, "packetwatch_fleet_most is '12289': write a whole number from 1 to 12288"),
+        ("lists", "both", ""),
+        ("lists", "allow", "packetwatch_fleet_lists is 'allow': write none, deny, both"),
+    ],
+)
+def test_what_the_fleet_may_decide(name: str, value: object, words: str) -> None:
+    problems = values.read_variables({f"packetwatch_fleet_{name}": value}).problems
+    assert len(problems) == bool(words)
+    assert not words or words in problems[0]
+    given = {f"PW_FLEET{'' if name == 'action' else f'_{name.upper()}'}": str(value)}
+    assert bool(settings.read(given).problems) == bool(words)
+
+
+@pytest.mark.parametrize(
     ("name", "words"),
     [
         ("packetwatch_dney", "did you mean packetwatch_deny?"),

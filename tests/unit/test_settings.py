@@ -53,6 +53,14 @@ def test_values() -> None:
     assert found.state_dir == "/srv/bans"
 
 
+def test_a_fleet_decides_nothing_by_default() -> None:
+    found = settings.read({})
+    assert (found.fleet, found.fleet_longest, found.fleet_most) == ("off", 604800, 10_000)
+    assert found.fleet_lists == ("deny",)
+    assert settings.read({"PW_FLEET_LONGEST": "3d"}).fleet_longest == 3 * 86400
+    assert "PW_FLEET_LONGEST" in settings.read({"PW_FLEET_LONGEST": "2y"}).problems
+
+
 def test_metrics_off() -> None:
     assert settings.read({"PW_METRICS_LISTEN": " "}).metrics_listen is None
 
@@ -76,6 +84,10 @@ def test_metrics_off() -> None:
         ("PW_STATUS_FILE", "status.json"),
         ("PW_STATE_DIR", "bans"),
         ("PW_STATE_DIR", ""),
+        ("PW_FLEET", "yes"),
+        ("PW_FLEET_MOST", "0"),
+        ("PW_FLEET_MOST", "12289"),
+        ("PW_FLEET_LISTS", "allow"),
     ],
 )
 def test_bad_value_names_the_variable_and_the_fix(name: str, value: str) -> None:

@@ -80,6 +80,12 @@ class Source(t.NamedTuple):
         """``192.0.2.7``, ``2001:db8::/64`` or ``2001:db8::7``."""
         return format_prefix(self.prefix)
 
+    @property
+    def cidr(self) -> str:
+        """The same with the prefix length, also of a single address."""
+        text = self.text
+        return text if "/" in text else f"{text}/{self.prefix.length}"
+
 
 class Ban(t.NamedTuple):
     """One entry of a map.

@@ -18,9 +18,11 @@ from .._kernel import abi
 if t.TYPE_CHECKING:
     from .bans import Ban
 
-# The evidence for a ban of each origin. A SYN does not prove its sender: it can be forged. A source that has
-# a connection with this host has proved its address.
-EVIDENCE = {"scan": "syn", "manual": "manual", "fleet": "fleet"}
+# The evidence for a ban by this host. A SYN does not prove its sender: it can be forged. A source that has a
+# connection with this host has proved its address.
+EVIDENCE = {"scan": "syn", "manual": "manual"}
+FLEET_EVIDENCE = {"syn": abi.BAN_CONNECTIONS, "answer": abi.BAN_ANSWER, "manual": 0}
+"""The flags of a fleet ban, by what it rests on. Whoever forges SYNs must not cut connections that exist."""
 _SECOND = 1_000_000_000
 
 
@@ -45,7 +47,10 @@ def facts(ban: Ban, names: t.Callable[[int], str]) -> dict[str, t.Any]:
 
 
 def evidence_of(ban: Ban) -> str:
-    """Return what a ban rests on: syn, answer, manual or fleet."""
+    """Return what a ban rests on: syn, answer or manual."""
+    if ban.origin == abi.ORIGIN_FLEET:
+        found = (name for name, flag in FLEET_EVIDENCE.items() if ban.flags & flag)
+        return next(found, "manual")
     if ban.origin == abi.ORIGIN_SCAN and ban.flags & abi.BAN_ANSWER:
         return "answer"
     return EVIDENCE.get(ban.origin_name, "unknown")

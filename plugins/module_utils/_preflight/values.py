@@ -29,6 +29,7 @@ from .._network.endpoints import (
     parse_listen,
     parse_url,
 )
+from .._network.fleet import parse_action, parse_lists, parse_longest, parse_most
 from .._network.protect import check_shared
 from .._network.settings import MAX_PROTECTED, MAX_SHARED, parse_list_memory
 from .interfaces import read_interfaces
@@ -264,6 +265,10 @@ _CHECKS: t.Final[dict[str, Check]] = {
     "fleet_folder": _check_folder,
     "fleet_enforcers": _joined(parse_labels),
     "fleet_metrics_listen": _parsed(parse_listen),
+    "fleet_action": _parsed(parse_action),
+    "fleet_longest": _parsed(parse_longest),
+    "fleet_most": _parsed(parse_most),
+    "fleet_lists": _parsed(parse_lists),
     "metrics_listen": _parsed(parse_listen),
     "community_id": _check_switch,
     "heartbeat_url": _parsed(parse_url),

@@ -11,6 +11,7 @@ import typing as t
 from packetwatch_core._bans.bans import Bans
 from packetwatch_core._kernel import abi
 from packetwatch_core._kernel.ring import RingBuffer
+from packetwatch_core._network.fleet import OFF
 
 from .confirmed import Confirmed
 from .control.commands import Commands
@@ -30,7 +31,7 @@ from .losses import Losses
 from .networks import Networks
 from .outlook import Outlook
 from .output import Complaints, Output
-from .part import Parts
+from .part import Part, Parts
 from .presence import Presence
 from .process import Process
 from .quota import Quota
@@ -81,6 +82,9 @@ def assemble(
     stream.consume(abi.EVENT_BAN, slow.scan)
     commands = Commands(maps, process, outlook, keeper, guard, talkers, links.name)
     listeners = Listeners(maps, output, lambda: confirmed.counts("udp"))
+    fleet = (
+        [] if settings.fleet == OFF else [_join(maps, keeper, stream, commands, settings, output)]
+    )
     # A part may use the parts before it, because they stop after it.
     parts = Parts(
         *(
@@ -104,6 +108,29 @@ def assemble(
             commands,
             Watch(output),
         ),
+        *fleet,
     )
     loop = Loop(stream.poll)
     return Service(loop, parts, Presence(loop, settings, output, parts), output)
+
+
+def _join(
+    maps: t.Mapping[str, Map],
+    keeper: Keeper,
+    stream: Stream,
+    commands: Commands,
+    settings: Settings,
+    output: Output,
+) -> Part:
+    """Make the part that answers the fleet process."""
+    # Imported here: it costs memory, and most hosts have no fleet.
+    from .fleet import Fleet
+    from .sightings import Sightings
+
+    sightings = Sightings()
+    fleet = Fleet(Bans(maps), keeper, sightings, settings, output)
+    stream.consume(abi.EVENT_PROBE, sightings.probe)
+    stream.consume(abi.EVENT_BAN, sightings.scan)
+    keeper.on_end = sightings.end
+    commands.on_ban, commands.on_unban = fleet.banned, fleet.unbanned
+    return fleet

@@ -103,6 +103,14 @@ class Keeper(Part):
         self.saved_at = 0.0
         self.unsaved = ""
         """Why the last attempt to save the bans failed."""
+        self.fleet = 0
+        """Fleet bans in the map ``bans``."""
+        self.own = 0
+        """Bans of this host in that map, in the last round."""
+        self._fleet_changes = 0
+        self._rules: dict[bytes, str] = {}
+        self.on_end: t.Callable[[t.Sequence[Ban]], None] = lambda dummy: None
+        """Gets bans that the keeper has ended, and those whose sources became protected."""
 
     def start(self, loop: Loop) -> None:
         self.restore()
@@ -202,11 +210,22 @@ class Keeper(Part):
         """Read the bans at the next tick: a command has changed them."""
         self._due = 0.0
 
+    def count_fleet(self, change: int) -> None:
+        """Count fleet bans that were made, or ended if negative."""
+        self.fleet += change
+        self._fleet_changes += 1
+
+    def note_rule(self, key: bytes, rule: str) -> None:
+        """Note the rule of a new fleet ban, for its line."""
+        if len(self._rules) < _MAX_FOLLOWED:
+            self._rules[key] = rule
+
     def lift(self, ban: Ban) -> None:
         """Log a ban that was lifted because its source became protected."""
         self.lifted += 1
         self._followed.pop(ban.source.key, None)
         self.on_forget(ban.source)
+        self._ended([ban])
         self._output.write([self._lines.lift(ban, "protected")])
 
     def tick(self) -> Steps:
@@ -253,6 +272,9 @@ class Keeper(Part):
     def _round(self) -> t.Generator[None, None, int]:
         """Read all bans; return when the next one expires (CLOCK_MONOTONIC ns), 0 if one has."""
         started = time.monotonic_ns()
+        changes = self._fleet_changes
+        of_fleet = 0
+        rules, self._rules = self._rules, {}
         active = dict.fromkeys(abi.ORIGINS.values(), 0)
         entries = dict.fromkeys(MAPS, 0)
         expired: list[tuple[str, bytes]] = []
@@ -265,6 +287,7 @@ class Keeper(Part):
                 entries[table] += 1
                 if not entries[table] % _READ:
                     yield
+                of_fleet += table == "bans" and origin == abi.ORIGIN_FLEET
                 if not is_source(key):
                     damaged.append((table, key))
                     continue
@@ -283,9 +306,13 @@ class Keeper(Part):
                     by_others.add(key)
         yield from self._discard(damaged)
         yield from self._end(expired)
-        yield from self._follow(by_others, started)
+        yield from self._follow(by_others, started, rules)
         self._seen = started
         self.active, self.entries = active, entries
+        self.own = entries["bans"] - of_fleet
+        # Root may have lifted some. What changes during a round is counted by itself.
+        if changes == self._fleet_changes:
+            self.fleet = of_fleet
         self._fingerprint = (count, total)
         self._offenders.room = self._bans.capacity * 3 // 4 - first
         return first_end
@@ -309,6 +336,7 @@ class Keeper(Part):
         """Delete expired bans and log them; short ones are only counted."""
         now = time.monotonic_ns()
         lines: list[str] = []
+        ended: list[Ban] = []
         others = 0
         for number, (table, key) in enumerate(expired):
             if not number % _EACH:
@@ -318,20 +346,30 @@ class Keeper(Part):
             if ban is None or not ban.has_expired(now) or not self._bans.remove(ban):
                 continue
             self.expired += 1
+            ended.append(ban)
             if table == "overflow" or len(lines) >= _MAX_LINES:
                 others += 1
             else:
                 lines.append(self._lines.expiry(ban))
         self._output.write(lines)
+        self._ended(ended)
         if others:
             self._output.say(
                 "info", "more bans have expired without a line each", packetwatch__count=others
             )
 
-    def _follow(self, by_others: set[bytes], started: int) -> t.Iterator[None]:
+    def _ended(self, bans: t.Sequence[Ban]) -> None:
+        of_fleet = sum(ban.origin == abi.ORIGIN_FLEET for ban in bans)
+        if of_fleet:
+            self.count_fleet(-of_fleet)
+        self.on_end(bans)
+
+    def _follow(
+        self, by_others: set[bytes], started: int, rules: t.Mapping[bytes, str]
+    ) -> t.Iterator[None]:
         """Log bans by hand and by the fleet that were made or lifted since the last round.
 
-        started: when this round began; later bans are left to the next one.
+        started: when this round began; later bans are left to the next one. rules: of new fleet bans.
         """
         lines: list[str] = []
         for key in self._followed.keys() - by_others:
@@ -352,6 +390,6 @@ class Keeper(Part):
                 self.made[ban.origin_name] = self.made.get(ban.origin_name, 0) + 1
                 if ban.origin == abi.ORIGIN_MANUAL:
                     self.on_forget(ban.source)
-                lines.append(self._lines.ban(ban, ban.origin_name))
+                lines.append(self._lines.ban(ban, ban.origin_name, rules.get(key, "")))
             self._followed[key] = ban
         self._output.write(lines)

@@ -131,9 +131,9 @@ class Lines:
         )
         return encode(head | fields | self._ingress(event.ifindex))
 
-    def ban(self, ban: Ban, reason: str) -> str:
-        """A ban that was made by hand or by the fleet."""
-        return self._of_ban("ban", ban, reason, ban.since + self._offset, ["denied"])
+    def ban(self, ban: Ban, reason: str, rule: str = "") -> str:
+        """A ban that was made by hand, or by the fleet because of a rule."""
+        return self._of_ban("ban", ban, reason, ban.since + self._offset, ["denied"], rule)
 
     def expiry(self, ban: Ban) -> str:
         """The end of a ban at its time."""
@@ -143,7 +143,9 @@ class Lines:
         """The end of a ban before its time."""
         return self._of_ban("lift", ban, reason, time.time_ns(), ["info"])
 
-    def _of_ban(self, action: str, ban: Ban, reason: str, wall: int, types: list[str]) -> str:
+    def _of_ban(
+        self, action: str, ban: Ban, reason: str, wall: int, types: list[str], rule: str = ""
+    ) -> str:
         prefix = ban.source.prefix
         fields: dict[str, Value] = {
             "source.ip": ban.source.text.partition("/")[0],
@@ -153,6 +155,7 @@ class Lines:
             "packetwatch.kind": ban.kind or None,
             "packetwatch.evidence": evidence_of(ban),
             "packetwatch.reason": reason,
+            "packetwatch.rule": rule or None,
             "packetwatch.expires": self._moment(ban.expires),
             "packetwatch.ports_count": ban.ports or None,
             "packetwatch.dropped": ban.dropped,
@@ -226,6 +229,4 @@ def _transport(event: Event) -> tuple[str, int] | None:
 
 def _prefix_text(source: Source) -> str:
     """The source with its prefix length, also if it is a single address."""
-    prefix = source.prefix
-    text = source.text
-    return text if "/" in text else f"{text}/{prefix.length}"
+    return source.cidr

@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import signal
 
+from packetwatch_core._network.fleet import OFF
+
 from .control.rights import Rights
 from .control.server import Server as ControlServer
 from .loop import Loop
@@ -105,7 +107,8 @@ class Presence:
         settings = self._settings
         if not settings.control_socket:
             return None
-        rights = Rights(settings.readers, settings.admins)
+        fleet = "" if settings.fleet == OFF else settings.fleet_user
+        rights = Rights(settings.readers, settings.admins, fleet=fleet)
         try:
             self._control = ControlServer(
                 self._loop, settings.control_socket, rights, self._parts.commands(), self._output

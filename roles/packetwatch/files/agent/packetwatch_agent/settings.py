@@ -11,6 +11,13 @@ import typing as t
 from packetwatch_core._base.errors import InvalidInput
 from packetwatch_core._kernel.pins import Paths
 from packetwatch_core._network.endpoints import parse_interval, parse_listen, parse_url
+from packetwatch_core._network.fleet import (
+    OFF,
+    parse_action,
+    parse_lists,
+    parse_longest,
+    parse_most,
+)
 from packetwatch_core._network.protect import parse_declared, parse_shared
 from packetwatch_core._network.settings import parse_switch
 
@@ -87,6 +94,18 @@ class Settings:
     """Whether the agent asks root to repair drift."""
     heal_request = Setting("PW_HEAL_REQUEST", "/run/packetwatch/heal-request", _path)
     """systemd starts a repair when this file appears."""
+    fleet = Setting("PW_FLEET", OFF, parse_action)
+    """What the host does with bans of the fleet."""
+    fleet_longest = Setting("PW_FLEET_LONGEST", "7d", parse_longest)
+    """Maximum length of a fleet ban, in seconds."""
+    fleet_most = Setting("PW_FLEET_MOST", "10000", parse_most)
+    """Maximum number of fleet bans."""
+    fleet_lists = Setting("PW_FLEET_LISTS", "deny", parse_lists)
+    """The kinds of lists that the fleet may set."""
+    fleet_user = Setting("PW_FLEET_USER", "packetwatch-fleet", _words)
+    """Name or number of the user that the fleet process has."""
+    fleet_file = Setting("PW_FLEET_FILE", "/var/lib/packetwatch-fleet/lists.json", _path)
+    """The lists of the fleet, as the fleet process wrote them."""
 
 
 _S = t.TypeVar("_S", bound=Settings)

@@ -11,6 +11,7 @@ import typing as t
 
 from packetwatch_core._base.errors import PacketwatchError
 from packetwatch_core._health.problems import Facts
+from packetwatch_core._network.fleet import OFF
 
 from .confirmed import Confirmed
 from .control.commands import WAITING, about, without_filter
@@ -52,6 +53,7 @@ class Waiting(Part):
         self._names = names
         self._output = output
         self._drift = drift
+        self._has_fleet = settings.fleet != OFF
         self._process = Process()
         self._patience = time.monotonic() + _BLIND
         self._warn = Complaints(output)
@@ -82,7 +84,7 @@ class Waiting(Part):
         return self._outlook.facts(known)._replace(is_loaded=False)
 
     def commands(self) -> dict[str, Command]:
-        return without_filter(self._about)
+        return without_filter(self._about, self._has_fleet)
 
     def _about(self) -> dict[str, t.Any]:
         self._interfaces()

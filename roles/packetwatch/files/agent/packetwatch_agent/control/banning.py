@@ -84,13 +84,17 @@ def impose(bans: Bans, address: str, seconds: float | None) -> wire.Result:
 
 def lift(bans: Bans, address: str) -> wire.Result:
     """Lift all bans of a source."""
-    lifted = bans.lift(address)
+    return lifted(bans, address, bans.lift(address))
+
+
+def lifted(bans: Bans, address: str, found: t.Sequence[Ban]) -> wire.Result:
+    """The result for a source whose bans were lifted."""
     source = bans.source_of(address).text
-    texts = ", ".join(f"{ban.source.text} ({ban.origin_name})" for ban in lifted)
+    texts = ", ".join(f"{ban.source.text} ({ban.origin_name})" for ban in found)
     return {
         "source": source,
-        "changed": bool(lifted),
-        "message": f"lifted: {texts}" if lifted else f"{source} is not banned",
+        "changed": bool(found),
+        "message": f"lifted: {texts}" if found else f"{source} is not banned",
     }
 
 

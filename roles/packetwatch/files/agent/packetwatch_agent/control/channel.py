@@ -24,9 +24,11 @@ PIECE, MAX_SENT = 16384, 65536
 class Channel:
     """What was read of requests, and what waits to be written."""
 
-    def __init__(self, connection: socket.socket, peer: Peer) -> None:
+    def __init__(self, connection: socket.socket, peer: Peer, is_fleet: bool = False) -> None:
         self.socket = connection
         self.peer = peer
+        self.is_fleet = is_fleet
+        """Whether this is the fleet process, which has places of its own."""
         self.out = bytearray()
         self.items: Items | None = None
         self.follow: Follow | None = None

@@ -11,7 +11,7 @@ import os
 import sys
 import typing as t
 
-from packetwatch_core._bans.bans import Bans
+from packetwatch_core._bans.bans import Ban, Bans
 from packetwatch_core._base.address import format_prefix, from_mapped
 from packetwatch_core._base.errors import InvalidInput
 from packetwatch_core._base.steps import Steps
@@ -21,7 +21,7 @@ from .. import __version__
 from ..part import Part
 from . import banning, wire
 from .requests import Answer, Command, Items
-from .rights import CHANGE, READ
+from .rights import CHANGE, FLEET, READ
 from .talkers import Talkers
 
 if t.TYPE_CHECKING:
@@ -35,6 +35,8 @@ if t.TYPE_CHECKING:
 _T = t.TypeVar("_T")
 
 FOLLOWING, WAITING = "following the program", "no filter is loaded"
+FLEET_COMMANDS = ("fleet_watch", "fleet_apply", "fleet_bans")
+"""Commands of the fleet process, which `fleet` answers; docs/fleet-protocol.md describes them."""
 
 
 def about(state: str, started: float, modes: dict[str, str]) -> wire.Result:
@@ -74,6 +76,10 @@ class Commands(Part):
         self._guard = guard
         self._talkers = talkers
         self._names = names
+        self.on_ban: t.Callable[[str], None] = lambda dummy: None
+        """Gets the address of each ban by hand."""
+        self.on_unban: t.Callable[[str, list[Ban]], None] = lambda *dummy: None
+        """Gets an address, and the bans of it that were lifted by hand."""
 
     def commands(self) -> t.Mapping[str, Command]:
         return {
@@ -104,14 +110,16 @@ class Commands(Part):
     def _ban(self, request: wire.Request) -> wire.Result:
         address, seconds = wire.text_of(request, "address"), wire.seconds_of(request, "duration")
         done = banning.impose(self._bans, address, seconds)
+        self.on_ban(address)
         self._keeper.read_soon()
         return done
 
     def _unban(self, request: wire.Request) -> wire.Result:
         address = wire.text_of(request, "address")
-        done = banning.lift(self._bans, address)
+        lifted = self._bans.lift(address)
+        self.on_unban(address, lifted)
         self._keeper.pardon(address)
-        return done
+        return banning.lifted(self._bans, address, lifted)
 
     def _top(self, request: wire.Request) -> Items:
         most = request.get("most", 10)
@@ -159,7 +167,7 @@ TABLE: dict[str, tuple[int, t.Callable[[Commands, wire.Request], Answer]]] = {
 }
 
 
-def without_filter(status: t.Callable[[], wire.Result]) -> dict[str, Command]:
+def without_filter(status: t.Callable[[], wire.Result], has_fleet: bool) -> dict[str, Command]:
     """The commands of an agent that waits for a filter: they need the same rights."""
 
     def refuse(dummy: wire.Request) -> wire.Result:
@@ -169,6 +177,8 @@ def without_filter(status: t.Callable[[], wire.Result]) -> dict[str, Command]:
         )
 
     table = {name: Command(right, refuse) for name, (right, dummy) in TABLE.items()}
+    if has_fleet:
+        table |= {name: Command(FLEET, refuse) for name in FLEET_COMMANDS}
     return table | {"status": Command(READ, lambda dummy: status())}
 
 

@@ -15,8 +15,8 @@ import socket
 import struct
 import typing as t
 
-# Sets of bits. CHANGE includes READ; a right for a few commands would be a bit of its own.
-NOTHING, READ, CHANGE = 0, 1, 3
+# Sets of bits. CHANGE includes READ. FLEET is for a few commands, and includes neither.
+NOTHING, READ, CHANGE, FLEET = 0, 1, 3, 4
 
 _PEERGROUPS = 59
 _CREDENTIALS = struct.Struct("=iII")
@@ -44,22 +44,38 @@ def peer_of(connection: socket.socket) -> Peer:
 
 
 class Rights:
-    """Names or numbers of the groups, separated by white space, that may read, and change too."""
+    """Who may do what.
 
-    def __init__(self, readers: str, admins: str, file: str = "/etc/group") -> None:
+    readers, admins: names or numbers of the groups, separated by white space, that may read, and change too.
+    fleet: name or number of the fleet process's user; empty for none. That user has no other right.
+    """
+
+    def __init__(
+        self,
+        readers: str,
+        admins: str,
+        file: str = "/etc/group",
+        *,
+        fleet: str = "",
+        users: str = "/etc/passwd",
+    ) -> None:
         self.readers = readers
         self.admins = admins
+        self.fleet = fleet
         self._file = file
-        self._version: tuple[int, ...] | None = None
-        self._known: dict[str, set[int]] = {}
+        self._users = users
+        self._versions: dict[str, tuple[int, ...] | None] = {}
+        self._known: dict[tuple[str, str], set[int]] = {}
 
     def of(self, peer: Peer) -> int:
         """All rights of a peer."""
         if peer.uid == 0:
+            return CHANGE | (FLEET if self.fleet else NOTHING)
+        if self.fleet and peer.uid in self._numbers(self.fleet, self._users):
+            return FLEET
+        if peer.groups & self._numbers(self.admins, self._file):
             return CHANGE
-        if peer.groups & self._numbers(self.admins):
-            return CHANGE
-        return READ if peer.groups & self._numbers(self.readers) else NOTHING
+        return READ if peer.groups & self._numbers(self.readers, self._file) else NOTHING
 
     def permit(self, peer: Peer, right: int) -> bool:
         """Whether a peer has a right."""
@@ -67,20 +83,23 @@ class Rights:
 
     def explain(self, right: int) -> str:
         """Why a peer without the right is refused."""
+        if right == FLEET:
+            return f"not permitted: be root or the user {self.fleet}"
         groups = self.admins if right == CHANGE else f"{self.readers} {self.admins}"
         return f"not permitted: be root or a member of the group {' or '.join(groups.split())}"
 
-    def _numbers(self, names: str) -> set[int]:
-        """The groups of these names; the file is read again when it has changed."""
-        version = _version(self._file)
-        if version != self._version:
-            self._version, self._known = version, {}
-        if names not in self._known:
+    def _numbers(self, names: str, file: str) -> set[int]:
+        """The groups or users of these names; the file is read again when it has changed."""
+        version = _version(file)
+        if version != self._versions.get(file):
+            self._versions[file] = version
+            self._known = {key: found for key, found in self._known.items() if key[1] != file}
+        if (names, file) not in self._known:
             words = names.split()
             found = {int(word) for word in words if word.isascii() and word.isdigit()}
             wanted = {word for word in words if not word.isdigit()}
-            self._known[names] = found | (_group_numbers(wanted, self._file) if wanted else set())
-        return self._known[names]
+            self._known[names, file] = found | (_numbers_of(wanted, file) if wanted else set())
+        return self._known[names, file]
 
 
 def user_name(uid: int, file: str = "/etc/passwd") -> str:
@@ -97,7 +116,7 @@ def _version(file: str) -> tuple[int, ...] | None:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
-def _group_numbers(names: set[str], file: str) -> set[int]:
+def _numbers_of(names: set[str], file: str) -> set[int]:
     rows = (row for row in _rows(file) if len(row) > 2 and row[0] in names)
     return {int(row[2]) for row in rows if row[2].isdigit()}
 

@@ -19,11 +19,12 @@ from . import wire
 from .channel import Channel
 from .follow import Follow, Taps
 from .requests import Command, Requests
-from .rights import READ, Peer, Rights, peer_of
+from .rights import FLEET, READ, Peer, Rights, peer_of
 
 # Clients at once: in all; of these, kept for peers that may do more than read; of one user; and
-# those that follow a stream.
+# those that follow a stream. The fleet process is not among them.
 MAX_CLIENTS, KEPT, MAX_OF_USER, MAX_FOLLOWERS = 32, 8, 8, 8
+MAX_OF_FLEET = 4
 # A client that neither asks nor reads is dropped after so many seconds.
 PATIENCE = 30.0
 _SWEEP = 5.0
@@ -74,27 +75,36 @@ class Server:
             connection.close()
             return
         try:
-            self._admit(peer)
+            is_fleet = self._admit(peer)
         except wire.ControlError as error:
             # A new socket has room for a line.
             with contextlib.suppress(OSError):
                 connection.send(wire.failed(error).encode())
             connection.close()
             return
-        client = Channel(connection, peer)
+        client = Channel(connection, peer, is_fleet)
         self._clients.add(client)
         self._watch(client)
 
-    def _admit(self, peer: Peer) -> None:
-        """Raise `ControlError` if the peer has no right or there is no room for it."""
+    def _admit(self, peer: Peer) -> bool:
+        """Raise `ControlError` if the peer has no right or there is no room for it.
+
+        Returns whether it takes one of the places of the fleet process.
+        """
         held = self._requests.admit(peer)
-        of_user = sum(client.peer.uid == peer.uid for client in self._clients)
+        is_fleet = held == FLEET
+        clients = [client for client in self._clients if client.is_fleet == is_fleet]
+        of_user = sum(client.peer.uid == peer.uid for client in clients)
         most = MAX_CLIENTS - KEPT if held == READ else MAX_CLIENTS
-        if len(self._clients) >= most or of_user >= MAX_OF_USER:
+        most_of_user = MAX_OF_USER
+        if is_fleet:
+            most = most_of_user = MAX_OF_FLEET
+        if len(clients) >= most or of_user >= most_of_user:
             raise wire.ControlError(
-                f"{len(self._clients)} clients are connected, {of_user} of this user "
-                f"(at most {most} and {MAX_OF_USER}): end some, or try again later"
+                f"{len(clients)} clients are connected, {of_user} of this user "
+                f"(at most {most} and {most_of_user}): end some, or try again later"
             )
+        return is_fleet
 
     def _watch(self, client: Channel) -> None:
         is_busy = client.is_waiting
@@ -153,7 +163,10 @@ class Server:
     # Clients that follow
 
     def _begin_to_follow(self, client: Channel, follow: Follow) -> None:
-        if len(self._follows()) >= MAX_FOLLOWERS:
+        watching = sum(
+            client.follow is not None and not client.is_fleet for client in self._clients
+        )
+        if not client.is_fleet and watching >= MAX_FOLLOWERS:
             raise wire.ControlError(
                 f"{MAX_FOLLOWERS} clients already watch, which is the maximum: end one of them"
             )
