@@ -45,6 +45,7 @@ from packetwatch_core._base.errors import PacketwatchError
 from packetwatch_core._change.panic import Flag
 from packetwatch_core._change.pending import Record
 from packetwatch_core._declared import bulk, edits, entries, policy, store
+from packetwatch_core._declared import fleet as fleet_lists
 from packetwatch_core._declared.store import Store
 from packetwatch_core._feeds import convert, lines, parse, published, records, spare, unpack
 from packetwatch_core._feeds.copies import Ages
@@ -55,6 +56,7 @@ from packetwatch_core._host import heal
 from packetwatch_core._kernel import abi, netlink, pins, source
 from packetwatch_core._kernel.bytecode import Bytecode, Compiler
 from packetwatch_core._network import endpoints, listeners, peers, protect, stack
+from packetwatch_core._network import fleet as fleet_settings
 from packetwatch_core._network import settings as host_settings
 from packetwatch_core._network.endpoints import Endpoint
 from packetwatch_core._preflight import interfaces, values
@@ -509,6 +511,18 @@ def json_or_skip(data: bytes) -> Any:
         raise Skip("not a value of YAML") from None
 
 
+FLEET_LISTS = (
+    b'{"v":1,"lists":{"web":{"allow":[{"address":"192.0.2.1"}],"deny":[{"address":"203.0.113.0/24",'
+    b'"comment":"x","expires":"2026-12-01T00:00:00Z"},{"address":"2001:db8::/32","expires":1796083200}]}}}'
+)
+
+FLEET_SETTINGS = (
+    fleet_settings.parse_action,
+    fleet_settings.parse_lists,
+    fleet_settings.parse_longest,
+    fleet_settings.parse_most,
+)
+
 GATE = Endpoint("gate", "127.0.0.1", 2378)
 BANS_OF_FLEET = (
     b'{"v":1,"bans":[["192.0.2.1",2000,900,"quorum","answer",3],["2001:db8::7",2e3,9,"r","syn",0]]}'
@@ -635,6 +649,21 @@ PARSERS: dict[str, Parser] = {
         text_of(lambda text: endpoints.parse_labels(text, "X")),
         (b"e1, api",),
         (endpoints.parse_label, endpoints.parse_labels),
+    ),
+    "settings of the fleet": Parser(
+        text_of(
+            lambda text: [
+                read(word, "x")
+                for read, word in zip(FLEET_SETTINGS, text.split("\n"), strict=False)
+            ]
+        ),
+        (b"enforce\nboth\n7d\n10000", b"off\nnone\n3600\n1"),
+        FLEET_SETTINGS,
+    ),
+    "lists of the fleet": Parser(
+        file_of(lambda path: fleet_lists.parse(fleet_lists.read_file(path), ("allow", "deny"))),
+        (FLEET_LISTS,),
+        (fleet_lists.parse, fleet_lists.read_file),
     ),
     "feed plain": Parser(feed("plain"), (PLAIN,), (lines.read_lines, lines.read_words, read_feed)),
     "feed hosts": Parser(feed("hosts"), (b"11.22.33.44 bad.example\n2a01:db8::1 y # z\n",)),

@@ -21,7 +21,7 @@ from .._base.files import read_json, replace_json
 from .._base.number import is_a
 from .._declared.bulk import read_prefixes
 from .._declared.drop_ins import DropIns
-from .._declared.store import is_feed
+from .._declared.store import is_foreign
 from .._feeds.spare import NOTHING, FeedReport, Note, has_feeds, leave_out
 from .._kernel import abi
 from .._tables.ipv4 import Shape
@@ -150,7 +150,7 @@ def compile_lists(
             path = f"{kind}.d/{name}.list"
             at = math.inf if for_good and kind == "allow" else passed
             read = functools.partial(read_prefixes, text, path, at, is_trusted, t.cast(t.Any, kind))
-            if is_feed(name):
+            if is_foreign(name):
                 _add_feed(union, name, text, read, (spared or {}) if kind == "deny" else {}, feeds)
             else:
                 read(union)

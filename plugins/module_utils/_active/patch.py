@@ -26,7 +26,7 @@ from .._base.errors import InvalidInput
 from .._declared.drop_ins import DropIns
 from .._declared.entries import expires_at, parse_list
 from .._declared.search import overlapping
-from .._declared.store import is_feed
+from .._declared.store import is_foreign
 from .._feeds.spare import NOTHING
 from .._tables.area import WORDS, Area, Place
 from .._tables.ipv4 import Shape, build4
@@ -131,7 +131,7 @@ def _changes(before: State, after: State) -> list[tuple[str, Entry, int]] | None
             if old.is_same(new, name):
                 continue
             texts = old.get(name, ""), new.get(name, "")
-            if is_feed(name) or max(map(len, texts)) > _MAX_TEXT:
+            if is_foreign(name) or max(map(len, texts)) > _MAX_TEXT:
                 return None
             lines = _changed_lines(*texts)
             if len(lines) > _MAX_LINES:

@@ -42,7 +42,7 @@ class FleetBans:
         for key, dummy, dummy, origin in self._bans.times("bans"):
             yield key if origin == abi.ORIGIN_FLEET else None
 
-    def read(self, key: bytes) -> Ban | None:
+    def get(self, key: bytes) -> Ban | None:
         """Return the fleet ban with this key, also an expired one; None if there is none."""
         ban = self._bans.read(key, "bans")
         return ban if ban and ban.origin == abi.ORIGIN_FLEET else None
@@ -80,5 +80,5 @@ class Trial(FleetBans):
     def walk(self) -> t.Iterator[bytes | None]:
         yield from list(self._trial)
 
-    def read(self, key: bytes) -> Ban | None:
+    def get(self, key: bytes) -> Ban | None:
         return self._trial.get(key)

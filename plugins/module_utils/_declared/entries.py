@@ -217,6 +217,11 @@ def entries_from_input(values: object, variable: str) -> list[Entry]:
     return merge_inputs({variable: values}).entries
 
 
+def entry_from_item(value: object) -> Entry:
+    """Return the entry of one item, as `merge_inputs` reads it; raises InvalidInput."""
+    return _entry_from_item(value)[0]
+
+
 def _entry_from_item(value: object) -> tuple[Entry, str]:
     """Return one item's entry and its state."""
     if isinstance(value, str):

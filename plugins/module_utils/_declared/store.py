@@ -44,6 +44,8 @@ FEED = "feed-"
 """The drop-in's name of a feed begins with this."""
 ROLE = "ansible"
 """The drop-in's name of the lists that the role declares."""
+FLEET = "fleet"
+"""The drop-in's name of the lists that the fleet has sent."""
 
 _LISTS = ("allow", "deny")
 _PROGRAM = "program.c"
@@ -88,8 +90,13 @@ def check_name(name: str) -> None:
 
 
 def is_feed(name: str) -> bool:
-    """Return whether a drop-in is a feed. Others wrote it, so it must not disturb the other lists."""
+    """Return whether a drop-in is a feed."""
     return name.startswith(FEED)
+
+
+def is_foreign(name: str) -> bool:
+    """Return whether others wrote a drop-in: a feed, or the fleet's. So it must not disturb the other lists."""
+    return is_feed(name) or name == FLEET
 
 
 def check_interface(name: str) -> None:
@@ -444,7 +451,7 @@ def _read_lists(folder: str, kind: str, noted: Noted | None = None) -> t.Mapping
             check_name(name)
         # A damaged feed must not prevent reading the other lists; it is refused later.
         found = noted.find(file_of(kind, name)) if noted else None
-        lists[name] = found or read_text(path, "replace" if is_feed(name) else "strict")
+        lists[name] = found or read_text(path, "replace" if is_foreign(name) else "strict")
     return DropIns(lists)
 
 

@@ -19,7 +19,7 @@ import typing as t
 from .._base.address import BITS, Prefix, format_prefix, from_mapped, parse_prefix
 from .._base.errors import InvalidInput
 from .._base.files import open_regular, replace_file
-from .._declared.store import is_feed
+from .._declared.store import is_foreign
 from .._kernel.abi import NET_PROTECTED
 from .._network import protect
 from .._tables.pool import IPV4, IPV6
@@ -70,8 +70,8 @@ NOTHING: t.Final = Note("", {}, FeedReport({}, {}))
 
 
 def has_feeds(state: State) -> bool:
-    """Return whether the state has a feed."""
-    return any(is_feed(name) for name in (*state.allow, *state.deny))
+    """Return whether the state has a feed, or lists of the fleet, which are compiled like one."""
+    return any(is_foreign(name) for name in (*state.allow, *state.deny))
 
 
 def spared_now(network: Network, protection: Protection) -> Spared:
@@ -124,7 +124,7 @@ def is_left_out(kind: str, owner: str, text: str, prefix: Prefix, note: Note) ->
     """Return whether the compiler left out an entry of a drop-in, because it is in a feed."""
     if owner in note.report.broken:
         return True
-    if kind != "deny" or not is_feed(owner):
+    if kind != "deny" or not is_foreign(owner):
         return False
     return any(
         other.family == prefix.family and other.value <= prefix.last and prefix.value <= other.last

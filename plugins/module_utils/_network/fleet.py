@@ -8,13 +8,19 @@
 
 from __future__ import annotations
 
+import typing as t
+
 from .._base.duration import parse_duration
 from .._base.errors import InvalidInput
 from .._base.number import read_whole
 
 ENFORCE, MONITOR, OFF = "enforce", "monitor", "off"
 ACTIONS = (ENFORCE, MONITOR, OFF)
-LISTS = {"none": (), "deny": ("deny",), "both": ("allow", "deny")}
+LISTS: t.Final[dict[str, tuple[str, ...]]] = {
+    "none": (),
+    "deny": ("deny",),
+    "both": ("allow", "deny"),
+}
 """The kinds of lists that the fleet may set, by value."""
 MAX_BANS = 12288
 """Three quarters of the map ``bans``. The last quarter is kept for bans by hand."""
@@ -36,6 +42,11 @@ def parse_lists(text: str, name: str) -> tuple[str, ...]:
     if text not in LISTS:
         raise InvalidInput(f"{name} is {text!r}: write {', '.join(LISTS)}")
     return LISTS[text]
+
+
+def permitted_lists(action: str, kinds: tuple[str, ...]) -> tuple[str, ...]:
+    """The kinds of lists that the fleet may set now, of those that it may set with `ENFORCE`."""
+    return kinds if action == ENFORCE else ()
 
 
 def parse_longest(text: str, name: str) -> float:

@@ -22,10 +22,12 @@ from .._declared.edits import (
     set_program,
     set_settings,
 )
+from .._declared.fleet import limit_fleet
 from .._declared.policy import OVERRIDES, keys_from_options
 from .._declared.store import MODES, ROLE
 from .._feeds.copies import Ages, FeedRun, gather_wanted
 from .._kernel.source import read_source
+from .._network.fleet import OFF, parse_lists, permitted_lists
 from .._network.settings import format_values
 
 if t.TYPE_CHECKING:
@@ -73,10 +75,17 @@ def read_whole(options: Options, state: State, ages: Ages) -> tuple[Whole | None
         set_policies(policies, replace=True),
         set_lists(ROLE, texts, allow_empty=True),
         feeds.edit,
+        limit_fleet(_fleet_lists(options["settings"])),
         set_program(source),
         set_settings(_HEAD + format_values(options["settings"])),
     )
     return Whole(edit, feeds, Wish(attach=list(modes))), []
+
+
+def _fleet_lists(settings: t.Mapping[str, str]) -> tuple[str, ...]:
+    """The kinds of lists that the fleet may set by these settings."""
+    kinds = parse_lists(settings.get("PW_FLEET_LISTS", "deny"), "packetwatch_fleet_lists")
+    return permitted_lists(settings.get("PW_FLEET", OFF), kinds)
 
 
 def _source(options: Options, state: State) -> str | None:

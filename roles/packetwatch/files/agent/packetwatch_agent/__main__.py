@@ -65,6 +65,10 @@ def _parser() -> argparse.ArgumentParser:
     heal.set_defaults(command=_heal)
     edit = commands.add_parser("edit", help="edit the lists for the client at standard input")
     edit.set_defaults(command=_edit)
+    fleet_lists = commands.add_parser(
+        "fleet-lists", help="take the lists that the fleet process has left"
+    )
+    fleet_lists.set_defaults(command=_fleet_lists)
     return parser
 
 
@@ -160,6 +164,16 @@ def _edit(dummy: argparse.Namespace) -> None:
 
     # The client has got the error; the unit has not failed.
     edit.main()
+
+
+def _fleet_lists(dummy: argparse.Namespace) -> None:
+    from packetwatch_core._network.fleet import permitted_lists
+
+    from .fleet_lists import follow
+
+    values = settings.read(os.environ)
+    kinds = permitted_lists(values.fleet, values.fleet_lists)
+    follow(_host(), values.fleet_file, kinds, _say, _complain)
 
 
 def _host() -> Host:

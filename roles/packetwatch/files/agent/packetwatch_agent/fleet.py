@@ -170,7 +170,7 @@ class Fleet(Part):
                 yield None
         size = abi.SOURCE.size
         for at in range(0, len(keys), size):
-            yield self._table.read(bytes(keys[at : at + size]))
+            yield self._table.get(bytes(keys[at : at + size]))
 
     def _own(self) -> t.Iterator[Ban | None]:
         """The scanners that this host has banned."""
