@@ -112,6 +112,10 @@ def test_a_fleet_ban_begins_ends_and_is_logged_with_its_rule(lab: Lab) -> None:
     assert found["2001:db8::/64"].flags == abi.BAN_CONNECTIONS
     assert {ban.origin_name for ban in found.values()} == {"fleet"}
     assert [evidence_of(found[f"203.0.113.{n}"]) for n in (1, 2)] == ["syn", "manual"]
+    assert lab.apply([row(3, 60, "answer")]) == {"banned": 1}
+    proved = lab.banned()["203.0.113.3"]
+    assert (proved.flags, evidence_of(proved)) == (abi.BAN_ANSWER, "answer")
+    lab.bans.remove(proved)
     assert 59 < (found["203.0.113.1"].expires - time.monotonic_ns()) / SECOND <= 60
     lab.round()
     rules = {line["packetwatch.prefix"]: line["packetwatch.rule"] for line in lab.written()}
@@ -444,13 +448,15 @@ def test_the_stream_has_probes_bans_and_their_ends(lab: Lab) -> None:
     lab.sightings.scan(event(abi.EVENT_BAN, 2))
     lab.sightings.scan(event(abi.EVENT_BAN, 3, abi.EVENT_IN_OVERFLOW))
     lab.sightings.scan(event(abi.EVENT_BAN, 4, abi.EVENT_MONITOR))
+    lab.sightings.scan(event(abi.EVENT_BAN, 8, abi.EVENT_ANSWER))
     scan_ban(lab, 2, "scan_bans")
     lab.unban("203.0.113.2")
     lab.bans.add("203.0.113.5", 0.01)
     lab.apply([row(6, 0.01)])
     time.sleep(0.02)
     lab.round()
-    probe, ban, *ends = map(json.loads, lines)
+    probe, ban, proved, *ends = map(json.loads, lines)
+    assert proved["ban"][3] == "answer"
     assert probe == {"probe": ["203.0.113.1", 2222]}
     source, ports, seconds, evidence = ban["ban"]
     assert (source, ports, evidence) == ("203.0.113.2", [1, 2, 3], "syn")

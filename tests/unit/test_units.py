@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from packetwatch_agent import settings
+
 UNITS = Path(__file__).resolve().parents[2] / "roles/packetwatch/files/units"
 DAEMONS = ("packetwatch.service", "packetwatch-fleet.service")
 ONE_SHOTS = sorted(path.name for path in UNITS.glob("*.service") if path.name not in DAEMONS)
@@ -51,3 +53,16 @@ def test_exposure(name: str) -> None:
     done = subprocess.run(argv, capture_output=True, text=True, check=True)
     found = re.search(r"Overall exposure level .*: ([0-9.]+) ", done.stdout)
     assert found and float(found[1]) <= EXPOSURE.get(name, 3.1), done.stdout
+
+
+def test_lists_of_the_fleet_are_taken_only_beside_its_process() -> None:
+    process = (UNITS / "packetwatch-fleet.service").read_text()
+    path = (UNITS / "packetwatch-fleet-lists.path").read_text()
+    assert re.search(r"^Wants=.*\bpacketwatch-fleet-lists\.path\b", process, re.MULTILINE)
+    assert "\nPartOf=packetwatch-fleet.service\n" in path
+    # No other unit starts it, so a host without a fleet has none of them.
+    others = [one for one in UNITS.iterdir() if "fleet" not in one.name]
+    assert not any("fleet" in one.read_text() for one in others)
+    folder = re.search(r"^StateDirectory=(\S+)$", process, re.MULTILINE)
+    assert folder and f"PathChanged=/var/lib/{folder[1]}/lists.json\n" in path
+    assert settings.read({}).fleet_file == f"/var/lib/{folder[1]}/lists.json"

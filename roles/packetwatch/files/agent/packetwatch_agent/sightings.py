@@ -37,10 +37,9 @@ class Sightings:
     def scan(self, event: Event) -> None:
         """Write a scan that led to a ban. Bans above the ban rate are left out: they mean a flood."""
         if self.tap and event.banned and not event.flags & abi.EVENT_IN_OVERFLOW:
-            left = seconds_left(event.expires)
-            self.tap(
-                [encode({"ban": [name_of(event.source), sorted(set(event.ports)), left, "syn"]})]
-            )
+            ports, left = sorted(set(event.ports)), seconds_left(event.expires)
+            ban = [name_of(event.source), ports, left, event.evidence]
+            self.tap([encode({"ban": ban})])
 
     def end(self, bans: t.Iterable[Ban]) -> None:
         """Write which sources are free again, of bans that have ended."""
