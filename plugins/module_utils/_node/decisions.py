@@ -1,0 +1,348 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is PRIVATE to the collection.
+
+"""Bans and lifts in the store of a fleet, as a play makes them.
+
+Decisions are rows of pages: bans below ``bans/ENFORCER/``, lifts below ``lifts/``. A play writes as the enforcer
+`OWN`. A source is banned until the latest end of the rows that were made after its last lift. A page's name has the
+end of its bucket, and its lease ends ten minutes later, so that etcd removes whole pages. Times are Unix seconds of
+the node on which this runs.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import time
+import typing as t
+
+from .._base.address import Prefix, format_prefix, parse_prefix
+from .._base.errors import InvalidInput, PacketwatchError
+from .._base.number import MAX_TIME, is_a, is_number
+from .gateway import below, encoded
+
+if t.TYPE_CHECKING:
+    from .gateway import Gateway, Json
+
+ROOT = "/packetwatch/v1/"
+BANS, LIFTS, LISTS, HOSTS = (f"{ROOT}{name}/" for name in ("bans", "lifts", "lists", "hosts"))
+OWN, RULE, EVIDENCE = "api", "play", "manual"
+MAX_DURATION, MAX_REASON = 366 * 86400.0, 200
+
+# A page with so many rows is not written again: each write goes to every host as a whole. Hosts refuse pages with more
+# rows, or above 16 kB.
+_OPEN, _MAX_ROWS, _MAX_BYTES = 16, 128, 12_000
+_ATTEMPTS = 10
+_GRACE = 600
+# Width of the buckets of bans that end within so many seconds.
+_WIDTHS = ((3600.0, 600), (86400.0, 3600), (math.inf, 86400))
+_COLUMNS = {BANS: 6, LIFTS: 3}
+
+
+class Ban(t.NamedTuple):
+    """A decision in force: the row that lasts longest, of the enforcer that has written it."""
+
+    source: str
+    until: float
+    made: float
+    enforcer: str
+    rule: str
+    evidence: str
+    hosts: int
+    reason: str
+
+
+class Changed(t.NamedTuple):
+    """Texts for a diff: a line for each source."""
+
+    sources: list[str]
+    before: str
+    after: str
+
+    @property
+    def is_change(self) -> bool:
+        return self.before != self.after
+
+
+class _Page(t.NamedTuple):
+    """A value of the store. revision 0: there is none yet."""
+
+    key: str
+    revision: int
+    lease: str
+    rows: tuple[tuple[t.Any, ...], ...]
+
+
+class Snapshot:
+    """All decisions at one revision."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self.revision = 0
+        """The newest revision of a decision."""
+        self.now = time.time()
+        self.pages = {BANS: self._read(gateway, BANS), LIFTS: self._read(gateway, LIFTS)}
+        self._lifted: dict[str, float] = {}
+        for page in self.pages[LIFTS]:
+            for source, before, *dummy in page.rows:
+                self._lifted[source] = max(self._lifted.get(source, -1.0), before)
+
+    def _read(self, gateway: Gateway, prefix: str) -> list[_Page]:
+        found = []
+        for key, value, item in items(gateway, prefix):
+            self.revision = max(self.revision, int(item.get("mod_revision", 0)))
+            rows = tuple(_rows(value, prefix))
+            lease = str(item.get("lease", "0"))
+            found.append(_Page(key, int(item.get("mod_revision", 0)), lease, rows))
+        return found
+
+    def bans(self) -> dict[str, Ban]:
+        """All bans in force, by source."""
+        found: dict[str, Ban] = {}
+        for page in self.pages[BANS]:
+            enforcer = page.key.removeprefix(BANS).partition("/")[0]
+            for row in page.rows:
+                ban = _ban(row, enforcer)
+                if ban.until <= self.now or ban.made <= self._lifted.get(ban.source, -1.0):
+                    continue
+                former = found.get(ban.source)
+                if former is None or former.until < ban.until:
+                    found[ban.source] = ban
+        return found
+
+    def lifted(self, source: str) -> float:
+        """What was made until then does not count for a source; -1 if nothing was lifted."""
+        return self._lifted.get(source, -1.0)
+
+    def newest(self, source: str) -> float:
+        """When the newest row of a source was made, -1 without one."""
+        rows = (row for page in self.pages[BANS] for row in page.rows if row[0] == source)
+        return max((row[2] for row in rows), default=-1.0)
+
+
+class Draft:
+    """Changes of pages, which the store makes all at once, or not at all if it has changed meanwhile."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._now = snapshot.now
+        self._pages = {page.key: page for pages in snapshot.pages.values() for page in pages}
+        self._rows = {key: list(page.rows) for key, page in self._pages.items()}
+        self._ends: dict[str, int] = {}
+
+    def add(self, folder: str, row: tuple[t.Any, ...], end: float) -> None:
+        """Add a row to an open page below a folder. end: until when it counts."""
+        width = next(width for limit, width in _WIDTHS if end - self._now < limit)
+        bucket = math.ceil(end / width) * width
+        for number in range(1000):
+            key = f"{folder}{bucket}-{number:03}"
+            page = self._pages.get(key)
+            present = len(page.rows) if page else 0
+            rows = [*self._rows.get(key, ()), row]
+            if present < _OPEN and len(rows) <= _MAX_ROWS and len(_text(folder, rows)) < _MAX_BYTES:
+                self._rows[key] = rows
+                self._ends[key] = bucket
+                return
+        raise PacketwatchError(
+            f"the pages of {folder}{bucket} are full: lift bans, or use longer ones"
+        )
+
+    def withdraw(self, source: str) -> None:
+        """Remove the rows that plays have made for a source."""
+        for key, rows in self._rows.items():
+            if key.startswith(f"{BANS}{OWN}/"):
+                self._rows[key] = [row for row in rows if row[0] != source]
+
+    def commit(self, gateway: Gateway) -> bool:
+        """Write what has changed; return False if somebody else was first."""
+        compare: list[Json] = []
+        success: list[Json] = []
+        for key, rows in self._rows.items():
+            page = self._pages.get(key) or _Page(key, 0, "0", ())
+            if tuple(rows) == page.rows:
+                continue
+            name = encoded(key)
+            compare.append(
+                {
+                    "key": name,
+                    "target": "MOD",
+                    "result": "EQUAL",
+                    "mod_revision": str(page.revision),
+                }
+            )
+            if not rows:
+                success.append({"request_delete_range": {"key": name}})
+                continue
+            lease = page.lease if page.lease != "0" else self._lease(gateway, key)
+            put = {"key": name, "value": encoded(_text(key, rows)), "lease": lease}
+            success.append({"request_put": put})
+        if not success:
+            return True
+        answer = gateway.call("/v3/kv/txn", {"compare": compare, "success": success})
+        return bool(answer.get("succeeded"))
+
+    def _lease(self, gateway: Gateway, key: str) -> str:
+        """A lease that ends some time after the page's bucket."""
+        seconds = math.ceil(self._ends[key] - self._now) + _GRACE
+        return str(gateway.call("/v3/lease/grant", {"TTL": str(seconds), "ID": "0"})["ID"])
+
+
+def ban(
+    gateway: Gateway, addresses: t.Sequence[str], seconds: float, reason: str, check: bool
+) -> Changed:
+    """Ban sources on all hosts of the fleet; raises `InvalidInput` if one must not be banned.
+
+    A ban by a play that is in force and has the same length stays as it is, so that a play is idempotent.
+    """
+    sources = [source_of(address) for address in addresses]
+
+    def draft(snapshot: Snapshot) -> tuple[Draft, Changed]:
+        made = Draft(snapshot)
+        bans = snapshot.bans()
+        before = after = ""
+        for source in dict.fromkeys(sources):
+            present = bans.get(source)
+            line = _line(present)
+            before += line
+            if present and present.enforcer == OWN and _lasts(present, seconds):
+                after += line
+                continue
+            # It must be later than the last lift, which may be of a node whose clock is ahead.
+            moment = round(max(snapshot.now, snapshot.lifted(source) + 0.1), 1)
+            until = round(moment + seconds, 1)
+            row = (source, until, moment, RULE, EVIDENCE, 0, reason[:MAX_REASON])
+            made.withdraw(source)
+            made.add(f"{BANS}{OWN}/", row, until)
+            after += _line(_ban(row, OWN))
+        return made, Changed(sources, before, after)
+
+    _check_allowed(gateway, dict(zip(sources, addresses, strict=True)))
+    return _carry_out(gateway, draft, check)
+
+
+def lift(gateway: Gateway, addresses: t.Sequence[str], hold: float, check: bool) -> Changed:
+    """Lift the bans of all enforcers on sources. hold: for so long, enforcers do not ban them again."""
+    sources = [source_of(address) for address in addresses]
+
+    def draft(snapshot: Snapshot) -> tuple[Draft, Changed]:
+        made = Draft(snapshot)
+        bans = snapshot.bans()
+        before = ""
+        for source in dict.fromkeys(sources):
+            present = bans.get(source)
+            if present is None:
+                continue
+            before += _line(present)
+            moment = round(max(snapshot.now, snapshot.newest(source)), 1)
+            until = round(snapshot.now + hold, 1)
+            made.withdraw(source)
+            # The lift must outlast all that it lifts.
+            made.add(LIFTS, (source, moment, until), max(until, present.until))
+        return made, Changed(sources, before, "")
+
+    return _carry_out(gateway, draft, check)
+
+
+def source_of(address: str) -> str:
+    """The source of an address: an IPv4 address, an IPv6 /64, or with /128 a single IPv6 address."""
+    prefix = parse_prefix(address)
+    if prefix.family == 6 and prefix.is_host and "/" not in address:
+        prefix = Prefix(6, prefix.value >> 64 << 64, 64)
+    if not (prefix.is_host or (prefix.family == 6 and prefix.length == 64)):
+        raise InvalidInput(
+            f"{address} is a network: ban one address or one IPv6 /64; deny networks by list"
+        )
+    return format_prefix(prefix)
+
+
+def items(gateway: Gateway, prefix: str) -> t.Iterator[tuple[str, t.Any, Json]]:
+    """Key, value and metadata of each key below a prefix; a value that is not an object is left out."""
+    key, end = below(prefix)
+    for item in gateway.call("/v3/kv/range", {"key": key, "range_end": end}).get("kvs", ()):
+        try:
+            name = base64.b64decode(item["key"]).decode()
+            value = json.loads(base64.b64decode(item.get("value", "")))
+        except (KeyError, TypeError, ValueError, RecursionError):
+            continue
+        if isinstance(value, dict) and is_a(value.get("v"), int) and value["v"] == 1:
+            yield name, value, item
+
+
+def _carry_out(
+    gateway: Gateway, draft: t.Callable[[Snapshot], tuple[Draft, Changed]], check: bool
+) -> Changed:
+    for dummy in range(_ATTEMPTS):
+        made, changed = draft(Snapshot(gateway))
+        if check or not changed.is_change or made.commit(gateway):
+            return changed
+    raise PacketwatchError(
+        f"the store has changed {_ATTEMPTS} times meanwhile, and nothing was written: try again"
+    )
+
+
+def _check_allowed(gateway: Gateway, sources: t.Mapping[str, str]) -> None:
+    """Raise InvalidInput for a source that has an address of a host, or that a list of the fleet allows."""
+    wanted = {source: parse_prefix(source) for source in sources}
+    for key, value, dummy in items(gateway, HOSTS):
+        host, dummy2, report = key.removeprefix(HOSTS).partition("/")
+        if report == "status":
+            for text in _texts(value.get("addresses")):
+                _refuse(wanted, text, f"it has the address {text} of the host {host}")
+    for key, value, dummy in items(gateway, LISTS):
+        name = key.removeprefix(LISTS)
+        allow = value.get("allow")
+        for entry in allow if isinstance(allow, list) else ():
+            for text in _texts([entry.get("address") if isinstance(entry, dict) else None]):
+                _refuse(wanted, text, f"the list {name} allows {text}")
+
+
+def _refuse(wanted: t.Mapping[str, Prefix], text: str, why: str) -> None:
+    try:
+        other = parse_prefix(text)
+    except InvalidInput:
+        return
+    for source, prefix in wanted.items():
+        if prefix.family == other.family and (
+            prefix.value <= other.value <= prefix.last or other.value <= prefix.value <= other.last
+        ):
+            raise InvalidInput(f"{source} is not banned: {why}")
+
+
+def _texts(value: t.Any) -> list[str]:
+    return [text for text in value if isinstance(text, str)] if isinstance(value, list) else []
+
+
+def _text(key: str, rows: t.Sequence[t.Any]) -> str:
+    """The value of a page. Only ASCII, so its length is that of its bytes."""
+    word = "lifts" if key.startswith(LIFTS) else "bans"
+    return json.dumps({"v": 1, word: rows}, separators=(",", ":"))
+
+
+def _rows(value: t.Any, prefix: str) -> t.Iterator[tuple[t.Any, ...]]:
+    """The rows of a page that can be understood; columns of a later version stay."""
+    rows = value.get("bans" if prefix == BANS else "lifts")
+    for row in rows if isinstance(rows, list) else ():
+        if not isinstance(row, list) or len(row) < _COLUMNS[prefix]:
+            continue
+        if isinstance(row[0], str) and all(is_number(moment, MAX_TIME) for moment in row[1:3]):
+            yield tuple(row)
+
+
+def _ban(row: tuple[t.Any, ...], enforcer: str) -> Ban:
+    source, until, made, rule, evidence, hosts = row[:6]
+    reason = row[6] if len(row) > 6 and isinstance(row[6], str) else ""
+    count = hosts if is_a(hosts, int) else 0
+    return Ban(source, float(until), float(made), enforcer, str(rule), str(evidence), count, reason)
+
+
+def _line(found: Ban | None) -> str:
+    if found is None:
+        return ""
+    seconds = f"{found.until - found.made:.0f}"
+    return f"{found.source} banned for {seconds} s ({found.enforcer}/{found.rule})\n"
+
+
+def _lasts(present: Ban, seconds: float) -> bool:
+    return abs(present.until - present.made - seconds) < 1
