@@ -185,6 +185,15 @@ def test_one_port_of_several_addresses_counts_for_each(lab: Lab) -> None:
     assert (scan.distinct, scan.ports) == (4, (22,))
 
 
+def test_a_port_of_another_protocol_is_another_probe(lab: Lab) -> None:
+    for kind in ("syn", "stealth", "ack", "udp", "sctp"):
+        assert lab.reported == []
+        lab.probe(53, flags=abi.kind_flags(kind))
+    lab.probe(54)
+    (scan,) = lab.reported
+    assert (scan.distinct, scan.ports) == (4, (53, 54))
+
+
 def test_a_slash_64_is_one_source(lab: Lab) -> None:
     for number in range(4):
         source = bytes.fromhex("20010db8000700000000000000000000")[:15] + bytes([number])

@@ -261,7 +261,7 @@ enum pw_event_type {
 	 * PW_DROP_VLAN. With PW_DROP_VLAN only time and ifindex are known. */
 	PW_EVENT_WOULD_DROP = 3,
 	/* A probe that counts and is new within scan_window, for user space. It is not logged, and has no
-	 * sequence. plen is that of its source. */
+	 * sequence. Its flags have its kind, and plen is that of its source. */
 	PW_EVENT_PROBE = 4,
 };
 

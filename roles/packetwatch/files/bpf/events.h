@@ -140,6 +140,7 @@ static __always_inline void pw_report_probe(struct pw_shared *shared, struct pw_
 		return;
 	}
 	pw_event_fill(event, &scratch->packet, scratch->now, 0, PW_EVENT_PROBE);
+	event->flags |= pw_kind_of(&scratch->packet) << PW_KIND_SHIFT;
 	event->plen = pw_source_length(scratch);
 	counters->probes++;
 	events_submit(event);

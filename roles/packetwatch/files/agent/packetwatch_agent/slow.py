@@ -24,7 +24,8 @@ if t.TYPE_CHECKING:
 
 _SECOND = 1_000_000_000
 _PROBE_PORT = (1 << 16) - 1
-_PROBE_ADDRESS = (1 << 15) - 1
+_PROBE_TARGET = (1 << 15) - 1
+_TCP = ("syn", "stealth", "ack")
 
 
 class Slow(Part):
@@ -81,7 +82,9 @@ class Slow(Part):
         policy = self._confirmed.policy(interface)
         if not policy.slow_scan_ports:
             return
-        probe = (hash(event.daddr) & _PROBE_ADDRESS) << 16 | event.dport
+        # A port of another protocol is another probe.
+        protocol = "tcp" if event.kind in _TCP else event.kind
+        probe = (hash((event.daddr, protocol)) & _PROBE_TARGET) << 16 | event.dport
         slot = slot_of(event.time // _SECOND, probe)
         slots = self._probes.add(event.source.key, slot, int(policy.slow_scan_window))
         if len(slots) >= policy.slow_scan_ports:
