@@ -59,11 +59,29 @@ class InstalledLibrary(importlib.abc.MetaPathFinder, importlib.abc.Loader):
             module.__spec__ = alias.loader_state
 
 
-provide_package("ansible_collections", None)
-provide_package("ansible_collections.packetwatch", None)
-provide_package(COLLECTION, ROOT)
+def has_collection_loader() -> bool:
+    """Whether Ansible's own loader finds the collection, as in `ansible-test units`."""
+    return any(
+        type(finder).__module__.startswith("ansible.utils.collection_loader")
+        for finder in sys.meta_path
+    )
+
+
+if has_collection_loader():
+    # pytest does not read our pyproject.toml then.
+    sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "roles/packetwatch/files/agent")]
+else:
+    provide_package("ansible_collections", None)
+    provide_package("ansible_collections.packetwatch", None)
+    provide_package(COLLECTION, ROOT)
 provide_package(INSTALLED_LIBRARY, None)
 sys.meta_path.insert(0, InstalledLibrary())
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Define the markers."""
+    text = "slow: takes seconds, or waits for them; `make check` leaves it to `make test`"
+    config.addinivalue_line("markers", text)
 
 
 @pytest.fixture(autouse=True)

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import pathlib
 import re
 import typing as t
@@ -20,6 +21,9 @@ from ansible_collections.packetwatch.xdp.plugins.module_utils._base.errors impor
 from ansible_collections.packetwatch.xdp.plugins.module_utils._feeds.convert import read_options
 from ansible_collections.packetwatch.xdp.plugins.module_utils._preflight.values import LISTS
 from ansible_collections.packetwatch.xdp.plugins.modules import feed as feed_module
+
+if t.TYPE_CHECKING:
+    from ansible.template import Templar
 
 FEEDS = "packetwatch_feeds"
 
@@ -49,11 +53,12 @@ class Values(t.NamedTuple):
 _PASSWORD, _KEY = f"{_PREFIX}fleet_password", f"{_PREFIX}fleet_certificate"
 
 
-def known_variables() -> list[str]:
+@functools.cache
+def known_variables() -> tuple[str, ...]:
     """The names of the role's variables."""
     text = (_ROLE / "meta" / "argument_specs.yml").read_text(encoding="utf-8")
     names = yaml.safe_load(text)["argument_specs"]["main"]["options"]
-    return [*names, *(_PREFIX + name for name in _OTHERS)]
+    return (*names, *(_PREFIX + name for name in _OTHERS))
 
 
 def without_secrets(found: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
@@ -85,14 +90,23 @@ def unknown_variables(names: t.Iterable[str], known: t.Collection[str]) -> t.Ite
         yield f"the variable {name} is unknown: {hint}"
 
 
-def evaluate(names: t.Iterable[str], value_of: t.Callable[[str], t.Any]) -> Values:
-    """Evaluate the variables of the role, each by itself; value_of: gives a variable's value."""
+def of_host(host: str, hostvars: t.Any, templar: Templar) -> tuple[dict[str, t.Any], Templar]:
+    """Another host's variables before evaluation, and what evaluates them.
+
+    With ansible-core 2.16 to 2.18, `hostvars[host]` returns a template that fails as if it were the value.
+    """
+    variables = hostvars.raw_get(host)
+    return variables, templar.copy_with_new_env(available_variables=variables)
+
+
+def evaluate(variables: t.Mapping[str, t.Any], templar: Templar) -> Values:
+    """Evaluate the variables of the role, each by itself."""
     known = known_variables()
     values = Values({}, [], [])
-    for name in sorted(names):
+    for name in sorted(variables):
         if name in known or LISTS.fullmatch(name):
             try:
-                values.found[name] = value_of(name)
+                values.found[name] = _decrypted(templar.template(variables[name]))
             except AnsibleUndefinedVariable as error:
                 values.unknown.append(
                     f"{name} cannot be evaluated: {_text(error)}; define that variable for the host"
@@ -100,6 +114,15 @@ def evaluate(names: t.Iterable[str], value_of: t.Callable[[str], t.Any]) -> Valu
             except AnsibleError as error:
                 values.problems.append(f"{name} cannot be evaluated: {_text(error)}")
     return values
+
+
+def _decrypted(value: t.Any) -> t.Any:
+    """A value with all its texts. ansible-core 2.16 to 2.18 decrypt a text of a vault only when it is used."""
+    if isinstance(value, t.Mapping):
+        return {key: _decrypted(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_decrypted(item) for item in value]
+    return str(value) if getattr(value, "__ENCRYPTED__", False) else value
 
 
 def check_feeds(feeds: t.Any) -> t.Iterator[str]:
@@ -140,8 +163,9 @@ def _check_feed(feed: t.Any, names: set[str]) -> t.Iterator[str]:
 def _text(error: BaseException) -> str:
     """The first cause of an error in one line, and the remedy for a vault without a password."""
     causes = [error]
-    while causes[-1].__cause__ is not None:
-        causes.append(causes[-1].__cause__)
+    # ansible-core 2.16 to 2.18 keep the cause in `orig_exc`.
+    while cause := causes[-1].__cause__ or getattr(causes[-1], "orig_exc", None):
+        causes.append(cause)
     text = " ".join(str(getattr(causes[-1], "message", causes[-1])).split())
     if "vault" in text.lower():
         text = text.rpartition(": ")[2].rstrip(".")

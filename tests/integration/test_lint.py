@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from pathlib import Path
@@ -45,10 +46,22 @@ class Inventory:
 
     def lint(self, *sources: str) -> tuple[int, str]:
         options = [word for source in sources or ("hosts.yml",) for word in ("-i", source)]
+        return self.run("ansible-playbook", *options, "packetwatch.xdp.lint")
+
+    def fetch(self, *hosts: str) -> tuple[int, str]:
+        options = ("-i", "hosts.yml", "-a", json.dumps({"hosts": hosts}))
+        return self.run("ansible", "localhost", "-m", "packetwatch.xdp.__private.fetch", *options)
+
+    def run(self, *command: str) -> tuple[int, str]:
         done = subprocess.run(
-            ["ansible-playbook", *options, "packetwatch.xdp.lint"],
+            command,
             cwd=self.folder,
-            env=os.environ | {"ANSIBLE_COLLECTIONS_PATH": str(COLLECTIONS), "ANSIBLE_NOCOLOR": "1"},
+            env=os.environ
+            | {
+                "ANSIBLE_COLLECTIONS_PATH": str(COLLECTIONS),
+                "ANSIBLE_HOME": str(self.folder / "home"),
+                "ANSIBLE_NOCOLOR": "1",
+            },
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -187,4 +200,25 @@ def test_an_inventory_without_hosts(inventory: Inventory) -> None:
     assert status == 2, output
     assert (
         "the inventory has no host that matches packetwatch: put the hosts into the group packetwatch"
+    ) in output
+
+
+def test_feeds_of_another_host_that_cannot_be_evaluated(inventory: Inventory) -> None:
+    """The play of feeds runs on the controller, and evaluates variables of all hosts."""
+    inventory.write("feed.txt", "8.8.4.4\n")
+    inventory.write(
+        "group_vars/all.yml",
+        "folder: .\npacketwatch_feeds: [{name: a, path: '{{ folder }}/feed.txt'}]\n",
+    )
+    inventory.write(
+        "host_vars/mx1.yml", "packetwatch_feeds: [{name: b, url: '{{ mirror }}/b.txt'}]\n"
+    )
+    status, output = inventory.fetch("web1", "web2")
+    assert status == 0, output
+    assert '"entries": 1' in output
+    status, output = inventory.fetch("web1", "mx1")
+    assert status == 2, output
+    assert (
+        "mx1: packetwatch_feeds cannot be evaluated: 'mirror' is undefined; define that variable for "
+        "the host (nothing was changed)"
     ) in output

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -23,9 +22,11 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
+from typing import NamedTuple
 
-from ansible_test._internal.python_requirements import get_venv_packages  # type: ignore
+import core
+import pip_for_tests
+from ansible import __version__
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -36,6 +37,9 @@ NOISE = re.compile(
     r"|Install(?:ing requirements|ing collected packages|ing build) ?|Successfully installed "
     r"|WARNING: (?:Location |Using locale )"
 )
+# The status of a command that cannot run on this machine.
+SKIPPED = 77
+SHOWN = {"passed": "ok", "failed": "FAILED", "skipped": "skipped"}
 WORKERS = min(os.cpu_count() or 1, 4)
 # The tests of a file run in one worker, because they share fixtures that take long to make. Workers have
 # a second thread, so Python warns when they fork.
@@ -140,10 +144,10 @@ class Result:
     counts: Counter[str] = field(default_factory=Counter)
     failed: list[str] = field(default_factory=list)
 
-    def add(self, name: str, ok: bool) -> None:
+    def add(self, name: str, status: str) -> None:
         """Count a gate as one test."""
-        self.counts["passed" if ok else "failed"] += 1
-        if not ok:
+        self.counts[status] += 1
+        if status == "failed":
             self.failed.append(name)
 
     def closing_line(self) -> str:
@@ -175,7 +179,7 @@ def static_gates(build: Build, sanity: Sequence[str] = ()) -> list[Gate]:
     return [
         Gate(
             "sanity",
-            ("ansible-test", "sanity", "--python", PYTHON, "--color", "no", *sanity),
+            (*core.sanity(PYTHON), *sanity),
             'Running sanity test "validate-modules"',
         ),
         Gate("ansible-lint", ("ansible-lint", "--nocolor"), "files processed"),
@@ -213,6 +217,24 @@ def slow_gates(build: Build) -> list[Gate]:
             ),
         ),
         Gate("release", (sys.executable, rehearse, f"{build.path}/manifest"), "Importer: passed"),
+        Gate(
+            "units",
+            (
+                *("ansible-test", "units", "--python", PYTHON, "--color", "no"),
+                *("--requirements-mode", "skip", "--num-workers", "1", "tests/unit/plugins/"),
+            ),
+            " passed in ",
+        ),
+    ]
+
+
+def core_gates(build: Build) -> list[Gate]:
+    """The gates of all versions of ansible-core but the controller's."""
+    script = str(ROOT / "tests" / "tools" / "core.py")
+    return [
+        Gate(f"core-{version}", (sys.executable, script, str(build.path), version), " passed in ")
+        for version in core.CORES
+        if not __version__.startswith(f"{version}.")
     ]
 
 
@@ -238,7 +260,11 @@ def phases_of(stage: str, build: Build) -> list[Phase]:
         static = static_gates(build, ("--exclude", "tests/"))
         return [Phase([Suite(*unit, QUICK), Suite(*kernel, QUICK)], static)]
     return [
-        Phase([Suite(*unit)], static_gates(build) + slow_gates(build), WORKERS),
+        Phase(
+            [Suite(*unit)],
+            static_gates(build) + slow_gates(build) + core_gates(build),
+            WORKERS,
+        ),
         Phase(
             [Suite(*kernel, SPREAD), Suite("fleet", "tests/fleet", SPREAD)],
             [scenario("containers", "nspawn", build)],
@@ -252,26 +278,29 @@ def phases_of(stage: str, build: Build) -> list[Phase]:
 
 def say(status: str, name: str, seconds: float) -> None:
     """Print one line of progress."""
-    print(f"{status:6} {name:20} {seconds:6.1f} s", flush=True)
+    print(f"{SHOWN[status]:7} {name:20} {seconds:6.1f} s", flush=True)
 
 
 def prepare(build: Build) -> None:
-    """Give mypy the library under its second name, and ansible-test an installer for pip."""
+    """Give mypy the library under its second name, and ansible-test what it needs."""
     typing = build.path / "typing"
     typing.mkdir(exist_ok=True)
     link = typing / "packetwatch_core"
     if not link.is_symlink():
         link.symlink_to(build.collection / "plugins" / "module_utils")
-
-    version = get_venv_packages(SimpleNamespace(version=PYTHON))["pip"].replace(".", "_")
-    installer = Path("~/.ansible/test/cache").expanduser() / f"get_pip_{version}.py"
-    if not installer.exists():
-        installer.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(ROOT / "tests" / "tools" / "get_pip.py", installer)
+    pip_for_tests.provide()
 
 
-def run_quietly(gate: Gate, build: Build) -> tuple[bool, float, str]:
-    """Run a gate, with its output in a log file; return success, seconds, and the output without noise."""
+class Done(NamedTuple):
+    """What a gate did. status: passed, failed or skipped. output: without noise."""
+
+    status: str
+    seconds: float
+    output: str
+
+
+def run_quietly(gate: Gate, build: Build) -> Done:
+    """Run a gate, with its output in a log file."""
     started = time.monotonic()
     log = build.cache("logs") / f"{gate.name}.log"
     with log.open("w") as output:
@@ -286,30 +315,30 @@ def run_quietly(gate: Gate, build: Build) -> tuple[bool, float, str]:
         )
     text = log.read_text(errors="replace")
     lines = [line for line in text.splitlines() if not NOISE.match(line)]
-    ok = done.returncode == 0
-    if ok and gate.evidence not in text:
-        ok = False
+    status = {0: "passed", SKIPPED: "skipped"}.get(done.returncode, "failed")
+    if status == "passed" and gate.evidence not in text:
+        status = "failed"
         lines.append(
             f"{gate.name} has checked nothing: its output does not contain {gate.evidence!r}"
         )
-    if ok and gate.refused and (missing := gate.refused.search(text)):
-        ok = False
+    if status == "passed" and gate.refused and (missing := gate.refused.search(text)):
+        status = "failed"
         lines.append(f"{gate.name} has left something out: {missing[0]}")
-    return ok, time.monotonic() - started, "".join(f"{line}\n" for line in lines)
+    return Done(status, time.monotonic() - started, "".join(f"{line}\n" for line in lines))
 
 
-Started = dict[Future[tuple[bool, float, str]], Gate]
+Started = dict[Future[Done], Gate]
 
 
 def report(gates: Started, result: Result) -> None:
     """Wait for gates, and report the result of each."""
     for future in as_completed(gates):
         gate = gates[future]
-        ok, seconds, output = future.result()
-        result.add(gate.name, ok)
-        if gate.shown or not ok:
-            print(f"------ {gate.name}\n{output.rstrip()}", flush=True)
-        say("ok" if ok else "FAILED", gate.name, seconds)
+        done = future.result()
+        result.add(gate.name, done.status)
+        if gate.shown or done.status != "passed":
+            print(f"------ {gate.name}\n{done.output.rstrip()}", flush=True)
+        say(done.status, gate.name, done.seconds)
 
 
 def run_interruptibly(command: Sequence[str], build: Build) -> subprocess.Popen[bytes]:
@@ -348,7 +377,8 @@ def run_suite(suite: Suite, build: Build, result: Result) -> None:
         if not counted["failed"] and not counted["error"]:
             counted["failed"] += 1
     result.counts += counted
-    say("ok" if done.returncode == 0 else "FAILED", suite.name, time.monotonic() - started)
+    status = "failed" if done.returncode else "passed"
+    say(status, suite.name, time.monotonic() - started)
 
 
 def count(path: Path) -> Counter[str]:

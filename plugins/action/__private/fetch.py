@@ -16,8 +16,12 @@ from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible_collections.packetwatch.xdp.plugins.module_utils._base.errors import InvalidInput
 from ansible_collections.packetwatch.xdp.plugins.module_utils._feeds.presets import fill_in
+from ansible_collections.packetwatch.xdp.plugins.plugin_utils._variables import (
+    FEEDS,
+    evaluate,
+    of_host,
+)
 
-_VARIABLE = "packetwatch_feeds"
 _MODULE = "packetwatch.xdp.feed"
 # Options that the hosts use, and not the module: the host has the last good copy.
 _FOR_HOSTS: t.Final = ("max_change", "allow_empty", "expire_after")
@@ -34,18 +38,18 @@ def gather(declared: t.Mapping[str, t.Any]) -> dict[str, Feed]:
         if not isinstance(feeds, list):
             # The value may contain secrets, such as headers.
             raise ValueError(
-                f"{_VARIABLE} of {host} is of type {type(feeds).__name__}: write a list of dictionaries"
+                f"{FEEDS} of {host} is of type {type(feeds).__name__}: write a list of dictionaries"
             )
         names = set()
         for index, feed in enumerate(feeds):
             if not isinstance(feed, dict) or not isinstance(feed.get("name"), str):
                 raise ValueError(
-                    f"{_VARIABLE}[{index}] of {host} has no name: write a dictionary with name and url or path"
+                    f"{FEEDS}[{index}] of {host} has no name: write a dictionary with name and url or path"
                 )
             name = feed["name"]
             if name in names:
                 raise ValueError(
-                    f"{_VARIABLE}[{index}] of {host}: {name} is listed twice; keep one of them"
+                    f"{FEEDS}[{index}] of {host}: {name} is listed twice; keep one of them"
                 )
             names.add(name)
             if found.setdefault(name, feed) != feed:
@@ -77,8 +81,9 @@ class ActionModule(ActionBase):
         hosts = arguments.get("hosts") or []
         try:
             if hosts:
-                variables = task_vars["hostvars"]
-                feeds = gather({host: variables[host].get(_VARIABLE) or [] for host in hosts})
+                feeds = gather(
+                    {host: self._declared(host, task_vars["hostvars"]) for host in hosts}
+                )
             else:
                 feeds = gather({task_vars["inventory_hostname"]: arguments.get("feeds") or []})
         except ValueError as error:
@@ -87,6 +92,14 @@ class ActionModule(ActionBase):
         warnings = [copy["problem"] for copy in copies.values() if copy["problem"]]
         warnings += [_skipped(name, copy["bad"]) for name, copy in copies.items() if copy["bad"]]
         return result | {"changed": False, "feeds": copies, "warnings": warnings}
+
+    def _declared(self, host: str, hostvars: t.Any) -> t.Any:
+        """The feeds that a host declares; ValueError if they cannot be evaluated."""
+        variables, templar = of_host(host, hostvars, self._templar)
+        values = evaluate({FEEDS: variables.get(FEEDS) or []}, templar)
+        for problem in (*values.problems, *values.unknown):
+            raise ValueError(f"{host}: {problem}")
+        return values.found[FEEDS]
 
     def _copy(self, feed: Feed, urls: bool, task_vars: dict[str, t.Any]) -> Feed:
         options = {name: value for name, value in feed.items() if name not in _FOR_HOSTS}

@@ -27,8 +27,12 @@ from ansible_collections.packetwatch.xdp.plugins.plugin_utils._variables import 
     check_feeds,
     evaluate,
     known_variables,
+    of_host,
     unknown_variables,
 )
+
+if t.TYPE_CHECKING:
+    from ansible.template import Templar
 
 Found = dict[str, list[str]]
 """Hosts by what was found."""
@@ -58,7 +62,7 @@ class ActionModule(ActionBase):
         found: Found = {}
         remarks: Found = {}
         for host in hosts:
-            _judge(host, variables["hostvars"][host], found, remarks)
+            _judge(host, *of_host(host, variables["hostvars"], self._templar), found, remarks)
         problems += _lines(found)
         for problem in [*_lines(remarks), *problems]:
             Display().display(problem)
@@ -66,12 +70,14 @@ class ActionModule(ActionBase):
         return result | {"changed": False, "failed": bool(problems), "msg": message}
 
 
-def _judge(host: str, variables: t.Mapping[str, t.Any], found: Found, remarks: Found) -> None:
+def _judge(
+    host: str, variables: t.Mapping[str, t.Any], templar: Templar, found: Found, remarks: Found
+) -> None:
     """Add a host to each of its problems, and to the remarks, which do not fail a pipeline.
 
     These are entries that expired meanwhile, and variables that need facts of the host.
     """
-    values = evaluate(variables, variables.__getitem__)
+    values = evaluate(variables, templar)
     declared = read_variables(values.found)
     idle = find_idle_entries(declared.lists).named
     expired = idle.pop(EXPIRED)

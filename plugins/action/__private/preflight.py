@@ -38,7 +38,7 @@ class ActionModule(ActionBase):
         result: dict[str, t.Any] = super().run(tmp, task_vars)
         variables = task_vars or {}
         problems = list(unknown_variables(variables, known_variables()))
-        values = evaluate(variables, lambda name: self._templar.template(variables[name]))
+        values = evaluate(variables, self._templar)
         problems += [*values.problems, *values.unknown]
         problems += check_feeds(values.found.pop(FEEDS, []))
         arguments = {

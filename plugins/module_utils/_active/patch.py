@@ -343,7 +343,10 @@ def _quiet_around(areas: Areas, prefix: Prefix) -> tuple[int, int] | None:
             if len({lookup(tables, 6, at - step * near) for near in range(3)}) == 1:
                 ends.append(at)
                 break
-    return (ends[0], ends[1]) if len(ends) == 2 else None
+    if len(ends) < 2:
+        return None
+    low, high = ends
+    return low, high
 
 
 class _Split(t.NamedTuple):

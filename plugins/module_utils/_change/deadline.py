@@ -80,11 +80,11 @@ class Deadline:
         folder = os.path.join(self._folder, _COPY)
         try:
             os.makedirs(folder, mode=0o700, exist_ok=True)
-            for path, text in _own_sources():
+            for path, content in _own_sources():
                 target = os.path.join(folder, path)
                 os.makedirs(os.path.dirname(target), mode=0o700, exist_ok=True)
-                with open(target, "w", encoding="utf-8") as file:
-                    file.write(text)
+                with open(target, "wb") as file:
+                    file.write(content)
         except OSError as error:
             raise LoadFailed(
                 f"the timer that reverts the change cannot be prepared: {error}; nothing was changed"
@@ -110,8 +110,8 @@ class Deadline:
             )
 
 
-def _own_sources() -> t.Iterator[tuple[str, str]]:
-    """Yield path and text of each file of this library, from a folder or a module's archive."""
+def _own_sources() -> t.Iterator[tuple[str, bytes]]:
+    """Yield path and content of each file of this library, from a folder or a module's archive."""
     # Imported here: a boot does not need them, and they would cost memory.
     import importlib.util
     import pkgutil
@@ -120,7 +120,7 @@ def _own_sources() -> t.Iterator[tuple[str, str]]:
     prefix = f"{library.__name__}."
     for found in pkgutil.walk_packages(library.__path__, prefix):
         spec = importlib.util.find_spec(found.name)
-        source = spec.loader.get_source(found.name) if spec and spec.loader else None  # type: ignore
-        if source is not None:
+        if spec and spec.loader and spec.origin:
+            source = spec.loader.get_data(spec.origin)  # type: ignore
             path = found.name.removeprefix(prefix).replace(".", os.sep)
             yield os.path.join(path, "__init__.py") if found.ispkg else f"{path}.py", source

@@ -45,7 +45,8 @@ Timer = t.Callable[[], float | Steps | None]
 class HasFileno(t.Protocol):
     """A socket, or anything else with a descriptor."""
 
-    def fileno(self) -> int: ...
+    def fileno(self) -> int:
+        """The descriptor."""
 
 
 class Loop:

@@ -52,8 +52,9 @@ class Setting(t.Generic[_T]):
         self.parse = parse
 
     if t.TYPE_CHECKING:
-        # `read` puts the value into the instance; this says only which type it has there.
-        def __get__(self, settings: Settings, owner: type[Settings]) -> _T: ...
+
+        def __get__(self, settings: Settings, owner: type[Settings]) -> _T:
+            """Say which type the value has that `read` puts into the instance."""
 
 
 class Settings:

@@ -33,13 +33,20 @@ class Policy(t.Protocol):
     """What `explain` needs to know of an interface."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The name of the interface."""
+
     @property
-    def action(self) -> str: ...
+    def action(self) -> str:
+        """The action: enforce, monitor or off."""
+
     @property
-    def scope(self) -> str: ...
+    def scope(self) -> str:
+        """What a ban drops: connections or all."""
+
     @property
-    def link_control(self) -> str: ...
+    def link_control(self) -> str:
+        """What decides control traffic of the link: pass or lists."""
 
 
 def declared(
