@@ -19,7 +19,7 @@ python := $(venv)/bin/python
 run_in_copy := cd $(copy) && PATH=$(venv)/bin:$$PATH PYTHONPATH=$(copy)/tests \
 	PYTHONPYCACHEPREFIX=$(build)/cache/bytecode ANSIBLE_COLLECTIONS_PATH=$(build) KEEP=$(KEEP)
 
-.PHONY: help check test demo bench lab-images build packages packages-test packages-bench venv clean
+.PHONY: help check test release demo bench lab-images build packages packages-test packages-bench venv clean
 
 help: ## List the commands.
 	@echo "make COMMAND [VARIABLE=VALUE]"
@@ -31,6 +31,9 @@ check: packages build ## Run the static gates, the unit tests and the kernel tes
 
 test: packages-test build ## Run all gates and tests, and scenarios on containers and virtual machines.
 	@$(python) tests/tools/gates.py $(build) test $(GATES)
+
+release: packages-test build ## Make the release of this version: build/release.
+	@$(run_in_copy) $(python) $(CURDIR)/tests/tools/release.py $(build)/manifest $(CURDIR)/build/release
 
 demo: packages-test build ## Show a small fleet under attack; KEEP=1 leaves it running.
 	@$(run_in_copy) $(python) -m lab.demo
@@ -54,7 +57,7 @@ packages-bench:
 	@tests/tools/bootstrap bench
 
 venv: packages
-	@tests/tools/venv $(venv)
+	@tests/tools/venv $(venv) tests/requirements.txt
 
 clean: ## Take down what runs from the build folder, and remove it.
 	@if compgen -G '/run/packetwatch-lab/*' >/dev/null; then PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=tests python3 -m lab down --below $(build); fi

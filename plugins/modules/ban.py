@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: ban
 short_description: Ban sources for a time, or lift their bans
-version_added: 0.1.0
+version_added: 1.0.0
 author:
   - Packetwatch authors (@packetwatch)
 description:

@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: host_info
 short_description: Return what the XDP filter on a host does now
-version_added: 0.1.0
+version_added: 1.0.0
 author:
   - Packetwatch authors (@packetwatch)
 description:
@@ -177,7 +177,7 @@ version:
   description: The software that the role has installed, as C(VERSION-DIGEST). Empty if none is installed.
   returned: if O(gather_subset) has it
   type: str
-  sample: 0.1.0-2c26b46b68ff
+  sample: 1.0.0-rc.1-2c26b46b68ff
 policy:
   description:
     - The complete policies, by interface. The key C(default) has the policy of all other interfaces.

@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: policy
 short_description: Set what counts as a port scan and what follows
-version_added: 0.1.0
+version_added: 1.0.0
 author:
   - Packetwatch authors (@packetwatch)
 description:

@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: rollback
 short_description: Roll back to the state that was confirmed before
-version_added: 0.1.0
+version_added: 1.0.0
 author:
   - Packetwatch authors (@packetwatch)
 description:

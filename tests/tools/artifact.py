@@ -5,12 +5,16 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import io
+import json
 import subprocess
 import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 FOLDERS = frozenset(
     {"LICENSES", "docs", "examples", "files", "meta", "playbooks", "plugins", "roles"}
@@ -34,8 +38,8 @@ FILES = frozenset(
 MADE = frozenset({"MANIFEST.json", "FILES.json"})
 
 
-def build(source: Path, folder: Path) -> Path:
-    """Build the tarball of the collection in a folder; return its path."""
+def build(source: Path, folder: Path, time: int = 0) -> Path:
+    """Build the tarball of the collection in a folder; return its path. time: of all files in it."""
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("*.tar.gz"):
         old.unlink()
@@ -45,7 +49,47 @@ def build(source: Path, folder: Path) -> Path:
         check=True,
     )
     (tarball,) = folder.glob("*.tar.gz")
+    normalise(tarball, time)
     return tarball
+
+
+def normalise(tarball: Path, time: int) -> None:
+    """Sort the files by their names, and give them one time, so that the same files give the same tarball.
+
+    ansible-galaxy takes them in the order of the file system, and with the time of the build.
+    """
+    with tarfile.open(tarball) as archive:
+        members = {
+            member.name: (member, file.read() if (file := content(archive, member)) else None)
+            for member in archive
+        }
+    contents = {name: data for name, (dummy, data) in members.items() if data is not None}
+    listed = json.loads(contents["FILES.json"])
+    listed["files"].sort(key=lambda entry: entry["name"])
+    contents["FILES.json"] = json.dumps(listed, indent=True).encode()
+    manifest = json.loads(contents["MANIFEST.json"])
+    digest = hashlib.sha256(contents["FILES.json"]).hexdigest()
+    manifest["file_manifest_file"]["chksum_sha256"] = digest
+    contents["MANIFEST.json"] = json.dumps(manifest, indent=True).encode()
+    with (
+        tarball.open("wb") as output,
+        gzip.GzipFile("", "wb", fileobj=output, mtime=0) as packed,
+        tarfile.open(fileobj=packed, mode="w") as archive,
+    ):
+        # ansible-galaxy reads the two files of metadata first.
+        for name in sorted(members, key=lambda name: (name not in MADE, name)):
+            member = members[name][0]
+            data = contents.get(name)
+            # In here, the headers would have the time once more, in fractions.
+            member.pax_headers = {}
+            member.mtime = time
+            member.size = len(data or b"")
+            archive.addfile(member, io.BytesIO(data) if data is not None else None)
+
+
+def content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes] | None:
+    """A file of an archive; None for folders and links."""
+    return archive.extractfile(member) if member.isfile() else None
 
 
 def wanted(source: Path) -> set[str]:

@@ -28,8 +28,10 @@ def main() -> None:
     build, version = Path(sys.argv[1]), sys.argv[2]
     venv = build / "cores" / version
     names = " ".join(f"python{name}" for name in CORES[version])
-    requirements = (f"ansible-core~={version}.0", "pytest>=9.0,<10")
-    made = subprocess.run([TOOLS / "venv", venv, names, *requirements], check=False)
+    requirements = venv.with_name(f"{version}.txt")
+    requirements.parent.mkdir(exist_ok=True)
+    requirements.write_text(f"ansible-core~={version}.0\npytest>=9.0,<10\n")
+    made = subprocess.run([TOOLS / "venv", venv, requirements, names], check=False)
     if made.returncode:
         sys.exit(made.returncode)
     tools = venv / "bin"

@@ -207,7 +207,7 @@ def static_gates(build: Build, sanity: Sequence[str] = ()) -> list[Gate]:
 
 def slow_gates(build: Build) -> list[Gate]:
     """The gates that take long, and that seldom fail if the others pass."""
-    rehearse = str(ROOT / "tests" / "tools" / "rehearse.py")
+    release = str(ROOT / "tests" / "tools" / "release.py")
     return [
         Gate(
             "docs",
@@ -216,7 +216,7 @@ def slow_gates(build: Build) -> list[Gate]:
                 *("--validate-collection-refs", "all", "."),
             ),
         ),
-        Gate("release", (sys.executable, rehearse, f"{build.path}/manifest"), "Importer: passed"),
+        Gate("release", (sys.executable, release, f"{build.path}/manifest"), "Importer: passed"),
         Gate(
             "units",
             (

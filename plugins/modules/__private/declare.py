@@ -9,7 +9,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: declare
 short_description: Install the software, and make one change of everything that the role declares
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - This module is B(private) to the role P(packetwatch.xdp.packetwatch#role); it may change or vanish in any release.
   - Lists, feeds, policies, interfaces, program and settings are planned together, activated as one generation, and confirmed or

@@ -9,7 +9,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: feeds
 short_description: Set all feeds of a host in one change
-version_added: 0.1.0
+version_added: 1.0.0
 author:
   - Packetwatch authors (@packetwatch)
 description:

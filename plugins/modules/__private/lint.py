@@ -9,7 +9,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: lint
 short_description: Find what is wrong with the variables in an inventory
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - This module is B(private) to the playbooks of the collection; it may change or vanish in any release.
   - Works on the controller alone. Finds unknown variables, wrong values, lists that a stronger level of the inventory hides,

@@ -9,7 +9,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: preflight
 short_description: Check whether Packetwatch can be installed on a host
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - This module is B(private) to the role P(packetwatch.xdp.packetwatch#role); it may change or vanish in any release.
   - Checks everything that the role relies on. If something is wrong, it fails with all reasons at once, each with its

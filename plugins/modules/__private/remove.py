@@ -9,7 +9,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: remove
 short_description: Remove everything of Packetwatch from a host
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - This module is B(private) to the role P(packetwatch.xdp.packetwatch#role); it may change or vanish in any release.
   - Detaches the program, and removes lists, policies, bans, files, units, users and groups, whatever part of them is there.

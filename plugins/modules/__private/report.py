@@ -9,7 +9,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: report
 short_description: Report on the state of hosts
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - This module is B(private) to the playbooks of the collection; it may change or vanish in any release.
   - Asks each host with M(packetwatch.xdp.host_info). A host that cannot be reached is noted, and its task does not fail.

@@ -9,7 +9,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: units
 short_description: Enable and start the units that confirmed state needs
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - This module is B(private) to the role P(packetwatch.xdp.packetwatch#role); it may change or vanish in any release.
   - Enables the units that attach the declared interfaces at boot, and disables those of other interfaces.
