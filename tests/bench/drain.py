@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -291,9 +292,9 @@ def _rates(rounds: int) -> dict[str, list[float]]:
     cases: dict[str, Callable[[], float]] = {}
     for consumer, make in consumers.items():
         counting, writing = make(False), make(True)
-        cases[f"{consumer}, counted"] = lambda r=counting: r.rate(feeds["1,000 sources"])
+        cases[f"{consumer}, counted"] = partial(counting.rate, feeds["1,000 sources"])
         for name, records in feeds.items():
-            cases[f"{consumer}, written, {name}"] = lambda r=writing, f=records: r.rate(f)
+            cases[f"{consumer}, written, {name}"] = partial(writing.rate, records)
     found: dict[str, list[float]] = {name: [] for name in cases}
     names = list(cases)
     order = random.Random(2)

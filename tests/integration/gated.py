@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
+from typing import Any
 
 from ansible.errors import AnsibleConnectionFailure
 from ansible.plugins.connection.local import Connection as Local
@@ -52,7 +53,7 @@ class Connection(Local):
 
     transport = "ssh"
 
-    def exec_command(self, cmd, in_data=None, sudoable=True):
+    def exec_command(self, cmd: str, in_data: bytes | None = None, sudoable: bool = True) -> Any:
         self._come_through()
         loses = self.get_option("lose")
         if self._enter:
@@ -66,24 +67,24 @@ class Connection(Local):
             raise AnsibleConnectionFailure("the connection was lost during the answer")
         return done
 
-    def put_file(self, *arguments, **options):
+    def put_file(self, *arguments: Any, **options: Any) -> Any:
         self._come_through()
         return super().put_file(*arguments, **options)
 
-    def reset(self):
+    def reset(self) -> None:
         if os.path.exists(self._open):
             os.unlink(self._open)
 
     @property
-    def _enter(self):
+    def _enter(self) -> list[str]:
         pid = self.get_option("pid")
         return ["nsenter", f"--target={pid}", "--mount", "--net", "--"] if pid else []
 
     @property
-    def _open(self):
-        return os.environ["GATED_OPEN"] + self.get_option("pid")
+    def _open(self) -> str:
+        return os.environ["GATED_OPEN"] + str(self.get_option("pid"))
 
-    def _come_through(self):
+    def _come_through(self) -> None:
         if os.path.exists(self._open):
             return
         argv = ["nsenter", "--net=/run/netns/peer", "--", "/usr/bin/python3", "-c", CONNECT]

@@ -408,7 +408,7 @@ class Fleet:
         )
         self.output = done.stdout
         assert done.returncode == 0, done.stdout
-        found = {}
+        found: dict[str, Any] = {}
         for line in done.stdout.splitlines():
             dummy, begin, rest = line.partition("REPORT ")
             if begin:

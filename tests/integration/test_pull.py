@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from integration.test_confirm import Controller
+
+from tests.integration.test_confirm import Controller
 
 if TYPE_CHECKING:
     from tests.integration.conftest import ModuleHost

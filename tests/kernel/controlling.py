@@ -184,7 +184,7 @@ class Controlled:
                 with connection, self.edit_log.open("ab") as log:
                     subprocess.run(
                         [PYTHON, "-Ps", "-c", _EDIT, self._given()],
-                        stdin=connection,
+                        stdin=connection.fileno(),
                         stderr=log,
                         env=self.environment,
                         check=False,

@@ -205,7 +205,9 @@ class Datapath:
     def hits(self) -> int:
         """Return how many ports are remembered, of all sources together."""
         tracks = self.maps["tracks2"].items()
-        slots = sum(slot != 0 for _k, value in tracks for slot in abi.TRACK.unpack(value)["slot"])
+        slots: int = sum(
+            slot != 0 for _k, value in tracks for slot in abi.TRACK.unpack(value)["slot"]
+        )
         # The ports with which a track began are in both maps.
         twice = sum(len(self._firsts.hits(key)) for key, _value in tracks)
         with memoryview(self._sets) as raw, raw.cast("Q") as words:

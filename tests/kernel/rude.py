@@ -82,7 +82,11 @@ def watch_unread(target: Target) -> None:
     for connection in held:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
         connection.sendall(request("watch"))
-    threading.Thread(target=lambda: (held, time.sleep(1e6)), daemon=True).start()
+
+    def hold(dummy: object) -> None:
+        time.sleep(1e6)
+
+    threading.Thread(target=hold, args=(held,), daemon=True).start()
 
 
 def watch_and_talk(target: Target) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import threading
 import time
@@ -78,7 +79,7 @@ def test_killed_during_scans_it_repeats_and_loses_none(host: agents.Host) -> Non
         feeder.close()
     host.start(wait=False)
     host.wait(lambda: len(agents.sequences(host)) > 500)
-    host.stop(agents.signal.SIGKILL)
+    host.stop(signal.SIGKILL)
     with host.log.open("r+b") as log:
         text = log.read()
         log.truncate(text.rfind(b"\n") + 1)

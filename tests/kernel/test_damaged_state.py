@@ -132,7 +132,11 @@ def large(path: Path) -> None:
 
 
 def text(content: str) -> Callable[[Path], None]:
-    return lambda path: path.write_text(content) and None
+
+    def write(path: Path) -> None:
+        path.write_text(content)
+
+    return write
 
 
 UNUSABLE: dict[str, Callable[[Path], None]] = {

@@ -43,7 +43,7 @@ def test_a_denial_that_has_expired_never_comes_back(
         boot(filtered, monkeypatch, trusted=trusted)
         assert filtered.verdict(UNLISTED) == XDP_PASS
     # Not even if the clock is trusted and has been set back to before the denial.
-    monkeypatch.setattr(clock.time, "time", lambda: 1.7e9)
+    monkeypatch.setattr(time, "time", lambda: 1.7e9)
     boot(filtered, monkeypatch, trusted=True)
     assert filtered.verdict(UNLISTED) == XDP_PASS
     assert filtered.host.verify() == []
@@ -106,7 +106,7 @@ FRIEND = "198.51.100.99"
 def ahead(monkeypatch: pytest.MonkeyPatch, *, trusted: bool) -> None:
     """The clock is a day ahead."""
     now = time.time
-    monkeypatch.setattr(clock.time, "time", lambda: now() + DAY)
+    monkeypatch.setattr(time, "time", lambda: now() + DAY)
     monkeypatch.setattr(clock, "clock_synchronised", lambda: trusted)
 
 
@@ -168,7 +168,7 @@ def test_a_clock_that_is_not_trusted_brings_nothing_back_by_a_boot(
     filtered.host.apply()
     Path(filtered.paths.clock).unlink()
     monkeypatch.setattr(clock, "clock_synchronised", lambda: False)
-    monkeypatch.setattr(clock.time, "time", lambda: 1.7e9)
+    monkeypatch.setattr(time, "time", lambda: 1.7e9)
     filtered.power_off()
     filter_interface(run, filtered.paths, "pw0", 1.0)
     assert filtered.verdict(UNLISTED) == XDP_PASS

@@ -109,7 +109,12 @@ def test_two_processors_with_first_ports_in_one_set(datapath: Datapath) -> None:
 
     def job(sources: Sequence[str], port: int) -> Callable[[int], None]:
         frames = [syn4(source, port) for source in sources]
-        return lambda _number: [datapath.run(frame) for frame in frames] and None
+
+        def work(dummy: int) -> None:
+            for frame in frames:
+                datapath.run(frame)
+
+        return work
 
     in_step(ROUNDS, [job(near[:6], 1), job(near[6:], 2)])
     assert datapath.banned() == set()

@@ -138,11 +138,11 @@ def test_a_boot_that_is_killed_leaves_nothing_and_the_next_one_filters(
     """A part of the lists would be worse: without its allow list, a host drops what it must pass."""
     site, dummy = full
     for limit in (12 * MIB, 24 * MIB):
-        status, output, dummy = boot(site, library, limit)
+        status, output, _peak = boot(site, library, limit)
         # The kernel either kills the process or refuses a map.
         is_killed = status in (-signal.SIGKILL, 128 + signal.SIGKILL)
         assert is_killed or (status == 1 and "Cannot allocate memory" in output), output
         with site.wire.host.entered():
             assert not attached(socket.if_nametoindex("pw0")).program_id
-    status, output, dummy = boot(site, library, 4 * LIMIT)
+    status, output, _peak = boot(site, library, 4 * LIMIT)
     assert status == 0, output

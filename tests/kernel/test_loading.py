@@ -529,7 +529,7 @@ def test_readers_do_not_block_writers(filtered: Site) -> None:
 
 def test_states_share_nothing_that_can_change() -> None:
     with pytest.raises(TypeError):
-        State().deny["ansible"] = DENIED
+        State().deny["ansible"] = DENIED  # type: ignore[index]
     assert State() == State(deny={})
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -74,7 +75,7 @@ def test_everything_passes_and_what_is_loaded_stays(filtered: Site) -> None:
 
 def test_nobody_attaches_until_it_is_lifted(filtered: Site) -> None:
     filtered.host.panic("a test")
-    attempts = [
+    attempts: list[Callable[[], object]] = [
         lambda: filtered.host.attach("pw0"),
         lambda: filtered.host.attach("pw0", check=True),
         lambda: filtered.host.reattach("pw0"),

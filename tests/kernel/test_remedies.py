@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from kernel.controlling import PROTECTED, READER, Controlled, controlled
+from kernel.controlling import PROTECTED, READER, ROOT_USER, Controlled, controlled
 from kernel.hosting import DENIED, UNLISTED, XDP_DROP, XDP_PASS
 from kernel.timers import Timers
 
@@ -87,8 +87,8 @@ def test_while_a_change_is_pending_it_is_confirmed_or_rolled_back(host: Controll
 def test_a_panic_says_how_it_is_lifted(host: Controlled) -> None:
     host.site.host.panic("a test")
     try:
-        for user in (None, READER):
-            done = host.ctl("status", **({"user": user} if user else {}))
+        for user in (ROOT_USER, READER):
+            done = host.ctl("status", user=user)
             assert f"{LIFT}\n" in done.out
         red = host.ctl("selftest").out
         assert LIFT in red and "packetwatch-xdp@" not in red
@@ -101,8 +101,8 @@ def test_bans_that_cannot_be_saved_are_reported(host: Controlled) -> None:
     with full_disk(host.folder / "state"):
         host.ctl("ban", *(f"203.0.113.{number}" for number in range(1, 200)))
         host.wait(lambda: "bans are not saved" in host.log.read_text())
-        for user in (None, READER):
-            done = host.ctl("status", **({"user": user} if user else {}))
+        for user in (ROOT_USER, READER):
+            done = host.ctl("status", user=user)
             assert "bans are not saved and would be lost at a reboot: " in done.out
             assert f"{host.folder}/state/bans.jsonl" in done.out
             assert "No space left on device; free space on that file system" in done.out

@@ -166,7 +166,9 @@ class Lab:
         for name in _names():
             if name not in ("lo", *NAMES):
                 ip(f"link delete dev {name}")
-        policies = {name: {"PW_SCAN_PORTS": ports} for name, ports in PORTS.items()}
+        policies: dict[str | None, dict[str, str]] = {
+            name: {"PW_SCAN_PORTS": ports} for name, ports in PORTS.items()
+        }
         edit = in_turn(
             set_interfaces(dict.fromkeys(NAMES, "auto")),
             set_policies(policies, True),
@@ -470,7 +472,7 @@ def test_renames_are_not_settled_by_a_change_that_fails(lab: Lab, name: str) -> 
         before = lab.host.verify()
         host = Host(run, lab.site.paths)
 
-        def fail(number: int) -> None:
+        def fail(number: int) -> list[str]:
             raise PacketwatchError("not today")
 
         host.store.confirm = fail  # type: ignore[method-assign]

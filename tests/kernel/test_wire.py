@@ -72,7 +72,7 @@ class Cannon:
 
     def fire(self, frames: Sequence[bytes]) -> None:
         """Send all frames; the cable holds 256 at a time."""
-        vectors = (_Vector * len(frames))(*((frame, len(frame)) for frame in frames))
+        vectors = (_Vector * len(frames))(*(_Vector(frame, len(frame)) for frame in frames))
         messages = (_Message * len(frames))()
         for message, vector in zip(messages, vectors, strict=True):
             message.header.vectors = ctypes.pointer(vector)

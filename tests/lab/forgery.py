@@ -81,7 +81,7 @@ def _syn(source: bytes, target: bytes, port: int) -> bytes:
 
 def _checksum(data: bytes) -> int:
     """The sum of RFC 1071."""
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return total ^ 0xFFFF

@@ -133,7 +133,7 @@ class Phase:
     @property
     def names(self) -> list[str]:
         """The names of all suites and gates."""
-        return [step.name for step in (*self.suites, *self.gates)]
+        return [*(suite.name for suite in self.suites), *(gate.name for gate in self.gates)]
 
 
 @dataclass
@@ -208,7 +208,22 @@ def static_gates(build: Build, sanity: Sequence[str] = ()) -> list[Gate]:
 def slow_gates(build: Build) -> list[Gate]:
     """The gates that take long, and that seldom fail if the others pass."""
     release = str(ROOT / "tests" / "tools" / "release.py")
+    tests = ("mypy", "--no-error-summary", "--python-version", PYTHON, "--cache-dir")
+    paths = f"MYPYPATH={build.collection}/tests:{build.collection}/tests/tools"
     return [
+        Gate(
+            "types-tests",
+            (
+                *("env", paths, *tests, str(build.cache("mypy-tests"))),
+                *("tests/unit", "tests/kernel", "tests/lab", "tests/bench", "tests/tools"),
+                *("tests/conftest.py", "molecule"),
+            ),
+        ),
+        # Its files import each other by longer names than other tests, as pytest does.
+        Gate(
+            "types-integration",
+            (*tests, str(build.cache("mypy-integration")), "tests/integration"),
+        ),
         Gate(
             "docs",
             (

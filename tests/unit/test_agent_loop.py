@@ -122,7 +122,12 @@ class Crowd:
 
 def test_the_ring_is_read_however_many_clients_there_are() -> None:
     polls: list[float] = []
-    loop = Loop(lambda: polls.append(time.thread_time()) or IDLE)
+
+    def poll() -> int:
+        polls.append(time.thread_time())
+        return IDLE
+
+    loop = Loop(poll)
     crowd = Crowd(loop, 40, 0.001)
     loop.after(1.0, loop.stop)
     loop.run()
@@ -139,7 +144,12 @@ def test_the_ring_is_read_however_many_clients_there_are() -> None:
 def test_a_full_ring_is_emptied_before_anything_else() -> None:
     seen: list[str] = []
     states = [MORE] * (MAX_BATCHES - 1) + [BUSY]
-    loop = Loop(lambda: seen.append("ring") or (states.pop(0) if states else IDLE))
+
+    def poll() -> int:
+        seen.append("ring")
+        return states.pop(0) if states else IDLE
+
+    loop = Loop(poll)
     crowd = Crowd(loop, 1, 0.0)
     loop.after(0.0, lambda: seen.append("timer"))
     loop.after(0.05, loop.stop)

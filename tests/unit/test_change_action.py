@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import time
 import types
 from typing import Any
 
@@ -17,7 +18,7 @@ WAITS = {"changed": True, "confirmed": False, "returns_at": "at noon"}
 DOWN = AnsibleConnectionFailure("Failed to connect: timed out")
 
 
-class Action(_confirm.ChangeAction):  # type: ignore
+class Action(_confirm.ChangeAction):
     """Returns the answers that a test has prepared, then the last one for ever."""
 
     module_name = "packetwatch.xdp.policy"
@@ -51,11 +52,11 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> types.SimpleNamespace:
     found = types.SimpleNamespace(now=0.0)
 
     def look(seconds: float = 1) -> float:
-        found.now += seconds
-        return found.now
+        found.now = now = float(found.now + seconds)
+        return now
 
-    monkeypatch.setattr(_confirm.time, "monotonic", look)
-    monkeypatch.setattr(_confirm.time, "sleep", look)
+    monkeypatch.setattr(time, "monotonic", look)
+    monkeypatch.setattr(time, "sleep", look)
     return found
 
 

@@ -305,11 +305,16 @@ def test_the_same_filter_many_times_costs_no_more(lab: Lab) -> None:
 
 def test_lines_that_find_no_room_are_counted(lab: Lab) -> None:
     count = 0
+
+    def write() -> None:
+        for dummy in range(8):
+            lab.output.write(["{}"] * 1000)
+
     with lab.connect() as connection, connection.makefile("rb") as answers:
         connection.sendall(b'{"command":"watch"}\n')
         assert json.loads(answers.readline()) == {"item": None}
         # All at once, so that nothing is passed on meanwhile.
-        lab.jobs.append(lambda: [lab.output.write(["{}"] * 1000) for dummy in range(8)])
+        lab.jobs.append(write)
         while count < 8000:
             answer = json.loads(answers.readline())
             count += 1 if "item" in answer else answer["missed"]

@@ -87,7 +87,7 @@ def tables() -> Any:
     found = {}
     for kind in ("allow", "deny"):
         text = "".join(getattr(STATE, kind).values())
-        found[kind] = read_prefixes(text, "x", 1.8e9, True, kind)  # type: ignore[arg-type]
+        found[kind] = read_prefixes(text, "x", 1.8e9, True, kind)
     return compile_tables(found["allow"], found["deny"])
 
 
@@ -310,9 +310,7 @@ def options_of(name: str) -> set[str]:
     """Return all options of a command."""
     actions = cli.parser()._actions
     choices: dict[str, argparse.ArgumentParser] = next(
-        action.choices  # type: ignore[misc]
-        for action in actions
-        if isinstance(action, argparse._SubParsersAction)
+        action.choices for action in actions if isinstance(action, argparse._SubParsersAction)
     )
     return {
         text for action in choices[name]._actions for text in action.option_strings if text != "-h"

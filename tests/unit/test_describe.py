@@ -28,7 +28,7 @@ BEFORE = State(
 
 
 def test_a_diff_shows_of_lists_only_what_differs() -> None:
-    after = BEFORE._replace(deny=BEFORE.deny | {"ansible": "203.0.113.0/24\n198.51.100.8\n"})
+    after = BEFORE._replace(deny={**BEFORE.deny, "ansible": "203.0.113.0/24\n198.51.100.8\n"})
     old, new = describe(BEFORE, after)
     head = (
         "interface eth0: auto\npolicy default: PW_ACTION=enforce\n"

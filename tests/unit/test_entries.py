@@ -398,7 +398,9 @@ def test_before_the_clock_is_right_deny_stays_in_and_allow_stays_out() -> None:
 
 @pytest.mark.parametrize("kind", ["allow", "deny"])
 @pytest.mark.parametrize("synchronised", [True, False])
-def test_what_has_expired_once_stays_expired(kind: str, synchronised: bool) -> None:
+def test_what_has_expired_once_stays_expired(
+    kind: Literal["allow", "deny"], synchronised: bool
+) -> None:
     found = read(EXPIRING, NEW_YEAR_SECONDS * 2, synchronised=synchronised, kind=kind)
     assert (found.entries, found.expired, found.undecided, found.next_expiry) == (1, 2, 0, None)
 

@@ -30,7 +30,7 @@ MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 
 @pytest.fixture
 def lines() -> Lines:
-    return Lines("host.example", {2: "eth0"}.get)
+    return Lines("host.example", lambda index: {2: "eth0"}.get(index, ""))
 
 
 def record(**values: Any) -> bytes:

@@ -13,6 +13,7 @@ import lzma
 import resource
 import tracemalloc
 import zipfile
+from collections.abc import Callable
 
 import pytest
 
@@ -30,7 +31,7 @@ def zipped(*members: tuple[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> b
     return data.getvalue()
 
 
-PACKERS = {
+PACKERS: dict[str, Callable[[bytes], bytes]] = {
     "gzip": gzip.compress,
     "xz": lzma.compress,
     "bzip2": bz2.compress,

@@ -85,7 +85,8 @@ BEFORE = "".join(f"{host}\n" for host in HOSTS)
 
 
 def status(before: str, after: str, kind: Kind = "deny", limit: float = 50) -> tuple[str, str]:
-    state = State(**{kind: {"feed-x": before}})
+    lists = {"feed-x": before}
+    state = State(deny=lists) if kind == "deny" else State(allow=lists)
     edit = FeedEdit([WantedFeed("x", kind, after, limit)])
     edit(state)
     return edit.outcomes["x"]

@@ -15,8 +15,7 @@ from packetwatch_core._base.digest import sha256
 from packetwatch_core._base.errors import InvalidInput, TooLarge
 from packetwatch_core._declared.policy import resolve_policies
 from packetwatch_core._kernel import abi
-from packetwatch_core._tables.area import Area
-from packetwatch_core._tables.ipv6_hosts import Place
+from packetwatch_core._tables.area import Area, Place
 
 CODE = b"c" * 32
 EMPTY = Areas(Area(), 0, Area(), Place(), b"l" * 32, 0)
@@ -26,9 +25,9 @@ PAGE = bytes(abi.PAGE)
 def image(
     areas: Areas = EMPTY,
     policies: dict[str, dict[str, str]] | None = None,
-    **ifindexes: int,
+    ifindexes: dict[str, int] | None = None,
 ) -> Image:
-    return build(areas, resolve_policies(policies or {}), ifindexes, CODE)
+    return build(areas, resolve_policies(policies or {}), ifindexes or {}, CODE)
 
 
 def policy(found: Image, ifindex: int) -> dict[str, int]:
@@ -87,7 +86,7 @@ def test_nothing_listed_takes_one_page() -> None:
 @pytest.mark.parametrize("action", ["monitor", "off"])
 @pytest.mark.parametrize("where", ["default", "pw1"])
 def test_the_program_looks_at_policies_if_one_does_not_enforce(action: str, where: str) -> None:
-    found = image(policies={where: {"PW_ACTION": action}}, pw0=7)
+    found = image(policies={where: {"PW_ACTION": action}}, ifindexes={"pw0": 7})
     assert not abi.HEADER.unpack(found.first)["features"] & abi.F_ENFORCED
 
 
@@ -97,7 +96,7 @@ def test_digest_is_of_what_decides_verdicts() -> None:
     assert one.made_for(b"d" * 32).digest == one.digest
     assert image(EMPTY._replace(v4=Area.from_pages([PAGE]))).digest != one.digest
     assert image(policies={"default": {"PW_SCAN_PORTS": "9"}}).digest != one.digest
-    assert image(pw0=3).digest == one.digest
+    assert image(ifindexes={"pw0": 3}).digest == one.digest
 
 
 def test_image_for_another_program_differs_in_that_alone() -> None:
@@ -111,7 +110,7 @@ def test_image_for_another_program_differs_in_that_alone() -> None:
 
 def test_interfaces_have_their_policy_or_the_default() -> None:
     keys = {"default": {"PW_SCAN_PORTS": "9"}, "a": {"PW_ACTION": "off"}, "gone": {}}
-    found = image(policies=keys, a=3, b=4)
+    found = image(policies=keys, ifindexes={"a": 3, "b": 4})
     assert policy(found, 3)["action"] == abi.ACTIONS.index("off")
     assert policy(found, 3)["scan_ports"] == policy(found, 4)["scan_ports"] == 9
     assert policy(found, 4)["ifindex"] == 0
@@ -120,7 +119,7 @@ def test_interfaces_have_their_policy_or_the_default() -> None:
 def test_policies_of_colliding_interface_indexes_find_room() -> None:
     slots = abi.POLICY_SLOTS
     numbers = {"a": 5, "b": 5 + slots, "c": 5 + 2 * slots, "d": 6, "e": slots}
-    found = image(policies={name: {} for name in numbers}, **numbers)
+    found = image(policies={name: {} for name in numbers}, ifindexes=numbers)
     assert [policy(found, number)["ifindex"] for number in numbers.values()] == [*numbers.values()]
 
 
@@ -128,7 +127,7 @@ def test_policies_without_room_are_refused() -> None:
     slots = abi.POLICY_SLOTS
     numbers = {f"v{i}": 5 + i * slots for i in range(abi.POLICY_PROBES + 1)}
     with pytest.raises(InvalidInput, match="no free policy slot for v4"):
-        image(policies={name: {} for name in numbers}, **numbers)
+        image(policies={name: {} for name in numbers}, ifindexes=numbers)
 
 
 @pytest.mark.parametrize(

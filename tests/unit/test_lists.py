@@ -17,7 +17,8 @@ from packetwatch_core._base.errors import InvalidInput
 from packetwatch_core._declared import bulk, entries
 from packetwatch_core._declared.edits import list_text, read_list
 from packetwatch_core._declared.store import State
-from packetwatch_core._network.protect import DECLARED, NET_PROTECTED, OWN, Protection
+from packetwatch_core._kernel import abi
+from packetwatch_core._network.protect import DECLARED, OWN, Protection
 
 SOON = "2030-01-01T00:00:00Z"
 SOON_SECONDS = 1893456000
@@ -30,7 +31,7 @@ def protection(*declared: str, own: tuple[str, ...] = ()) -> Protection:
         if prefix.is_host:
             found.hosts[mapped(prefix)] = DECLARED
         else:
-            found.nets[mapped_length(prefix), mapped(prefix)] = NET_PROTECTED
+            found.nets[mapped_length(prefix), mapped(prefix)] = abi.NET_PROTECTED
     for text in own:
         found.hosts[mapped(parse_prefix(text))] = OWN
     return found
@@ -156,7 +157,7 @@ def test_for_good_leaves_out_what_is_allowed_for_a_while() -> None:
 def parses(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What is parsed: single prefixes, and pieces of texts."""
     parsed: list[str] = []
-    parse_prefix, read_piece = entries.parse_prefix, bulk._read_piece
+    read_piece = bulk._read_piece
 
     def counting_prefix(text: str) -> Prefix:
         parsed.append(text)

@@ -161,7 +161,7 @@ def test_clients_that_go_away_keep_nobody_out(server: tuple[str, int]) -> None:
 
 
 def test_sums_of_garbage_counters_wrap_like_the_kernels() -> None:
-    raw = b"\xff" * counters.abi.COUNTERS.size
+    raw = b"\xff" * abi.COUNTERS.size
     found = counters.add_up(raw * 2)
     assert found["bans"] == 2**64 - 2
 

@@ -129,6 +129,7 @@ def test_address_with_a_peer() -> None:
         netlink.ADDRESS.attributes,
     )
     address = netlink._address((socket.AF_INET, 32, 0x80, 0, 3), attributes)
+    assert address is not None
     assert address.address == socket.inet_aton("198.51.100.1")
     assert address.network == socket.inet_aton("198.51.100.2")
     assert (address.family, address.flags, address.ifindex) == (4, 0x280, 3)

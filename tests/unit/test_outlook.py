@@ -109,7 +109,8 @@ def test_the_times_of_feeds_are_those_of_the_note(lab: Lab) -> None:
         ({"feed": "tor"}, 2000),
     ]
     assert values["packetwatch_feed_published_timestamp_seconds"] == [({"feed": "drop"}, 900)]
-    for feeds in ({}, [], None, 7):
+    damaged: tuple[Any, ...] = ({}, [], None, 7)
+    for feeds in damaged:
         lab.note(feeds=feeds)
         assert lab.outlook.values()["packetwatch_feed_fetched_timestamp_seconds"] == []
 

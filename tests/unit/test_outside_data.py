@@ -165,8 +165,12 @@ def packed(kind: str) -> bytes:
         with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
             archive.writestr("list.txt", PLAIN * 20)
         return file.getvalue()
-    pack = {"gzip": gzip.compress, "bzip2": bz2.compress, "xz": lzma.compress}[kind]
-    return pack(PLAIN * 20)
+    packers: dict[str, Callable[[bytes], bytes]] = {
+        "gzip": gzip.compress,
+        "bzip2": bz2.compress,
+        "xz": lzma.compress,
+    }
+    return packers[kind](PLAIN * 20)
 
 
 def options_of_a_feed(data: bytes, folder: Path) -> object:
@@ -1167,7 +1171,7 @@ def test_damaged_data_is_a_value_or_an_error_of_ours(
     check()
 
 
-LONG = {
+LONG: dict[str, Callable[[bytes], bytes]] = {
     "one line": lambda good: good.replace(b"\n", b" ") * (LARGE // len(good) + 1),
     "many lines": lambda good: (good.rstrip(b"\n") + b"\n") * (LARGE // len(good) + 1),
     "nested arrays": lambda good: b"[" * LARGE,

@@ -95,7 +95,7 @@ def test_the_tables_are_those_of_the_changed_lists(state: State, tmp_path: Path)
     [
         put("deny", *(f"203.0.113.{2 * number + 101}" for number in range(9))),
         drop("203.0.113.40"),  # the next expiry may be another one
-        STATE._replace(deny=STATE.deny | {"feed-long": LONG + "203.0.113.9\n"}),
+        STATE._replace(deny={**STATE.deny, "feed-long": LONG + "203.0.113.9\n"}),
     ],
 )
 def test_other_changes_are_compiled(state: State, tmp_path: Path) -> None:

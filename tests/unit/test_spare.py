@@ -43,7 +43,8 @@ SPARED: Spared = {
 
 
 def compiled(text: str, name: str = "feed-x", kind: str = "deny") -> FeedReport:
-    state = State(**{kind: {name: text}})
+    lists = {name: text}
+    state = State(deny=lists) if kind == "deny" else State(allow=lists)
     return compile_lists(state, SPARED).note.report
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.packetwatch.xdp.plugins.modules import access_lists
 
 from packetwatch_core._change.hits import Hits
@@ -90,7 +91,8 @@ def test_emptying_a_list_that_has_entries_is_refused(run: Any, host: Any) -> Non
     result = run(access_lists, {"deny": []})
     assert result["failed"] is True
     assert "the deny list 'ansible' would lose all its entries (1)" in result["msg"]
-    assert host.edited is None
+    untouched: State | None = host.edited
+    assert untouched is None
     run(access_lists, {"deny": [], "allow_empty": True})
     assert host.edited.deny["ansible"] == ""
 
@@ -185,9 +187,7 @@ def test_entries_without_effect_are_warnings(
     run: Any, host: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     warnings: list[str] = []
-    monkeypatch.setattr(
-        access_lists.AnsibleModule, "warn", lambda dummy, text: warnings.append(text)
-    )
+    monkeypatch.setattr(AnsibleModule, "warn", lambda dummy, text: warnings.append(text))
     host.idle = find_idle_entries(
         {
             "allow": list_text(["192.0.2.0/24"], "allow").text,
@@ -206,9 +206,7 @@ def test_what_failed_after_the_change_and_a_file_that_was_not_used_are_warnings(
 ) -> None:
     host.distrusted = ["the compiled program /x is not used: mode 0666"]
     warnings: list[str] = []
-    monkeypatch.setattr(
-        access_lists.AnsibleModule, "warn", lambda dummy, text: warnings.append(text)
-    )
+    monkeypatch.setattr(AnsibleModule, "warn", lambda dummy, text: warnings.append(text))
     host.problems = ("the boot image cannot be written to /x: no space",)
     run(access_lists, {"deny": ["192.0.2.9"]})
     assert warnings == [*host.problems, *host.distrusted]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.packetwatch.xdp.plugins.modules.__private import feeds
 
 from packetwatch_core._base.digest import digest_text
@@ -65,7 +66,7 @@ def test_one_that_is_another_is_refused(run: Any, host: Any, tmp_path: Path) -> 
 
 def test_what_is_kept_is_a_warning(run: Any, host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     warnings: list[str] = []
-    monkeypatch.setattr(feeds.AnsibleModule, "warn", lambda dummy, text: warnings.append(text))
+    monkeypatch.setattr(AnsibleModule, "warn", lambda dummy, text: warnings.append(text))
     host.state = State(deny={"feed-x": TEXT})
     result = run(feeds, {"feeds": [{"name": "x", "list": "deny", "problem": "404"}]})
     assert host.edited == host.state
