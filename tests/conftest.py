@@ -69,7 +69,8 @@ def has_collection_loader() -> bool:
 
 if has_collection_loader():
     # pytest does not read our pyproject.toml then.
-    sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "roles/packetwatch/files/agent")]
+    files = ROOT / "roles/packetwatch/files"
+    sys.path[:0] = [str(ROOT / "tests"), str(files / "agent"), str(files / "fleet")]
 else:
     provide_package("ansible_collections", None)
     provide_package("ansible_collections.packetwatch", None)
