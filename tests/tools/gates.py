@@ -168,6 +168,13 @@ def shell_scripts(build: Build) -> list[str]:
     return found
 
 
+def c_sources(build: Build) -> list[str]:
+    """The paths of all C files in the copy that are not links."""
+    names = (build.path / "manifest").read_text().splitlines()
+    paths = [name for name in names if name.endswith((".c", ".h"))]
+    return [name for name in paths if not (build.collection / name).is_symlink()]
+
+
 def static_gates(build: Build, sanity: Sequence[str] = ()) -> list[Gate]:
     """The gates that only read the copy; the longest one comes first. sanity: further options of it."""
     tools = str(ROOT / "tests" / "tools")
@@ -200,6 +207,7 @@ def static_gates(build: Build, sanity: Sequence[str] = ()) -> list[Gate]:
         # git knows which files of the checkout are part of it.
         Gate("licences", ("reuse", "--root", str(ROOT), "lint"), "compliant with version"),
         Gate("spelling", ("codespell", ".")),
+        Gate("c-format", ("clang-format", "--dry-run", "--Werror", *c_sources(build))),
         Gate("shell", ("shellcheck", *shell_scripts(build))),
         Gate("artifact", (sys.executable, f"{tools}/artifact.py", str(artifact))),
     ]
