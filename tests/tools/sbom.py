@@ -22,7 +22,10 @@ def file_entry(path: Path, name: str, licences: dict[str, Any], number: int) -> 
     content = path.read_bytes()
     found = licences.get(name, {})
     expressions = [item["value"] for item in found.get("spdx_expressions", [])]
-    notices = [item["value"] for item in found.get("copyrights", [])]
+    notices = [
+        item["value"].removeprefix("SPDX-FileCopyrightText: ")
+        for item in found.get("copyrights", [])
+    ]
     return {
         "SPDXID": f"SPDXRef-File-{number}",
         "fileName": f"./{name}",
