@@ -111,13 +111,10 @@ def set_fleet(texts: t.Mapping[str, str]) -> Edit:
     """Return the edit that makes these, by kind, the lists of the fleet; other kinds are removed."""
 
     def edit(state: State) -> State:
-        found = {kind: DropIns.of(getattr(state, kind)) for kind in KINDS}
-        changed = {
-            kind: lists.replaced(FLEET, texts.get(kind))
-            for kind, lists in found.items()
-            if lists.get(FLEET) != texts.get(kind)
-        }
-        return state._replace(**changed)
+        return state._replace(
+            allow=_with_fleet(state.allow, texts.get("allow")),
+            deny=_with_fleet(state.deny, texts.get("deny")),
+        )
 
     return edit
 
@@ -127,14 +124,16 @@ def limit_fleet(kinds: t.Collection[str]) -> Edit:
 
     def edit(state: State) -> State:
         return state._replace(
-            **{
-                kind: DropIns.of(getattr(state, kind)).replaced(FLEET, None)
-                for kind in KINDS
-                if kind not in kinds and FLEET in getattr(state, kind)
-            }
+            allow=_with_fleet(state.allow, state.allow.get(FLEET) if "allow" in kinds else None),
+            deny=_with_fleet(state.deny, state.deny.get(FLEET) if "deny" in kinds else None),
         )
 
     return edit
+
+
+def _with_fleet(lists: t.Mapping[str, str], text: str | None) -> t.Mapping[str, str]:
+    """Return the drop-ins of a kind with this one of the fleet, or without one if the text is None."""
+    return lists if lists.get(FLEET) == text else DropIns.of(lists).replaced(FLEET, text)
 
 
 _REMEDY = "the lists of the fleet stay as they were"
