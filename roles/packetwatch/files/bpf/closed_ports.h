@@ -64,13 +64,11 @@ static __always_inline int pw_is_published(struct pw_header *header, struct pw_p
 }
 
 /*
- * Of the kinds that are not TCP's SYN: whether the packet is neither an answer to this host, nor one
- * to a host for which it translates addresses, as far as that can be told without a look-up.
- * Segments and datagrams are taken for answers if they come from the port of a service, or go to the
- * port of a client.
+ * Of the kinds from PW_KIND_ACK on: whether the packet is neither an answer to this host, nor one to a
+ * host for which it translates addresses, as far as that is known without a look-up. Segments and
+ * datagrams count as answers if they come from the port of a service, or go to the port of a client.
  */
-static __always_inline int pw_is_unexpected(struct pw_header *header, struct pw_shared *shared,
-					    struct pw_packet *packet)
+static __always_inline int pw_is_unexpected(struct pw_shared *shared, struct pw_packet *packet)
 {
 	__u64 stack = pw_read_once(shared->stack);
 	if (packet->upper == PW_UPPER_SCTP)

@@ -25,7 +25,7 @@ static __always_inline int pw_counts_for_scan(struct xdp_md *context, struct pw_
 		return pw_is_local(shared, &packet->daddr);
 	if (scratch->now < policy->grace_ns)
 		return 0;
-	if (packet->upper >= PW_UPPER_ACK && !pw_is_unexpected(header, shared, packet))
+	if (packet->upper >= PW_UPPER_ACK && !pw_is_unexpected(shared, packet))
 		return 0;
 	return pw_hits_closed_port(context, header, policy, shared, scratch);
 }

@@ -193,8 +193,8 @@ static __always_inline void pw_parse_other(struct xdp_md *context, struct pw_cur
 		packet->ports_known = 1;
 		return;
 	}
-	/* A stack drops what is shorter. The smaller size is that of UDP. */
 	int is_udp = protocol == IPPROTO_UDP;
+	/* A stack drops what is shorter. */
 	if (cursor->remaining < (is_udp ? PW_UDP_SIZE : PW_SCTP_CHUNK_END))
 		return;
 	if (is_udp ? !pw_read(context, cursor, PW_UDP_SIZE, cursor->to->header, (void **)&header) :
