@@ -19,7 +19,7 @@ python := $(venv)/bin/python
 run_in_copy := cd $(copy) && PATH=$(venv)/bin:$$PATH PYTHONPATH=$(copy)/tests \
 	PYTHONPYCACHEPREFIX=$(build)/cache/bytecode ANSIBLE_COLLECTIONS_PATH=$(build) KEEP=$(KEEP)
 
-.PHONY: help check test release demo bench lab-images build packages packages-test packages-bench venv clean
+.PHONY: help check test release demo bench bench-peers lab-images build packages packages-test packages-bench venv clean
 
 help: ## List the commands.
 	@echo "make COMMAND [VARIABLE=VALUE]"
@@ -40,6 +40,9 @@ demo: packages-test build ## Show a small fleet under attack; KEEP=1 leaves it r
 
 bench: packages-bench build ## Measure the datapath beside its rivals: build/bench.json, build/bench.svg.
 	@$(run_in_copy) $(python) -m bench $(CURDIR)/build
+
+bench-peers: packages-test build ## Run the same scans against psad and portsentry of Debian.
+	@$(run_in_copy) $(python) -m pytest -q -s -p no:cacheprovider tests/bench/peers.py
 
 lab-images: packages-test build ## Build the images of containers and virtual machines.
 	@$(run_in_copy) $(python) -m lab images
