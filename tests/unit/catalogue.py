@@ -18,4 +18,6 @@ for module in pkgutil.iter_modules(packetwatch_agent.__path__, "packetwatch_agen
 
 CATALOGUE: Rows = {}
 for part in Part.__subclasses__():
-    CATALOGUE |= part.METRICS
+    # Other processes have parts of their own, which a test may have imported before.
+    if part.__module__.startswith(f"{packetwatch_agent.__name__}."):
+        CATALOGUE |= part.METRICS

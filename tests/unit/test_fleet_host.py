@@ -9,11 +9,14 @@ from __future__ import annotations
 import base64
 import json
 import re
+import shutil
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from packetwatch_agent.control import answers, show
 from packetwatch_agent.control.ctl.session import FLEET_SOCKET
@@ -99,6 +102,58 @@ def test_each_metric_is_documented() -> None:
     names = {name for part in parts for name in part.METRICS}
     page = (ROOT / "docs/fleet-host.md").read_text()
     assert set(re.findall(r"^\| `(packetwatch_fleet_[a-z_]+)` \|", page, re.MULTILINE)) == names
+
+
+RULES = ROOT / "roles/packetwatch/files/prometheus/packetwatch-fleet.rules.yml"
+
+
+def test_alerts_use_metrics_that_exist_and_say_what_to_do() -> None:
+    [group] = yaml.safe_load(RULES.read_text())["groups"]
+    known = {name for part in (Picture, Applier, Witness, Status) for name in part.METRICS}
+    page = (ROOT / "docs/fleet-host.md").read_text()
+    for rule in group["rules"]:
+        used = set(re.findall(r"packetwatch_[a-z_]+", rule["expr"]))
+        assert used and used <= known
+        assert f"`{rule['alert']}`" in page
+        assert "instance" in rule["annotations"]["summary"]
+        assert rule["annotations"]["description"].strip().endswith(".")
+
+
+FIRED = """
+rule_files: [packetwatch-fleet.rules.yml]
+tests:
+  - interval: 1m
+    input_series:
+      - {series: 'packetwatch_fleet_connected{instance="a"}', values: 1x30 0x30}
+      - {series: 'packetwatch_fleet_answer_age_seconds{instance="b"}', values: 2x30 90x30}
+      - {series: 'packetwatch_fleet_revision{instance="c"}', values: 7x30 _x30}
+      - {series: 'packetwatch_fleet_bans_held{instance="d"}', values: 0x30 3x30}
+      - {series: 'packetwatch_fleet_bans_missing{instance="e"}', values: 0x30 1x30}
+      - {series: 'packetwatch_fleet_clock_offset_seconds{instance="f"}', values: 1x30 -9x30}
+      - {series: 'packetwatch_fleet_observations_lost_total{instance="g"}', values: 0+50x30 1500+500x30}
+    promql_expr_test:
+      - {expr: 'count by (alertname, instance) (ALERTS{alertstate="firing"})', eval_time: 29m, exp_samples: []}
+      - expr: count by (alertname, instance) (ALERTS{alertstate="firing"})
+        eval_time: 50m
+        exp_samples:
+          - {labels: '{alertname="PacketwatchFleetLost", instance="a"}', value: 1}
+          - {labels: '{alertname="PacketwatchFleetLost", instance="b"}', value: 1}
+          - {labels: '{alertname="PacketwatchFleetProcessGone", instance="c"}', value: 1}
+          - {labels: '{alertname="PacketwatchFleetBrake", instance="d"}', value: 1}
+          - {labels: '{alertname="PacketwatchFleetBansMissing", instance="e"}', value: 1}
+          - {labels: '{alertname="PacketwatchFleetClock", instance="f"}', value: 1}
+          - {labels: '{alertname="PacketwatchFleetBlind", instance="g"}', value: 1}
+"""
+
+
+@pytest.mark.skipif(not shutil.which("promtool"), reason="no Prometheus is installed")
+def test_alerts_fire_when_they_should(tmp_path: Path) -> None:
+    shutil.copy(RULES, tmp_path)
+    (tmp_path / "test.yml").write_text(FIRED)
+    done = subprocess.run(
+        ["promtool", "test", "rules", "test.yml"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_stores_by_name(tmp_path: Path) -> None:
