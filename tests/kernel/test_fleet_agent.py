@@ -186,6 +186,7 @@ def test_nobody_else_may_use_them(host: Controlled, user: User) -> None:
             assert "be root or the user" in answer["error"]["message"]
 
 
+@pytest.mark.slow
 def test_places_of_the_fleet_process_and_of_others_are_apart(host: Controlled) -> None:
     with contextlib.ExitStack() as stack:
         ours = [stack.enter_context(client(host)) for dummy in range(4)]
@@ -251,6 +252,7 @@ def test_a_taken_over_fleet_process_bans_no_protected_source_and_lifts_nothing_o
     assert verdict(host, "203.0.113.7") == XDP_DROP
 
 
+@pytest.mark.slow
 def test_unban_is_a_veto_that_outlasts_the_agent(host: Controlled) -> None:
     with client(host) as found:
         assert found.apply([fleet("203.0.113.9")]) == {"banned": 1}
@@ -286,6 +288,7 @@ def test_what_this_host_sees_is_streamed(host: Controlled) -> None:
         assert found.line() == {"item": {"end": ["203.0.113.30"]}}
 
 
+@pytest.mark.slow
 def test_ten_thousand_bans_take_a_second_and_little_memory(host: Controlled) -> None:
     addresses = [f"198.18.{n // 256}.{n % 256}" for n in range(10_000)]
     with client(host) as found:
@@ -314,6 +317,7 @@ def test_monitor_mode_changes_nothing_in_the_kernel(host: Controlled) -> None:
     host.wait(lambda: "the fleet's bans are only monitored" in host.log.read_text())
 
 
+@pytest.mark.slow
 def test_fleet_bans_survive_the_agent_the_program_and_the_fleet_process(host: Controlled) -> None:
     with client(host) as found:
         found.apply([fleet("203.0.113.9", 600, "syn")])

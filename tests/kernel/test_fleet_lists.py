@@ -93,6 +93,7 @@ def test_protected_addresses_are_left_out_and_named(lab: Lab) -> None:
     assert lab.site.verdict(UNLISTED) == XDP_PASS
 
 
+@pytest.mark.slow
 def test_whatever_is_wrong_changes_nothing(lab: Lab) -> None:
     lab.write(deny=[UNLISTED])
     lab.take()
@@ -129,6 +130,7 @@ def test_the_self_test_reverts_what_cuts_a_protected_address_off(
     assert lab.site.verdict(UNLISTED) == XDP_PASS
 
 
+@pytest.mark.slow
 def test_a_change_while_the_one_shot_works_is_not_missed(lab: Lab) -> None:
     lab.write(deny=[UNLISTED])
     thread = threading.Thread(target=lab.follow)
@@ -141,6 +143,7 @@ def test_a_change_while_the_one_shot_works_is_not_missed(lab: Lab) -> None:
     assert lab.site.verdict(UNLISTED) == XDP_PASS
 
 
+@pytest.mark.slow
 def test_it_waits_for_a_change_of_others(lab: Lab) -> None:
     lab.write(deny=[UNLISTED])
     other = set_lists("local", {"deny": "203.0.113.77\n"}, True)
