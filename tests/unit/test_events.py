@@ -269,6 +269,7 @@ def test_every_field_is_documented(lines: Lines) -> None:
         set(connection(lines, record(flags=abi.EVENT_OPAQUE)))
         | set(scan(lines, scan_record(flags=opaque)))
         | set(read(lines.expiry(ban_of(ports=3))))
+        | set(read(lines.ban(ban_of(), "fleet", "e1/quorum")))
         | set(scan(Lines("host", str, with_community_id=True), scan_record()))
         | set(read(lines.episode(episode_of(scan_record()))))
         | set(read(lines.episode(episode_of(record(type=abi.EVENT_WOULD_DROP)))))
