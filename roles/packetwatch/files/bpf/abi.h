@@ -13,7 +13,7 @@
 #define PACKETWATCH_ABI_H
 
 #define PW_ABI 1
-#define PW_FORMAT 11 /* of generations (docs/tables.md), and of the names of pinned maps */
+#define PW_FORMAT 11         /* of generations (docs/tables.md), and of the names of pinned maps */
 #define PW_MAGIC 0x50573031U /* "PW01" */
 
 /* Limits of the parser. A packet beyond them never passes unchecked. */
@@ -96,9 +96,9 @@ struct pw_header {
 	__u32 v4_shift;
 	__u32 v4_page;
 	__u32 v6_page;
-	__u32 v6_buckets; /* home buckets of IPv6 hosts; 0: no hosts */
-	__u32 v6_hosts;   /* line of the IPv6 area where they start; 0: it has only hosts */
-	__u32 format;     /* PW_FORMAT */
+	__u32 v6_buckets;      /* home buckets of IPv6 hosts; 0: no hosts */
+	__u32 v6_hosts;        /* line of the IPv6 area where they start; 0: it has only hosts */
+	__u32 format;          /* PW_FORMAT */
 	__u64 ban_interval_ns; /* average between scan bans: longest ban_time * 4/3 / capacity */
 	__u64 ban_burst_ns;    /* burst above that rate: a quarter of the ring */
 	__u64 ring_capacity;   /* entries of scan_ring that are in use */
@@ -109,10 +109,10 @@ struct pw_header {
 	__u8 digest[32];
 	__u8 lists[32];
 	__u8 bytecode[32];
-	__u64 next_expiry;     /* Unix seconds when the next list entry expires; 0: never */
+	__u64 next_expiry; /* Unix seconds when the next list entry expires; 0: never */
 	/* Bit n: port n is served elsewhere (published_ports); of TCP, UDP and SCTP. */
 	__u64 published[3][1024];
-	__u64 valid_from;      /* Unix seconds before which expired entries would count again; 0: none would */
+	__u64 valid_from; /* Unix seconds before which expired entries would count again; 0: none would */
 };
 
 /* The policy of an interface. The slots start at PW_POLICY_OFFSET. An interface has the first free
@@ -156,8 +156,10 @@ enum pw_kind {
 
 enum pw_ban_flag {
 	PW_BAN_OVERFLOW = 1 << 0, /* a short ban above the ban rate, in the map overflow */
-	PW_BAN_CONNECTIONS = 1 << 1, /* in the map bans: drops new connections only, whatever the scope */
-	PW_BAN_ANSWER = 1 << 2,   /* user space writes it: the source has a connection with this host */
+	PW_BAN_CONNECTIONS = 1
+		<< 1, /* in the map bans: drops new connections only, whatever the scope */
+	PW_BAN_ANSWER = 1
+		<< 2, /* user space writes it: the source has a connection with this host */
 };
 
 /* Times are CLOCK_MONOTONIC nanoseconds; expires 0 means never. */
@@ -244,12 +246,12 @@ struct pw_shared {
 	__u64 seed;          /* of the hash of sources, so that attackers cannot choose a set */
 	__u64 listeners_read; /* when the agent last wrote all listeners to open_ports, in ns; 0: never */
 	__u64 has_local_nets; /* user space writes it: nets with PW_NET_LOCAL exist */
-	__u64 stack;         /* what user space knows of the network stack: PW_STACK_ says what */
+	__u64 stack;          /* what user space knows of the network stack: PW_STACK_ says what */
 	__u64 padding;
-	__u64 probe_tat;     /* as ban_tat below; it changes 200 times a second */
+	__u64 probe_tat; /* as ban_tat below; it changes 200 times a second */
 	/* Every SYN reads the fields above; the fields below change often. */
-	__u64 ring_head;     /* entries of scan_ring that were handed out so far */
-	__u64 ban_tat;       /* theoretical arrival times of the rate limits (GCRA), ns */
+	__u64 ring_head; /* entries of scan_ring that were handed out so far */
+	__u64 ban_tat;   /* theoretical arrival times of the rate limits (GCRA), ns */
 	__u64 event_tat;
 	__u64 sequence; /* of the last event; the first one has 1 */
 };
@@ -286,7 +288,7 @@ struct pw_event {
 	struct pw_addr daddr;
 	__u16 sport; /* host byte order */
 	__u16 dport;
-	__u16 count; /* distinct probes of a scan */
+	__u16 count;     /* distinct probes of a scan */
 	__u16 listed;    /* number of ports in ports[] */
 	__u16 ports[64]; /* of a scan; other events end before it */
 };
@@ -302,15 +304,15 @@ enum pw_reason {
 	PW_PASS_MONITOR_DENY = 5, /* PW_DROP_DENY if the policy enforced */
 	PW_PASS_MONITOR_BAN = 6,
 	PW_PASS_MONITOR_SCAN = 7,
-	PW_PASS_PROTECTED = 8,    /* a ban or a scan, but the source is protected */
+	PW_PASS_PROTECTED = 8, /* a ban or a scan, but the source is protected */
 	PW_PASS_OFF = 9,
 	PW_PASS_NO_TABLES = 10,
 	PW_PASS_LINK_CONTROL = 11, /* control traffic of the link from a denied source */
 	PW_DROP_DENY = 12,
 	PW_DROP_BAN = 13,
-	PW_DROP_SCAN = 14, /* the packet that reached the threshold */
-	PW_DROP_VLAN = 15, /* more tags than PW_VLAN_MAX */
-	PW_DROP_BOGUS = 16, /* a source that no packet on a link may have */
+	PW_DROP_SCAN = 14,   /* the packet that reached the threshold */
+	PW_DROP_VLAN = 15,   /* more tags than PW_VLAN_MAX */
+	PW_DROP_BOGUS = 16,  /* a source that no packet on a link may have */
 	PW_DROP_CLOSED = 17, /* its port is closed, and closed_ports is drop */
 	PW_REASONS = 18,
 };
@@ -327,8 +329,8 @@ enum pw_family {
 struct pw_counters {
 	__u64 packets[PW_REASONS][PW_FAMILIES];
 	__u64 connections[PW_FAMILIES]; /* SYNs without ACK that neither a list nor a ban dropped */
-	__u64 scans[PW_KIND_SLOW];      /* thresholds reached, by kind; the agent counts slow scans */
-	__u64 bans;                     /* scan bans written */
+	__u64 scans[PW_KIND_SLOW]; /* thresholds reached, by kind; the agent counts slow scans */
+	__u64 bans;                /* scan bans written */
 	__u64 bans_overflow;
 	__u64 bans_failed;
 	__u64 firsts_evicted; /* first ports evicted within their window */

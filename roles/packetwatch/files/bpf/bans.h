@@ -96,8 +96,9 @@ static __always_inline int pw_ring_vacate(struct pw_source *entry, struct pw_ban
 static __always_inline int pw_ban_add_to_ring(struct pw_header *header, struct pw_shared *shared,
 					      struct pw_source *source, struct pw_ban *ban)
 {
-	if (!header->ring_capacity || !pw_rate_allows(&shared->ban_tat, ban->since,
-						      header->ban_interval_ns, header->ban_burst_ns))
+	if (!header->ring_capacity ||
+	    !pw_rate_allows(&shared->ban_tat, ban->since, header->ban_interval_ns,
+			    header->ban_burst_ns))
 		return 0;
 	__u64 turn = __sync_fetch_and_add(&shared->ring_head, 1);
 	ban->slot = turn % header->ring_capacity;

@@ -36,7 +36,8 @@ static __always_inline int pw_has_socket(struct xdp_md *context, struct pw_packe
 		size = sizeof(tuple.ipv6);
 	}
 	if (packet->upper == PW_UPPER_UDP) {
-		struct bpf_sock *udp = bpf_sk_lookup_udp(context, &tuple, size, BPF_F_CURRENT_NETNS, 0);
+		struct bpf_sock *udp =
+			bpf_sk_lookup_udp(context, &tuple, size, BPF_F_CURRENT_NETNS, 0);
 		if (!udp)
 			return 0;
 		bpf_sk_release(udp);

@@ -52,9 +52,9 @@ static __always_inline void pw_close(struct pw_header *header, struct pw_policy 
 /* Handle a source that has reached the threshold: ban it, unless it is protected or the policy only
  * monitors, and log the scan. */
 static __always_inline void pw_handle_scan(struct pw_header *header, struct pw_policy *policy,
-					    struct pw_shared *shared, struct pw_counters *counters,
-					    struct pw_scratch *scratch, struct pw_firsts *set,
-					    struct pw_track *track)
+					   struct pw_shared *shared, struct pw_counters *counters,
+					   struct pw_scratch *scratch, struct pw_firsts *set,
+					   struct pw_track *track)
 {
 	struct pw_packet *packet = &scratch->packet;
 	struct pw_source *source = &scratch->source;

@@ -6,8 +6,8 @@
 
 #include "rate.h"
 
-#define PW_SAMPLE_NS 1000000000ULL /* sampled: time between two events of a source */
-#define PW_PROBE_NS 5000000ULL     /* probes: 200 a second, */
+#define PW_SAMPLE_NS 1000000000ULL             /* sampled: time between two events of a source */
+#define PW_PROBE_NS 5000000ULL                 /* probes: 200 a second, */
 #define PW_PROBE_BURST_NS (2000 * PW_PROBE_NS) /* with bursts of 2,000 */
 
 /* The limit of one source. An IPv6 /64 has one limit. */
@@ -75,7 +75,8 @@ static __always_inline void pw_event_emit(struct pw_event *event, struct pw_coun
 }
 
 static __always_inline void pw_log_connection(struct pw_header *header, struct pw_policy *policy,
-					      struct pw_shared *shared, struct pw_counters *counters,
+					      struct pw_shared *shared,
+					      struct pw_counters *counters,
 					      struct pw_packet *packet, __u64 now)
 {
 	if (policy->log == PW_LOG_NONE)

@@ -184,7 +184,8 @@ static __always_inline void pw_first_remove(struct pw_firsts *set, __u64 hash)
 		struct pw_first *way = &set->way[i];
 		__u64 key = pw_read_once(way->key);
 		__u64 stamp = pw_read_once(way->stamp);
-		if (pw_first_is_own(key, hash) && __sync_val_compare_and_swap(&way->key, key, 0) == key)
+		if (pw_first_is_own(key, hash) &&
+		    __sync_val_compare_and_swap(&way->key, key, 0) == key)
 			__sync_val_compare_and_swap(&way->stamp, stamp, 0);
 	}
 }

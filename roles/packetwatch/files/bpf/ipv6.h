@@ -83,9 +83,9 @@ static __always_inline void pw_ipv6_parse_upper(struct xdp_md *context, struct p
 			return;
 		}
 		struct pw_ext *ext;
-		if (next != IPPROTO_HOPOPTS && next != IPPROTO_ROUTING && next != IPPROTO_FRAGMENT &&
-		    next != IPPROTO_AH && next != IPPROTO_DSTOPTS && next != IPPROTO_MH &&
-		    next != PW_IPPROTO_HIP && next != PW_IPPROTO_SHIM6) {
+		if (next != IPPROTO_HOPOPTS && next != IPPROTO_ROUTING &&
+		    next != IPPROTO_FRAGMENT && next != IPPROTO_AH && next != IPPROTO_DSTOPTS &&
+		    next != IPPROTO_MH && next != PW_IPPROTO_HIP && next != PW_IPPROTO_SHIM6) {
 			pw_parse_other(context, cursor, next, packet);
 			return;
 		}

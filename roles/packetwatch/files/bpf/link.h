@@ -19,10 +19,10 @@
 #define PW_ND_ROUTER 134    /* router advertisement */
 #define PW_ND_LAST 137      /* redirect */
 
-#define PW_MLD_HOP_LIMIT 1 /* RFC 3810: so no router forwards the packet */
-#define PW_MLD_FIRST 130   /* query */
-#define PW_MLD_LAST 132    /* done */
-#define PW_MLD_REPORT 143  /* of version 2 */
+#define PW_MLD_HOP_LIMIT 1     /* RFC 3810: so no router forwards the packet */
+#define PW_MLD_FIRST 130       /* query */
+#define PW_MLD_LAST 132        /* done */
+#define PW_MLD_REPORT 143      /* of version 2 */
 #define PW_ROUTER_ALERT 0x0502 /* RFC 2711: option and length; the value 0 after it means MLD */
 
 enum pw_control {
@@ -85,8 +85,7 @@ static __always_inline int pw_from_link_local(struct ipv6hdr *ip)
 /* Solicitations and neighbour advertisements may come from any address of the sender; a router
  * advertises itself and redirects from its link-local address (RFC 4861, sections 4.1 to 4.5). */
 static __always_inline enum pw_control pw_is_discovery(struct xdp_md *context,
-						       struct pw_cursor *cursor,
-						       struct ipv6hdr *ip)
+						       struct pw_cursor *cursor, struct ipv6hdr *ip)
 {
 	struct pw_icmpv6 *icmp;
 	if (ip->hop_limit != PW_ND_HOP_LIMIT)

@@ -7,7 +7,7 @@
 #ifndef PACKETWATCH_LISTS_H
 #define PACKETWATCH_LISTS_H
 
-#define PW_LINES 1024U /* lines in a page */
+#define PW_LINES 1024U  /* lines in a page */
 #define PW_LINE_INNER 3 /* the lowest three bits of a line's head: its kind */
 #define PW_LINE_TABLE 7
 #define PW_EACH_16_BITS 0x0001000100010001ULL

@@ -21,7 +21,8 @@ static __always_inline struct pw_line *pw_leaf4(void *tables, struct pw_header *
 			break;
 		__u32 shape = at->word[1];
 		__u64 line = head >> 4;
-		line += (head & 7) == PW_LINE_TABLE ? low >> (shape & 31) & shape >> 8 : pw_rank(at, low);
+		line += (head & 7) == PW_LINE_TABLE ? low >> (shape & 31) & shape >> 8 :
+						      pw_rank(at, low);
 		at = pw_line_at(tables, header->v4_page, line);
 		if (!at) /* here: otherwise LLVM 19 adds to a pointer that may be NULL */
 			return 0;

@@ -32,7 +32,7 @@ static __always_inline __u32 pw_bucket_verdict(struct pw_line *bucket, __u64 slo
 	for (int i = 0; i < PW_BUCKET_SLOTS; i++) {
 		__u64 differ = (bucket->pair[2 * i] ^ high) | (bucket->pair[2 * i + 1] ^ low);
 		__u64 sign = differ | -differ; /* the highest bit is 1 if they differ */
-		pw_barrier_var(sign); /* otherwise the compiler makes a branch */
+		pw_barrier_var(sign);          /* otherwise the compiler makes a branch */
 		__u64 mask = (sign >> 63) - 1;
 		pw_barrier_var(mask);
 		verdict |= slots >> (16 * i + PW_SLOT_VERDICT) & 3 & mask;
@@ -46,8 +46,8 @@ static __always_inline __u32 pw_bucket_verdict(struct pw_line *bucket, __u64 slo
  * and bucket at the same time.
  */
 static __always_inline __u32 pw_bucket6(void *tables, struct pw_header *header,
-					struct pw_scratch *scratch, __u64 bucket, __u64 hash, __u64 high,
-					__u64 low)
+					struct pw_scratch *scratch, __u64 bucket, __u64 hash,
+					__u64 high, __u64 low)
 {
 	__u64 line = header->v6_hosts + bucket;
 	struct pw_page *page = pw_page_at(tables, header->v6_page + line / PW_LINES);
@@ -81,7 +81,8 @@ static __always_inline __u32 pw_hosts6(void *tables, struct pw_header *header,
 /* The next 64 bits of an address after the first `from`, with zeros after the last bit. */
 static __always_inline __u64 pw_bits(__u64 high, __u64 low, __u32 from)
 {
-	return from < 64 ? high << (from & 63) | low >> 1 >> (63 - (from & 63)) : low << (from & 63);
+	return from < 64 ? high << (from & 63) | low >> 1 >> (63 - (from & 63)) :
+			   low << (from & 63);
 }
 
 static __always_inline struct pw_record *pw_record_at(void *tables, __u32 first_page, __u32 number)
@@ -162,7 +163,8 @@ static __always_inline __u32 pw_tree6(void *tables, struct pw_header *header,
 		__u64 prefix = pw_bits(high, low, done) >> 1 >> (63 - skipped);
 		if (prefix != at->pair[1])
 			return (prefix < at->pair[1] ? shape >> 16 : shape >> 18) & 3;
-		line = (head >> 4) + (__u32)(pw_bits(high, low, done + skipped) >> (64 - shape & 63));
+		line = (head >> 4) +
+		       (__u32)(pw_bits(high, low, done + skipped) >> (64 - shape & 63));
 		scratch->index = done + skipped + (shape & 63);
 	}
 	return pw_leaf6(tables, scratch, header->v6_page, line, high, low);

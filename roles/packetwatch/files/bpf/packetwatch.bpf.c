@@ -10,8 +10,8 @@
 #include "bans.h"
 #include "detect.h"
 
-#define PW_LOOPBACK_IFINDEX 1 /* in each network namespace */
-#define PW_UNDECIDED PW_REASONS /* the fast path needs the slow path */
+#define PW_LOOPBACK_IFINDEX 1      /* in each network namespace */
+#define PW_UNDECIDED PW_REASONS    /* the fast path needs the slow path */
 #define PW_UNREAD (PW_REASONS + 1) /* the first buffer ends before the headers do */
 
 /* Reason and family of a packet in one number: where it counts. */
@@ -136,7 +136,8 @@ static __always_inline void pw_log_tagged(struct xdp_md *context, struct pw_head
 	struct pw_packet *packet = &scratch->packet;
 	__builtin_memset(packet, 0, sizeof(*packet));
 	packet->ifindex = context->ingress_ifindex;
-	pw_log_would_drop(header, shared, counters, packet, bpf_ktime_get_coarse_ns(), PW_DROP_VLAN);
+	pw_log_would_drop(header, shared, counters, packet, bpf_ktime_get_coarse_ns(),
+			  PW_DROP_VLAN);
 }
 
 /* Whether a packet that does not begin a connection passes without the slow path. */
@@ -199,8 +200,9 @@ static __always_inline __u64 pw_fast_path(struct xdp_md *context, struct pw_curs
 }
 
 /* The cell of the packet at the cursor. */
-static __always_inline __u64 pw_judge(struct xdp_md *context, struct pw_cursor *cursor, void *tables,
-				      struct pw_header *header, struct pw_counters *counters)
+static __always_inline __u64 pw_judge(struct xdp_md *context, struct pw_cursor *cursor,
+				      void *tables, struct pw_header *header,
+				      struct pw_counters *counters)
 {
 	__u64 type = pw_parse_ethernet(context, cursor);
 	if (type == PW_ETH_IPV4)

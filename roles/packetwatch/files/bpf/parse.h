@@ -42,8 +42,8 @@ struct pw_vlan {
  * one kind of cursor. */
 struct pw_cursor {
 	int copies;
-	void *at;  /* without copies: the next bytes, */
-	void *end; /* and the end of the first buffer */
+	void *at;             /* without copies: the next bytes, */
+	void *end;            /* and the end of the first buffer */
 	struct pw_copies *to; /* with copies: where they go */
 	__u32 offset;         /* with copies: of the next bytes in the packet */
 	__u32 remaining;      /* bytes from here on by the length in the IP header */
@@ -161,8 +161,7 @@ static __always_inline void pw_parse_tcp(struct xdp_md *context, struct pw_curso
 				packet->upper = PW_UPPER_UNREAD;
 			return;
 		}
-	} else if (pw_unlikely(
-			   !pw_read(context, cursor, PW_TCP_FLAGS_END, copy, (void **)&tcp))) {
+	} else if (pw_unlikely(!pw_read(context, cursor, PW_TCP_FLAGS_END, copy, (void **)&tcp))) {
 		packet->upper = pw_unread_upper(cursor);
 		return;
 	} else {

@@ -10,17 +10,17 @@
 #define PACKETWATCH_SCRATCH_H
 
 enum pw_upper {
-	PW_UPPER_OTHER = 0,  /* not the start of a TCP connection */
-	PW_UPPER_SYN = 1,    /* SYN without ACK and FIN */
-	PW_UPPER_OPAQUE = 2, /* unknown, but a stack may accept it: treated as suspicious */
-	PW_UPPER_SHORT = 3,  /* cut short: no stack accepts it */
-	PW_UPPER_LINK = 4,   /* control traffic of the link: link.h says what that is */
-	PW_UPPER_UNREAD = 5, /* not in the first buffer */
+	PW_UPPER_OTHER = 0,   /* not the start of a TCP connection */
+	PW_UPPER_SYN = 1,     /* SYN without ACK and FIN */
+	PW_UPPER_OPAQUE = 2,  /* unknown, but a stack may accept it: treated as suspicious */
+	PW_UPPER_SHORT = 3,   /* cut short: no stack accepts it */
+	PW_UPPER_LINK = 4,    /* control traffic of the link: link.h says what that is */
+	PW_UPPER_UNREAD = 5,  /* not in the first buffer */
 	PW_UPPER_STEALTH = 6, /* TCP flags that only a scanner sends: parse.h says which */
 	/* Those below count only if nobody here expects them. */
-	PW_UPPER_ACK = 7,   /* TCP with ACK: a bare segment, or a SYN */
-	PW_UPPER_UDP = 8,   /* a datagram, or its first fragment */
-	PW_UPPER_SCTP = 9,  /* begins an association: INIT or COOKIE ECHO */
+	PW_UPPER_ACK = 7,    /* TCP with ACK: a bare segment, or a SYN */
+	PW_UPPER_UDP = 8,    /* a datagram, or its first fragment */
+	PW_UPPER_SCTP = 9,   /* begins an association: INIT or COOKIE ECHO */
 	PW_UPPER_PROTO = 10, /* an IP protocol that is not in use; its number is in dport */
 };
 
@@ -78,7 +78,7 @@ struct pw_scratch {
 	volatile __u64 index;
 	volatile __u64 fresh; /* slots within the window */
 	volatile __u64 distinct;
-	volatile __u64 is_new; /* the probe was not in the window before */
+	volatile __u64 is_new;        /* the probe was not in the window before */
 	volatile __u64 listed;        /* distinct probes with a known port */
 	__u16 ports[PW_TRACK_SLOTS];  /* of these, in the last scan */
 	__u16 folded[PW_TRACK_SLOTS]; /* their bits in `seen` */
@@ -87,7 +87,7 @@ struct pw_scratch {
 	struct pw_copies copies;
 	struct pw_closed closed[PW_CLOSED_SLOTS];
 	volatile __u64 known[PW_KNOWN_SLOTS]; /* known.h */
-	struct pw_track new_track; /* zero, except the first PW_FIRST_WAYS + 1 slots */
+	struct pw_track new_track;            /* zero, except the first PW_FIRST_WAYS + 1 slots */
 };
 
 #endif
