@@ -261,6 +261,12 @@ def core_gates(build: Build) -> list[Gate]:
     ]
 
 
+# It takes its lab down also if it is interrupted.
+GUIDES = Gate(
+    "guides", (sys.executable, "-m", "lab.follow", "--kind", "nspawn"), "upgrade: done after"
+)
+
+
 def scenario(name: str, folder: str, build: Build) -> Gate:
     """The gate that runs a scenario of molecule, given by its folder."""
     # By default, molecule uses the same folder for this collection in all checkouts.
@@ -290,7 +296,7 @@ def phases_of(stage: str, build: Build) -> list[Phase]:
         ),
         Phase(
             [Suite(*kernel, SPREAD), Suite("fleet", "tests/fleet", SPREAD)],
-            [scenario("containers", "nspawn", build)],
+            [scenario("containers", "nspawn", build), GUIDES],
         ),
         Phase(
             [Suite("integration", "tests/integration")],
