@@ -239,6 +239,11 @@ def slow_gates(build: Build) -> list[Gate]:
                 *("--validate-collection-refs", "all", "."),
             ),
         ),
+        Gate(
+            "site",
+            (f"{build.path}/docs-venv/bin/python", f"{ROOT}/docsite/build.py", str(build.path)),
+            "all of its own links lead somewhere",
+        ),
         Gate("release", (sys.executable, release, f"{build.path}/manifest"), "Importer: passed"),
         Gate(
             "units",
