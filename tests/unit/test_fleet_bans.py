@@ -95,6 +95,13 @@ def lab(tmp_path: Path) -> Lab:
     return Lab(tmp_path)
 
 
+@pytest.fixture
+def frozen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stop the clock of bans, so that the same request has the same ends on a slow machine too."""
+    now = time.monotonic_ns()
+    monkeypatch.setattr(time, "monotonic_ns", lambda: now)
+
+
 def row(number: int, seconds: float = 600, evidence: str = "manual") -> list[Any]:
     return [f"203.0.113.{number}", seconds, "e1/quorum", evidence]
 
@@ -130,6 +137,7 @@ def test_a_fleet_ban_begins_ends_and_is_logged_with_its_rule(lab: Lab) -> None:
     assert [line["event.action"] for line in lab.written()] == ["lift", "lift"]
 
 
+@pytest.mark.usefixtures("frozen")
 def test_the_same_again_changes_nothing_and_another_end_does(lab: Lab) -> None:
     lab.apply([row(1, 100)])
     before = lab.banned()["203.0.113.1"]
@@ -199,6 +207,7 @@ def test_protected_sources_are_never_banned(lab: Lab) -> None:
     assert not lab.banned()
 
 
+@pytest.mark.usefixtures("frozen")
 def test_a_ban_is_never_longer_than_the_longest(tmp_path: Path) -> None:
     lab = Lab(tmp_path, PW_FLEET_LONGEST="1h")
     assert lab.apply([row(1, 3600), row(2, 1e10)]) == {"banned": 2, "shortened": 1}
@@ -207,6 +216,7 @@ def test_a_ban_is_never_longer_than_the_longest(tmp_path: Path) -> None:
         assert 0 < ban.expires <= time.monotonic_ns() + 3600 * SECOND
 
 
+@pytest.mark.usefixtures("frozen")
 def test_there_are_never_more_than_the_most(tmp_path: Path) -> None:
     lab = Lab(tmp_path, PW_FLEET_MOST="300")
     many = [[address, 600, "r"] for address in addresses(500)]
@@ -223,6 +233,7 @@ def test_there_are_never_more_than_the_most(tmp_path: Path) -> None:
     assert lab.keeper.fleet == len(lab.banned()) == 300
 
 
+@pytest.mark.usefixtures("frozen")
 def test_those_that_are_made_during_a_round_are_counted(tmp_path: Path) -> None:
     lab = Lab(tmp_path, PW_FLEET_MOST="1000")
     lab.apply([[address, 600, "r"] for address in addresses(500)])
@@ -257,6 +268,7 @@ def test_the_count_follows_what_ends_in_whatever_way(tmp_path: Path) -> None:
     assert lab.keeper.fleet == 0
 
 
+@pytest.mark.usefixtures("frozen")
 def test_an_agent_that_starts_again_counts_first(lab: Lab, tmp_path: Path) -> None:
     lab.apply([[address, 600, "r"] for address in addresses(300)])
     later = Lab(tmp_path, lab.maps, PW_FLEET_MOST="301")
@@ -488,3 +500,14 @@ def test_a_ban_of_monitor_mode_ends_too(tmp_path: Path) -> None:
     time.sleep(0.03)
     assert not lab.listed()
     assert lab.apply([row(2)]) == {"banned": 1}
+
+
+def test_many_fleet_bans_do_not_keep_bans_by_hand_from_their_lines(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("packetwatch_agent.keeper._MAX_FOLLOWED", 3)
+    lab.apply([row(number) for number in range(1, 9)])
+    lab.bans.add("203.0.113.9", 60)
+    lab.round()
+    logged = [line["packetwatch.origin"] for line in lab.written()]
+    assert sorted(logged) == ["fleet", "fleet", "fleet", "manual"]

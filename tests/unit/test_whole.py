@@ -82,6 +82,24 @@ def test_all_parts() -> None:
     assert edited({}, after) == after
 
 
+@pytest.mark.parametrize(
+    ("settings", "kept"),
+    [
+        ({}, set()),
+        ({"PW_FLEET": "enforce"}, {"deny"}),
+        ({"PW_FLEET": "enforce", "PW_FLEET_LISTS": "both"}, {"allow", "deny"}),
+        ({"PW_FLEET": "monitor", "PW_FLEET_LISTS": "both"}, set()),
+    ],
+)
+def test_lists_of_the_fleet_go_if_the_settings_do_not_permit_them(
+    settings: dict[str, str], kept: set[str]
+) -> None:
+    before = BEFORE._replace(allow={"fleet": "192.0.2.3\n"}, deny={"fleet": "192.0.2.4\n"})
+    after = edited({"settings": settings}, before)
+    lists = {"allow": after.allow, "deny": after.deny}
+    assert {kind for kind, found in lists.items() if "fleet" in found} == kept
+
+
 def test_files_that_are_missing_are_named(tmp_path: Path) -> None:
     empty = State()
     found = read_whole(OPTIONS | {"feeds": [feed(FEED)]}, empty, NO_AGES)

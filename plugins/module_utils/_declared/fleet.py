@@ -111,10 +111,8 @@ def set_fleet(texts: t.Mapping[str, str]) -> Edit:
     """Return the edit that makes these, by kind, the lists of the fleet; other kinds are removed."""
 
     def edit(state: State) -> State:
-        return state._replace(
-            allow=_with_fleet(state.allow, texts.get("allow")),
-            deny=_with_fleet(state.deny, texts.get("deny")),
-        )
+        allow, deny = _with(state.allow, texts.get("allow")), _with(state.deny, texts.get("deny"))
+        return state._replace(allow=allow, deny=deny)
 
     return edit
 
@@ -123,17 +121,17 @@ def limit_fleet(kinds: t.Collection[str]) -> Edit:
     """Return the edit that removes the fleet's lists of kinds that this host does not take any more."""
 
     def edit(state: State) -> State:
-        return state._replace(
-            allow=_with_fleet(state.allow, state.allow.get(FLEET) if "allow" in kinds else None),
-            deny=_with_fleet(state.deny, state.deny.get(FLEET) if "deny" in kinds else None),
-        )
+        allow = state.allow if "allow" in kinds else _with(state.allow, None)
+        deny = state.deny if "deny" in kinds else _with(state.deny, None)
+        return state._replace(allow=allow, deny=deny)
 
     return edit
 
 
-def _with_fleet(lists: t.Mapping[str, str], text: str | None) -> t.Mapping[str, str]:
-    """Return the drop-ins of a kind with this one of the fleet, or without one if the text is None."""
-    return lists if lists.get(FLEET) == text else DropIns.of(lists).replaced(FLEET, text)
+def _with(lists: t.Mapping[str, str], text: str | None) -> t.Mapping[str, str]:
+    """Return drop-ins with another text of the fleet; None: without one. The same ones if nothing changes."""
+    found = DropIns.of(lists)
+    return lists if found.get(FLEET) == text else found.replaced(FLEET, text)
 
 
 _REMEDY = "the lists of the fleet stay as they were"

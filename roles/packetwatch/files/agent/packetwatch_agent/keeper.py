@@ -279,7 +279,7 @@ class Keeper(Part):
         entries = dict.fromkeys(MAPS, 0)
         expired: list[tuple[str, bytes]] = []
         damaged: list[tuple[str, bytes]] = []
-        by_others: set[bytes] = set()
+        by_others: dict[str, set[bytes]] = {"manual": set(), "fleet": set()}
         count = total = first = 0
         first_end = 1 << 63
         for table in MAPS:
@@ -302,11 +302,11 @@ class Keeper(Part):
                 first += table == "bans"
                 if table != "overflow":
                     count, total = count + 1, total + since + expires
-                if name != "scan" and len(by_others) < _MAX_FOLLOWED:
-                    by_others.add(key)
+                if name != "scan" and len(by_others[name]) < _MAX_FOLLOWED:
+                    by_others[name].add(key)
         yield from self._discard(damaged)
         yield from self._end(expired)
-        yield from self._follow(by_others, started, rules)
+        yield from self._follow(by_others["manual"] | by_others["fleet"], started, rules)
         self._seen = started
         self.active, self.entries = active, entries
         self.own = entries["bans"] - of_fleet
