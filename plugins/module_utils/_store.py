@@ -48,7 +48,7 @@ def run_on_store(module: AnsibleModule, call: t.Callable[[Gateway], Result]) -> 
         except Refused as error:
             raise InvalidInput(
                 f"the store refuses the user {params['user']}: {error.reason}; check the password"
-            ) from error
+            ) from None
         try:
             return call(gateway)
         finally:
