@@ -24,6 +24,7 @@ AUDIT = {
     "user.name": "alice",
     "event.reason": "ticket 4711",
 }
+FLEET = {"event.action": "ban", "source.ip": SOURCE, "packetwatch.rule": "e1/quorum"}
 NESTED = '{"event.action":"audit","packetwatch.command":"ban","packetwatch.arguments":' + (
     "[" * 950 + "]" * 950 + "}"
 )
@@ -48,6 +49,7 @@ def read_story(source: str, *lines: object, status: int = 0) -> Story:
         ([AUDIT | {"packetwatch.command": "unban"}, AUDIT], Story("user alice", "ticket 4711")),
         ([AUDIT | {"user.name": None, "user.id": "1000"}], Story("user 1000", "ticket 4711")),
         ([MODULE], Story("Ansible", "ticket 4711, urgent")),
+        ([FLEET | {"source.ip": "203.0.113.250"}, FLEET], Story("the fleet", "rule e1/quorum")),
         ([MODULE.replace("present", "absent"), "[]", "{", "7", OTHER], Story()),
         ([], Story()),
         # The agent may have written anything.

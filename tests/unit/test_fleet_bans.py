@@ -457,6 +457,7 @@ def test_the_stream_has_probes_bans_and_their_ends(lab: Lab) -> None:
     assert isinstance(answer, Follow) and answer.matches("")
     answer.source.tap = lines.extend
     lab.sightings.probe(event(abi.EVENT_PROBE, 1))
+    lab.sightings.probe(event(abi.EVENT_PROBE, 1)._replace(dport=0))
     lab.sightings.scan(event(abi.EVENT_BAN, 2))
     lab.sightings.scan(event(abi.EVENT_BAN, 3, abi.EVENT_IN_OVERFLOW))
     lab.sightings.scan(event(abi.EVENT_BAN, 4, abi.EVENT_MONITOR))

@@ -85,6 +85,9 @@ def _of_line(line: str, source: Prefix) -> Story | None:
         is_meant = _matches(fields.get("source.ip"), source)
         by = "the agent" if fields.get("packetwatch.kind") == "slow" else "the program"
         return Story(by, f"scanned ports {ports}") if is_meant else None
+    if action == "ban" and "packetwatch.rule" in fields:
+        is_meant = _matches(fields.get("source.ip"), source)
+        return Story("the fleet", f"rule {fields['packetwatch.rule']}"[:200]) if is_meant else None
     if action != "audit" or fields.get("packetwatch.command") != "ban":
         return None
     words = dict(word.partition("=")[::2] for word in _texts(fields.get("packetwatch.arguments")))

@@ -29,8 +29,8 @@ class Sightings:
         self.tap: t.Callable[[Lines], None] | None = None
 
     def probe(self, event: Event) -> None:
-        """Write a source and a closed port that is new for it."""
-        if self.tap:
+        """Write a source and a closed port that is new for it, unless the probe has none."""
+        if self.tap and event.dport:
             address = format_prefix(from_mapped(event.saddr, 128))
             self.tap([encode({"probe": [address, event.dport]})])
 
