@@ -12,6 +12,7 @@ cannot pardon a source that this host is about to ban.
 
 from __future__ import annotations
 
+import math
 import time
 import typing as t
 
@@ -54,11 +55,15 @@ class Trial(FleetBans):
     def __init__(self, bans: Bans) -> None:
         super().__init__(bans)
         self._trial: dict[bytes, Ban] = {}
+        self._first_end = math.inf
 
     def count(self) -> int:
-        """Return how many there are; those that have expired are forgotten."""
+        """Return how many there are. Those that have expired are forgotten, once there are any."""
         now = time.monotonic_ns()
-        self._trial = {key: ban for key, ban in self._trial.items() if not ban.has_expired(now)}
+        if now >= self._first_end:
+            kept = {key: ban for key, ban in self._trial.items() if not ban.has_expired(now)}
+            self._trial = kept
+            self._first_end = min((ban.expires for ban in kept.values()), default=math.inf)
         return len(self._trial)
 
     def find(self, source: Source) -> Ban | None:
@@ -73,6 +78,7 @@ class Trial(FleetBans):
 
     def put(self, ban: Ban) -> None:
         self._trial[ban.source.key] = ban
+        self._first_end = min(self._first_end, ban.expires)
 
     def remove(self, ban: Ban) -> bool:
         return self._trial.pop(ban.source.key, None) is not None
