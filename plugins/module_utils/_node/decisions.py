@@ -210,7 +210,7 @@ def ban(
                 after += line
                 continue
             # It must be later than the last lift, which may be of a node whose clock is ahead.
-            moment = round(max(snapshot.now, snapshot.lifted(source) + 0.1), 1)
+            moment = round(max(snapshot.now, snapshot.lifted(source) + 0.2), 1)
             until = round(moment + seconds, 1)
             row = (source, until, moment, RULE, EVIDENCE, 0, reason[:MAX_REASON])
             made.withdraw(source)
@@ -235,7 +235,8 @@ def lift(gateway: Gateway, addresses: t.Sequence[str], hold: float, check: bool)
             if present is None:
                 continue
             before += _line(present)
-            moment = round(max(snapshot.now, snapshot.newest(source)), 1)
+            # Not rounded: it must not be earlier than any row that it lifts.
+            moment = max(round(snapshot.now, 1), snapshot.newest(source))
             until = round(snapshot.now + hold, 1)
             made.withdraw(source)
             # The lift must outlast all that it lifts.
