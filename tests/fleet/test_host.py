@@ -216,6 +216,9 @@ def test_bans_outlive_the_store_and_changes_meanwhile_are_learnt(
 
 def test_a_wiped_store_lifts_nothing(nodes: FleetNodes, host: Running) -> None:
     process, agent = host
+    # What the host reports to the new store must not make it look as old as the former one.
+    for number in range(30):
+        nodes.put("hosts/host-b/seen", str(number))
     nodes.put("bans/e1/p", page(*(row(f"203.0.113.{number}") for number in range(3))))
     until(lambda: len(agent.bans) == 3)
     nodes.wipe()
@@ -250,6 +253,20 @@ def test_a_store_that_was_wiped_while_the_process_was_down_lifts_nothing(
     time.sleep(0.5)
     assert len(agent.bans) == 3
     assert process.ask("fleet")["store"]["held"] == 3
+
+
+def test_a_store_restored_from_a_backup_lifts_nothing(nodes: FleetNodes, host: Running) -> None:
+    process, agent = host
+    nodes.put("bans/e1/p", page(row("203.0.113.1")))
+    backup = nodes.backup()
+    for number in range(2, 10):
+        nodes.put("bans/e1/p", page(*(row(f"203.0.113.{n}") for n in range(1, number + 1))))
+    until(lambda: len(agent.bans) == 9)
+    nodes.restore(backup)
+    until(lambda: any(line.get("event.action") == "fleet_brake" for line in process.lines()), 30)
+    assert len(agent.bans) == 9
+    found = process.ask("fleet")["store"]
+    assert (found["declared"], found["held"]) == (9, 8)
 
 
 @pytest.mark.parametrize("skew", [300, -300])

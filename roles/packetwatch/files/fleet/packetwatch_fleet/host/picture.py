@@ -174,14 +174,15 @@ class Picture(Part):
         touched: set[str] = set()
         for change in self._follower.step():
             touched |= self._take(change)
+        # Also what changes elsewhere tells how old a store is.
+        revision = max(self.place.revision, self._follower.revision)
+        self.place = self.place._replace(revision=revision)
         if self._must_write:
             self._write_lists()
         if touched:
             self.touch(touched)
 
     def _take(self, change: Change) -> set[str]:
-        if isinstance(change, (Put, Gone)):
-            self.place = self.place._replace(revision=max(self.place.revision, change.revision))
         if isinstance(change, Put):
             self._revisions[change.key] = change.revision
             return self._put(change.key, change.value)

@@ -182,6 +182,7 @@ class FolderFollower(_Timed):
         super().__init__()
         self.endpoint = ""
         self.heard = 0.0
+        self.revision = 0
         self._folder = folder
         self._prefixes = prefixes
         self._seen: tuple[str, str] | None = None
@@ -206,6 +207,7 @@ class FolderFollower(_Timed):
             return []
         found = self._folder.read(*self._prefixes)
         before, self._known, self._seen = self._known, found, seen
+        self.revision = found.revision
         # Values may also end without a new revision.
         self._look_by = now + 1
         self.endpoint, self.heard = self._folder._path, time.monotonic()

@@ -12,7 +12,7 @@ import typing as t
 
 from .backoff import Backoff
 from .cluster import Cluster
-from .gateway import BadToken, Frames, Session, change_of, number, objects, watch_request
+from .gateway import BadToken, Frames, Session, change_of, fields, number, objects, watch_request
 from .interface import Change, Denied, Lost, Relisted, Unavailable
 from .waits import Task, Wait, Waiting
 
@@ -26,6 +26,7 @@ class EtcdFollower:
     def __init__(self, cluster: Cluster, prefixes: t.Sequence[str]) -> None:
         self.endpoint = ""
         self.heard = 0.0
+        self.revision = 0
         self._cluster = cluster
         self._prefixes = prefixes
         self._changes: collections.deque[Change] = collections.deque()
@@ -69,6 +70,7 @@ class EtcdFollower:
         snapshot = yield from self._cluster.snapshot(session, self._prefixes)
         self.heard = time.monotonic()
         self.endpoint = str(session.endpoint)
+        self.revision = snapshot.revision
         self._changes.append(Relisted(snapshot))
         yield from self._open(session, snapshot.revision + 1)
         frames = Frames()
@@ -95,4 +97,5 @@ class EtcdFollower:
             reason = str(result.get("cancel_reason", "no reason"))[:200]
             kind = Denied if "permission denied" in reason else Unavailable
             raise kind(f"the store has ended the watch: {reason}")
+        self.revision = max(self.revision, number(fields(result, "header").get("revision")))
         self._changes.extend(change_of(event) for event in objects(result, "events"))

@@ -84,6 +84,8 @@ class Follower(Stepping, t.Protocol):
     """The server that it follows; empty: none at the moment."""
     heard: float
     """The monotonic time of the last answer; 0: there was none."""
+    revision: int
+    """The store's revision in the last answer, also if nothing has changed below the prefixes."""
 
     def step(self) -> list[Change]: ...
 
