@@ -171,6 +171,7 @@ def test_a_silent_link_is_noticed(nodes: FleetNodes) -> None:
     with mirror(nodes, "host-a", 1, 2) as one:
         number = [node.address for node in nodes.nodes].index(one.follower.endpoint.split(":")[0])
         nodes.unplug(number)
+        nodes.wait(*(other for other in range(3) if other != number))
         # The limit of silence is six seconds; connecting to the unplugged node takes up to three more.
         assert follows(nodes, one, "unplugged") < 14
         lost = [change for _, change in one.changes if isinstance(change, Lost)]
@@ -187,6 +188,7 @@ def test_a_node_without_its_peers_is_left(nodes: FleetNodes) -> None:
         nodes.wait(*(other for other in range(3) if other != number))
         # What was under way may still arrive.
         one.until(lambda: any(isinstance(change, Lost) for _, change in one.changes), 8)
+        nodes.wait(*(other for other in range(3) if other != number))
         assert follows(nodes, one, "cut") < 6
         nodes.join(number)
         nodes.wait()
