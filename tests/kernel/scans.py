@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-THRESHOLD = 5
+THRESHOLD, SLOW = 5, 20
 UNSEEN = None
 
 
@@ -17,7 +17,8 @@ class Scan(NamedTuple):
     """A scan, and how many of its probes are answered before the ban; UNSEEN: there is none.
 
     option: of nmap. kind: of the ban. closed, opened: a scan of closed ports, and of open ones. slower: of
-    closed ports, with so much time between two probes that the window never holds enough of them.
+    closed ports, with so much time between two probes that the window never holds enough of them. Then the
+    agent counts, and the kind is `slow`, unless `slower_kind` says otherwise.
     """
 
     name: str
@@ -25,8 +26,9 @@ class Scan(NamedTuple):
     kind: str
     closed: int | None
     opened: int | None = UNSEEN
-    slower: int | None = UNSEEN
+    slower: int | None = SLOW
     families: tuple[int, ...] = (4, 6)
+    slower_kind: str = "slow"
 
 
 DECOYS = {4: "10.79.255.1,10.79.255.2", 6: "fd79:0:0:fff1::1,fd79:0:0:fff2::1"}
@@ -34,7 +36,7 @@ SCANS = (
     Scan("SYN", "-sS", "syn", 4),
     Scan("connect", "-sT", "syn", 4),
     # A probe counts twice: its second fragment hides its port.
-    Scan("fragments of 8 bytes", "-sS -f", "syn", 2, 4, 2, families=(4,)),
+    Scan("fragments of 8 bytes", "-sS -f", "syn", 2, 4, 2, (4,), "syn"),
     Scan("fragments of 16 bytes", "-sS --mtu 16", "syn", 4, families=(4,)),
     Scan("decoys", "-sS -D DECOYS,ME", "syn", 4),
     Scan("SYN with ECE", "-sS --scanflags SYNECE", "syn", 4),
@@ -42,9 +44,9 @@ SCANS = (
     Scan("IP options", "-sS --ip-options R", "syn", 4),
     Scan("source port 53", "-sS -g 53", "syn", 4),
     Scan("SYN with data", "-sS --data-length 40", "syn", 4),
-    Scan("wrong checksum", "-sS --badsum", "syn", 0),
+    Scan("wrong checksum", "-sS --badsum", "syn", 0, slower=0),
     # The time between two probes is that of one address.
-    Scan("one port of many addresses", "-sS", "syn", 4, slower=4),
+    Scan("one port of many addresses", "-sS", "syn", 4, slower=4, slower_kind="syn"),
     Scan("SYN with FIN", "-sS --scanflags SYNFIN", "stealth", 4, 0),
     Scan("FIN", "-sF", "stealth", 4, 0),
     Scan("NULL", "-sN", "stealth", 4, 0),
