@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 from kernel.agent_process import AgentProcess
-from kernel.datapath import Datapath, wait_for
-from kernel.packets import HOST4, HOST6, syn4, syn6
+from kernel.datapath import Datapath, join, wait_for
+from kernel.hosting import ip
+from kernel.packets import HOST4, syn4, syn6
 
 from packetwatch_core._bans.facts import evidence_of
 from packetwatch_core._base.address import parse_prefix
@@ -24,12 +25,31 @@ from packetwatch_core._network.connected import is_connected
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="loads programs"),
-    pytest.mark.usefixtures("plugged_in"),
+    pytest.mark.usefixtures("networks"),
 ]
 
-PEER4, PEER6, FORGED = "10.77.0.2", "fd77::2", "198.51.100.7"
+# Networks of these tests' own: the kernel knows connections of other tests for a minute.
+HERE4, PEER4 = "10.76.0.1", "10.76.0.2"
+HERE6, PEER6 = "fd76::1", "fd76::2"
+FORGED = "198.51.100.7"
 PORT = 8911
 HALF_OPEN = "09004D0A"  # 10.77.0.9 in /proc/net/tcp
+
+
+@pytest.fixture(scope="module")
+def networks(loaded_datapath: Datapath, plugged_in: None) -> Iterator[None]:
+    ends = (
+        (loaded_datapath.host_namespace, "v0", HERE4, HERE6),
+        (loaded_datapath.peer_namespace, "v1", PEER4, PEER6),
+    )
+    for namespace, device, *addresses in ends:
+        with namespace.entered():
+            join(device, *(f"{text}/{24 if '.' in text else 64}" for text in addresses))
+    yield
+    for namespace, device, ipv4, ipv6 in ends:
+        with namespace.entered():
+            ip(f"address del {ipv4}/24 dev {device}")
+            ip(f"address del {ipv6}/64 dev {device}")
 
 
 @contextlib.contextmanager
@@ -68,23 +88,23 @@ def agent(closed: Datapath, tmp_path: Path) -> Iterator[AgentProcess]:
 @pytest.mark.parametrize(
     ("server", "client", "source", "others"),
     [
-        ("0.0.0.0", HOST4, PEER4, ["10.77.0.3", "fd77::2", "fd77::/64"]),
-        ("::", HOST4, PEER4, ["10.77.0.3", "fd77::2", "fd77::/64"]),
-        ("::", HOST6, PEER6, ["10.77.0.2", "fd77::3", "fd78::/64"]),
+        ("::", HERE6, PEER6, [PEER4, "fd76::3", "fd75::/64"]),
+        ("0.0.0.0", HERE4, PEER4, ["10.76.0.3", "fd75::2", "fd75::/64"]),
+        ("::", HERE4, PEER4, ["10.76.0.3", "fd75::2", "fd75::/64"]),
     ],
-    ids=["ipv4", "mapped", "ipv6"],
+    ids=["ipv6", "ipv4", "mapped"],
 )
 def test_connections_with_a_source(
     datapath: Datapath, server: str, client: str, source: str, others: list[str]
 ) -> None:
-    sources = [source, *(["fd77::/64"] if source == PEER6 else [])]
+    sources = [source, *(["fd76::/64"] if source == PEER6 else [])]
     assert not is_connected(parse_prefix(source))
     with connection(datapath, server, client):
         assert [text for text in [*sources, *others] if is_connected(parse_prefix(text))] == sources
 
 
 def test_a_connection_that_this_host_has_closed_first_counts_too(datapath: Datapath) -> None:
-    with connection(datapath, "0.0.0.0", "10.77.0.1") as (there, here):
+    with connection(datapath, "0.0.0.0", HERE4) as (there, here):
         here.close()
         assert there.recv(1) == b""
         # The peer's acknowledgment may be delayed by 40 ms.
@@ -111,7 +131,7 @@ def test_handshakes_that_nobody_completes_are_no_connections(datapath: Datapath)
 def test_the_ban_of_a_connected_scanner_rests_on_answers(
     closed: Datapath, agent: AgentProcess, family: int
 ) -> None:
-    make, source, server = (syn4, PEER4, HOST4) if family == 4 else (syn6, PEER6, HOST6)
+    make, source, server = (syn4, PEER4, HERE4) if family == 4 else (syn6, PEER6, HERE6)
     with connection(closed, "0.0.0.0" if family == 4 else "::", server):
         for scanner in (source, FORGED):
             shape = syn4 if scanner == FORGED else make

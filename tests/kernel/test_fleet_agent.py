@@ -32,7 +32,7 @@ from kernel.controlling import (
     rights_of,
 )
 from kernel.hosting import OWN, XDP_DROP, XDP_PASS, other_program
-from kernel.packets import ACK, syn4
+from kernel.packets import ACK, IPV4, ethernet, ipv4, syn4, tcp
 
 from packetwatch_core._bans.bans import Ban
 from packetwatch_core._kernel import abi
@@ -143,12 +143,18 @@ def bans_of(host: Controlled) -> dict[str, Ban]:
         return {ban.source.text: ban for ban in bans.active()}
 
 
-def verdict(host: Controlled, source: str, port: int = 22, **values: Any) -> int:
+def verdict(host: Controlled, source: str, port: int = 22, frame: bytes = b"") -> int:
     with host.site.program() as program:
         found: int = program.test_run(
-            syn4(source, port, OWN, **values), socket.if_nametoindex("pw0")
+            frame or syn4(source, port, OWN), socket.if_nametoindex("pw0")
         )[0]
         return found
+
+
+def of_a_connection(source: str) -> bytes:
+    """A segment with timestamps."""
+    options = b"\1\1\x08\n" + bytes(8)
+    return ethernet(IPV4, ipv4(source, OWN, tcp(40000, 22, ACK, options)))
 
 
 def test_without_a_fleet_its_user_has_no_right_and_its_commands_do_not_exist(
@@ -215,7 +221,7 @@ def test_a_fleet_ban_is_in_the_kernel_and_bans_lists_and_why_name_it(host: Contr
             "banned": 2
         }
         assert verdict(host, "203.0.113.9") == XDP_DROP
-        assert verdict(host, "203.0.113.9", flags=ACK) == XDP_PASS
+        assert verdict(host, "203.0.113.9", frame=of_a_connection("203.0.113.9")) == XDP_PASS
         listed = {item["source"]: item for item in host.ctl("bans", "--json").json["bans"]}
         assert {name: (item["origin"], item["evidence"]) for name, item in listed.items()} == {
             "203.0.113.9": ("fleet", "syn"),

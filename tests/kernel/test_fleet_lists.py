@@ -22,6 +22,7 @@ from packetwatch_core._base.errors import InvalidInput, LoadFailed, Pending, Unr
 from packetwatch_core._change.pending import Terms
 from packetwatch_core._declared.edits import set_lists
 from packetwatch_core._host.fleet import Taken, take_lists
+from packetwatch_core._network import reach
 
 pytest_plugins = ("kernel.site_fixtures",)
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="makes namespaces and loads programs")
@@ -123,7 +124,7 @@ def test_the_self_test_reverts_what_cuts_a_protected_address_off(
     def fail(*dummy: object) -> None:
         raise LoadFailed("192.0.2.9 on pw0")
 
-    monkeypatch.setattr("packetwatch_core._network.reach.check", fail)
+    monkeypatch.setattr(reach, "check", fail)
     with pytest.raises(LoadFailed):
         lab.take()
     assert lab.host.pending() is None and lab.host.store.read_current() == before
