@@ -158,9 +158,12 @@ class FleetNode:
         }
         variables = _defaults() | dict(settings) | own
         etcd, nginx = self._programs
+        settings_of_etcd = [
+            _rendered(f"{part}.env.j2", variables) for part in ("etcd", "bootstrap")
+        ]
         environment = dict(
             line.split("=", 1)
-            for line in _rendered("etcd.env.j2", variables).splitlines()
+            for line in "\n".join(settings_of_etcd).splitlines()
             if line and not line.startswith("#")
         )
         self.etcd = Server(
@@ -357,12 +360,13 @@ class FleetNodes:
     def up(self) -> None:
         """Start all nodes, and give the store its accounts."""
         self.vault.provide(self._members, self._hosts, self._users)
-        members = {node.name: node.address for node in self.nodes}
-        fixed = {"fleet_node_members": members, "fleet_node_cluster_state": "new"}
+        members = {f"https://{node.address}:2380": node.name for node in self.nodes}
+        fixed = {"fleet_node_founders": members, "fleet_node_cluster_state": "new"}
         for node in self.nodes:
             for source, target in (
                 (self.vault.etcd(node.name), "etcd.pem"),
                 (self.vault.gate(node.name), "gate.pem"),
+                (self.vault.inner(node.name), "inner.pem"),
                 (self.vault.authority(NODES), "nodes-ca.pem"),
                 (self.vault.authority(HOSTS), "hosts-ca.pem"),
             ):

@@ -14,7 +14,10 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = (ROOT / "README.md", ROOT / "roles/packetwatch/README.md")
+PAGES = (
+    ROOT / "README.md",
+    *(ROOT / f"roles/{name}/README.md" for name in ("packetwatch", "fleet_node")),
+)
 REPOSITORY = yaml.safe_load((ROOT / "galaxy.yml").read_text())["repository"]
 # As Automation Hub wants them.
 SECTIONS = [
@@ -58,7 +61,7 @@ def test_readme_has_the_sections_of_automation_hub() -> None:
     assert re.findall(r"^## (.+)$", PAGES[0].read_text(), re.M) == SECTIONS
 
 
-@pytest.mark.parametrize("page", PAGES, ids=["collection", "role"])
+@pytest.mark.parametrize("page", PAGES, ids=["collection", "role", "role of nodes"])
 def test_links_work_on_other_sites(page: Path) -> None:
     found = links(page.read_text())
     assert found

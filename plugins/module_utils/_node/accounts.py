@@ -103,7 +103,7 @@ class Accounts:
             raise InvalidInput(
                 f"the store refuses the password of root: {error.reason}; "
                 "restore the folder of the fleet's secrets on the controller from its backup"
-            ) from error
+            ) from None
         return True
 
     def _require_passwords(self, has_user: bool, has_role: bool) -> None:

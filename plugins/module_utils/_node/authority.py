@@ -34,7 +34,7 @@ HOSTS, NODES = "hosts", "nodes"
 _DAY = 24 * 60 * 60
 _AUTHORITY_DAYS = 3650
 # A name is part of a path, of a key in etcd, and of a name in a certificate.
-_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?\Z")
+_NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?\Z")
 _CURVE = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-noenc", "-sha256")
 _REQUEST = """\
 [req]
@@ -125,8 +125,12 @@ class Vault:
         return self._path("nodes", checked(node), "gate.pem")
 
     def etcd(self, node: str) -> str:
-        """The path of what a node's etcd shows to its peers, and its gate to etcd."""
+        """The path of what a node's etcd shows to its peers and clients."""
         return self._path("nodes", checked(node), "etcd.pem")
+
+    def inner(self, node: str) -> str:
+        """The path of what a gate shows to its node's etcd."""
+        return self._path("nodes", checked(node), "inner.pem")
 
     def host(self, name: str) -> str:
         """The path of what a host shows to gates."""
@@ -136,13 +140,6 @@ class Vault:
         """The path of the password of one of the `hosts` or `users`."""
         return self._path(kind, checked(name), "password")
 
-    def members(self, kind: str) -> list[str]:
-        """The names of the nodes, hosts or users that have something in this folder."""
-        try:
-            return sorted(os.listdir(self._path(kind)))
-        except FileNotFoundError:
-            return []
-
     def _path(self, *parts: str) -> str:
         return os.path.join(self._folder, *parts)
 
@@ -151,28 +148,36 @@ class Vault:
     def provide(
         self, nodes: t.Sequence[Node], hosts: t.Sequence[str], users: t.Sequence[str]
     ) -> list[str]:
-        """Make what is missing, and renew what ends soon or has other names; return the changed files."""
-        for name in (*(node.name for node in nodes), *hosts, *users):
+        """Make what is missing, renew what ends soon or has other names, and remove what nobody has any more.
+
+        Returns the paths of what changed, relative to the folder.
+        """
+        members = {"nodes": [node.name for node in nodes], "hosts": hosts, "users": users}
+        for name in (name for names in members.values() for name in names):
             checked(name)
-        changed = self._authorities()
         wanted = [want for node in nodes for want in self._of_node(node)]
-        wanted += [
-            Wanted(self.host(name), HOSTS, (name,), (), "clientAuth")
-            for name in dict.fromkeys(hosts)
-        ]
+        wanted += [Wanted(self.host(name), HOSTS, (name,), (), "clientAuth") for name in hosts]
+        changed = self._authorities()
         changed += [want.path for want in wanted if self._issued(want)]
-        secrets_of = [("hosts", name) for name in hosts] + [("users", name) for name in users]
-        changed += [self.password(*pair) for pair in secrets_of if self._password(*pair)]
+        with_passwords = [(kind, name) for kind in ("hosts", "users") for name in members[kind]]
+        changed += [self.password(*pair) for pair in with_passwords if self._password(*pair)]
+        for kind, names in members.items():
+            changed += [
+                self._forget(kind, name) for name in self._present(kind) if name not in names
+            ]
         return [os.path.relpath(path, self._folder) for path in changed]
 
-    def forget(self, kind: str, name: str) -> bool:
-        """Remove what a node, host or user has in this folder; return whether there was something."""
-        path = self._path(kind, checked(name))
-        if not os.path.isdir(path):
-            return False
+    def _present(self, kind: str) -> list[str]:
+        try:
+            return sorted(os.listdir(self._path(kind)))
+        except FileNotFoundError:
+            return []
+
+    def _forget(self, kind: str, name: str) -> str:
+        path = self._path(kind, name)
         if not self._dry:
             shutil.rmtree(path)
-        return True
+        return path
 
     def _of_node(self, node: Node) -> t.Iterator[Wanted]:
         try:
@@ -183,6 +188,7 @@ class Vault:
                 "write an IPv4 or IPv6 address, because hosts must not depend on name resolution"
             ) from None
         yield Wanted(self.gate(node.name), HOSTS, (node.name,), (address,), _ALL_USES)
+        yield Wanted(self.inner(node.name), NODES, (node.name,), (), "clientAuth")
         local = (address, "127.0.0.1")
         yield Wanted(self.etcd(node.name), NODES, (node.name, "localhost"), local, _ALL_USES)
 
@@ -216,7 +222,7 @@ class Vault:
         if self._good(want):
             return False
         if not self._dry:
-            make_own_folder(os.path.dirname(want.path))
+            self._make_folder(want.path)
             extensions = _LEAF.format(usage=want.usage, names=", ".join(want.alternatives))
             signer = ("-CA", self.authority(want.authority), "-CAkey", self._key(want.authority))
             made = self._make(want.path, "/", extensions, self._days, *signer)
@@ -249,12 +255,19 @@ class Vault:
             )
         return output
 
+    @staticmethod
+    def _make_folder(path: str) -> None:
+        """Make the folders of a member's file, for nobody else to read."""
+        own = os.path.dirname(path)
+        for folder in (os.path.dirname(own), own):
+            make_own_folder(folder)
+
     def _password(self, kind: str, name: str) -> bool:
         path = self.password(kind, name)
         if os.path.exists(path):
             return False
         if not self._dry:
-            make_own_folder(os.path.dirname(path))
+            self._make_folder(path)
             replace_file(path, f"{secrets.token_urlsafe(32)}\n", 0o600)
         return True
 
@@ -263,7 +276,7 @@ def checked(name: str) -> str:
     """The name of a node, host or user; raises `InvalidInput` if paths or certificates cannot have it."""
     if not _NAME.match(name) or ".." in name:
         raise InvalidInput(
-            f"{name!r} cannot be the name of a member of the fleet: use at most 63 letters, digits, "
+            f"{name!r} cannot be the name of a member of the fleet: use at most 63 lower-case letters, digits, "
             "dots, hyphens and underscores, with a letter or digit at both ends"
         )
     return name

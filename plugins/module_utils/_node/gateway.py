@@ -60,21 +60,21 @@ class Gateway:
         self._user = user
         self._name = name
         self._timeout = timeout
-        self._token = ""
+        self.token = ""
         self._connection: http.client.HTTPConnection | None = None
 
     def login(self) -> None:
         """Get a token; raises `Refused` if the password is wrong, or if the store has no passwords yet."""
         name, password = self._user or ("", "")
-        self._token = ""
-        answer = self._post("/v3/auth/authenticate", {"name": name, "password": password})
-        self._token = str(answer["token"])
+        self.token = ""
+        answer = self.post("/v3/auth/authenticate", {"name": name, "password": password})
+        self.token = str(answer["token"])
 
     def call(self, path: str, body: Json) -> Json:
         """Return the answer to a request; raises `Refused`, or `Unreached` if there is no answer."""
-        if self._user and not self._token:
+        if self._user and not self.token:
             self.login()
-        return self._post(path, body)
+        return self.post(path, body)
 
     def close(self) -> None:
         """Close the connection; the next request opens another one."""
@@ -82,10 +82,11 @@ class Gateway:
             self._connection.close()
             self._connection = None
 
-    def _post(self, path: str, body: Json) -> Json:
+    def post(self, path: str, body: Json) -> Json:
+        """Do as `call`, with the token that is there, or without one."""
         headers = {"Content-Type": "application/json"}
-        if self._token:
-            headers["Authorization"] = self._token
+        if self.token:
+            headers["Authorization"] = self.token
         try:
             if self._connection is None:
                 self._connection = self._connected()

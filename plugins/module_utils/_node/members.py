@@ -1,0 +1,96 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is PRIVATE to the collection.
+
+"""The members of a fleet's etcd. A new one learns first: it has no vote until it has all data.
+
+So an addition never costs the store its majority, also if the new node does not start.
+"""
+
+from __future__ import annotations
+
+import time
+import typing as t
+
+from .._base.errors import InvalidInput, SetupFailed
+from .gateway import Gateway, Refused
+
+_PAUSE = 0.5
+_UNAVAILABLE = 503
+_BEHIND = "in sync with leader"
+
+
+class Member(t.NamedTuple):
+    """A member of the cluster. Its name is empty until it has started once."""
+
+    ident: str
+    name: str
+    url: str
+    learner: bool
+
+
+def members(gateway: Gateway) -> list[Member]:
+    """All members, in the order of their addresses."""
+    found = gateway.call("/v3/cluster/member/list", {}).get("members", ())
+    return sorted(
+        (
+            Member(row["ID"], row.get("name", ""), row["peerURLs"][0], bool(row.get("isLearner")))
+            for row in found
+        ),
+        key=lambda member: member.url,
+    )
+
+
+def change(gateway: Gateway, url: str, state: str, patience: float, dry: bool) -> bool:
+    """Let the node at an address for peers learn, vote, or leave; return whether that was a change.
+
+    etcd refuses for some seconds after another member came or left, and gives no vote before the node has
+    all data. Raises SetupFailed if it still does so after `patience` seconds.
+    """
+    act = {"learning": _add, "voting": _promote, "absent": _remove}[state]
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            return act(gateway, url, dry)
+        except Refused as error:
+            if error.status != _UNAVAILABLE and _BEHIND not in error.reason:
+                raise
+            if time.monotonic() > deadline:
+                raise SetupFailed(
+                    f"the node at {url} is not {state} within {patience:g} s: {error.reason}; read the log of "
+                    "packetwatch-fleet-etcd.service on all nodes, and run the playbook again"
+                ) from None
+        time.sleep(_PAUSE)
+
+
+def _add(gateway: Gateway, url: str, dry: bool) -> bool:
+    if any(member.url == url for member in members(gateway)):
+        return False
+    if not dry:
+        gateway.call("/v3/cluster/member/add", {"peerURLs": [url], "isLearner": True})
+    return True
+
+
+def _promote(gateway: Gateway, url: str, dry: bool) -> bool:
+    learner = next((m for m in members(gateway) if m.url == url and m.learner), None)
+    if learner is None:
+        return False
+    if not dry:
+        gateway.call("/v3/cluster/member/promote", {"ID": learner.ident})
+    return True
+
+
+def _remove(gateway: Gateway, url: str, dry: bool) -> bool:
+    present = members(gateway)
+    gone = next((member for member in present if member.url == url), None)
+    if gone is None:
+        return False
+    if len(present) == 1:
+        raise InvalidInput(
+            f"{url} is the last node of the fleet, so it cannot leave it: set fleet_node_state to absent on all nodes"
+        )
+    if not dry:
+        gateway.call("/v3/cluster/member/remove", {"ID": gone.ident})
+    return True

@@ -1,0 +1,122 @@
+#!/usr/bin/python
+
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: fleet_members
+short_description: Add a node to a fleet's store, or remove it
+version_added: 0.1.0
+description:
+  - This module is B(private) to the role P(packetwatch.xdp.fleet_node#role); it may change or vanish in any release.
+  - Speaks to etcd on this node about another node.
+author:
+  - Packetwatch authors (@packetwatch)
+extends_documentation_fragment:
+  - packetwatch.xdp._attributes
+attributes:
+  diff_mode:
+    support: none
+options:
+  authority:
+    description: Path of the certificate of the authority that the store's certificate is checked with.
+    type: path
+    required: true
+  certificate:
+    description: Path of this node's own certificate, with its key.
+    type: path
+    required: true
+  port:
+    description: Port at which etcd listens on this node's loopback.
+    type: int
+    required: true
+  password:
+    description: Password of root in the store.
+    type: str
+    required: true
+  url:
+    description: Address of the other node for its peers.
+    type: str
+    required: true
+  state:
+    description:
+      - V(learning) lets the node get all data, without a vote.
+      - V(voting) gives it its vote as soon as it has all data.
+      - V(absent) removes it.
+    type: str
+    choices: [learning, voting, absent]
+    required: true
+  patience:
+    description: For how many seconds to wait until the store agrees.
+    type: int
+    default: 120
+"""
+
+EXAMPLES = r"""
+- name: Let a node learn
+  packetwatch.xdp.__private.fleet_members:
+    authority: /etc/packetwatch-fleet-node/nodes-ca.pem
+    certificate: /etc/packetwatch-fleet-node/etcd.pem
+    port: 2379
+    password: "{{ root_password }}"
+    url: https://192.0.2.12:2380
+    state: learning
+"""
+
+RETURN = r"""
+members:
+  description: Names of all members after the change, by their addresses for peers. A name is empty until the member has started once.
+  returned: success
+  type: dict
+  sample:
+    https://192.0.2.11:2380: node1
+"""
+
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.packetwatch.xdp.plugins.module_utils._front import call_library
+from ansible_collections.packetwatch.xdp.plugins.module_utils._node import members
+from ansible_collections.packetwatch.xdp.plugins.module_utils._node.accounts import ROOT
+from ansible_collections.packetwatch.xdp.plugins.module_utils._node.gateway import Gateway, Identity
+
+if t.TYPE_CHECKING:
+    from ansible_collections.packetwatch.xdp.plugins.module_utils._base.types import Result, Run
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "authority": {"type": "path", "required": True},
+            "certificate": {"type": "path", "required": True},
+            "port": {"type": "int", "required": True},
+            "password": {"type": "str", "required": True, "no_log": True},
+            "url": {"type": "str", "required": True},
+            "state": {
+                "type": "str",
+                "choices": ["learning", "voting", "absent"],
+                "required": True,
+            },
+            "patience": {"type": "int", "default": 120},
+        },
+        supports_check_mode=True,
+    )
+    options = module.params
+    url, dry = options["url"], module.check_mode
+
+    def settle(run: Run) -> Result:
+        identity = Identity(options["authority"], options["certificate"])
+        user = (ROOT, options["password"])
+        gateway = Gateway(("127.0.0.1", options["port"]), identity, user)
+        changed = members.change(gateway, url, options["state"], options["patience"], dry)
+        present = {member.url: member.name for member in members.members(gateway)}
+        return {"changed": changed, "members": present}
+
+    call_library(module, settle)
+
+
+if __name__ == "__main__":
+    main()
