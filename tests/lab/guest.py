@@ -32,6 +32,9 @@ _PACKAGES = (
     "bpftool",
     "nftables",
     "iptables",  # test_effort compares a run of the role with it
+    "etcd-client",
+    "etcd-server",
+    "nginx",
     "initramfs-tools",
     "zstd",
 )
@@ -71,7 +74,9 @@ _UNUSED_MODULES = (
     " powernow_k8 psmouse serio_raw sha256_ssse3 sha512_ssse3 sg"
 )
 
+# Debian's own etcd and web server would start on every machine; the role fleet_node has units of its own.
 _UNUSED_UNITS = (
+    "etcd.service nginx.service "
     "apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer"
     " e2scrub_reap.service fstrim.timer systemd-tmpfiles-clean.timer"
     " getty@tty1.service serial-getty@ttyS0.service serial-getty@ttyAMA0.service"

@@ -1,0 +1,373 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The role fleet_node, run as users run it, on containers: from one node to three and back to none.
+
+The tests are one story and need their order. node1 has etcd 3.4, the others have 3.5.
+"""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import json
+import re
+import subprocess
+import textwrap
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lab.fleet import Fleet
+from lab.machine import Machine
+from lab.play import environment, tool
+from lab.topology import Topology, ipv4
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).resolve().parents[2]
+MACHINES = {"node1": ("bookworm", 21), "node2": ("trixie", 22), "node3": ("trixie", 23)}
+HOST = ("web1", "bookworm", 24)
+SECRET_FILES = ("hosts/*/password", "users/*/password")
+CALL = (
+    "curl -sS --max-time 5 --cacert /etc/packetwatch-fleet/ca.pem --cert /etc/packetwatch-fleet/host.pem"
+    " --resolve {node}:2378:{address} https://{node}:2378{path} -d '{body}' -H 'Authorization: {token}'"
+)
+ETCD, GATE = "packetwatch-fleet-etcd.service", "packetwatch-fleet-gate.service"
+DATA = "/var/lib/packetwatch-fleet-node"
+BROKEN = f"/etc/systemd/system/{GATE}.d"
+# Exposure as systemd-analyze computes it: from 0, which can do nothing, to 10.
+MAX_EXPOSURE = {ETCD: 1.0, GATE: 1.1}
+
+
+class Site:
+    """The containers, an inventory of them, and a folder of secrets."""
+
+    def __init__(self, fleet: Fleet, folder: Path) -> None:
+        self.fleet = fleet
+        self.secrets = folder / "secrets"
+        self._folder = folder
+        self.nodes: dict[str, dict[str, Any]] = {}
+        self.hosts = ["web1"]
+
+    def play(self, book: str, *options: str, good: bool = True) -> str:
+        """Run a playbook with the present inventory; return its output."""
+        known = json.loads(self.fleet.access.inventory.read_text())["all"]["hosts"]
+        groups = {
+            "packetwatch_fleet_nodes": {
+                "hosts": {
+                    name: {"fleet_node_address": ipv4(MACHINES[name][1]), **variables}
+                    for name, variables in self.nodes.items()
+                }
+            },
+            "packetwatch": {"hosts": {name: {} for name in self.hosts}},
+        }
+        everything = {"hosts": known, "children": groups}
+        (self._folder / "inventory.json").write_text(json.dumps({"all": everything}))
+        extra = json.dumps({"fleet_node_secrets": str(self.secrets)})
+        return self._run(f"packetwatch.xdp.{book}", "-e", extra, *options, good=good)
+
+    def _run(self, book: str, *options: str, good: bool = True) -> str:
+        argv = [tool("ansible-playbook"), "-i", str(self._folder / "inventory.json"), book]
+        done = subprocess.run(
+            [*argv, *options],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+            timeout=300,
+            env=environment(),
+        )
+        assert (done.returncode == 0) is good, done.stdout[-6000:]
+        return done.stdout
+
+    def machine(self, name: str) -> Machine:
+        return self.fleet.host(name)
+
+    def let_in(self) -> None:
+        """Give web1 what the page says that it needs."""
+        text = (ROOT / "docs/fleet-nodes.md").read_text()
+        variables = re.search(r"```yaml\n(   fleet_secrets:.*?)   ```", text, re.DOTALL)
+        assert variables
+        page = self._folder / "variables.yml"
+        page.write_text(textwrap.dedent(variables[1]))
+        own = json.dumps({"fleet_secrets": str(self.secrets)})
+        values = {"ca.pem": "ca", "host.pem": "certificate", "password": "password"}
+        tasks = [
+            {
+                "ansible.builtin.copy": {
+                    "content": f"{{{{ packetwatch_fleet_{value} }}}}\n",
+                    "dest": f"/etc/packetwatch-fleet/{name}",
+                    "mode": "0600",
+                }
+            }
+            for name, value in values.items()
+        ]
+        tasks += [
+            {
+                "ansible.builtin.copy": {
+                    "content": "{{ packetwatch_fleet_endpoints | join(',') }}",
+                    "dest": "/etc/packetwatch-fleet/endpoints",
+                    "mode": "0600",
+                }
+            }
+        ]
+        folder = {"ansible.builtin.file": {"path": "/etc/packetwatch-fleet", "state": "directory"}}
+        book = self._folder / "let_in.yml"
+        play = {"hosts": "web1", "gather_facts": False, "tasks": [folder, *tasks]}
+        book.write_text(json.dumps([play]))
+        self._run(str(book), "-e", f"@{page}", "-e", own)
+
+    def shell(self, name: str, script: str, check: bool = True) -> str:
+        """Run a script on a machine as root; return its output."""
+        return self.machine(name).ssh(["sh", "-c", script], check=check).stdout
+
+    def call(self, node: str, path: str, body: dict[str, Any], token: str = "") -> dict[str, Any]:
+        """Call a gate from the host web1 with what the role has given to it."""
+        address = ipv4(MACHINES[node][1])
+        script = CALL.format(
+            node=node, address=address, path=path, body=json.dumps(body), token=token
+        )
+        return dict(json.loads(self.shell("web1", script)))
+
+    def token(self, node: str, password: str = "") -> str:
+        """Log in at a gate as web1."""
+        password = password or self.shell("web1", "cat /etc/packetwatch-fleet/password").strip()
+        answer = self.call(node, "/v3/auth/authenticate", {"name": "web1", "password": password})
+        return str(answer.get("token", ""))
+
+    def values(self, node: str, key: str) -> list[str]:
+        """The values of one of the keys that hosts may read, through a gate."""
+        body = {"key": encoded(f"/packetwatch/v1/{key}")}
+        answer = self.call(node, "/v3/kv/range", body, self.token(node))
+        assert "header" in answer, answer
+        return [kv["value"] for kv in answer.get("kvs", ())]
+
+    def etcdctl(self, words: str) -> str:
+        """Run etcdctl as root of the store on the first node."""
+        password = (self.secrets / "users/root/password").read_text().strip()
+        files = "--cacert nodes-ca.pem --cert etcd.pem --key etcd.pem --endpoints https://127.0.0.1:2379"
+        command = f"ETCDCTL_API=3 etcdctl {files} --user root:{password} {words}"
+        return self.shell("node1", f"cd /etc/packetwatch-fleet-node && {command}")
+
+    def put(self, key: str, value: str) -> None:
+        self.etcdctl(f"put /packetwatch/v1/{key} {value}")
+
+    def get(self, key: str) -> str:
+        return self.etcdctl(f"get --print-value-only /packetwatch/v1/{key}").strip()
+
+    def passwords(self) -> set[str]:
+        paths = [path for pattern in SECRET_FILES for path in self.secrets.glob(pattern)]
+        return {path.read_text().strip() for path in paths}
+
+
+class Spy(threading.Thread):
+    """Collects the command lines of all processes, those in containers included."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.lines: set[bytes] = set()
+        self._ended = threading.Event()
+
+    def run(self) -> None:
+        while not self._ended.wait(0.05):
+            for path in Path("/proc").glob("[0-9]*/cmdline"):
+                try:
+                    self.lines.add(path.read_bytes())
+                except OSError:
+                    continue
+
+    def __enter__(self) -> Spy:
+        self.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._ended.set()
+        self.join()
+
+
+def encoded(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
+def changed(output: str) -> int:
+    """How many tasks of a play have changed something, on all hosts."""
+    return sum(int(number) for number in re.findall(r" changed=(\d+) ", output))
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    folder = tmp_path_factory.mktemp("role")
+    machines = {
+        name: {"suite": suite, "address": number, "kind": "nspawn", "groups": ["lab"]}
+        for name, suite, number in (*((n, *m) for n, m in MACHINES.items()), HOST)
+    }
+    with Fleet(Topology.parse({"machines": machines}), folder / "lab") as fleet:
+        fleet.up()
+        fleet.wait_ssh()
+        site = Site(fleet, folder)
+        site.nodes["node1"] = {}
+        yield site
+
+
+def test_check_mode_changes_nothing(site: Site) -> None:
+    output = site.play("fleet", "--check", "--diff")
+    assert changed(output) > 0
+    assert not site.secrets.exists()
+    assert site.shell("node1", "ls -d /etc/packetwatch-fleet-node || true") == ""
+
+
+def test_one_node_is_set_up_and_no_secret_is_shown(site: Site) -> None:
+    with Spy() as spy:
+        output = site.play("fleet", "-vvv", "--diff")
+    shown = {"output": output, "processes": b"\n".join(spy.lines).decode(errors="replace")}
+    shown["journal"] = site.shell("node1", "journalctl --boot --no-pager")
+    assert any("etcd" in line.decode(errors="replace") for line in spy.lines)
+    assert len(site.passwords()) == 3
+    for where, text in shown.items():
+        assert "PRIVATE KEY" not in text, where
+        assert not [word for word in site.passwords() if word in text], where
+    site.let_in()
+    assert site.values("node1", "bans/api/a") == []
+
+
+def test_others_on_the_node_read_no_secret(site: Site) -> None:
+    folders = f"/etc /run /tmp /var/tmp /var/log {DATA}"
+    for word in (*site.passwords(), "BEGIN PRIVATE KEY"):
+        script = f"runuser -u nobody -- grep -rlsF -e '{word}' {folders} || true"
+        assert site.shell("node1", script) == ""
+    modes = {
+        path.stat().st_mode & 0o077 for path in site.secrets.rglob("*") if path.suffix != ".pem"
+    }
+    assert modes == {0}
+    assert site.secrets.stat().st_mode & 0o077 == 0
+
+
+def test_a_second_run_changes_nothing(site: Site) -> None:
+    assert changed(site.play("fleet")) == 0
+
+
+def test_check_mode_of_a_node_that_is_set_up_changes_nothing(site: Site) -> None:
+    assert changed(site.play("fleet", "--check")) == 0
+
+
+def test_hosts_reach_no_port_of_etcd(site: Site) -> None:
+    for port in (2379, 2380):
+        script = f"timeout 3 bash -c '</dev/tcp/{ipv4(21)}/{port}' 2>/dev/null && echo open || true"
+        assert site.shell("web1", script) == "", port
+    ports = site.shell("node1", "ss -Hltn | awk '{print $4}'").split()
+    assert f"{ipv4(21)}:2378" in ports
+    assert [port for port in ports if port.endswith(":2379")] == ["127.0.0.1:2379"]
+    # Debian's own web server and etcd do not run.
+    assert not [port for port in ports if port.endswith(":80")]
+
+
+def test_two_more_nodes_join_and_get_all_data(site: Site) -> None:
+    site.put("bans/api/a", "kept")
+    site.nodes |= {"node2": {}, "node3": {}}
+    site.play("fleet")
+    for node in site.nodes:
+        assert site.values(node, "bans/api/a") == [encoded("kept")]
+    site.let_in()
+    gates = ",".join(f"{name}={ipv4(number)}:2378" for name, (_suite, number) in MACHINES.items())
+    assert site.shell("web1", "cat /etc/packetwatch-fleet/endpoints") == gates
+
+
+def test_exposure_of_the_units(site: Site) -> None:
+    for node, unit in itertools.product(("node1", "node2"), MAX_EXPOSURE):
+        output = site.shell(node, f"systemd-analyze security --no-pager {unit} | tail -1")
+        found = re.search(r"exposure level for .*: ([0-9.]+)", output)
+        assert found, output
+        assert float(found[1]) <= MAX_EXPOSURE[unit], node
+
+
+def times(site: Site, node: str) -> tuple[int, int]:
+    """When a node's etcd was started, and when it was ready, in microseconds of the machine's clock."""
+    names = "-p ExecMainStartTimestampMonotonic -p ActiveEnterTimestampMonotonic"
+    rows = site.shell(node, f"systemctl show {names} {ETCD}").splitlines()
+    found = dict(row.split("=") for row in rows)
+    return int(found["ExecMainStartTimestampMonotonic"]), int(
+        found["ActiveEnterTimestampMonotonic"]
+    )
+
+
+def test_no_node_restarts_while_another_one_is_silent(site: Site) -> None:
+    broken = (
+        f"mkdir {BROKEN}; printf '[Service]\\nExecStartPre=/bin/false\\n' >{BROKEN}/broken.conf"
+    )
+    site.shell("node3", f"{broken}; systemctl daemon-reload; systemctl stop {GATE}")
+    # The silent one itself may restart, because that could make it answer again.
+    before = {node: times(site, node) for node in ("node1", "node2")}
+    for variables in site.nodes.values():
+        variables["fleet_node_history"] = "6m"
+    assert "node3 does not answer through its gate" in site.play("fleet", good=False)
+    assert {node: times(site, node) for node in before} == before
+
+
+RENEWED = ("-e", "fleet_node_certificate_days=500", "-e", "fleet_node_renew_days=400")
+
+
+def test_certificates_are_renewed_and_nodes_restart_one_by_one(site: Site) -> None:
+    site.shell("node3", f"rm -r {BROKEN}; systemctl daemon-reload")
+    before = {node: times(site, node) for node in site.nodes}
+    former = (site.secrets / "hosts/web1/host.pem").read_text()
+    site.play("fleet", *RENEWED)
+    assert (site.secrets / "hosts/web1/host.pem").read_text() != former
+    script = (
+        f"openssl s_client -connect {ipv4(22)}:2378 </dev/null 2>/dev/null | openssl x509 -noout"
+    )
+    assert "will not expire" in site.shell("node2", f"{script} -checkend {450 * 24 * 3600}")
+    after = sorted(times(site, node) for node in site.nodes)
+    assert min(after)[0] > max(before.values())[1]
+    for (_started, ready), (next_started, _ready) in itertools.pairwise(after):
+        assert ready <= next_started
+    site.let_in()
+    for node in site.nodes:
+        assert site.values(node, "bans/api/a") == [encoded("kept")]
+
+
+def test_a_second_run_on_three_nodes_changes_nothing(site: Site) -> None:
+    assert changed(site.play("fleet", *RENEWED)) == 0
+
+
+def test_a_backup_brings_back_the_state_of_its_time(site: Site) -> None:
+    with Spy() as spy:
+        output = site.play("fleet_backup", "-vvv")
+    text = output + b"\n".join(spy.lines).decode(errors="replace")
+    assert not [word for word in site.passwords() if word in text]
+    (backup,) = (site.secrets / "backups").iterdir()
+    assert backup.stat().st_mode & 0o777 == 0o600
+    site.put("bans/api/a", "later")
+    # As if all nodes had lost their disks.
+    for node in site.nodes:
+        site.shell(node, f"systemctl kill -s KILL {ETCD}; systemctl stop {ETCD}; rm -r {DATA}/etcd")
+    site.play("fleet_restore", "-e", f"fleet_node_backup={backup}")
+    for node in site.nodes:
+        assert site.values(node, "bans/api/a") == [encoded("kept")]
+
+
+def test_a_host_and_two_nodes_leave_and_nothing_of_them_stays(site: Site) -> None:
+    password = site.shell("web1", "cat /etc/packetwatch-fleet/password").strip()
+    assert site.token("node1", password)
+    site.hosts = []
+    site.nodes["node2"] = site.nodes["node3"] = {"fleet_node_state": "absent"}
+    site.play("fleet")
+    assert site.token("node1", password) == ""
+    assert site.get("bans/api/a") == "kept"
+    assert "node2" not in site.etcdctl("member list")
+    paths = "-not -path '/root/.ansible/*' -not -path '/proc/*'"
+    assert (
+        site.shell("node3", f"find / -xdev -name '*packetwatch*' {paths} 2>/dev/null || true") == ""
+    )
+
+
+def test_the_last_node_is_removed(site: Site) -> None:
+    site.nodes = {"node1": {"fleet_node_state": "absent"}}
+    site.play("fleet")
+    script = "systemctl list-unit-files --no-legend 'packetwatch*' || true"
+    assert site.shell("node1", script) == ""
+    assert changed(site.play("fleet")) == 0
