@@ -6,12 +6,17 @@
 
 from __future__ import annotations
 
-import random
+import os
 import time
 
 _FIRST, _LONGEST = 0.5, 10.0
 # An attempt that lasted so long was a success.
 _STABLE = 10.0
+
+
+def chance() -> float:
+    """A random number from 0 to 1. The module random costs a third of a megabyte."""
+    return int.from_bytes(os.urandom(4), "big") / 0xFFFFFFFF
 
 
 class Backoff:
@@ -34,4 +39,4 @@ class Backoff:
         if time.monotonic() - self._began > _STABLE:
             self._pause = _FIRST
         pause, self._pause = self._pause, min(self._pause * 2, _LONGEST)
-        return random.uniform(pause / 2, pause)
+        return pause / 2 * (1 + chance())

@@ -6,13 +6,13 @@
 
 from __future__ import annotations
 
-import random
 import time
 import typing as t
 
 from packetwatch_core._base.errors import InvalidInput
 from packetwatch_core._network.endpoints import Endpoint
 
+from .backoff import chance
 from .dates import Clock
 from .gateway import (
     PIECE,
@@ -58,7 +58,7 @@ class Cluster:
         self._account = account or Account()
         self._token = ""
         # Hosts begin at different nodes.
-        self._first = random.randrange(len(endpoints))
+        self._first = round(chance() * 1000) % len(endpoints)
 
     def session(self, attempt: int) -> Session:
         """A session on one of the endpoints: each attempt has the next one."""

@@ -27,7 +27,7 @@ if t.TYPE_CHECKING:
 # Seconds for a connection and for an answer.
 PATIENCE = 3.0
 # Keys in one piece of a long answer: pages of 12 KB, coded in base64.
-PIECE = 48
+PIECE = 32
 MAX_NUMBER = 1 << 64
 _MAX_SHOWN = 200
 _UNAUTHORIZED, _FORBIDDEN, _TOO_MANY = 401, 403, 429
