@@ -166,7 +166,7 @@ def test_the_host_reports_what_it_sees_and_bans(nodes: FleetNodes, host: Running
     until(lambda: report(nodes, "status"))
     status = report(nodes, "status")
     assert status["addresses"] == ["10.79.0.1"]
-    assert status["missing"] == 0 and len(status["digest"]) == 16
+    assert status["missing"] == 0 and len(status["digest"]) == 8
     assert process.ask("fleet")["reports"]["lost"] == 5
 
 

@@ -228,7 +228,8 @@ class Picture(Part):
         for key in self._revisions.keys() - found.keys():
             touched |= self._drop(key)
         for key in changed:
-            touched |= self._put(key, snapshot.items[key][1])
+            # What was taken is forgotten: everything twice would be megabytes.
+            touched |= self._put(key, snapshot.items.pop(key)[1])
         self._revisions = found
         # Also a list that was deleted while nobody followed must go.
         self._write_soon()

@@ -212,7 +212,7 @@ class FolderFollower(_Timed):
         self._look_by = now + 1
         self.endpoint, self.heard = self._folder._path, time.monotonic()
         if before is None or before.cluster != found.cluster or before.revision > found.revision:
-            return [Relisted(found)]
+            return [Relisted(found._replace(items=dict(found.items)))]
         gone = [Gone(key, found.revision) for key in before.items.keys() - found.items.keys()]
         new = found.items.items() - before.items.items()
         return [*gone, *(Put(key, value, revision) for key, (revision, value) in new)]

@@ -32,7 +32,7 @@ class Snapshot(t.NamedTuple):
     cluster: str
     revision: int
     now: float
-    items: t.Mapping[str, tuple[int, bytes]]
+    items: dict[str, tuple[int, bytes]]
 
 
 class Put(t.NamedTuple):
@@ -51,7 +51,7 @@ class Gone(t.NamedTuple):
 
 
 class Relisted(t.NamedTuple):
-    """Everything was read anew: whatever is not in the snapshot is gone."""
+    """Everything was read anew: whatever is not in the snapshot is gone. The receiver owns the snapshot."""
 
     snapshot: Snapshot
 
