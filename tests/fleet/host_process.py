@@ -43,7 +43,7 @@ class Speaker:
         self.refuse: dict[str, str] = {}
         self.times: dict[str, float] = {}
         """When each source was first banned."""
-        self._streams: list[Any] = []
+        self.streams: list[Any] = []
         self._socket = socket.socket(socket.AF_UNIX)
         self._open = True
         path.unlink(missing_ok=True)
@@ -62,12 +62,12 @@ class Speaker:
 
     def say(self, **item: Any) -> None:
         """Write an item to all that follow."""
-        for stream in self._streams:
+        for stream in self.streams:
             stream.write(json.dumps({"item": item}) + "\n")
             stream.flush()
 
     def miss(self, count: int) -> None:
-        for stream in self._streams:
+        for stream in self.streams:
             stream.write(json.dumps({"missed": count}) + "\n")
             stream.flush()
 
@@ -91,7 +91,7 @@ class Speaker:
                 request = json.loads(line)
                 if request["command"] == "fleet_watch":
                     stream.write('{"item":null}\n')
-                    self._streams.append(stream)
+                    self.streams.append(stream)
                 else:
                     items, result = getattr(self, f"_{request['command']}")(request)
                     for item in items:

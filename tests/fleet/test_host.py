@@ -136,7 +136,7 @@ def has_compared(process: HostProcess, bans: int) -> bool:
 
 def test_the_host_reports_what_it_sees_and_bans(nodes: FleetNodes, host: Running) -> None:
     process, agent = host
-    until(lambda: agent._streams)
+    until(lambda: agent.streams)
     agent.say(ban=["198.51.100.7", [21, 22, 23], 600.0, "syn"])
     until(lambda: (report(nodes, "bans") or {}).get("bans"))
     found = report(nodes, "bans")
@@ -282,6 +282,7 @@ def test_a_wrong_clock_of_the_host_changes_no_ban(
         assert "203.0.113.3" not in agent.bans
         until(lambda: any("clock" in line["message"] for line in process.lines()))
         assert abs(process.ask("fleet")["store"]["clock"] - skew) < 2
+        until(lambda: agent.streams)
         agent.say(ban=["198.51.100.7", [21], 600.0, "syn"])
         until(lambda: (report(nodes, "bans") or {}).get("bans"))
         assert abs(report(nodes, "bans")["t"] - time.time()) < 2
