@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from kernel.conftest import *  # noqa: F403 (the fixtures)
 from kernel.datapath import GRACE, Datapath, wait_for
 from kernel.hosting import ip
 from kernel.packets import HOST4, HOST6
@@ -35,6 +34,7 @@ from kernel.scans import ADDRESSES, DECOYS, PROTOCOLS, SCANS, UNSEEN, Scan
 
 from packetwatch_core._declared.policy import KNOBS
 
+pytest_plugins = ("kernel.conftest",)
 pytestmark = pytest.mark.usefixtures("plugged_in")
 
 PROBES = 40

@@ -96,7 +96,7 @@ class Mirror:
             self.items.pop(change.key.removeprefix(ROOT), None)
         elif isinstance(change, Relisted):
             found = change.snapshot.items
-            self.items = {key.removeprefix(ROOT): value for key, (_, value) in found.items()}
+            self.items = {key.removeprefix(ROOT): value for key, (dummy, value) in found.items()}
 
     @property
     def is_following(self) -> bool:

@@ -61,7 +61,7 @@ def test_a_long_listing_is_read_in_pieces_at_one_revision(nodes: FleetNodes) -> 
         store.write(f"{LIFTS}empty", b"")
     with nodes.lan.entered():
         found = host(nodes).read(BANS, LIFTS)
-    many = {key: value for key, (_, value) in found.items.items() if "/many-" in key}
+    many = {key: value for key, (dummy, value) in found.items.items() if "/many-" in key}
     assert many == {f"{BANS}e1/many-{number:04}": b"x" * number for number in range(count)}
     assert (found.items[f"{LIFTS}many"][1], found.items[f"{LIFTS}empty"][1]) == (b"y", b"")
     assert found.revision == nodes.revision() and found.cluster
@@ -129,7 +129,7 @@ def test_changes_come_in_their_order_and_reports_are_overwritten(nodes: FleetNod
         assert one.until(lambda: "lifts/l" in one.items and "bans/e1/p" not in one.items) < 2
         values = [
             change.value
-            for _, change in one.changes
+            for dummy, change in one.changes
             if getattr(change, "key", "") == f"{BANS}e1/p" and hasattr(change, "value")
         ]
         assert values == [str(number).encode() for number in range(20)]
@@ -174,7 +174,7 @@ def test_a_silent_link_is_noticed(nodes: FleetNodes) -> None:
         nodes.wait(*(other for other in range(3) if other != number))
         # The limit of silence is six seconds; connecting to the unplugged node takes up to three more.
         assert follows(nodes, one, "unplugged") < 14
-        lost = [change for _, change in one.changes if isinstance(change, Lost)]
+        lost = [change for dummy, change in one.changes if isinstance(change, Lost)]
         assert "no answer in time" in lost[0].reason
         nodes.plug(number)
         nodes.wait()
@@ -187,7 +187,7 @@ def test_a_node_without_its_peers_is_left(nodes: FleetNodes) -> None:
         nodes.cut(number)
         nodes.wait(*(other for other in range(3) if other != number))
         # What was under way may still arrive.
-        one.until(lambda: any(isinstance(change, Lost) for _, change in one.changes), 8)
+        one.until(lambda: any(isinstance(change, Lost) for dummy, change in one.changes), 8)
         nodes.wait(*(other for other in range(3) if other != number))
         assert follows(nodes, one, "cut") < 6
         nodes.join(number)
@@ -219,7 +219,7 @@ def test_a_store_that_was_wiped_is_another_one(nodes: FleetNodes) -> None:
         nodes.wipe()
         # The token of before is not known any more.
         one.until(lambda: one.is_following and "bans/e1/old" not in one.items, 25)
-        last = [change for _, change in one.changes if hasattr(change, "snapshot")][-1].snapshot
+        last = [change for dummy, change in one.changes if hasattr(change, "snapshot")][-1].snapshot
         # The names and addresses of the nodes make the cluster's number: only the revision tells.
         assert (last.cluster, last.revision) != (first.cluster, first.revision)
         assert last.revision < first.revision

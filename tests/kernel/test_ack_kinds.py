@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from socket import AF_INET, AF_INET6
+from typing import Any
 
 import pytest
 from kernel.datapath import GRACE, Datapath, listening, wait_for
@@ -108,7 +109,7 @@ def test_they_count_together_with_syns_as_the_same_probes(serving: Datapath) -> 
     assert serving.hits() == 2
 
 
-NEVER = {
+NEVER: dict[str, dict[str, Any]] = {
     "reset": {"flags": RST | ACK},
     "reset with SYN": {"flags": RST | ACK | SYN},
     "data": {"data": b"x"},

@@ -79,13 +79,13 @@ class Client:
     def line(self) -> Any:
         assert self.process.stdout
         while b"\n" not in self._data:
-            ready, dummy, dummy = select.select([self.process.stdout], [], [], 10)
-            assert ready, f"no line within 10 s, only {bytes(self._data)!r}"
+            assert select.select([self.process.stdout], [], [], 10)[0], (
+                f"no line within 10 s, only {self._data!r}"
+            )
             data = os.read(self.process.stdout.fileno(), 65536)
             assert data, "the connection has ended"
             self._data += data
-        line, dummy, rest = self._data.partition(b"\n")
-        self._data = rest
+        line, dummy, self._data = self._data.partition(b"\n")
         return json.loads(line)
 
     def ask(self, command: str, **arguments: Any) -> tuple[dict[str, Any], list[Any]]:
@@ -281,7 +281,7 @@ def test_what_this_host_sees_is_streamed(host: Controlled) -> None:
         assert found.line() == {"item": None}
         for port in (1, 2, 3):
             verdict(host, "203.0.113.30", port)
-        seen = []
+        seen: list[Any] = []
         while not seen or "ban" not in seen[-1]:
             seen.append(found.line()["item"])
         assert {"probe": ["203.0.113.30", 1]} in seen and {"probe": ["203.0.113.30", 2]} in seen

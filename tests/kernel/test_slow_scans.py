@@ -48,7 +48,7 @@ def agent(closed: Datapath, tmp_path: Path) -> Iterator[AgentProcess]:
         found.close()
 
 
-def start(agent: AgentProcess, datapath: Datapath, **settings: str) -> None:
+def start(agent: AgentProcess, datapath: Datapath, **settings: Any) -> None:
     agent.start(
         PW_PROTECT_AUTO="0",
         PW_CONFIG_DIR=datapath.paths.state,

@@ -86,10 +86,10 @@ def test_a_fleet_ban_of_connections_stays_one(path: str) -> None:
         ban, dummy = bans.add(f"203.0.113.{number}", 600, abi.ORIGIN_FLEET)
         bans.put(ban._replace(flags=flags))
     saved.save(bans, path)
-    dummy, bans = after_boot()
+    bans = after_boot()[1]
     assert saved.restore(bans, path) == saved.Restored(restored=2)
-    found = {ban.source.text: (ban.origin_name, ban.flags) for ban in bans.walk()}
-    assert found == {"203.0.113.1": ("fleet", abi.BAN_CONNECTIONS), "203.0.113.2": ("fleet", 0)}
+    flags_of = {ban.source.text: (ban.origin_name, ban.flags) for ban in bans.walk()}
+    assert flags_of == {"203.0.113.1": ("fleet", abi.BAN_CONNECTIONS), "203.0.113.2": ("fleet", 0)}
 
 
 def test_bans_of_this_boot_are_left_as_they_are(path: str) -> None:

@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 from unit.fake_maps import mapped, run_maps, u32
 
-from packetwatch_agent import fleet as module
 from packetwatch_agent import settings, vetoes
 from packetwatch_agent.confirmed import Confirmed
 from packetwatch_agent.control import wire
@@ -293,7 +292,7 @@ def test_a_quarter_of_the_table_is_kept_for_bans_by_hand(tmp_path: Path) -> None
 
 def test_the_rate_is_bounded(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
-    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     rows = [[address, 600, "r"] for address in addresses(10_000)]
     for begin in range(0, 10_000, MAX_ROWS):
         assert lab.apply(rows[begin : begin + MAX_ROWS]) == {"banned": MAX_ROWS}
@@ -352,7 +351,7 @@ def test_what_an_operator_unbans_stays_unbanned_until_the_fleets_end(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [time.time()]
-    monkeypatch.setattr(vetoes.time, "time", lambda: now[0])
+    monkeypatch.setattr(time, "time", lambda: now[0])
     lab.apply([row(1, 600), row(2, 600), ["2001:db8::7", 600, "r"]])
     lab.unban("203.0.113.1")
     lab.unban("2001:db8::1")

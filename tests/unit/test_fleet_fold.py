@@ -248,16 +248,19 @@ def test_held_rows_stay_until_their_end_or_a_lift() -> None:
 GOOD: list[Any] = ["192.0.2.1", 2000, 900, "quorum", "answer", 3]
 
 
+# What is wrong in each place of a row.
+WRONG: tuple[tuple[Any, ...], ...] = (
+    (7, "", "host", "0.0.0.0/0", "192.0.2.0/24", "2001:db8::/48"),
+    (None, True, "1", -1, 1e12, float("nan"), float("inf")),
+    (None, True, [], -1, 1e12, float("nan")),
+    (None, "", "a/b", "A", "x" * 100, "a\nb"),
+    (None, "", "proof", 1),
+    (None, True, 1.5, -1, 10**9),
+)
+
+
 @pytest.mark.parametrize(
-    ("at", "wrong"),
-    [
-        *((0, wrong) for wrong in (7, "", "host", "0.0.0.0/0", "192.0.2.0/24", "2001:db8::/48")),
-        *((1, wrong) for wrong in (None, True, "1", -1, 1e12, float("nan"), float("inf"))),
-        *((2, wrong) for wrong in (None, True, [], -1, 1e12, float("nan"))),
-        *((3, wrong) for wrong in (None, "", "a/b", "A", "x" * 100, "a\nb")),
-        *((4, wrong) for wrong in (None, "", "proof", 1)),
-        *((5, wrong) for wrong in (None, True, 1.5, -1, 10**9)),
-    ],
+    ("at", "wrong"), [(at, wrong) for at, values in enumerate(WRONG) for wrong in values]
 )
 def test_a_wrong_row_is_counted_and_the_others_count(at: int, wrong: Any) -> None:
     bad = [*GOOD]

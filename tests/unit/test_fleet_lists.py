@@ -157,7 +157,7 @@ def _socket(path: Path) -> None:
     ("make", "message"),
     [
         (_link, "symbolic links"),
-        (lambda path: os.mkfifo(path), "not a regular file"),
+        (os.mkfifo, "not a regular file"),
         (lambda path: path.mkdir(), "directory"),
         (_socket, "No such device|not a regular file"),
         (_hard_link, "has 2 names"),

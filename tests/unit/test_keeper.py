@@ -263,7 +263,7 @@ def test_few_bans_of_a_flood_are_examined(tmp_path: Path, monkeypatch: pytest.Mo
     asked: list[Any] = []
     spent = itertools.count()
     monkeypatch.setattr(witness, "is_connected", asked.append)
-    monkeypatch.setattr(witness.time, "thread_time", lambda: next(spent) * 0.003)
+    monkeypatch.setattr(time, "thread_time", lambda: next(spent) * 0.003)
     now = [0.0]
     found = witness.Witness(Lab(tmp_path).output, lambda: now[0])
     event = Lab(tmp_path / "other").scan(1, 100)

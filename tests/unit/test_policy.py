@@ -98,9 +98,9 @@ def test_kinds_are_in_the_order_of_the_program_and_without_duplicates() -> None:
     assert policy.counts("ack", "udp") and not policy.counts("ack")
 
 
-@pytest.mark.parametrize("without", [{"scan_counts": "any"}, {"action": "off"}])
-def test_kinds_that_need_more_than_the_packet(without: dict[str, str]) -> None:
-    assert not Policy(**without).counts("ack")
+@pytest.mark.parametrize("without", [Policy(scan_counts="any"), Policy(action="off")])
+def test_kinds_that_need_more_than_the_packet(without: Policy) -> None:
+    assert not without.counts("ack")
 
 
 def test_closed_ports_are_dropped_only_if_somebody_checks_them() -> None:

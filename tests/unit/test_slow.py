@@ -114,18 +114,22 @@ class Lab:
         self._reader, writer = os.pipe()
         os.set_blocking(self._reader, False)
         self.reported: list[Event] = []
-        self.answer: Any = None
+        self.is_banned = False
+        self.refusal: Exception | None = None
         output = Output(writer, "host")
         names = {2: "eth0", 3: "eth1"}.__getitem__
         self.slow = Slow(confirmed, names, self._impose, self.reported.append, output)
 
     def _impose(self, scan: Event, interface: str) -> Event | None:
         assert interface == "eth0"
-        if isinstance(self.answer, Exception):
-            raise self.answer
-        return scan._replace(expires=7) if self.answer is None else None
+        if self.refusal:
+            raise self.refusal
+        return None if self.is_banned else scan._replace(expires=7)
 
     def probe(self, port: int, second: int = 0, **values: Any) -> None:
+        self.slow.probe(self.event(port, second, **values))
+
+    def event(self, port: int, second: int = 0, **values: Any) -> Event:
         fields: dict[str, Any] = {
             "time": (BEGIN + second) * SECOND,
             "sequence": 0,
@@ -141,7 +145,7 @@ class Lab:
             "dport": port,
             "distinct": 0,
         }
-        self.slow.probe(Event(**(fields | values)))
+        return Event(**(fields | values))
 
     def said(self) -> str:
         try:
@@ -212,22 +216,14 @@ def test_a_scan_or_a_pardon_ends_the_count(lab: Lab) -> None:
     for end in (lab.slow.scan, lambda event: lab.slow.forget(event.source)):
         for port in (1, 2, 3):
             lab.probe(port)
-        end(_event(lab))
+        end(lab.event(1))
         lab.probe(4)
         assert lab.reported == []
-        lab.slow.forget(_event(lab).source)
-
-
-def _event(lab: Lab) -> Event:
-    found: list[Event] = []
-    probe, lab.slow.probe = lab.slow.probe, found.append  # type: ignore[method-assign]
-    lab.probe(1)
-    lab.slow.probe = probe  # type: ignore[method-assign]
-    return found[0]
+        lab.slow.forget(lab.event(1).source)
 
 
 def test_a_source_that_is_banned_already_is_not_reported(lab: Lab) -> None:
-    lab.answer = "banned"
+    lab.is_banned = True
     for number in range(4):
         lab.probe(number)
     assert lab.reported == []
@@ -235,7 +231,7 @@ def test_a_source_that_is_banned_already_is_not_reported(lab: Lab) -> None:
 
 
 def test_a_ban_without_room_is_logged_once(lab: Lab) -> None:
-    lab.answer = TooLarge("there is no room")
+    lab.refusal = TooLarge("there is no room")
     for number in range(8):
         lab.probe(number)
     assert lab.said().count("a slow scan leads to no ban: there is no room") == 1

@@ -74,7 +74,8 @@ class Stepping(t.Protocol):
     def deadline(self) -> float:
         """The monotonic time at which `step` is due at the latest."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """End all connections."""
 
 
 class Follower(Stepping, t.Protocol):
@@ -87,7 +88,8 @@ class Follower(Stepping, t.Protocol):
     revision: int
     """The store's revision in the last answer, also if nothing has changed below the prefixes."""
 
-    def step(self) -> list[Change]: ...
+    def step(self) -> list[Change]:
+        """Do what is due, and return what has changed."""
 
 
 class Writer(Stepping, t.Protocol):
@@ -99,7 +101,8 @@ class Writer(Stepping, t.Protocol):
     def put(self, key: str, value: bytes) -> None:
         """Write a value as soon as possible, in place of one that still waits."""
 
-    def step(self) -> None: ...
+    def step(self) -> None:
+        """Do what is due."""
 
 
 class Store(t.Protocol):
@@ -116,11 +119,14 @@ class Store(t.Protocol):
         ends: the store's time after which the key is gone. expect: the key's present revision, 0: it does not exist.
         """
 
-    def delete(self, key: str, *, expect: int | None = None) -> None: ...
+    def delete(self, key: str, *, expect: int | None = None) -> None:
+        """Delete a value. expect: as in `write`."""
 
-    def follow(self, *prefixes: str) -> Follower: ...
+    def follow(self, *prefixes: str) -> Follower:
+        """Return what follows these prefixes from now on."""
 
-    def writer(self) -> Writer: ...
+    def writer(self) -> Writer:
+        """Return what writes values without waiting."""
 
     def offset(self) -> float | None:
         """What to add to the monotonic time for the store's time; None: not known yet."""
