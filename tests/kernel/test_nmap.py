@@ -118,9 +118,12 @@ def complaint(
     """Return what is wrong; empty if the case ends as expected: with kind, probes and answers."""
     ban = target.ban_of(report.source)
     found = (ban.kind, ban.ports, report.answered) if ban else None
-    # Another CPU may have had one more packet in flight.
-    right = (wanted, wanted and (*wanted[:2], wanted[2] + 1))
-    return "" if found in right else f"{case}: {found} instead of {wanted}"
+    # Another CPU may have had one more packet in flight, and a busy machine may lose answers.
+    if found == wanted or (
+        found and wanted and found[:2] == wanted[:2] and found[2] <= wanted[2] + 1
+    ):
+        return ""
+    return f"{case}: {found} instead of {wanted}"
 
 
 def complaints(target: Datapath, scan: Run, speed: str) -> list[str]:

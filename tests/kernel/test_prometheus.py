@@ -64,7 +64,7 @@ def free_port() -> int:
 
 @pytest.fixture
 def scraped(host: agents.Host) -> Iterator[Prometheus]:
-    """An agent that has a value for every metric: confirmed state, a note, a heartbeat."""
+    """An agent that has a value for every metric: confirmed state, a note, a heartbeat, a fleet."""
     state = host.folder / "config/3"
     (state / "policy.d").mkdir(parents=True)
     (state / "interfaces").write_text("lo auto\n")
@@ -97,7 +97,10 @@ def scraped(host: agents.Host) -> Iterator[Prometheus]:
     }
     status.write_text(json.dumps(note))
     host.start(
-        PW_STATUS_FILE=str(status), PW_HEARTBEAT_URL=f"http://127.0.0.1:{free_port()}/{{status}}"
+        PW_STATUS_FILE=str(status),
+        PW_HEARTBEAT_URL=f"http://127.0.0.1:{free_port()}/{{status}}",
+        PW_FLEET="enforce",
+        PW_FLEET_USER="65534",
     )
     agents.feed(host, [connection(number) for number in range(1, 101)])
     prometheus = Prometheus(host.folder, RULES, f"127.0.0.1:{host.port}", free_port())

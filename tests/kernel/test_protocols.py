@@ -311,17 +311,18 @@ def test_nothing_counts_while_the_stack_is_unknown(serving: Datapath) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("scan", "kind"),
+    ("scan", "kinds"),
     [
-        (["-sU", "-p", f"{CLOSED}-{CLOSED + 30}"], "udp"),
-        (["-sY", "-p", f"{CLOSED}-{CLOSED + 30}"], "sctp"),
-        (["-sO"], "proto"),
+        (["-sU", "-p", f"{CLOSED}-{CLOSED + 30}"], {"udp"}),
+        (["-sY", "-p", f"{CLOSED}-{CLOSED + 30}"], {"sctp"}),
+        # The order of protocols is random, and UDP and SCTP are among them.
+        (["-sO"], {"proto", "sctp", "udp"}),
     ],
 )
 @pytest.mark.parametrize(("target", "scanner"), [(HOST4, "10.77.0.2"), (HOST6, "fd77::2")])
 @pytest.mark.usefixtures("plugged_in")
 def test_a_real_scan_is_banned(
-    serving: Datapath, scan: list[str], kind: str, target: str, scanner: str
+    serving: Datapath, scan: list[str], kinds: set[str], target: str, scanner: str
 ) -> None:
     if not shutil.which("nmap"):
         pytest.skip("nmap is not installed")
@@ -331,4 +332,4 @@ def test_a_real_scan_is_banned(
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert serving.banned() == {scanner}, done.stdout
     ban = serving.ban_of(scanner)
-    assert ban is not None and ban.ports == 5 and ban.kind == kind and ban.dropped > 10
+    assert ban is not None and ban.ports == 5 and ban.kind in kinds and ban.dropped > 10

@@ -28,23 +28,16 @@ static __always_inline int pw_finish(struct pw_counters *counters, __u64 cell)
 	return cell >= pw_cell(PW_DROP_DENY, 0) ? XDP_DROP : XDP_PASS;
 }
 
-/* The reason by which a ban decides the packet, or PW_UNDECIDED. is_new: as in pw_ban_of. */
-static __always_inline __u64 pw_check_bans(struct pw_header *header, struct pw_policy *policy,
-					   struct pw_shared *shared, struct pw_counters *counters,
-					   struct pw_scratch *scratch, int is_new)
+/* The reason by which a ban decides the packet. */
+static __always_inline __u32 pw_enforce_ban(struct pw_header *header, struct pw_policy *policy,
+					    struct pw_shared *shared, struct pw_counters *counters,
+					    struct pw_scratch *scratch, struct pw_ban *ban)
 {
-	struct pw_packet *packet = &scratch->packet;
-	struct pw_ban *ban = pw_ban_of(shared, packet, scratch->now, is_new);
-	if (!ban)
-		return PW_UNDECIDED;
-	if (pw_is_protected(&packet->saddr, scratch->now)) {
-		packet->reason = PW_PASS_PROTECTED;
-		return PW_UNDECIDED;
-	}
 	__sync_fetch_and_add(&ban->dropped, 1);
 	if (policy->action != PW_ACTION_MONITOR)
 		return PW_DROP_BAN;
-	pw_log_would_drop(header, shared, counters, packet, scratch->now, PW_PASS_MONITOR_BAN);
+	pw_log_would_drop(header, shared, counters, &scratch->packet, scratch->now,
+			  PW_PASS_MONITOR_BAN);
 	return PW_PASS_MONITOR_BAN;
 }
 
@@ -59,30 +52,36 @@ static __always_inline __u32 pw_unlisted(struct xdp_md *context, struct pw_heade
 		return packet->reason;
 
 	scratch->now = bpf_ktime_get_coarse_ns();
-	int probes = packet->upper == PW_UPPER_SYN || packet->upper == PW_UPPER_OPAQUE ||
+	int is_new = packet->upper == PW_UPPER_SYN || packet->upper == PW_UPPER_OPAQUE ||
 		     packet->upper == PW_UPPER_STEALTH;
-	int is_late = packet->upper >= PW_UPPER_ACK && !packet->nobody;
-	if (is_late) {
-		probes = pw_counts_for_scan(context, header, policy, shared, scratch);
-		if (!probes)
-			pw_known_add(scratch);
-	}
+	/* These belong to a connection, unless they count. */
+	int is_late = packet->upper >= PW_UPPER_ACK;
+	int is_banned = is_new || policy->scope == PW_SCOPE_ALL;
+	struct pw_ban *ban = 0;
 	/* A ban, which may rest on forged evidence, never cuts a host off its link. */
-	if ((probes || policy->scope == PW_SCOPE_ALL) && packet->upper != PW_UPPER_LINK &&
-	    !packet->nobody) {
-		__u64 reason = pw_check_bans(header, policy, shared, counters, scratch, probes);
-		if (reason != PW_UNDECIDED)
-			return reason;
+	if ((is_banned || is_late) && packet->upper != PW_UPPER_LINK && !packet->nobody)
+		ban = pw_ban_of(shared, packet, scratch->now, is_new);
+	if (ban && pw_is_protected(&packet->saddr, scratch->now)) {
+		if (is_banned)
+			packet->reason = PW_PASS_PROTECTED;
+		ban = 0;
 	}
-	if (!probes)
-		return packet->reason;
-	if (packet->upper == PW_UPPER_SYN) {
-		counters->connections[packet->family == PW_IPV4 ? PW_IPV4 : PW_IPV6]++;
-		pw_log_connection(header, policy, shared, counters, packet, scratch->now);
+	/* The code that counts is large, so it is here only once. */
+	if (!ban || !is_banned) {
+		if (packet->upper == PW_UPPER_SYN) {
+			counters->connections[packet->family == PW_IPV4 ? PW_IPV4 : PW_IPV6]++;
+			pw_log_connection(header, policy, shared, counters, packet, scratch->now);
+		}
+		if ((!is_new && !is_late) || packet->nobody)
+			return packet->reason;
+		if (!pw_counts_for_scan(context, header, policy, shared, scratch)) {
+			if (is_late)
+				pw_known_add(scratch);
+			return packet->reason;
+		}
 	}
-	if (packet->nobody ||
-	    (!is_late && !pw_counts_for_scan(context, header, policy, shared, scratch)))
-		return packet->reason;
+	if (ban)
+		return pw_enforce_ban(header, policy, shared, counters, scratch, ban);
 	pw_detect(header, policy, shared, counters, scratch);
 	if (policy->closed == PW_CLOSED_PORTS_DROP)
 		pw_close(header, policy, shared, counters, scratch);
