@@ -32,8 +32,6 @@ from kernel.packets import HOST4, HOST6
 from kernel.scanning import Job, Report, scanners
 from kernel.scans import ADDRESSES, DECOYS, PROTOCOLS, SCANS, UNSEEN, Scan
 
-from packetwatch_core._declared.policy import KNOBS
-
 pytest_plugins = ("kernel.conftest",)
 pytestmark = pytest.mark.usefixtures("plugged_in")
 
@@ -87,7 +85,7 @@ mkdir -p /run/psad /var/run/psad
 psad
 exec cat
 """
-# Only the first network namespace has this setting.
+# The kernel logs for other network namespaces too; only the first one has this setting.
 FIRST = os.open("/proc/self/ns/net", os.O_RDONLY)
 KERNEL_LOG = "net.netfilter.nf_log_all_netns"
 RULES = ("iptables", "ip6tables")
@@ -196,10 +194,20 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "tree"
 
 
-def set_kernel_log(value: int) -> None:
-    """Whether the kernel logs for other network namespaces than the first one."""
-    namespace = f"--net=/proc/{os.getpid()}/fd/{FIRST}"
-    subprocess.run(["nsenter", namespace, "sysctl", "-q", f"{KERNEL_LOG}={value}"], check=True)
+@contextlib.contextmanager
+def packets_logged() -> Iterator[None]:
+    """The kernel logs all packets to the network namespace of this thread."""
+    sysctl = ("nsenter", f"--net=/proc/{os.getpid()}/fd/{FIRST}", "sysctl", "-n")
+    former = subprocess.run([*sysctl, KERNEL_LOG], check=True, stdout=subprocess.PIPE, text=True)
+    with contextlib.ExitStack() as stack:
+        for name in RULES:
+            rule = ("INPUT", "-j", "LOG")
+            subprocess.run([name, "-w", "-A", *rule], check=True)
+            stack.callback(subprocess.run, [name, "-w", "-D", *rule], check=True)
+        before = [*sysctl, "-q", f"{KERNEL_LOG}={former.stdout.strip()}"]
+        stack.callback(subprocess.run, before, check=True)
+        subprocess.run([*sysctl, "-q", f"{KERNEL_LOG}=1"], check=True)
+        yield
 
 
 @contextlib.contextmanager
@@ -207,7 +215,6 @@ def running(tool: Tool, packages: Path, folder: Path) -> Iterator[Log]:
     """The tool in the network namespace of this thread."""
     for name in ("room", "shared"):
         (folder / name).mkdir()
-    log = Log(folder / "shared")
     environment = {
         "PATH": os.environ["PATH"],
         "ROOM": str(folder / "room"),
@@ -215,12 +222,11 @@ def running(tool: Tool, packages: Path, folder: Path) -> Iterator[Log]:
         "PACKAGES": str(packages),
         "START": tool.start,
     }
-    rules = [[name, "-w", "-A", "INPUT", "-j", "LOG"] for name in RULES if tool.logs_packets]
-    try:
-        for rule in rules:
-            subprocess.run(rule, check=True)
+    with contextlib.ExitStack() as stack:
+        log = Log(folder / "shared")
+        stack.callback(log.close)
         if tool.logs_packets:
-            set_kernel_log(1)
+            stack.enter_context(packets_logged())
         with (folder / "output").open("wb") as output:
             # All that it starts ends with the namespace of its processes.
             process = subprocess.Popen(
@@ -230,20 +236,12 @@ def running(tool: Tool, packages: Path, folder: Path) -> Iterator[Log]:
                 stderr=subprocess.STDOUT,
                 env=environment,
             )
-        try:
-            wait_for(lambda: tool.ready(log))
-            time.sleep(3)
-            assert process.poll() is None, (folder / "output").read_text()
-            yield log
-        finally:
-            process.kill()
-            process.wait()
-    finally:
-        if tool.logs_packets:
-            set_kernel_log(0)
-        for rule in rules:
-            subprocess.run([word.replace("-A", "-D") for word in rule], check=True)
-        log.close()
+        stack.callback(process.wait)
+        stack.callback(process.kill)
+        wait_for(lambda: tool.ready(log))
+        time.sleep(3)
+        assert process.poll() is None, (folder / "output").read_text()
+        yield log
 
 
 def address(family: int, number: int) -> str:
@@ -292,10 +290,8 @@ def result(report: Report, seen: float | None) -> Result:
 
 
 def ours(target: Datapath) -> list[Result]:
-    policy = {"scan_counts": "closed", "scan_ports": 5, "scan_grace": GRACE}
-    if "scan_kinds" in KNOBS:
-        policy["scan_kinds"] = ["syn", "stealth", "ack", "udp", "sctp", "proto"]
-    target.policy(**policy)
+    kinds = ["syn", "stealth", "ack", "udp", "sctp", "proto"]
+    target.policy(scan_counts="closed", scan_ports=5, scan_grace=GRACE, scan_kinds=kinds)
     with scanners(target) as run:
         reports = run([job(*case) for case in CASES])
     return [
