@@ -70,11 +70,15 @@ def test_bans_are_restored_to_the_first_map(path: str) -> None:
     assert abi.SHARED.unpack(maps["shared"].lookup(bytes(4)))["has_bans"]
 
 
-def test_bans_that_were_saved_without_a_kind_are_of_syns(path: str) -> None:
+@pytest.mark.parametrize("kind", ["", '"kind": "quic", ', '"kind": "7", ', '"kind": [], '])
+def test_bans_of_no_known_kind_are_of_syns(path: str, kind: str) -> None:
+    """An earlier version saved no kind, and a later one may know more of them."""
     maps = run_maps()
     scan(maps, 1, 600)
     saved.save(Bans(maps), path)
-    Path(path).write_text(Path(path).read_text().replace('"kind": "stealth", ', ""))
+    text = Path(path).read_text()
+    assert '"kind": "stealth", ' in text
+    Path(path).write_text(text.replace('"kind": "stealth", ', kind))
     maps, bans = after_boot()
     assert saved.restore(bans, path) == saved.Restored(restored=1)
     assert [ban.kind for ban in bans.walk()] == ["syn"]

@@ -251,8 +251,10 @@ def _from_json(line: dict[str, t.Any], clocks: _Clocks) -> Ban:
     key = Source(mapped_length(prefix), mapped(prefix))
     if not is_source(key.key):
         raise ValueError(source)
-    # Earlier versions did not save it.
-    kind = line.get("kind") or abi.KINDS[0]
+    kind = line.get("kind")
+    if kind not in abi.KINDS:
+        # Earlier versions saved none, and a later one may have more: the ban counts, whatever its kind.
+        kind = abi.KINDS[0]
     ports, dropped = _whole(line["ports"], 1 << 16), _whole(line["dropped"], 1 << 63)
     since, expires = _seconds(line["since"]), line["expires"]
     left = None
