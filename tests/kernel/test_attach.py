@@ -32,6 +32,7 @@ from kernel.hosting import (
 from packetwatch_core._base.errors import Foreign, InvalidInput, LoadFailed, Unsupported
 from packetwatch_core._declared.edits import set_policy
 from packetwatch_core._host.host import Host
+from packetwatch_core._kernel import netlink
 from packetwatch_core._kernel.programs import XDP_GENERIC, XDP_NATIVE, Link, attached
 
 pytest_plugins = ("kernel.site_fixtures",)
@@ -181,6 +182,11 @@ def test_closed_ports_are_not_counted_on_a_bridge_port(bridged: Site) -> None:
     with pytest.raises(Unsupported, match="pw0 is a port of br0"):
         bridged.policy("pw0", scan_counts="closed")
     assert bridged.snapshot() == before
+
+
+def test_the_kernel_names_kinds_of_devices(bridged: Site) -> None:
+    kinds = {link.name: link.kind for link in netlink.links()}
+    assert (kinds["pw0"], kinds["br0"], kinds["lo"]) == ("veth", "bridge", "")
 
 
 @pytest.mark.slow

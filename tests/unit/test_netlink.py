@@ -119,6 +119,15 @@ def test_xdp_mode_and_program(mode: int, name: str) -> None:
     assert (link.name, link.ifindex, link.xdp_mode, link.xdp_program) == ("eth0", 7, name, 42)
 
 
+def test_kind_of_a_device() -> None:
+    inner = attribute(1, b"vrf\0") + attribute(2, bytes(8))
+    attributes = netlink.attributes_of(
+        view(attribute(3, b"red\0"), attribute(18, inner)), netlink.LINK.attributes
+    )
+    link = netlink._link((0, 1, 7, 0, 0), attributes)
+    assert (link.name, link.kind) == ("red", "vrf")
+
+
 def test_address_with_a_peer() -> None:
     attributes = netlink.attributes_of(
         view(

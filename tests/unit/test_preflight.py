@@ -70,6 +70,14 @@ class FakeMachine:
     def add_link(self, name: str, kind: int) -> None:
         self.links.append(Link(len(self.links) + 1, name, kind, 1, "", 0))
 
+    def make_port(self, name: str, master: str, kind: str) -> None:
+        """Make the interface a port of a new device."""
+        self.add_link(master, 1)
+        self.links[-1] = self.links[-1]._replace(kind=kind)
+        for place, link in enumerate(self.links):
+            if link.name == name:
+                self.links[place] = link._replace(master=self.links[-1].ifindex)
+
     def add_headers(self, release: str = RELEASE) -> None:
         (self.root / f"lib/modules/{release}/build/include").mkdir(parents=True)
 
@@ -231,6 +239,14 @@ def test_bad_interface(machine: FakeMachine, wanted: list[object], words: str) -
     (problem,) = interfaces(machine, wanted)[1]
     assert problem.startswith("packetwatch_interfaces[")
     assert words in problem
+
+
+def test_a_vrf(machine: FakeMachine) -> None:
+    machine.make_port("eth1", "red", "vrf")
+    assert interfaces(machine, ["red"])[1] == [
+        "packetwatch_interfaces[0]: red is a VRF, on which no filter sees the packets of its ports; attach "
+        "to its ports instead (eth1), with scan_counts: any"
+    ]
 
 
 def test_no_default_route(machine: FakeMachine) -> None:
@@ -649,8 +665,7 @@ def test_without_root_the_host_is_not_asked(machine: FakeMachine) -> None:
 
 
 def test_closed_ports_on_a_port_of_a_bridge(machine: FakeMachine) -> None:
-    machine.add_link("br0", 1)
-    machine.links[0] = machine.links[0]._replace(master=machine.links[-1].ifindex)
+    machine.make_port("eth0", "br0", "bridge")
     closed: dict[str, object] = {"scan_counts": "closed"}
     eth0: list[dict[str, object]] = [{"name": "eth0"}]
 
@@ -664,6 +679,18 @@ def test_closed_ports_on_a_port_of_a_bridge(machine: FakeMachine) -> None:
     assert problems(closed | {"action": "off"}, eth0) == [], "nothing is looked up then"
     eth0[0]["scan_counts"] = "any"
     assert problems(closed, eth0) == []
+
+
+def test_closed_ports_on_a_port_of_a_vrf(machine: FakeMachine) -> None:
+    machine.make_port("eth1", "red", "vrf")
+    wanted: list[dict[str, object]] = [{"name": "eth1"}]
+    (problem,) = interfaces_module.check_listening(
+        machine.host(), {"scan_counts": "closed"}, wanted
+    )
+    assert problem == (
+        "packetwatch_interfaces: eth1 is a port of the VRF red, where services listen, so all their ports "
+        "would look closed; set scan_counts of eth1 to any"
+    )
 
 
 IN_FLEET = {

@@ -59,7 +59,7 @@ class Kind(t.NamedTuple):
 
 
 # ifinfomsg: family, type, index, flags, change
-LINK = Kind(18, 16, struct.Struct("=BxHiII"), {3: "name", 10: "master", 43: "xdp"})
+LINK = Kind(18, 16, struct.Struct("=BxHiII"), {3: "name", 10: "master", 18: "info", 43: "xdp"})
 # ifaddrmsg: family, prefixlen, flags, scope, index
 ADDRESS = Kind(22, 20, struct.Struct("=BBBBI"), {1: "address", 2: "local", 8: "flags"})
 # rtmsg: family, dst_len, src_len, tos, table, protocol, scope, type, flags
@@ -69,6 +69,7 @@ ROUTE = Kind(
     struct.Struct("=BBBBBBBBI"),
     {1: "destination", 4: "output", 5: "gateway", 9: "multipath", 18: "via"},
 )
+_INFO = {1: "kind"}
 _XDP = {2: "mode", 4: "program"}
 _HOP = {5: "gateway", 18: "via"}
 
@@ -95,7 +96,7 @@ class Link(t.NamedTuple):
     """An interface. name: as `_base.interface.text_of` returns it.
 
     type: its ARPHRD number. xdp_mode: empty if no program is attached. master: index of the bridge, bond
-    or VRF that it is a port of; 0: it is not a port.
+    or VRF that it is a port of; 0: it is not a port. kind: such as bridge or vrf; empty: hardware.
     """
 
     ifindex: int
@@ -105,6 +106,7 @@ class Link(t.NamedTuple):
     xdp_mode: str
     xdp_program: int
     master: int = 0
+    kind: str = ""
 
 
 class Route(t.NamedTuple):
@@ -281,14 +283,18 @@ def _number(attributes: Attributes, name: str, default: int = 0) -> int:
     return int(struct.unpack({1: "=B", 2: "=H"}.get(len(value), "=I"), value)[0])
 
 
+def _text(attributes: Attributes, name: str) -> str:
+    return text_of(bytes(attributes.get(name, b"")).rstrip(b"\0"))
+
+
 def _link(header: tuple[int, ...], attributes: Attributes) -> Link:
-    dummy, kind, index, flags, dummy = header
-    name = text_of(bytes(attributes.get("name", b"")).rstrip(b"\0"))
+    dummy, hardware, index, flags, dummy = header
+    name = _text(attributes, "name")
+    info = attributes_of(attributes["info"], _INFO) if "info" in attributes else {}
     xdp = attributes_of(attributes["xdp"], _XDP) if "xdp" in attributes else {}
     mode = XDP_MODES.get(_number(xdp, "mode"), "")
-    return Link(
-        index, name, kind, flags, mode, _number(xdp, "program"), _number(attributes, "master")
-    )
+    program, master = _number(xdp, "program"), _number(attributes, "master")
+    return Link(index, name, hardware, flags, mode, program, master, _text(info, "kind"))
 
 
 def _address(header: tuple[int, ...], attributes: Attributes) -> Address | None:

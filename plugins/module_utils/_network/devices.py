@@ -16,6 +16,7 @@ from .._kernel.netlink import ARPHRD_ETHER, ARPHRD_LOOPBACK
 if t.TYPE_CHECKING:
     from .._kernel.netlink import Link
 
+_VRF = "vrf"
 _WITH_HEADER = (ARPHRD_ETHER, ARPHRD_LOOPBACK)
 # Common types without an Ethernet header (include/uapi/linux/if_arp.h).
 _TYPES = {
@@ -28,10 +29,10 @@ _TYPES = {
 
 
 def check_device(name: str, links: t.Sequence[Link]) -> Link:
-    """Return the link of an interface; refuse one that is missing or has no Ethernet header.
+    """Return the link of an interface; refuse one that is missing or on which everything would pass.
 
-    On tun, WireGuard or PPP devices the program would read the IP header as an Ethernet header, and
-    pass everything.
+    On tun, WireGuard or PPP devices the program would read the IP header as an Ethernet header. A VRF
+    gets a packet from its port only in the IP layer, after generic XDP has run.
     """
     link = next((link for link in links if link.name == name), None)
     if link is None:
@@ -45,6 +46,12 @@ def check_device(name: str, links: t.Sequence[Link]) -> Link:
             f"{_TYPES.get(link.type, 'unknown')}), so all its packets would pass unfiltered; attach "
             "to the Ethernet device that carries them"
         )
+    if link.kind == _VRF:
+        ports = sorted(port.name for port in links if port.master == link.ifindex)
+        raise Unsupported(
+            f"{name} is a VRF, on which no filter sees the packets of its ports; attach to its ports "
+            f"instead ({', '.join(ports) or 'it has none'}), with scan_counts: any"
+        )
     return link
 
 
@@ -54,11 +61,15 @@ def check_listeners(name: str, links: t.Sequence[Link]) -> None:
     Services listen on the master, so all their ports would look closed (`bpf_skc_lookup_tcp` looks for
     listeners of the packet's own device).
     """
-    names = {link.ifindex: link.name for link in links}
+    masters = {link.ifindex: link for link in links}
     for link in links:
         if link.name == name and link.master:
-            master = names.get(link.master, "?")
+            master = masters.get(link.master)
+            text = master.name if master else "?"
+            is_vrf = master is not None and master.kind == _VRF
+            remedy = f"set scan_counts of {name} to any"
             raise Unsupported(
-                f"{name} is a port of {master}, where services listen, so all their ports would look "
-                f"closed; attach to {master} instead, or set scan_counts of {name} to any"
+                f"{name} is a port of {'the VRF ' if is_vrf else ''}{text}, where services listen, so all "
+                f"their ports would look closed; "
+                f"{remedy if is_vrf else f'attach to {text} instead, or {remedy}'}"
             )
