@@ -17,7 +17,10 @@ from pathlib import Path
 from typing import IO
 
 FOLDERS = frozenset(
-    {"LICENSES", "docs", "examples", "files", "meta", "playbooks", "plugins", "roles"}
+    {
+        *("LICENSES", "docs", "examples", "extensions", "files", "meta", "playbooks", "plugins"),
+        "roles",
+    }
 )
 # Galaxy's importer reads the changelog and the settings of ansible-lint, and ansible-test the lowest Python of modules.
 FILES = frozenset(

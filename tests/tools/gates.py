@@ -224,7 +224,7 @@ def slow_gates(build: Build) -> list[Gate]:
             (
                 *("env", paths, *tests, str(build.cache("mypy-tests"))),
                 *("tests/unit", "tests/kernel", "tests/lab", "tests/bench", "tests/tools"),
-                *("tests/conftest.py", "molecule"),
+                *("tests/conftest.py", "molecule", "extensions/eda/plugins/event_source"),
             ),
         ),
         # Its files import each other by longer names than other tests, as pytest does.

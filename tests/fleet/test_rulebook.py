@@ -1,0 +1,140 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The rulebook in the real ansible-rulebook: events of hosts become a ban in a real etcd.
+
+A stand-in for ssh prints what hosts emit.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fleet.servers import FleetNodes, fleet_nodes
+from fleet.software import VERSIONS
+from fleet.test_decisions import folded
+
+ROOT = Path(__file__).resolve().parents[2]
+BUILD = ROOT.parents[2]
+TOOLS = BUILD / "rulebook-venv" / "bin"
+# A node has its certificates in /etc.
+ON_NODE = """
+mount -t tmpfs room /mnt
+mkdir /mnt/upper /mnt/work
+mount -t overlay room -o lowerdir=/etc,upperdir=/mnt/upper,workdir=/mnt/work /etc
+ln -s "$CONFIG" /etc/packetwatch-fleet-node
+exec ansible-rulebook -i inventory --rulebook packetwatch.xdp.fleet_ban --vars watched.yml
+"""
+SSH = """#!/bin/sh
+while [ "$1" != -- ]; do shift; done
+cat "$HOSTS/$2"
+exec sleep 600
+"""
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[FleetNodes]:
+    with fleet_nodes(VERSIONS[-1], 1) as found:
+        yield found
+
+
+def ban(address: str, evidence: str, **fields: Any) -> str:
+    """The example of a scan's ban in docs/events.md, with another source and evidence."""
+    (example,) = re.findall(
+        r'^\{.*"event.action":"ban",.*"packetwatch.reason":"scan".*\}$',
+        (ROOT / "docs/events.md").read_text(),
+        re.M,
+    )
+    changed = {
+        "source.ip": address,
+        "packetwatch.prefix": f"{address}/32",
+        "packetwatch.evidence": evidence,
+    }
+    return json.dumps(json.loads(example) | changed | fields) + "\n"
+
+
+LINES = {
+    "web1": (
+        ban("203.0.113.1", "answer"),
+        # The same host again, also under another name.
+        ban("203.0.113.1", "answer", **{"host.name": "web2"}),
+        ban("203.0.113.2", "syn"),
+        ban("203.0.113.3", "manual", **{"packetwatch.origin": "fleet"}),
+        ban("203.0.113.4", "answer", **{"source.ip": "{{ lookup('pipe', 'touch /run/taken') }}"}),
+        ban("203.0.113.9", "syn"),
+    ),
+    "web2": (
+        "not JSON\n",
+        ban("203.0.113.2", "syn"),
+        ban("203.0.113.3", "manual", **{"packetwatch.origin": "fleet"}),
+        ban("203.0.113.4", "answer"),
+        ban("203.0.113.9", "answer"),
+    ),
+}
+
+
+def test_what_two_hosts_have_banned_is_banned_on_all_hosts(
+    nodes: FleetNodes, tmp_path: Path
+) -> None:
+    inventory, lines, tools = (tmp_path / name for name in ("inventory", "hosts", "bin"))
+    for folder in (inventory, lines, tools):
+        folder.mkdir()
+    for host, emitted in LINES.items():
+        (lines / host).write_text("".join(emitted))
+    (tools / "ssh").write_text(SSH)
+    (tools / "ssh").chmod(0o755)
+    (tmp_path / "watched.yml").write_text(json.dumps({"packetwatch_watched": list(LINES)}))
+    node = {
+        "ansible_connection": "local",
+        "ansible_become": False,
+        "ansible_python_interpreter": "/usr/bin/python3",
+        "fleet_node_secrets": str(Path(nodes.ca).parent),
+    }
+    hosts = {"packetwatch_fleet_nodes": {"hosts": {"node1": node}}}
+    (inventory / "hosts.json").write_text(json.dumps(hosts))
+    environment = {
+        "PATH": f"{tools}:{TOOLS}:{os.environ['PATH']}",
+        "ANSIBLE_COLLECTIONS_PATH": str(BUILD),
+        "ANSIBLE_NOCOLOR": "1",
+        "CONFIG": str(nodes.nodes[0].config),
+        "HOSTS": str(lines),
+    }
+    log = tmp_path / "log"
+    with log.open("wb") as output, nodes.nodes[0].namespace.entered():
+        process = subprocess.Popen(
+            ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-ec", ON_NODE],
+            stdout=output,
+            stderr=output,
+            cwd=tmp_path,
+            env=os.environ | environment,
+        )
+    try:
+        deadline = time.monotonic() + 60
+        while "PLAY RECAP" not in log.read_text():
+            assert process.poll() is None and time.monotonic() < deadline, log.read_text()
+            time.sleep(0.2)
+        # Another ban would follow at once.
+        time.sleep(3)
+    finally:
+        process.kill()
+        process.wait()
+    text = log.read_text()
+    assert text.count("PLAY RECAP") == 1, text
+    ((source, (label, seconds)),) = folded(nodes).items()
+    assert (source, label) == ("203.0.113.9", "api/play")
+    assert 86000 < seconds <= 86400
+    assert "web1: an event that contains the beginning of a template is left out" in text
+    assert "web2: a line that is not an event is left out" in text
+    assert nodes.service_credentials("api").password not in text
+    assert not Path("/run/taken").exists()
