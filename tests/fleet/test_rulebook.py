@@ -99,10 +99,10 @@ def test_what_two_hosts_have_banned_is_banned_on_all_hosts(
         "ansible_connection": "local",
         "ansible_become": False,
         "ansible_python_interpreter": "/usr/bin/python3",
-        "fleet_node_secrets": str(Path(nodes.ca).parent),
     }
     hosts = {"packetwatch_fleet_nodes": {"hosts": {"node1": node}}}
     (inventory / "hosts.json").write_text(json.dumps(hosts))
+    (inventory / ".packetwatch-fleet").symlink_to(nodes.ca.parent)
     environment = {
         "PATH": f"{tools}:{TOOLS}:{os.environ['PATH']}",
         "ANSIBLE_COLLECTIONS_PATH": str(BUILD),

@@ -12,6 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from ansible.inventory.manager import InventoryManager
+from ansible.parsing.dataloader import DataLoader
 
 from packetwatch_core._base.errors import InvalidInput, SetupFailed
 from packetwatch_core._node.authority import HOSTS, NODES, Node, Vault
@@ -174,3 +177,15 @@ def test_a_missing_authority_is_named_before_anything_is_made(tmp_path: Path) ->
 def test_a_renewal_that_never_ends_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="fewer days"):
         vault(tmp_path, days=60, renew=60)
+
+
+def test_secrets_beside_an_inventory_are_no_hosts(tmp_path: Path) -> None:
+    """A folder is an inventory with all its files, and a password would be the name of a host."""
+    defaults = Path(__file__).resolve().parents[2] / "roles/fleet_node/defaults/main.yml"
+    folder = yaml.safe_load(defaults.read_text())["fleet_node_secrets"]
+    secrets = folder.replace("{{ inventory_dir }}", str(tmp_path))
+    Vault(run, secrets).provide([NODE], ["web1"], ["root"])
+    (tmp_path / "hosts.yml").write_text("packetwatch_fleet_nodes: {hosts: {node1: }}\n")
+    inventory = InventoryManager(DataLoader(), [str(tmp_path)])
+    assert [host.name for host in inventory.get_hosts("all")] == ["node1"]
+    assert Path(secrets, "users/root/password").is_file()
