@@ -40,7 +40,7 @@ from packetwatch_fleet.store.dates import Clock
 from packetwatch_fleet.store.folder import Folder
 from packetwatch_fleet.store.http import parse_date
 from packetwatch_fleet.store.interface import Gone, Put, Relisted
-from packetwatch_fleet.store.plugins import open_store
+from packetwatch_fleet.store.plugins import FOLDER, open_store
 
 ROOT = Path(__file__).resolve().parents[2]
 UNIT = (ROOT / "roles/packetwatch/files/units/packetwatch-fleet.service").read_text()
@@ -177,6 +177,7 @@ def test_stores_by_name(tmp_path: Path) -> None:
         "from packetwatch_fleet.store.folder import Folder\n"
         "def open_store(settings):\n    return Folder(settings['MINE'])\n"
     )
+    assert Path(places.CREDENTIALS) not in Path(FOLDER).parents, "the process could not read it"
     store = open_store("mine", {"MINE": str(tmp_path / "store")}, str(tmp_path))
     assert store
     assert store.write("/a", b"1") == 2

@@ -19,7 +19,8 @@ from packetwatch_core._network.endpoints import NO_STORE, is_label, parse_endpoi
 from .interface import Store
 
 GROUP = "packetwatch.stores"
-FOLDER = "/etc/packetwatch-fleet/stores.d"
+# Not beside the credentials, which only root may read.
+FOLDER = "/usr/local/lib/packetwatch-fleet"
 
 Settings = t.Mapping[str, str]
 Open = t.Callable[[Settings], Store]
