@@ -2,13 +2,14 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The rulebook in the real ansible-rulebook: events of hosts become a ban in a real etcd.
+"""The rulebook in the real ansible-rulebook: events of hosts become a ban in a real etcd. And a backup of it.
 
 A stand-in for ssh prints what hosts emit.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fleet import software
 from fleet.servers import FleetNodes, fleet_nodes
 from fleet.software import VERSIONS
 from fleet.test_decisions import folded
@@ -32,7 +34,7 @@ mount -t tmpfs room /mnt
 mkdir /mnt/upper /mnt/work
 mount -t overlay room -o lowerdir=/etc,upperdir=/mnt/upper,workdir=/mnt/work /etc
 ln -s "$CONFIG" /etc/packetwatch-fleet-node
-exec ansible-rulebook -i inventory --rulebook packetwatch.xdp.fleet_ban --vars watched.yml
+exec "$@"
 """
 SSH = """#!/bin/sh
 while [ "$1" != -- ]; do shift; done
@@ -84,53 +86,90 @@ LINES = {
 }
 
 
-def test_what_two_hosts_have_banned_is_banned_on_all_hosts(
-    nodes: FleetNodes, tmp_path: Path
-) -> None:
-    inventory, lines, tools = (tmp_path / name for name in ("inventory", "hosts", "bin"))
-    for folder in (inventory, lines, tools):
-        folder.mkdir()
+@pytest.fixture
+def folder(nodes: FleetNodes, tmp_path: Path) -> Path:
+    """A folder with an inventory. The first node in it does not answer."""
+    inventory = tmp_path / "inventory"
+    inventory.mkdir()
+    known = {
+        "gone": {
+            "ansible_host": "127.0.0.1",
+            "ansible_port": 1,
+            # Not the stand-in.
+            "ansible_ssh_executable": "/usr/bin/ssh",
+        },
+        "node1": {
+            "ansible_connection": "local",
+            "ansible_become": False,
+            "ansible_python_interpreter": "/usr/bin/python3",
+        },
+    }
+    groups = {"packetwatch_fleet_nodes": {"hosts": known}}
+    (inventory / "hosts.json").write_text(json.dumps(groups))
+    (inventory / ".packetwatch-fleet").symlink_to(nodes.ca.parent)
+    return tmp_path
+
+
+@contextlib.contextmanager
+def on_node(
+    nodes: FleetNodes, folder: Path, *command: str, **environment: str
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a command where the node is, with its output in the file `log`."""
+    known = {
+        "ANSIBLE_COLLECTIONS_PATH": str(BUILD),
+        "ANSIBLE_NOCOLOR": "1",
+        "CONFIG": str(nodes.nodes[0].config),
+    }
+    argv = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-ec", ON_NODE, "sh"]
+    with (folder / "log").open("wb") as log, nodes.nodes[0].namespace.entered():
+        process = subprocess.Popen(
+            [*argv, *command],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd=folder,
+            env=os.environ | known | environment,
+        )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_what_two_hosts_have_banned_is_banned_on_all_hosts(nodes: FleetNodes, folder: Path) -> None:
+    lines, tools = folder / "hosts", folder / "bin"
+    for path in (lines, tools):
+        path.mkdir()
     for host, emitted in LINES.items():
         (lines / host).write_text("".join(emitted))
     (tools / "ssh").write_text(SSH)
     (tools / "ssh").chmod(0o755)
-    (tmp_path / "watched.yml").write_text(json.dumps({"packetwatch_watched": list(LINES)}))
-    node = {
-        "ansible_connection": "local",
-        "ansible_become": False,
-        "ansible_python_interpreter": "/usr/bin/python3",
-    }
-    hosts = {"packetwatch_fleet_nodes": {"hosts": {"node1": node}}}
-    (inventory / "hosts.json").write_text(json.dumps(hosts))
-    (inventory / ".packetwatch-fleet").symlink_to(nodes.ca.parent)
-    environment = {
-        "PATH": f"{tools}:{TOOLS}:{os.environ['PATH']}",
-        "ANSIBLE_COLLECTIONS_PATH": str(BUILD),
-        "ANSIBLE_NOCOLOR": "1",
-        "CONFIG": str(nodes.nodes[0].config),
-        "HOSTS": str(lines),
-    }
-    log = tmp_path / "log"
-    with log.open("wb") as output, nodes.nodes[0].namespace.entered():
-        process = subprocess.Popen(
-            ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-ec", ON_NODE],
-            stdout=output,
-            stderr=output,
-            cwd=tmp_path,
-            env=os.environ | environment,
-        )
-    try:
+    (folder / "watched.yml").write_text(json.dumps({"packetwatch_watched": list(LINES)}))
+    command = (
+        "-i",
+        "inventory",
+        "--rulebook",
+        "packetwatch.xdp.fleet_ban",
+        "--vars",
+        "watched.yml",
+    )
+    path = f"{tools}:{TOOLS}:{os.environ['PATH']}"
+    log = folder / "log"
+    with on_node(
+        nodes, folder, "ansible-rulebook", *command, PATH=path, HOSTS=str(lines)
+    ) as process:
         deadline = time.monotonic() + 60
         while "PLAY RECAP" not in log.read_text():
             assert process.poll() is None and time.monotonic() < deadline, log.read_text()
             time.sleep(0.2)
         # Another ban would follow at once.
         time.sleep(3)
-    finally:
-        process.kill()
-        process.wait()
     text = log.read_text()
-    assert text.count("PLAY RECAP") == 1, text
+    # The log has a failed run twice, and one with a node that does not answer counts as failed.
+    assert set(re.findall(r"^(\w+) +: ok=(\d)", text, re.M)) == {("gone", "0"), ("node1", "2")}, (
+        text
+    )
     ((source, (label, seconds)),) = folded(nodes).items()
     assert (source, label) == ("203.0.113.9", "api/play")
     assert 86000 < seconds <= 86400
@@ -138,3 +177,12 @@ def test_what_two_hosts_have_banned_is_banned_on_all_hosts(
     assert "web2: a line that is not an event is left out" in text
     assert nodes.service_credentials("api").password not in text
     assert not Path("/run/taken").exists()
+
+
+def test_a_backup_is_that_of_a_node_that_answers(nodes: FleetNodes, folder: Path) -> None:
+    path = f"{software.etcd(VERSIONS[-1])}:{os.environ['PATH']}"
+    command = ("ansible-playbook", "-i", "inventory", "packetwatch.xdp.fleet_backup")
+    with on_node(nodes, folder, *command, PATH=path) as process:
+        process.wait(timeout=60)
+    (backup,) = (nodes.ca.parent / "backups").iterdir()
+    assert backup.stat().st_size > 10_000, (folder / "log").read_text()
