@@ -91,11 +91,11 @@ class Site:
     def let_in(self) -> None:
         """Give web1 what the page says that it needs."""
         text = (ROOT / "docs/fleet-nodes.md").read_text()
-        variables = re.search(r"```yaml\n(   fleet_secrets:.*?)   ```", text, re.DOTALL)
+        variables = re.search(r"```yaml\n(   fleet_node_secrets:.*?)   ```", text, re.DOTALL)
         assert variables
         page = self._folder / "variables.yml"
         page.write_text(textwrap.dedent(variables[1]))
-        own = json.dumps({"fleet_secrets": str(self.secrets)})
+        own = json.dumps({"fleet_node_secrets": str(self.secrets)})
         values = {"ca.pem": "ca", "host.pem": "certificate", "password": "password"}
         tasks = [
             {
