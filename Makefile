@@ -11,13 +11,14 @@ MAKEFLAGS += --no-print-directory
 BUILD ?= .build
 GATES ?=
 KEEP ?=
+FLEET ?=
 
 build := $(abspath $(BUILD))
 venv := $(build)/venv
 copy := $(build)/ansible_collections/packetwatch/xdp
 python := $(venv)/bin/python
 run_in_copy := cd $(copy) && PATH=$(venv)/bin:$$PATH PYTHONPATH=$(copy)/tests \
-	PYTHONPYCACHEPREFIX=$(build)/cache/bytecode ANSIBLE_COLLECTIONS_PATH=$(build) KEEP=$(KEEP)
+	PYTHONPYCACHEPREFIX=$(build)/cache/bytecode ANSIBLE_COLLECTIONS_PATH=$(build) KEEP=$(KEEP) FLEET=$(FLEET)
 
 .PHONY: help check test release demo docs bench bench-peers lab-images build packages packages-test packages-bench venv docs-venv rulebook-venv clean
 
@@ -35,7 +36,7 @@ test: packages-test build docs-venv rulebook-venv ## Run all gates and tests, an
 release: packages-test build ## Make the release of this version: build/release.
 	@$(run_in_copy) $(python) $(CURDIR)/tests/tools/release.py $(build)/manifest $(CURDIR)/build/release
 
-demo: packages-test build ## Show a small fleet under attack; KEEP=1 leaves it running.
+demo: packages-test build ## Show a small fleet under attack; FLEET=1: its hosts share bans; KEEP=1 leaves it running.
 	@$(run_in_copy) $(python) -m lab.demo
 
 docs: build docs-venv ## Build the documentation site: .build/site/html.

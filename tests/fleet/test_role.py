@@ -14,7 +14,6 @@ import itertools
 import json
 import re
 import subprocess
-import textwrap
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +22,7 @@ from typing import Any
 import pytest
 from lab.fleet import Fleet
 from lab.machine import Machine
-from lab.play import environment, tool
+from lab.play import environment, fleet_variables, tool
 from lab.topology import Topology, ipv4
 
 pytestmark = pytest.mark.slow
@@ -90,11 +89,8 @@ class Site:
 
     def let_in(self) -> None:
         """Give web1 what the page says that it needs."""
-        text = (ROOT / "docs/fleet-nodes.md").read_text()
-        variables = re.search(r"```yaml\n(   fleet_node_secrets:.*?)   ```", text, re.DOTALL)
-        assert variables
         page = self._folder / "variables.yml"
-        page.write_text(textwrap.dedent(variables[1]))
+        page.write_text(fleet_variables())
         own = json.dumps({"fleet_node_secrets": str(self.secrets)})
         values = {"ca.pem": "ca", "host.pem": "certificate", "password": "password"}
         tasks = [

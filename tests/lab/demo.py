@@ -4,7 +4,7 @@
 
 Two machines with Debian 12 and 13 get Packetwatch by the playbook, with an inventory like a user's. Then
 four stations connect to them: a client, a scanner, a denied source, and an allowed source that scans. The
-results are compared with the expected ones.
+results are compared with the expected ones. With FLEET=1, both machines share bans too: see `memory`.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ import shlex
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lab import observe
 from lab.errors import LabError
+from lab.finding import SERVED, Finding, family, table, visit
 from lab.fleet import Fleet
+from lab.memory import Memory
 from lab.paths import RUNS
 from lab.play import inventory, play, tool
 from lab.process import require_root, say
@@ -29,30 +30,16 @@ from lab.topology import Topology, ipv4, ipv6
 from lab.traffic import Answer, connect, scan
 
 if TYPE_CHECKING:
+    from lab.finding import Visit
     from lab.machine import Machine
 
 _TOPOLOGY = Path(__file__).with_name("topologies") / "pair.toml"
-_SERVED = 80
 # A hundred ports, of which one is served. Port 22 is left out.
 _SCANNED = tuple(port for port in range(1, 102) if port != 22)
 _CLOSED = len(_SCANNED) - 1
 _SCAN_SECONDS = 40.0
 _PLAY_SECONDS = 900.0
 _LOG_SECONDS = 20.0
-
-
-@dataclass(frozen=True)
-class Finding:
-    """An expected result, and the one that was seen."""
-
-    text: str
-    expected: str
-    seen: str
-
-    @property
-    def good(self) -> bool:
-        """Whether the expected result was seen."""
-        return self.expected == self.seen
 
 
 class Demo:
@@ -66,7 +53,7 @@ class Demo:
     def serve(self) -> None:
         """Start a web server on each machine, to which stations connect."""
         server = ["python3", "-m", "http.server", "--bind", "::", "--directory", "/srv"]
-        command = ["systemd-run", "-q", "--unit=web", *server, str(_SERVED)]
+        command = ["systemd-run", "-q", "--unit=web", *server, str(SERVED)]
         for machine in self._machines():
             machine.ssh(command)
         for machine in self._machines():
@@ -109,7 +96,7 @@ class Demo:
 
     def report(self) -> str:
         """All results, and each machine's log and counters."""
-        parts = ["Expected results, and what was seen", *_table(self.findings)]
+        parts = ["Expected results, and what was seen", *table(self.findings)]
         for machine in self._machines():
             parts += ["", f"{machine.name}, from its log and its counters", *_account(machine)]
         return "\n".join(parts)
@@ -117,17 +104,8 @@ class Demo:
     def _machines(self) -> list[Machine]:
         return [self._old, self._new]
 
-    def _visit(self, *visits: tuple[str, Machine, str, Answer]) -> None:
-        """Connect all at the same time: station, machine, its address, and the expected answer."""
-
-        def visit(who: str, machine: Machine, address: str, expected: Answer) -> Finding:
-            # The kernel sends a dropped SYN again after 1 s and 3 s.
-            seen = connect(self._fleet.station(who), address, _SERVED, timeout=5.0)
-            text = f"{who} connects to {machine.name} by {_family(address)}"
-            return Finding(text, expected.value, seen.value)
-
-        with ThreadPoolExecutor(len(visits)) as pool:
-            self.findings += pool.map(lambda it: visit(*it), visits)
+    def _visit(self, *visits: Visit) -> None:
+        self.findings += visit(self._fleet, *visits)
 
     def _scan(self, who: str, machine: Machine, address: str) -> Finding:
         """Scan with nmap, and count the ports for which the machine answers that they are closed."""
@@ -141,7 +119,7 @@ class Demo:
         else:
             # The fifth closed port within a minute bans the source.
             expected, seen = "for 1 to 4", "for 1 to 4" if 1 <= closed <= 4 else f"for {closed}"
-        text = f"{machine.name} answers a scan of {who} by {_family(address)} with closed"
+        text = f"{machine.name} answers a scan of {who} by {family(address)} with closed"
         return Finding(text, expected, seen)
 
     def _expect_ban(self, machine: Machine, source: str) -> None:
@@ -158,26 +136,13 @@ class Demo:
         self.findings.append(Finding(text, "logged", seen))
 
 
-def _family(address: str) -> str:
-    return "IPv6" if ":" in address else "IPv4"
-
-
 def _until_open(fleet: Fleet, machine: Machine) -> None:
     """Wait until the web server, which an emulated machine starts in seconds, listens."""
     deadline = time.monotonic() + 60.0
-    while connect(fleet.station("client"), machine.ipv4, _SERVED) is not Answer.OPEN:
+    while connect(fleet.station("client"), machine.ipv4, SERVED) is not Answer.OPEN:
         if time.monotonic() > deadline:
             raise LabError(f"{machine.name}: the web server did not come up")
         time.sleep(0.5)
-
-
-def _table(findings: list[Finding]) -> list[str]:
-    width = max(len(finding.text) for finding in findings)
-    return [
-        f"  {'ok  ' if it.good else 'FAIL'}  {it.text:{width}}  {it.seen}"
-        + ("" if it.good else f", expected: {it.expected}")
-        for it in findings
-    ]
 
 
 def _account(machine: Machine) -> list[str]:
@@ -213,7 +178,7 @@ def _account(machine: Machine) -> list[str]:
     return rows
 
 
-def _next_commands(fleet: Fleet, inventory_dir: Path) -> str:
+def _next_commands(fleet: Fleet, inventory_dir: Path, shares: bool) -> str:
     """Commands for a user who wants to look around in a fleet that was kept."""
     run_dir = fleet.run_dir
     ssh = shlex.join(["ssh", "-F", str(fleet.access.ssh_config), "debian12"])
@@ -228,6 +193,7 @@ def _next_commands(fleet: Fleet, inventory_dir: Path) -> str:
             f"  {ssh}",
             f"  {ssh} journalctl -u packetwatch -o cat -f",
             f"  {ssh} curl -s http://127.0.0.1:9477/metrics",
+            *([f"  {ssh} packetwatchctl fleet"] if shares else []),
             f"  {lab} shell {where} scanner nmap -n -Pn -p 1-20 10.77.0.12",
             f"  ANSIBLE_COLLECTIONS_PATH={shlex.quote(collections)} {playbook}"
             " packetwatch.xdp.site --check --diff",
@@ -237,29 +203,38 @@ def _next_commands(fleet: Fleet, inventory_dir: Path) -> str:
     )
 
 
-def _show(run_dir: Path, keep: bool) -> int:
+def _show(run_dir: Path, keep: bool, shares: bool) -> int:
     if (run_dir / "lab.json").exists():
         say("taking down the fleet of an earlier demo")
         Fleet.open(run_dir).down()
     with Fleet(Topology.load(_TOPOLOGY), run_dir) as fleet:
         try:
-            return _run(fleet)
+            return _run(fleet, shares)
         finally:
             if keep and fleet.access.ssh_config.exists():
                 fleet.keep()
-                print(_next_commands(fleet, fleet.run_dir / "inventory"), flush=True)
+                print(_next_commands(fleet, fleet.run_dir / "inventory", shares), flush=True)
 
 
-def _run(fleet: Fleet) -> int:
+def _run(fleet: Fleet, shares: bool) -> int:
     fleet.up()
     fleet.wait_ssh()
     demo = Demo(fleet)
     demo.serve()
+    inventory_dir = inventory(fleet)
+    memory = None
+    if shares:
+        hosts = list(fleet.hosts.values())
+        memory = Memory(fleet, inventory_dir, hosts, nodes=hosts[:1])
+        memory.found()
     say("installing Packetwatch: ansible-playbook packetwatch.xdp.site")
-    for row in play(fleet, "packetwatch.xdp.site", inventory(fleet), timeout=_PLAY_SECONDS):
+    for row in play(fleet, "packetwatch.xdp.site", inventory_dir, timeout=_PLAY_SECONDS):
         say(f"    {row}")
     demo.act()
-    print(f"\n{demo.report()}\n", flush=True)
+    if memory:
+        memory.act()
+        demo.findings += memory.findings
+    print("\n".join(["", demo.report(), *(memory.report() if memory else []), ""]), flush=True)
     if failed := [finding for finding in demo.findings if not finding.good]:
         print(f"FAILED: {len(failed)} of {len(demo.findings)} results are not the expected ones")
         return 1
@@ -267,15 +242,22 @@ def _run(fleet: Fleet) -> int:
     return 0
 
 
+def _wants(variable: str) -> bool:
+    return os.environ.get(variable) not in (None, "", "0")
+
+
 def main() -> int:
     """Run the demo; return the process's exit status: 1 if a result is not the expected one."""
     parser = argparse.ArgumentParser(prog="lab.demo", description="A small fleet under attack.")
     parser.add_argument("--keep", action="store_true", help="leave the fleet running (or KEEP=1)")
+    parser.add_argument("--fleet", action="store_true", help="hosts share bans too (or FLEET=1)")
     parser.add_argument("--dir", type=Path, default=RUNS / "demo", help="default: %(default)s")
     arguments = parser.parse_args()
     try:
         require_root()
-        return _show(arguments.dir, arguments.keep or os.environ.get("KEEP") not in (None, "", "0"))
+        return _show(
+            arguments.dir, arguments.keep or _wants("KEEP"), arguments.fleet or _wants("FLEET")
+        )
     except LabError as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1

@@ -10,17 +10,23 @@ import re
 import shutil
 import subprocess
 import sys
+import textwrap
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lab.errors import LabError
-from lab.process import Progress
+from lab.process import Progress, run
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from lab.fleet import Fleet
+    from lab.machine import Machine
 
 EXAMPLE = Path(__file__).with_name("inventory")
+_FLEET_PAGE = Path(__file__).resolve().parents[2] / "docs/fleet-nodes.md"
+_FLEET_VARIABLES = re.compile(r"```yaml\n( *fleet_node_secrets:.*?) *```", re.DOTALL)
 _TAIL = 60
 _TASK = re.compile(r"(?:TASK|PLAY|RUNNING HANDLER) \[(.+?)\] \*")
 
@@ -64,6 +70,28 @@ def inventory(fleet: Fleet, example: Path = EXAMPLE) -> Path:
     shutil.copytree(example, target)
     shutil.copyfile(fleet.access.inventory, target / "lab.json")
     return target
+
+
+def fleet_variables() -> str:
+    """The variables that let hosts into a fleet, as YAML, from the page that users copy them from."""
+    found = _FLEET_VARIABLES.search(_FLEET_PAGE.read_text(encoding="utf-8"))
+    if not found:
+        raise LabError(f"{_FLEET_PAGE} does not show the variables that let hosts into a fleet")
+    return textwrap.dedent(found[1])
+
+
+def module(
+    inventory_dir: Path,
+    machine: Machine,
+    name: str,
+    options: Mapping[str, object],
+    *,
+    timeout: float,
+) -> None:
+    """Run a module of this collection on a machine. timeout: seconds. Raises LabError if it fails."""
+    command = [tool("ansible"), "-i", str(inventory_dir), machine.name]
+    command += ["-m", f"packetwatch.xdp.{name}", "-a", json.dumps(options)]
+    run(command, timeout=timeout, env=environment())
 
 
 def play(fleet: Fleet, name: str, inventory_dir: Path, *, timeout: float) -> list[str]:

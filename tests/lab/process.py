@@ -89,11 +89,12 @@ def run(
     check: bool = True,
     timeout: float = 60.0,
     stdin: str | None = None,
+    env: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run a command to its end and return its output.
 
-    timeout: seconds. Raises LabError after that time, if the command does not exist, and, with `check`,
-    if its exit status is not 0.
+    timeout: seconds. env: in place of this process's environment. Raises LabError after that time, if the
+    command does not exist, and, with `check`, if its exit status is not 0.
     """
     try:
         result = subprocess.run(
@@ -104,6 +105,7 @@ def run(
             timeout=timeout,
             # A command without input must not read the caller's.
             input=stdin or "",
+            env=env,
         )
     except FileNotFoundError as error:
         raise LabError(f"no such command: {argv[0]}") from error

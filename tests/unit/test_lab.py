@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -12,7 +13,8 @@ import time
 from pathlib import Path
 
 import pytest
-from lab import accelerator, process, state
+import yaml
+from lab import accelerator, memory, play, process, state
 from lab.errors import LabError
 from lab.fleet import take_down_below
 from lab.image import Image
@@ -112,3 +114,22 @@ def test_labs_below_a_folder_are_taken_down(
     assert [run_dir for run_dir in runs.values() if (run_dir / "lab.json").exists()] == [
         runs["other"]
     ]
+
+
+def test_bans_of_a_kernel_are_compared_with_those_of_the_store() -> None:
+    store = {"203.0.113.1": (10.0, 600.0), "203.0.113.2": (11.5, 600.0)}
+    kernel = {"203.0.113.1": (10.2, 601.0), "203.0.113.2": (12.0, 599.0)}
+    state = memory.State(kernel, store)
+    assert (state.text(), state.latest()) == ("2 of 2", (11.5, 12.0))
+    # With another end, without one of them, with one too many.
+    assert memory.State(kernel | {"203.0.113.2": (12.0, 60.0)}, store).text() == "1 of 2"
+    assert memory.State({"203.0.113.1": (10.2, 601.0)}, store).text() == "1 of 2"
+    assert memory.State(kernel | {"203.0.113.3": (1.0, 1.0)}, store).text() == "2 of 2, 1 too many"
+    assert memory.State({}, {}).latest() == (0.0, math.inf)
+
+
+def test_the_page_has_all_that_lets_a_host_into_a_fleet() -> None:
+    defaults = yaml.safe_load((ROOT / "roles/packetwatch/defaults/main.yml").read_text())
+    shown = yaml.safe_load(play.fleet_variables())
+    assert shown.pop("fleet_node_secrets") and shown["packetwatch_fleet"] == "etcd"
+    assert all(name in defaults and defaults[name] != value for name, value in shown.items())
