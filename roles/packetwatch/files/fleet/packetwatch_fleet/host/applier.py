@@ -155,6 +155,9 @@ class Applier(Part):
         lifts = [source for source, ban in found.items() if not ban]
         for source in batch:
             del self._pending[source]
+        if not self._pending:
+            # A table from which all was deleted keeps the size that 10,000 bans needed.
+            self._pending.clear()
         try:
             result = yield from talk.ask(_ignore, "fleet_apply", ban=bans, lift=lifts)
         except AgentLost:
