@@ -16,9 +16,9 @@ import sys
 
 def main(library: str, what: str, text: str, *paths: str) -> None:
     sys.path.insert(0, library)
+    from packetwatch_core._base.paths import Paths
     from packetwatch_core._declared.edits import set_lists
     from packetwatch_core._host.host import Host
-    from packetwatch_core._kernel.pins import Paths
 
     host = Host(_run, Paths(*paths))
     if what == "tell":

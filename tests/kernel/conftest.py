@@ -22,7 +22,8 @@ import pytest
 from kernel.datapath import GRACE, PORTS, Datapath, join, reaches, wait_for
 from kernel.hosting import BPFFS, PREFIX, SOURCE, Namespace, ip, sweep
 
-from packetwatch_core._kernel.pins import Paths, Pins
+from packetwatch_core._base.paths import Paths
+from packetwatch_core._kernel.pins import Pins
 
 NUMBER = 1_000_000  # number of this folder of pins; sites number theirs from 0
 

@@ -36,7 +36,7 @@ _CLI = """
 import json, sys
 from packetwatch_agent.control import cli
 from packetwatch_agent.control.ctl.session import Places
-from packetwatch_core._kernel.pins import Paths
+from packetwatch_core._base.paths import Paths
 given = json.loads(sys.argv[1])
 places = Places(Paths(**given["paths"]), given["control"], given["edit"])
 def log(line):
@@ -50,7 +50,7 @@ from packetwatch_agent.control import edit
 from packetwatch_agent.control.rights import Rights
 from packetwatch_agent.run import run
 from packetwatch_core._host.host import Host
-from packetwatch_core._kernel.pins import Paths
+from packetwatch_core._base.paths import Paths
 given = json.loads(sys.argv[1])
 with socket.socket(fileno=os.dup(0)) as connection:
     host = Host(run, Paths(**given["paths"]))

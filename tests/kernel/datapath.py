@@ -22,6 +22,7 @@ from kernel.hosting import Namespace, ip, run
 
 from packetwatch_core._active.loaded import Loaded
 from packetwatch_core._bans.bans import Ban, Bans
+from packetwatch_core._base.paths import Paths
 from packetwatch_core._declared import edits
 from packetwatch_core._declared.policy import DEFAULT, keys_from_options
 from packetwatch_core._declared.store import State
@@ -30,7 +31,7 @@ from packetwatch_core._kernel import abi
 from packetwatch_core._kernel.counters import packets, read_counters
 from packetwatch_core._kernel.first_ports import Firsts
 from packetwatch_core._kernel.libbpf import Map, library
-from packetwatch_core._kernel.pins import Paths, Pins, specs
+from packetwatch_core._kernel.pins import Pins, specs
 from packetwatch_core._kernel.programs import Program, XdpContext, _TestRunOpts
 from packetwatch_core._kernel.ring import RingBuffer
 

@@ -23,12 +23,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from packetwatch_core._base.paths import Paths
 from packetwatch_core._change.results import Plan
 from packetwatch_core._declared.edits import set_lists, set_policy
 from packetwatch_core._host.host import Host
 from packetwatch_core._kernel.bytecode import PYTHON, Compiler
 from packetwatch_core._kernel.libbpf import ARRAY, Map
-from packetwatch_core._kernel.pins import Paths
 from packetwatch_core._kernel.programs import Program, attached
 from packetwatch_core._kernel.source import flatten
 

@@ -173,7 +173,7 @@ import os, sys
 sys.path.insert(0, {library!r})
 from packetwatch_core._base.errors import PacketwatchError
 from packetwatch_core._host.host import Host
-from packetwatch_core._kernel.pins import Paths
+from packetwatch_core._base.paths import Paths
 import subprocess
 def run(argv, stdin):
     done = subprocess.run(argv, input=stdin, capture_output=True, text=True)

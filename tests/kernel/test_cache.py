@@ -26,11 +26,11 @@ from kernel.hosting import (
 
 from packetwatch_core._base.digest import digest_text
 from packetwatch_core._base.errors import LoadFailed, Unsupported
+from packetwatch_core._base.paths import Paths
 from packetwatch_core._declared.edits import set_lists, set_policy
 from packetwatch_core._host.boot import filter_interface
 from packetwatch_core._host.host import Host
 from packetwatch_core._kernel.bytecode import PYTHON, Compiler
-from packetwatch_core._kernel.pins import Paths
 from packetwatch_core._preflight.machine import Machine
 from packetwatch_core._preflight.program import is_compiled
 
@@ -41,7 +41,7 @@ LIMIT_KIB = 15 * 1024
 # The same calls as in the one-shot; at the end it prints its peak memory.
 ATTACH = """
 from packetwatch_core._host.boot import filter_interface
-from packetwatch_core._kernel.pins import Paths
+from packetwatch_core._base.paths import Paths
 def run(argv, stdin):
     raise AssertionError("a process is started")
 print(filter_interface(run, Paths(**{paths!r}), "pw0", 1.0).mode)

@@ -30,7 +30,7 @@ LIMIT = 64 * MIB
 # The maps that outlive programs, and the interpreter's files that no other process has mapped.
 ATTACH = """
 from packetwatch_core._host.boot import filter_interface
-from packetwatch_core._kernel.pins import Paths
+from packetwatch_core._base.paths import Paths
 def run(argv, stdin):
     return 1, "", "no process is needed"
 print(filter_interface(run, Paths(**{paths!r}), "pw0", 1.0).mode)

@@ -11,6 +11,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,30 @@ from packetwatch_fleet.store.plugins import FOLDER, open_store
 
 ROOT = Path(__file__).resolve().parents[2]
 UNIT = (ROOT / "roles/packetwatch/files/units/packetwatch-fleet.service").read_text()
+
+
+def test_the_process_loads_nothing_that_touches_maps(tmp_path: Path) -> None:
+    """That would be a megabyte on each host, for what the process may not do."""
+    for name, place in (
+        ("packetwatch_core", "plugins/module_utils"),
+        ("packetwatch_agent", "roles/packetwatch/files/agent/packetwatch_agent"),
+        ("packetwatch_fleet", "roles/packetwatch/files/fleet/packetwatch_fleet"),
+    ):
+        (tmp_path / name).symlink_to(ROOT / place)
+    code = (
+        "import sys, packetwatch_fleet.host.__main__, packetwatch_fleet.store.etcd\n"
+        "print(*sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-s", "-c", code],
+        env={"PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    loaded = set(done.stdout.split())
+    assert "packetwatch_fleet.store.follower" in loaded
+    assert not loaded & {"ctypes", "packetwatch_core._kernel.libbpf"}
 
 
 # Settings and places

@@ -14,7 +14,7 @@ import yaml
 
 from packetwatch_agent import __main__ as program
 from packetwatch_agent import __version__, settings
-from packetwatch_core._kernel.pins import Paths
+from packetwatch_core._base.paths import Paths
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from packetwatch_core._kernel.pins import BPFFS
+from packetwatch_core._base.paths import BPFFS
 from packetwatch_core._setup import accounts, places
 from packetwatch_core._setup.install import install_copies
 from packetwatch_core._setup.removal import remove_empty

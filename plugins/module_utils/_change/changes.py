@@ -35,10 +35,11 @@ from .planner import Planner
 from .results import Outcome
 
 if t.TYPE_CHECKING:
+    from .._base.paths import Paths
     from .._base.types import Run
     from .._declared.store import State, Store
     from .._kernel.bytecode import Compiler
-    from .._kernel.pins import Paths, Pins
+    from .._kernel.pins import Pins
     from .deadline import Deadline
     from .pending import Change, Terms
 

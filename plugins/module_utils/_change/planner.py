@@ -32,10 +32,10 @@ from .tables import ListCompiler
 if t.TYPE_CHECKING:
     from .._active.generation import Areas, Image
     from .._active.loaded import Loaded
+    from .._base.paths import Paths
     from .._declared.edits import Edit
     from .._declared.store import State, Store
     from .._kernel.bytecode import Bytecode, Compiler
-    from .._kernel.pins import Paths
     from .hits import Hits
 
 

@@ -17,9 +17,9 @@ from .._feeds.spare import NOTHING, has_feeds, lasting, read_note, spared_now
 
 if t.TYPE_CHECKING:
     from .._active.generation import Areas, Generation
+    from .._base.paths import Paths
     from .._declared.store import State
     from .._feeds.spare import FeedReport, Note, Spared
-    from .._kernel.pins import Paths
     from .._network.snapshot import Snapshot
 
 

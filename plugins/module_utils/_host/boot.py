@@ -46,8 +46,8 @@ from .renewal import renew_agent
 
 if t.TYPE_CHECKING:
     from .._active.kept import Kept
+    from .._base.paths import Paths
     from .._base.types import Run
-    from .._kernel.pins import Paths
 
 # What damaged files, a missing compiler or missing headers raise.
 _DAMAGE = (InvalidInput, LoadFailed, TooLarge, Unreadable, Unsupported, OSError)

@@ -26,12 +26,12 @@ from .renewal import renew_agent
 if t.TYPE_CHECKING:
     from .._active.images import Images
     from .._active.loaded import Loaded
+    from .._base.paths import Paths
     from .._base.types import Run
     from .._change.alarm import Alarm
     from .._change.planner import Draft, Planner
     from .._declared.store import State
     from .._health.status import Status
-    from .._kernel.pins import Paths
 
 
 class Activated(t.NamedTuple):

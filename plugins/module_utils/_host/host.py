@@ -16,13 +16,13 @@ from __future__ import annotations
 import typing as t
 
 from .._base.errors import NotDeclared, PacketwatchError
+from .._base.paths import Paths
 from .._change.links import NO_WISH, Wish
 from .._change.pending import AT_ONCE
 from .._change.planner import count
 from .._change.results import Plan, Switch
 from .._change.tables import ListCompiler
 from .._declared.store import check_interface
-from .._kernel.pins import Paths
 from .._network import protect
 from . import feeds, interfaces
 from .site import Site

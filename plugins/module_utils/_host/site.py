@@ -14,6 +14,7 @@ import typing as t
 from .._active.images import Images
 from .._active.loaded import Loaded
 from .._base.errors import InvalidInput, PacketwatchError
+from .._base.paths import Paths
 from .._change.alarm import Alarm
 from .._change.changes import Changes
 from .._change.pending import AT_ONCE
@@ -21,7 +22,7 @@ from .._change.planner import Planner
 from .._change.programs import Programs
 from .._declared.store import Store
 from .._kernel.bytecode import Compiler
-from .._kernel.pins import Paths, Pins
+from .._kernel.pins import Pins
 from .._kernel.programs import attached
 from .._network import protect
 from .._network.snapshot import Snapshot

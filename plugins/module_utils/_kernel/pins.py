@@ -4,7 +4,7 @@
 
 # This code is PRIVATE to the collection.
 
-"""The paths on the host, and the bpffs folder with its maps."""
+"""The bpffs folder with its maps."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import typing as t
 from .._base.errors import LoadFailed, Unreadable, Unsupported
 from .._base.interface import escape, unescape
 from .._base.number import read_whole
+from .._base.paths import BPFFS
 from . import abi, tracks
 from .libbpf import (
     ARRAY,
@@ -30,7 +31,6 @@ from .libbpf import (
     possible_cpus,
 )
 
-BPFFS = "/sys/fs/bpf/packetwatch"
 AGENT = "packetwatch-agent"
 RING_CAPACITY = 16384
 PANIC = "panic"
@@ -41,25 +41,6 @@ _NUMBER = "%~"
 _USERS = "/etc/passwd"
 _SOURCES = 16384
 _MAX_ID = (1 << 32) - 2
-
-
-class Paths(t.NamedTuple):
-    """All paths that the library uses; tests pass their own."""
-
-    bpffs: str = BPFFS
-    state: str = "/etc/packetwatch"
-    cache: str = "/var/lib/packetwatch/cache"
-    images: str = "/var/lib/packetwatch/boot"
-    spared: str = "/var/lib/packetwatch/spared"
-    ages: str = "/var/lib/packetwatch/feeds"
-    clock: str = "/var/lib/packetwatch/clock"
-    source: str = "/usr/lib/packetwatch/current/bpf"
-    settings: str = "/etc/default/packetwatch"
-    runtime: str = "/run/systemd"
-    units: str = "/etc/systemd/system"
-    pending: str = "/run/packetwatch-host/change"
-    status: str = "/run/packetwatch-host/status.json"
-    tables: str = "/run/packetwatch-host/tables.json"
 
 
 class Spec(t.NamedTuple):

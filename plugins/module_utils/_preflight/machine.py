@@ -13,8 +13,8 @@ import os
 import pathlib
 import typing as t
 
+from .._base.paths import Paths
 from .._kernel import netlink
-from .._kernel.pins import Paths
 
 if t.TYPE_CHECKING:
     from .._base.types import Run

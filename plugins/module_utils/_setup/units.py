@@ -13,8 +13,8 @@ import os
 import typing as t
 
 from .._base.interface import instance_of
+from .._base.paths import Paths
 from .._declared.store import Store
-from .._kernel.pins import Paths
 from .._network.endpoints import NO_STORE
 from .._network.settings import parse_values
 from . import places

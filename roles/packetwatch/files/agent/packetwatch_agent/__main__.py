@@ -95,8 +95,8 @@ def _run(dummy: argparse.Namespace) -> None:
 
 
 def _attach(options: argparse.Namespace) -> None:
+    from packetwatch_core._base.paths import Paths
     from packetwatch_core._host.boot import filter_interface
-    from packetwatch_core._kernel.pins import Paths
 
     from .run import run
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import typing as t
 
-from packetwatch_core._health.problems import Facts, find
-
 from .metrics import Rows, Values, render
 
 if t.TYPE_CHECKING:
+    from packetwatch_core._health.problems import Facts
+
     from .control.requests import Command
     from .loop import Loop
 
@@ -80,6 +80,9 @@ class Parts:
 
     def problems(self) -> list[str]:
         """What is wrong with the host, for the heartbeat."""
+        # Imported here: it costs memory, and most fleet processes have no heartbeat.
+        from packetwatch_core._health.problems import Facts, find
+
         facts = Facts()
         for part in self._parts:
             facts = part.facts(facts)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import typing as t
 
 from packetwatch_core._base.errors import InvalidInput
-from packetwatch_core._kernel.pins import Paths
+from packetwatch_core._base.paths import Paths
 from packetwatch_core._network.endpoints import parse_interval, parse_listen, parse_url
 from packetwatch_core._network.fleet import (
     OFF,

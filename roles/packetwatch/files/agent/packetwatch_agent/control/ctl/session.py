@@ -15,9 +15,9 @@ import typing as t
 from packetwatch_core._base.address import format_prefix, parse_prefix
 from packetwatch_core._base.clock import Clock, read_clock
 from packetwatch_core._base.errors import PacketwatchError
+from packetwatch_core._base.paths import Paths
 from packetwatch_core._declared.store import State, Store
 from packetwatch_core._feeds.spare import read_note
-from packetwatch_core._kernel.pins import Paths
 from packetwatch_core._network.settings import read_values
 
 from ...settings import DEFAULTS
