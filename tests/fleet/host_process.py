@@ -136,10 +136,11 @@ class HostProcess:
         self._argv = [PYTHON, "-s", "-c", _SKEWED.format(skew=skew)]
         state = folder / "state"
         state.mkdir(exist_ok=True)
+        code = folder.parent / "code"
         self._variables = {
             **CLEAN,
-            "PYTHONPYCACHEPREFIX": str(folder.parent / "bytecode"),
-            "PYTHONPATH": f"{folder / 'lib'}",
+            "PYTHONPYCACHEPREFIX": str(code / "bytecode"),
+            "PYTHONPATH": str(code / "lib"),
             "MALLOC_MMAP_THRESHOLD_": "131072",
             "MALLOC_TRIM_THRESHOLD_": "131072",
             "PW_CONTROL_SOCKET": str(folder / "agent.sock"),
@@ -147,17 +148,16 @@ class HostProcess:
             "PW_FLEET_STATE_DIR": str(state),
             **variables,
         }
-        library = folder / "lib"
-        if not library.exists():
-            library.mkdir()
+        if not code.exists():
+            (code / "lib").mkdir(parents=True)
             for name, place in (
                 ("packetwatch_core", "plugins/module_utils"),
                 ("packetwatch_agent", "roles/packetwatch/files/agent/packetwatch_agent"),
                 ("packetwatch_fleet", "roles/packetwatch/files/fleet/packetwatch_fleet"),
             ):
-                (library / name).symlink_to(ROOT / place)
-        # As the role does: the memory that is measured must not be the compiler's.
-        subprocess.run([*self._argv[:3], _COMPILED], env=self._variables, check=True)
+                (code / "lib" / name).symlink_to(ROOT / place)
+            # As the role does: the memory that is measured must not be the compiler's.
+            subprocess.run([*self._argv[:3], _COMPILED], env=self._variables, check=True)
         self.start()
 
     def start(self) -> None:
@@ -192,12 +192,18 @@ class HostProcess:
         return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def until(holds: Callable[[], Any], seconds: float = 15.0, shown: Callable[[], Any] = str) -> float:
+def until(
+    holds: Callable[[], Any],
+    seconds: float = 15.0,
+    shown: Callable[[], Any] = str,
+    *,
+    pause: float = 0.005,
+) -> float:
     """Wait until something holds; return the seconds that it took."""
     began = time.monotonic()
     while not holds():
         assert time.monotonic() < began + seconds, shown()
-        time.sleep(0.005)
+        time.sleep(pause)
     return time.monotonic() - began
 
 

@@ -237,14 +237,18 @@ class FleetNodes:
 
     def root(self, node: int = 0) -> Callable[[str, Json], Json]:
         """A function that calls a node's etcd as root, past the gate."""
-        connect = self._connector(node)
-        gateway = connect(("root", self._root_password))
+        gateway = self.at_etcd("root", node)
 
         def call(path: str, body: Json) -> Json:
             with self.nodes[node].namespace.entered():
                 return gateway.call(path, body)
 
         return call
+
+    def at_etcd(self, user: str, node: int = 0) -> Gateway:
+        """A connection past the gate, of root or one of `SERVICES`; use it in the node's namespace."""
+        password = Path(self.vault.password("users", user)).read_text().strip()
+        return self._connector(node)((user, password))
 
     def put(self, key: str, value: str, **options: Any) -> int:
         """Write a key below /packetwatch/v1/ as root; return the revision."""
@@ -270,7 +274,7 @@ class FleetNodes:
 
     def compact(self) -> None:
         """Forget everything that was overwritten."""
-        self._any()("/v3/kv/compaction", {"revision": self.revision()})
+        self._any()("/v3/kv/compaction", {"revision": self.revision(), "physical": True})
 
     def leader(self) -> int:
         """The number of the node that leads."""
