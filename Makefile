@@ -20,7 +20,7 @@ python := $(venv)/bin/python
 run_in_copy := cd $(copy) && PATH=$(venv)/bin:$$PATH PYTHONPATH=$(copy)/tests \
 	PYTHONPYCACHEPREFIX=$(build)/cache/bytecode ANSIBLE_COLLECTIONS_PATH=$(build) KEEP=$(KEEP) FLEET=$(FLEET)
 
-.PHONY: help check test release demo docs bench bench-peers lab-images build packages packages-test packages-bench venv docs-venv rulebook-venv clean
+.PHONY: help check test release demo docs bench bench-peers bench-fleet lab-images build packages packages-test packages-bench venv docs-venv rulebook-venv clean
 
 help: ## List the commands.
 	@echo "make COMMAND [VARIABLE=VALUE]"
@@ -47,6 +47,9 @@ bench: packages-bench build ## Measure the datapath beside its rivals: build/ben
 
 bench-peers: packages-test build ## Run the same scans against psad and portsentry of Debian.
 	@$(run_in_copy) $(python) -m pytest -q -s -p no:cacheprovider tests/bench/peers.py
+
+bench-fleet: packages-test build ## Measure how fast bans travel in a fleet of 50 hosts: build/bench-fleet.json.
+	@$(run_in_copy) $(python) -m bench.fleet $(CURDIR)/build
 
 lab-images: packages-test build ## Build the images of containers and virtual machines.
 	@$(run_in_copy) $(python) -m lab images

@@ -9,16 +9,15 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import signal
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from bench import addresses, drain, events, loading, lookups, wire
 from bench.figures import compare
-from bench.place import Place, isolated, pinned, processors
+from bench.place import Place, end_in_order, isolated, pinned, processors
 from bench.plot import svg
 from bench.report import document, table
 from bench.rounds import Case, interleaved
@@ -137,10 +136,6 @@ def settle() -> None:
     time.sleep(max(0.0, GRACE - time.monotonic()))
 
 
-def _interrupt(*_arguments: object) -> NoReturn:
-    raise KeyboardInterrupt
-
-
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, _interrupt)
+    end_in_order()
     sys.exit(main())

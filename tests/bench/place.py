@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 from kernel.hosting import Site, Wire, run
 
@@ -55,12 +57,26 @@ class Place:
         return len(Compiler(run, str(self.cache)).get(source).code) // 8
 
 
-@contextlib.contextmanager
-def isolated() -> Iterator[Place]:
-    """Take a mount namespace with a BPF file system of its own, and one processor."""
+def private_mounts() -> None:
+    """Take a mount namespace with a BPF file system of its own."""
     os.unshare(os.CLONE_NEWNS)
     subprocess.run(["mount", "--make-rprivate", "/"], check=True)
     subprocess.run(["mount", "-t", "bpf", "bpf", "/sys/fs/bpf"], check=True)
+
+
+def end_in_order() -> None:
+    """Let SIGTERM clean up as Ctrl-C does."""
+    signal.signal(signal.SIGTERM, _interrupt)
+
+
+def _interrupt(*_arguments: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def isolated() -> Iterator[Place]:
+    """Take mounts of its own; at the end of the context all that was made disappears."""
+    private_mounts()
     with tempfile.TemporaryDirectory(prefix="pwbench-") as name, contextlib.ExitStack() as open_:
         yield Place(Path(name), open_)
 

@@ -17,9 +17,10 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from kernel.hosting import CLEAN, PYTHON, ROOT
+from kernel.hosting import CLEAN, ROOT
 
 from packetwatch_agent.control.client import Connection
+from packetwatch_core._kernel.bytecode import PYTHON
 
 # A clock that is wrong by some seconds, for this process alone.
 _COMPILED = "import packetwatch_fleet.host.__main__, packetwatch_fleet.store.etcd"

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import os
 import select
 import shutil
@@ -357,7 +358,10 @@ class FleetNodes:
     def wait(self, *nodes: int) -> None:
         """Wait until nodes answer with the agreement of the others. By default, all nodes."""
         for number in nodes or range(len(self.nodes)):
-            self._until(number, lambda number=number: self.root(number)("/v3/kv/range", _ANY))
+            self._until(number, functools.partial(self._read, number))
+
+    def _read(self, number: int) -> Json:
+        return self.root(number)("/v3/kv/range", _ANY)
 
     # Life
 

@@ -10,7 +10,7 @@ import json
 import xml.etree.ElementTree as ET
 
 import pytest
-from bench import addresses
+from bench import addresses, fleet_rows
 from bench.figures import Row, Value, compare, half_interquartile_range
 from bench.plot import svg
 from bench.report import document, figure, table
@@ -109,3 +109,19 @@ def test_sources_are_distinct_and_where_they_should_be() -> None:
     clustered = [addresses.address6(number, addresses.IPV6_CLUSTERED) for number in numbers]
     assert {address >> 112 for address in clustered} == set(addresses.TOPS)
     assert 4500 < len({address >> 96 for address in clustered}) <= addresses.CLUSTERS
+
+
+def test_rows_of_the_fleet_state_a_figure_its_goal_and_how_many_it_is_from() -> None:
+    found = fleet_rows.rows(fleet_rows.FULL)
+    assert len({row.name for row in found}) == len(found)
+    hundred = fleet_rows.Measured([float(number) for number in range(1, 101)], 0.5)
+    slow = fleet_rows.Measured([0.5, 5.2, 0.6], 1.0)
+    measured = dict.fromkeys((row.case for row in found), hundred) | {fleet_rows.LISTING: slow}
+    figures = [fleet_rows.value_of(row, measured[row.case]) for row in found]
+    assert figures == [50, 99, 100, 5.2, 99]
+    lines = fleet_rows.table(found, measured).splitlines()
+    assert lines[1].endswith("50 ms  <= 80 ms     100   50%  ok")
+    assert [line.rpartition(" ")[2] for line in lines[1:]] == ["ok", "ok", "MISSED", "MISSED", "ok"]
+    rows = json.loads(fleet_rows.document(found, measured, {"hosts": 50}))["rows"]
+    assert (rows[3]["figure"], rows[3]["goal"], rows[3]["n"]) == (5.2, 5, 3)
+    assert rows[3]["load"] == 1.0 and rows[3]["verdict"] == "MISSED"
