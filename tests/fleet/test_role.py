@@ -13,6 +13,7 @@ import base64
 import itertools
 import json
 import re
+import shlex
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -24,12 +25,16 @@ from lab.fleet import Fleet
 from lab.machine import Machine
 from lab.play import environment, fleet_variables, tool
 from lab.topology import Topology, ipv4
+from lab.traffic import Answer, connect
 
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
 MACHINES = {"node1": ("bookworm", 21), "node2": ("trixie", 22), "node3": ("trixie", 23)}
 HOST = ("web1", "bookworm", 24)
+CLIENT = 101
+FLEET, LISTS = "packetwatch-fleet.service", "packetwatch-fleet-lists.path"
+LISTED = "198.51.100.7"
 SECRET_FILES = ("hosts/*/password", "users/*/password")
 CALL = (
     "curl -sS --max-time 5 --cacert /etc/packetwatch-fleet/ca.pem --cert /etc/packetwatch-fleet/host.pem"
@@ -83,6 +88,30 @@ class Site:
         )
         assert (done.returncode == 0) is good, done.stdout[-6000:]
         return done.stdout
+
+    def converge(self, **variables: str) -> None:
+        """Run the playbook for hosts, with what the page says; `let_in` has written that."""
+        page = self._folder / "variables.yml"
+        own = json.dumps({"fleet_secrets": str(self.secrets), **variables})
+        self.play("site", "-e", f"@{page}", "-e", own)
+
+    def ban(self, address: str, **options: str) -> None:
+        """Ban for the whole fleet, as a play does it on a node."""
+        password = (self.secrets / "users/api/password").read_text().strip()
+        wanted = {"address": address, "password": password, **options}
+        play = {"hosts": "node1", "tasks": [{"packetwatch.xdp.fleet_ban": wanted}]}
+        book = self._folder / "ban.yml"
+        book.write_text(json.dumps([play | {"gather_facts": False}]))
+        self._run(str(book))
+
+    def reaches(self) -> Answer:
+        """The answer of web1 to the client."""
+        return connect(self.fleet.station("client"), ipv4(HOST[2]), 22)
+
+    def wait(self, name: str, condition: str, seconds: int = 10) -> str:
+        """Wait until a command succeeds on a machine; return its output."""
+        script = f"for i in $(seq {seconds * 5}); do {condition} && exit; sleep 0.2; done; exit 1"
+        return self.shell(name, script)
 
     def machine(self, name: str) -> Machine:
         return self.fleet.host(name)
@@ -151,7 +180,7 @@ class Site:
         return self.shell("node1", f"cd /etc/packetwatch-fleet-node && {command}")
 
     def put(self, key: str, value: str) -> None:
-        self.etcdctl(f"put /packetwatch/v1/{key} {value}")
+        self.etcdctl(f"put /packetwatch/v1/{key} {shlex.quote(value)}")
 
     def get(self, key: str) -> str:
         return self.etcdctl(f"get --print-value-only /packetwatch/v1/{key}").strip()
@@ -202,7 +231,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         name: {"suite": suite, "address": number, "kind": "nspawn", "groups": ["lab"]}
         for name, suite, number in (*((n, *m) for n, m in MACHINES.items()), HOST)
     }
-    with Fleet(Topology.parse({"machines": machines}), folder / "lab") as fleet:
+    plan = Topology.parse({"machines": machines, "stations": {"client": CLIENT}})
+    with Fleet(plan, folder / "lab") as fleet:
         fleet.up()
         fleet.wait_ssh()
         site = Site(fleet, folder)
@@ -271,6 +301,48 @@ def test_two_more_nodes_join_and_get_all_data(site: Site) -> None:
     site.let_in()
     gates = ",".join(f"{name}={ipv4(number)}:2378" for name, (_suite, number) in MACHINES.items())
     assert site.shell("web1", "cat /etc/packetwatch-fleet/endpoints") == gates
+
+
+def test_a_host_joins_and_its_kernel_drops_what_the_fleet_bans(site: Site) -> None:
+    site.converge()
+    assert site.shell("web1", f"systemctl is-active {FLEET} {LISTS}").split() == ["active"] * 2
+    # systemd has handed it the credentials, which it cannot read in root's folder.
+    user = site.shell("web1", f"ps -o user= -p $(systemctl show -P MainPID {FLEET})").strip()
+    assert user in ("packetwatch-fleet", "packetw+")
+    site.shell("web1", "! runuser -u packetwatch-fleet -- cat /etc/packetwatch-fleet/password")
+    assert site.reaches() == Answer.OPEN
+    client = ipv4(CLIENT)
+    site.ban(client, duration="10m")
+    site.wait("web1", f"packetwatchctl bans | grep -qwF {client}")
+    assert site.reaches() == Answer.NONE
+    found = json.loads(site.shell("web1", f"packetwatchctl why {client} --json"))
+    assert found["verdict"] == "drop"
+    assert (found["fleet"]["ban"]["enforcer"], found["fleet"]["ban"]["rule"]) == ("api", "play")
+    state = json.loads(site.shell("web1", "packetwatchctl fleet --json"))
+    assert state["store"]["connected"] and state["store"]["declared"] == 1
+    assert state["reports"]["host"] == "web1" and not state["reports"]["problem"]
+    site.ban(client, state="absent")
+    site.wait("web1", f"! packetwatchctl bans | grep -qwF {client}")
+    assert site.reaches() == Answer.OPEN
+
+
+def test_a_list_of_the_fleet_becomes_a_drop_in(site: Site) -> None:
+    site.put("lists/common", json.dumps({"v": 1, "allow": [], "deny": [{"address": LISTED}]}))
+    site.wait("web1", f"packetwatchctl why {LISTED} --json | grep -q '\"drop\"'", 20)
+    found = json.loads(site.shell("web1", f"packetwatchctl why {LISTED} --json"))
+    assert [entry["owner"] for entry in found["declared"]["entries"]] == ["fleet"]
+
+
+def test_a_host_leaves_and_has_neither_process_nor_unit(site: Site) -> None:
+    site.converge(packetwatch_fleet="none")
+    units = f"{FLEET} {LISTS}"
+    assert set(site.shell("web1", f"systemctl is-active {units} || true").split()) == {"inactive"}
+    enabled = site.shell("web1", f"systemctl is-enabled {FLEET} || true").strip()
+    assert enabled == "disabled"
+    site.shell("web1", "! pgrep -u packetwatch-fleet")
+    assert site.shell("web1", "ss -Htn dst :2378").strip() == ""
+    found = json.loads(site.shell("web1", f"packetwatchctl why {LISTED} --json"))
+    assert found["declared"]["entries"] == []
 
 
 def test_exposure_of_the_units(site: Site) -> None:
