@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -19,7 +20,7 @@ from tests.integration.conftest import COLLECTIONS, ROOT
 pytestmark = pytest.mark.slow
 
 # The node has no address, so the role stops before it changes anything.
-HOSTS = {
+HOSTS: dict[str, Any] = {
     "packetwatch_fleet_nodes": {"hosts": {"node1": {}}},
     "packetwatch": {"hosts": {"web1": {}}},
 }
