@@ -115,15 +115,15 @@ class Lab:
         os.set_blocking(self._reader, False)
         self.reported: list[Event] = []
         self.is_banned = False
-        self.refusal: Exception | None = None
+        self.refusals: list[Exception] = []
         output = Output(writer, "host")
         names = {2: "eth0", 3: "eth1"}.__getitem__
         self.slow = Slow(confirmed, names, self._impose, self.reported.append, output)
 
     def _impose(self, scan: Event, interface: str) -> Event | None:
         assert interface == "eth0"
-        if self.refusal:
-            raise self.refusal
+        for refusal in self.refusals:
+            raise refusal
         return None if self.is_banned else scan._replace(expires=7)
 
     def probe(self, port: int, second: int = 0, **values: Any) -> None:
@@ -231,7 +231,7 @@ def test_a_source_that_is_banned_already_is_not_reported(lab: Lab) -> None:
 
 
 def test_a_ban_without_room_is_logged_once(lab: Lab) -> None:
-    lab.refusal = TooLarge("there is no room")
+    lab.refusals = [TooLarge("there is no room")]
     for number in range(8):
         lab.probe(number)
     assert lab.said().count("a slow scan leads to no ban: there is no room") == 1
