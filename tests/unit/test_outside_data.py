@@ -408,7 +408,8 @@ def message(kind: int, header: bytes, *attributes: tuple[int, bytes], sequence: 
 LINKS = message(
     16,
     struct.pack("=BxHiII", 0, 1, 2, 3, 0),
-    *((3, b"eth0\0"), (10, bytes(4)), (43, struct.pack("=HHB3x", 5, 2, 1))),
+    *((3, b"eth0\0"), (10, bytes(4)), (18, struct.pack("=HH4s", 8, 1, b"vrf\0"))),
+    (43, struct.pack("=HHB3x", 5, 2, 1)),
 )
 ADDRESSES = message(
     20, struct.pack("=BBBBI", 2, 24, 0, 0, 2), (1, bytes(4)), (2, bytes(4)), (8, bytes(4))
