@@ -146,12 +146,13 @@ def _until_open(fleet: Fleet, machine: Machine) -> None:
 
 
 def _account(machine: Machine) -> list[str]:
-    """A machine's bans, the number of its other log lines, and its counters."""
+    """A machine's bans of scanners, the number of its other log lines, and its counters."""
     logged = observe.events(machine)
     rows = []
     for event in logged:
-        if event.get("event.action") == "ban":
-            ports = " ".join(str(port) for port in event.get("packetwatch.ports", []))
+        # A ban without ports is none of a scan. There may be many of these.
+        if event.get("event.action") == "ban" and event.get("packetwatch.ports"):
+            ports = " ".join(str(port) for port in event["packetwatch.ports"])
             rows.append(
                 f"  {event['@timestamp']}  ban of {event.get('packetwatch.prefix')}"
                 f" after ports {ports}, until {event.get('packetwatch.expires')}"

@@ -42,6 +42,8 @@ _PLAY_SECONDS, _MODULE_SECONDS = 900.0, 120.0
 # The store's clock is known to a second, by its hosts and here.
 _SLACK = 3.0
 _PROMPT = 5.0
+# The time of a decision is rounded to tenths of a second.
+_ROUNDED = 0.05
 # Processes on an emulated machine need seconds for what takes them milliseconds elsewhere.
 _PATIENCE, _PAUSE = 60.0, 2.0
 _CLOCK_READINGS = 5
@@ -71,6 +73,21 @@ class State(NamedTuple):
         """How many bans the store and the kernel have in common, and how many only the kernel has."""
         extra = len(self.kernel.keys() - self.store.keys())
         return f"{self.equal()} of {len(self.store)}" + (f", {extra} too many" if extra else "")
+
+
+class Clock(NamedTuple):
+    """By how many seconds a machine's clock is ahead of this machine's, at least and at most."""
+
+    least: float
+    most: float
+
+    def earliest(self, moment: float) -> float:
+        """The earliest time of this machine's clock that a time of the machine's clock can be."""
+        return moment - self.most
+
+    def latest(self, moment: float) -> float:
+        """The latest one."""
+        return moment - self.least
 
 
 class Memory:
@@ -184,16 +201,16 @@ class Memory:
     def _expect_prompt(self, states: dict[str, State]) -> None:
         """Compare when the last ban was in each kernel with the time of the decision."""
         node = self._nodes[0]
-        ahead = {machine.name: _clock(machine) for machine in {node, *self._hosts}}
+        clocks = {machine.name: _clock(machine) for machine in {node, *self._hosts}}
         for host in self._hosts:
             made, begun = states[host.name].latest()
-            seconds = (begun - ahead[host.name]) - (made - ahead[node.name])
+            seconds = clocks[host.name].latest(begun) - clocks[node.name].earliest(made - _ROUNDED)
             self._account.append(
                 f"  {len(states[host.name].kernel)} bans: the last one is in the kernel of {host.name}"
-                f" {seconds:.1f} s after the decision"
+                f" within {seconds:.2f} s of the decision"
             )
             limit = f"within {_PROMPT:g} s"
-            seen = limit if seconds <= _PROMPT else f"after {seconds:.1f} s"
+            seen = limit if seconds <= _PROMPT else f"within {seconds:.1f} s"
             self.findings.append(Finding(f"{host.name} has them after the decision", limit, seen))
 
 
@@ -217,14 +234,14 @@ def _is_connected(host: Machine) -> bool:
     return bool(result["store"]["connected"])
 
 
-def _clock(machine: Machine) -> float:
-    """How many seconds a machine's clock is ahead of this machine's, by the quickest of some answers."""
+def _clock(machine: Machine) -> Clock:
+    """Compare a machine's clock with this machine's, by the quickest of some answers."""
     readings = []
     for _reading in range(_CLOCK_READINGS):
         asked = time.time()
         seen = float(machine.ssh(["date", "+%s.%N"]).stdout)
         answered = time.time()
-        readings.append((answered - asked, seen - (asked + answered) / 2))
+        readings.append((answered - asked, Clock(seen - answered, seen - asked)))
     return min(readings)[1]
 
 
