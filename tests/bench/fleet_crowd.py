@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import select
 import socket
@@ -29,8 +30,6 @@ PROCESSES = 2
 _PATIENCE = 60.0
 _PIECE = 16384
 _REVISION = re.compile(rb'"mod_revision":"([0-9]+)"')
-# Seconds after the last page until all watchers have it.
-_REST = 2.0
 
 
 def listing(fleet: Fleet, hosts: int, pages: int) -> float:
@@ -109,10 +108,12 @@ def watching(fleet: Fleet, watchers: int, seconds: int) -> list[float]:
     with nodes.lan.entered():
         for part in range(PROCESSES):
             ours, theirs = forking.Pipe()
-            fleet.child(_watch, watches[part::PROCESSES], first, seconds, begin, theirs)
+            fleet.child(_watch, watches[part::PROCESSES], first, begin, theirs)
             ends.append(ours)
     begin.wait(_PATIENCE)
     written = _write(fleet, seconds)
+    for end in ends:
+        end.send(len(written))
     found = [item for end in ends for item in _received(end)]
     # Each watcher has each page once.
     assert len(found) == watchers * len(written)
@@ -131,10 +132,11 @@ def _write(fleet: Fleet, seconds: int) -> dict[int, float]:
     return written
 
 
-def _watch(
-    watches: Sequence[_Watch], first: int, seconds: int, begin: Any, result: Connection
-) -> None:
-    """Send the revision and the time of each page that one of the watchers has received."""
+def _watch(watches: Sequence[_Watch], first: int, begin: Any, parent: Connection) -> None:
+    """Send the revision and the time of each page that one of the watchers has received.
+
+    parent: says how many pages there were when all are written.
+    """
     poll = select.epoll()
     streams: dict[int, ssl.SSLSocket] = {}
     rests: dict[int, bytes] = {}
@@ -143,17 +145,21 @@ def _watch(
         streams[stream.fileno()] = stream
         rests[stream.fileno()] = b""
         poll.register(stream, select.EPOLLIN)
-    found = []
+    poll.register(parent, select.EPOLLIN)
+    found: list[tuple[int, float]] = []
+    wanted = math.inf
     begin.wait(_PATIENCE)
-    end = time.monotonic() + seconds + _REST
-    while (left := end - time.monotonic()) > 0:
-        for number, dummy in poll.poll(left):
+    while len(found) < wanted:
+        for number, dummy in poll.poll():
+            if number == parent.fileno():
+                wanted = len(watches) * parent.recv()
+                continue
             data = rests[number] + _read(streams[number])
             # Each frame ends with a line break.
             frames, dummy_break, rests[number] = data.rpartition(b"\n")
             now = time.monotonic()
             found += [(int(one), now) for one in _REVISION.findall(frames)]
-    result.send(found)
+    parent.send(found)
 
 
 def _opened(watch: _Watch, first: int) -> ssl.SSLSocket:

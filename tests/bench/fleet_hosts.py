@@ -29,7 +29,7 @@ from packetwatch_core._node.accounts import KEYS
 from packetwatch_core._node.gateway import below, encoded
 from packetwatch_fleet.keys import BANS, HOSTS
 from packetwatch_fleet.pages import MAX_ROWS
-from packetwatch_fleet.store.interface import Put
+from packetwatch_fleet.store.interface import Change, Put, Relisted
 from packetwatch_fleet.store.plugins import open_store
 
 VERSION = "3.4"
@@ -202,10 +202,8 @@ def _decide(nodes: FleetNodes, variables: dict[str, str]) -> None:
     while True:
         left = follower.deadline() - time.monotonic()
         select.select([follower], [], [], min(max(left, 0.0), 1.0))
-        for change in follower.step():
-            if not isinstance(change, Put) or not change.key.endswith("/bans"):
-                continue
-            new = _new(change.value, known)
+        for report in _reports(follower.step()):
+            new = _new(report, known)
             if not new:
                 continue
             if len(open_rows) + len(new) > _SHORT:
@@ -213,6 +211,17 @@ def _decide(nodes: FleetNodes, variables: dict[str, str]) -> None:
             open_rows += new
             value = encoded(page(*open_rows))
             gateway.call("/v3/kv/put", {"key": encoded(f"{KEYS}bans/e1/{number}"), "value": value})
+
+
+def _reports(changes: Sequence[Change]) -> Iterator[bytes]:
+    """What hosts have reported of their own bans."""
+    for change in changes:
+        if isinstance(change, Relisted):
+            for key, (dummy, value) in change.snapshot.items.items():
+                if key.endswith("/bans"):
+                    yield value
+        elif isinstance(change, Put) and change.key.endswith("/bans"):
+            yield change.value
 
 
 def _new(report: bytes, known: set[str]) -> Sequence[list[Any]]:

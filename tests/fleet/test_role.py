@@ -307,8 +307,8 @@ def test_a_host_joins_and_its_kernel_drops_what_the_fleet_bans(site: Site) -> No
     site.converge()
     assert site.shell("web1", f"systemctl is-active {FLEET} {LISTS}").split() == ["active"] * 2
     # systemd has handed it the credentials, which it cannot read in root's folder.
-    user = site.shell("web1", f"ps -o user= -p $(systemctl show -P MainPID {FLEET})").strip()
-    assert user in ("packetwatch-fleet", "packetw+")
+    owner = site.shell("web1", f"stat -c %U /proc/$(systemctl show -P MainPID {FLEET})")
+    assert owner.strip() == "packetwatch-fleet"
     site.shell("web1", "! runuser -u packetwatch-fleet -- cat /etc/packetwatch-fleet/password")
     assert site.reaches() == Answer.OPEN
     client = ipv4(CLIENT)
