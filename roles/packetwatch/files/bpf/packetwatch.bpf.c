@@ -80,7 +80,8 @@ static __always_inline __u32 pw_unlisted(struct xdp_md *context, struct pw_heade
 			return packet->reason;
 		}
 	}
-	pw_barrier_var(ban); /* Linux 6.1 must see the test of this pointer, not of what follows from it */
+	/* Linux 6.1 must see a test of this pointer, not of what follows from it. */
+	pw_barrier_var(ban);
 	if (ban)
 		return pw_enforce_ban(header, policy, shared, counters, scratch, ban);
 	pw_detect(header, policy, shared, counters, scratch);
