@@ -316,7 +316,7 @@ def test_a_host_joins_and_its_kernel_drops_what_the_fleet_bans(site: Site) -> No
     site.wait("web1", f"packetwatchctl bans | grep -qwF {client}")
     assert site.reaches() == Answer.NONE
     found = json.loads(site.shell("web1", f"packetwatchctl why {client} --json"))
-    assert found["verdict"] == "drop"
+    assert found["verdict"] == "new connections are dropped"
     assert (found["fleet"]["ban"]["enforcer"], found["fleet"]["ban"]["rule"]) == ("api", "play")
     state = json.loads(site.shell("web1", "packetwatchctl fleet --json"))
     assert state["store"]["connected"] and state["store"]["declared"] == 1
