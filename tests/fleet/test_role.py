@@ -328,7 +328,7 @@ def test_a_host_joins_and_its_kernel_drops_what_the_fleet_bans(site: Site) -> No
 
 def test_a_list_of_the_fleet_becomes_a_drop_in(site: Site) -> None:
     site.put("lists/common", json.dumps({"v": 1, "allow": [], "deny": [{"address": LISTED}]}))
-    site.wait("web1", f"packetwatchctl why {LISTED} --json | grep -q '\"drop\"'", 20)
+    site.wait("web1", f"packetwatchctl why {LISTED} | grep -q \"deny list 'fleet'\"", 20)
     found = json.loads(site.shell("web1", f"packetwatchctl why {LISTED} --json"))
     assert [entry["owner"] for entry in found["declared"]["entries"]] == ["fleet"]
 
