@@ -92,7 +92,7 @@ class Site:
     def converge(self, **variables: str) -> None:
         """Run the playbook for hosts, with what the page says; `let_in` has written that."""
         page = self._folder / "variables.yml"
-        own = json.dumps({"fleet_secrets": str(self.secrets), **variables})
+        own = json.dumps({"fleet_node_secrets": str(self.secrets), **variables})
         self.play("site", "-e", f"@{page}", "-e", own)
 
     def ban(self, address: str, **options: str) -> None:
