@@ -21,7 +21,7 @@ from fleet.following import settings
 from bench.fleet_hosts import Fleet, address, forking, page, row
 from bench.fleet_rows import COMMITS, ROWS
 from packetwatch_core._node.gateway import context
-from packetwatch_fleet.keys import BANS, FOLLOWED
+from packetwatch_core._node.keys import BANS, FOLLOWED
 from packetwatch_fleet.store.gateway import watch_request
 from packetwatch_fleet.store.interface import Relisted
 from packetwatch_fleet.store.plugins import open_store

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 
 from fleet.servers import FleetNodes
 
-from packetwatch_fleet.keys import ROOT
+from packetwatch_core._node.keys import KEYS
 from packetwatch_fleet.store.interface import Change, Follower, Gone, Lost, Put, Relisted, Writer
 from packetwatch_fleet.store.plugins import open_store
 
@@ -50,7 +50,7 @@ class Mirror:
         self.items: dict[str, bytes] = {}
         self.changes: list[tuple[float, Change]] = []
         with nodes.lan.entered():
-            self.follower: Follower = store.follow(f"{ROOT}bans/", f"{ROOT}lifts/")
+            self.follower: Follower = store.follow(f"{KEYS}bans/", f"{KEYS}lifts/")
             self.writer: Writer = store.writer()
 
     def close(self) -> None:
@@ -91,12 +91,12 @@ class Mirror:
     def _apply(self, change: Change) -> None:
         self.changes.append((time.monotonic(), change))
         if isinstance(change, Put):
-            self.items[change.key.removeprefix(ROOT)] = change.value
+            self.items[change.key.removeprefix(KEYS)] = change.value
         elif isinstance(change, Gone):
-            self.items.pop(change.key.removeprefix(ROOT), None)
+            self.items.pop(change.key.removeprefix(KEYS), None)
         elif isinstance(change, Relisted):
             found = change.snapshot.items
-            self.items = {key.removeprefix(ROOT): value for key, (dummy, value) in found.items()}
+            self.items = {key.removeprefix(KEYS): value for key, (dummy, value) in found.items()}
 
     @property
     def is_following(self) -> bool:

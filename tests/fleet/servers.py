@@ -37,7 +37,6 @@ from kernel.hosting import Namespace, ip
 
 from packetwatch_core._base.errors import PacketwatchError
 from packetwatch_core._node.accounts import (
-    KEYS,
     Account,
     Accounts,
     host_account,
@@ -45,6 +44,7 @@ from packetwatch_core._node.accounts import (
 )
 from packetwatch_core._node.authority import HOSTS, NODES, Node, Vault
 from packetwatch_core._node.gateway import Gateway, Identity, Json, encoded
+from packetwatch_core._node.keys import KEYS
 
 ROLE = Path(__file__).resolve().parents[2] / "roles/fleet_node"
 SERVICES: Mapping[str, tuple[str, ...]] = {

@@ -26,7 +26,6 @@ import pytest
 from fleet.servers import NETWORK, Credentials, FleetNodes, fleet_nodes
 from fleet.software import VERSIONS
 
-from packetwatch_core._node.accounts import KEYS
 from packetwatch_core._node.authority import Node, Vault
 from packetwatch_core._node.gateway import (
     Gateway,
@@ -38,6 +37,7 @@ from packetwatch_core._node.gateway import (
     context,
     encoded,
 )
+from packetwatch_core._node.keys import KEYS
 
 pytestmark = pytest.mark.slow
 

@@ -21,8 +21,8 @@ from fleet.host_process import HostProcess, Speaker, running, until
 from fleet.servers import FleetNodes, fleet_nodes
 
 from packetwatch_agent.control.wire import ControlError
-from packetwatch_core._node.accounts import KEYS
 from packetwatch_core._node.gateway import below
+from packetwatch_core._node.keys import KEYS
 
 pytestmark = pytest.mark.slow
 

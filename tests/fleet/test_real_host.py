@@ -26,8 +26,8 @@ from kernel.packets import syn4
 
 from packetwatch_core._kernel import abi
 from packetwatch_core._node.gateway import below
+from packetwatch_core._node.keys import KEYS
 from packetwatch_fleet.fold import fold
-from packetwatch_fleet.keys import ROOT
 
 pytest_plugins = ("kernel.site_fixtures",)
 pytestmark = [
@@ -59,7 +59,7 @@ class Lab:
 
     def declared(self) -> dict[str, float]:
         """Return what the fold makes of everything in the store."""
-        key, end = below(ROOT)
+        key, end = below(KEYS)
         found = self.nodes.root()("/v3/kv/range", {"key": key, "range_end": end})
         values = {
             decoded(pair["key"]): decoded(pair.get("value", "")).encode()

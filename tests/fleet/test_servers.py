@@ -13,8 +13,8 @@ import pytest
 from fleet.servers import FleetNodes, fleet_nodes
 from fleet.software import VERSIONS
 
-from packetwatch_core._node.accounts import KEYS
 from packetwatch_core._node.gateway import Refused, Unreached, below, encoded
+from packetwatch_core._node.keys import KEYS
 
 pytestmark = pytest.mark.slow
 

@@ -15,7 +15,7 @@ from fleet.servers import FleetNodes, fleet_nodes
 from fleet.software import VERSIONS
 
 from packetwatch_core._network.endpoints import Endpoint
-from packetwatch_fleet.keys import BANS, HOSTS, LIFTS, ROOT
+from packetwatch_core._node.keys import BANS, HOSTS, KEYS, LIFTS
 from packetwatch_fleet.store.cluster import Cluster
 from packetwatch_fleet.store.etcd import Etcd
 from packetwatch_fleet.store.gateway import PIECE, Account
@@ -72,7 +72,7 @@ def test_a_long_listing_is_read_in_pieces_at_one_revision(nodes: FleetNodes) -> 
 
 
 def test_writes_may_expect_a_revision_and_have_an_end(nodes: FleetNodes) -> None:
-    key = f"{ROOT}lists/x"
+    key = f"{KEYS}lists/x"
     with nodes.nodes[0].namespace.entered():
         store = root(nodes)
         first = store.write(key, b"1", expect=0)

@@ -19,8 +19,8 @@ from packetwatch_core._bans.bans import Bans
 from packetwatch_core._kernel import abi
 from packetwatch_core._kernel.pins import Pins
 from packetwatch_core._network.settings import read_values
+from packetwatch_core._node.keys import BANS, LIFTS
 from packetwatch_fleet.fold import Board
-from packetwatch_fleet.keys import BANS, LIFTS
 from packetwatch_fleet.store.plugins import open_store
 
 _CREDENTIALS = {

@@ -59,11 +59,12 @@ from packetwatch_core._network import endpoints, listeners, peers, protect, stac
 from packetwatch_core._network import fleet as fleet_settings
 from packetwatch_core._network import settings as host_settings
 from packetwatch_core._network.endpoints import Endpoint
+from packetwatch_core._node import keys
 from packetwatch_core._preflight import interfaces, values
 from packetwatch_core._tables.area import Area
 from packetwatch_core._tables.ranges import Prefixes
 from packetwatch_core._tables.tables import compile_tables
-from packetwatch_fleet import keys, pages
+from packetwatch_fleet import pages
 from packetwatch_fleet.fold import Board
 from packetwatch_fleet.reports import Reports
 from packetwatch_fleet.sources import Sources

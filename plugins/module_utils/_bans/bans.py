@@ -66,6 +66,11 @@ class Source(t.NamedTuple):
     plen: int
     address: bytes
 
+    @classmethod
+    def of(cls, prefix: Prefix) -> Source:
+        """Return the source that is exactly this prefix."""
+        return cls(mapped_length(prefix), mapped(prefix))
+
     @property
     def key(self) -> bytes:
         """The key in the maps (struct pw_source)."""

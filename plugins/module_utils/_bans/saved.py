@@ -26,7 +26,7 @@ import stat
 import time
 import typing as t
 
-from .._base.address import mapped, mapped_length, parse_prefix
+from .._base.address import parse_prefix
 from .._base.errors import InvalidInput, PacketwatchError, Unreadable
 from .._base.files import create_file, open_regular, parse_json
 from .._base.number import is_a
@@ -247,8 +247,7 @@ def _from_json(line: dict[str, t.Any], clocks: _Clocks) -> Ban:
     source, origin = line["source"], line["origin"]
     if not isinstance(source, str) or not isinstance(origin, str):
         raise TypeError(source)
-    prefix = parse_prefix(source)
-    key = Source(mapped_length(prefix), mapped(prefix))
+    key = Source.of(parse_prefix(source))
     if not is_source(key.key):
         raise ValueError(source)
     kind = line.get("kind")

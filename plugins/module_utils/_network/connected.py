@@ -4,10 +4,9 @@
 
 # This code is PRIVATE to the collection.
 
-"""Whether this host has a TCP connection with a source, asked from the kernel over sock_diag.
+"""Whether this host has a TCP connection with a source.
 
-Any user may ask. The kernel compares the addresses itself, and answers with matching sockets only.
-Layouts: linux/inet_diag.h.
+The kernel compares the addresses itself, and answers with matching sockets only. Layouts: linux/inet_diag.h.
 """
 
 from __future__ import annotations
@@ -16,13 +15,8 @@ import socket
 import struct
 
 from .._base.address import Prefix
-from .._base.errors import Unreadable
-from .._kernel import netlink
+from .sock_diag import Query, sockets
 
-_NETLINK_SOCK_DIAG = 4
-_SOCK_DIAG_BY_FAMILY = 20
-# inet_diag_req_v2: family, protocol, states; all else is zero.
-_REQUEST = struct.Struct("=BBxxI48x")
 _ATTRIBUTE = struct.Struct("=HH")
 _BYTECODE = 1  # INET_DIAG_REQ_BYTECODE
 # inet_diag_bc_op: code, step if the condition holds, step if not.
@@ -45,22 +39,10 @@ def is_connected(source: Prefix) -> bool:
     family = socket.AF_INET if source.family == 4 else socket.AF_INET6
     # A socket of IPv6 may have an IPv4 peer.
     families = (family, socket.AF_INET6) if source.family == 4 else (family,)
-    try:
-        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG) as channel:
-            channel.settimeout(10)
-            for number in families:
-                request = _REQUEST.pack(number, socket.IPPROTO_TCP, _STATES)
-                reply = netlink.dump(
-                    channel, _SOCK_DIAG_BY_FAMILY, request + _filter(family, source), number
-                )
-                if any(message[0] == _SOCK_DIAG_BY_FAMILY for message in reply):
-                    return True
-    except netlink.BROKEN as error:
-        raise Unreadable(
-            f"cannot read the connections: {error}; the unit or container must allow AF_NETLINK sockets, "
-            "and the kernel needs the module tcp_diag"
-        ) from error
-    return False
+    queries = (
+        Query(number, socket.IPPROTO_TCP, _STATES, _filter(family, source)) for number in families
+    )
+    return any(True for dummy in sockets(queries, "connections", "tcp_diag"))
 
 
 def _filter(family: int, source: Prefix) -> bytes:

@@ -4,11 +4,7 @@
 
 # This code is PRIVATE to the collection.
 
-"""The ports that services of this host have, read from the kernel over sock_diag.
-
-Any user may read them. Of TCP, the kernel lists only listening sockets, however many connections there are.
-Layouts: linux/inet_diag.h.
-"""
+"""The ports that services of this host have, for the program."""
 
 from __future__ import annotations
 
@@ -19,22 +15,17 @@ import sys
 import time
 import typing as t
 
-from .._base.errors import Unreadable
-from .._kernel import abi, netlink
+from .._kernel import abi
+from .sock_diag import Query, sockets
 
 if t.TYPE_CHECKING:
     from .._kernel.libbpf import Map
+    from .sock_diag import Local
 
 _MONOTONIC_COARSE = 6
-_NETLINK_SOCK_DIAG = 4
-_SOCK_DIAG_BY_FAMILY = 20
 _LISTEN = 1 << 10
 # The states of UDP sockets, with and without a peer.
 _UDP_STATES = 1 << 1 | 1 << 7
-# inet_diag_req_v2: family, protocol, states; all else is zero.
-_REQUEST = struct.Struct("=BBxxI48x")
-# Of inet_diag_msg: the local port and the local address.
-_REPLY = struct.Struct("!4xH2x16s")
 _U64 = struct.Struct("=Q")
 _LOOPBACK_6 = bytes(15) + b"\x01"
 _LOOPBACK_MAPPED = bytes(10) + b"\xff\xff\x7f"
@@ -49,31 +40,22 @@ def read_ports(with_udp: bool = False) -> set[int]:
     wanted = [(socket.IPPROTO_TCP, _LISTEN)]
     if with_udp:
         wanted.append((socket.IPPROTO_UDP, _UDP_STATES))
-    found: set[int] = set()
-    try:
-        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG) as channel:
-            channel.settimeout(10)
-            for family, (protocol, states) in itertools.product(_FAMILIES, wanted):
-                request = _REQUEST.pack(family, protocol, states)
-                for kind, dummy, body in netlink.dump(
-                    channel, _SOCK_DIAG_BY_FAMILY, request, family
-                ):
-                    if kind == _SOCK_DIAG_BY_FAMILY:
-                        port, address = _REPLY.unpack_from(body)
-                        if not _is_loopback(family, address):
-                            found.add(port)
-    except netlink.BROKEN as error:
-        raise Unreadable(
-            f"cannot read the listening sockets: {error}; the unit or container must allow AF_NETLINK "
-            "sockets, and the kernel needs the module tcp_diag, and udp_diag if scan_kinds has udp"
-        ) from error
-    return found
+    queries = (
+        Query(family, protocol, states)
+        for family, (protocol, states) in itertools.product(_FAMILIES, wanted)
+    )
+    needed = "tcp_diag, and udp_diag if scan_kinds has udp"
+    return {
+        found.port
+        for found in sockets(queries, "listening sockets", needed)
+        if not _is_loopback(found)
+    }
 
 
-def _is_loopback(family: int, address: bytes) -> bool:
-    if family == socket.AF_INET:
-        return address[0] == 127
-    return address == _LOOPBACK_6 or address.startswith(_LOOPBACK_MAPPED)
+def _is_loopback(found: Local) -> bool:
+    if found.family == socket.AF_INET:
+        return found.address[0] == 127
+    return found.address == _LOOPBACK_6 or found.address.startswith(_LOOPBACK_MAPPED)
 
 
 def clock() -> int:

@@ -17,13 +17,11 @@ import typing as t
 
 from .._base.errors import InvalidInput
 from .gateway import Gateway, Refused, below, encoded
+from .keys import FOLLOWED, HOSTS, KEYS, REPORTS
 
 Connect = t.Callable[[t.Optional[tuple[str, str]]], Gateway]
 
 ROOT = "root"
-KEYS = "/packetwatch/v1/"
-REPORTS = ("seen", "bans", "status")
-DECISIONS = ("bans/", "lifts/", "lists/", "rules/")
 _READ, _WRITE, _BOTH = "READ", "WRITE", "READWRITE"
 
 
@@ -53,10 +51,8 @@ class Account:
 
 def host_account(name: str, password: str) -> Account:
     """A host's account: it writes its own reports, and reads what was decided."""
-    own = {Grant(f"{KEYS}hosts/{name}/{report}", _WRITE) for report in REPORTS}
-    return Account(
-        name, password, frozenset(own | {Grant(KEYS + part, _READ) for part in DECISIONS})
-    )
+    own = {Grant(f"{HOSTS}{name}/{report}", _WRITE) for report in REPORTS}
+    return Account(name, password, frozenset(own | {Grant(key, _READ) for key in FOLLOWED}))
 
 
 def service_account(name: str, password: str, writes: t.Iterable[str]) -> Account:

@@ -24,12 +24,11 @@ from .._base.address import Prefix, format_prefix, parse_prefix
 from .._base.errors import InvalidInput, PacketwatchError
 from .._base.number import MAX_TIME, is_a, is_number
 from .gateway import below, encoded
+from .keys import BANS, HOSTS, LIFTS, LISTS
 
 if t.TYPE_CHECKING:
     from .gateway import Gateway, Json
 
-ROOT = "/packetwatch/v1/"
-BANS, LIFTS, LISTS, HOSTS = (f"{ROOT}{name}/" for name in ("bans", "lifts", "lists", "hosts"))
 OWN, RULE, EVIDENCE = "api", "play", "manual"
 MAX_DURATION, MAX_REASON = 366 * 86400.0, 200
 

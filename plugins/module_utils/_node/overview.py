@@ -12,7 +12,8 @@ import time
 import typing as t
 
 from .._base.number import MAX_TIME, is_a, is_number
-from .decisions import HOSTS, Snapshot, items
+from .decisions import Snapshot, items
+from .keys import HOSTS
 
 if t.TYPE_CHECKING:
     from .._base.types import Result

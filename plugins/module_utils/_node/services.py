@@ -19,8 +19,8 @@ import typing as t
 
 from .._base.errors import PacketwatchError, SetupFailed
 from .._base.files import replace_file
-from .accounts import KEYS
 from .gateway import Gateway, Refused, encoded
+from .keys import KEYS
 
 if t.TYPE_CHECKING:
     from .._base.types import Run

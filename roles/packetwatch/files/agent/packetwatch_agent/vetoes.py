@@ -12,7 +12,7 @@ import time
 import typing as t
 
 from packetwatch_core._bans.bans import Source, is_source
-from packetwatch_core._base.address import mapped, mapped_length, parse_prefix
+from packetwatch_core._base.address import parse_prefix
 from packetwatch_core._base.errors import InvalidInput
 from packetwatch_core._base.files import read_json, replace_json
 from packetwatch_core._base.number import MAX_TIME, is_number
@@ -104,8 +104,7 @@ class Vetoes:
 def _source(text: t.Any) -> Source | None:
     """The source that a text is; None if it is not one."""
     try:
-        prefix = parse_prefix(str(text))
+        source = Source.of(parse_prefix(str(text)))
     except InvalidInput:
         return None
-    source = Source(mapped_length(prefix), mapped(prefix))
     return source if is_source(source.key) else None

@@ -15,8 +15,10 @@ import collections
 import sys
 import typing as t
 
+from packetwatch_core._node.keys import BANS, LIFTS
+
 from . import pages
-from .keys import BANS, LIFTS, enforcer_of, name_of
+from .keys import enforcer_of, name_of
 from .pages import EVIDENCE, Lift, Page, Refused, Row
 from .sources import Sources
 

@@ -2,20 +2,14 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The keys of the store (docs/fleet.md): who writes which."""
+"""The names in the keys of the store."""
 
 from __future__ import annotations
 
 import typing as t
 
 from packetwatch_core._network.endpoints import is_label
-
-ROOT = "/packetwatch/v1/"
-BANS, LIFTS, LISTS, RULES, HOSTS = (
-    f"{ROOT}{name}/" for name in ("bans", "lifts", "lists", "rules", "hosts")
-)
-# What a host follows. Reports of other hosts are the enforcers' alone.
-FOLLOWED = (BANS, LIFTS, LISTS, RULES)
+from packetwatch_core._node.keys import BANS, HOSTS
 
 
 def enforcer_of(key: str) -> str | None:

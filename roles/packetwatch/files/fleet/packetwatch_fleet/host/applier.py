@@ -83,14 +83,15 @@ class Applier(Part):
     def touch(self, sources: t.Iterable[str]) -> None:
         """Hand these over: as a ban, or as a lift if they are not banned."""
         self._pending |= dict.fromkeys(sources)
-        if self._pending and self._driver:
-            self._task.wake()
-            self._driver.arm()
+        if self._pending:
+            self._wake()
 
     def compare_soon(self) -> None:
         """Compare everything with the kernel now."""
         self._compare_at = 0.0
-        self.touch(())
+        self._wake()
+
+    def _wake(self) -> None:
         if self._driver:
             self._task.wake()
             self._driver.arm()

@@ -21,9 +21,10 @@ from packetwatch_agent.output import Output, Trouble
 from packetwatch_agent.part import Part
 from packetwatch_core._base.files import replace_file
 from packetwatch_core._base.number import is_number
+from packetwatch_core._node.keys import BANS, FOLLOWED, LIFTS, LISTS, RULES
 
 from ..fold import Ban, Board
-from ..keys import BANS, FOLLOWED, LIFTS, LISTS, RULES, name_of
+from ..keys import name_of
 from ..pages import Refused, Row, read_object
 from ..store.interface import Change, Gone, Lost, Put, Relisted, Snapshot, Store
 from .brake import HELD, Place, why_not_lift
