@@ -25,9 +25,8 @@ from kernel.hosting import OWN, Namespace, Wire
 from kernel.packets import syn4
 
 from packetwatch_core._bans.fleet import FleetBans
-from packetwatch_core._node.accounts import KEYS
 from packetwatch_core._node.gateway import below, encoded
-from packetwatch_core._node.keys import BANS, HOSTS
+from packetwatch_core._node.keys import BANS, HOSTS, KEYS
 from packetwatch_fleet.pages import MAX_ROWS
 from packetwatch_fleet.store.interface import Change, Put, Relisted
 from packetwatch_fleet.store.plugins import open_store
