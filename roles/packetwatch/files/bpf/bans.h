@@ -33,7 +33,8 @@ static __always_inline struct pw_ban *pw_unexpired(struct pw_ban *ban, __u64 now
 	return ban && (!ban->expires || ban->expires > now) ? ban : 0;
 }
 
-/* The ban itself, or NULL if it leaves this packet alone. is_new: as in pw_ban_of. */
+/* The ban itself, or NULL if it leaves this packet alone. is_new: as in pw_ban_of. With a call of
+ * pw_unexpired in here, Linux 6.1 does not know any more that the result is a pointer. */
 static __always_inline struct pw_ban *pw_applies(struct pw_ban *ban, __u64 now, int is_new)
 {
 	if (!ban || (ban->expires && ban->expires <= now))
