@@ -11,12 +11,12 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 from socket import AF_INET, AF_INET6
 
 import pytest
-from kernel.datapath import GRACE, Datapath, join, listening
-from kernel.hosting import Namespace, ip
+from kernel.container import ADDRESS, published
+from kernel.datapath import GRACE, Datapath, listening
+from kernel.hosting import Namespace
 from kernel.packets import HOST4, HOST6
 
 pytestmark = pytest.mark.usefixtures("plugged_in")
@@ -75,30 +75,8 @@ def test_a_client_of_ten_served_ports_is_never_suspected(closed: Datapath) -> No
 
 @pytest.fixture
 def container(closed: Datapath) -> Iterator[Namespace]:
-    """A namespace behind the host; the host's port 8080 is redirected to it."""
-    if not shutil.which("nft"):
-        pytest.skip("nft is not installed")
-    inner = Namespace()
-    rules = (
-        "add table ip packetwatch_test",
-        "add chain ip packetwatch_test before { type nat hook prerouting priority dstnat ; }",
-        "add rule ip packetwatch_test before tcp dport 8080 dnat to 10.78.0.2:80",
-    )
-    try:
-        ip(f"link add c0 type veth peer name c1 netns {inner.path}")
-        join("c0", "10.78.0.1/24")
-        with inner.entered():
-            join("c1", "10.78.0.2/24")
-            ip("route add default via 10.78.0.1")
-        Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
-        for rule in rules:
-            subprocess.run(["nft", *rule.split()], check=True)
-        yield inner
-    finally:
-        Path("/proc/sys/net/ipv4/ip_forward").write_text("0")
-        subprocess.run(["nft", "delete", "table", "ip", "packetwatch_test"], check=False)
-        ip("link delete c0")
-        inner.close()
+    with published(f"tcp dport 8080 dnat to {ADDRESS}:80") as found:
+        yield found
 
 
 def connect(datapath: Datapath, port: int) -> None:

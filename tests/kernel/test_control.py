@@ -26,7 +26,6 @@ from kernel.controlling import (
     ROOT_USER,
     Controlled,
     User,
-    controlled,
     exchange,
     rights_of,
 )
@@ -36,7 +35,7 @@ from kernel.packets import syn4
 
 from packetwatch_core._kernel.libbpf import Map
 
-pytest_plugins = ("kernel.site_fixtures",)
+pytest_plugins = ("kernel.agent_fixtures",)
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="makes namespaces and loads programs")
 
 LIMIT_KIB = 25 * 1024
@@ -48,13 +47,6 @@ EDITS = (
     *("allow 203.0.113.9", "deny 203.0.113.9", "remove 203.0.113.9", "apply"),
     *("confirm", "rollback"),
 )
-
-
-@pytest.fixture(scope="module")
-def shared(bytecode_cache: Path) -> Iterator[Controlled]:
-    """One host for all tests of this file."""
-    with controlled(bytecode_cache) as found:
-        yield found
 
 
 @pytest.fixture

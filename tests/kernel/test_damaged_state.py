@@ -23,7 +23,7 @@ from packetwatch_core._bans import saved
 from packetwatch_core._kernel import abi
 from packetwatch_core._kernel.libbpf import Map, possible_cpus
 
-pytest_plugins = ("kernel.site_fixtures",)
+pytest_plugins = ("kernel.agent_fixtures",)
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="makes namespaces and loads programs"),
     pytest.mark.slow,
@@ -40,24 +40,17 @@ def line(**fields: object) -> str:
     return json.dumps(ban | {"ports": 0, "dropped": 0} | fields) + "\n"
 
 
-@pytest.fixture(scope="module")
-def shared(bytecode_cache: Path) -> Iterator[Controlled]:
-    with controlled(bytecode_cache) as found:
-        found.stop()
-        yield found
-
-
 @pytest.fixture
-def host(shared: Controlled) -> Iterator[Controlled]:
+def host(resting: Controlled) -> Iterator[Controlled]:
     """A filtered host whose agent does not run; afterwards its maps and folders are whole and empty."""
-    with shared.site.wire.host.entered():
-        yield shared
-        shared.stop()
+    with resting.site.wire.host.entered():
+        yield resting
+        resting.stop()
         for table in ("bans", "scan_bans", "overflow"):
-            with Map.open(shared.pins.map(table)) as found:
+            with Map.open(resting.pins.map(table)) as found:
                 for old, dummy in found.items():
                     found.delete(old)
-        for path in (shared.folder / "state").iterdir():
+        for path in (resting.folder / "state").iterdir():
             path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
 
 

@@ -28,7 +28,6 @@ from kernel.controlling import (
     READER,
     Controlled,
     User,
-    controlled,
     rights_of,
 )
 from kernel.hosting import OWN, XDP_DROP, XDP_PASS, other_program
@@ -37,7 +36,7 @@ from kernel.packets import ACK, IPV4, ethernet, ipv4, syn4, tcp
 from packetwatch_core._bans.bans import Ban
 from packetwatch_core._kernel import abi
 
-pytest_plugins = ("kernel.site_fixtures",)
+pytest_plugins = ("kernel.agent_fixtures",)
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="makes namespaces and loads programs")
 
 FLEET = User(62005, 62005)
@@ -118,12 +117,6 @@ def client(host: Controlled, user: User = FLEET) -> Iterator[Client]:
 
 def fleet(address: str, seconds: float = 600, evidence: str = "manual") -> list[Any]:
     return [address, seconds, "e1/quorum", evidence]
-
-
-@pytest.fixture(scope="module")
-def shared(bytecode_cache: Path) -> Iterator[Controlled]:
-    with controlled(bytecode_cache) as found:
-        yield found
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from socket import AF_INET, AF_INET6, SOCK_DGRAM
 
 import pytest
 from kernel.agent_process import AgentProcess
+from kernel.container import ADDRESS, published
 from kernel.datapath import Datapath, listening, wait_for
 from kernel.hosting import Namespace, ip
 from kernel.packets import HOST4, HOST6
@@ -382,33 +383,9 @@ def test_monitoring_during_a_restart(host: Datapath, client: Client) -> None:
 
 @pytest.fixture
 def container(host: Datapath) -> Iterator[Namespace]:
-    """A namespace behind the host, to which published ports are redirected as by Docker."""
-    if not shutil.which("nft"):
-        pytest.skip("nft is not installed")
-    inner = Namespace()
     ports = ",".join(map(str, PUBLISHED))
-    rules = f"""table ip honest {{
-        chain before {{
-            type nat hook prerouting priority dstnat;
-            iifname v0 tcp dport {{ {ports} }} dnat to 10.78.0.2
-        }}
-    }}"""
-    try:
-        ip(f"link add d0 type veth peer name d1 netns {inner.path}")
-        ip("address add 10.78.0.1/24 dev d0")
-        ip("link set d0 up")
-        with inner.entered():
-            ip("address add 10.78.0.2/24 dev d1")
-            ip("link set d1 up")
-            ip("route add default via 10.78.0.1")
-        Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
-        subprocess.run(["nft", "-f", "-"], input=rules, text=True, check=True)
-        yield inner
-    finally:
-        Path("/proc/sys/net/ipv4/ip_forward").write_text("0")
-        subprocess.run(["nft", "delete", "table", "ip", "honest"], check=False)
-        ip("link delete d0")
-        inner.close()
+    with published(f"iifname v0 tcp dport {{ {ports} }} dnat to {ADDRESS}") as found:
+        yield found
 
 
 def test_containers_that_restart(client: Client, container: Namespace) -> None:

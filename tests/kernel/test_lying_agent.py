@@ -21,12 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kernel.controlling import READER, Controlled, controlled
+from kernel.controlling import READER, Controlled
 
 from packetwatch_agent.control import cli
 from packetwatch_agent.control.ctl.session import Places
 
-pytest_plugins = ("kernel.site_fixtures",)
+pytest_plugins = ("kernel.agent_fixtures",)
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="makes namespaces and loads programs"),
     pytest.mark.slow,
@@ -170,25 +170,18 @@ class Liar:
         self._socket.close()
 
 
-@pytest.fixture(scope="module")
-def shared(bytecode_cache: Path) -> Iterator[Controlled]:
-    with controlled(bytecode_cache) as found:
-        found.stop()
-        yield found
-
-
 @pytest.fixture
-def host(shared: Controlled) -> Iterator[Controlled]:
-    with shared.site.wire.host.entered():
-        yield shared
-        with shared.bans() as bans:
+def host(resting: Controlled) -> Iterator[Controlled]:
+    with resting.site.wire.host.entered():
+        yield resting
+        with resting.bans() as bans:
             for ban in bans.walk():
                 bans.remove(ban)
 
 
 @pytest.fixture(scope="module")
-def liar(shared: Controlled) -> Iterator[Liar]:
-    found = Liar(shared.control)
+def liar(resting: Controlled) -> Iterator[Liar]:
+    found = Liar(resting.control)
     yield found
     found.close()
 

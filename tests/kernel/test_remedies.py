@@ -13,26 +13,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from kernel.controlling import PROTECTED, READER, ROOT_USER, Controlled, controlled
+from kernel.controlling import PROTECTED, READER, ROOT_USER, Controlled
 from kernel.hosting import DENIED, UNLISTED, XDP_DROP, XDP_PASS
 from kernel.timers import Timers
 
 from packetwatch_core._change.pending import Terms
 from packetwatch_core._declared.edits import set_lists
 
-pytest_plugins = ("kernel.site_fixtures",)
+pytest_plugins = ("kernel.agent_fixtures",)
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="makes namespaces and loads programs"),
     pytest.mark.slow,
 ]
 
 LIFT = "packetwatch.xdp.panic -e packetwatch_panic=absent"
-
-
-@pytest.fixture(scope="module")
-def shared(bytecode_cache: Path) -> Iterator[Controlled]:
-    with controlled(bytecode_cache) as found:
-        yield found
 
 
 @pytest.fixture

@@ -12,25 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kernel.controlling import READER, Controlled, controlled
+from kernel.controlling import READER, Controlled
 from kernel.hosting import Wire, ip
 
 from packetwatch_agent.control.selftest.drill import STAGES, Drill
 from packetwatch_core._bans.bans import MAPS
 from packetwatch_core._kernel.libbpf import Map
 
-pytest_plugins = ("kernel.site_fixtures",)
+pytest_plugins = ("kernel.agent_fixtures",)
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="makes namespaces and loads programs")
 
 # The agent writes hosts, nets and local at each of its checks; the self-test never does.
 COMPARED = (*MAPS, "scan_ring", "open_ports", "firsts2", "tracks2", "rates")
-
-
-@pytest.fixture(scope="module")
-def shared(bytecode_cache: Path) -> Iterator[Controlled]:
-    """One host for all tests of this file."""
-    with controlled(bytecode_cache) as found:
-        yield found
 
 
 @pytest.fixture
