@@ -10,7 +10,7 @@ from __future__ import annotations
 
 
 class ModuleDocFragment:
-    """Options that say how the store is reached."""
+    """Of public modules; `ACCESS` are options of all modules that reach the store."""
 
     DOCUMENTATION = r"""
 options:
@@ -18,8 +18,22 @@ options:
     description: The store's user, who may read everything and write the keys of V(api).
     type: str
     default: api
+attributes:
+  platform:
+    description: Target OS/families that can be operated against.
+    platforms: debian
+    support: full
+    details:
+      - Debian 12 and 13 with the etcd of Debian are tested.
+requirements:
+  - python >= 3.11
+  - root on a node of the fleet, for example by C(become=true)
+"""
+
+    ACCESS = r"""
+options:
   password:
-    description: The user's password. The role C(packetwatch.xdp.fleet_node) keeps it on the controller, in C(users/api/password) of
+    description: The user's password. The role C(packetwatch.xdp.fleet_node) keeps it on the controller, in C(users/NAME/password) of
       the folder of the fleet's secrets.
     type: str
     required: true
@@ -35,14 +49,4 @@ options:
     description: Path of the node's certificate with its key, on the node.
     type: path
     default: /etc/packetwatch-fleet-node/etcd.pem
-attributes:
-  platform:
-    description: Target OS/families that can be operated against.
-    platforms: debian
-    support: full
-    details:
-      - Debian 12 and 13 with the etcd of Debian are tested.
-requirements:
-  - python >= 3.11
-  - root on a node of the fleet, for example by C(become=true)
 """

@@ -21,13 +21,19 @@ if t.TYPE_CHECKING:
     from ._base.types import Result
 
 FOLDER = "/etc/packetwatch-fleet-node"
-STORE: t.Final[dict[str, t.Any]] = {
-    "user": {"type": "str", "default": "api"},
+ACCESS: t.Final[dict[str, t.Any]] = {
     "password": {"type": "str", "required": True, "no_log": True},
     "port": {"type": "int", "default": 2379},
     "authority": {"type": "path", "default": f"{FOLDER}/nodes-ca.pem"},
     "certificate": {"type": "path", "default": f"{FOLDER}/etcd.pem"},
 }
+STORE: t.Final[dict[str, t.Any]] = {"user": {"type": "str", "default": "api"}, **ACCESS}
+
+
+def gateway_of(options: t.Mapping[str, t.Any], user: tuple[str, str] | None) -> Gateway:
+    """Return a connection to the store of this node. options: those of `ACCESS`; user: name and password."""
+    identity = Identity(options["authority"], options["certificate"])
+    return Gateway(("127.0.0.1", options["port"]), identity, user)
 
 
 def run_on_store(module: AnsibleModule, call: t.Callable[[Gateway], Result]) -> None:
@@ -40,9 +46,7 @@ def run_on_store(module: AnsibleModule, call: t.Callable[[Gateway], Result]) -> 
                 raise InvalidInput(
                     f"{option}: there is no {params[option]}: run the module on a node of the fleet"
                 )
-        identity = Identity(params["authority"], params["certificate"])
-        account = params["user"], params["password"]
-        gateway = Gateway(("127.0.0.1", params["port"]), identity, account)
+        gateway = gateway_of(params, (params["user"], params["password"]))
         try:
             gateway.login()
         except Refused as error:

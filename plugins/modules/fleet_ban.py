@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: fleet_ban
 short_description: Ban sources on all hosts of a fleet, or lift their bans
-version_added: 0.1.0
+version_added: 1.0.0
 author:
   - Packetwatch authors (@packetwatch)
 description:
@@ -21,6 +21,7 @@ extends_documentation_fragment:
   - packetwatch.xdp._attributes
   - packetwatch.xdp._attributes.public
   - packetwatch.xdp._fleet
+  - packetwatch.xdp._fleet.access
 options:
   address:
     description:

@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: fleet_info
 short_description: Show the hosts, nodes and bans of a fleet
-version_added: 0.1.0
+version_added: 1.0.0
 author:
   - Packetwatch authors (@packetwatch)
 description:
@@ -19,6 +19,7 @@ extends_documentation_fragment:
   - packetwatch.xdp._attributes
   - packetwatch.xdp._attributes.public
   - packetwatch.xdp._fleet
+  - packetwatch.xdp._fleet.access
 options:
   gather_subset:
     description: What to return.

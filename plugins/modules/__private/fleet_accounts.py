@@ -9,7 +9,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: fleet_accounts
 short_description: Make the accounts of a fleet's store equal to those declared
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - This module is B(private) to the role P(packetwatch.xdp.fleet_node#role); it may change or vanish in any release.
   - Adds, changes and deletes users and roles of etcd on this node, and lets it refuse requests without a token.
@@ -17,26 +17,11 @@ author:
   - Packetwatch authors (@packetwatch)
 extends_documentation_fragment:
   - packetwatch.xdp._attributes
+  - packetwatch.xdp._fleet.access
 attributes:
   diff_mode:
     support: none
 options:
-  authority:
-    description: Path of the certificate of the authority that the store's certificate is checked with.
-    type: path
-    required: true
-  certificate:
-    description: Path of this node's own certificate, with its key.
-    type: path
-    required: true
-  port:
-    description: Port at which etcd listens on this node's loopback.
-    type: int
-    required: true
-  password:
-    description: Password of root in the store.
-    type: str
-    required: true
   hosts:
     description: Password of each host, by the host's name.
     type: dict
@@ -82,7 +67,7 @@ from ansible_collections.packetwatch.xdp.plugins.module_utils._node.accounts imp
     host_account,
     service_account,
 )
-from ansible_collections.packetwatch.xdp.plugins.module_utils._node.gateway import Gateway, Identity
+from ansible_collections.packetwatch.xdp.plugins.module_utils._store import ACCESS, gateway_of
 
 if t.TYPE_CHECKING:
     from ansible_collections.packetwatch.xdp.plugins.module_utils._base.types import Result, Run
@@ -91,19 +76,14 @@ if t.TYPE_CHECKING:
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            "authority": {"type": "path", "required": True},
-            "certificate": {"type": "path", "required": True},
-            "port": {"type": "int", "required": True},
-            "password": {"type": "str", "required": True, "no_log": True},
             "hosts": {"type": "dict", "required": True, "no_log": True},
             "services": {"type": "dict", "required": True, "no_log": True},
             "writes": {"type": "dict", "required": True},
+            **ACCESS,
         },
         supports_check_mode=True,
     )
     options = module.params
-    identity = Identity(options["authority"], options["certificate"])
-    address = ("127.0.0.1", options["port"])
     accounts = [host_account(name, password) for name, password in options["hosts"].items()]
     accounts += [
         service_account(name, password, options["writes"][name])
@@ -112,9 +92,7 @@ def main() -> None:
 
     def settle(run: Run) -> Result:
         stored = Accounts(
-            lambda user: Gateway(address, identity, user),
-            options["password"],
-            dry=module.check_mode,
+            lambda user: gateway_of(options, user), options["password"], dry=module.check_mode
         )
         changes = stored.settle(accounts)
         return {"changed": bool(changes), "changes": changes}

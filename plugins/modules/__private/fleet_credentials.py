@@ -9,7 +9,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: fleet_credentials
 short_description: Make the certificates and passwords of a fleet on the controller
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - This module is B(private) to the role P(packetwatch.xdp.fleet_node#role); it may change or vanish in any release.
   - Makes what is missing, renews certificates that end soon or have other names, and removes what no member has any more.

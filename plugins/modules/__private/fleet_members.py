@@ -9,7 +9,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: fleet_members
 short_description: Add a node to a fleet's store, or remove it
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - This module is B(private) to the role P(packetwatch.xdp.fleet_node#role); it may change or vanish in any release.
   - Speaks to etcd on this node about another node.
@@ -17,26 +17,11 @@ author:
   - Packetwatch authors (@packetwatch)
 extends_documentation_fragment:
   - packetwatch.xdp._attributes
+  - packetwatch.xdp._fleet.access
 attributes:
   diff_mode:
     support: none
 options:
-  authority:
-    description: Path of the certificate of the authority that the store's certificate is checked with.
-    type: path
-    required: true
-  certificate:
-    description: Path of this node's own certificate, with its key.
-    type: path
-    required: true
-  port:
-    description: Port at which etcd listens on this node's loopback.
-    type: int
-    required: true
-  password:
-    description: Password of root in the store.
-    type: str
-    required: true
   url:
     description: Address of the other node for its peers.
     type: str
@@ -81,7 +66,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.packetwatch.xdp.plugins.module_utils._front import call_library
 from ansible_collections.packetwatch.xdp.plugins.module_utils._node import members
 from ansible_collections.packetwatch.xdp.plugins.module_utils._node.accounts import ROOT
-from ansible_collections.packetwatch.xdp.plugins.module_utils._node.gateway import Gateway, Identity
+from ansible_collections.packetwatch.xdp.plugins.module_utils._store import ACCESS, gateway_of
 
 if t.TYPE_CHECKING:
     from ansible_collections.packetwatch.xdp.plugins.module_utils._base.types import Result, Run
@@ -90,10 +75,6 @@ if t.TYPE_CHECKING:
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            "authority": {"type": "path", "required": True},
-            "certificate": {"type": "path", "required": True},
-            "port": {"type": "int", "required": True},
-            "password": {"type": "str", "required": True, "no_log": True},
             "url": {"type": "str", "required": True},
             "state": {
                 "type": "str",
@@ -101,6 +82,7 @@ def main() -> None:
                 "required": True,
             },
             "patience": {"type": "int", "default": 120},
+            **ACCESS,
         },
         supports_check_mode=True,
     )
@@ -108,9 +90,7 @@ def main() -> None:
     url, dry = options["url"], module.check_mode
 
     def settle(run: Run) -> Result:
-        identity = Identity(options["authority"], options["certificate"])
-        user = (ROOT, options["password"])
-        gateway = Gateway(("127.0.0.1", options["port"]), identity, user)
+        gateway = gateway_of(options, (ROOT, options["password"]))
         changed = members.change(gateway, url, options["state"], options["patience"], dry)
         present = {member.url: member.name for member in members.members(gateway)}
         return {"changed": changed, "members": present}

@@ -9,7 +9,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: fleet_services
 short_description: Start and restart the services of a fleet's node
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - This module is B(private) to the role P(packetwatch.xdp.fleet_node#role); it may change or vanish in any release.
   - Starts services that do not run, and restarts those that run with other files than are there now.
@@ -102,7 +102,7 @@ changes:
   returned: success
   type: list
   elements: str
-  sample: [user web1 added]
+  sample: [packetwatch-fleet-gate.service started]
 """
 
 import typing as t
