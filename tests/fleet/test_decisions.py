@@ -21,8 +21,8 @@ from fleet.servers import FleetNodes, fleet_nodes
 from fleet.software import VERSIONS
 
 from packetwatch_core._node import decisions
-from packetwatch_core._node.accounts import KEYS
 from packetwatch_core._node.gateway import below
+from packetwatch_core._node.keys import KEYS
 from packetwatch_fleet.fold import Board
 from packetwatch_fleet.sources import Sources
 
