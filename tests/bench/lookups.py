@@ -37,14 +37,27 @@ ARRAY_PAGE = 65536
 PASS, DROP = 2, 1
 
 
-def frame4(source: str, flags: int = packets.ACK, port: int = 443) -> bytes:
-    return packets.syn4(source, port, OWN, flags)
+SERVED = 443
+# What two hosts with Linux send on a connection: two fillers and the timestamps (RFC 7323).
+TIMESTAMPS = bytes.fromhex("0101080a") + bytes(8)
+
+
+def frame4(source: str, flags: int = packets.ACK, port: int = SERVED, options: bytes = TIMESTAMPS) -> bytes:
+    """Return a segment to a port of the host; with ACK it looks like one of an established connection."""
+    return packets.ethernet(packets.IPV4, packets.ipv4(source, OWN, packets.tcp(40000, port, flags, options)))
+
+
+def _strangers4(port: int, options: bytes) -> list[bytes]:
+    """Return segments of several sources: whether the lists' filter decides for one depends on the other entries."""
+    sources = addresses.hosts4(range(UNLISTED[0], UNLISTED[0] + 32))
+    return [frame4(source, port=port, options=options) for source in sources]
 
 
 ACK4 = frame4("198.51.100.200")
-# Whether the lists' filter decides for a source depends on the other entries: so use several sources.
-STRANGERS4 = [frame4(text) for text in addresses.hosts4(range(UNLISTED[0], UNLISTED[0] + 32))]
-ACK6 = packets.syn6("2001:db8::1", 443, "2001:db8::2", packets.ACK)
+STRANGERS4 = _strangers4(SERVED, TIMESTAMPS)
+BARE4 = _strangers4(SERVED, b"")
+UNEXPECTED4 = _strangers4(7, b"")
+ACK6 = packets.syn6("2001:db8::1", SERVED, "2001:db8::2", packets.ACK)
 DENIED4 = frame4(addresses.hosts4([77])[0])
 
 
@@ -162,6 +175,11 @@ def add_ipv4(lookups: Lookups) -> None:
     ban_some(site, BANS)
     full = lookups.ours(site)
     lookups.several("established, everything on", full, STRANGERS4, PASS)
+    with full.home.entered():
+        service = socket.create_server(("", SERVED))
+    lookups.place.open.callback(service.close)
+    lookups.several("established without options", full, BARE4, PASS)
+    lookups.several("ACK to a closed port", full, UNEXPECTED4, PASS)
     sixteen = lookups.ours(lookups.site(deny, allow, lists=16))
     keys = b"".join(addresses.address4(n).to_bytes(4, "big") for n in range(1, MILLION + 1))
     table = lookups.hash("lookup4", "hash4", keys, 4)

@@ -50,6 +50,18 @@ ROWS = (
         Value("established, xdp-filter 10k", _PASS),
         0.3,
     ),
+    Row(
+        "established TCP, no options : timestamps",
+        Value("established without options", _PASS),
+        Value("established, everything on", _PASS),
+        1.5,
+    ),
+    Row(
+        "ACK to a closed port, detection : 350 ns",
+        Value("ACK to a closed port", _PASS),
+        _SYN_LIMIT_NS,
+        1.0,
+    ),
     _random("random unlisted IPv4, 1M + 10k prefixes : hash", "random unlisted", 0.33),
     _random("random denied IPv4, 1M + 10k prefixes : hash", "random denied", 0.33),
     _random("random unlisted IPv6, 1M uniform : hash", "IPv6 uniform, unlisted", 0.4),
