@@ -4,7 +4,7 @@
 
 # This code is PRIVATE to the collection.
 
-"""The files that the role installs on a host, as one archive that is the same on every controller."""
+"""The files that the roles install, as one archive that is the same on every controller."""
 
 from __future__ import annotations
 
@@ -20,10 +20,13 @@ import typing as t
 
 # Folder in the archive, folder in the collection, patterns of names. All other files there (caches,
 # copies of editors, links out of the tree) are left out.
-_SOURCES = (
+_COMMON = (
     ("packetwatch_core", "plugins/module_utils", ("_*.py", "_*/[a-z_]*.py")),
     ("packetwatch_agent", "roles/packetwatch/files/agent/packetwatch_agent", ("**/[a-z_]*.py",)),
     ("packetwatch_fleet", "roles/packetwatch/files/fleet/packetwatch_fleet", ("**/[a-z_]*.py",)),
+)
+HOST = (
+    *_COMMON,
     ("bpf", "roles/packetwatch/files/bpf", ("*.c", "*.h")),
     ("sysusers", "roles/packetwatch/files/sysusers", ("*.conf",)),
     ("units", "roles/packetwatch/files/units", ("*.service", "*.path", "*.timer", "*.socket")),
@@ -31,6 +34,15 @@ _SOURCES = (
     ("completion", "roles/packetwatch/files/completion", ("*.bash",)),
     ("man", "roles/packetwatch/files/man", ("*.8",)),
 )
+NODE = (
+    *_COMMON,
+    (
+        "packetwatch_enforcer",
+        "roles/fleet_node/files/enforcer/packetwatch_enforcer",
+        ("**/[a-z_]*.py",),
+    ),
+)
+Sources = tuple[tuple[str, str, tuple[str, ...]], ...]
 _VERSION_FILE = "packetwatch_agent/__init__.py"
 _VERSION = re.compile(rb'^__version__ = "([0-9a-z.+-]+)"$', re.MULTILINE)
 _DIGITS = 12
@@ -74,10 +86,13 @@ class Software:
         return packed.getvalue()
 
 
-def collect(collection: pathlib.Path) -> Software:
-    """Gather the software from a collection's folder; raise ValueError if a part of it is missing."""
+def collect(collection: pathlib.Path, sources: Sources = HOST) -> Software:
+    """Gather the software from a collection's folder; raise ValueError if a part of it is missing.
+
+    sources: `HOST` or `NODE`.
+    """
     files: dict[str, bytes] = {}
-    for target, folder, patterns in _SOURCES:
+    for target, folder, patterns in sources:
         source = collection / folder
         found = {path for pattern in patterns for path in source.glob(pattern) if path.is_file()}
         if not found:

@@ -195,7 +195,14 @@ def static_gates(build: Build, sanity: Sequence[str] = ()) -> list[Gate]:
             "types-agent",
             (
                 *(*mypy, str(build.cache("mypy-agent"))),
-                *("-p", "packetwatch_agent", "-p", "packetwatch_fleet"),
+                *(
+                    "-p",
+                    "packetwatch_agent",
+                    "-p",
+                    "packetwatch_fleet",
+                    "-p",
+                    "packetwatch_enforcer",
+                ),
             ),
         ),
         Gate("ruff", ("ruff", "check", "--quiet", "--output-format", "concise")),

@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LIBRARY = ROOT / "plugins" / "module_utils"
 AGENT = ROOT / "roles/packetwatch/files/agent/packetwatch_agent"
 FLEET = ROOT / "roles/packetwatch/files/fleet/packetwatch_fleet"
+ENFORCER = ROOT / "roles/fleet_node/files/enforcer/packetwatch_enforcer"
 # From top to bottom.
 ROOMS = (
     "_node",
@@ -119,7 +120,7 @@ def files() -> dict[str, list[str]]:
     for path in sources(LIBRARY):
         title = room(path) if room(path) in ROOMS else "Fronts"
         found.setdefault(title, []).append(path.stem)
-    for package in (AGENT, FLEET):
+    for package in (AGENT, FLEET, ENFORCER):
         for path in sources(package):
             folder = path.parent.relative_to(package).as_posix()
             found.setdefault(package.name if folder == "." else folder, []).append(path.stem)

@@ -150,11 +150,13 @@ def _require(others: t.Mapping[str, Gateway]) -> None:
 
 
 def _digest(paths: t.Sequence[str]) -> str:
-    """The digest of all files; a missing one counts as empty."""
+    """The digest of all files; a missing one counts as empty, and a link to a folder as the folder's name."""
     found = hashlib.sha256()
     for path in paths:
         own = hashlib.sha256()
-        if os.path.exists(path):
+        if os.path.isdir(path):
+            own.update(os.path.realpath(path).encode())
+        elif os.path.exists(path):
             with open(path, "rb") as file:
                 while piece := file.read(_PIECE):
                     own.update(piece)

@@ -8,26 +8,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import shutil
-import tarfile
-import tempfile
 import typing as t
 
-from .._base.errors import SetupFailed
 from .._base.files import replace_file
 from . import accounts, places
 from .commands import must, reload_systemd
 from .software import make_plan
+from .versions import Versions
 
 if t.TYPE_CHECKING:
     from .._base.types import Run
     from .software import Plan
-
-# Starting the agent must not compile, and its unit may not write here. The files never change, so no
-# start compares times either.
-_COMPILE = ("/usr/bin/python3", "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash")
 
 
 def plan_install(options: t.Mapping[str, t.Any]) -> Plan:
@@ -46,12 +38,15 @@ def install(run: Run, plan: Plan, archive: str | None) -> None:
         return
     # Members of the groups must be able to read the files, whatever root's own umask is.
     os.umask(0o022)
+    versions = Versions(places.LIBRARY)
     if plan.unpack:
-        _unpack(run, plan, archive or "")
+        versions.unpack(run, plan.name, plan.manifest, archive or "")
     install_copies(run, plan)
     if plan.switch:
-        _switch(plan)
-    _prune(plan)
+        versions.switch(plan.name)
+        versions.prune(plan.name, plan.previous)
+    else:
+        versions.prune()
     if plan.write or plan.remove:
         reload_systemd(run)
 
@@ -71,56 +66,3 @@ def install_copies(run: Run, plan: Plan) -> None:
         must(run, "systemd-sysusers", "packetwatch.conf")
     for group, (dummy, users) in plan.members.items():
         must(run, "gpasswd", "--members", ",".join(users), group)
-
-
-def _unpack(run: Run, plan: Plan, archive: str) -> None:
-    """Make the version's folder; it is complete when it gets its name."""
-    os.makedirs(places.LIBRARY, 0o755, exist_ok=True)
-    draft = tempfile.mkdtemp(prefix=".new-", dir=places.LIBRARY)
-    try:
-        _extract(plan, archive, draft)
-    except (KeyError, tarfile.TarError) as error:
-        raise SetupFailed(
-            f"the archive {archive} is damaged: {error}; run the role again"
-        ) from error
-    must(run, *_COMPILE, "-s", draft, "-p", plan.folder, draft)
-    for folder, dummy, files in os.walk(draft):
-        os.chmod(folder, 0o755)
-        for name in files:
-            os.chmod(os.path.join(folder, name), places.PLAIN)
-    if os.path.exists(plan.folder):
-        damaged = tempfile.mkdtemp(prefix=".old-", dir=places.LIBRARY)
-        os.rename(plan.folder, os.path.join(damaged, plan.name))
-    os.rename(draft, plan.folder)
-
-
-def _extract(plan: Plan, archive: str, folder: str) -> None:
-    """Write the files of the manifest, each if it is what the controller packed."""
-    with tarfile.open(archive) as packed:
-        for path, wanted in plan.manifest.items():
-            member = packed.extractfile(path)
-            data = member.read() if member else b""
-            if hashlib.sha256(data).hexdigest() != wanted:
-                raise SetupFailed(
-                    f"{path} in the archive differs from the file on the controller; run the role again"
-                )
-            target = os.path.join(folder, path)
-            os.makedirs(os.path.dirname(target), 0o755, exist_ok=True)
-            replace_file(target, data.decode(), places.PLAIN)
-
-
-def _switch(plan: Plan) -> None:
-    """Make the version the current one."""
-    draft = os.path.join(places.LIBRARY, f".{places.CURRENT}")
-    if os.path.lexists(draft):
-        os.unlink(draft)
-    os.symlink(plan.name, draft)
-    os.rename(draft, os.path.join(places.LIBRARY, places.CURRENT))
-
-
-def _prune(plan: Plan) -> None:
-    """Remove drafts and, after a switch, all but the current version and the one before it."""
-    keep = {plan.name, plan.previous, places.CURRENT}
-    for entry in os.listdir(places.LIBRARY):
-        if entry.startswith(".") or (plan.switch and entry not in keep):
-            shutil.rmtree(os.path.join(places.LIBRARY, entry))

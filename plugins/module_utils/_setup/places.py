@@ -12,6 +12,7 @@ import os
 
 LIBRARY = "/usr/lib/packetwatch"
 CURRENT = "current"
+NODE_LIBRARY = "/usr/lib/packetwatch-fleet-node"
 UNITS = "/etc/systemd/system"
 # What the fleet process shows to the store. Only root may read it; systemd hands it to the process.
 CREDENTIALS = "/etc/packetwatch-fleet"

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import dataclasses
 import glob
-import hashlib
 import os
 import stat
 import typing as t
 
 from . import accounts, places
+from .versions import Versions, digest
 
 Manifest = dict[str, str]
 """Path in the archive to SHA-256."""
@@ -55,13 +55,11 @@ class Plan:
 
 def make_plan(name: str, manifest: Manifest, members: t.Mapping[str, t.Collection[str]]) -> Plan:
     """Compare the host with the version; members: users by group."""
-    plan = Plan(name, manifest)
-    current = os.path.join(places.LIBRARY, places.CURRENT)
-    if os.path.lexists(current):
-        plan.previous = os.readlink(current)
+    versions = Versions(places.LIBRARY)
+    plan = Plan(name, manifest, versions.current)
     plan.switch = plan.previous != name
+    plan.unpack = versions.is_damaged(name, manifest)
     for path, wanted in manifest.items():
-        plan.unpack |= digest(os.path.join(plan.folder, path)) != wanted
         target = places.copy_of(path)
         if target and _found(target) != wanted[:12]:
             plan.write[path] = target
@@ -91,15 +89,6 @@ def describe(plan: Plan) -> dict[str, str]:
         for lines, names in zip((before, after), users):
             lines.append(f"members of {group}: {' '.join(names) or 'none'}")
     return {"before": "".join(f"{x}\n" for x in before), "after": "".join(f"{x}\n" for x in after)}
-
-
-def digest(path: str) -> str | None:
-    """The SHA-256 of a file, None if there is none."""
-    try:
-        with open(path, "rb") as file:
-            return hashlib.sha256(file.read()).hexdigest()
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-        return None
 
 
 def _found(path: str) -> str:
