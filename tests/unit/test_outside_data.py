@@ -64,8 +64,9 @@ from packetwatch_core._preflight import interfaces, values
 from packetwatch_core._tables.area import Area
 from packetwatch_core._tables.ranges import Prefixes
 from packetwatch_core._tables.tables import compile_tables
-from packetwatch_fleet import pages
+from packetwatch_fleet import observed, pages
 from packetwatch_fleet.fold import Board
+from packetwatch_fleet.never import Never
 from packetwatch_fleet.reports import Reports
 from packetwatch_fleet.sources import Sources
 from packetwatch_fleet.store import gateway
@@ -612,6 +613,22 @@ def reported(data: bytes, folder: Path) -> object:
     return reports.bans(1.0, 0.0), reports.seen(1.0, 0.0)
 
 
+def of_a_host(data: bytes, folder: Path) -> object:
+    """Read a report of each kind; one that is refused counts."""
+    found: list[object] = []
+    for read in (
+        lambda: list(observed.read_seen(data).pairs),
+        lambda: observed.read_bans(data, Sources()),
+        lambda: observed.read_addresses(data),
+    ):
+        with contextlib.suppress(pages.Refused):
+            found.append(read())
+    never = Never()
+    never.put(f"{keys.HOSTS}web1/status", data)
+    never.put(f"{keys.LISTS}office", data)
+    return found, never.refused("192.0.2.1")
+
+
 def in_a_folder(data: bytes, folder: Path) -> object:
     store = folder / "store"
     store.mkdir(exist_ok=True)
@@ -624,6 +641,15 @@ PARSERS: dict[str, Parser] = {
         folded,
         (BANS_OF_FLEET, b'{"v":1,"lifts":[["192.0.2.1",900,1000]]}'),
         (pages.parse_page, pages.parse_lifts, pages.read_object),
+    ),
+    "report of a host": Parser(
+        of_a_host,
+        (
+            b'{"v":1,"n":7,"t":1000.5,"lost":0,"p":"ywBxBwii","p6":"IAENuAAAAAAIog=="}',
+            b'{"v":1,"t":1000.5,"bans":[["203.0.113.7",1600,1000,[21,22],"syn"]]}',
+            b'{"v":1,"t":1000.5,"addresses":["192.0.2.1","2001:db8::1"]}',
+        ),
+        (observed.read_seen, observed.read_bans, observed.read_addresses),
     ),
     "item of the agent's stream": Parser(
         reported,
@@ -915,6 +941,7 @@ PARSERS: dict[str, Parser] = {
 
 # What has such a name and reads nothing from outside.
 INSIDE = {
+    "versions.Versions.unpack": "the archive is checked against the digests that the controller has sent",
     "_module.read_terms": "options that Ansible has checked",
     "abi.Layout.unpack": "records of maps, whose size the kernel checks",
     "active.read_active": "maps of the kernel",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import typing as t
 
-from packetwatch_core._base.address import Prefix, format_prefix, parse_prefix
+from packetwatch_core._base.address import BITS, Prefix, format_prefix, parse_prefix
 from packetwatch_core._base.errors import InvalidInput
 
 _HALF = 64
@@ -31,3 +31,19 @@ class Sources:
 
     def _is_shared(self, host: Prefix) -> bool:
         return any(one.family == 6 and one.value <= host.value <= one.last for one in self._shared)
+
+
+def packed(source: str) -> bytes:
+    """The bytes of a source: 4 of IPv4, 8 of a /64, 16 of a single IPv6 address. Raises `InvalidInput`."""
+    prefix = parse_prefix(source)
+    if prefix.family == 6 and prefix.length == _HALF:
+        return (prefix.value >> _HALF).to_bytes(8, "big")
+    return prefix.value.to_bytes(BITS[prefix.family] // 8, "big")
+
+
+def unpacked(data: bytes) -> str:
+    """The source of bytes as `packed` makes them."""
+    value = int.from_bytes(data, "big")
+    if len(data) == 8:
+        return format_prefix(Prefix(6, value << _HALF, _HALF))
+    return format_prefix(Prefix(4, value, 32) if len(data) == 4 else Prefix(6, value, 128))
