@@ -59,7 +59,7 @@ from packetwatch_core._network import endpoints, listeners, peers, protect, stac
 from packetwatch_core._network import fleet as fleet_settings
 from packetwatch_core._network import settings as host_settings
 from packetwatch_core._network.endpoints import Endpoint
-from packetwatch_core._node import keys
+from packetwatch_core._node import keys, rules
 from packetwatch_core._preflight import interfaces, values
 from packetwatch_core._tables.area import Area
 from packetwatch_core._tables.ranges import Prefixes
@@ -650,6 +650,13 @@ PARSERS: dict[str, Parser] = {
             b'{"v":1,"t":1000.5,"addresses":["192.0.2.1","2001:db8::1"]}',
         ),
         (observed.read_seen, observed.read_bans, observed.read_addresses),
+    ),
+    "rules of an enforcer": Parser(
+        file_of(rules.read_rules),
+        (
+            b'{"v":1,"rules":{"sweep":{"action":"enforce","hosts":5,"window":"10m"},"mine":{"x":1.5}}}',
+        ),
+        (rules.read_rules, rules.parse_rules, rules.parse_enforcers),
     ),
     "item of the agent's stream": Parser(
         reported,

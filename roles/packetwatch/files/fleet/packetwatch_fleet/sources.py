@@ -47,3 +47,10 @@ def unpacked(data: bytes) -> str:
     if len(data) == 8:
         return format_prefix(Prefix(6, value << _HALF, _HALF))
     return format_prefix(Prefix(4, value, 32) if len(data) == 4 else Prefix(6, value, 128))
+
+
+def network_of(start: bytes) -> str:
+    """The /24 or /48 that begins with 3 or 6 bytes."""
+    family, bits = (4, 32) if len(start) == 3 else (6, 128)
+    length = 8 * len(start)
+    return format_prefix(Prefix(family, int.from_bytes(start, "big") << (bits - length), length))
