@@ -23,6 +23,7 @@ import typing as t
 from .._base.address import Prefix, format_prefix, parse_prefix
 from .._base.errors import InvalidInput, PacketwatchError
 from .._base.number import MAX_TIME, is_a, is_number
+from .buckets import GRACE, MAX_BYTES, MAX_ROWS, OPEN_ROWS, bucket_of, page_key
 from .gateway import below, encoded
 from .keys import BANS, HOSTS, LIFTS, LISTS
 
@@ -32,13 +33,7 @@ if t.TYPE_CHECKING:
 OWN, RULE, EVIDENCE = "api", "play", "manual"
 MAX_DURATION, MAX_REASON = 366 * 86400.0, 200
 
-# A page with so many rows is not written again: each write goes to every host as a whole. Hosts refuse pages with more
-# rows, or above 16 kB.
-_OPEN, _MAX_ROWS, _MAX_BYTES = 16, 128, 12_000
 _ATTEMPTS = 10
-_GRACE = 600
-# Width of the buckets of bans that end within so many seconds.
-_WIDTHS = ((3600.0, 600), (86400.0, 3600), (math.inf, 86400))
 _COLUMNS = {BANS: 6, LIFTS: 3}
 
 
@@ -133,14 +128,17 @@ class Draft:
 
     def add(self, folder: str, row: tuple[t.Any, ...], end: float) -> None:
         """Add a row to an open page below a folder. end: until when it counts."""
-        width = next(width for limit, width in _WIDTHS if end - self._now < limit)
-        bucket = math.ceil(end / width) * width
+        bucket = bucket_of(end, self._now)
         for number in range(1000):
-            key = f"{folder}{bucket}-{number:03}"
+            key = page_key(folder, bucket, number)
             page = self._pages.get(key)
             present = len(page.rows) if page else 0
             rows = [*self._rows.get(key, ()), row]
-            if present < _OPEN and len(rows) <= _MAX_ROWS and len(_text(folder, rows)) < _MAX_BYTES:
+            if (
+                present < OPEN_ROWS
+                and len(rows) <= MAX_ROWS
+                and len(_text(folder, rows)) < MAX_BYTES
+            ):
                 self._rows[key] = rows
                 self._ends[key] = bucket
                 return
@@ -184,7 +182,7 @@ class Draft:
 
     def _lease(self, gateway: Gateway, key: str) -> str:
         """A lease that ends some time after the page's bucket."""
-        seconds = math.ceil(self._ends[key] - self._now) + _GRACE
+        seconds = math.ceil(self._ends[key] - self._now) + GRACE
         return str(gateway.call("/v3/lease/grant", {"TTL": str(seconds), "ID": "0"})["ID"])
 
 
