@@ -18,12 +18,12 @@ from packetwatch_agent.part import Part
 from packetwatch_core._base.errors import InvalidInput
 from packetwatch_core._base.number import MAX_TIME, is_a, is_number
 
+from ..driver import Driver
 from ..fold import Ban
 from ..pages import EVIDENCE, Row
 from ..sources import Sources
 from ..store.backoff import Backoff
 from ..store.waits import Task, Wait, Waiting
-from .driver import Driver
 from .picture import Picture
 from .talk import AgentLost, Talk
 

@@ -23,12 +23,12 @@ from packetwatch_core._base.files import replace_file
 from packetwatch_core._base.number import is_number
 from packetwatch_core._node.keys import BANS, FOLLOWED, LIFTS, LISTS, RULES
 
+from ..driver import Driver
 from ..fold import Ban, Board
 from ..keys import name_of
 from ..pages import Refused, Row, read_object
 from ..store.interface import Change, Gone, Lost, Put, Relisted, Snapshot, Store
 from .brake import HELD, Place, why_not_lift
-from .driver import Driver
 
 # Lists are read again by root, who has the last word about them.
 MAX_LIST, MAX_LISTS = 1 << 20, 16

@@ -22,6 +22,7 @@ from packetwatch_core._base.errors import Unreadable
 from packetwatch_core._base.number import is_a
 from packetwatch_core._kernel import netlink
 
+from ..driver import Driver
 from ..keys import report_of
 from ..reports import Reports, status
 from ..sources import Sources
@@ -29,7 +30,6 @@ from ..store.backoff import Backoff
 from ..store.interface import Store
 from ..store.waits import Task, Wait, Waiting
 from .applier import Applier
-from .driver import Driver
 from .picture import Picture
 from .talk import AgentLost, Talk
 

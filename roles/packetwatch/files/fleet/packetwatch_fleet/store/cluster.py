@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import typing as t
 
@@ -57,6 +58,7 @@ class Cluster:
         self._tls = tls
         self._account = account or Account()
         self._token = ""
+        self._leases: dict[float, int] = {}
         # Hosts begin at different nodes.
         self._first = round(chance() * 1000) % len(endpoints)
 
@@ -98,10 +100,45 @@ class Cluster:
                 yield Wait(None, False, time.monotonic() + _PAUSE)
         return (yield from self.call(session, path, body))
 
-    def put(self, session: Session, key: str, value: bytes) -> Waiting[int]:
-        """Write a value; return its revision."""
-        body = {"key": code(key), "value": code(value)}
+    def put(
+        self, session: Session, key: str, value: bytes, ends: float | None = None
+    ) -> Waiting[int]:
+        """Write a value; return its revision. ends: the store's time after which the key is gone."""
+        body = yield from self.put_request(session, key, value, ends)
         return revision_of((yield from self.call(session, "/v3/kv/put", body)))
+
+    def put_request(
+        self, session: Session, key: str, value: bytes, ends: float | None
+    ) -> Waiting[dict[str, str]]:
+        """The request to write a value, with a lease if the value ends."""
+        body = {"key": code(key), "value": code(value)}
+        if ends is not None:
+            lease = yield from self._lease(session, ends)
+            body["lease"] = str(lease)
+        return body
+
+    def compact(self, session: Session, revision: int) -> Waiting[None]:
+        """Let the store forget what was overwritten before this revision."""
+        try:
+            yield from self.call(session, "/v3/kv/compaction", {"revision": str(revision)})
+        except Unavailable as error:
+            # Another enforcer was first.
+            if "compacted" not in str(error):
+                raise
+
+    def forget_leases(self) -> None:
+        """Make new leases after a failure: a store that was wiped does not have the former ones."""
+        self._leases.clear()
+
+    def _lease(self, session: Session, ends: float) -> Waiting[int]:
+        """A lease that ends then. It serves all keys of that time, because etcd ends few leases at once."""
+        now = self.now()
+        self._leases = {end: lease for end, lease in self._leases.items() if end > now}
+        if ends not in self._leases:
+            body = {"TTL": max(1, math.ceil(ends - now))}
+            answer = yield from self.call(session, "/v3/lease/grant", body)
+            self._leases[ends] = number(answer.get("ID"))
+        return self._leases[ends]
 
     def snapshot(self, session: Session, prefixes: t.Sequence[str]) -> Waiting[Snapshot]:
         """Everything below the prefixes, in pieces at one revision."""

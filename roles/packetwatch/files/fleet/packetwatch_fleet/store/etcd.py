@@ -6,12 +6,11 @@
 
 from __future__ import annotations
 
-import math
 import typing as t
 
 from .cluster import Cluster
 from .follower import EtcdFollower
-from .gateway import Session, code, number, revision_of
+from .gateway import Session, code, revision_of
 from .interface import Conflict, Snapshot, Unavailable
 from .waits import Waiting, finish
 from .writer import EtcdWriter
@@ -25,7 +24,6 @@ class Etcd:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self._attempt = 0
-        self._leases: dict[float, int] = {}
 
     def follow(self, *prefixes: str) -> EtcdFollower:
         return EtcdFollower(self._cluster, prefixes)
@@ -59,6 +57,7 @@ class Etcd:
                 problem = error
                 self._attempt += 1
                 self._cluster.forget_token()
+                self._cluster.forget_leases()
             finally:
                 session.close()
         raise problem
@@ -66,13 +65,10 @@ class Etcd:
     def _write(
         self, session: Session, key: str, value: bytes, ends: float | None, expect: int | None
     ) -> Waiting[int]:
-        put = {"key": code(key), "value": code(value)}
-        if ends is not None:
-            lease = yield from self._lease(session, ends)
-            put["lease"] = str(lease)
-        if expect is not None:
-            return (yield from self._if(session, key, expect, {"request_put": put}))
-        return revision_of((yield from self._cluster.call(session, "/v3/kv/put", put)))
+        if expect is None:
+            return (yield from self._cluster.put(session, key, value, ends))
+        put = yield from self._cluster.put_request(session, key, value, ends)
+        return (yield from self._if(session, key, expect, {"request_put": put}))
 
     def _delete(self, session: Session, key: str, expect: int | None) -> Waiting[None]:
         body = {"key": code(key)}
@@ -88,13 +84,3 @@ class Etcd:
         if not answer.get("succeeded"):
             raise Conflict(f"{key} does not have revision {expect} any more: read it again")
         return revision_of(answer)
-
-    def _lease(self, session: Session, ends: float) -> Waiting[int]:
-        """A lease that ends then. It serves all keys of that time, because etcd ends few leases at once."""
-        now = self._cluster.now()
-        self._leases = {end: lease for end, lease in self._leases.items() if end > now}
-        if ends not in self._leases:
-            body = {"TTL": max(1, math.ceil(ends - now))}
-            answer = yield from self._cluster.call(session, "/v3/lease/grant", body)
-            self._leases[ends] = number(answer.get("ID"))
-        return self._leases[ends]

@@ -225,17 +225,24 @@ class FolderWriter(_Timed):
         super().__init__()
         self.problem = ""
         self._folder = folder
-        self._waiting: dict[str, bytes] = {}
+        self._waiting: dict[str, tuple[bytes, float | None]] = {}
 
-    def put(self, key: str, value: bytes) -> None:
-        self._waiting[key] = value
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
+    def put(self, key: str, value: bytes, *, ends: float | None = None) -> None:
+        self._waiting[key] = value, ends
+
+    def compact(self, revision: int) -> None:
+        """Do nothing: a folder keeps no former values."""
 
     def step(self) -> None:
         if not self._is_due():
             return
         try:
-            for key, value in list(self._waiting.items()):
-                self._folder.write(key, value)
+            for key, (value, ends) in list(self._waiting.items()):
+                self._folder.write(key, value, ends=ends)
                 del self._waiting[key]
             self.problem = ""
         except Unavailable as error:

@@ -98,8 +98,15 @@ class Writer(Stepping, t.Protocol):
     problem: str
     """Why the last attempt failed; empty: it did not."""
 
-    def put(self, key: str, value: bytes) -> None:
-        """Write a value as soon as possible, in place of one that still waits."""
+    @property
+    def waiting(self) -> int:
+        """How many values the store does not have yet."""
+
+    def put(self, key: str, value: bytes, *, ends: float | None = None) -> None:
+        """Write a value as soon as possible, in place of one that still waits. ends: as in `Store.write`."""
+
+    def compact(self, revision: int) -> None:
+        """Let the store forget what was overwritten before this revision, if it keeps that at all."""
 
     def step(self) -> None:
         """Do what is due."""

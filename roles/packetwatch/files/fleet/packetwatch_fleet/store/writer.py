@@ -17,19 +17,37 @@ from .interface import Denied, Unavailable
 from .waits import Task, Wait, Waiting
 
 
+class _Value(t.NamedTuple):
+    data: bytes
+    ends: float | None
+
+
 class EtcdWriter:
     """Implements `interface.Writer`."""
 
     def __init__(self, cluster: Cluster) -> None:
         self.problem = ""
         self._cluster = cluster
-        self._waiting: dict[str, bytes] = {}
+        self._waiting: dict[str, _Value] = {}
+        self._revision = 0
+        """Up to which revision the store is to be compacted; 0: not at all."""
         self._is_idle = False
         self._backoff = Backoff()
         self._task = Task(self._run())
 
-    def put(self, key: str, value: bytes) -> None:
-        self._waiting[key] = value
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
+    def put(self, key: str, value: bytes, *, ends: float | None = None) -> None:
+        self._waiting[key] = _Value(value, ends)
+        self._wake()
+
+    def compact(self, revision: int) -> None:
+        self._revision = revision
+        self._wake()
+
+    def _wake(self) -> None:
         if self._is_idle:
             self._task.wake()
 
@@ -57,6 +75,7 @@ class EtcdWriter:
             except (Unavailable, Denied) as error:
                 self.problem = str(error)
                 self._cluster.forget_token()
+                self._cluster.forget_leases()
                 attempt += 1
                 yield Wait(None, False, time.monotonic() + self._backoff.pause())
             finally:
@@ -67,16 +86,23 @@ class EtcdWriter:
         while True:
             # A value that fails is sent again, unless a newer one has come.
             for key, value in list(self._waiting.items()):
-                yield from self._cluster.put(session, key, value)
+                yield from self._cluster.put(session, key, value.data, value.ends)
                 self.problem = ""
                 if self._waiting.get(key) is value:
                     del self._waiting[key]
-            if not self._waiting and (yield from self._idle(session)):
+            if self._revision and not self._waiting:
+                # One that fails is not repeated: the next one forgets more.
+                revision, self._revision = self._revision, 0
+                yield from self._cluster.compact(session, revision)
+            if not self._has_work() and (yield from self._idle(session)):
                 return
+
+    def _has_work(self) -> bool:
+        return bool(self._waiting or self._revision)
 
     def _idle(self, session: Session | None) -> Waiting[bool]:
         """Wait until something is to be written; return whether the connection has ended before."""
-        while not self._waiting:
+        while not self._has_work():
             self._is_idle = True
             if session:
                 has_ended = yield from session.link.idle(math.inf)

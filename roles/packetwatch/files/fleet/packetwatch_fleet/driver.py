@@ -12,7 +12,7 @@ import typing as t
 
 from packetwatch_agent.loop import Loop
 
-from ..store.interface import Stepping
+from .store.interface import Stepping
 
 
 class Driver:
