@@ -25,7 +25,7 @@ from packetwatch_core._node.gateway import below
 from packetwatch_core._node.keys import KEYS
 from packetwatch_core._node.rules import format_rules, parse_rules
 from packetwatch_fleet.fold import Ban, fold
-from packetwatch_fleet.sources import packed
+from packetwatch_fleet.sources import Sources, packed
 
 ENFORCING = {
     "quorum": {"action": "enforce", "networks": 1},
@@ -187,7 +187,8 @@ class Reporters:
 
 
 def _coded(pairs: Iterable[tuple[str, int]]) -> str:
-    data = b"".join(packed(source) + port.to_bytes(2, "big") for source, port in pairs)
+    sources = Sources()
+    data = b"".join(packed(sources.of(one)) + port.to_bytes(2, "big") for one, port in pairs)
     return base64.b64encode(data).decode()
 
 

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Iterator
@@ -91,3 +92,137 @@ def test_both_decide_the_same_and_hosts_ban_once(pair: Two) -> None:
         assert found["rules"]["sweep"]["thresholds"] == {"hosts": 5, "window": 600, "seconds": 600}
     lines = [line for line in pair.first.lines() if line.get("event.action") == "fleet_enforce"]
     assert lines[0]["source.ip"] == "203.0.113.9" and lines[0]["packetwatch.rule"] == "sweep"
+
+
+def test_evidence_is_what_enough_hosts_have(pair: Two) -> None:
+    for host in range(1, 4):
+        pair.hosts.ban(host, "203.0.113.10")
+        pair.hosts.ban(host, "2001:db8:5::1", "answer")
+    until(lambda: len(folded(pair.nodes).keys() & {"203.0.113.10", "2001:db8:5::/64"}) == 2)
+    found = folded(pair.nodes)
+    weak, strong = found["203.0.113.10"], found["2001:db8:5::/64"]
+    assert (weak.rule, weak.evidence) == ("quorum", "syn") and weak.until - weak.made == 600
+    assert strong.evidence == "answer" and strong.until - strong.made == 3600
+    # One host that claims more does not make evidence of it.
+    pair.hosts.ban(1, "203.0.113.10", "answer")
+    time.sleep(0.5)
+    assert folded(pair.nodes)["203.0.113.10"].evidence == "syn"
+
+
+def test_slow_finds_a_source_within_a_day(pair: Two) -> None:
+    for probe in range(20):
+        ago = (19 - probe) * 4000
+        pair.hosts.seen(1 + probe % 4, ("203.0.113.11", 2000 + probe // 4), ago=ago)
+    until(lambda: pair.authors("203.0.113.11") == {"e1", "e2"})
+    ban = folded(pair.nodes)["203.0.113.11"]
+    assert (ban.rule, ban.seen) == ("slow", 4) and ban.until > time.time() + 500
+
+
+def test_nobody_is_banned_who_must_not_be(pair: Two) -> None:
+    pair.hosts.status(7, "192.0.2.7", "2001:db8:7::7")
+    allowed = {"v": 1, "allow": [{"address": "198.51.100.0/24"}], "deny": []}
+    pair.nodes.put("lists/office", json.dumps(allowed))
+    before = report(pair.nodes, "e1")["refused"]["never"]
+    never = ("203.0.113.130", "192.0.2.7", "2001:db8:7::9", "198.51.100.9", pair.nodes.gates[1][0])
+    for source in never:
+        pair.sweep(source)
+        for host in range(1, 4):
+            pair.hosts.ban(host, source, "answer")
+    pair.sweep("203.0.113.12")
+    until(lambda: pair.authors("203.0.113.12") == {"e1", "e2"})
+    until(
+        lambda: report(pair.nodes, "e1")["refused"]["never"] == before + 2 * len(never),
+        shown=lambda: report(pair.nodes, "e1")["refused"],
+    )
+    # The second enforcer does not know what is protected on hosts: that is a setting.
+    assert {source for source in never if pair.authors(source)} <= {"203.0.113.130"}
+    assert pair.authors("203.0.113.130") == {"e2"}
+
+
+def test_what_people_have_lifted_is_not_decided_on_while_they_say_so(pair: Two) -> None:
+    pair.sweep("203.0.113.13")
+    until(lambda: pair.authors("203.0.113.13") == {"e1", "e2"})
+    now = time.time()
+    lift = {"v": 1, "lifts": [["203.0.113.13", now + 1, now + 4]]}
+    pair.nodes.put("lifts/1-000", json.dumps(lift))
+    time.sleep(0.3)
+    pair.sweep("203.0.113.13", first=11)
+    time.sleep(0.5)
+    assert "203.0.113.13" not in folded(pair.nodes)
+    assert report(pair.nodes, "e2")["refused"].get("hold", 0) <= 1
+    time.sleep(max(0.0, now + 4.2 - time.time()))
+    # It begins anew: four hosts are not enough.
+    pair.sweep("203.0.113.13", first=21, count=4)
+    time.sleep(0.5)
+    assert "203.0.113.13" not in folded(pair.nodes)
+    pair.sweep("203.0.113.13", first=25, count=1)
+    until(lambda: "203.0.113.13" in folded(pair.nodes))
+
+
+def test_a_killed_enforcer_loses_and_invents_nothing(pair: Two) -> None:
+    pair.sweep("203.0.113.14")
+    until(lambda: pair.authors("203.0.113.14") == {"e1", "e2"})
+    before = values(pair.nodes)
+    pair.first.kill()
+    pair.sweep("203.0.113.15")
+    until(lambda: pair.authors("203.0.113.15") == {"e2"})
+    pair.first.start()
+    until(lambda: "e1" in pair.authors("203.0.113.14") and _follows_again(pair.first))
+    # What it has decided itself is known to it, and its pages are not overwritten.
+    pair.sweep("203.0.113.14", first=31)
+    pair.sweep("203.0.113.16", first=31)
+    until(lambda: pair.authors("203.0.113.16") == {"e1", "e2"})
+    after = values(pair.nodes)
+    own = {key: value for key, value in before.items() if key.startswith(f"{BANS}e1/")}
+    assert own.items() <= after.items()
+    assert sum(value.count(b"203.0.113.14") for key, value in after.items() if "/e1/" in key) == 1
+
+
+def _follows_again(enforcer: Enforcer) -> bool:
+    lines = enforcer.log.read_text().splitlines()
+    started = max(at for at, line in enumerate(lines) if "started, version" in line)
+    return any("following the store" in line for line in lines[started:])
+
+
+def test_a_paused_enforcer_goes_on_with_what_it_has_missed(pair: Two) -> None:
+    with pair.first.paused():
+        pair.sweep("203.0.113.17")
+        until(lambda: pair.authors("203.0.113.17") == {"e2"})
+        # Longer than a follower believes a silent stream.
+        time.sleep(7)
+        pair.sweep("203.0.113.18")
+    pair.sweep("203.0.113.19", first=41)
+    wanted = {"203.0.113.17", "203.0.113.18", "203.0.113.19"}
+    until(lambda: all(pair.authors(source) >= {"e2"} for source in wanted))
+    until(lambda: pair.authors("203.0.113.19") == {"e1", "e2"}, 30, pair.first.log.read_text)
+    assert wanted <= folded(pair.nodes).keys()
+
+
+def test_a_store_that_was_wiped_gets_the_bans_again(pair: Two) -> None:
+    until(lambda: not report(pair.nodes, "e1")["blind"])
+    known = folded(pair.nodes)
+    held = {"203.0.113.13"}
+    pair.nodes.wipe()
+    until(
+        lambda: known.keys() - held <= folded(pair.nodes).keys(),
+        30,
+        lambda: str(known.keys() - folded(pair.nodes).keys()) + pair.first.log.read_text(),
+    )
+    # Of two enforcers, one is back first.
+    until(
+        lambda: all(
+            abs(ban.until - known[source].until) < 0.2 for source, ban in folded(pair.nodes).items()
+        ),
+        shown=lambda: str((known, folded(pair.nodes))),
+    )
+
+
+def test_nothing_was_invented(pair: Two) -> None:
+    tried = {f"203.0.113.{n}" for n in range(9, 20)} | {"203.0.113.130", "2001:db8:5::/64"}
+    assert folded(pair.nodes).keys() <= tried
+    for enforcer in ("e1", "e2"):
+        until(lambda name=enforcer: report(pair.nodes, name))
+        found = report(pair.nodes, enforcer)
+        assert all(rule["fault"] is None for rule in found["rules"].values())
+        assert {one["source"] for one in found["recent"]} <= tried
+    assert pair.first.stop() == 0

@@ -16,6 +16,7 @@ import re
 import shlex
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -41,10 +42,11 @@ CALL = (
     " --resolve {node}:2378:{address} https://{node}:2378{path} -d '{body}' -H 'Authorization: {token}'"
 )
 ETCD, GATE = "packetwatch-fleet-etcd.service", "packetwatch-fleet-gate.service"
+ENFORCER = "packetwatch-enforcer@enforcer-{}.service"
 DATA = "/var/lib/packetwatch-fleet-node"
 BROKEN = f"/etc/systemd/system/{GATE}.d"
 # Exposure as systemd-analyze computes it: from 0, which can do nothing, to 10.
-MAX_EXPOSURE = {ETCD: 1.0, GATE: 1.1}
+MAX_EXPOSURE = {ETCD: 1.0, GATE: 1.1, ENFORCER: 0.9}
 
 
 class Site:
@@ -253,7 +255,7 @@ def test_one_node_is_set_up_and_no_secret_is_shown(site: Site) -> None:
     shown = {"output": output, "processes": b"\n".join(spy.lines).decode(errors="replace")}
     shown["journal"] = site.shell("node1", "journalctl --boot --no-pager")
     assert any("etcd" in line.decode(errors="replace") for line in spy.lines)
-    assert len(site.passwords()) == 3
+    assert len(site.passwords()) == 4
     for where, text in shown.items():
         assert "PRIVATE KEY" not in text, where
         assert not [word for word in site.passwords() if word in text], where
@@ -279,6 +281,43 @@ def test_a_second_run_changes_nothing(site: Site) -> None:
 
 def test_check_mode_of_a_node_that_is_set_up_changes_nothing(site: Site) -> None:
     assert changed(site.play("fleet", "--check")) == 0
+
+
+def test_an_enforcer_runs_its_rules_and_bans_nobody_at_first(site: Site) -> None:
+    unit = ENFORCER.format("node1")
+    site.wait("node1", f"journalctl --unit {unit} | grep -q 'following the store'", 30)
+    owner = site.shell("node1", f"stat -c %U /proc/$(systemctl show -P MainPID {unit})")
+    assert owner.strip() == "packetwatch-enforcer"
+    for _attempt in range(100):
+        if text := site.get("rules/enforcer-node1"):
+            break
+        time.sleep(0.2)
+    rules = json.loads(text)["rules"]
+    assert {name: (rule["action"], rule["fault"]) for name, rule in rules.items()} == dict.fromkeys(
+        ("quorum", "sweep", "slow", "crowd"), ("monitor", None)
+    )
+    script = "curl -sS http://127.0.0.1:9479/metrics | grep '^packetwatch_enforcer_connected'"
+    assert site.shell("node1", script).split() == ["packetwatch_enforcer_connected", "1"]
+
+
+def test_a_wrong_threshold_is_refused_before_anything_changes(site: Site) -> None:
+    site.nodes["node1"] = {"fleet_node_rules": {"sweep": {"hosts": 1}}}
+    output = site.play("fleet", good=False)
+    assert "sweep.hosts is 1: write a whole number from 2 to 1000" in " ".join(output.split())
+    assert changed(output) == 0
+    # Another threshold restarts the enforcer alone.
+    site.nodes["node1"] = {"fleet_node_rules": {"sweep": {"hosts": 2, "action": "enforce"}}}
+    started = site.shell("node1", f"systemctl show -P ExecMainPID {ETCD}")
+    site.play("fleet")
+    assert site.shell("node1", f"systemctl show -P ExecMainPID {ETCD}") == started
+    for _attempt in range(100):
+        rules = json.loads(site.get("rules/enforcer-node1"))["rules"]
+        if "slow" not in rules:
+            break
+        time.sleep(0.2)
+    assert rules["sweep"]["action"] == "enforce" and rules["sweep"]["thresholds"]["hosts"] == 2
+    site.nodes["node1"] = {}
+    site.play("fleet")
 
 
 def test_hosts_reach_no_port_of_etcd(site: Site) -> None:
@@ -347,7 +386,9 @@ def test_a_host_leaves_and_has_neither_process_nor_unit(site: Site) -> None:
 
 def test_exposure_of_the_units(site: Site) -> None:
     for node, unit in itertools.product(("node1", "node2"), MAX_EXPOSURE):
-        output = site.shell(node, f"systemd-analyze security --no-pager {unit} | tail -1")
+        output = site.shell(
+            node, f"systemd-analyze security --no-pager {unit.format(node)} | tail -1"
+        )
         found = re.search(r"exposure level for .*: ([0-9.]+)", output)
         assert found, output
         assert float(found[1]) <= MAX_EXPOSURE[unit], node

@@ -243,6 +243,15 @@ def test_quorum_decides_again_only_on_new_bans_or_better_evidence() -> None:
     assert decisions(rule.bans(4, ban("answer"), later)) == []
 
 
+def test_a_ban_of_the_future_counts_from_its_report_on() -> None:
+    rule = Quorum(thresholds("quorum"), Fleet())
+    found = []
+    for now in range(3):
+        for host in (1, 2, 3):
+            found += decisions(rule.bans(host, ban("answer", NOW + 900), NOW + now))
+    assert [one.evidence for one in found] == ["answer"]
+
+
 def test_a_host_counts_once_and_one_without_addresses_has_no_network() -> None:
     rule = Quorum(thresholds("quorum", hosts=2, networks=2), Fleet())
     for made in range(5):

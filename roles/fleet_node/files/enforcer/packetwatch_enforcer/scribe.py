@@ -180,7 +180,8 @@ class Scribe(Part):
 
     def _compact(self) -> float:
         """Forget what was overwritten before the last time: a follower that is later than that lists anew."""
-        if self._former_revision:
+        # A store that was wiped or restored begins with lower revisions.
+        if 0 < self._former_revision < self._watcher.revision:
             self._reports.compact(self._former_revision)
             self._drivers[1].arm()
         self._former_revision = self._watcher.revision

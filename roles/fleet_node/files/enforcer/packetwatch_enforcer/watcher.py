@@ -90,7 +90,7 @@ class Watcher(Part):
         self._follower = store.follow(HOSTS, judge.ledger.folder, LIFTS, LISTS)
         self._driver: Driver | None = None
         self._place = ("", 0)
-        """The cluster and the revision of the last listing."""
+        """The cluster, and the newest revision of it that was seen."""
         self._ticked = time.monotonic()
         self._reports: collections.Counter[str] = collections.Counter()
         self._pairs = 0
@@ -148,6 +148,8 @@ class Watcher(Part):
                 self._lose(change)
             elif now is not None:
                 results += self._take(change, now)
+        # Also what changes elsewhere tells how old a store is.
+        self._place = self._place[0], max(self._place[1], self._follower.revision)
         if now is not None and results:
             self._decide(results, now)
 

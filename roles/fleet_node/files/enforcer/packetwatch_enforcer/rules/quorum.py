@@ -23,6 +23,8 @@ class _Vote(t.NamedTuple):
     """What a host's ban counts for."""
 
     made: float
+    claimed: float
+    """The time that the host has reported, which may be in the future."""
     is_strong: bool
     ports: tuple[int, ...]
 
@@ -54,9 +56,10 @@ class Quorum:
             self._drop(source, host)
         kept, changed = set(), []
         for source, ban in present.items():
-            # Hosts may lie about the time, but not in their favour.
-            vote = _Vote(min(ban.made, now), ban.evidence != _SYN, ban.ports)
             known = self._votes.get(source, {}).get(host)
+            is_same = known is not None and known.claimed == ban.made
+            made = known.made if known and is_same else min(ban.made, now)
+            vote = _Vote(made, ban.made, ban.evidence != _SYN, ban.ports)
             if known is None and self._size >= MOST:
                 self._lost += 1
                 continue
