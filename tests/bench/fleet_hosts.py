@@ -12,18 +12,20 @@ import multiprocessing
 import select
 import signal
 import socket
+import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from fleet.following import settings
 from fleet.host_process import HostProcess, Speaker, until
 from fleet.servers import FleetNodes, fleet_nodes
-from kernel.controlling import Controlled
+from kernel.controlling import PYTHON, Controlled
 from kernel.hosting import OWN, Namespace, Wire
 from kernel.packets import syn4
 
+from packetwatch_core._bans.bans import Ban
 from packetwatch_core._bans.fleet import FleetBans
 from packetwatch_core._node.gateway import below, encoded
 from packetwatch_core._node.keys import BANS, HOSTS, KEYS
@@ -40,6 +42,7 @@ _PORTS = range(2001, 2010)
 _PATIENCE = 60.0
 # Rows of a page that is written again with one more.
 _SHORT = 16
+_COMPILED = "import packetwatch_agent.__main__, packetwatch_agent.assembly"
 
 forking = multiprocessing.get_context("fork")
 
@@ -54,22 +57,26 @@ class KernelHost:
         fleet.open.callback(self._host.close)
         with wire.host.entered():
             self._host.load()
-            self._host.start(PW_FLEET="enforce")
+            self._host.start(PW_FLEET="enforce", **fleet.code(self._host))
         fleet.nodes.attach(wire.host)
         variables = {"PW_CONTROL_SOCKET": str(self._host.control)}
         self.process = fleet.process(name, wire.host, variables)
         self.bans = fleet.open.enter_context(self._host.bans())
 
-    def scan(self, source: str) -> None:
-        """Let a source scan the host until its program bans it."""
+    def scan(self, source: str, ports: Iterable[int] = _PORTS) -> None:
+        """Let a source scan the host. By default, its program bans the source."""
         with self._host.site.wire.host.entered(), self._host.site.program() as program:
             device = socket.if_nametoindex("pw0")
-            for port in _PORTS:
+            for port in ports:
                 program.test_run(syn4(source, port, OWN), device)
 
     def has(self, source: str) -> bool:
-        """Whether the kernel bans a source."""
-        return self.bans.find(self.bans.source_of(source), "bans") is not None
+        """Whether the kernel bans a source for the fleet."""
+        return self.fleet_ban(source) is not None
+
+    def fleet_ban(self, source: str) -> Ban | None:
+        """The kernel's ban of a source for the fleet."""
+        return self.bans.find(self.bans.source_of(source), "bans")
 
     def count(self) -> int:
         """How many bans of the fleet the kernel has."""
@@ -79,18 +86,21 @@ class KernelHost:
 class Fleet:
     """hosts: names of all hosts that the store knows. real: those with a kernel; all have their processes."""
 
-    def __init__(self, folder: Path, open_: contextlib.ExitStack, hosts: int) -> None:
+    def __init__(
+        self, folder: Path, open_: contextlib.ExitStack, hosts: int, kernels: int = KERNELS
+    ) -> None:
         self.folder = folder
         self.open = open_
         self.names = [f"host-{number}" for number in range(hosts)]
         self.nodes: FleetNodes = open_.enter_context(fleet_nodes(VERSION, NODES))
         self.nodes.add_hosts(*self.names)
         self._processes: list[HostProcess] = []
+        self._code: dict[str, str] = {}
         agent = folder / "agents.sock"
         self.child(_speak, agent)
         until(agent.exists)
-        self.real = [KernelHost(self, name) for name in self.names[:KERNELS]]
-        for name in self.names[KERNELS:]:
+        self.real = [KernelHost(self, name) for name in self.names[:kernels]]
+        for name in self.names[kernels:]:
             namespace = Namespace()
             open_.callback(namespace.close)
             self.nodes.attach(namespace)
@@ -106,6 +116,17 @@ class Fleet:
         self.open.callback(found.kill)
         self._processes.append(found)
         return found
+
+    def code(self, host: Controlled) -> dict[str, str]:
+        """Variables with which all agents use the first one's code, compiled once."""
+        if not self._code:
+            self._code = {
+                "PYTHONPATH": host.environment["PYTHONPATH"],
+                "PYTHONPYCACHEPREFIX": str(self.folder / "agent-code"),
+                "PYTHONDONTWRITEBYTECODE": "",
+            }
+            subprocess.run([PYTHON, "-Ps", "-c", _COMPILED], env=self._code, check=True)
+        return self._code
 
     def stop(self) -> None:
         """End all fleet processes."""

@@ -80,6 +80,19 @@ def test_bans_and_lifts_reach_the_agent(nodes: FleetNodes, host: Running) -> Non
     assert (found["ban"]["enforcer"], found["ban"]["rule"]) == ("e1", "quorum")
     assert (found["ban"]["hosts"], found["ban"]["evidence"]) == (3, "answer")
     assert abs(found["ban"]["until"] - time.time() - 600) < 2
+    # The enforcer explains its last decisions; what it says is untrusted text.
+    decision = {"source": "203.0.113.1", "rule": "quorum", "hosts": ["web1", "Odd!", 7]}
+    decision |= {"ports": [22, "x", -1], "why": "3 hosts\x1b have banned it"}
+    rules = {
+        "v": 1,
+        "t": time.time(),
+        "recent": [7, decision | {"source": "203.0.113.2"}, decision],
+    }
+    nodes.put("rules/e1", json.dumps(rules))
+    until(lambda: "why" in process.ask("fleet_why", address="203.0.113.1")["ban"])
+    explained = process.ask("fleet_why", address="203.0.113.1")["ban"]
+    assert (explained["at"], explained["ports"]) == (["web1"], [22])
+    assert explained["why"] == "3 hosts have banned it"
     # A row that is gone is withdrawn; a lift beats rows that were made before it.
     nodes.put("bans/e1/p", page(row("203.0.113.1")))
     until(lambda: set(agent.bans) == {"203.0.113.1"})

@@ -435,6 +435,26 @@ def test_the_state_of_the_fleet_in_words() -> None:
             "  fleet: 192.0.2.1 is banned until 2026-11-29T15:10:15Z by e1/quorum, evidence syn, seen by 3 hosts",
         ),
         (
+            {
+                "source": "192.0.2.1",
+                "ban": {
+                    "enforcer": "e1",
+                    "rule": "sweep",
+                    "evidence": "syn",
+                    "hosts": 5,
+                    "since": 1795965000,
+                    "until": 1795965015,
+                    "why": "it was there",
+                    "at": ["web1", "web2"],
+                    "ports": [22, 23],
+                },
+                "decisions": 1,
+                "lifted": None,
+            },
+            "  fleet: 192.0.2.1 is banned until 2026-11-29T15:10:15Z by e1/sweep, evidence syn, seen by 5 hosts "
+            "(web1, web2), ports 22, 23: it was there",
+        ),
+        (
             {"source": "192.0.2.1", "ban": None, "decisions": 1, "lifted": 1795965015},
             "  fleet: 192.0.2.1 is not banned, lifted 2026-11-29T15:10:15Z",
         ),

@@ -173,7 +173,9 @@ _FLEET_BAN = record(
         "hosts": count,
         "since": moment,
         "until": moment,
-    }
+    },
+    # What an enforcer says about it.
+    {"why": text, "at": list_of(text), "ports": list_of(count)},
 )
 _FLEET = record(
     {

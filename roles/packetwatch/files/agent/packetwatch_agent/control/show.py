@@ -209,10 +209,15 @@ def _fleet_on(found: wire.Result) -> str:
     if ban is None:
         lifted = f", lifted {moment(found['lifted'])}" if found["lifted"] else ""
         return f"fleet: {found['source']} is not banned{lifted}"
-    return (
+    shown = (
         f"fleet: {found['source']} is banned until {moment(ban['until'])} by {ban['enforcer']}/{ban['rule']}, evidence "
         f"{ban['evidence']}, seen by {count(ban['hosts'], 'host')}"
     )
+    if ban.get("at"):
+        shown += f" ({', '.join(ban['at'])})"
+    if ban.get("ports"):
+        shown += f", ports {', '.join(map(str, ban['ports']))}"
+    return f"{shown}: {ban['why']}" if ban.get("why") else shown
 
 
 def change(result: wire.Result) -> Lines:

@@ -24,6 +24,7 @@ from packetwatch_core._base.number import is_number
 from packetwatch_core._node.keys import BANS, FOLLOWED, LIFTS, LISTS, RULES
 
 from ..driver import Driver
+from ..explanation import Explanation
 from ..fold import Ban, Board
 from ..keys import name_of
 from ..pages import Refused, Row, read_object
@@ -122,9 +123,17 @@ class Picture(Part):
         now = self.now()
         return iter(()) if now is None else self._board.bans(now)
 
+    def explanation(self, source: str, enforcer: str, rule: str) -> Explanation | None:
+        """What an enforcer says about its decision; None: nothing, or it is not among its last ones."""
+        recent = self._rules.get(enforcer, {}).get("recent")
+        for row in recent if isinstance(recent, list) else ():
+            if isinstance(row, dict) and (row.get("source"), row.get("rule")) == (source, rule):
+                return Explanation.of(row)
+        return None
+
     def interval(self) -> float:
         """Seconds between two reports of what was seen, as the enforcers want it."""
-        wanted: list[t.Any] = [rule.get("interval") for rule in self._rules.values()]
+        wanted: list[t.Any] = [rule.get("batch") for rule in self._rules.values()]
         return max([1.0, *(float(one) for one in wanted if is_number(one, _MAX_INTERVAL))])
 
     def distrust(self, extra: t.Mapping[str, Row], bans: int) -> None:

@@ -75,7 +75,7 @@ class Status(Part):
         ban = self._picture.ban(source)
         lift = self._board.lift(source)
         skew = self._picture.skew() or 0.0
-        found = None
+        found: dict[str, t.Any] | None = None
         if ban:
             found = {
                 "enforcer": ban.enforcer,
@@ -85,6 +85,9 @@ class Status(Part):
                 "since": round(ban.made + skew, 3),
                 "until": round(ban.until + skew, 3),
             }
+            explained = self._picture.explanation(source, ban.enforcer, ban.rule)
+            if explained:
+                found |= {"why": explained.why, "at": explained.hosts, "ports": explained.ports}
         return {
             "source": source,
             "ban": found,
