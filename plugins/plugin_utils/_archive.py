@@ -41,6 +41,11 @@ NODE = (
         "roles/fleet_node/files/enforcer/packetwatch_enforcer",
         ("**/[a-z_]*.py",),
     ),
+    (
+        "packetwatch_api",
+        "roles/fleet_node/files/api/packetwatch_api",
+        ("**/[a-z_]*.py", "openapi.json"),
+    ),
 )
 Sources = tuple[tuple[str, str, tuple[str, ...]], ...]
 _VERSION_FILE = "packetwatch_agent/__init__.py"

@@ -48,7 +48,7 @@ from packetwatch_core._node.keys import KEYS
 
 ROLE = Path(__file__).resolve().parents[2] / "roles/fleet_node"
 SERVICES: Mapping[str, tuple[str, ...]] = {
-    "api": ("bans/api/", "lifts/", "lists/"),
+    "api": ("bans/api/", "lifts/", "lists/", "events/api"),
     "e1": ("bans/e1/", "rules/e1"),
     "e2": ("bans/e2/", "rules/e2"),
 }
@@ -156,6 +156,7 @@ class FleetNode:
             "fleet_node_config": str(self.config),
             "fleet_node_data": str(self.data),
             "fleet_node_runtime": str(self.runtime),
+            "fleet_node_api_socket": str(self.runtime / "api.sock"),
         }
         variables = _defaults() | dict(settings) | own
         etcd, nginx = self._programs

@@ -24,6 +24,11 @@ def etcd(version: str) -> Path:
     return _unpacked(SUITES[version], "etcd-server", "etcd-client") / "usr/bin"
 
 
+def api(suite: str) -> Path:
+    """A tree with the Python of a release and the libraries of the API."""
+    return _unpacked(suite, "gunicorn", "python3", "python3-flask", "python3-jsonschema")
+
+
 def nginx() -> Path:
     """nginx of this machine's release, because it needs libraries of that release."""
     return _unpacked(_own_suite(), "nginx") / "usr/sbin/nginx"

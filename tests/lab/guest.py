@@ -35,6 +35,9 @@ _PACKAGES = (
     "etcd-client",
     "etcd-server",
     "nginx",
+    "gunicorn",
+    "python3-flask",
+    "python3-jsonschema",
     "initramfs-tools",
     "zstd",
 )

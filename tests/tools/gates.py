@@ -202,6 +202,8 @@ def static_gates(build: Build, sanity: Sequence[str] = ()) -> list[Gate]:
                     "packetwatch_fleet",
                     "-p",
                     "packetwatch_enforcer",
+                    "-p",
+                    "packetwatch_api",
                 ),
             ),
         ),

@@ -136,6 +136,10 @@ class Vault:
         """The path of what a host shows to gates."""
         return self._path("hosts", checked(name), "host.pem")
 
+    def token(self, name: str) -> str:
+        """The path of what a client shows to the API."""
+        return self._path("tokens", checked(name), "token")
+
     def password(self, kind: str, name: str) -> str:
         """The path of the password of one of the `hosts` or `users`."""
         return self._path(kind, checked(name), "password")
@@ -146,21 +150,29 @@ class Vault:
     # Changes
 
     def provide(
-        self, nodes: t.Sequence[Node], hosts: t.Sequence[str], users: t.Sequence[str]
+        self,
+        nodes: t.Sequence[Node],
+        hosts: t.Sequence[str],
+        users: t.Sequence[str],
+        tokens: t.Sequence[str] = (),
     ) -> list[str]:
         """Make what is missing, renew what ends soon or has other names, and remove what nobody has any more.
 
         Returns the paths of what changed, relative to the folder.
         """
-        members = {"nodes": [node.name for node in nodes], "hosts": hosts, "users": users}
+        names_of_nodes = [node.name for node in nodes]
+        members = {"nodes": names_of_nodes, "hosts": hosts, "users": users, "tokens": tokens}
         for name in (name for names in members.values() for name in names):
             checked(name)
         wanted = [want for node in nodes for want in self._of_node(node)]
         wanted += [Wanted(self.host(name), HOSTS, (name,), (), "clientAuth") for name in hosts]
         changed = self._authorities()
         changed += [want.path for want in wanted if self._issued(want)]
-        with_passwords = [(kind, name) for kind in ("hosts", "users") for name in members[kind]]
-        changed += [self.password(*pair) for pair in with_passwords if self._password(*pair)]
+        random = [
+            (self.password(kind, name), "") for kind in ("hosts", "users") for name in members[kind]
+        ]
+        random += [(self.token(name), "pw_") for name in tokens]
+        changed += [path for path, prefix in random if self._made(path, prefix)]
         for kind, names in members.items():
             changed += [
                 self._forget(kind, name) for name in self._present(kind) if name not in names
@@ -262,13 +274,13 @@ class Vault:
         for folder in (os.path.dirname(own), own):
             make_own_folder(folder)
 
-    def _password(self, kind: str, name: str) -> bool:
-        path = self.password(kind, name)
+    def _made(self, path: str, prefix: str) -> bool:
+        """Make a random text, unless it is there."""
         if os.path.exists(path):
             return False
         if not self._dry:
             self._make_folder(path)
-            replace_file(path, f"{secrets.token_urlsafe(32)}\n", 0o600)
+            replace_file(path, f"{prefix}{secrets.token_urlsafe(32)}\n", 0o600)
         return True
 
 

@@ -4,10 +4,10 @@
 
 # This code is PRIVATE to the collection.
 
-"""Bans and lifts in the store of a fleet, as a play makes them.
+"""Bans and lifts in the store of a fleet, as plays and the API make them.
 
-Decisions are rows of pages: bans below ``bans/ENFORCER/``, lifts below ``lifts/``. A play writes as the enforcer
-`OWN`. A source is banned until the latest end of the rows that were made after its last lift. A page's name has the
+Decisions are rows of pages: bans below ``bans/ENFORCER/``, lifts below ``lifts/``. Plays and the API write as the
+enforcer `OWN`. A source is banned until the latest end of the rows that were made after its last lift. A page's name has the
 end of its bucket, and its lease ends ten minutes later, so that etcd removes whole pages. Times are Unix seconds of
 the node on which this runs.
 """
@@ -33,7 +33,8 @@ if t.TYPE_CHECKING:
 OWN, RULE, EVIDENCE = "api", "play", "manual"
 MAX_DURATION, MAX_REASON = 366 * 86400.0, 200
 
-_ATTEMPTS = 10
+ATTEMPTS = 10
+"""How often a change is planned anew because another writer was first."""
 _COLUMNS = {BANS: 6, LIFTS: 3}
 
 
@@ -48,6 +49,10 @@ class Ban(t.NamedTuple):
     evidence: str
     hosts: int
     reason: str
+
+    def lasts(self, seconds: float) -> bool:
+        """Whether it was made for so long."""
+        return abs(self.until - self.made - seconds) < 1
 
 
 class Changed(t.NamedTuple):
@@ -116,15 +121,47 @@ class Snapshot:
         rows = (row for page in self.pages[BANS] for row in page.rows if row[0] == source)
         return max((row[2] for row in rows), default=-1.0)
 
+    def changed(self, source: str) -> int:
+        """The revision of the last change of a page that has the source, 0 without one."""
+        pages = (page for pages in self.pages.values() for page in pages)
+        return max(
+            (page.revision for page in pages if any(row[0] == source for row in page.rows)),
+            default=0,
+        )
+
 
 class Draft:
     """Changes of pages, which the store makes all at once, or not at all if it has changed meanwhile."""
 
     def __init__(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
         self._now = snapshot.now
         self._pages = {page.key: page for pages in snapshot.pages.values() for page in pages}
         self._rows = {key: list(page.rows) for key, page in self._pages.items()}
         self._ends: dict[str, int] = {}
+        self._values: dict[str, tuple[int, str | None]] = {}
+
+    def ban(self, source: str, seconds: float, rule: str, reason: str) -> Ban:
+        """Ban a source in place of what plays and the API have decided on it."""
+        # It must be later than the last lift, which may be of a node whose clock is ahead.
+        moment = round(max(self._now, self._snapshot.lifted(source) + 0.2), 1)
+        until = round(moment + seconds, 1)
+        row = (source, until, moment, rule, EVIDENCE, 0, reason[:MAX_REASON])
+        self.withdraw(source)
+        self.add(f"{BANS}{OWN}/", row, until)
+        return _ban(row, OWN)
+
+    def lift(self, source: str, hold: float, until: float = 0.0) -> None:
+        """Lift all bans of a source. until: the end of the last one, because the lift must outlast it."""
+        # Not rounded: it must not be earlier than any row that it lifts.
+        moment = max(round(self._now, 1), self._snapshot.newest(source))
+        held = round(self._now + hold, 1)
+        self.withdraw(source)
+        self.add(LIFTS, (source, moment, held), max(held, until))
+
+    def put(self, key: str, revision: int, value: str | None) -> None:
+        """Write another value too, or delete it, if it still has its revision; 0: it must not exist."""
+        self._values[key] = revision, value
 
     def add(self, folder: str, row: tuple[t.Any, ...], end: float) -> None:
         """Add a row to an open page below a folder. end: until when it counts."""
@@ -152,33 +189,30 @@ class Draft:
             if key.startswith(f"{BANS}{OWN}/"):
                 self._rows[key] = [row for row in rows if row[0] != source]
 
-    def commit(self, gateway: Gateway) -> bool:
-        """Write what has changed; return False if somebody else was first."""
+    def commit(self, gateway: Gateway) -> int | None:
+        """Write what has changed; return its revision, 0 if nothing has, None if another writer was first."""
         compare: list[Json] = []
         success: list[Json] = []
         for key, rows in self._rows.items():
             page = self._pages.get(key) or _Page(key, 0, "0", ())
             if tuple(rows) == page.rows:
                 continue
-            name = encoded(key)
-            compare.append(
-                {
-                    "key": name,
-                    "target": "MOD",
-                    "result": "EQUAL",
-                    "mod_revision": str(page.revision),
-                }
-            )
-            if not rows:
-                success.append({"request_delete_range": {"key": name}})
-                continue
-            lease = page.lease if page.lease != "0" else self._lease(gateway, key)
-            put = {"key": name, "value": encoded(_text(key, rows)), "lease": lease}
-            success.append({"request_put": put})
+            compare.append(_unchanged(key, page.revision))
+            if rows:
+                lease = page.lease if page.lease != "0" else self._lease(gateway, key)
+                success.append(_put(key, _text(key, rows)) | {"lease": lease})
+            else:
+                success.append({"key": encoded(key)})
+        for key, (revision, value) in self._values.items():
+            compare.append(_unchanged(key, revision))
+            success.append({"key": encoded(key)} if value is None else _put(key, value))
         if not success:
-            return True
-        answer = gateway.call("/v3/kv/txn", {"compare": compare, "success": success})
-        return bool(answer.get("succeeded"))
+            return 0
+        requests = [
+            {"request_put" if "value" in one else "request_delete_range": one} for one in success
+        ]
+        answer = gateway.call("/v3/kv/txn", {"compare": compare, "success": requests})
+        return int(answer["header"]["revision"]) if answer.get("succeeded") else None
 
     def _lease(self, gateway: Gateway, key: str) -> str:
         """A lease that ends some time after the page's bucket."""
@@ -203,16 +237,10 @@ def ban(
             present = bans.get(source)
             line = _line(present)
             before += line
-            if present and present.enforcer == OWN and _lasts(present, seconds):
+            if present and present.enforcer == OWN and present.lasts(seconds):
                 after += line
                 continue
-            # It must be later than the last lift, which may be of a node whose clock is ahead.
-            moment = round(max(snapshot.now, snapshot.lifted(source) + 0.2), 1)
-            until = round(moment + seconds, 1)
-            row = (source, until, moment, RULE, EVIDENCE, 0, reason[:MAX_REASON])
-            made.withdraw(source)
-            made.add(f"{BANS}{OWN}/", row, until)
-            after += _line(_ban(row, OWN))
+            after += _line(made.ban(source, seconds, RULE, reason))
         return made, Changed(sources, before, after)
 
     _check_allowed(gateway, dict(zip(sources, addresses, strict=True)))
@@ -232,12 +260,7 @@ def lift(gateway: Gateway, addresses: t.Sequence[str], hold: float, check: bool)
             if present is None:
                 continue
             before += _line(present)
-            # Not rounded: it must not be earlier than any row that it lifts.
-            moment = max(round(snapshot.now, 1), snapshot.newest(source))
-            until = round(snapshot.now + hold, 1)
-            made.withdraw(source)
-            # The lift must outlast all that it lifts.
-            made.add(LIFTS, (source, moment, until), max(until, present.until))
+            made.lift(source, hold, present.until)
         return made, Changed(sources, before, "")
 
     return _carry_out(gateway, draft, check)
@@ -271,12 +294,12 @@ def items(gateway: Gateway, prefix: str) -> t.Iterator[tuple[str, t.Any, Json]]:
 def _carry_out(
     gateway: Gateway, draft: t.Callable[[Snapshot], tuple[Draft, Changed]], check: bool
 ) -> Changed:
-    for dummy in range(_ATTEMPTS):
+    for dummy in range(ATTEMPTS):
         made, changed = draft(Snapshot(gateway))
-        if check or not changed.is_change or made.commit(gateway):
+        if check or not changed.is_change or made.commit(gateway) is not None:
             return changed
     raise PacketwatchError(
-        f"the store has changed {_ATTEMPTS} times meanwhile, and nothing was written: try again"
+        f"the store has changed {ATTEMPTS} times meanwhile, and nothing was written: try again"
     )
 
 
@@ -342,5 +365,11 @@ def _line(found: Ban | None) -> str:
     return f"{found.source} banned for {seconds} s ({found.enforcer}/{found.rule})\n"
 
 
-def _lasts(present: Ban, seconds: float) -> bool:
-    return abs(present.until - present.made - seconds) < 1
+def _unchanged(key: str, revision: int) -> Json:
+    """The condition that a key still has a revision; 0: that it does not exist."""
+    same = {"target": "MOD", "result": "EQUAL", "mod_revision": str(revision)}
+    return {"key": encoded(key), **same}
+
+
+def _put(key: str, value: str) -> Json:
+    return {"key": encoded(key), "value": encoded(value)}

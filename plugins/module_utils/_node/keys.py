@@ -13,6 +13,8 @@ KEYS = "/packetwatch/v1/"
 BANS, LIFTS, LISTS, RULES, HOSTS = (
     f"{KEYS}{name}/" for name in ("bans", "lifts", "lists", "rules", "hosts")
 )
+EVENTS = f"{KEYS}events/api"
+"""The last changes through the API. Hosts do not read them."""
 FOLLOWED = (BANS, LIFTS, LISTS, RULES)
 """What a host reads. Reports of other hosts are for those who decide."""
 REPORTS = ("seen", "bans", "status")

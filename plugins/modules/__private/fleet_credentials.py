@@ -39,6 +39,11 @@ options:
     type: list
     elements: str
     required: true
+  tokens:
+    description: Names of tokens for the API.
+    type: list
+    elements: str
+    default: []
   authority:
     description: Paths of the C(certificate) and the C(key) of an authority that signs the hosts' and the gates' certificates. By
       default, one is made.
@@ -99,6 +104,7 @@ def main() -> None:
             "nodes": {"type": "dict", "required": True},
             "hosts": {"type": "list", "elements": "str", "required": True},
             "users": {"type": "list", "elements": "str", "required": True},
+            "tokens": {"type": "list", "elements": "str", "default": [], "no_log": False},
             "authority": {
                 "type": "dict",
                 "options": {
@@ -124,7 +130,7 @@ def main() -> None:
             own=(own["certificate"], own["key"]) if own else None,
             dry=module.check_mode,
         )
-        changes = vault.provide(nodes, options["hosts"], options["users"])
+        changes = vault.provide(nodes, options["hosts"], options["users"], options["tokens"])
         return {"changed": bool(changes), "changes": changes}
 
     call_library(module, provide)
