@@ -35,12 +35,14 @@ _LIBRARY, _CONFIG, _RUN = "/mnt/library", "/mnt/config", "/mnt/run"
 _TREE = """
 mount --make-rprivate /
 mkdir -p {tree}{library} {tree}{config} {tree}{run} {tree}/proc
+# Links that a package's script would make.
+for name in lib lib64; do [ -e {tree}/$name ] || ln -sfn usr/$name {tree}/$name; done
 mount --bind {source} {tree}{library}
 mount --bind {settings} {tree}{config}
 mount --bind {runtime} {tree}{run}
 mount --bind /dev {tree}/dev
 mount -t proc proc {tree}/proc
-exec chroot {tree} /usr/bin/env -i {environment} {command}
+exec env -i {environment} chroot {tree} {command}
 """
 _PATIENCE = 20.0
 PORT = 443

@@ -7,8 +7,17 @@ _packetwatchctl() {
     COMPREPLY=()
     if ((COMP_CWORD == 1)); then
         mapfile -t COMPREPLY < <(compgen -W 'status lists allow deny remove apply confirm rollback ban unban
-            bans protect top watch why fleet selftest --help --version' -- "$word")
+            bans protect top watch why fleet hosts selftest --fleet --help --version' -- "$word")
         return
+    fi
+    if [[ ${COMP_WORDS[1]} == --fleet ]]; then
+        if ((COMP_CWORD == 2)); then
+            mapfile -t COMPREPLY < <(cd ~/.config/packetwatch/fleets 2>/dev/null && compgen -f -- "$word")
+            return
+        elif ((COMP_CWORD == 3)); then
+            mapfile -t COMPREPLY < <(compgen -W 'bans ban unban why lists hosts' -- "$word")
+            return
+        fi
     fi
     case $before in
     --action) options='connection ban scan scan_end would_drop would_drop_end expiry lift drift repair audit' ;;

@@ -9,8 +9,8 @@ from __future__ import annotations
 import typing as t
 
 from packetwatch_core._base.address import Prefix
-from packetwatch_core._node.gateway import Gateway, Identity
 from packetwatch_core._network.protect import parse_shared
+from packetwatch_core._node.gateway import Gateway, Identity
 
 FOLDER = "/etc/packetwatch-fleet-node"
 _PATIENCE = 3.0

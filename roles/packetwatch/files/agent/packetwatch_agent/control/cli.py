@@ -16,7 +16,7 @@ from packetwatch_core._base.errors import PacketwatchError
 from .. import __version__
 from . import wire, words
 from .ctl import bans, drill, explain, fleet, lists, live, state
-from .ctl.session import Command, Parser, Places, Session, write
+from .ctl.session import Command, Options, Outcome, Parser, Places, Session, write
 
 _EPILOG = """
 exit status: 0 done, and what was asked after is well; 1 failed, or is not well (status, fleet, selftest);
@@ -43,6 +43,11 @@ def parser() -> Parser:
         epilog=_EPILOG,
     )
     found.add_argument("--version", action="version", version=__version__)
+    found.add_argument(
+        "--fleet",
+        metavar="FLEET",
+        help="ask the API of a fleet instead: a URL, or the name of a file in ~/.config/packetwatch/fleets",
+    )
     commands = found.add_subparsers(dest="name", metavar="COMMAND", required=True)
     for name, command in COMMANDS.items():
         one = commands.add_parser(
@@ -61,8 +66,7 @@ def main(
     """Run one command; return the exit status."""
     options = parser().parse_args(arguments)
     try:
-        session = Session(places or Places.of(os.environ), log or _to_journal)
-        outcome = COMMANDS[options.name].run(session, options)
+        outcome = _run(options, places, log or _to_journal)
         if outcome is None:
             return wire.DONE
         write(
@@ -82,6 +86,15 @@ def main(
         if options.json:
             write(wire.failed(error))
         return wire.status_of(error)
+
+
+def _run(options: Options, places: Places | None, log: t.Callable[[str], None]) -> Outcome | None:
+    if options.fleet is not None:
+        from .ctl import remote
+
+        return remote.run(options)
+    session = Session(places or Places.of(os.environ), log)
+    return COMMANDS[options.name].run(session, options)
 
 
 def _to_journal(line: str) -> None:

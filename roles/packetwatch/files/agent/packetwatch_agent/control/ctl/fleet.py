@@ -6,8 +6,10 @@
 
 from __future__ import annotations
 
+from packetwatch_core._base.errors import InvalidInput
+
 from .. import show, wire
-from .session import Command, Options, Outcome, Parser, Session
+from .session import Command, Options, Outcome, Parser, Session, no_arguments
 
 
 def _arguments(parser: Parser) -> None:
@@ -28,4 +30,11 @@ def _fleet(session: Session, options: Options) -> Outcome:
     return Outcome(result, show.fleet(result), wire.DONE if is_well else wire.FAILED)
 
 
-COMMANDS = {"fleet": Command("the fleet's store, bans and reports", _arguments, _fleet)}
+def _hosts(dummy: Session, dummy_options: Options) -> Outcome:
+    raise InvalidInput("hosts is about a fleet: name it, as in packetwatchctl --fleet NAME hosts")
+
+
+COMMANDS = {
+    "fleet": Command("the fleet's store, bans and reports", _arguments, _fleet),
+    "hosts": Command("the hosts of a fleet (with --fleet)", no_arguments, _hosts),
+}
