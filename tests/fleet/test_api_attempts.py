@@ -34,7 +34,7 @@ GOOD = {"seconds": 600}
 HOST, INSIDE = "192.0.2.10", "192.0.2.0/24"
 
 
-@pytest.fixture(scope="module", params=RELEASES)
+@pytest.fixture(scope="module")
 def api(request: pytest.FixtureRequest) -> Iterator[Api]:
     with (
         fleet_nodes(ETCD[request.param], 1, fleet_node_api_rate=RATE) as nodes,
@@ -79,8 +79,8 @@ def received(connection: socket.socket) -> Answer:
     if not status:
         return Answer(0)
     length = re.search(rb"(?i)\r\ncontent-length: (\d+)", head)
-    text = body[: int(length[1])] if length else b"{}"
-    return Answer(int(status[1]), json.loads(text or b"{}"))
+    text = body[: int(length[1])] if length else body
+    return Answer(int(status[1]), parsed(text.decode()))
 
 
 def head(api: Api, method: str, path: str, *lines: str, role: str = "admin") -> bytes:
@@ -121,7 +121,15 @@ def shown(authorization: Callable[[Api], str], method: str = "PUT") -> Callable[
 
 def called(api: Api, method: str, path: str, body: Any = None, **options: Any) -> Answer:
     reply = api.call(method, path, body, **options)
-    return Answer(reply.status, json.loads(reply.text or "{}"))
+    return Answer(reply.status, parsed(reply.text))
+
+
+def parsed(text: str) -> Any:
+    """The problem in an answer; None: it is not in the form of the API."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
 
 
 def expired(api: Api) -> str:
@@ -294,8 +302,8 @@ ATTEMPTS: dict[str, tuple[Callable[[Api], Answer], int | tuple[int, ...]]] = {
     "two slashes": (get("/v1//bans"), 404),
     "a slash at the end": (get("/v1/bans/"), 404),
     "another case": (get("/V1/bans"), 404),
-    "a list above the lists": (put({}, "/v1/lists/..%2f..%2fbans/deny/203.0.113.9"), 404),
-    "a list with a slash": (put({}, "/v1/lists/a%2fb/deny/203.0.113.9"), 404),
+    "a list above the lists": (put({}, "/v1/lists/..%2f..%2fbans/deny/203.0.113.9"), 400),
+    "a list with a slash": (put({}, "/v1/lists/a%2fb/deny/203.0.113.9"), 400),
     "a list that begins with a dot": (put({}, "/v1/lists/.a/deny/203.0.113.9"), 400),
     "a list in capitals": (put({}, "/v1/lists/COMMON/deny/203.0.113.9"), 400),
     "a list with a long name": (put({}, f"/v1/lists/{'a' * 65}/deny/203.0.113.9"), 400),
@@ -325,7 +333,7 @@ ATTEMPTS: dict[str, tuple[Callable[[Api], Answer], int | tuple[int, ...]]] = {
     "another version": (put(GOOD, "/v1/bans/198.51.100.1", If_Match='"1"'), 412),
     "a version of what is not there": (put(GOOD, If_Match="*"), 412),
     "a large header": (get("/v1/bans", headers={"X-Large": BIG}), 400),
-    "many headers": (get("/v1/bans", headers={f"X-{n}": "1" for n in range(200)}), 400),
+    "many headers": (get("/v1/bans", headers={f"X-{n}": "1" for n in range(200)}), (400, 431)),
     "two lengths": (
         sent("PUT", BAN, JSON, "Content-Length: 15", "Content-Length: 16", body=TEXT.encode()),
         400,
@@ -370,18 +378,30 @@ def contents(api: Api) -> Any:
     return api.nodes.root()("/v3/kv/range", {"key": key, "range_end": end})["kvs"]
 
 
-@pytest.mark.parametrize("name", ATTEMPTS)
+# The gate alone waits for these, so the API's libraries do not matter.
+SLOW = ("a slow body", "slow headers", "a body of a gigabyte")
+CASES = [
+    (release, name)
+    for release in RELEASES
+    for name in ATTEMPTS
+    if name not in SLOW or release == RELEASES[0]
+]
+
+
+@pytest.mark.parametrize(("api", "name"), CASES, indirect=["api"])
 def test_an_attempt_is_refused_and_changes_nothing(api: Api, name: str) -> None:
     attempt, wanted = ATTEMPTS[name]
     before = contents(api)
     answer = attempt(api)
     assert answer.status in (wanted if isinstance(wanted, tuple) else (wanted,)), answer
-    if answer.status:
+    # gunicorn refuses many headers before the API could.
+    if answer.status and name != "many headers":
         assert answer.body["status"] == answer.status and answer.body["detail"], answer
     assert contents(api) == before
     assert api.server.running
 
 
+@pytest.mark.parametrize("api", RELEASES[-1:], indirect=True)
 def test_an_address_that_sends_too_much_is_slowed_down(api: Api) -> None:
     """The API hardly sees it."""
     request = head(api, "GET", "/v1/nothing").replace(b"Connection: close\r\n", b"")
@@ -404,6 +424,7 @@ def test_an_address_that_sends_too_much_is_slowed_down(api: Api) -> None:
     assert api.call("GET", "/v1/healthz", token="").status == 200
 
 
+@pytest.mark.parametrize("api", RELEASES[-1:], indirect=True)
 def test_slow_clients_do_not_keep_others_waiting(api: Api) -> None:
     slow = []
     try:

@@ -24,10 +24,8 @@ class Access:
     def __init__(self, tokens: Tokens) -> None:
         self._tokens = tokens
 
-    def token(
-        self, authorization: str, roles: t.Collection[str], by_browser: bool, ask: str = "Bearer"
-    ) -> Token:
-        """The token, which has one of the roles; raises `Problem`.
+    def token(self, authorization: str, by_browser: bool, ask: str = "Bearer") -> Token:
+        """The token that a request shows; raises `Problem`.
 
         by_browser: whether it may be the password of HTTP Basic, which a browser also sends with requests that another
         site has made. ask: the scheme for which the client is asked.
@@ -45,13 +43,16 @@ class Access:
         if found is None:
             detail = "there is no valid token: send the header Authorization: Bearer pw_..."
             raise Problem(401, detail, WWW_Authenticate=f"{ask} {_REALM}")
-        if found.role not in roles:
-            wanted = ", ".join(sorted(roles))
-            raise Problem(
-                403,
-                f"the token {found.name} has the role {found.role}; this needs one of: {wanted}",
-            )
         return found
+
+
+def require(token: Token, roles: t.Collection[str]) -> None:
+    """Raise `Problem` unless the token has one of the roles."""
+    if token.role not in roles:
+        wanted = ", ".join(sorted(roles))
+        raise Problem(
+            403, f"the token {token.name} has the role {token.role}; this needs one of: {wanted}"
+        )
 
 
 def _password(text: str) -> str:

@@ -19,7 +19,7 @@ from packetwatch_agent.output import Output
 from packetwatch_fleet.never import Never
 from packetwatch_fleet.sources import Sources
 
-from .access import Access
+from .access import Access, require
 from .audit import Audit
 from .changes import Changes
 from .fleet import Fleet
@@ -81,11 +81,10 @@ class Server:
         status, message, revision = 500, "failed", 0
         try:
             if operation.roles:
-                name = self._access.token(
-                    request.headers.get("Authorization", ""),
-                    operation.roles,
-                    operation.is_browsable,
-                ).name
+                shown = request.headers.get("Authorization", "")
+                token = self._access.token(shown, operation.is_browsable)
+                name = token.name
+                require(token, operation.roles)
             query = request.args.to_dict(flat=False)
             values = self._spec.values(operation, path, query, request.headers)
             body = self._body(operation)

@@ -86,6 +86,7 @@ class Changes:
 
     def ban(self, source: str, seconds: float, reason: str, by: str, tag: Tag) -> Done:
         """Ban a source, unless the API has banned it for so long already."""
+        _check_text(reason, "reason")
 
         def plan(made: Plan) -> Done:
             _check_tag(tag, made.snapshot.changed(source), source)
@@ -138,6 +139,7 @@ class Changes:
 
     def put_entry(self, entry: Entry, by: str, tag: Tag) -> Done:
         """Write an entry of a list in place of one with the same address."""
+        _check_text(entry.comment, "comment")
         if not entry.counts(time.time()):
             raise Problem(
                 422, f"expires is {entry.expires:.0f}, which has passed: write a later time"
@@ -220,6 +222,11 @@ def _check_tag(tag: Tag, revision: int, what: str) -> None:
     if not revision or (tag != "*" and tag != f'"{revision}"'):
         present = f'the ETag is "{revision}"' if revision else "it does not exist"
         raise Problem(412, f"{what} is not as If-Match expects, {present}: read it again")
+
+
+def _check_text(text: str, name: str) -> None:
+    if not text.isprintable():
+        raise Problem(422, f"{name} is {text[:80]!r}: write one line of printable characters")
 
 
 def _refuse(why: str | None, what: str) -> None:
