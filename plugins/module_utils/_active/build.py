@@ -41,7 +41,7 @@ def build(
         "v6_buckets": areas.v6_hosts.homes,
         "v6_hosts": areas.v6_hosts.line,
         "published": _published(policies[DEFAULT]),
-        **_ban_rate(policies),
+        **ban_rate(policies.values()),
         **_EVENT_RATE,
         **_SOURCE_RATE,
         "lists": areas.lists,
@@ -74,12 +74,12 @@ def _features(areas: Areas, policies: t.Mapping[str, Policy]) -> int:
     return features
 
 
-def _ban_rate(policies: t.Mapping[str, Policy]) -> dict[str, int]:
+def ban_rate(policies: t.Iterable[Policy]) -> dict[str, int]:
     """Limits of new bans: a quarter of the ring at once, three quarters in a ban_time.
 
     Together that is at most the whole ring.
     """
-    longest = nanoseconds(max(policy.ban_time for policy in policies.values()))
+    longest = nanoseconds(max(policy.ban_time for policy in policies))
     ring = RING_CAPACITY - 1
     interval = longest * 4 // (3 * ring) + 1
     return {

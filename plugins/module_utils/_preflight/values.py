@@ -271,6 +271,7 @@ _CHECKS: t.Final[dict[str, Check]] = {
     "fleet_lists": _parsed(parse_lists),
     "metrics_listen": _parsed(parse_listen),
     "community_id": _check_switch,
+    "log_probes": _check_switch,
     "heartbeat_url": _parsed(parse_url),
     "heartbeat_interval": _parsed(parse_interval),
 }

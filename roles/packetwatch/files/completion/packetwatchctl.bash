@@ -7,7 +7,7 @@ _packetwatchctl() {
     COMPREPLY=()
     if ((COMP_CWORD == 1)); then
         mapfile -t COMPREPLY < <(compgen -W 'status lists allow deny remove apply confirm rollback ban unban
-            bans protect top watch why fleet hosts selftest --fleet --help --version' -- "$word")
+            bans protect top watch why fleet hosts selftest replay --fleet --help --version' -- "$word")
         return
     fi
     if [[ ${COMP_WORDS[1]} == --fleet ]]; then
@@ -20,8 +20,9 @@ _packetwatchctl() {
         fi
     fi
     case $before in
-    --action) options='connection ban scan scan_end would_drop would_drop_end expiry lift drift repair audit' ;;
+    --action) options='connection probe ban scan scan_end would_drop would_drop_end expiry lift drift repair audit' ;;
     --list) options='allow deny' ;;
+    --scan-counts) options='closed any' ;;
     --interface) options=$(cd /sys/class/net 2>/dev/null && echo *) ;;
     --comment | --expires | --for | --reason | --interval | --most | --source | --count) return ;;
     *)
@@ -36,6 +37,10 @@ _packetwatchctl() {
         watch) options='--action --source --count' ;;
         fleet) options='--release' ;;
         selftest) options='--interface -4 -6' ;;
+        replay)
+            options='--scan-ports --scan-window --scan-counts --scan-kinds --slow-scan-ports --slow-scan-window
+                --ban-time --ban-time-max --recorded-window --spare'
+            ;;
         esac
         options+=' --json --help'
         ;;
@@ -43,4 +48,4 @@ _packetwatchctl() {
     mapfile -t COMPREPLY < <(compgen -W "$options" -- "$word")
 }
 
-complete -F _packetwatchctl packetwatchctl
+complete -o default -F _packetwatchctl packetwatchctl

@@ -78,6 +78,8 @@ def assemble(
     )
     slow = Slow(confirmed, links.name, keeper.impose, stream.report, output)
     keeper.on_forget = slow.forget
+    if settings.log_probes:
+        stream.consume(abi.EVENT_PROBE, stream.log_probe)
     stream.consume(abi.EVENT_PROBE, slow.probe)
     stream.consume(abi.EVENT_BAN, slow.scan)
     commands = Commands(maps, process, outlook, keeper, guard, talkers, links.name)

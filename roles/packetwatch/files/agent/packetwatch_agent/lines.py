@@ -77,6 +77,15 @@ class Lines:
         }
         return self._line("would_drop", event, fields, ["allowed"])
 
+    def probe(self, event: Event) -> str:
+        """A new probe that counts towards a scan."""
+        fields: dict[str, Value] = {
+            **self._flow(event),
+            "packetwatch.prefix": _prefix_text(event.source),
+            "packetwatch.kind": event.kind,
+        }
+        return self._line("probe", event, fields, ["info"])
+
     def episode(self, episode: Episode) -> str:
         """The end of an episode of more than one event."""
         first = episode.first

@@ -26,6 +26,7 @@ _PERIOD = 60.0
 class _Counts(t.NamedTuple):
     suppressed: int
     lost: int
+    probes_lost: int
 
 
 class Losses(Part):
@@ -49,14 +50,15 @@ class Losses(Part):
     def tick(self) -> float:
         """Log what has grown since the last time."""
         now = self._read()
-        suppressed, lost = (new - old for new, old in zip(now, self._logged))
+        grown = _Counts(*(new - old for new, old in zip(now, self._logged)))
         self._logged = now
-        if suppressed or lost:
+        if any(grown):
             self._output.say(
-                "warn" if lost else "info",
+                "warn" if grown.lost else "info",
                 "events were held back by the limits, or lost",
-                packetwatch__suppressed=suppressed,
-                packetwatch__lost=lost,
+                packetwatch__suppressed=grown.suppressed,
+                packetwatch__lost=grown.lost,
+                packetwatch__probes_lost=grown.probes_lost,
             )
         return _PERIOD
 
@@ -68,4 +70,4 @@ class Losses(Part):
     def _read(self) -> _Counts:
         found = read_counters(self._counters)
         suppressed = found["events_suppressed"] + sum(self._quota.suppressed.values())
-        return _Counts(suppressed, found["events_lost"])
+        return _Counts(suppressed, found["events_lost"], found["probes_lost"])

@@ -11,23 +11,14 @@ for long.
 
 from __future__ import annotations
 
-import typing as t
-
-from packetwatch_core._bans.bans import MAPS, Ban, Bans, Source
+from packetwatch_core._bans.bans import MAPS, Ban, Bans
 from packetwatch_core._base.errors import PacketwatchError, TooLarge
 from packetwatch_core._declared.kinds import nanoseconds
 from packetwatch_core._kernel import abi
 
 from .confirmed import Confirmed
 from .events import Event
-
-_MAX_SOURCES = 4096
-_MAX_DOUBLINGS = 40
-
-
-class _Offence(t.NamedTuple):
-    times: int
-    expires: int
+from .repeats import Repeats, length_of
 
 
 class Offenders:
@@ -36,7 +27,7 @@ class Offenders:
     def __init__(self, bans: Bans, confirmed: Confirmed) -> None:
         self._bans = bans
         self._confirmed = confirmed
-        self._offences: dict[Source, _Offence] = {}
+        self._repeats = Repeats()
         self.room = 0
         """So many bans may be prolonged before the map of bans is too full for those by hand."""
 
@@ -49,17 +40,12 @@ class Offenders:
         if not event.expires or (longest <= first and not is_proved):
             return event
         source = event.source
-        former = self._offences.pop(source, None)
-        times = 1
-        if former and event.time < former.expires + longest:
-            times = former.times + 1
-        length = longest if is_proved else min(first << min(times - 1, _MAX_DOUBLINGS), longest)
-        expires = event.time + length
+        times = self._repeats.count(source, event.time, policy)
+        expires = event.time + (longest if is_proved else length_of(times, policy))
         is_longer = expires > event.expires and (times > 1 or is_proved)
         if is_longer and self._prolong(event, expires):
             event = event._replace(expires=expires)
-        if longest > first:
-            self._remember(source, _Offence(times, event.expires))
+        self._repeats.remember(source, times, event.expires, policy)
         return event
 
     def take_room(self) -> None:
@@ -93,8 +79,3 @@ class Offenders:
             return False
         self.room -= 1
         return True
-
-    def _remember(self, source: Source, offence: _Offence) -> None:
-        if len(self._offences) >= _MAX_SOURCES:
-            del self._offences[next(iter(self._offences))]
-        self._offences[source] = offence

@@ -69,6 +69,8 @@ class Settings:
     heartbeat_interval = Setting("PW_HEARTBEAT_INTERVAL", "60", parse_interval)
     community_id = Setting("PW_COMMUNITY_ID", "0", parse_switch)
     """Whether the lines of connections and scans have network.community_id."""
+    log_probes = Setting("PW_LOG_PROBES", "0", parse_switch)
+    """Whether new probes are logged, for `packetwatchctl replay`."""
     protect = Setting("PW_PROTECT", "", parse_declared)
     protect_auto = Setting("PW_PROTECT_AUTO", "1", parse_switch)
     shared_prefixes = Setting("PW_SHARED_PREFIXES", "", parse_shared)

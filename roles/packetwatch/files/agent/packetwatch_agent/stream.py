@@ -90,6 +90,10 @@ class Stream(Part):
         """
         self._consumers[event_type].append(consumer)
 
+    def log_probe(self, event: Event) -> None:
+        """Log a new probe: a consumer of probes where they are logged."""
+        self._written.append(self._lines.probe(event))
+
     def report(self, scan: Event) -> None:
         """Log a scan that another part has found, and hand it over, as if the program had written it."""
         self._written += self._scan(scan)

@@ -15,7 +15,7 @@ from packetwatch_core._base.errors import PacketwatchError
 
 from .. import __version__
 from . import wire, words
-from .ctl import bans, drill, explain, fleet, lists, live, state
+from .ctl import bans, drill, explain, fleet, lists, live, replay, state
 from .ctl.session import Command, Options, Outcome, Parser, Places, Session, write
 
 _EPILOG = """
@@ -32,6 +32,7 @@ COMMANDS: dict[str, Command] = (
     | explain.COMMANDS
     | fleet.COMMANDS
     | drill.COMMANDS
+    | replay.COMMANDS
 )
 
 

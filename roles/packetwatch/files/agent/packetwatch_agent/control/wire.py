@@ -19,7 +19,7 @@ from packetwatch_core._base.number import MAX_TIME, is_number
 MAX_REQUEST = 65536
 # Of a request to watch: the events (docs/events.md) that it may name, and how many sources.
 ACTIONS = (
-    *("connection", "scan", "scan_end", "would_drop", "would_drop_end"),
+    *("connection", "probe", "scan", "scan_end", "would_drop", "would_drop_end"),
     *("ban", "expiry", "lift", "audit", "drift", "repair"),
 )
 MAX_SOURCES = 32

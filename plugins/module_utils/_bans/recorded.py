@@ -1,0 +1,148 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is PRIVATE to the collection.
+
+"""Events as agents have logged them (docs/events.md), read from files of JSON lines.
+
+The agent writes a batch of lines at a time, and not always in the order of their times. So lines are sorted
+again within a bounded window.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import gzip
+import heapq
+import io
+import json
+import sys
+import typing as t
+import zlib
+
+from .._base.errors import InvalidInput, Unreadable
+
+# The agent writes batches of 1,024 events.
+_WINDOW = 4096
+_MAX_LINE = 65536
+_GZIP = b"\x1f\x8b"
+_STANDARD_INPUT = "-"
+_EPOCH = datetime.datetime(1970, 1, 1)
+_MICROSECOND = datetime.timedelta(microseconds=1)
+_EXPORT = "journalctl -u packetwatch -o cat > FILE"
+
+Fields = dict[str, t.Any]
+
+
+class Line(t.NamedTuple):
+    """One line: its time in nanoseconds (Unix time), and its fields by their names."""
+
+    time: int
+    fields: Fields
+
+    @property
+    def host(self) -> str:
+        """The host that has logged the line; empty if the line does not say it."""
+        return text_of(self.fields, "host.name")
+
+    @property
+    def action(self) -> str:
+        """What happened; empty for a message of the agent itself."""
+        return text_of(self.fields, "event.action")
+
+
+class Recording:
+    """Files of one or more hosts, read as one series of lines by their times.
+
+    paths: files, which may be compressed by gzip; ``-`` is standard input. Iterating raises `Unreadable`, or
+    `InvalidInput` if a file has no line of an agent.
+    """
+
+    def __init__(self, paths: t.Sequence[str]) -> None:
+        self._paths = paths
+        self.skipped = 0
+        """Lines that no agent has written, such as those of systemd."""
+
+    def __iter__(self) -> t.Iterator[Line]:
+        with contextlib.ExitStack() as stack:
+            series = [self._lines(path, stack) for path in self._paths]
+            yield from heapq.merge(*series, key=_time_of)
+
+    def _lines(self, path: str, stack: contextlib.ExitStack) -> t.Iterator[Line]:
+        try:
+            source = stack.enter_context(_open(path))
+            yield from _sorted(self._parsed(path, source))
+        except (OSError, EOFError, zlib.error) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise Unreadable(f"cannot read {path}: {reason}") from error
+
+    def _parsed(self, path: str, source: t.IO[bytes]) -> t.Iterator[Line]:
+        found = False
+        while data := source.readline(_MAX_LINE):
+            line = parse(data)
+            if line is None:
+                self.skipped += 1
+            else:
+                found = True
+                yield line
+        if not found:
+            raise InvalidInput(
+                f"{path} has no line of the agent: export its journal with {_EXPORT}"
+            )
+
+
+def parse(data: bytes) -> Line | None:
+    """A line of an agent; None if it is something else."""
+    # The agent puts a priority before an alert if the journal reads it.
+    start = data.find(b"{", 0, 4)
+    if start < 0:
+        return None
+    try:
+        fields = json.loads(data[start:])
+        # Times are UTC, and say so by a Z.
+        moment = datetime.datetime.fromisoformat(fields["@timestamp"].removesuffix("Z"))
+        time = (moment - _EPOCH) // _MICROSECOND * 1000
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError):
+        return None
+    return Line(time, fields)
+
+
+def text_of(fields: Fields, name: str) -> str:
+    """The text in a field; empty if there is none."""
+    value = fields.get(name)
+    return value if isinstance(value, str) else ""
+
+
+def number_of(fields: Fields, name: str) -> int:
+    """The whole number in a field; 0 if there is none."""
+    value = fields.get(name)
+    return value if isinstance(value, int) and not isinstance(value, bool) else 0
+
+
+def _time_of(line: Line) -> int:
+    return line.time
+
+
+def _sorted(lines: t.Iterable[Line]) -> t.Iterator[Line]:
+    """The lines by their times, those of the same time in their order."""
+    waiting: list[tuple[int, int, Line]] = []
+    for number, line in enumerate(lines):
+        heapq.heappush(waiting, (line.time, number, line))
+        if len(waiting) > _WINDOW:
+            yield heapq.heappop(waiting)[-1]
+    while waiting:
+        yield heapq.heappop(waiting)[-1]
+
+
+@contextlib.contextmanager
+def _open(path: str) -> t.Iterator[t.IO[bytes]]:
+    """The bytes of a file or of standard input, without their compression."""
+    with contextlib.ExitStack() as stack:
+        raw = sys.stdin.buffer if path == _STANDARD_INPUT else stack.enter_context(open(path, "rb"))
+        source = raw if isinstance(raw, io.BufferedReader) else io.BufferedReader(raw)
+        if source.peek(2)[:2] == _GZIP:
+            yield t.cast("t.IO[bytes]", stack.enter_context(gzip.GzipFile(fileobj=source)))
+        else:
+            yield source
