@@ -40,8 +40,10 @@ def promtool(*arguments: str, folder: Path) -> str:
     return done.stdout
 
 
-def test_rules_are_rules(tmp_path: Path) -> None:
-    assert "SUCCESS" in promtool("check", "rules", "--lint-fatal", str(RULES), folder=tmp_path)
+@pytest.mark.parametrize("name", ["packetwatch.rules.yml", "packetwatch-fleet.rules.yml"])
+def test_rules_are_rules(name: str, tmp_path: Path) -> None:
+    rules = str(RULES.with_name(name))
+    assert "SUCCESS" in promtool("check", "rules", "--lint-fatal", rules, folder=tmp_path)
 
 
 @pytest.mark.slow

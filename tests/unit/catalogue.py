@@ -2,22 +2,30 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""All metrics that the agent's parts declare."""
+"""All metrics that the parts of the agent, and those of a fleet's processes, declare."""
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
+from types import ModuleType
 
 import packetwatch_agent
+import packetwatch_fleet.host
 from packetwatch_agent.metrics import Rows
 from packetwatch_agent.part import Part
 
-for module in pkgutil.iter_modules(packetwatch_agent.__path__, "packetwatch_agent."):
-    importlib.import_module(module.name)
 
-CATALOGUE: Rows = {}
-for part in Part.__subclasses__():
-    # Other processes have parts of their own, which a test may have imported before.
-    if part.__module__.startswith(f"{packetwatch_agent.__name__}."):
-        CATALOGUE |= part.METRICS
+def metrics_of(package: ModuleType) -> Rows:
+    """The metrics that all modules of a package declare; other packages have parts of their own."""
+    for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+        importlib.import_module(module.name)
+    found: Rows = {}
+    for part in Part.__subclasses__():
+        if part.__module__.startswith(f"{package.__name__}."):
+            found |= part.METRICS
+    return found
+
+
+CATALOGUE: Rows = metrics_of(packetwatch_agent)
+FLEET_CATALOGUE: Rows = metrics_of(packetwatch_fleet.host)

@@ -20,7 +20,7 @@ from packetwatch_agent.metrics import COUNTER, GAUGE, Rows, Values, by_label
 from packetwatch_agent.output import Output, Trouble
 from packetwatch_agent.part import Part
 from packetwatch_core._base.files import replace_file
-from packetwatch_core._base.number import is_number
+from packetwatch_core._base.number import MAX_TIME, is_number
 from packetwatch_core._node.keys import BANS, FOLLOWED, LIFTS, LISTS, RULES
 
 from ..driver import Driver
@@ -65,6 +65,10 @@ class Picture(Part):
         "packetwatch_fleet_clock_offset_seconds": (
             GAUGE,
             "How far the host's clock is ahead of the store's.",
+        ),
+        "packetwatch_fleet_enforcer_age_seconds": (
+            GAUGE,
+            "Time since an enforcer has last written what it counts.",
         ),
     }
 
@@ -176,6 +180,9 @@ class Picture(Part):
             found["packetwatch_fleet_answer_age_seconds"] = [({}, self._age())]
         if (skew := self.skew()) is not None:
             found["packetwatch_fleet_clock_offset_seconds"] = [({}, skew)]
+        if (now := self.now()) is not None:
+            ages = {name: now - moment for name, moment in self._rule_times()}
+            found["packetwatch_fleet_enforcer_age_seconds"] = by_label("enforcer", ages)
         return found
 
     # Changes
@@ -330,6 +337,12 @@ class Picture(Part):
             self._rules[name] = read_object(value, MAX_LIST >> 4)
         except Refused as refused:
             self._board.refused[refused.reason] += 1
+
+    def _rule_times(self) -> t.Iterator[tuple[str, float]]:
+        """When each enforcer has last written, in the store's time."""
+        for name, rule in self._rules.items():
+            if is_number(moment := rule.get("t"), MAX_TIME):
+                yield name, float(moment)
 
     # Time
 
