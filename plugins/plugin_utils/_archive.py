@@ -44,7 +44,10 @@ NODE = (
     (
         "packetwatch_api",
         "roles/fleet_node/files/api/packetwatch_api",
-        ("**/[a-z_]*.py", "openapi.json"),
+        (
+            *("**/[a-z_]*.py", "openapi.json"),
+            *(f"page/*.{kind}" for kind in ("html", "css", "js", "svg")),
+        ),
     ),
 )
 Sources = tuple[tuple[str, str, tuple[str, ...]], ...]

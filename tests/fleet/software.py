@@ -29,6 +29,11 @@ def api(suite: str) -> Path:
     return _unpacked(suite, "gunicorn", "python3", "python3-flask", "python3-jsonschema")
 
 
+def chromium() -> Path:
+    """A tree with the browser Chromium of this machine's release."""
+    return _unpacked(_own_suite(), "chromium", "fonts-dejavu-core")
+
+
 def nginx() -> Path:
     """nginx of this machine's release, because it needs libraries of that release."""
     return _unpacked(_own_suite(), "nginx") / "usr/sbin/nginx"

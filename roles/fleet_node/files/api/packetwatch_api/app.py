@@ -24,6 +24,7 @@ from .audit import Audit
 from .changes import Changes
 from .fleet import Fleet
 from .operations import Answer, Call, Operations, Perform
+from .page.web import Page
 from .problem import TYPE, Problem, body_of
 from .settings import Settings
 from .spec import Operation, Spec
@@ -48,6 +49,7 @@ def create_app(settings: Settings, output: Output) -> flask.Flask:
     app.url_map = Map(merge_slashes=False)
     server = Server(Spec.read(), access, Audit(output), output)
     server.add_to(app, operations)
+    Page(fleet, access).add_to(app)
     return app
 
 

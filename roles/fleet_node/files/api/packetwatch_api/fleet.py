@@ -229,6 +229,26 @@ class View:
                 hosts[name] = found | {"current": _is_current(status, self.newest)}
         return fleet, hosts
 
+    def own_bans(self) -> t.Iterator[Json]:
+        """The bans that hosts have made for scans themselves, as far as they report them."""
+        for key, (dummy, value) in sorted(self._own.items()):
+            for row in values.rows(values.object_of(value).get("bans")):
+                if not isinstance(row, list) or len(row) < 5:
+                    continue
+                until, made = values.moment(row[1]), values.moment(row[2])
+                host, source = _host_of(key, _OWN_BANS), values.text(row[0])
+                if not (host and source) or until is None or made is None or until <= self.now:
+                    continue
+                ports = [port for port in map(values.count, values.rows(row[3])) if port]
+                yield {
+                    "host": host,
+                    "source": source,
+                    "until": until,
+                    "made": made,
+                    "ports": ports[:8],
+                    "evidence": values.text(row[4]),
+                }
+
     def _own_ban(self, host: str, source: str) -> float | None:
         """Until when a host has banned a source itself."""
         value = self._own.get(f"{HOSTS}{host}{_OWN_BANS}", (0, b""))[1]
