@@ -72,11 +72,12 @@ def run(*arguments: str, folder: Path = NOWHERE) -> Replayed:
 def recorded_bans(journal: Path) -> list[Line]:
     """The bans of scans in a journal, by their times."""
     lines = (parse(data) for data in journal.read_bytes().splitlines())
-    return sorted(
+    bans = [
         line
         for line in lines
         if line and line.action == "ban" and line.fields["packetwatch.origin"] == "scan"
-    )
+    ]
+    return sorted(bans, key=lambda line: line.time)
 
 
 def decisions_of(bans: Iterable[Line]) -> list[Decision]:
