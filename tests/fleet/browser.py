@@ -29,7 +29,7 @@ mkdir -p {tree}/proc {tree}/dev {tree}/tmp
 mount --bind /dev {tree}/dev
 mount -t proc proc {tree}/proc
 mount -t tmpfs tmpfs {tree}/tmp
-exec chroot {tree} /usr/bin/env -i HOME=/tmp LC_ALL=C.UTF-8 {command}
+exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/tmp LC_ALL=C.UTF-8 chroot {tree} {command}
 """
 _COMMAND = (
     "/usr/lib/chromium/chromium --headless --no-sandbox --disable-gpu --disable-dev-shm-usage --no-first-run "
@@ -53,7 +53,7 @@ class Browser:
         wrapped = f"exec 3<&{theirs_in} 4>&{theirs_out}\n{script}"
         with log.open("wb") as file:
             self._process = subprocess.Popen(
-                ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-euc", wrapped],
+                ["unshare", "--mount", "--pid", "--fork", "--kill-child", "bash", "-euc", wrapped],
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 pass_fds=(theirs_in, theirs_out),
@@ -136,6 +136,9 @@ class Tab:
             deviceScaleFactor=1,
             mobile=width < 600,
         )
+        # As if it were in front of a person.
+        self.call("Emulation.setFocusEmulationEnabled", enabled=True)
+        self.call("Page.bringToFront")
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
         self.call("Emulation.setScriptExecutionDisabled", value=not javascript)

@@ -22,7 +22,8 @@
       return;
     }
     try {
-      const answer = await fetch(location.pathname + location.search, {
+      // With the origin, so that a password in the page's own address is left out: fetch refuses it.
+      const answer = await fetch(location.origin + location.pathname + location.search, {
         cache: "no-store",
         redirect: "error",
         signal: AbortSignal.timeout(PATIENCE),

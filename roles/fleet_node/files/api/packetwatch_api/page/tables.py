@@ -26,11 +26,15 @@ GOOD, BAD, WARN = "good", "bad", "warn"
 
 
 class Cell(t.NamedTuple):
-    """A text. mark: how it is shown; the text says the same. moment: RFC 3339, if it is a time."""
+    """A text. mark: how it is shown; the text says the same. moment: RFC 3339, if it is a time.
+
+    is_long: whether the text may be broken anywhere.
+    """
 
     text: str
     mark: str = ""
     moment: str = ""
+    is_long: bool = False
 
 
 class Table(t.NamedTuple):
@@ -66,9 +70,8 @@ def answer(address: str, fleet: Json, hosts: t.Mapping[str, Json]) -> Table:
 
 
 def _verdict(found: Json) -> tuple[Cell, Cell]:
-    return Cell(found["verdict"], "" if found["verdict"] == "pass" else WARN), Cell(
-        found["because"]
-    )
+    mark = "" if found["verdict"] == "pass" else WARN
+    return Cell(found["verdict"], mark), _long(found["because"])
 
 
 # Hosts
@@ -82,9 +85,9 @@ def _hosts(view: View) -> Table:
             _health(host),
             _number(host["bans"]),
             _number(host["missing"], bad=True),
-            Cell(_counts(host["refused"])),
+            _long(_counts(host["refused"])),
             _ago(host["age"]),
-            Cell(host["version"]),
+            _long(host["version"]),
         ]
         for host in found
     ]
@@ -135,9 +138,9 @@ def _bans(view: View) -> Table:
     rows = [
         [
             Cell(source),
-            Cell(_names(where[source])),
+            _long(_names(where[source])),
             _in(until[source] - view.now),
-            Cell("; ".join(why[source][:_MAX_NAMES])),
+            _long("; ".join(why[source][:_MAX_NAMES])),
             _at(made[source]),
         ]
         for source in order[:MAX_ROWS]
@@ -184,7 +187,7 @@ def _rules(view: View) -> Table:
 
 def _rule(enforcer: str, name: str, found: Json, state: Cell, report: Json) -> list[Cell]:
     if found["fault"]:
-        state = Cell(f"switched off: {found['fault']}", BAD)
+        state = Cell(f"switched off: {found['fault']}", BAD, is_long=True)
     values = dict(found["values"])
     if report["refused"]:
         values["refused"] = sum(report["refused"].values())
@@ -192,8 +195,8 @@ def _rule(enforcer: str, name: str, found: Json, state: Cell, report: Json) -> l
     return [
         Cell(f"{enforcer}/{name}"),
         state,
-        Cell(thresholds),
-        Cell(_counts(values)),
+        _long(thresholds),
+        _long(_counts(values)),
         _number(found["decided"]),
         _ago(report["age"]),
     ]
@@ -218,7 +221,7 @@ def _decisions(view: View) -> Table:
             Cell(event["action"]),
             Cell(event["by"]),
             Cell(span(event["seconds"]) if event["seconds"] else ""),
-            Cell(_evidence(event)),
+            _long(_evidence(event)),
             _at(event["t"]),
         ]
         for event in found
@@ -243,6 +246,10 @@ def _evidence(event: Json) -> str:
 
 
 # Cells
+
+
+def _long(text: str) -> Cell:
+    return Cell(text, is_long=True)
 
 
 def _number(value: int | None, bad: bool = False) -> Cell:
