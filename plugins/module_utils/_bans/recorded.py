@@ -18,6 +18,7 @@ import gzip
 import heapq
 import io
 import json
+import os
 import sys
 import typing as t
 import zlib
@@ -56,7 +57,8 @@ class Line(t.NamedTuple):
 class Recording:
     """Files of one or more hosts, read as one series of lines by their times.
 
-    paths: files, which may be compressed by gzip; ``-`` is standard input. Iterating raises `Unreadable`, or
+    paths: files, which may be compressed by gzip; ``-`` is standard input. The name of a file up to its first dot is the
+    host of lines that name none. Iterating raises `Unreadable`, or
     `InvalidInput` if a file has no line of an agent.
     """
 
@@ -80,12 +82,14 @@ class Recording:
 
     def _parsed(self, path: str, source: t.IO[bytes]) -> t.Iterator[Line]:
         found = False
+        host = "" if path == _STANDARD_INPUT else os.path.basename(path).partition(".")[0]
         while data := source.readline(_MAX_LINE):
             line = parse(data)
             if line is None:
                 self.skipped += 1
             else:
                 found = True
+                line.fields.setdefault("host.name", host)
                 yield line
         if not found:
             raise InvalidInput(
@@ -101,12 +105,20 @@ def parse(data: bytes) -> Line | None:
         return None
     try:
         fields = json.loads(data[start:])
-        # Times are UTC, and say so by a Z.
-        moment = datetime.datetime.fromisoformat(fields["@timestamp"].removesuffix("Z"))
-        time = (moment - _EPOCH) // _MICROSECOND * 1000
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError):
+    except (ValueError, RecursionError):
         return None
-    return Line(time, fields)
+    time = parse_time(fields.get("@timestamp")) if isinstance(fields, dict) else None
+    return None if time is None else Line(time, fields)
+
+
+def parse_time(value: t.Any) -> int | None:
+    """The nanoseconds (Unix time) of a time in a line; None if it is not one."""
+    try:
+        # Times are UTC, and say so by a Z.
+        moment = datetime.datetime.fromisoformat(value.removesuffix("Z"))
+        return (moment - _EPOCH) // _MICROSECOND * 1000
+    except (ValueError, TypeError, AttributeError, OverflowError):
+        return None
 
 
 def text_of(fields: Fields, name: str) -> str:
