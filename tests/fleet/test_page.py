@@ -12,6 +12,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ import pytest
 from fleet.api import Api, running_api
 from fleet.browser import Browser, Tab, browser
 from fleet.servers import FleetNodes, fleet_nodes
+from lab.prometheus import complaints, parse
 
 pytestmark = pytest.mark.slow
 
@@ -386,12 +388,35 @@ def test_headers_let_nothing_in_from_outside(api: Api) -> None:
     assert (again.status, again.text) == (304, "")
 
 
+def answers(api: Api, status: str) -> float:
+    """How many answers of a class the metrics count."""
+    page = parse(api.call("GET", "/metrics").text.encode())
+    return page[f'packetwatch_api_requests_total{{status="{status}"}}']
+
+
+@pytest.mark.skipif(not shutil.which("promtool"), reason="no Prometheus is installed")
+def test_metrics_count_answers(api: Api) -> None:
+    assert api.call("GET", "/metrics", token="").status == 401
+    page = api.call("GET", "/metrics", role="read")
+    assert complaints(page.text.encode()) == ""
+    assert page.headers["Content-Type"].startswith("text/plain; version=0.0.4")
+    assert parse(page.text.encode())["packetwatch_api_store_answers"] == 1
+    before = answers(api, "4xx"), answers(api, "2xx")
+    assert api.call("GET", "/nothing").status == 404
+    assert api.call("GET", "/v1/bans").status == 200
+    # The question counts too, when it is asked again.
+    assert (answers(api, "4xx"), answers(api, "2xx")) == (before[0] + 1, before[1] + 3)
+
+
 def test_the_page_says_that_the_store_is_away(nodes: FleetNodes, api: Api) -> None:
     nodes.kill(0, "etcd")
     try:
+        before = answers(api, "5xx")
         answer = api.call("GET", "/")
         assert answer.status == 503
         assert 'role="alert"' in answer.text
+        assert "packetwatch_api_store_answers 0" in api.call("GET", "/metrics").text
+        assert answers(api, "5xx") == before + 1
     finally:
         nodes.start(0, "etcd")
         deadline = time.monotonic() + 20

@@ -6,14 +6,19 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import pkgutil
+from pathlib import Path
 from types import ModuleType
 
 import packetwatch_agent
+import packetwatch_enforcer
 import packetwatch_fleet.host
-from packetwatch_agent.metrics import Rows
+from packetwatch_agent.metrics import COUNTER, GAUGE, Rows
 from packetwatch_agent.part import Part
+
+API = Path(__file__).resolve().parents[2] / "roles/fleet_node/files/api/packetwatch_api"
 
 
 def metrics_of(package: ModuleType) -> Rows:
@@ -27,5 +32,25 @@ def metrics_of(package: ModuleType) -> Rows:
     return found
 
 
+def api_metrics() -> Rows:
+    """Those of the API. It is not imported: Flask is on nodes only."""
+    tree = ast.parse((API / "metrics.py").read_text())
+    (table,) = (
+        node.value
+        for node in tree.body
+        if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "METRICS"
+    )
+    assert isinstance(table, ast.Dict)
+    kinds = {"COUNTER": COUNTER, "GAUGE": GAUGE}
+    rows: Rows = {}
+    for name, row in zip(table.keys, table.values, strict=True):
+        assert isinstance(name, ast.Constant) and isinstance(row, ast.Tuple)
+        kind, text = row.elts
+        rows |= {str(name.value): (kinds[ast.unparse(kind)], ast.literal_eval(text))}
+    return rows
+
+
 CATALOGUE: Rows = metrics_of(packetwatch_agent)
-FLEET_CATALOGUE: Rows = metrics_of(packetwatch_fleet.host)
+FLEET_CATALOGUE: Rows = (
+    metrics_of(packetwatch_fleet.host) | metrics_of(packetwatch_enforcer) | api_metrics()
+)

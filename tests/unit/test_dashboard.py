@@ -68,7 +68,7 @@ KITS = {
         "packetwatch-fleet.rules.yml",
         FLEET_CATALOGUE,
         CATALOGUE | FLEET_CATALOGUE,
-        ("docs/metrics.md", "docs/fleet-host.md"),
+        ("docs/metrics.md", "docs/fleet-host.md", "docs/fleet-metrics.md"),
     ),
 }
 QUERIES = [(name, query) for name, kit in KITS.items() for query in kit.queries()]

@@ -157,6 +157,19 @@ tests:
       - {series: 'packetwatch_fleet_enforcer_age_seconds{instance="a",enforcer="e1"}', values: 20x30 20+60x30}
       - {series: 'packetwatch_fleet_enforcer_age_seconds{instance="b",enforcer="e1"}', values: 20x60}
       - {series: 'packetwatch_fleet_enforcer_age_seconds{instance="a",enforcer="e2"}', values: 20x30 20+60x30}
+      - {series: 'packetwatch_enforcer_connected{instance="n1"}', values: 1x30 0x30}
+      - {series: 'packetwatch_enforcer_connected{instance="n2"}', values: 1x30 _x30}
+      - {series: 'packetwatch_enforcer_connected{instance="n3"}', values: 1x60}
+      - {series: 'packetwatch_enforcer_blind{instance="n1"}', values: 0x30 1x30}
+      - {series: 'packetwatch_enforcer_blind{instance="n3"}', values: 0x30 1x30}
+      - {series: 'packetwatch_enforcer_rule_fault{instance="n3",rule="own"}', values: 0x30 1x30}
+      - {series: 'packetwatch_enforcer_refused_total{instance="n3",reason="never"}', values: 0x30 0+2x30}
+      - {series: 'packetwatch_enforcer_refused_total{instance="n3",reason="hold"}', values: 0+9x60}
+      - {series: 'packetwatch_enforcer_clock_offset_seconds{instance="n3"}', values: 0x30 -7x30}
+      - {series: 'packetwatch_api_requests_total{instance="n3",status="5xx"}', values: 0x30 0+2x30}
+      - {series: 'packetwatch_api_requests_total{instance="n3",status="4xx"}', values: 0+9x60}
+      - {series: 'packetwatch_api_store_answers{instance="n1"}', values: 1x30 0x30}
+      - {series: 'packetwatch_api_store_answers{instance="n2"}', values: 1x30 _x30}
     promql_expr_test:
       - {expr: 'count by (alertname, instance) (ALERTS{alertstate="firing"})', eval_time: 29m, exp_samples: []}
       - expr: count by (alertname, instance) (ALERTS{alertstate="firing"})
@@ -172,6 +185,15 @@ tests:
           - {labels: '{alertname="PacketwatchFleetBansRefused", instance="h"}', value: 1}
           - {labels: '{alertname="PacketwatchFleetValuesRefused", instance="i"}', value: 1}
           - {labels: '{alertname="PacketwatchEnforcerSilent"}', value: 1}
+          - {labels: '{alertname="PacketwatchEnforcerLost", instance="n1"}', value: 1}
+          - {labels: '{alertname="PacketwatchEnforcerGone", instance="n2"}', value: 1}
+          - {labels: '{alertname="PacketwatchEnforcerBlind", instance="n3"}', value: 1}
+          - {labels: '{alertname="PacketwatchEnforcerRuleOff", instance="n3"}', value: 1}
+          - {labels: '{alertname="PacketwatchEnforcerRefuses", instance="n3"}', value: 1}
+          - {labels: '{alertname="PacketwatchEnforcerClock", instance="n3"}', value: 1}
+          - {labels: '{alertname="PacketwatchApiErrors", instance="n3"}', value: 1}
+          - {labels: '{alertname="PacketwatchApiGone", instance="n1"}', value: 1}
+          - {labels: '{alertname="PacketwatchApiGone", instance="n2"}', value: 1}
       - expr: ALERTS{alertname="PacketwatchEnforcerSilent",alertstate="firing"}
         eval_time: 50m
         exp_samples:

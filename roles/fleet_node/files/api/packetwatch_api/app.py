@@ -23,6 +23,7 @@ from .access import Access, require
 from .audit import Audit
 from .changes import Changes
 from .fleet import Fleet
+from .metrics import Metrics
 from .operations import Answer, Call, Operations, Perform
 from .page.web import Page
 from .problem import TYPE, Problem, body_of
@@ -50,6 +51,7 @@ def create_app(settings: Settings, output: Output) -> flask.Flask:
     server = Server(Spec.read(), access, Audit(output), output)
     server.add_to(app, operations)
     Page(fleet, access).add_to(app)
+    Metrics(fleet, access).add_to(app)
     return app
 
 

@@ -25,7 +25,6 @@ from .player import Player
 
 _FAILED, _INPUT = 1, 2
 _INTERRUPTED = 130
-_RULES = "/etc/packetwatch-enforcer/rules.json"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -44,7 +43,9 @@ def parser() -> argparse.ArgumentParser:
         help="lines of agents, also compressed by gzip; - is standard input. Lines without a host are of the host that "
         "the file's name begins with, as in web1.jsonl.gz",
     )
-    one.add_argument("--rules", default=_RULES, metavar="FILE", help=f"rules; {_RULES} by default")
+    one.add_argument(
+        "--rules", required=True, metavar="FILE", help="rules and thresholds, as the role writes them"
+    )
     one.add_argument("--rules-folder", default=FOLDER, metavar="FOLDER", help="rules of your own")
     one.add_argument(
         "--never", action="append", default=[], metavar="PREFIX", help="never ban these sources"
