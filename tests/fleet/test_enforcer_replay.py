@@ -29,7 +29,7 @@ from kernel.hosting import CLEAN
 from packetwatch_agent.output import timestamp
 from packetwatch_core._kernel.bytecode import PYTHON
 from packetwatch_core._node.rules import format_rules, parse_rules
-from packetwatch_enforcer.replay.command import main
+from packetwatch_enforcer.replaying.command import main
 from packetwatch_fleet.reports import Reports, status
 from packetwatch_fleet.sources import Sources
 from packetwatch_fleet.store.folder import Folder
