@@ -16,7 +16,6 @@ import contextlib
 import datetime
 import gzip
 import heapq
-import io
 import json
 import os
 import sys
@@ -24,6 +23,9 @@ import typing as t
 import zlib
 
 from .._base.errors import InvalidInput, Unreadable
+
+if t.TYPE_CHECKING:
+    import io
 
 # The agent writes batches of 1,024 events.
 _WINDOW = 4096
@@ -121,13 +123,13 @@ def parse_time(value: t.Any) -> int | None:
         return None
 
 
-def text_of(fields: Fields, name: str) -> str:
+def text_of(fields: t.Mapping[str, t.Any], name: str) -> str:
     """The text in a field; empty if there is none."""
     value = fields.get(name)
     return value if isinstance(value, str) else ""
 
 
-def number_of(fields: Fields, name: str) -> int:
+def number_of(fields: t.Mapping[str, t.Any], name: str) -> int:
     """The whole number in a field; 0 if there is none."""
     value = fields.get(name)
     return value if isinstance(value, int) and not isinstance(value, bool) else 0
@@ -153,7 +155,7 @@ def _open(path: str) -> t.Iterator[t.IO[bytes]]:
     """The bytes of a file or of standard input, without their compression."""
     with contextlib.ExitStack() as stack:
         raw = sys.stdin.buffer if path == _STANDARD_INPUT else stack.enter_context(open(path, "rb"))
-        source = raw if isinstance(raw, io.BufferedReader) else io.BufferedReader(raw)
+        source = t.cast("io.BufferedReader", raw)
         if source.peek(2)[:2] == _GZIP:
             yield t.cast("t.IO[bytes]", stack.enter_context(gzip.GzipFile(fileobj=source)))
         else:

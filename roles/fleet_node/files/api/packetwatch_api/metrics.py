@@ -13,7 +13,7 @@ import typing as t
 
 import flask
 
-from packetwatch_agent.metrics import COUNTER, GAUGE, Rows, by_label, render
+from packetwatch_agent.metrics import COUNTER, GAUGE, Rows, Values, by_label, render
 
 from .problem import Away
 from .tokens import ROLES
@@ -55,7 +55,7 @@ class Metrics:
             answers = True
         with self._lock:
             counts = dict(self._answers)
-        values = {
+        values: Values = {
             "packetwatch_api_requests_total": by_label("status", counts),
             "packetwatch_api_store_answers": [({}, int(answers))],
         }

@@ -44,7 +44,10 @@ def parser() -> argparse.ArgumentParser:
         "the file's name begins with, as in web1.jsonl.gz",
     )
     one.add_argument(
-        "--rules", required=True, metavar="FILE", help="rules and thresholds, as the role writes them"
+        "--rules",
+        required=True,
+        metavar="FILE",
+        help="rules and thresholds, as the role writes them",
     )
     one.add_argument("--rules-folder", default=FOLDER, metavar="FOLDER", help="rules of your own")
     one.add_argument(

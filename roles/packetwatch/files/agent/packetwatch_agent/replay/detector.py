@@ -29,14 +29,14 @@ _WITH_ANY = ("syn", "stealth")
 
 
 class Ban(t.NamedTuple):
-    """A ban that a policy makes; times are nanoseconds. count: the distinct probes."""
+    """A ban that a policy makes; times are nanoseconds. probes: how many distinct ones."""
 
     time: int
     source: str
     expires: int
     kind: str
     ports: tuple[int, ...]
-    count: int
+    probes: int
 
 
 class Detector:

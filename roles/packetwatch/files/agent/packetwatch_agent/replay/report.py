@@ -93,7 +93,7 @@ def _ban(ban: Ban) -> Result:
         "source": ban.source,
         "seconds": (ban.expires - ban.time) / _SECOND,
         "kind": ban.kind,
-        "probes": ban.count,
+        "probes": ban.probes,
         "ports": list(ban.ports),
     }
 

@@ -341,7 +341,8 @@ class Picture(Part):
     def _rule_times(self) -> t.Iterator[tuple[str, float]]:
         """When each enforcer has last written, in the store's time."""
         for name, rule in self._rules.items():
-            if is_number(moment := rule.get("t"), MAX_TIME):
+            moment: t.Any = rule.get("t")
+            if is_number(moment, MAX_TIME):
                 yield name, float(moment)
 
     # Time

@@ -64,7 +64,9 @@ def _replay(session: Session, options: Options) -> Outcome:
     # Nobody is answered, so closed ports cannot be silent either.
     changed = keys_from_options(given | {"closed_ports": "reset"})
     confirmed = resolve_policies(state.policy)
-    keys = {DEFAULT: {}} | {name: dict(one) for name, one in state.policy.items()}
+    keys: dict[str, dict[str, str]] = {DEFAULT: {}} | {
+        name: dict(one) for name, one in state.policy.items()
+    }
     policies = resolve_policies({name: one | changed for name, one in keys.items()})
     window = confirmed[DEFAULT].scan_window
     if options.recorded_window:
