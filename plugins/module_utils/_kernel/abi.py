@@ -16,7 +16,7 @@ import struct
 import typing as t
 
 ABI = 1
-FORMAT = 11
+FORMAT = 12
 """Version of generations (docs/tables.md), `PAGE` included, and of the names of pinned maps. A library loads
 only programs of its own format."""
 MAGIC = 0x50573031
@@ -29,6 +29,7 @@ PROBE_HIDDEN = 1 << 31
 TIME_SHIFT = 22
 FIRST_SETS = 16384
 FIRST_WAYS = 4
+NEXT_SLOTS = 4096
 
 F_LISTS4 = 1 << 0
 F_LISTS6 = 1 << 1
@@ -36,6 +37,7 @@ F_SCOPE_ALL = 1 << 2
 F_ENFORCED = 1 << 3
 F_ACK = 1 << 4
 F_PROTOCOLS = 1 << 5
+F_NEXT = 1 << 6
 
 ACTIONS = ("enforce", "monitor", "off")
 COUNTS = ("closed", "any")

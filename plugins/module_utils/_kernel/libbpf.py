@@ -24,6 +24,7 @@ from .._base.errors import PacketwatchError, Unsupported
 
 HASH = 1
 ARRAY = 2
+PROG_ARRAY = 3
 PERCPU_ARRAY = 6
 LRU_HASH = 9
 LPM_TRIE = 11

@@ -25,6 +25,7 @@ from .libbpf import (
     LPM_TRIE,
     LRU_HASH,
     PERCPU_ARRAY,
+    PROG_ARRAY,
     RINGBUF,
     KernelError,
     Map,
@@ -77,11 +78,13 @@ def specs() -> dict[str, Spec]:
         "firsts2": Spec(ARRAY, 4, abi.FIRSTS.size, abi.FIRST_SETS, F_MMAPABLE),
         "tracks2": Spec(LRU_HASH, source, abi.TRACK.size, lru),
         "rates": Spec(LRU_HASH, abi.ADDR.size, 8, lru),
+        "nexts": Spec(PROG_ARRAY, 4, 4, abi.NEXT_SLOTS),
     }
 
 
-# This map belongs to root: only the program needs it.
-_PRIVATE = ("rates",)
+# These maps belong to root: only the program needs the first one, and a program in the other one decides
+# packets.
+_PRIVATE = ("rates", "nexts")
 # An earlier version's tracks, whose pin an even earlier version had beside the private maps.
 _FORMER_TRACKS = "tracks"
 

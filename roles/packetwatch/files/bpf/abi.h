@@ -13,7 +13,7 @@
 #define PACKETWATCH_ABI_H
 
 #define PW_ABI 1
-#define PW_FORMAT 11         /* of generations (docs/tables.md), and of the names of pinned maps */
+#define PW_FORMAT 12         /* of generations (docs/tables.md), and of the names of pinned maps */
 #define PW_MAGIC 0x50573031U /* "PW01" */
 
 /* Limits of the parser. A packet beyond them never passes unchecked. */
@@ -37,6 +37,9 @@ struct pw_source {
 	struct pw_addr addr;
 };
 
+/* The map "nexts" has the next program of an interface at ifindex % PW_NEXT_SLOTS. */
+#define PW_NEXT_SLOTS 4096
+
 /* What the lists say about an address. */
 enum pw_verdict {
 	PW_NONE = 0,
@@ -51,6 +54,7 @@ enum pw_feature {
 	PW_F_ENFORCED = 1 << 3,  /* every policy has PW_ACTION_ENFORCE */
 	PW_F_ACK = 1 << 4,       /* some policy counts PW_KIND_ACK */
 	PW_F_PROTOCOLS = 1 << 5, /* some policy counts a kind that is not TCP */
+	PW_F_NEXT = 1 << 6,      /* some interface has a next program */
 };
 
 enum pw_action {

@@ -42,6 +42,7 @@ BPF_TABLE("lru_hash", struct pw_addr, __u64, rates, 1);
 BPF_TABLE("percpu_array", __u32, struct pw_counters, counters4, 1);
 BPF_TABLE("percpu_array", __u32, struct pw_scratch, scratch, 1);
 BPF_TABLE("array", __u32, struct pw_shared, shared, 1);
+BPF_TABLE("prog", __u32, __u32, nexts, 1);
 BPF_RINGBUF_OUTPUT(events, 1);
 
 static __always_inline void *generation_get(void)
@@ -163,4 +164,10 @@ static __always_inline void *events_reserve(__u64 size)
 static __always_inline void events_submit(void *event)
 {
 	events.ringbuf_submit(event, BPF_RB_NO_WAKEUP);
+}
+
+/* Does not return if there is a program at this index. */
+static __always_inline void nexts_call(struct xdp_md *context, __u32 index)
+{
+	nexts.call(context, index);
 }

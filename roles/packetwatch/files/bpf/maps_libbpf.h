@@ -139,6 +139,13 @@ struct {
 	__uint(max_entries, 1 << 20);
 } events SEC(".maps");
 
+struct {
+	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
+	__uint(max_entries, PW_NEXT_SLOTS);
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, sizeof(__u32));
+} nexts SEC(".maps");
+
 static __always_inline void *generation_get(void)
 {
 	__u32 zero = 0;
@@ -258,4 +265,10 @@ static __always_inline void *events_reserve(__u64 size)
 static __always_inline void events_submit(void *event)
 {
 	bpf_ringbuf_submit(event, BPF_RB_NO_WAKEUP);
+}
+
+/* Does not return if there is a program at this index. */
+static __always_inline void nexts_call(struct xdp_md *context, __u32 index)
+{
+	bpf_tail_call(context, &nexts, index);
 }

@@ -20,12 +20,19 @@ static __always_inline __u64 pw_cell(__u64 reason, __u64 family)
 	return reason * PW_FAMILIES + family;
 }
 
-/* Count the packet, and turn its reason into XDP's action. */
-static __always_inline int pw_finish(struct pw_counters *counters, __u64 cell)
+/* Count the packet, and turn its reason into XDP's action. A packet that passes goes to the
+ * interface's next program, if there is one. */
+static __always_inline int pw_finish(struct xdp_md *context, struct pw_header *header,
+				     struct pw_counters *counters, __u64 cell)
 {
 	if (cell < pw_cell(PW_REASONS, 0)) /* always true, but the verifier does not know it */
 		counters->packets[0][cell]++;
-	return cell >= pw_cell(PW_DROP_DENY, 0) ? XDP_DROP : XDP_PASS;
+	if (cell >= pw_cell(PW_DROP_DENY, 0))
+		return XDP_DROP;
+	/* Without tables nobody knows whether there is one. */
+	if (pw_unlikely(!header || header->features & PW_F_NEXT))
+		nexts_call(context, context->ingress_ifindex % PW_NEXT_SLOTS);
+	return XDP_PASS;
 }
 
 /* The reason by which a ban decides the packet. */
@@ -232,7 +239,7 @@ int packetwatch(struct xdp_md *context)
 	struct pw_header *header = tables ? pw_page_at(tables, 0) : 0;
 	__u64 no_tables = pw_cell(PW_PASS_NO_TABLES, PW_OTHER);
 	if (!header)
-		return pw_finish(counters, no_tables);
+		return pw_finish(context, header, counters, no_tables);
 
 	struct pw_cursor cursor = {
 		.at = (void *)(long)context->data,
@@ -242,18 +249,18 @@ int packetwatch(struct xdp_md *context)
 	if (pw_unlikely(cell >= pw_cell(PW_UNREAD, 0))) {
 		struct pw_scratch *scratch = scratch_get();
 		if (!scratch)
-			return pw_finish(counters, no_tables);
+			return pw_finish(context, header, counters, no_tables);
 		struct pw_cursor copying = {.copies = 1, .to = &scratch->copies};
 		cell = pw_judge(context, &copying, tables, header, counters);
 	}
 	if (cell >= pw_cell(PW_UNDECIDED, 0)) {
 		struct pw_scratch *scratch = scratch_get();
 		if (!scratch)
-			return pw_finish(counters, no_tables);
+			return pw_finish(context, header, counters, no_tables);
 		/* The family is read from memory, so that the two families differ in memory alone:
 		 * then the verifier follows the slow path once. */
 		__u64 family = scratch->packet.family;
 		cell = pw_cell(pw_slow_path(context, header, counters, scratch), family);
 	}
-	return pw_finish(counters, cell);
+	return pw_finish(context, header, counters, cell);
 }
