@@ -60,8 +60,25 @@ options:
         includes in double quotes are read from its own folder if C(maps_bcc.h) is there too, else from the collection.
       - With O(remote_src=true) the file is used unchanged, without C(maps_bcc.h). It must not include headers in double quotes.
     type: path
+  next:
+    description:
+      - The pin of an XDP program on the managed host, such as V(/sys/fs/bpf/balancer). Packets that the filter lets pass on this
+        interface meet this program next, also those of allowed sources. Its verdict then holds.
+      - It must have been loaded with C(BPF_F_XDP_HAS_FRAGS), as libbpf does for the section C(xdp.frags).
+      - If the program is missing or unsuitable, the task warns and the interface is filtered without it. The program is put in its
+        place by the next change, or within ten minutes of its appearance.
+      - The name of another pin replaces the program in one step. Without O(next) and O(next_src) the interface has no next program.
+    type: path
+  next_src:
+    description:
+      - A C file, on the controller unless O(remote_src=true), whose function C(int next(struct xdp_md *context)) is the next program.
+        It is compiled with bcc like O(src), and loaded again at boot. It is not given C(maps_bcc.h), and may declare maps of its own.
+      - A file that does not compile, or that the kernel refuses, fails the task and changes nothing.
+      - Headers that it includes in double quotes are read from its folder.
+      - Interfaces with the same source share the program and its maps.
+    type: path
   remote_src:
-    description: Whether O(src) is on the managed host.
+    description: Whether O(src) and O(next_src) are on the managed host.
     type: bool
     default: false
 seealso:
@@ -87,6 +104,11 @@ EXAMPLES = r"""
   packetwatch.xdp.program:
     interface: eth0
     src: files/our_filter.bpf.c
+
+- name: Hand what passes to the load balancer that has pinned its program
+  packetwatch.xdp.program:
+    interface: eth0
+    next: /sys/fs/bpf/balancer
 
 # Nothing is filtered on this interface afterwards.
 - name: Stop filtering
@@ -130,6 +152,7 @@ confirmed:
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.packetwatch.xdp.plugins.module_utils._declared.nexts import declared_next
 from ansible_collections.packetwatch.xdp.plugins.module_utils._kernel.source import read_source
 from ansible_collections.packetwatch.xdp.plugins.module_utils._module import (
     CONFIRMATION,
@@ -153,7 +176,14 @@ def apply(module: AnsibleModule, host: Host) -> Result:
         path = module.params["src"]
         source = None if path is None else read_source(path)
         mode = module.params["mode"]
-        attachment = host.attach(interface, mode, source, check=module.check_mode, terms=terms)
+        attachment = host.attach(
+            interface,
+            mode,
+            source,
+            following=declared_next(module.params["next"], module.params["next_src"]),
+            check=module.check_mode,
+            terms=terms,
+        )
     result = {
         "changed": attachment.changed,
         "interface": attachment.interface,
@@ -174,9 +204,12 @@ def main() -> None:
             "state": {"type": "str", "choices": ["attached", "detached"], "default": "attached"},
             "mode": {"type": "str", "choices": ["auto", "native", "generic"], "default": "auto"},
             "src": {"type": "path"},
+            "next": {"type": "path"},
+            "next_src": {"type": "path"},
             "remote_src": {"type": "bool", "default": False},
             **CONFIRMATION,
         },
+        mutually_exclusive=[("next", "next_src")],
         supports_check_mode=True,
     )
     run_module(module, lambda host: apply(module, host))

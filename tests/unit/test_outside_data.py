@@ -308,7 +308,7 @@ def cached(data: bytes, folder: Path) -> object:
     body = data.rpartition(b"\n")[0]
     loads, dummy, code = body.partition(b"\n")
     two = loads + b"\n", code + b"\n"
-    Path(path).write_bytes(b"".join(two) + compiler._check("x", *two))
+    Path(path).write_bytes(b"".join(two) + compiler._check(compiler.key("x"), *two))
     Path(path).chmod(0o600)
     found = compiler.cached("x")
     return found and found.resolved({"bans": 3})

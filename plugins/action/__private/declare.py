@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 import time
 import typing as t
@@ -15,6 +16,8 @@ import typing as t
 from ansible.errors import AnsibleActionFail
 from ansible_collections.packetwatch.xdp.plugins.action.__private.feeds import declared_feeds
 from ansible_collections.packetwatch.xdp.plugins.module_utils._base.digest import digest_text
+from ansible_collections.packetwatch.xdp.plugins.module_utils._base.errors import PacketwatchError
+from ansible_collections.packetwatch.xdp.plugins.module_utils._kernel.source import flatten_alone
 from ansible_collections.packetwatch.xdp.plugins.plugin_utils._archive import collect
 from ansible_collections.packetwatch.xdp.plugins.plugin_utils._confirm import ChangeAction
 from ansible_collections.packetwatch.xdp.plugins.plugin_utils._program import own_source
@@ -44,6 +47,7 @@ class ActionModule(ChangeAction):
                 f"cannot read the collection's software: {error}; install the collection again"
             ) from error
         arguments = arguments | {
+            "interfaces": [self._with_source(found) for found in arguments.get("interfaces") or ()],
             "feeds": declared_feeds(names, copies),
             "now": time.time(),
             "program": digest_text(source),
@@ -65,3 +69,14 @@ class ActionModule(ChangeAction):
                 file = Upload(name, self.read(copies[name]["path"]))
                 sent["sources"][name] = self._send(name, file)
         return super().execute(arguments | sent, task_vars)
+
+    def _with_source(self, interface: dict[str, t.Any]) -> dict[str, t.Any]:
+        """The interface with the text of the file that `next_src` names, which is short enough to be an option."""
+        path = interface.get("next_src")
+        if path is None:
+            return interface
+        kept = {key: value for key, value in interface.items() if key != "next_src"}
+        try:
+            return kept | {"next_source": flatten_alone(os.path.abspath(self.find(path)))}
+        except PacketwatchError as error:
+            raise AnsibleActionFail(f"{interface.get('name')}: next_src: {error}") from error

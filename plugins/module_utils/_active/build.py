@@ -23,18 +23,24 @@ _SOURCE_RATE = {"source_interval_ns": _SECOND // 100, "source_burst_ns": 2 * _SE
 
 
 def build(
-    areas: Areas, policies: t.Mapping[str, Policy], ifindexes: t.Mapping[str, int], code: bytes
+    areas: Areas,
+    policies: t.Mapping[str, Policy],
+    ifindexes: t.Mapping[str, int],
+    code: bytes,
+    *,
+    has_nexts: bool = False,
 ) -> Image:
     """Build an image for the program whose bytecode has the digest `code`.
 
-    policies: complete, by interface and `DEFAULT`. ifindexes: those of the filtered interfaces.
+    policies: complete, by interface and `DEFAULT`. ifindexes: those of the filtered interfaces. has_nexts:
+    whether any interface has a next program.
     """
     header = {
         "magic": abi.MAGIC,
         "abi": abi.ABI,
         "format": abi.FORMAT,
         "pages": 1 + areas.v4.pages + areas.v6.pages,
-        "features": _features(areas, policies),
+        "features": _features(areas, policies) | (abi.F_NEXT if has_nexts else 0),
         "v4_shift": areas.v4_shift,
         "v4_page": 1,
         "v6_page": 1 + areas.v4.pages,

@@ -45,7 +45,7 @@ _LONGEST_LINE = 1 << 20
 class Kept(t.NamedTuple):
     """A confirmed state as it was compiled.
 
-    number: of the state. interfaces: name → wanted mode. settings: the ``PW_*`` settings that were in
+    number: of the state. interfaces: name → wanted mode. nexts: name → pin of the next program. settings: the ``PW_*`` settings that were in
     force. note: what `Status` notes about the lists. header: that of the generation.
     known: what the next small change needs to know of the tables; None if that is unknown.
     has_expiring_allow: whether an allow entry expires, so that the image must not outlive it. key: that
@@ -54,6 +54,7 @@ class Kept(t.NamedTuple):
 
     number: int
     interfaces: dict[str, str]
+    nexts: dict[str, str]
     settings: dict[str, str]
     note: dict[str, t.Any]
     known: t.Any
@@ -90,6 +91,7 @@ _LAYOUT = [
 _TYPES = {
     "number": int,
     "interfaces": dict,
+    "nexts": dict,
     "settings": dict,
     "note": dict,
     "has_expiring_allow": bool,
@@ -100,7 +102,7 @@ _TYPES = {
 
 
 def keep(number: int, state: State, image: Image, code: Bytecode, key: str) -> Kept:
-    """The boot image of a state from the generation that was built for it, without settings, note and known."""
+    """The boot image of a state from the generation that was built for it, without nexts, settings, note, known."""
     # Imported here: a boot does not need it, and it would cost it memory.
     from .._declared.policy import resolve_policies
     from .build import records
@@ -108,6 +110,7 @@ def keep(number: int, state: State, image: Image, code: Bytecode, key: str) -> K
     return Kept(
         number=number,
         interfaces=dict(state.interfaces),
+        nexts={},
         settings={},
         note={},
         known=None,
@@ -130,6 +133,7 @@ def pack(kept: Kept) -> list[bytes | bytearray]:
         "layout": _LAYOUT,
         "number": kept.number,
         "interfaces": kept.interfaces,
+        "nexts": kept.nexts,
         "settings": kept.settings,
         "note": kept.note,
         "known": kept.known,
@@ -188,6 +192,7 @@ def _kept(line: bytes, body: memoryview) -> Kept:
     return Kept(
         number=facts["number"],
         interfaces=facts["interfaces"],
+        nexts=facts["nexts"],
         settings=facts["settings"],
         note=facts["note"],
         known=facts["known"],
@@ -210,7 +215,7 @@ def _check_facts(facts: dict[str, t.Any]) -> None:
     for name, kind in _TYPES.items():
         if not is_a(facts[name], kind):
             raise ValueError(f"{name} is {facts[name]!r:.80}")
-    for name in ("interfaces", "settings"):
+    for name in ("interfaces", "nexts", "settings"):
         if not all(is_a(text, str) for pair in facts[name].items() for text in pair):
             raise ValueError(f"{name} are {facts[name]!r:.80}")
     if not all(is_a(size, int) and size >= 0 for size in facts["sizes"]):

@@ -26,6 +26,8 @@ from .._base.errors import LoadFailed, TooLarge, Unreadable
 from .._base.interface import attach_command
 from .._kernel import abi, netlink
 from .._kernel.libbpf import PERCPU_ARRAY, KernelError, Map
+from .._kernel.nexts import NAME as NEXTS
+from .._kernel.nexts import Nexts
 from .._kernel.pins import label_of, specs
 from .._kernel.programs import Link, Program
 from .attach import Attached, create_link
@@ -140,6 +142,19 @@ class Loaded:
     def active(self) -> bool:
         """Whether any device is filtered, here or in another namespace."""
         return any(held.ifindex for held in self._held)
+
+    def nexts(self) -> Nexts | None:
+        """The next programs of the interfaces; None if the loaded program has none."""
+        if self.program is None:
+            return None
+        found = self._maps_of(self.program).get(NEXTS)
+        return Nexts(found, self.program) if found else None
+
+    @property
+    def has_nexts(self) -> bool:
+        """Whether the active generation says that some interface has a next program."""
+        with self.generation() as current:
+            return bool(current.header["features"] & abi.F_NEXT)
 
     def generation(self) -> Generation:
         """The active generation; that of an empty slot if nothing is loaded."""

@@ -38,10 +38,10 @@ if t.TYPE_CHECKING:
     from .._base.paths import Paths
     from .._base.types import Run
     from .._declared.store import State, Store
-    from .._kernel.bytecode import Compiler
     from .._kernel.pins import Pins
     from .deadline import Deadline
     from .pending import Change, Terms
+    from .programs import Compilers
 
 
 class Frame(t.NamedTuple):
@@ -69,7 +69,7 @@ class Changes:
         paths: Paths,
         store: Store,
         pins: Pins,
-        compiler: Compiler,
+        compilers: Compilers,
         catch_up: t.Callable[[], None],
     ) -> None:
         self.record = Record(paths.pending)
@@ -79,7 +79,7 @@ class Changes:
         self._store = store
         self._pins = pins
         self._images = Images(paths.images)
-        self._compiler = compiler
+        self._compilers = compilers
         self._catch_up = catch_up
 
     def pending(self) -> Change | None:
@@ -311,13 +311,17 @@ class Changes:
         from . import former
 
         snapshot = Snapshot(self._paths.settings, self._images.last_settings)
-        planner = Planner(self._paths, self._store, self._compiler, loaded, snapshot)
+        planner = Planner(self._paths, self._store, self._compilers, loaded, snapshot)
         bytecode = planner.programs.of(state)()
         image, dummy = planner.image(state, loaded.owned(state.interfaces), bytecode.digest)
         with loaded.generation() as current:
             same = current.digest == image.digest and current.header["bytecode"] == bytecode.digest
         if not (same and loaded.whole):
             loaded.replace(image, lambda: bytecode)
+        nexts = loaded.nexts()
+        if nexts:
+            owned = loaded.owned(state.interfaces)
+            nexts.settle(planner.nexts.wanted(state, state, owned))
         former.restore_interfaces(loaded, change, state.interfaces)
 
     def _deadline(self) -> Deadline:

@@ -4,7 +4,7 @@
 
 # This code is PRIVATE to the collection.
 
-"""The program and generation that a pending change has replaced: pinned, so no compiler is needed."""
+"""The programs and the generation that a pending change has replaced: pinned, so no compiler is needed."""
 
 from __future__ import annotations
 
@@ -29,14 +29,17 @@ def modes(loaded: Loaded) -> dict[str, str]:
 
 
 def keep(loaded: Loaded, pins: Pins) -> None:
-    """Pin the present program and generation; the slot stays with the program."""
+    """Pin the present program, its next programs and the generation; the slot stays with the program."""
     pins.remove_former()
     if loaded.program is None:
         return
     os.makedirs(pins.former, mode=0o700)
     with loaded.generation() as current:
         current.pin(os.path.join(pins.former, _PAGES))
-    # Pinned last: if this pin exists, the other one exists too.
+    nexts = loaded.nexts()
+    if nexts and loaded.has_nexts:
+        nexts.pin_all(pins.former)
+    # Pinned last: if this pin exists, the others exist too.
     loaded.program.pin(os.path.join(pins.former, _PROGRAM))
 
 
@@ -52,6 +55,9 @@ def restore(loaded: Loaded, pins: Pins, change: Change, declared: t.Collection[s
     if not os.path.exists(program):
         return False
     loaded.take_up(Program.open(program), Map.open(os.path.join(pins.former, _PAGES)))
+    nexts = loaded.nexts()
+    if nexts:
+        nexts.restore_pinned(pins.former)
     return restore_interfaces(loaded, change, declared)
 
 

@@ -139,11 +139,13 @@ def renamed(state: State, names: t.Iterable[str], loaded: Loaded) -> State:
         former = loaded.renamed(state.interfaces).get(name, "")
         if former in ("", *loaded.present):
             continue
-        interfaces, policy = dict(state.interfaces), dict(state.policy)
+        interfaces, policy, nexts = dict(state.interfaces), dict(state.policy), dict(state.next)
         interfaces[name] = interfaces.pop(former)
         if former in policy:
             policy.setdefault(name, policy.pop(former))
-        state = state._replace(interfaces=interfaces, policy=policy)
+        if former in nexts:
+            nexts.setdefault(name, nexts.pop(former))
+        state = state._replace(interfaces=interfaces, policy=policy, next=nexts)
     return state
 
 

@@ -25,7 +25,7 @@ from .._kernel import abi
 from .._kernel.source import check_format
 from .._network.snapshot import Snapshot
 from .links import NO_LINKS, NO_WISH, Links, Wish, plan_links, renamed
-from .programs import Programs
+from .programs import NextPrograms, Programs
 from .results import Plan
 from .tables import ListCompiler
 
@@ -35,15 +35,18 @@ if t.TYPE_CHECKING:
     from .._base.paths import Paths
     from .._declared.edits import Edit
     from .._declared.store import State, Store
-    from .._kernel.bytecode import Bytecode, Compiler
+    from .._kernel.bytecode import Bytecode
+    from .._kernel.nexts import NextOf
     from .hits import Hits
+    from .programs import Compilers
 
 
 class Draft(t.NamedTuple):
     """A plan and what is needed to carry it out.
 
     renews: the generation is replaced. met: packets are decided differently than before. protects:
-    other settings decide which sources are protected.
+    other settings decide which sources are protected. nexts: the next programs of the filtered interfaces
+    after the change.
     """
 
     plan: Plan
@@ -56,6 +59,7 @@ class Draft(t.NamedTuple):
     met: bool
     links: Links
     protects: bool
+    nexts: NextOf
 
 
 class Now:
@@ -107,13 +111,14 @@ class Planner:
         self,
         paths: Paths,
         store: Store,
-        compiler: Compiler,
+        compilers: Compilers,
         loaded: Loaded,
         snapshot: Snapshot,
     ) -> None:
         self.snapshot = snapshot
         images = Images(paths.images)
-        self.programs = Programs(compiler, images, paths.source)
+        self.programs = Programs(compilers.filter, images, paths.source)
+        self.nexts = NextPrograms(compilers.next, loaded.pins)
         self._last_settings = images.last_settings
         self.lists = ListCompiler(paths, snapshot)
         self._paths = paths
@@ -165,6 +170,9 @@ class Planner:
         filters = planned.filters(loaded)
         now = self._now(afresh)
         code = self._code(now, before, after, filters, afresh=afresh, check=check)
+        nexts = self.nexts.wanted(before, after, ifindexes, must=edit is not None)
+        if edit and not check and after.next != before.next:
+            self.nexts.compile(after)
         if planned.targets and not code.reaches:
             check_format(self.programs.source(after))
         areas, lists = self.lists.tables(
@@ -181,7 +189,7 @@ class Planner:
         judged = protects or (after.allow, after.deny) != (before.allow, before.deny)
         if lists and judged:
             hits = self._check_lists(now, after, lists, force)
-        image = build(areas, policies, ifindexes, code.digest)
+        image = build(areas, policies, ifindexes, code.digest, has_nexts=bool(after.next))
         if edit:
             attach.check_listeners(policies, ifindexes, self.snapshot.links)
         if edit and judged:
@@ -194,7 +202,7 @@ class Planner:
         plan = Plan(
             changed=before != after
             or bool(planned.made or planned.drops)
-            or self._drifts(now, code, areas, image, policies, decides, ifindexes),
+            or self._drifts(now, code, areas, image, policies, decides, ifindexes, after),
             digest_before=now.digest,
             digest_after=image.digest,
             counts=lists.counts if lists else count(after),
@@ -205,6 +213,9 @@ class Planner:
             idle=lists.idle if lists else None,
             attachments=planned.forecast(),
         )
+        hands_over = any(
+            after.next.get(name) != before.next.get(name) for name in loaded.owned(after.interfaces)
+        )
         return Draft(
             plan=plan,
             state=after,
@@ -213,9 +224,10 @@ class Planner:
             lists=lists,
             declares=before != after,
             renews=decides or (filters and now.is_read and not is_said),
-            met=decides or planned.met,
+            met=decides or planned.met or hands_over,
             links=planned,
             protects=protects,
+            nexts=nexts,
         )
 
     def image(
@@ -224,7 +236,9 @@ class Planner:
         """The generation of a state, and its lists if they had to be compiled."""
         with self._loaded.generation() as current:
             areas, lists = self.lists.tables(state, current.areas(), self._loaded.active)
-        return build(areas, resolve_policies(state.policy), ifindexes, code), lists
+        policies = resolve_policies(state.policy)
+        image = build(areas, policies, ifindexes, code, has_nexts=bool(state.next))
+        return image, lists
 
     def _use(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
@@ -290,6 +304,7 @@ class Planner:
         policies: t.Mapping[str, t.Any],
         met: bool,
         ifindexes: t.Mapping[str, int],
+        state: State,
     ) -> bool:
         """Whether the kernel differs from a state that was not edited. Expired entries are not drift."""
         active = now.areas
@@ -299,7 +314,7 @@ class Planner:
             and code.digest == now.header["bytecode"]
             and active.lists == areas.lists
         ):
-            same = build(active, policies, ifindexes, code.digest)
+            same = build(active, policies, ifindexes, code.digest, has_nexts=bool(state.next))
             return same.digest != now.digest
         return met
 

@@ -4,19 +4,28 @@
 
 # This code is PRIVATE to the collection.
 
-"""The program of a state: its source, and its bytecode."""
+"""The program of a state: its source, and its bytecode. The next programs of its interfaces."""
 
 from __future__ import annotations
 
+import functools
+import os
 import typing as t
 
 from .._base.errors import InvalidInput
+from .._kernel.bytecode import NEXT_FUNCTION, Compiler, key_of
+from .._kernel.nexts import Wanted, load_compiled
 from .._kernel.source import check_format, flatten, reads_ours
 
 if t.TYPE_CHECKING:
     from .._active.images import Images
+    from .._base.types import Run
+    from .._declared.nexts import Next
     from .._declared.store import State
-    from .._kernel.bytecode import Bytecode, Compiler
+    from .._kernel.bytecode import Bytecode
+    from .._kernel.nexts import NextOf
+    from .._kernel.pins import Pins
+    from .._kernel.programs import Program
 
 
 class Programs:
@@ -70,3 +79,65 @@ class Programs:
     def keep(self, source: str, code: Bytecode) -> None:
         """Put bytecode of this source, which another place had, into the cache, unless it is there."""
         self._compiler.keep(source, code)
+
+
+class Compilers(t.NamedTuple):
+    """Those of our program, and of next programs."""
+
+    filter: Compiler
+    next: Compiler
+
+
+def compilers(run: Run, folder: str) -> Compilers:
+    """The compilers with a cache in this folder."""
+    return Compilers(Compiler(run, folder), Compiler(run, folder, NEXT_FUNCTION))
+
+
+def pin_of(item: Next, pins: Pins) -> str:
+    """The path of a next program's pin. That of a source has the key of its bytecode as its name."""
+    if item.path:
+        return item.path
+    return os.path.join(pins.compiled, key_of(item.source, NEXT_FUNCTION))
+
+
+class NextPrograms:
+    """compiler: of next programs. pins: where their pins are."""
+
+    def __init__(self, compiler: Compiler, pins: Pins) -> None:
+        self._compiler = compiler
+        self._pins = pins
+
+    def compile(self, state: State) -> None:
+        """Compile the sources of a state's next programs, so that a wrong one is refused in time."""
+        for item in state.next.values():
+            if item.source:
+                self._compiler.get(item.source)
+
+    def wanted(
+        self,
+        before: State,
+        after: State,
+        ifindexes: t.Mapping[str, int],
+        *,
+        must: bool = False,
+    ) -> NextOf:
+        """The next programs of the filtered interfaces after a change. ifindexes: of these interfaces.
+
+        must: whether a new source that the kernel refuses is an error.
+        """
+        return {
+            ifindex: self._wanted(after.next.get(name), before.next.get(name), must)
+            for name, ifindex in ifindexes.items()
+        }
+
+    def _wanted(self, item: Next | None, former: Next | None, must: bool) -> Wanted | None:
+        if item is None:
+            return None
+        load = functools.partial(self._load, item.source) if item.source else None
+        stays = item == former
+        return Wanted(
+            pin_of(item, self._pins), load, stays, must and not stays and bool(item.source)
+        )
+
+    def _load(self, source: str) -> Program:
+        return load_compiled(self._compiler.get(source))

@@ -96,6 +96,7 @@ def count_lists(state: State) -> dict[str, int]:
 
 def _declared(state: State) -> list[str]:
     lines = [f"interface {name}: {mode}" for name, mode in sorted(state.interfaces.items())]
+    lines += [f"next program of {name}: {item}" for name, item in sorted(state.next.items())]
     for name, keys in sorted(state.policy.items()):
         lines += [f"policy {name}: {key}={value}" for key, value in sorted(keys.items())]
     for kind, lists in (("allow", state.allow), ("deny", state.deny)):

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import socket
+import types
 import typing as t
 
 from .._base.address import Prefix, format_prefix
@@ -28,6 +29,9 @@ from .entries import (
 from .policy import DEFAULT, canonical_policy, default_policy, resolve_policies
 from .search import covering
 from .store import State, Store, check_interface, check_name
+
+if t.TYPE_CHECKING:
+    from .nexts import Next
 
 Edit = t.Callable[[State], State]
 
@@ -246,13 +250,18 @@ def set_policies(policies: t.Mapping[str | None, t.Mapping[str, str]], replace: 
     return edit
 
 
-def set_interfaces(modes: t.Mapping[str, str]) -> Edit:
-    """Declare exactly these interfaces, with their modes. The policies of other interfaces are removed."""
+def set_interfaces(
+    modes: t.Mapping[str, str], nexts: t.Mapping[str, Next] = types.MappingProxyType({})
+) -> Edit:
+    """Declare exactly these interfaces, with their modes and next programs.
+
+    The policies of other interfaces are removed.
+    """
 
     def edit(state: State) -> State:
         gone = state.interfaces.keys() - modes.keys()
         policy = {name: keys for name, keys in state.policy.items() if name not in gone}
-        return state._replace(interfaces=dict(modes), policy=policy)
+        return state._replace(interfaces=dict(modes), next=dict(nexts), policy=policy)
 
     return edit
 

@@ -10,6 +10,7 @@
 
     /etc/packetwatch/current -> 7
     /etc/packetwatch/7/{allow.d,deny.d}/NAME.list  policy.d/{default,IFACE}.conf  interfaces
+    /etc/packetwatch/7/next.d/IFACE.{path,c}       the next program of an interface
     /etc/packetwatch/7/program.c                   if a program was ever attached
     /etc/packetwatch/7/settings                    if the role has declared the settings
     /etc/packetwatch/7/digests                     of the lists, bound to their files
@@ -36,6 +37,7 @@ from .._base.files import write_file
 from .._base.number import read_whole
 from .drop_ins import DropIns, File, Noted, file_of, note_digests, read_text
 from .lock import Lock
+from .nexts import PATH, SOURCE, Next, read_next
 from .policy import DEFAULT, read_policy
 
 ROOT = "/etc/packetwatch"
@@ -48,6 +50,7 @@ FLEET = "fleet"
 """The drop-in's name of the lists that the fleet has sent."""
 
 _LISTS = ("allow", "deny")
+_NEXT = "next.d"
 _PROGRAM = "program.c"
 _SETTINGS = "settings"
 _TOOK_BACK = "took_back"
@@ -66,6 +69,7 @@ class State(t.NamedTuple):
     allow, deny: name of a drop-in → text of its file.
     policy: `DEFAULT` or name of an interface → its ``PW_*`` keys.
     interfaces: name → wanted mode, one of `MODES`.
+    next: name of an interface → the program that its packets meet next.
     program: C source that boot attaches; empty if no program was ever attached.
     settings: text of ``/etc/default/packetwatch``; empty if the role has not declared the settings.
     took_back: if this state is a rollback, the number of the state rolled back; else 0. `read` returns 0,
@@ -76,6 +80,7 @@ class State(t.NamedTuple):
     deny: t.Mapping[str, str] = _NOTHING
     policy: dict[str, dict[str, str]] = _NOTHING
     interfaces: dict[str, str] = _NOTHING
+    next: dict[str, Next] = _NOTHING
     program: str = ""
     settings: str = ""
     took_back: int = 0
@@ -166,6 +171,7 @@ class Store:
             deny=_read_lists(path, "deny", noted),
             policy=read_policies(os.path.join(path, "policy.d")),
             interfaces=read_interfaces(os.path.join(path, "interfaces")),
+            next=_read_nexts(os.path.join(path, _NEXT)),
             program=_read_optional(os.path.join(path, _PROGRAM)),
             settings=self.read_settings(number),
         )
@@ -354,7 +360,8 @@ class Store:
     def _write_tree(self, number: int, lists: dict[str, DropIns], files: dict[str, str]) -> None:
         draft = os.path.join(self.root, f"._new-{number}")
         os.mkdir(draft)
-        for folder in ("allow.d", "deny.d", "policy.d"):
+        folders = ["allow.d", "deny.d", "policy.d", *_optional_folders(files)]
+        for folder in folders:
             os.mkdir(os.path.join(draft, folder))
         for kind, found in lists.items():
             for name in found:
@@ -362,7 +369,7 @@ class Store:
         for name, text in files.items():
             write_file(os.path.join(draft, name), text, 0o644)
         note_digests(draft, lists)
-        for folder in ("allow.d", "deny.d", "policy.d", "."):
+        for folder in (*folders, "."):
             _publish(os.path.join(draft, folder))
         os.rename(draft, os.path.join(self.root, str(number)))
         _sync(self.root)
@@ -435,6 +442,10 @@ def _files(state: State) -> dict[str, str]:
         for name, mode in sorted(state.interfaces.items())
     )
     files["interfaces"] = "".join(lines)
+    for name, item in sorted(state.next.items()):
+        check_interface(name)
+        suffix, text = item.file
+        files[f"{_NEXT}/{name}{suffix}"] = text
     if state.program:
         files[_PROGRAM] = state.program
     if state.settings:
@@ -442,6 +453,10 @@ def _files(state: State) -> dict[str, str]:
     if state.took_back:
         files[_TOOK_BACK] = f"{state.took_back}\n"
     return files
+
+
+def _optional_folders(files: t.Iterable[str]) -> list[str]:
+    return [_NEXT] if any(name.startswith(f"{_NEXT}/") for name in files) else []
 
 
 def _read_lists(folder: str, kind: str, noted: Noted | None = None) -> t.Mapping[str, str]:
@@ -464,6 +479,22 @@ def read_policies(folder: str) -> dict[str, dict[str, str]]:
                 check_interface(name)
         policies[name] = read_policy(read_text(path), path)
     return policies
+
+
+def _read_nexts(folder: str) -> dict[str, Next]:
+    """Next programs by interface, from the files of ``next.d``."""
+    found: dict[str, Next] = {}
+    if not os.path.lexists(folder):
+        return found
+    for name, path in _members(folder, PATH, SOURCE):
+        with _located(path):
+            check_interface(name)
+            if name in found:
+                raise InvalidInput(
+                    f"{name} has two next programs, {name}{PATH} and {name}{SOURCE}: keep one of them"
+                )
+            found[name] = read_next(os.path.splitext(path)[1], read_text(path))
+    return found
 
 
 def _read_optional(path: str, errors: str = "strict") -> str:
@@ -501,7 +532,7 @@ def _check_mode(mode: str, where: str) -> None:
         raise InvalidInput(f"{where}: mode is {mode!r}; allowed: {', '.join(MODES)}")
 
 
-def _members(folder: str, suffix: str) -> list[tuple[str, str]]:
+def _members(folder: str, *suffixes: str) -> list[tuple[str, str]]:
     """Return (name without suffix, path) of each file; backups of editors are skipped.
 
     Raises InvalidInput for any other name: a list that is silently ignored would not protect the host.
@@ -512,12 +543,12 @@ def _members(folder: str, suffix: str) -> list[tuple[str, str]]:
         raise Unreadable(f"cannot read {folder}: {error.strerror}") from error
     members = []
     for file in files:
-        if file.endswith(suffix):
+        suffix = next((suffix for suffix in suffixes if file.endswith(suffix)), "")
+        if suffix:
             members.append((file.removesuffix(suffix), os.path.join(folder, file)))
         elif not (file.startswith(".") or file.endswith("~")):
-            raise InvalidInput(
-                f"{folder}/{file} would be ignored: name it NAME{suffix} or remove it"
-            )
+            names = " or ".join(f"NAME{suffix}" for suffix in suffixes)
+            raise InvalidInput(f"{folder}/{file} would be ignored: name it {names} or remove it")
     return members
 
 

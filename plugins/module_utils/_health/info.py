@@ -27,12 +27,14 @@ from .._kernel.programs import Program
 from .._network import protect
 from .._tables.reader import read_ranges
 from .active import Active, Interface, read_active
+from .chain import as_fields, read_chains
 
 if t.TYPE_CHECKING:
     from .._change.panic import Panic
     from .._change.pending import Change
     from .._declared.store import State, Store
     from .._kernel.pins import Pins
+    from .chain import Chain
 
 _SECOND = 1e9
 
@@ -43,7 +45,8 @@ def gather(subset: set[str], pins: Pins, state: State) -> dict[str, t.Any]:
     if subset & {"interfaces", "lists", "ranges"}:
         with Loaded(pins) as loaded:
             active = read_active(loaded)
-            found["interfaces"] = _interfaces(active, {*state.interfaces, *loaded.links}, state)
+            names = {*state.interfaces, *loaded.links}
+            found["interfaces"] = _interfaces(active, names, state, read_chains(loaded, state))
             found["lists"] = _lists(active, state)
             found["ranges"] = _ranges(loaded) if "ranges" in subset else {}
     if "policy" in subset:
@@ -131,7 +134,9 @@ def _counters(found: Counters) -> dict[str, t.Any]:
     return found | {"packets": numbers, "connections": connections(found)}
 
 
-def _interfaces(active: Active, names: set[str], state: State) -> dict[str, t.Any]:
+def _interfaces(
+    active: Active, names: set[str], state: State, chains: t.Mapping[str, Chain]
+) -> dict[str, t.Any]:
     none = Interface(0, 0, "none", 0)
     result = {}
     for name in sorted(names):
@@ -141,6 +146,7 @@ def _interfaces(active: Active, names: set[str], state: State) -> dict[str, t.An
             "mode": there.mode,
             "program_id": there.attached,
             "verified_instructions": _verified(there.attached),
+            "chain": as_fields(chains.get(name, ())),
         }
     return result
 

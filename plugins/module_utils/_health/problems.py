@@ -72,6 +72,10 @@ class Facts(t.NamedTuple):
     """Whether it is a problem if a filtered interface is not declared, or if there is no interface."""
     replaced: Names = ()
     """Interfaces on which the kernel does not run the program that their link holds."""
+    nexts: t.Mapping[str, str] = types.MappingProxyType({})
+    """What is wrong with the next program of each interface that has one; empty if nothing is."""
+    strayed: Names = ()
+    """Those of them whose next program an apply puts right."""
     is_whole: bool = True
     """Whether all links hold the pinned program."""
     is_edited: bool = False
@@ -148,6 +152,10 @@ def _of_interfaces(facts: Facts) -> t.Iterator[Problem]:
             yield Problem(f"{name} is not filtered", attach_command(name), is_there)
     if facts.is_declaration_judged:
         yield from _of_declaration(facts)
+    for name, why in facts.nexts.items():
+        if why:
+            text = f"the next program of {name} is not as declared: {why}"
+            yield Problem(text, is_drift=name in facts.strayed)
     for name in facts.replaced:
         yield Problem(f"{name} is not filtered by the program that its link holds", is_drift=True)
 

@@ -22,6 +22,7 @@ from .._base.files import read_json, replace_json
 from .._base.number import is_a
 from .._kernel import abi
 from .active import interfaces
+from .chain import as_fields, nexts, read_chains, strayed
 
 if t.TYPE_CHECKING:
     from .._active.generation import Image
@@ -95,7 +96,8 @@ class Status:
             "attachments": _digest_of_attachments(state),
         }
         former = self.read()
-        note = self._survey(loaded, number, image) | _kept(former, "heal", "unverified") | declared
+        note = self._survey(loaded, number, state, image)
+        note |= _kept(former, "heal", "unverified") | declared
         note |= self._feeds(state)
         if compiled:
             note.pop("unverified", None)
@@ -124,7 +126,7 @@ class Status:
         wrong_settings: what is wrong, by setting.
         """
         former = self.read()
-        note = self._survey(loaded, number, image) | _compiled(lists) | {"tracks": tracks}
+        note = self._survey(loaded, number, state, image) | _compiled(lists) | {"tracks": tracks}
         note |= (
             _kept(former, "apply", "distrusted", "heal")
             | {"settings": wrong_settings}
@@ -179,9 +181,13 @@ class Status:
         apply = {"time": time.time(), "success": False, "why": why[:_MAX_WHY]}
         self._write(self.read() | {"apply": apply})
 
-    def booted(self, loaded: Loaded, number: int, of_lists: dict[str, t.Any], digest: str) -> None:
-        """Note that a boot image was activated. of_lists: what was noted of the lists with it."""
-        note = self._links(loaded, number) | of_lists | {"digest": digest, "matches": True}
+    def booted(
+        self, loaded: Loaded, number: int, state: State, of_lists: dict[str, t.Any], digest: str
+    ) -> None:
+        """Note that a boot image was activated. state: what it has of interfaces. of_lists: what was noted of the
+        lists with it.
+        """
+        note = self._links(loaded, number, state) | of_lists | {"digest": digest, "matches": True}
         self._write(note | {"apply": {"time": time.time(), "success": True}})
 
     def of_lists(self) -> dict[str, t.Any]:
@@ -189,15 +195,27 @@ class Status:
         return _kept(self.read(), *_OF_LISTS)
 
     @staticmethod
-    def _links(loaded: Loaded, number: int) -> dict[str, t.Any]:
+    def _links(loaded: Loaded, number: int, state: State) -> dict[str, t.Any]:
+        chains = read_chains(loaded, state)
         noted = {
-            name: {"program": found.held, "mode": found.mode, "attached": found.is_ours}
+            name: {
+                "program": found.held,
+                "mode": found.mode,
+                "attached": found.is_ours,
+                "chain": as_fields(chains[name]),
+            }
             for name, found in interfaces(loaded).items()
         }
-        return {"number": number, "interfaces": noted, "whole": loaded.whole}
+        return {
+            "number": number,
+            "interfaces": noted,
+            "whole": loaded.whole,
+            "nexts": nexts(chains),
+            "strayed": strayed(chains),
+        }
 
-    def _survey(self, loaded: Loaded, number: int, image: Image) -> dict[str, t.Any]:
-        note = self._links(loaded, number)
+    def _survey(self, loaded: Loaded, number: int, state: State, image: Image) -> dict[str, t.Any]:
+        note = self._links(loaded, number, state)
         if loaded.active:
             with loaded.generation() as current:
                 areas = current.areas(image)
@@ -250,8 +268,14 @@ def _kept(note: dict[str, t.Any], *keys: str) -> dict[str, t.Any]:
 
 
 def _digest_of_attachments(state: State) -> str:
-    """SHA-256 of what a state declares and the tables do not show: interfaces and program, as hex."""
-    return str(sha256(repr((sorted(state.interfaces.items()), state.program)).encode()).hexdigest())
+    """SHA-256 of what a state declares and the tables do not show: interfaces and programs, as hex."""
+    return str(sha256(repr(_attachments(state)).encode()).hexdigest())
+
+
+def _attachments(state: State) -> tuple[t.Any, ...]:
+    """As text, this is what former versions made of states without next programs."""
+    nexts = (sorted(state.next.items()),) if state.next else ()
+    return sorted(state.interfaces.items()), state.program, *nexts
 
 
 def digest_of_declared(state: State, lists: bytes) -> str:
@@ -259,5 +283,5 @@ def digest_of_declared(state: State, lists: bytes) -> str:
     check = sha256()
     check.update(lists)
     policy = [(name, sorted(keys.items())) for name, keys in sorted(state.policy.items())]
-    check.update(repr((policy, sorted(state.interfaces.items()), state.program)).encode())
+    check.update(repr((policy, *_attachments(state))).encode())
     return str(check.hexdigest())

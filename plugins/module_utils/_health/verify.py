@@ -71,7 +71,13 @@ def _compare(
         with loaded.generation() as current:
             code, active = current.header["bytecode"], current.areas()
         areas = active if _is_expiry_due(active, lists) else lists.areas
-        image = build(areas, resolve_policies(state.policy), loaded.owned(state.interfaces), code)
+        image = build(
+            areas,
+            resolve_policies(state.policy),
+            loaded.owned(state.interfaces),
+            code,
+            has_nexts=bool(state.next),
+        )
         note = status.verified(
             loaded, number, state, image, lists, _count_tracks(pins), wrong_settings
         )
@@ -85,6 +91,8 @@ def _compare(
             is_edited=note["edited"],
             matches=note.get("matches"),
             unpinned=sorted(loaded.unpinned()),
+            nexts=note["nexts"],
+            strayed=note["strayed"],
             wrong_settings=list(wrong_settings.values()),
         )
 

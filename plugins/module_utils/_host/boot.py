@@ -14,6 +14,7 @@ If that fails too, the newest image that there is decides: an older filter is be
 from __future__ import annotations
 
 import contextlib
+import functools
 import typing as t
 
 from .._active import attach
@@ -34,9 +35,12 @@ from .._base.files import replace_json
 from .._change.alarm import Alarm, next_end
 from .._change.panic import Flag
 from .._change.pending import PENDING, Record
-from .._declared.store import Store
+from .._change.programs import compilers
+from .._declared.nexts import Next
+from .._declared.store import State, Store
 from .._health.status import Status
 from .._kernel import netlink
+from .._kernel.nexts import Wanted, load_compiled
 from .._kernel.pins import Pins, check_bpffs
 from .._kernel.programs import attached
 from .._network import protect
@@ -48,6 +52,7 @@ if t.TYPE_CHECKING:
     from .._active.kept import Kept
     from .._base.paths import Paths
     from .._base.types import Run
+    from .._kernel.programs import Program
 
 # What damaged files, a missing compiler or missing headers raise.
 _DAMAGE = (InvalidInput, LoadFailed, TooLarge, Unreadable, Unsupported, OSError)
@@ -164,12 +169,17 @@ class _Boot:
             if not is_active:
                 undo.callback(loaded.replace(image, lambda: kept.code))
             protect.write(snapshot.protection, self._pins.open_run_maps(protect.MAPS))
+            self._fill_nexts(loaded, kept, others | {name: ifindex})
             if loaded.held_on(ifindex) is None:
                 reason = loaded.attach(name, ifindex, kept.interfaces[name]).reason
             undo.pop_all()
         with contextlib.suppress(OSError):
             loaded.tidy(kept.interfaces)
-        self.status.booted(loaded, kept.number, kept.note, image.digest)
+        state = State(
+            interfaces=kept.interfaces,
+            next={key: Next(path=path) for key, path in kept.nexts.items()},
+        )
+        self.status.booted(loaded, kept.number, state, kept.note, image.digest)
         if kept.known is not None:
             with contextlib.suppress(OSError):
                 replace_json(self._paths.tables, kept.known, 0o644)
@@ -177,6 +187,32 @@ class _Boot:
             alarm = Alarm(self._run, self._paths.runtime, self._paths.units)
             alarm.set(next_end(image.next_expiry, kept.note.get("feeds")))
         return reason
+
+    def _fill_nexts(self, loaded: Loaded, kept: Kept, ifindexes: t.Mapping[str, int]) -> None:
+        """Put the next programs into their places. What is missing is noted later, and stops no filter."""
+        nexts = loaded.nexts()
+        if nexts is None or not (kept.nexts or loaded.has_nexts):
+            return
+        wanted = {
+            ifindex: self._next(kept.nexts[name]) if name in kept.nexts else None
+            for name, ifindex in ifindexes.items()
+        }
+        with contextlib.suppress(PacketwatchError, OSError):
+            nexts.settle(wanted)
+
+    def _next(self, path: str) -> Wanted:
+        key = self._pins.compiled_key(path)
+        load = functools.partial(self._load_next, key) if key else None
+        return Wanted(path, load, stays=True)
+
+    def _load_next(self, key: str) -> Program:
+        """Load a next program from the cache; a boot compiles nothing."""
+        code = compilers(self._run, self._paths.cache).next.cached_as(key)
+        if code is None:
+            raise LoadFailed(
+                "the compiled next program is missing in the cache: packetwatchctl apply compiles it"
+            )
+        return load_compiled(code)
 
     @contextlib.contextmanager
     def _lock(self) -> t.Iterator[None]:

@@ -13,6 +13,7 @@ report. A new step is a method in `STEPS`.
 from __future__ import annotations
 
 import functools
+import os
 import typing as t
 
 from .._active.lists import keep_known
@@ -20,6 +21,7 @@ from .._base.clock import keep_time, read_clock
 from .._base.errors import PacketwatchError, failures_of
 from .._base.files import read_json
 from .._change.alarm import next_end
+from .._change.programs import pin_of
 from .._feeds.spare import write_note
 from .renewal import renew_agent
 
@@ -82,6 +84,16 @@ class FollowUp:
         if done.draft.links.drops and not done.loaded.has_links:
             done.loaded.pins.remove()
 
+    def tidy_compiled(self, done: Activated) -> None:
+        """Remove the pins of next programs that no interface has any more, as `tidy` does with links."""
+        if done.is_pending:
+            return
+        pins = done.loaded.pins
+        used = {pin_of(item, pins) for item in done.draft.state.next.values()}
+        for path in pins.compiled_pins():
+            if path not in used:
+                os.unlink(path)
+
     def note_feeds(self, done: Activated) -> None:
         if done.draft.lists:
             write_note(self._paths.spared, done.draft.lists.note)
@@ -119,7 +131,9 @@ class FollowUp:
         from .._active.kept import keep
 
         key = programs.key(source)
+        pins = done.loaded.pins
         kept = keep(done.number, draft.state, draft.image, code, key)._replace(
+            nexts={name: pin_of(item, pins) for name, item in draft.state.next.items()},
             settings=done.planner.snapshot.settings.texts,
             note=self._status.of_lists(),
             known=_json_in(self._paths.tables),
@@ -146,6 +160,7 @@ class FollowUp:
 
 STEPS: tuple[t.Callable[[FollowUp, Activated], None], ...] = (
     FollowUp.tidy,
+    FollowUp.tidy_compiled,
     FollowUp.note_feeds,
     FollowUp.keep_time,
     FollowUp.keep_known,

@@ -165,11 +165,12 @@ class Host:
         mode: str | None = None,
         source: str | None = None,
         *,
+        following: interfaces.Following = interfaces.KEEP,
         check: bool = False,
         terms: Terms = AT_ONCE,
     ) -> Attachment:
-        """Declare an interface and filter it, by default in its declared mode and with the program
-        in use.
+        """Declare an interface and filter it, by default in its declared mode, with the program in use, and
+        with the next program that it has. following: the next program; None: none.
 
         In check mode nothing is compiled, so the mode that `auto` would choose is unknown.
         """
@@ -177,7 +178,9 @@ class Host:
         self._site.changes.check_terms(terms)
         self.refuse_panic()
         with self._site.work(check=check) as work:
-            return interfaces.attach_to(work, interface, mode, source, terms, check=check)
+            return interfaces.attach_to(
+                work, interface, mode, source, terms, following=following, check=check
+            )
 
     def reattach(self, interface: str) -> Attachment:
         """Filter an interface as confirmed state declares it; `NotDeclared` if it does not.

@@ -20,8 +20,17 @@ if t.TYPE_CHECKING:
     from .._change.pending import Terms
     from .._change.results import Plan
     from .._declared.edits import Edit
+    from .._declared.nexts import Next
     from .._declared.store import State
     from .site import Work
+
+
+class Keep:
+    """Stands for the next program that an interface has."""
+
+
+KEEP = Keep()
+Following = t.Union["Next", None, Keep]
 
 
 def attach_to(
@@ -31,10 +40,14 @@ def attach_to(
     source: str | None,
     terms: Terms = AT_ONCE,
     *,
+    following: Following = KEEP,
     check: bool = False,
 ) -> Attachment:
-    """Declare an interface and filter it. mode None: the declared one. source None: the program in use."""
-    edit = _declaring(work, interface, mode, source)
+    """Declare an interface and filter it. mode None: the declared one. source None: the program in use.
+
+    following: the next program; None: none.
+    """
+    edit = _declaring(work, interface, mode, source, following)
     draft = work.planner.draft(edit, wish=Wish(attach=(interface,)), check=check)
     return _of(draft.plan if check else work.carry_out(draft, terms), interface)
 
@@ -55,7 +68,9 @@ def detach_from(
     return _of(plan, interface)
 
 
-def _declaring(work: Work, interface: str, mode: str | None, source: str | None) -> Edit:
+def _declaring(
+    work: Work, interface: str, mode: str | None, source: str | None, following: Following
+) -> Edit:
     if mode is not None and mode not in MODES:
         raise InvalidInput(f"mode is {mode!r}: choose one of {', '.join(MODES)}")
     # Imported here: a boot does not need it, and it would cost memory.
@@ -65,7 +80,11 @@ def _declaring(work: Work, interface: str, mode: str | None, source: str | None)
 
     def edit(state: State) -> State:
         wanted = mode or state.interfaces.get(interface, "auto")
-        state = state._replace(interfaces=state.interfaces | {interface: wanted})
+        nexts = {name: item for name, item in state.next.items() if name != interface}
+        item = state.next.get(interface) if isinstance(following, Keep) else following
+        if item:
+            nexts[interface] = item
+        state = state._replace(interfaces=state.interfaces | {interface: wanted}, next=nexts)
         if change_program:
             return change_program(state)
         return state._replace(program=state.program or work.planner.programs.source(state))
@@ -77,6 +96,7 @@ def _without(interface: str) -> Edit:
     def edit(state: State) -> State:
         return state._replace(
             interfaces={name: mode for name, mode in state.interfaces.items() if name != interface},
+            next={name: item for name, item in state.next.items() if name != interface},
             policy={name: keys for name, keys in state.policy.items() if name != interface},
         )
 
@@ -87,4 +107,10 @@ def _of(plan: Plan, interface: str) -> Attachment:
     """What became of one interface. The change may also have settled renames of others."""
     nothing = attachment(interface, "none", "none")
     found = {done.interface: done for done in plan.attachments}.get(interface, nothing)
+    former, present = (state.next.get(interface) for state in plan.states)
+    if former != present:
+        found = found._replace(
+            before=f"{found.before}next program: {former or 'none'}\n",
+            after=f"{found.after}next program: {present or 'none'}\n",
+        )
     return found._replace(changed=plan.changed, pending=plan.pending, problems=plan.problems)

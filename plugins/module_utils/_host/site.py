@@ -19,9 +19,8 @@ from .._change.alarm import Alarm
 from .._change.changes import Changes
 from .._change.pending import AT_ONCE
 from .._change.planner import Planner
-from .._change.programs import Programs
+from .._change.programs import Programs, compilers
 from .._declared.store import Store
-from .._kernel.bytecode import Compiler
 from .._kernel.pins import Pins
 from .._kernel.programs import attached
 from .._network import protect
@@ -50,11 +49,11 @@ class Site:
         self.patience = patience
         self.store = Store(paths.state)
         self.pins = Pins(paths.bpffs)
-        self.compiler = Compiler(run, paths.cache)
+        self.compilers = compilers(run, paths.cache)
         self.alarm = Alarm(run, paths.runtime, paths.units)
         self.images = Images(paths.images)
         self.distrusted: list[str] = []
-        self.changes = Changes(run, paths, self.store, self.pins, self.compiler, self._catch_up)
+        self.changes = Changes(run, paths, self.store, self.pins, self.compilers, self._catch_up)
 
     @property
     def status(self) -> Status:
@@ -106,10 +105,15 @@ class Site:
         They are noted until the next activation, which makes them anew.
         """
         with contextlib.suppress(InvalidInput):
-            programs = Programs(self.compiler, self.images, self.paths.source)
-            self.compiler.cached(programs.source(state))
-        found = [*self.status.distrusted(), self.compiler.refused, self.images.distrusted()]
-        self.compiler.refused = ""
+            programs = Programs(self.compilers.filter, self.images, self.paths.source)
+            self.compilers.filter.cached(programs.source(state))
+        for item in state.next.values():
+            if item.source:
+                self.compilers.next.cached(item.source)
+        refused = [compiler.refused for compiler in self.compilers]
+        found = [*self.status.distrusted(), *refused, self.images.distrusted()]
+        for compiler in self.compilers:
+            compiler.refused = ""
         self.distrusted = [*dict.fromkeys(filter(None, found))]
         self.status.distrusts(self.distrusted)
         return self.distrusted
@@ -131,7 +135,7 @@ class Site:
     def _open(self, pending: Change | None) -> t.Iterator[Work]:
         with Loaded(self.pins) as loaded:
             planner = Planner(
-                self.paths, self.store, self.compiler, loaded, self.snapshot(loaded.devices)
+                self.paths, self.store, self.compilers, loaded, self.snapshot(loaded.devices)
             )
             yield Work(self, loaded, planner, pending)
 
@@ -171,13 +175,22 @@ class Work:
         declared = draft.state if draft.declares else None
         around = site.changes.around(loaded, declared, terms, draft.met)
         with around as frame:
+            hands_over = any(draft.nexts.values()) or loaded.has_nexts
             if draft.renews:
                 frame.undo.callback(loaded.replace(draft.image, draft.bytecode))
             if loaded.program and draft.links.filters(loaded):
                 if draft.protects:
                     frame.undo.callback(self._unprotect)
                 self.write_protection()
+            lacks: t.Mapping[int, str] = {}
+            nexts = loaded.nexts() if hands_over else None
+            if nexts:
+                # Before an interface is attached: its first packet meets the next program too.
+                frame.undo.callback(nexts.restore, nexts.snapshot())
+                lacks = nexts.fill(draft.nexts)
             done = self._move(draft.links, frame.undo)
+            if nexts:
+                nexts.keep_only(draft.nexts)
             waiting = frame.change or self.pending
             number = waiting.number if waiting else frame.number or confirmed
             is_pending = waiting is not None
@@ -187,7 +200,16 @@ class Work:
                 site.follow_up.set_alarm(activated)
         problems = (*frame.problems, *site.follow_up.of(activated))
         site.note(problems)
-        return draft.plan._replace(attachments=done, pending=frame.change, problems=problems)
+        missing = (f"the next program of {name}: {why}" for name, why in self._named(lacks))
+        return draft.plan._replace(
+            attachments=done, pending=frame.change, problems=(*missing, *problems)
+        )
+
+    def _named(self, lacks: t.Mapping[int, str]) -> t.Iterator[tuple[str, str]]:
+        """Texts by the names of interfaces instead of their indexes."""
+        for name, ifindex in self.loaded.present.items():
+            if ifindex in lacks:
+                yield name, lacks[ifindex]
 
     def _move(self, links: Links, undo: contextlib.ExitStack) -> tuple[Attachment, ...]:
         """Make and remove links; return what became of each interface."""

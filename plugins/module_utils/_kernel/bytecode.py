@@ -28,6 +28,7 @@ if t.TYPE_CHECKING:
 
 PYTHON = "/usr/bin/python3"
 FUNCTION = "packetwatch"
+NEXT_FUNCTION = "next"
 # Without the last flag only the verifier refuses a misspelt function, with an obscure message.
 FLAGS = (
     "-Wno-unused-function",
@@ -43,18 +44,29 @@ _FORMAT = "2"  # of the cache's files
 _KERNEL_INCLUDE = re.compile(r"^\s*#\s*include\s*<(?!uapi/)", re.MULTILINE)
 
 # The child's program. It writes two lines: INDEX:MAP for each instruction that loads the address of a map,
-# and all instructions as hex.
+# and all instructions as hex. MAP is the map's name. If `specs` is true, the properties with which bcc has
+# created the map follow: NAME=TYPE,KEY,VALUE,ENTRIES,FLAGS.
 _SCRIPT = """
 import ctypes, sys
 from bcc import BPF
 from bcc.libbcc import lib
-source, function, flags = %s
+source, function, flags, specs = %s
 module = BPF(text=source, cflags=flags)
 lib.bpf_num_tables.argtypes, lib.bpf_num_tables.restype = [ctypes.c_void_p], ctypes.c_size_t
 lib.bpf_table_name.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 lib.bpf_table_name.restype = ctypes.c_char_p
-tables = [lib.bpf_table_name(module.module, i) for i in range(lib.bpf_num_tables(module.module))]
-names = {lib.bpf_table_fd(module.module, name): name.decode() for name in tables}
+names = {}
+for number in range(lib.bpf_num_tables(module.module)):
+    name = lib.bpf_table_name(module.module, number)
+    text = name.decode()
+    if specs:
+        values = []
+        for item in ("type", "key_size", "leaf_size", "max_entries", "flags"):
+            ask = getattr(lib, f"bpf_table_{item}_id")
+            ask.argtypes, ask.restype = [ctypes.c_void_p, ctypes.c_size_t], ctypes.c_uint32
+            values.append(str(ask(module.module, number)))
+        text += "=" + ",".join(values)
+    names[lib.bpf_table_fd(module.module, name)] = text
 code = bytearray(module.dump_func(function))
 maps = []
 for i in range(0, len(code), 8):
@@ -106,22 +118,29 @@ class Bytecode(t.NamedTuple):
 class Compiler:
     """Returns bytecode from the cache in ``folder``; compiles it first if it is not there.
 
-    refused: why the last file that was there was not used, or could not be made; empty otherwise.
+    function: the C function that is the program. Only bytecode of another program than the filter has the
+    properties of its maps, because it brings maps of its own. refused: why the last file that was there was
+    not used, or could not be made; empty otherwise.
     """
 
-    def __init__(self, run: Run, folder: str) -> None:
+    def __init__(self, run: Run, folder: str, function: str = FUNCTION) -> None:
         self.refused = ""
+        self._function = function
         self._unsaved: dict[str, Bytecode] = {}
         self._run = run
         self._folder = folder
 
     def cached(self, source: str) -> Bytecode | None:
         """Return the source's bytecode from the cache; None if it is missing or refused."""
-        path = self._path(source)
+        return self.cached_as(self.key(source))
+
+    def cached_as(self, key: str) -> Bytecode | None:
+        """Return the bytecode of a source with this key, as `cached` does."""
+        path = self._at(key)
         try:
             with open_own(path) as file:
                 loads, code, check = file.readline(), file.readline(), file.read()
-            found = _read(loads, code) if check == self._check(source, loads, code) else None
+            found = _read(loads, code) if check == self._check(key, loads, code) else None
             why = "" if found else "it is damaged, or of another program"
         except FileNotFoundError:
             return None
@@ -157,21 +176,18 @@ class Compiler:
             self._store(source, *found.lines())
 
     def key(self, source: str) -> str:
-        """Return a digest of all that decides the bytecode of a source; it is the cache file's name."""
-        # Only sources that include internal kernel headers compile differently for each release; ours
-        # includes uapi headers alone.
-        release = os.uname().release if _KERNEL_INCLUDE.search(source) else ""
-        machine = os.uname().machine
-        parts = (source, FUNCTION, *FLAGS, str(abi.ABI), machine, release, _SCRIPT, _FORMAT)
-        separated = (part for text in parts for part in (b"\0", text.encode()))
-        next(separated)
-        return _digest(*separated).hex()
+        """Return what `key_of` returns for a source; it is the cache file's name."""
+        return key_of(source, self._function)
 
     def _path(self, source: str) -> str:
-        return os.path.join(self._folder, self.key(source))
+        return self._at(self.key(source))
+
+    def _at(self, key: str) -> str:
+        return os.path.join(self._folder, key)
 
     def _compile(self, source: str) -> str:
-        script = _SCRIPT % ascii((source, FUNCTION, FLAGS))
+        has_specs = self._function != FUNCTION
+        script = _SCRIPT % ascii((source, self._function, FLAGS, has_specs))
         status, output, errors = self._run([PYTHON, "-"], script)
         if status:
             raise _failure(errors or output, self.refused)
@@ -181,19 +197,32 @@ class Compiler:
         path = self._path(source)
         try:
             make_own_folder(self._folder)
-            replace_parts(path, (loads, code, self._check(source, loads, code)))
+            replace_parts(path, (loads, code, self._check(self.key(source), loads, code)))
         except OSError as error:
             raise LoadFailed(
                 f"the bytecode cannot be written to the cache {path}: {error.strerror}; make room, or "
                 "remove what is there: until then, it is compiled at each start"
             ) from error
 
-    def _check(self, source: str, *lines: bytes) -> bytes:
+    @staticmethod
+    def _check(key: str, *lines: bytes) -> bytes:
         """Return a checksum, the cache file's third line, of both lines and of what they were compiled from.
 
         It reveals a truncated or damaged file, and that of another program.
         """
-        return b"%s\n" % _digest(self.key(source).encode(), *lines).hex().encode()
+        return b"%s\n" % _digest(key.encode(), *lines).hex().encode()
+
+
+def key_of(source: str, function: str) -> str:
+    """Return a digest of all that decides the bytecode of a function of a source."""
+    # Only sources that include internal kernel headers compile differently for each release; ours includes
+    # uapi headers alone.
+    release = os.uname().release if _KERNEL_INCLUDE.search(source) else ""
+    machine = os.uname().machine
+    parts = (source, function, *FLAGS, str(abi.ABI), machine, release, _SCRIPT, _FORMAT)
+    separated = (part for text in parts for part in (b"\0", text.encode()))
+    next(separated)
+    return _digest(*separated).hex()
 
 
 def _digest(*parts: bytes) -> bytes:

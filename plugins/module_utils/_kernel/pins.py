@@ -100,6 +100,8 @@ class Pins:
         self.program = os.path.join(self.own, "program")
         # Exists while a change is pending: what that change has replaced.
         self.former = os.path.join(self.own, "former")
+        # Next programs that were compiled here, by the keys of their bytecode.
+        self.compiled = os.path.join(self.own, "compiled")
 
     def link(self, interface: str, number: int = 0) -> str:
         """Return the path of the pin that is labelled with an interface's name.
@@ -112,6 +114,15 @@ class Pins:
     def link_pins(self) -> list[str]:
         """Return the paths of all pinned links, sorted."""
         return [os.path.join(self.links, name) for name in sorted(_listed(self.links))]
+
+    def compiled_key(self, path: str) -> str:
+        """Return the key of the bytecode of a next program that is pinned there; "" if another tool pins it."""
+        folder, name = os.path.split(path)
+        return name if folder == self.compiled else ""
+
+    def compiled_pins(self) -> list[str]:
+        """Return the paths of all next programs that were compiled here."""
+        return [os.path.join(self.compiled, name) for name in sorted(_listed(self.compiled))]
 
     def interfaces(self) -> list[str]:
         """Return the labels of all pinned links, sorted."""

@@ -19,7 +19,7 @@ from .libbpf import Descriptor, KernelError, call, info_by_fd, library, obj_get
 XDP_GENERIC = 1 << 1
 XDP_NATIVE = 1 << 2
 
-_PROG_TYPE_XDP = 6
+PROG_TYPE_XDP = 6
 _ATTACH_XDP = 37
 _F_HAS_FRAGS = 1 << 5
 _LICENSE = b"Dual BSD/GPL"
@@ -154,6 +154,7 @@ class ProgramInfo(t.NamedTuple):
     map_ids: tuple[int, ...]
     code: int
     verified: int
+    type: int
 
 
 class Attached(t.NamedTuple):
@@ -175,7 +176,7 @@ class Program(Descriptor):
         count = len(instructions) // 8
         opts = _LoadOpts(sz=ctypes.sizeof(_LoadOpts), prog_flags=_F_HAS_FRAGS)
         opts.expected_attach_type = _ATTACH_XDP
-        arguments = (_PROG_TYPE_XDP, name.encode(), _LICENSE, instructions, ctypes.c_size_t(count))
+        arguments = (PROG_TYPE_XDP, name.encode(), _LICENSE, instructions, ctypes.c_size_t(count))
         fd: int = library().bpf_prog_load(*arguments, ctypes.byref(opts))
         if fd >= 0:
             return cls(fd)
@@ -213,6 +214,7 @@ class Program(Descriptor):
             used,
             raw.jited_prog_len,
             raw.verified_insns,
+            raw.type,
         )
 
     def test_run(self, packet: bytes, ifindex: int = 0, repeat: int = 1) -> tuple[int, int]:

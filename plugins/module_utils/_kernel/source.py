@@ -36,6 +36,13 @@ def flatten(directory: str, body: str = BODY) -> str:
     return "".join(parts)
 
 
+def flatten_alone(path: str) -> str:
+    """Return a C file as one text, without anything of Packetwatch: its quoted headers are beside it."""
+    parts: list[str] = []
+    _append(*os.path.split(path), set(), parts)
+    return "".join(parts)
+
+
 def reads_ours(source: str) -> bool:
     """Return whether a program reads tables of the format that this library writes.
 

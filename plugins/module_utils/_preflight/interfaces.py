@@ -13,6 +13,7 @@ import typing as t
 
 from .._base.errors import InvalidInput, PacketwatchError
 from .._base.interface import text_of
+from .._declared.nexts import check_path
 from .._declared.policy import OVERRIDES, fields_from_options, merge_policy
 from .._declared.store import MODES, check_interface
 from .._network.devices import check_device, check_listeners
@@ -21,9 +22,10 @@ if t.TYPE_CHECKING:
     from .machine import Machine
 
 Interface = dict[str, t.Any]
-"""A name, and if declared a mode and policy options."""
+"""A name, and if declared a mode, a next program and policy options."""
 
-_KEYS = ("name", "mode", *OVERRIDES)
+_NEXT = ("next", "next_src")
+_KEYS = ("name", "mode", *_NEXT, *OVERRIDES)
 # Flags of routes (linux/route.h).
 _UP = 0x1
 _UP_GATEWAY = 0x3
@@ -132,7 +134,21 @@ def _read(wanted: t.Any) -> Interface:
         raise InvalidInput(
             f"{entry['name']} has the mode {entry['mode']!r}: choose one of {', '.join(MODES)}"
         )
+    _check_next(entry)
     return entry
+
+
+def _check_next(entry: Interface) -> None:
+    declared = {key: entry[key] for key in _NEXT if entry.get(key) is not None}
+    if len(declared) > 1:
+        raise InvalidInput(
+            f"{entry['name']} has next and next_src: an interface has one next program, so keep one of them"
+        )
+    for key, value in declared.items():
+        if not isinstance(value, str) or not value:
+            raise InvalidInput(f"{entry['name']} has the {key} {value!r}: write a path")
+    if "next" in declared:
+        check_path(declared["next"])
 
 
 def _hint(key: str) -> str:

@@ -23,6 +23,7 @@ from .._declared.edits import (
     set_settings,
 )
 from .._declared.fleet import limit_fleet
+from .._declared.nexts import Next, check_path, check_source
 from .._declared.policy import OVERRIDES, keys_from_options
 from .._declared.store import MODES, ROLE
 from .._feeds.copies import Ages, FeedRun, gather_wanted
@@ -64,6 +65,7 @@ def read_whole(options: Options, state: State, ages: Ages) -> tuple[Whole | None
     if source is None or missing:
         return None, missing
     feeds = FeedRun(options["feeds"], wanted, state, ages, options["now"] or time.time())
+    nexts = {found["name"]: _next(found) for found in options["interfaces"]}
     modes = {found["name"]: found.get("mode", MODES[0]) for found in options["interfaces"]}
     policies: dict[str | None, dict[str, str]] = {None: keys_from_options(options["policy"])}
     for found in options["interfaces"]:
@@ -71,7 +73,7 @@ def read_whole(options: Options, state: State, ages: Ages) -> tuple[Whole | None
         policies[found["name"]] = keys_from_options(own)
     texts = {kind: list_text(options[kind], kind).text for kind in ("allow", "deny")}
     edit = in_turn(
-        set_interfaces(modes),
+        set_interfaces(modes, {name: item for name, item in nexts.items() if item}),
         set_policies(policies, replace=True),
         set_lists(ROLE, texts, allow_empty=True),
         feeds.edit,
@@ -80,6 +82,14 @@ def read_whole(options: Options, state: State, ages: Ages) -> tuple[Whole | None
         set_settings(_HEAD + format_values(options["settings"])),
     )
     return Whole(edit, feeds, Wish(attach=list(modes))), []
+
+
+def _next(interface: t.Mapping[str, t.Any]) -> Next | None:
+    """The next program of an interface; `next_source` is the text of `next_src`."""
+    path, source = interface.get("next"), interface.get("next_source")
+    if source is not None:
+        return Next(source=check_source(source))
+    return Next(path=check_path(path)) if path is not None else None
 
 
 def _fleet_lists(settings: t.Mapping[str, str]) -> tuple[str, ...]:

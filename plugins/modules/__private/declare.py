@@ -37,7 +37,8 @@ options:
     type: dict
     default: {}
   interfaces:
-    description: Dictionaries with the C(name) of an interface, its C(mode), and options of its policy. Other interfaces are detached.
+    description: Dictionaries with the C(name) of an interface, its C(mode), its C(next) program, and options of its policy. The action plugin
+      replaces C(next_src) by C(next_source), the text of that file. Other interfaces are detached.
     type: list
     elements: dict
     default: []

@@ -56,6 +56,10 @@ class Outlook(Part):
             GAUGE,
             "1 if our program is on the interface, in the mode that the kernel reports, else 0.",
         ),
+        "packetwatch_next_program": (
+            GAUGE,
+            "1 if the next program of the interface is the declared one, 0 if it is missing or another one.",
+        ),
         "packetwatch_lists_in_kernel": (
             GAUGE,
             "1 if the tables read back from the kernel are those compiled from confirmed state.",
@@ -151,6 +155,9 @@ class Outlook(Part):
                 ({"interface": name, "mode": there.mode}, float(there.is_ours))
                 for name, there in self._attached(note).items()
             ],
+            "packetwatch_next_program": [
+                ({"interface": name}, float(not why)) for name, why in _texts(note, "nexts").items()
+            ],
             "packetwatch_lists_in_kernel": _known(_number(note, "matches")),
             "packetwatch_lists_verified_timestamp_seconds": _known(pages["verified"]),
             "packetwatch_lists_verify_success": [({}, int("unverified" not in note))],
@@ -212,6 +219,8 @@ class Outlook(Part):
             filtered=[name for name, there in attached.items() if there.is_ours],
             present=[name for name, there in attached.items() if there.is_there],
             renamed=self._renamed(note),
+            nexts=_texts(note, "nexts"),
+            strayed=_list(note, "strayed"),
             is_whole=_number(note, "whole") != 0,
             is_edited=note.get("edited") is True,
             matches=_number(note, "matches") != 0,

@@ -125,6 +125,23 @@ def protect(result: wire.Result) -> Lines:
     return table(rows) if rows else ["no address is protected"]
 
 
+def _chain(interface: str, chain: list[wire.Result]) -> Lines:
+    """The programs on an interface, in the order in which a packet meets them; nothing if ours is alone."""
+    if len(chain) < 2:
+        return []
+    lines = [f"  programs on {interface}, in this order:"]
+    for number, member in enumerate(chain, 1):
+        origin = f" from {member['origin']}" if member["origin"] else ""
+        if member["id"]:
+            what = f"{member['name']} (id {member['id']}, tag {member['tag']}){origin}"
+        else:
+            what = f"the {member['kind']} program{origin}, which DOES NOT RUN"
+        passes = f", hands on: {', '.join(member['passes_on'])}" if member["passes_on"] else ""
+        problem = f": {member['problem']}" if member["problem"] else ""
+        lines.append(f"    {number}. {what}{passes}{problem}")
+    return lines
+
+
 def why(result: wire.Result) -> Lines:
     """The verdict, then its reasons by precedence."""
     reason = {"unlisted": "it is on no list and not banned"}.get(
@@ -164,6 +181,8 @@ def why(result: wire.Result) -> Lines:
         )
     if "fleet" in result:
         lines.append(f"  {_fleet_on(result['fleet'])}")
+    for name, chain in result["chains"].items():
+        lines += _chain(name, chain)
     notes = list(result["notes"])
     if any(item["undecided"] for item in result["declared"]["entries"]):
         notes.append(f"{WHY_UNTRUSTED}: until then, {_UNDECIDED}")

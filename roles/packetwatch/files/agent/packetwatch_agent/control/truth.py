@@ -20,7 +20,7 @@ from packetwatch_core._base.steps import finish
 from packetwatch_core._change.panic import LIFT
 from packetwatch_core._declared.describe import count_entries
 from packetwatch_core._declared.policy import DEFAULT, resolve_policies
-from packetwatch_core._health import active
+from packetwatch_core._health import active, chain
 from packetwatch_core._health.problems import Facts, Unconfirmed, find
 from packetwatch_core._kernel import abi
 from packetwatch_core._kernel.counters import packets_by_reason, read_pinned
@@ -147,6 +147,14 @@ def live_areas(host: Host) -> tuple[Areas | None, list[Interface]]:
             return current.areas(), interfaces(loaded)
 
 
+def chains(host: Host) -> wire.Result:
+    """The programs that a packet meets, by interface."""
+    dummy, state = host.store.read_current()
+    with Loaded(host.pins) as loaded:
+        found = chain.read_chains(loaded, state)
+    return {name: chain.as_fields(members) for name, members in found.items()}
+
+
 def list_counts(state: State) -> dict[str, dict[str, int]]:
     """Entries by kind and owner."""
     return {
@@ -166,6 +174,7 @@ def status(host: Host, agent: wire.Result | None = None, agent_error: str = "") 
         digest = active.read_active(loaded).digest
         is_whole = loaded.whole
         present, renamed = list(loaded.present), loaded.renamed(state.interfaces)
+        chains = chain.read_chains(loaded, state)
     seen = {name: (item.mode, item.action) for name, item in filtered.items()}
     found: wire.Result = {
         "interfaces": _interfaces(state, seen),
@@ -189,6 +198,8 @@ def status(host: Host, agent: wire.Result | None = None, agent_error: str = "") 
     facts = facts._replace(
         damaged_bans=[*facts.damaged_bans, *host.damaged_bans()],
         frozen=frozen_of(host),
+        nexts=chain.nexts(chains),
+        strayed=chain.strayed(chains),
         is_whole=is_whole,
         present=present,
         renamed=renamed,

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import types
 import typing as t
 
 from packetwatch_core._active import verdict
@@ -102,10 +103,12 @@ def explain(
     bans: Fields | None,
     interfaces: t.Sequence[Policy] | None,
     remedy: t.Callable[[], str] = lambda: "packetwatchctl apply",
+    chains: t.Mapping[str, t.Any] = types.MappingProxyType({}),
 ) -> wire.Result:
     """The whole explanation. An argument is None if the caller could not read it; a note reports that.
 
-    remedy: what to do if the kernel has other lists than those that are declared.
+    remedy: what to do if the kernel has other lists than those that are declared. chains: the
+    programs that a packet meets, by interface, as `chain.as_fields` gives them.
     """
     protected = bans["protected"] if bans else ""
     found = bans["bans"] if bans else []
@@ -141,6 +144,7 @@ def explain(
             {"interface": item.name, "action": item.action, "verdict": _on(item, because)}
             for item in interfaces or []
         ],
+        "chains": dict(chains),
         "declared": lists,
         "live": in_kernel,
         "protected": protected,

@@ -32,17 +32,18 @@ def _why(session: Session, options: Options) -> Outcome:
     is_source = prefix.is_host or (prefix.family == 6 and prefix.length == 64)
     if not session.is_root:
         bans = session.ask("why", address=format_prefix(prefix)) if is_source else None
-        result = why.explain(prefix, lists(), None, bans, None)
+        result = why.explain(prefix, lists(), None, bans, None, chains=session.chains())
         result |= _by_fleet(session, format_prefix(prefix) if is_source else "")
         return Outcome(result, show.why(result))
     from .. import truth
 
     areas, interfaces = truth.live_areas(session.host)
+    chains = truth.chains(session.host)
     in_kernel = None if areas is None else why.verdict_of(areas.tables(), prefix)
     if is_source and areas is not None:
         bans = banning.why(truth.bans_of(session.host), format_prefix(prefix), name_of)
     remedy = functools.partial(truth.what_if_different, session.host)
-    result = why.explain(prefix, lists(in_kernel), in_kernel, bans, interfaces, remedy)
+    result = why.explain(prefix, lists(in_kernel), in_kernel, bans, interfaces, remedy, chains)
     result |= _by_fleet(session, format_prefix(prefix) if is_source else "")
     return Outcome(result, show.why(result))
 

@@ -18,6 +18,7 @@ from packetwatch_core._base.errors import PacketwatchError
 from packetwatch_core._base.paths import Paths
 from packetwatch_core._declared.store import State, Store
 from packetwatch_core._feeds.spare import read_note
+from packetwatch_core._health.status import Status
 from packetwatch_core._network.settings import read_values
 
 from ...settings import DEFAULTS
@@ -55,6 +56,7 @@ class Places(t.NamedTuple):
             bpffs=values["PW_PINS"],
             state=values["PW_CONFIG_DIR"],
             spared=values["PW_SPARED_FILE"],
+            status=values["PW_STATUS_FILE"],
         )
         fleet = values.get("PW_FLEET_CONTROL_SOCKET", FLEET_SOCKET)
         return cls(paths, values["PW_CONTROL_SOCKET"], fleet=fleet)
@@ -111,6 +113,12 @@ class Session:
     def note(self) -> Note:
         """Root's note about feeds, which every user may read."""
         return read_note(self.places.paths.spared)
+
+    def chains(self) -> wire.Result:
+        """The programs that a packet meets, by interface, as root has noted them for every user."""
+        found = Status(self.places.paths.status).read().get("interfaces")
+        interfaces = found.items() if isinstance(found, dict) else ()
+        return {name: item["chain"] for name, item in interfaces if "chain" in item}
 
     def clock(self) -> Clock:
         """The time that has certainly passed on this host."""
