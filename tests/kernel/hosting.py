@@ -11,6 +11,7 @@ number, so that the next run can recognise what a killed run has left.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import hashlib
 import os
@@ -28,7 +29,7 @@ from packetwatch_core._change.results import Plan
 from packetwatch_core._declared.edits import set_lists, set_policy
 from packetwatch_core._host.host import Host
 from packetwatch_core._kernel.bytecode import PYTHON, Compiler
-from packetwatch_core._kernel.libbpf import ARRAY, Map
+from packetwatch_core._kernel.libbpf import ARRAY, Map, call
 from packetwatch_core._kernel.programs import Program, attached
 from packetwatch_core._kernel.source import flatten
 
@@ -318,15 +319,20 @@ def digest_of_tree(folder: Path) -> str:
 
 
 def exists(kind: str, number: int) -> bool:
-    """Return whether the kernel still has a map or a program."""
-    opener = Map.by_id if kind == "map" else Program.by_id
+    """Return whether the kernel still has a map or a program.
+
+    It is not opened: a prog array that is opened and closed again, while the kernel empties it after its last
+    user, is never freed.
+    """
+    following = ctypes.c_uint32()
+    name = "bpf_map_get_next_id" if kind == "map" else "bpf_prog_get_next_id"
     try:
-        opener(number).close()
+        call(name, number - 1, ctypes.byref(following))
     except OSError as error:
         if error.errno == errno.ENOENT:
             return False
         raise
-    return True
+    return following.value == number
 
 
 def wait_gone(objects: set[tuple[str, int]], seconds: float = 20) -> None:

@@ -294,16 +294,16 @@ class Host:
         Empty while a change is pending: the kernel then differs from confirmed state on purpose.
         """
         try:
-            return self._problems(with_feeds=True)
+            return self._problems(only_drift=False)
         except (PacketwatchError, OSError) as error:
             self.status.unverified(str(error))
             raise
 
     def drift(self) -> list[str]:
-        """As `verify`, without damaged feeds, which no repair on this host can fix."""
-        return self._problems(with_feeds=False)
+        """As `verify`, without what no repair on this host can fix: feeds, and next programs that are missing."""
+        return self._problems(only_drift=True)
 
-    def _problems(self, *, with_feeds: bool) -> list[str]:
+    def _problems(self, *, only_drift: bool) -> list[str]:
         from .._health.problems import Facts, find
         from .._health.verify import compare
 
@@ -321,7 +321,10 @@ class Host:
                 lists.as_before,
                 snapshot.settings.problems,
             )
-            if with_feeds:
+            if only_drift:
+                nexts = {name: facts.nexts[name] for name in facts.strayed}
+                facts = facts._replace(nexts=nexts)
+            else:
                 # Of the state only the program is needed here, and the lists are long.
                 dummy, state = self.store.read_current(reads_all=False)
                 facts = facts._replace(

@@ -21,6 +21,7 @@ from .._change.pending import AT_ONCE
 from .._change.planner import Planner
 from .._change.programs import Programs, compilers
 from .._declared.store import Store
+from .._kernel.nexts import LACKING
 from .._kernel.pins import Pins
 from .._kernel.programs import attached
 from .._network import protect
@@ -182,7 +183,7 @@ class Work:
                 if draft.protects:
                     frame.undo.callback(self._unprotect)
                 self.write_protection()
-            lacks: t.Mapping[int, str] = {}
+            lacks = {ifindex: LACKING for ifindex, item in draft.nexts.items() if item}
             nexts = loaded.nexts() if hands_over else None
             if nexts:
                 # Before an interface is attached: its first packet meets the next program too.
