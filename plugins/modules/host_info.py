@@ -78,7 +78,23 @@ interfaces:
     verified_instructions:
       description: Number of instructions that the kernel's verifier processed to load the program. The kernel allows 1,000,000.
       type: int
-  sample: {"eth0": {"wanted": "auto", "mode": "native", "program_id": 42, "verified_instructions": 224250}}
+    chain:
+      description:
+        - The XDP programs that a packet meets, in this order. Empty if there is none.
+        - Each has C(kind) (V(packetwatch), V(next), or V(other) for a program that keeps us from attaching), C(id), C(name) and
+          C(tag) as in C(bpftool prog). A packet goes on to the following program with the verdicts of C(passes_on). C(origin) is the
+          pin of a next program, or V(next_src).
+        - C(problem) says why a declared program does not run, and is empty otherwise. C(strays) says whether an apply repairs that.
+      type: list
+      elements: dict
+  sample:
+    eth0:
+      wanted: auto
+      mode: native
+      program_id: 42
+      verified_instructions: 224250
+      chain:
+        - {kind: packetwatch, id: 42, name: packetwatch, tag: 7937539f9cc8fd36, passes_on: [pass], origin: "", problem: "", strays: false}
 lists:
   description: The lists, and the tables that were compiled from them.
   returned: if O(gather_subset) has it

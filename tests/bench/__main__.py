@@ -33,6 +33,7 @@ def packet_costs(place: Place, rounds: int) -> Raw:
     lookups.add_ipv4(found)
     lookups.add_ipv6(found, addresses.IPV6)
     lookups.add_ipv6(found, addresses.IPV6_CLUSTERED)
+    lookups.add_next(found)
     cases = found.cases
     events.add_syns(found, cases)
     events.add_detector(found, cases)

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from kernel import packets
-from kernel.hosting import OWN, Namespace, Site
+from kernel.hosting import OWN, Namespace, Site, packet, source_text
+from kernel.hosting import UNLISTED as UNLISTED_SOURCE
 
 from bench import addresses
 from bench.addresses import IPV4, IPV6_CLUSTERED
@@ -24,6 +25,7 @@ from bench.rounds import Case
 from bench.runs import Run, Varied
 from packetwatch_core._active.loaded import Loaded
 from packetwatch_core._bans.bans import Bans
+from packetwatch_core._declared.nexts import Next
 from packetwatch_core._kernel import abi
 from packetwatch_core._kernel.programs import Program
 
@@ -35,6 +37,12 @@ UNLISTED = (1 << 31, (1 << 31) - 1)
 REPEAT = 200_000
 ARRAY_PAGE = 65536
 PASS, DROP = 2, 1
+# Where our program calls the next one, and a next program.
+CALL = """if (pw_unlikely(!header || header->features & PW_F_NEXT))
+		nexts_call(context, context->ingress_ifindex % PW_NEXT_SLOTS);"""
+PASSES = """#include <uapi/linux/bpf.h>
+int next(struct xdp_md *context) { return XDP_PASS; }
+"""
 
 
 SERVED = 443
@@ -190,6 +198,24 @@ def add_ipv4(lookups: Lookups) -> None:
         lookups.random(f"random {kind}, hash", table, sources, verdict)
     array = lookups.array(area_pages(site))
     lookups.random("random array read", array, UNLISTED, PASS)
+
+
+def add_next(lookups: Lookups) -> None:
+    """Add cases with a next program, with none, and with a program that cannot have one.
+
+    Nothing about the packet counts for detection, so it takes the shortest way.
+    """
+    deny = addresses.hosts4(range(1, XdpFilter.ENTRIES + 1))
+    deaf = source_text((CALL, "return XDP_PASS;"))
+    for name, source, following in (
+        ("next: none", None, None),
+        ("next: a program without the call", deaf, None),
+        ("next: one that passes", None, Next(source=PASSES)),
+    ):
+        site = lookups.site(deny)
+        with site.wire.host.entered():
+            site.host.attach("pw0", source=source, following=following)
+        lookups.same(name, lookups.ours(site), packet(UNLISTED_SOURCE), PASS)
 
 
 def add_ipv6(lookups: Lookups, layout: int) -> None:

@@ -62,6 +62,18 @@ ROWS = (
         _SYN_LIMIT_NS,
         1.0,
     ),
+    Row(
+        "no next program : a program without the call",
+        Value("next: none", _PASS),
+        Value("next: a program without the call", _PASS),
+        1.05,
+    ),
+    Row(
+        "a next program that passes : none",
+        Value("next: one that passes", _PASS),
+        Value("next: none", _PASS),
+        None,
+    ),
     _random("random unlisted IPv4, 1M + 10k prefixes : hash", "random unlisted", 0.33),
     _random("random denied IPv4, 1M + 10k prefixes : hash", "random denied", 0.33),
     _random("random unlisted IPv6, 1M uniform : hash", "IPv6 uniform, unlisted", 0.4),

@@ -35,6 +35,7 @@ class Lab:
         self._output = Output(writer, "web1")
         self.seen: list[str] = []
         self.noted: dict[str, Any] = {}
+        self.missing: dict[str, str] = {}
         self.begin()
 
     def begin(self, **variables: str) -> None:
@@ -51,6 +52,9 @@ class Lab:
 
     def repair(self) -> dict[str, Any]:
         return self.noted
+
+    def nexts(self) -> dict[str, str]:
+        return self.missing
 
     def tick(self, times: int = 1) -> list[dict[str, Any]]:
         """Return the lines that so many checks write."""
@@ -189,3 +193,18 @@ def test_what_cannot_be_seen_or_asked_for_is_logged_once(lab: Lab) -> None:
     lab.drift.watch(stand_in, stand_in, fail)
     (line,) = lab.tick(3)
     assert line["message"] == "cannot check for drift: no such luck"
+
+
+def test_a_next_program_that_is_missing_is_logged_once_and_so_is_its_return(lab: Lab) -> None:
+    lab.missing = {"eth0": "", "eth1": "nothing is pinned at /sys/fs/bpf/x"}
+    (line,) = lab.tick(3)
+    assert (line["event.action"], line["event.outcome"]) == ("next_program", "failure")
+    assert line["observer.ingress.interface.name"] == "eth1"
+    assert line["message"] == (
+        "the next program of eth1 is not as declared: nothing is pinned at /sys/fs/bpf/x"
+    )
+    assert not lab.asked()
+    lab.missing = {"eth0": "", "eth1": ""}
+    (line,) = lab.tick(3)
+    assert line["event.outcome"] == "success"
+    assert line["message"] == "the next program of eth1 is as declared again"

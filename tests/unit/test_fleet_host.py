@@ -500,6 +500,7 @@ def test_what_the_fleet_says_about_an_address(fleet: dict[str, Any], line: str) 
         "because": "unlisted",
         "verdict": "passes",
         "interfaces": [],
+        "chains": {},
         "declared": {"verdict": "none", "entries": [], "inside": 0},
         "live": None,
         "protected": "",

@@ -115,6 +115,23 @@ def test_the_times_of_feeds_are_those_of_the_note(lab: Lab) -> None:
         assert lab.outlook.values()["packetwatch_feed_fetched_timestamp_seconds"] == []
 
 
+def test_next_programs_are_those_of_the_note(lab: Lab) -> None:
+    lab.note(nexts={"eth0": "", "eth1": "gone", "eth2": "emptied"}, strayed=["eth2"])
+    assert lab.outlook.values()["packetwatch_next_program"] == [
+        ({"interface": "eth0"}, 1),
+        ({"interface": "eth1"}, 0),
+        ({"interface": "eth2"}, 0),
+    ]
+    assert lab.outlook.nexts() == {"eth0": "", "eth1": "gone"}
+    text = "the next program of eth{} is not as declared: {}"
+    assert lab.problems() == [text.format(1, "gone"), text.format(2, "emptied")]
+    assert lab.outlook.drift() == [text.format(2, "emptied")]
+    damaged: tuple[Any, ...] = ([], None, 7)
+    for nexts in damaged:
+        lab.note(nexts=nexts, strayed=nexts)
+        assert lab.outlook.values()["packetwatch_next_program"] == []
+
+
 def test_without_a_note_only_what_can_be_seen_is_reported(lab: Lab) -> None:
     text = metrics.render(CATALOGUE, lab.outlook.values())
     assert 'packetwatch_attached{interface="eth0",mode="native"} 1' in text

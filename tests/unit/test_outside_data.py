@@ -44,7 +44,7 @@ from packetwatch_core._base import address, clock, duration
 from packetwatch_core._base.errors import PacketwatchError
 from packetwatch_core._change.panic import Flag
 from packetwatch_core._change.pending import Record
-from packetwatch_core._declared import bulk, edits, entries, policy, store
+from packetwatch_core._declared import bulk, edits, entries, nexts, policy, store
 from packetwatch_core._declared import fleet as fleet_lists
 from packetwatch_core._declared.store import Store
 from packetwatch_core._feeds import convert, lines, parse, published, records, spare, unpack
@@ -285,7 +285,16 @@ def image() -> bytes:
     code = Bytecode(bytes(16), ((0, "bans"),), bytes(32))
     header = abi.HEADER.unpack(bytes(abi.HEADER.size))
     made = Kept(
-        *(7, {"eth0": "auto"}, {"PW_PROTECT": ""}, {"counts": {}}, None, False, header),
+        *(
+            7,
+            {"eth0": "auto"},
+            {"eth0": "/sys/fs/bpf/x"},
+            {"PW_PROTECT": ""},
+            {"counts": {}},
+            None,
+            False,
+            header,
+        ),
         *(Records(bytes(8), {"eth0": bytes(8)}), Area(bytes(64), b"x"), Area(b"", b""), code, "k"),
     )
     return b"".join(kept.pack(made))
@@ -341,7 +350,7 @@ def state(name: str, content: str = "") -> Read:
 
     def reads(folder: Path) -> object:
         root = folder / "etc"
-        for each in ("allow.d", "deny.d", "policy.d"):
+        for each in ("allow.d", "deny.d", "next.d", "policy.d"):
             (root / "7" / each).mkdir(parents=True, exist_ok=True)
         for each in ("interfaces",):
             (root / "7" / each).touch()
@@ -788,6 +797,12 @@ PARSERS: dict[str, Parser] = {
     "program of a state": Parser(
         state("program.c"), (b"int packetwatch(void *x) { return 2; }\n",)
     ),
+    "pin of a next program": Parser(
+        state("next.d/eth0.path"), (b"/sys/fs/bpf/balancer\n",), (nexts.read_next,)
+    ),
+    "source of a next program": Parser(
+        state("next.d/eth0.c"), (b"int next(void *x) { return 2; }\n",)
+    ),
     "number of a rollback": Parser(state("took_back"), (b"6\n",)),
     "settings of a state": Parser(state("settings"), (b"PW_PROTECT=\n",), (Store.read_settings,)),
     "settings": Parser(
@@ -953,6 +968,7 @@ INSIDE = {
     "abi.Layout.unpack": "records of maps, whose size the kernel checks",
     "active.read_active": "maps of the kernel",
     "bans.Bans.read": "records of maps",
+    "chain.read_chains": "programs of the kernel",
     "channel.Channel.read": "bytes, of which the control server makes requests",
     "counters.read_counters": "maps of the kernel",
     "counters.read_pinned": "maps of the kernel",

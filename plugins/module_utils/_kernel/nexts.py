@@ -224,7 +224,8 @@ def _make_map(text: str) -> Map:
             f"the cached bytecode of a next program is damaged: its map is {text[:80]!r}; remove the files in "
             "/var/lib/packetwatch/cache and try again"
         )
-    return Map.create(found[0], name[:_MAX_NAME], *found[1:])
+    kind, key, value, entries, flags = found
+    return Map.create(kind, name[:_MAX_NAME], key, value, entries, flags)
 
 
 def _are_alike(one: Program, other: Program) -> bool:

@@ -14,6 +14,7 @@ import pytest
 from ansible_collections.packetwatch.xdp.plugins.modules import program
 
 from packetwatch_core._base.errors import Foreign
+from packetwatch_core._declared.nexts import Next
 
 ATTACHED = types.SimpleNamespace(
     changed=True,
@@ -31,7 +32,7 @@ ATTACHED = types.SimpleNamespace(
 def test_attach_without_a_source(run: Any, host: Any) -> None:
     host.answers["attach"] = ATTACHED
     result = run(program, {"interface": "lo"}, diff=True)
-    assert host.calls == [("attach", "lo", "auto", None, {"check": False})]
+    assert host.calls == [("attach", "lo", "auto", None, {"following": None, "check": False})]
     result.pop("invocation", None)
     assert result == {
         "changed": True,
@@ -49,7 +50,22 @@ def test_attach_with_a_source(run: Any, host: Any, tmp_path: Path) -> None:
     path = tmp_path / "x.c"
     path.write_text("int x;\n")
     run(program, {"interface": "lo", "mode": "native", "src": str(path)}, check=True)
-    assert host.calls == [("attach", "lo", "native", "int x;\n", {"check": True})]
+    assert host.calls == [
+        ("attach", "lo", "native", "int x;\n", {"following": None, "check": True})
+    ]
+
+
+def test_next_programs(run: Any, host: Any, tmp_path: Path) -> None:
+    host.answers["attach"] = ATTACHED
+    run(program, {"interface": "lo", "next": "/sys/fs/bpf/x"})
+    text = "int next(struct xdp_md *context) { return 2; }\n"
+    path = tmp_path / "next.c"
+    path.write_text(text)
+    run(program, {"interface": "lo", "next_src": str(path)})
+    declared = [call[-1]["following"] for call in host.calls]
+    assert declared == [Next(path="/sys/fs/bpf/x"), Next(source=text)]
+    failed = run(program, {"interface": "lo", "next": "balancer"})
+    assert "next is 'balancer': write the absolute path" in failed["msg"]
 
 
 def test_detach(run: Any, host: Any) -> None:

@@ -53,6 +53,7 @@ class Drift(Part):
         self._pause = _MIN_PAUSE
         self._repaired = time.time() - _RECENT
         self._failed: list[str] = []
+        self._nexts: dict[str, str] = {}
         self._trouble = Trouble(output)
 
     def watch(self, loop: Loop, outlook: Outlook, find: t.Callable[[], list[str]]) -> None:
@@ -77,6 +78,7 @@ class Drift(Part):
             self._log_drift()
             self._ask()
         self._log_repair()
+        self._log_nexts()
         return PERIOD
 
     def _ask(self) -> None:
@@ -111,6 +113,20 @@ class Drift(Part):
         outcome = "failure" if left else "success"
         message = f"not repaired: {'; '.join(left)}" if left else f"repaired: {'; '.join(found)}"
         self._write("repair", moment, left or found, message, **{"event.outcome": outcome})
+
+    def _log_nexts(self) -> None:
+        """Log what root has noted of next programs that no repair brings back, and their return."""
+        nexts = self._outlook.nexts() if self._outlook else {}
+        for name, why in sorted(nexts.items()):
+            if why != self._nexts.get(name, ""):
+                text = f"not as declared: {why}" if why else "as declared again"
+                fields = {
+                    "event.outcome": "failure" if why else "success",
+                    "observer.ingress.interface.name": name,
+                }
+                message = f"the next program of {name} is {text}"
+                self._write("next_program", time.time(), [why] if why else [], message, **fields)
+        self._nexts = nexts
 
     def _write(
         self, action: str, moment: float, problems: list[str], message: str, **fields: Value

@@ -247,6 +247,12 @@ class Outlook(Part):
         )
         return [problem.text for problem in problems.drift(facts)]
 
+    def nexts(self) -> dict[str, str]:
+        """What is wrong with the next program of each interface that has one, and is not drift."""
+        note = self._read()
+        strayed = _list(note, "strayed")
+        return {name: why for name, why in _texts(note, "nexts").items() if name not in strayed}
+
     def modes(self) -> dict[str, str]:
         """Mode of each interface of confirmed state: that of any program, also another tool's, or none."""
         found = self._attached(self._read())
