@@ -69,6 +69,7 @@ class Systemd:
 def systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Systemd:
     monkeypatch.setattr(places, "UNITS", str(tmp_path))
     monkeypatch.setattr(places, "LIBRARY", str(tmp_path / "lib"))
+    monkeypatch.setattr(places, "CREDENTIALS", str(tmp_path / "credentials"))
     monkeypatch.setattr(Store, "has_linked", lambda *dummy: True)
     return Systemd(tmp_path)
 
@@ -197,6 +198,34 @@ def test_a_host_without_a_fleet_has_no_process_for_it(systemd: Systemd, store: s
     systemd.enable(FLEET)
     systemd.active.add(FLEET)
     assert systemd.plan("eth0", settings=SETTINGS + store).disable == [FLEET]
+
+
+@pytest.mark.parametrize("store", ["", 'PW_FLEET_STORE="none"\n'])
+def test_a_host_that_leaves_its_fleet_loses_what_it_has_shown_there(
+    systemd: Systemd, store: str
+) -> None:
+    password = Path(places.CREDENTIALS, "password")
+    password.parent.mkdir()
+    password.write_text("secret\n")
+    assert not systemd.plan("eth0", settings=IN_FLEET).forget
+    systemd.enable(ETH0, AGENT, FLEET)
+    systemd.active |= {ETH0, AGENT, FLEET}
+    plan = systemd.plan("eth0", settings=SETTINGS + store)
+    assert plan.forget and plan.changed
+    assert f"{places.CREDENTIALS}\n" in plan.describe()["before"]
+    assert password.exists()
+    # The process ends first: systemd would not start it again without its credentials.
+    seen: list[tuple[list[str], bool]] = []
+
+    def run(argv: Sequence[str], stdin: str | None) -> tuple[int, str, str]:
+        seen.append((list(argv[1:]), password.exists()))
+        return systemd.run(argv, stdin)
+
+    units._carry_out(run, plan)
+    assert seen == [(["disable", "--now", FLEET], True)]
+    assert not password.parent.exists()
+    (systemd.root / "multi-user.target.wants" / FLEET).unlink()
+    assert not systemd.plan("eth0", settings=SETTINGS + store).changed
 
 
 def test_a_host_in_a_fleet_has_the_process(systemd: Systemd) -> None:

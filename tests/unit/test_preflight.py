@@ -710,6 +710,15 @@ def test_a_host_in_a_fleet() -> None:
     assert values.read_variables(folder | {"packetwatch_fleet": "mine"}).problems == []
 
 
+def test_a_name_in_the_inventory_that_no_store_could_have() -> None:
+    [problem] = values.read_variables({**IN_FLEET, "packetwatch_fleet_host": "Web 1"}).problems
+    assert problem == (
+        "packetwatch_fleet_host is 'Web 1': write up to 64 of the characters a-z, 0-9, '.', '_' and '-', with a "
+        "letter or a digit at both ends; unless you set packetwatch_fleet_host, it is the host's name in the inventory"
+    )
+    assert values.read_variables({"packetwatch_fleet_host": "Web 1"}).problems == []
+
+
 @pytest.mark.parametrize("option", ["host", "endpoints", "ca", "certificate", "password"])
 def test_what_a_host_in_a_fleet_needs(option: str) -> None:
     [problem] = values.read_variables({**IN_FLEET, f"packetwatch_fleet_{option}": ""}).problems[-1:]

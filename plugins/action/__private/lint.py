@@ -78,7 +78,7 @@ def _judge(
     These are entries that expired meanwhile, and variables that need facts of the host.
     """
     values = evaluate(variables, templar)
-    declared = read_variables(values.found)
+    declared = read_variables({"packetwatch_fleet_host": host, **values.found})
     idle = find_idle_entries(declared.lists).named
     expired = idle.pop(EXPIRED)
     problems = [

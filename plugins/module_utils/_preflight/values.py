@@ -121,6 +121,13 @@ def check_fleet(variables: Values) -> t.Iterator[str]:
         name = f"{_FLEET}_{option}"
         if not variables.get(name):
             yield f"{name} is empty: a host with {_FLEET} {store!r} needs it"
+    yield from _check_fleet_host(variables.get(f"{_FLEET}_host"), f"{_FLEET}_host")
+
+
+def _check_fleet_host(value: t.Any, name: str) -> t.Iterator[str]:
+    # Only in a fleet: other hosts may have names in the inventory that no store could have.
+    for problem in _optional(parse_label)(value, name):
+        yield f"{problem}; unless you set {name}, it is the host's name in the inventory"
 
 
 def check_protect(protect: t.Any, name: str) -> t.Iterator[str]:
@@ -258,7 +265,6 @@ _CHECKS: t.Final[dict[str, Check]] = {
     "self_heal": _check_switch,
     "confirm_timeout": check_timeout,
     "fleet": _parsed(parse_label),
-    "fleet_host": _optional(parse_label),
     "fleet_endpoints": _joined(parse_endpoints),
     "fleet_ca": _check_pem,
     "fleet_certificate": _check_pem,

@@ -41,6 +41,14 @@ def remove(run: Run, check: bool) -> Result:
     }
 
 
+def delete(path: str) -> None:
+    """Delete what is at a path, if anything."""
+    if os.path.isdir(path) and not os.path.islink(path):
+        shutil.rmtree(path)
+    elif os.path.lexists(path):
+        os.unlink(path)
+
+
 def remove_empty(folders: t.Iterable[str]) -> None:
     """Remove those folders that are there and empty."""
     for folder in folders:
@@ -65,10 +73,7 @@ def _remove_files(run: Run, units: t.Sequence[str]) -> None:
         run(("systemctl", "stop", *places.UNIT_PATTERNS), None)
     with Store().lock(_LOCK_SECONDS):
         for path in (*units, *places.PINS, *places.DATA):
-            if os.path.isdir(path) and not os.path.islink(path):
-                shutil.rmtree(path)
-            elif os.path.lexists(path):
-                os.unlink(path)
+            delete(path)
     remove_empty(places.FOLDERS)
 
 

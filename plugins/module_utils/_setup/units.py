@@ -19,6 +19,7 @@ from .._network.endpoints import NO_STORE
 from .._network.settings import parse_values
 from . import places
 from .commands import must
+from .removal import delete
 
 if t.TYPE_CHECKING:
     from .._base.types import Result, Run
@@ -33,7 +34,7 @@ _RUNNING = ("active", "activating", "reloading")
 class Units(t.NamedTuple):
     """What is to be done. link: the settings file must become a link to the settings of confirmed state.
 
-    restart: the agent, restart_fleet: the fleet process.
+    restart: the agent, restart_fleet: the fleet process. forget: what the fleet process has shown to the store.
     """
 
     enable: list[str]
@@ -42,6 +43,7 @@ class Units(t.NamedTuple):
     restart: bool
     link: bool
     restart_fleet: bool = False
+    forget: bool = False
 
     @property
     def changed(self) -> bool:
@@ -50,6 +52,7 @@ class Units(t.NamedTuple):
     def describe(self) -> dict[str, str]:
         """The difference: a line for each unit, and for the settings file."""
         before = [f"enabled {unit}\n" for unit in self.disable]
+        before += [f"{places.CREDENTIALS}\n"] * self.forget
         after = [f"enabled {unit}\n" for unit in self.enable]
         after += [f"started {unit}\n" for unit in self.start]
         after += [f"restarted {AGENT}\n"] * self.restart
@@ -105,7 +108,8 @@ def plan_units(
     if not installs and not os.path.exists(os.path.join(places.UNITS, AGENT)):
         return NOTHING
     wanted = [*(unit_of(name) for name in interfaces), AGENT]
-    if is_in_fleet(settings):
+    has_fleet = is_in_fleet(settings)
+    if has_fleet:
         wanted.append(FLEET)
     found = _show(run, wanted)
     running = {unit for unit in wanted if found[unit].get("ActiveState") in _RUNNING}
@@ -118,6 +122,7 @@ def plan_units(
         link=bool(settings) and not Store().has_linked(Paths().settings),
         restart_fleet=FLEET in running
         and (restart or _is_outdated(found[FLEET], settings, places.CREDENTIALS)),
+        forget=not has_fleet and os.path.lexists(places.CREDENTIALS),
     )
 
 
@@ -134,6 +139,8 @@ def _carry_out(run: Run, plan: Units) -> None:
         must(run, "systemctl", "enable", *plan.enable)
     if plan.disable:
         must(run, "systemctl", "disable", "--now", *plan.disable)
+    if plan.forget:
+        delete(places.CREDENTIALS)
     if plan.start:
         must(run, "systemctl", "start", *plan.start)
     if plan.restart:
