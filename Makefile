@@ -20,7 +20,7 @@ python := $(venv)/bin/python
 run_in_copy := cd $(copy) && PATH=$(venv)/bin:$$PATH PYTHONPATH=$(copy)/tests \
 	PYTHONPYCACHEPREFIX=$(build)/cache/bytecode ANSIBLE_COLLECTIONS_PATH=$(build) KEEP=$(KEEP) FLEET=$(FLEET)
 
-.PHONY: help check test release demo docs bench bench-peers bench-fleet lab-images build packages packages-test packages-bench venv docs-venv rulebook-venv clean
+.PHONY: help check test release demo docs bench bench-peers bench-fleet soak lab-images build packages packages-test packages-bench venv docs-venv rulebook-venv clean
 
 help: ## List the commands.
 	@echo "make COMMAND [VARIABLE=VALUE]"
@@ -50,6 +50,9 @@ bench-peers: packages-test build ## Run the same scans against psad and portsent
 
 bench-fleet: packages-test build ## Measure how fast bans travel in a fleet of 50 hosts: build/bench-fleet.json.
 	@$(run_in_copy) $(python) -m bench.fleet $(CURDIR)/build
+
+soak: packages-test build ## Take the store away from a fleet for ten minutes, and compare kernels with it afterwards.
+	@$(run_in_copy) $(python) -m pytest -q -s -p no:cacheprovider tests/fleet/soak.py
 
 lab-images: packages-test build ## Build the images of containers and virtual machines.
 	@$(run_in_copy) $(python) -m lab images

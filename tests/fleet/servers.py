@@ -43,7 +43,7 @@ from packetwatch_core._node.accounts import (
     service_account,
 )
 from packetwatch_core._node.authority import HOSTS, NODES, Node, Vault
-from packetwatch_core._node.gateway import Gateway, Identity, Json, encoded
+from packetwatch_core._node.gateway import Gateway, Identity, Json, below, encoded
 from packetwatch_core._node.keys import KEYS
 
 ROLE = Path(__file__).resolve().parents[2] / "roles/fleet_node"
@@ -181,6 +181,7 @@ class FleetNodes:
     """The nodes of a fleet, and what tests do to them. Nodes are numbered from 0."""
 
     def __init__(self, version: str, count: int, folder: Path, settings: Mapping[str, Any]) -> None:
+        self.version = version
         self._folder = folder
         self._settings = settings
         self._attached = 0
@@ -261,6 +262,15 @@ class FleetNodes:
         """Read a key below /packetwatch/v1/ as root."""
         found = self._any()("/v3/kv/range", {"key": encoded(KEYS + key)}).get("kvs", ())
         return base64.b64decode(found[0].get("value", "")).decode() if found else None
+
+    def values(self) -> dict[str, bytes]:
+        """Read everything below /packetwatch/v1/ as root: values by their whole keys."""
+        key, end = below(KEYS)
+        found = self._any()("/v3/kv/range", {"key": key, "range_end": end}).get("kvs", ())
+        return {
+            base64.b64decode(pair["key"]).decode(): base64.b64decode(pair.get("value", ""))
+            for pair in found
+        }
 
     def delete(self, key: str) -> None:
         self._any()("/v3/kv/deleterange", {"key": encoded(KEYS + key)})

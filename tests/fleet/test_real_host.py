@@ -6,28 +6,21 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
-import socket
 import statistics
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from fleet.following import settings
-from fleet.host_process import HostProcess, until
-from fleet.servers import FleetNodes, fleet_nodes
-from kernel.controlling import PROTECTED, Controlled, controlled
-from kernel.hosting import OWN
-from kernel.packets import syn4
+from fleet.faults import outlive, survive
+from fleet.host_process import until
+from fleet.real_host import RealHost, page, real_host, row
+from fleet.servers import fleet_nodes
+from kernel.controlling import PROTECTED
 
 from packetwatch_core._kernel import abi
-from packetwatch_core._node.gateway import below
-from packetwatch_core._node.keys import KEYS
-from packetwatch_fleet.fold import fold
 
 pytest_plugins = ("kernel.site_fixtures",)
 pytestmark = [
@@ -35,76 +28,21 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="makes namespaces and loads programs"),
 ]
 
-ON = {"PW_FLEET": "enforce"}
 SCANNER = "203.0.113.77"
 
 
-class Lab:
-    """A node, and a host that is in its fleet."""
-
-    def __init__(self, nodes: FleetNodes, host: Controlled, process: HostProcess) -> None:
-        self.nodes = nodes
-        self.host = host
-        self.process = process
-
-    def kernel(self) -> dict[str, float]:
-        """Return the fleet's bans in the kernel, with their ends in the store's time."""
-        offset = time.time() - time.monotonic()
-        with self.host.bans() as bans:
-            return {
-                ban.source.text: ban.expires / 1e9 + offset
-                for ban in bans.active()
-                if ban.origin == abi.ORIGIN_FLEET
-            }
-
-    def declared(self) -> dict[str, float]:
-        """Return what the fold makes of everything in the store."""
-        key, end = below(KEYS)
-        found = self.nodes.root()("/v3/kv/range", {"key": key, "range_end": end})
-        values = {
-            decoded(pair["key"]): decoded(pair.get("value", "")).encode()
-            for pair in found.get("kvs", ())
-        }
-        return {source: ban.until for source, ban in fold(values, time.time()).items()}
-
-    def is_equal(self) -> bool:
-        kernel, declared = self.kernel(), self.declared()
-        return kernel.keys() == declared.keys() and all(
-            abs(kernel[source] - declared[source]) < 3 for source in kernel
-        )
-
-
-def decoded(text: str) -> str:
-    return base64.b64decode(text).decode()
-
-
 @pytest.fixture(scope="module")
-def lab(bytecode_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    with fleet_nodes("3.4", 1) as nodes, controlled(bytecode_cache) as host:
-        wire = host.site.wire.host
-        nodes.attach(wire)
-        host.stop()
-        with wire.entered():
-            host.start(**ON)
-        variables = settings(nodes, "host-a") | {"PW_CONTROL_SOCKET": str(host.control)}
-        process = HostProcess(tmp_path_factory.mktemp("fleet"), variables, wire.entered)
-        try:
-            until(lambda: "following the store" in process.log.read_text())
-            yield Lab(nodes, host, process)
-        finally:
-            process.kill()
+def lab(bytecode_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealHost]:
+    """A host that knows two of three gates, so that tests can still write when its node fails."""
+    folder = tmp_path_factory.mktemp("fleet") / "host-a"
+    with (
+        fleet_nodes("3.4", 3) as nodes,
+        real_host(nodes, "host-a", bytecode_cache, folder, 1, 2) as host,
+    ):
+        yield host
 
 
-def row(address: str, seconds: float = 600, evidence: str = "answer") -> list[Any]:
-    now = time.time()
-    return [address, round(now + seconds), round(now), "quorum", evidence, 3]
-
-
-def page(*rows: list[Any]) -> str:
-    return json.dumps({"v": 1, "bans": list(rows)})
-
-
-def test_from_the_store_to_the_kernel(lab: Lab) -> None:
+def test_from_the_store_to_the_kernel(lab: RealHost) -> None:
     delays = []
     for number in range(30):
         began = time.monotonic()
@@ -122,7 +60,7 @@ def test_from_the_store_to_the_kernel(lab: Lab) -> None:
     lab.nodes.delete("lifts/p")
 
 
-def test_protected_sources_are_refused_by_the_agent_and_counted(lab: Lab) -> None:
+def test_protected_sources_are_refused_by_the_agent_and_counted(lab: RealHost) -> None:
     lab.nodes.put("bans/e1/p", page(row(PROTECTED), row("203.0.113.1", 300, "syn")))
     until(lambda: set(lab.kernel()) == {"203.0.113.1"})
     until(lambda: lab.process.ask("fleet")["agent"]["refused"] == {"protected": 1})
@@ -131,18 +69,14 @@ def test_protected_sources_are_refused_by_the_agent_and_counted(lab: Lab) -> Non
     assert ban and ban.flags & abi.BAN_CONNECTIONS
 
 
-def test_a_killed_agent_and_a_killed_process_lose_nothing(lab: Lab) -> None:
+def test_a_killed_agent_and_a_killed_process_lose_nothing(lab: RealHost) -> None:
     lab.nodes.put("bans/e1/p", page(*(row(f"203.0.113.{number}") for number in range(1, 50))))
     until(lab.is_equal)
-    assert lab.host.process
-    lab.host.process.kill()
-    lab.host.process.wait()
-    lab.host.process = None
+    lab.kill_agent()
     lab.nodes.put("bans/e1/p", page(*(row(f"203.0.113.{number}") for number in range(30, 80))))
     time.sleep(0.5)
     assert len(lab.kernel()) == 49
-    with lab.host.site.wire.host.entered():
-        lab.host.start(**ON)
+    lab.start_agent()
     until(lab.is_equal)
     lab.process.kill()
     lab.nodes.put("bans/e1/p", page(row("203.0.113.1")))
@@ -150,14 +84,11 @@ def test_a_killed_agent_and_a_killed_process_lose_nothing(lab: Lab) -> None:
     until(lab.is_equal)
 
 
-def test_a_scan_is_reported_to_the_store(lab: Lab) -> None:
-    with lab.host.site.wire.host.entered(), lab.host.site.program() as program:
-        device = socket.if_nametoindex("pw0")
-        began = time.monotonic()
-        for port in range(2001, 2010):
-            program.test_run(syn4(SCANNER, port, OWN), device)
-        until(lambda: SCANNER in (lab.nodes.get("hosts/host-a/bans") or ""))
-        spent = (time.monotonic() - began) * 1000
+def test_a_scan_is_reported_to_the_store(lab: RealHost) -> None:
+    began = time.monotonic()
+    lab.scan(SCANNER)
+    until(lambda: lab.reports(SCANNER))
+    spent = (time.monotonic() - began) * 1000
     print(f"scan to the store: {spent:.0f} ms")
     rows = json.loads(lab.nodes.get("hosts/host-a/bans") or "{}")["bans"]
     [ban] = [found for found in rows if found[0] == SCANNER]
@@ -166,3 +97,13 @@ def test_a_scan_is_reported_to_the_store(lab: Lab) -> None:
     until(lambda: lab.nodes.get("hosts/host-a/seen"))
     lab.host.ctl("unban", SCANNER)
     until(lambda: SCANNER not in (lab.nodes.get("hosts/host-a/bans") or SCANNER))
+
+
+@pytest.mark.parametrize("fault", ["leader killed", "node cut from its peers"])
+def test_after_a_fault_the_kernel_equals_the_store(lab: RealHost, fault: str) -> None:
+    survive(lab.nodes, [lab], fault)
+
+
+def test_bans_outlive_all_nodes(lab: RealHost) -> None:
+    """`make soak` does this for ten minutes, and the other faults of nodes too."""
+    outlive(lab.nodes, [lab], 12)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 
-_FIRST, _LONGEST = 0.5, 10.0
+_FIRST, _LONGEST = 0.5, 6.0
 # An attempt that lasted so long was a success.
 _STABLE = 10.0
 

@@ -1,0 +1,56 @@
+# Copyright: (c) 2026, Packetwatch authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What takes too long for `make test`: `make soak` leaves a fleet without its store for ten minutes.
+
+Three nodes, and three hosts with the real agent and program. Every other fault of nodes comes before that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fleet.faults import FAULTS, outlive, survive
+from fleet.real_host import RealHost, real_host
+from fleet.servers import FleetNodes, fleet_nodes
+from fleet.software import VERSIONS
+
+pytest_plugins = ("kernel.site_fixtures",)
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="makes namespaces and loads programs")
+
+HOSTS = ("host-a", "host-b", "host-c")
+SECONDS = 600.0
+
+Lab = tuple[FleetNodes, list[RealHost]]
+
+
+@pytest.fixture(scope="module", params=VERSIONS)
+def lab(
+    request: pytest.FixtureRequest, bytecode_cache: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Lab]:
+    folder = tmp_path_factory.mktemp("fleet")
+    with fleet_nodes(request.param, 3) as nodes, contextlib.ExitStack() as open_:
+        hosts = [
+            open_.enter_context(real_host(nodes, name, bytecode_cache, folder / name, 1, 2))
+            for name in HOSTS
+        ]
+        yield nodes, hosts
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault(lab: Lab, fault: str) -> None:
+    spent = survive(*lab, fault)
+    print(f"{fault}: all kernels equal the store {spent:.1f} s after it")
+
+
+def test_ten_minutes_without_the_store(lab: Lab) -> None:
+    nodes, hosts = lab
+    if nodes.version != VERSIONS[0]:
+        pytest.skip("ten minutes are long enough")
+    spent = outlive(nodes, hosts, SECONDS)
+    print(f"ten minutes without the store: all kernels equal it {spent:.1f} s after it is back")
