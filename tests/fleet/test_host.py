@@ -21,8 +21,9 @@ from fleet.host_process import HostProcess, Speaker, running, until
 from fleet.servers import FleetNodes, fleet_nodes
 
 from packetwatch_agent.control.wire import ControlError
-from packetwatch_core._node.gateway import below
+from packetwatch_core._node.gateway import Refused, Unreached, below, encoded
 from packetwatch_core._node.keys import KEYS
+from packetwatch_core._node.overview import SUBSETS, gather
 
 pytestmark = pytest.mark.slow
 
@@ -307,6 +308,67 @@ def test_values_that_are_not_understood_are_counted(nodes: FleetNodes, host: Run
     nodes.put("bans/e1/q", '{"v":2,"bans":[]}')
     until(lambda: process.ask("fleet")["store"]["values_refused"] == {"row": 2, "version": 1})
     until(lambda: set(agent.bans) == {"203.0.113.1"})
+
+
+CONTROLLER = "10.79.0.1"
+# What a taken-over host writes into its own keys: values that make no sense, and bans of what must not be banned.
+LIES = (
+    "",
+    "[" * 8000,
+    '{"v":1,"t":"now","bans":7,"applied":-1,"addresses":{}}',
+    '{"v":1,"t":1e999,"n":true,"p":"!","bans":[[],[0,0,0,0,0]]}',
+    json.dumps(
+        {
+            "v": 1,
+            "t": 0,
+            "bans": [
+                [address, 2**60, 0, [22], "manual"]
+                for address in ("0.0.0.0/0", "::/0", CONTROLLER, "203.0.113.1", "")
+            ],
+            "addresses": ["0.0.0.0/0", CONTROLLER],
+        }
+    ),
+)
+
+
+def test_what_a_taken_over_host_reports_is_in_its_own_keys_and_nowhere_else(
+    nodes: FleetNodes, host: Running
+) -> None:
+    process, agent = host
+    nodes.put("bans/e1/p", page(row("203.0.113.1")))
+    nodes.put("lists/common", json.dumps({"v": 1, "allow": [], "deny": []}))
+    until(lambda: set(agent.bans) == {"203.0.113.1"})
+    own = {f"{KEYS}hosts/host-b/{kind}" for kind in ("seen", "bans", "status")}
+    before = {key: value for key, value in nodes.values().items() if key not in own}
+    rows = [[f"198.18.{n >> 8 & 255}.{n & 255}", 2**33, 0, [], "syn"] for n in range(100_000)]
+    with nodes.lan.entered():
+        gateway = nodes.gateway(nodes.host_credentials("host-b"))
+        gateway.login()
+        for value in LIES:
+            for key in own:
+                gateway.call("/v3/kv/put", {"key": encoded(key), "value": encoded(value)})
+            # Whoever reads reports, reads all of these.
+            assert nodes_and_hosts(nodes)["nodes"] == ["node0"]
+        huge = {"key": encoded(min(own)), "value": encoded(json.dumps({"v": 1, "bans": rows}))}
+        with pytest.raises((Refused, Unreached), match=r"413|not answer"):
+            gateway.call("/v3/kv/put", huge)
+    after = nodes.values()
+    assert own <= after.keys()
+    # The host that is well goes on with its own reports.
+    reports = f"{KEYS}hosts/host-a/"
+    others = {key: value for key, value in after.items() if key not in own}
+    assert {key: value for key, value in others.items() if not key.startswith(reports)} == {
+        key: value for key, value in before.items() if not key.startswith(reports)
+    }
+    nodes.put("bans/e1/q", page(row("203.0.113.2")))
+    until(lambda: set(agent.bans) == {"203.0.113.1", "203.0.113.2"})
+    assert process.ask("fleet")["store"]["values_refused"] == {}
+
+
+def nodes_and_hosts(nodes: FleetNodes) -> Any:
+    """What `fleet_info` returns."""
+    with nodes.nodes[0].namespace.entered():
+        return gather(nodes.at_etcd("api"), SUBSETS)
 
 
 def test_lists_are_left_for_root(nodes: FleetNodes, host: Running, tmp_path: Path) -> None:
