@@ -151,6 +151,7 @@ packetwatch_feeds: [{name: a}]
 packetwatch_allow__a: ["203.0.113.0/24"]
 packetwatch_deny__b: ["203.0.113.66"]
 packetwatch_deny__c: [192.0.2.300, {address: 198.51.100.7, expires: "2020-01-01T00:00:00Z"}]
+packetwatch_fleet: mine
 """
 
 
@@ -158,6 +159,7 @@ def test_wrong_values_and_entries_without_effect(inventory: Inventory) -> None:
     """All problems of all hosts, without a host."""
     inventory.write("group_vars/packetwatch.yml", WRONG)
     inventory.write("host_vars/mx1.yml", "packetwatch_deny__c: [224.0.0.1]\n")
+    inventory.write("host_vars/web2.yml", "packetwatch_fleet_host: Web 2\n")
     status, output = inventory.lint()
     assert status == 2, output
     lines = output.splitlines()
@@ -173,9 +175,15 @@ def test_wrong_values_and_entries_without_effect(inventory: Inventory) -> None:
         "source; remove it",
         "mx1: packetwatch_deny__b[0]: 203.0.113.66 has no effect: packetwatch_allow__a[0] allows "
         "203.0.113.0/24; remove one of the two",
+        "web2: packetwatch_fleet_host is 'Web 2': write up to 64 of the characters a-z, 0-9, '.', '_' and '-', with "
+        "a letter or a digit at both ends; unless you set packetwatch_fleet_host, it is the host's name in the inventory",
     ):
         assert line in lines, output
     assert "packetwatch_scan_window" not in output
+    # The others have the names of the inventory.
+    assert (
+        "web1: packetwatch_fleet_host" not in output and "mx1: packetwatch_fleet_host" not in output
+    )
 
 
 def test_what_only_time_or_the_host_decides_fails_no_pipeline(inventory: Inventory) -> None:
