@@ -37,9 +37,11 @@ from bench.fleet_rows import (
     table,
 )
 from bench.place import end_in_order, private_mounts
+from packetwatch_agent.loop import MAX_PAUSE
 from packetwatch_fleet.pages import MAX_ROWS
 
 _PATIENCE = 30.0
+_GOLDEN = (math.sqrt(5) - 1) / 2
 
 
 def scans(fleet: Fleet, number: int) -> list[float]:
@@ -56,7 +58,8 @@ def scans(fleet: Fleet, number: int) -> list[float]:
             delays = _delays(others, source, began)
             if at >= 0:
                 found += delays
-            time.sleep(PAUSE)
+            # Agents poll the ring: let scans begin at all times between two polls.
+            time.sleep(PAUSE + MAX_PAUSE * (_GOLDEN * at % 1))
     return found
 
 

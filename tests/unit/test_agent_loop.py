@@ -14,9 +14,12 @@ import socket
 import time
 from pathlib import Path
 
+import pytest
+
 from packetwatch_agent.loop import (
     BUDGET,
     BUSY,
+    FLEET_PAUSE,
     IDLE,
     MAX_BATCHES,
     MAX_PAUSE,
@@ -45,7 +48,8 @@ def test_timers_run_in_order_and_again() -> None:
     assert 3 <= seen.count("again") <= 4
 
 
-def test_pause_doubles_while_nothing_comes_and_is_short_again_after() -> None:
+@pytest.mark.parametrize("longest", [MAX_PAUSE, FLEET_PAUSE])
+def test_pause_doubles_while_nothing_comes_and_is_short_again_after(longest: float) -> None:
     pauses: list[float] = []
     states = [IDLE] * 6 + [BUSY, IDLE, MORE, IDLE]
 
@@ -55,11 +59,11 @@ def test_pause_doubles_while_nothing_comes_and_is_short_again_after() -> None:
             loop.stop()
         return states[len(pauses) - 1]
 
-    loop = Loop(poll)
+    loop = Loop(poll, longest)
     loop.run()
     loop.close()
-    assert pauses[:6] == [MIN_PAUSE * factor for factor in (1, 2, 4, 8, 16, 16)]
-    assert pauses[5] == MAX_PAUSE
+    assert pauses[:6] == [min(MIN_PAUSE * factor, longest) for factor in (1, 2, 4, 8, 16, 16)]
+    assert pauses[5] == longest
     assert pauses[7] == MIN_PAUSE
     assert pauses[9] == 0.0
     assert loop._pause == MIN_PAUSE

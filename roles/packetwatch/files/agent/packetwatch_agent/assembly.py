@@ -26,7 +26,7 @@ from .keeper import Keeper
 from .lines import Lines
 from .links import Links
 from .listeners import Listeners
-from .loop import Loop
+from .loop import FLEET_PAUSE, MAX_PAUSE, Loop
 from .losses import Losses
 from .networks import Networks
 from .outlook import Outlook
@@ -112,7 +112,7 @@ def assemble(
         ),
         *fleet,
     )
-    loop = Loop(stream.poll)
+    loop = Loop(stream.poll, MAX_PAUSE if settings.fleet == OFF else FLEET_PAUSE)
     return Service(loop, parts, Presence(loop, settings, output, parts), output)
 
 

@@ -5,7 +5,7 @@
 """One thread, one selector: descriptors, timers, signals, and optionally a ring with a poll and back-off.
 
 The agent polls the ring because a wake-up would cost the packet that causes it 10 µs. While events
-come, it polls every 5 ms; while none come, the pause doubles up to 80 ms.
+come, it polls every 5 ms; while none come, the pause doubles up to 80 ms, or 40 ms if another host waits for them.
 
 The ring comes before everything else. In each turn, the loop first empties it. Then the agent's own work
 and the descriptors of its clients alternate until `BUDGET` is spent; what is left waits for the next turn.
@@ -28,6 +28,8 @@ from packetwatch_core._base import steps
 
 MIN_PAUSE = 0.005
 MAX_PAUSE = 0.08
+# On a host in a fleet: what it sees, other hosts should know soon.
+FLEET_PAUSE = 0.04
 
 # Seconds of a turn for everything but the ring.
 BUDGET = 0.005
@@ -53,11 +55,14 @@ class Loop:
     """Runs until `stop`. An exception of a callback ends the process.
 
     poll: called after each wake-up, and at the latest after the pause. Without it the loop sleeps
-    until a descriptor, a timer or a signal wakes it.
+    until a descriptor, a timer or a signal wakes it. max_pause: in seconds, while no events come.
     """
 
-    def __init__(self, poll: t.Callable[[], int] | None = None) -> None:
+    def __init__(
+        self, poll: t.Callable[[], int] | None = None, max_pause: float = MAX_PAUSE
+    ) -> None:
         self._poll = poll
+        self._max_pause = max_pause
         self._selector = selectors.DefaultSelector()
         self._timers: list[tuple[float, int, Timer]] = []
         self._order = itertools.count()
@@ -134,7 +139,7 @@ class Loop:
 
     def _set_pause(self, state: int) -> None:
         if state == IDLE:
-            self._pause = min(max(self._pause * 2, MIN_PAUSE), MAX_PAUSE)
+            self._pause = min(max(self._pause * 2, MIN_PAUSE), self._max_pause)
         else:
             self._pause = 0.0 if state == MORE else MIN_PAUSE
 

@@ -35,6 +35,8 @@ from .talk import AgentLost, Talk
 
 # Seconds between two reports of the same kind; that of what was seen depends on the number of hosts.
 BANS, STATUS = 0.5, 30.0
+# From the first probe to the report of it: the others of its scan come with it, and a ban that follows goes first.
+GATHER = 0.05
 _RETRY = 1.0
 _MAX_ADDRESSES = 64
 # RT_SCOPE_UNIVERSE: neither of the loopback nor of a link alone.
@@ -164,8 +166,8 @@ class Witness(Part):
         if kind in self._waiting or self._loop is None:
             return
         self._waiting.add(kind)
-        interval = BANS if kind == "bans" else self._picture.interval()
-        due = self._last.get(kind, -math.inf) + interval
+        pause, interval = (0.0, BANS) if kind == "bans" else (GATHER, self._picture.interval())
+        due = max(time.monotonic() + pause, self._last.get(kind, -math.inf) + interval)
 
         def report() -> float | None:
             return self._report(kind)
