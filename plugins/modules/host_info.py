@@ -70,7 +70,9 @@ interfaces:
       description: The declared mode. V(none) if the program is attached, but not declared.
       type: str
     mode:
-      description: How the program is attached, V(native) or V(generic). V(none) if it is not attached.
+      description:
+        - How the program is attached, V(native) or V(generic). V(none) if it is not attached.
+        - V(dispatcher:PRIORITY:ACTIONS) if it is a member of a dispatcher.
       type: str
     program_id:
       description: The kernel's number of the program.

@@ -50,9 +50,25 @@ options:
         attached.
       - V(generic) runs it in the kernel's network stack, on any device.
       - V(auto) tries V(native) and falls back to V(generic). RV(reason) then says why.
+      - V(dispatcher) makes the program a member of libxdp's dispatcher, beside XDP programs of other tools, see
+        C(docs/neighbours.md). It needs the Debian package C(libxdp1). If the interface has no program yet, a dispatcher is
+        made, in native mode if the driver has it. V(auto) never joins a dispatcher.
     type: str
-    choices: [auto, native, generic]
+    choices: [auto, native, generic, dispatcher]
     default: auto
+  priority:
+    description:
+      - With O(mode=dispatcher), the place among the programs of the dispatcher. The program with the lowest number runs first. If
+        omitted, it is V(10), and most other tools use V(50).
+    type: int
+  chain_call_actions:
+    description:
+      - With O(mode=dispatcher), the verdicts of this program after which the next program runs. If omitted, it is V(pass).
+      - An empty list lets no program run after this one.
+      - Packets that are dropped never reach the next program.
+    type: list
+    elements: str
+    choices: [aborted, pass, tx, redirect]
   src:
     description:
       - A C file to load instead of the collection's own program, on the controller unless O(remote_src=true).
@@ -100,6 +116,13 @@ EXAMPLES = r"""
     interface: eth0
     mode: native
 
+# A load balancer, loaded by xdp-loader, gets what Packetwatch lets through.
+- name: Filter packets before the other XDP programs of this interface
+  packetwatch.xdp.program:
+    interface: eth0
+    mode: dispatcher
+    priority: 5
+
 - name: Load a program of our own
   packetwatch.xdp.program:
     interface: eth0
@@ -126,6 +149,7 @@ interface:
 mode:
   description:
     - How the program is attached, V(native) or V(generic). V(none) if it is not attached.
+    - V(dispatcher:PRIORITY:ACTIONS) if it is a member of a dispatcher, such as V(dispatcher:10:pass).
     - V(unknown until attached) in check mode if O(mode=auto) and the program is not attached yet, because only attaching shows it.
   returned: success
   type: str
@@ -153,6 +177,9 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.packetwatch.xdp.plugins.module_utils._declared.nexts import declared_next
+from ansible_collections.packetwatch.xdp.plugins.module_utils._dispatcher.place import (
+    mode_from_options,
+)
 from ansible_collections.packetwatch.xdp.plugins.module_utils._kernel.source import read_source
 from ansible_collections.packetwatch.xdp.plugins.module_utils._module import (
     CONFIRMATION,
@@ -175,7 +202,7 @@ def apply(module: AnsibleModule, host: Host) -> Result:
     else:
         path = module.params["src"]
         source = None if path is None else read_source(path)
-        mode = module.params["mode"]
+        mode = mode_from_options(module.params)
         attachment = host.attach(
             interface,
             mode,
@@ -202,7 +229,17 @@ def main() -> None:
         argument_spec={
             "interface": {"type": "str", "required": True},
             "state": {"type": "str", "choices": ["attached", "detached"], "default": "attached"},
-            "mode": {"type": "str", "choices": ["auto", "native", "generic"], "default": "auto"},
+            "mode": {
+                "type": "str",
+                "choices": ["auto", "native", "generic", "dispatcher"],
+                "default": "auto",
+            },
+            "priority": {"type": "int"},
+            "chain_call_actions": {
+                "type": "list",
+                "elements": "str",
+                "choices": ["aborted", "pass", "tx", "redirect"],
+            },
             "src": {"type": "path"},
             "next": {"type": "path"},
             "next_src": {"type": "path"},

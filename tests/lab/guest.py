@@ -30,6 +30,7 @@ _PACKAGES = (
     "python3-prometheus-client",
     "libbpf1",
     "bpftool",
+    "xdp-tools",  # test_neighbours
     "nftables",
     "iptables",  # test_effort compares a run of the role with it
     "etcd-client",

@@ -147,6 +147,19 @@ def test_a_foreign_program_is_not_ours(lab: Lab) -> None:
     assert lab.problems() == ["eth0 is not filtered"]
 
 
+def test_a_dispatcher_that_another_tool_has_replaced_is_read_again(lab: Lab) -> None:
+    (lab.folder / "7/interfaces").write_text("eth0 dispatcher:10:pass\n")
+    lab.confirmed.refresh(force=True)
+    lab.note(interfaces={"eth0": {"program": 12, "mode": "dispatcher:10:pass", "attached": True}})
+    assert lab.problems() == []
+    lab.links = [netlink.Link(2, "eth0", 1, 1, "native", 13)]
+    replaced = "another tool has replaced the dispatcher of eth0: root reads what it has now"
+    assert lab.outlook.drift() == lab.problems() == [replaced]
+    assert lab.value("packetwatch_attached", interface="eth0", mode="native") == 1
+    lab.links = [netlink.Link(2, "eth0", 1, 1, "", 0)]
+    assert lab.problems() == ["eth0 is not filtered"]
+
+
 @pytest.mark.parametrize("links", [[], [netlink.Link(2, "eth0", 1, 1, "", 0)]])
 def test_nothing_attached(lab: Lab, links: list[netlink.Link]) -> None:
     lab.note()

@@ -36,6 +36,7 @@ ROOMS = (
     "_declared",
     "_network",
     "_tables",
+    "_dispatcher",
     "_kernel",
     "_base",
 )

@@ -17,12 +17,16 @@ import typing as t
 
 from .._base.errors import Foreign, LoadFailed
 from .._declared.policy import DEFAULT
+from .._dispatcher import builder
+from .._dispatcher.membership import Membership, explain_frags, join, refuse_second
+from .._dispatcher.place import is_dispatcher, read_place
 from .._kernel import netlink
 from .._kernel.programs import XDP_GENERIC, XDP_NATIVE, Link, Program, attached
 from .._network import devices
 
 if t.TYPE_CHECKING:
     from .._declared.policy import Policy
+    from .._dispatcher.chain import Dispatchers
 
 _SIOCGIFMTU = 0x8921
 _IFREQ = struct.Struct("16s24s")
@@ -30,9 +34,9 @@ _TAKEN = (errno.EBUSY, errno.EEXIST)
 
 
 class Attached(t.NamedTuple):
-    """A new link and its mode. reason: why `auto` had to choose generic mode; else empty."""
+    """A new link and its mode. reason: why generic mode had to be chosen; else empty."""
 
-    link: Link
+    link: Link | Membership
     mode: str
     reason: str
 
@@ -48,11 +52,21 @@ def check_listeners(
             devices.check_listeners(name, links)
 
 
-def check_free(interface: str, ifindex: int, ours: t.Container[int]) -> None:
-    """Raise `Foreign` if the interface has a program that is not one of `ours` (ids)."""
+def check_free(
+    interface: str, ifindex: int, mode: str, ours: t.Container[int], dispatchers: Dispatchers
+) -> None:
+    """Raise `Foreign` if the interface has a program that is not one of `ours` (ids).
+
+    mode: the wanted one. A dispatcher can be joined if that is wanted.
+    """
     found = attached(ifindex)
-    if found.program_id and found.program_id not in ours:
-        raise _foreign(interface, found.program_id, found.mode)
+    if not found.program_id or found.program_id in ours:
+        return
+    chain = dispatchers.read(ifindex) if is_dispatcher(mode) else None
+    if chain:
+        refuse_second(chain.members)
+        return
+    raise _foreign(interface, found.program_id, found.mode)
 
 
 def create_link(program: Program, interface: str, ifindex: int, mode: str) -> Attached:
@@ -76,6 +90,30 @@ def create_link(program: Program, interface: str, ifindex: int, mode: str) -> At
             f"cannot attach to {interface} in generic mode: {reason}{before}"
         ) from error
     return Attached(link, "generic", f"native mode refused: {refused}" if refused else "")
+
+
+def enter(
+    dispatchers: Dispatchers, extension: Program, interface: str, ifindex: int, mode: str
+) -> Attached:
+    """Join the dispatcher of an interface, or make one: in native mode if the driver has it.
+
+    mode: the text of the wanted place.
+    """
+    place = read_place(mode)
+    refused = ""
+    for kind in ("native", "generic"):
+        chain = dispatchers.read(ifindex)
+        try:
+            join(dispatchers, ifindex, extension, place, kind, is_ours=False)
+            reason = f"native mode refused: {refused}" if refused else ""
+            return Attached(Membership.find(dispatchers, ifindex), place.mode(), reason)
+        except OSError as error:
+            refused = _explain(interface, ifindex, error)
+            if chain:
+                # Its mode is that of all its programs.
+                refused += explain_frags(chain.members)
+                break
+    raise LoadFailed(f"cannot join the dispatcher of {interface}: {refused}")
 
 
 def _explain(interface: str, ifindex: int, error: OSError) -> str:
@@ -105,9 +143,12 @@ def _foreign(interface: str, number: int, mode: str) -> Foreign:
             name = program.info().name
     except OSError:
         name = "unknown"
+    remedy = "remove it with the tool that attached it (bpftool net shows it)"
+    if name == builder.NAME:
+        remedy = f"join it with mode dispatcher, or {remedy}"
     return Foreign(
         f"{interface} already has another XDP program: {name!r}, id {number}, mode {mode}; Packetwatch "
-        "does not replace it: remove it with the tool that attached it (bpftool net shows it)"
+        f"does not replace it: {remedy}"
     )
 
 

@@ -24,13 +24,16 @@ import typing as t
 
 from .._base.errors import LoadFailed, TooLarge, Unreadable
 from .._base.interface import attach_command
+from .._dispatcher.chain import Dispatchers
+from .._dispatcher.membership import NAME, Membership
+from .._dispatcher.place import is_dispatcher, read_place
 from .._kernel import abi, netlink
-from .._kernel.libbpf import PERCPU_ARRAY, KernelError, Map
+from .._kernel.libbpf import PERCPU_ARRAY, PROG_ARRAY, KernelError, Map
 from .._kernel.nexts import NAME as NEXTS
 from .._kernel.nexts import Nexts
-from .._kernel.pins import label_of, specs
-from .._kernel.programs import Link, Program
-from .attach import Attached, create_link
+from .._kernel.pins import ifindex_of, label_of, specs
+from .._kernel.programs import Link, Program, attached
+from .attach import Attached, create_link, enter
 from .generation import Generation, activate, new_slot
 
 if t.TYPE_CHECKING:
@@ -43,17 +46,36 @@ _ATTEMPTS = 5
 
 
 class Held(t.NamedTuple):
-    """A pinned link. ifindex: 0 if its device has disappeared. pin: its path."""
+    """A pinned link, or a membership in a dispatcher.
 
-    link: Link
+    program_id: of our program. runs: of the program that the device runs: our program, or the dispatcher.
+    ifindex: 0 if its device has disappeared, or if the dispatcher does not have our program any more. pin:
+    the path of the link's pin or of the membership's mark.
+    """
+
+    link: Link | Membership
     program_id: int
     ifindex: int
     pin: str
+    runs: int
 
     @property
     def label(self) -> str:
         """The name of its device when that was last declared."""
         return label_of(self.pin)
+
+    @property
+    def membership(self) -> Membership | None:
+        return self.link if isinstance(self.link, Membership) else None
+
+    def remove(self) -> None:
+        """Remove the link: the device does not run our program any more."""
+        if self.membership:
+            self.membership.leave()
+            os.rmdir(self.pin)
+        else:
+            os.unlink(self.pin)
+        self.link.close()
 
 
 class Loaded:
@@ -61,21 +83,24 @@ class Loaded:
 
     def __init__(self, pins: Pins) -> None:
         self.pins = pins
+        self.dispatchers = Dispatchers(pins.dispatchers)
         self._open = contextlib.ExitStack()
         self.links: dict[str, Held] = {}
         """The links on this namespace's devices, by the present names of these."""
         self.away: list[Held] = []
         """The links whose device has disappeared, or is in another network namespace."""
-        self._doubtful: list[Link] = []
+        self._doubtful: list[Link | Membership] = []
         """Those of them that may be on a device here instead of another link."""
         self.devices: list[netlink.Link] = []
         """All devices of this namespace."""
         self.present: dict[str, int] = {}
         """Their ifindexes, by their names."""
         self.program: Program | None = None
+        self.extension: Program | None = None
+        """The same program for dispatchers, if it was needed once."""
         self.slot: Map | None = None
         self.whole = True
-        """Whether all links and the pin hold the same program. False after a crash during a change, or
+        """Whether all links, memberships and pins hold the same program. False after a crash during a change, or
         if another tool has put a program into a link."""
 
     def __enter__(self) -> Loaded:
@@ -102,7 +127,8 @@ class Loaded:
 
     @property
     def program_ids(self) -> set[int]:
-        ids = {held.program_id for held in self._held if held.ifindex}
+        """The programs that devices run because of us."""
+        ids = {held.runs for held in self._held if held.ifindex}
         return ids | ({self.program.info().id} if self.program else set())
 
     @property
@@ -160,29 +186,36 @@ class Loaded:
         """The active generation; that of an empty slot if nothing is loaded."""
         return Generation.current(self.slot) if self.slot else Generation(None)
 
-    def replace(self, image: Image, bytecode: t.Callable[[], Bytecode]) -> t.Callable[[], None]:
+    def replace(
+        self, image: Image, bytecode: t.Callable[[], Bytecode], *, extends: bool = False
+    ) -> t.Callable[[], None]:
         """Activate the image: through the present slot if it fits, else by loading the program again.
 
-        If a step fails, the former generation stays active. Returns a function that undoes this.
+        extends: the program is needed for a dispatcher too. If a step fails, the former generation stays
+        active. Returns a function that undoes this.
         """
         former = self._keep(self.generation())
-        if self.slot and self.whole and former.takes(image):
+        is_loaded = self.whole and not (extends and self.extension is None)
+        if self.slot and is_loaded and former.takes(image):
             slot = self.slot
             activate(slot, image, former.capacity)
             return lambda: former.activate(slot)
-        before = self.program, self.slot
+        before = self.program, self.extension, self.slot
         first = self.program is None and not self.has_links
         try:
             code = bytecode()
             maps = self.pins.ensure()
             slot = self._keep(new_slot(image.made_for(code.digest)))
-            program = self._keep(_load(code, maps, slot))
-            self._switch(program)
+            program, extension = _load(code, maps, slot, extends or bool(self.extension))
+            self._keep(program)
+            if extension:
+                self._keep(extension)
+            self._switch(program, extension)
         except BaseException:
             if first:
                 self.pins.remove()
             raise
-        self.program, self.slot = program, slot
+        self.slot = slot
         return functools.partial(self._return, *before)
 
     def unpinned(self) -> dict[str, Map]:
@@ -199,20 +232,54 @@ class Loaded:
 
         label: of the pin; empty for the interface's name.
         """
-        if self.program is None:
+        joins = is_dispatcher(mode)
+        program = self.extension if joins else self.program
+        if program is None:
             raise LoadFailed(
                 f"cannot attach to {interface}: no program is loaded; "
                 f"{attach_command(interface)} loads it"
             )
+        held = self.held_on(ifindex)
+        if joins and held and held.membership:
+            place = read_place(mode)
+            held.membership.move(program, place)
+            self._put(held, held._replace(program_id=program.info().id, runs=held.link.info()[0]))
+            return Attached(held.link, place.mode(), "")
         self._clear(ifindex)
-        done = create_link(self.program, interface, ifindex, mode)
+        if joins:
+            return self._join(program, interface, ifindex, mode, label)
+        done = create_link(program, interface, ifindex, mode)
         link = self._keep(done.link)
         # An operator may have removed the folder with all links, to get rid of the filter at once.
         os.makedirs(self.pins.links, mode=0o700, exist_ok=True)
         pin = self._vacate(label or interface)
         link.pin(pin)
-        self.links[interface] = Held(link, self.program.info().id, ifindex, pin)
+        number = program.info().id
+        self.links[interface] = Held(link, number, ifindex, pin, number)
         return done
+
+    def _join(
+        self, program: Program, interface: str, ifindex: int, mode: str, label: str
+    ) -> Attached:
+        # Marked first: after a crash, the mark finds our program.
+        mark = self.pins.member(label or interface, ifindex)
+        os.makedirs(mark, mode=0o700, exist_ok=True)
+        try:
+            done = enter(self.dispatchers, program, interface, ifindex, mode)
+        except BaseException:
+            os.rmdir(mark)
+            raise
+        self.links[interface] = Held(
+            done.link, program.info().id, ifindex, mark, done.link.info()[0]
+        )
+        return done
+
+    def mode_on(self, ifindex: int) -> str:
+        """The mode of a device: native, generic, none, or our place in its dispatcher."""
+        held = self.held_on(ifindex)
+        if held and held.membership:
+            return held.membership.place.mode()
+        return attached(ifindex).mode
 
     def held_on(self, ifindex: int) -> Held | None:
         """Our link on a device of this namespace."""
@@ -225,8 +292,9 @@ class Loaded:
 
     def restore(self, interface: str, ifindex: int, mode: str, label: str = "") -> None:
         """Attach again in the mode that an interface had before; "none": only detach."""
-        self._clear(ifindex)
-        if mode != "none":
+        if mode == "none":
+            self._clear(ifindex)
+        else:
             self.attach(interface, ifindex, mode, label)
 
     def tidy(self, declared: t.Container[str]) -> None:
@@ -240,13 +308,17 @@ class Loaded:
             if not held.ifindex or not (is_wanted or held.link in self._doubtful):
                 self.drop(held)
         for name in list(self.links):
-            if name in declared and self.links[name].label != name:
-                pin = self._vacate(name)
-                self._move(self.links[name], pin)
+            held = self.links[name]
+            if name in declared and held.label != name:
+                ifindex = held.ifindex
+                pin = self.pins.member(name, ifindex) if held.membership else self._vacate(name)
+                self._move(held, pin)
 
-    def take_up(self, program: Program, pages: Map) -> None:
-        """Activate a former program with its former generation, on all links."""
+    def take_up(self, program: Program, extension: Program | None, pages: Map) -> None:
+        """Activate a former program with its former generation, on all links and in all dispatchers."""
         self._keep(program)
+        if extension:
+            self._keep(extension)
         self._keep(pages)
         slot = self._slot_of(program)
         if slot is None:
@@ -257,16 +329,23 @@ class Loaded:
         with Generation.current(slot) as current:
             if current.number != pages.info.id:
                 Generation(pages).activate(slot)
-        if not self.whole or self.program_ids != {program.info().id}:
-            self._switch(program)
-        self.program, self.slot = program, slot
+        is_in_use = self.program is not None and self.program.info().id == program.info().id
+        if not (self.whole and is_in_use):
+            self._switch(program, extension)
+        self.slot = slot
+
+    def remove(self) -> None:
+        """Remove all that is loaded; the other programs of dispatchers go on."""
+        for held in self._held:
+            if held.membership:
+                self.drop(held)
+        self.pins.remove()
 
     def drop(self, held: Held) -> None:
         """Remove a link; what is loaded stays. Its pin may have got another path since it was read."""
         for found in self._held:
             if found.link is held.link:
-                os.unlink(found.pin)
-                found.link.close()
+                found.remove()
                 self._put(found, None)
 
     @property
@@ -299,57 +378,88 @@ class Loaded:
         self.links = {name: found for name, found in links.items() if found}
         self.away = [found for found in away if found]
 
-    def _switch(self, program: Program) -> None:
-        """Put the program into all links and the pin; if one refuses, put the former one back."""
+    def _switch(self, program: Program, extension: Program | None) -> None:
+        """Put the program into all links, dispatchers and pins; if one refuses, put the former one back.
+
+        extension: the same program for dispatchers; None if there is none: then they lose the program.
+        """
         draft = self.pins.program + "_next"
         with contextlib.suppress(FileNotFoundError):
             os.unlink(draft)
         program.pin(draft)
-        done: list[tuple[Link, Program]] = []
+        done: list[tuple[Link | Membership, Program]] = []
         try:
             for held in self._held:
-                former = self._keep(Program.by_id(held.program_id))
-                if _update(held, program):
+                new = extension if held.membership else program
+                former = self._keep(Program.by_id(held.program_id)) if held.ifindex else None
+                if new and former and _update(held, new):
                     done.append((held.link, former))
-                    self._put(held, held._replace(program_id=program.info().id))
+                    number, runs = new.info().id, held.link.info()[0]
+                    self._put(held, held._replace(program_id=number, runs=runs))
                 else:
                     self.drop(held)
+            self._pin_extension(extension)
             os.rename(draft, self.pins.program)
         except BaseException:
             for link, former in done:
                 link.update(former)
             os.unlink(draft)
             raise
+        self.program, self.extension = program, extension
         self.whole = True
 
-    def _return(self, program: Program | None, slot: Map | None) -> None:
+    def _pin_extension(self, extension: Program | None) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.pins.extension)
+        if extension:
+            extension.pin(self.pins.extension)
+
+    def _return(self, program: Program | None, extension: Program | None, slot: Map | None) -> None:
         """Restore the program and the slot that were loaded before."""
         if program is None:
-            self.pins.remove()
+            self.remove()
+            self.program = self.extension = None
         else:
-            self._switch(program)
-        self.program, self.slot = program, slot
+            self._switch(program, extension)
+        self.slot = slot
 
     def _read(self) -> bool:
         """Read what is loaded; False if a writer has replaced programs meanwhile."""
-        self.program = self.slot = None
+        self.program = self.extension = self.slot = None
         found = []
         for pin in self.pins.link_pins():
             link = self._keep(_opened(Link.open, pin))
             number, ifindex = link.info()
-            found.append(Held(link, number, ifindex, pin))
-        is_settled = self._place(found)
+            found.append(Held(link, number, ifindex, pin, number))
+        is_settled = self._place((*found, *self._memberships()))
         held = {item.program_id for item in found if item.ifindex}
         pinned = 0
         if os.path.exists(self.pins.program):
             self.program = self._keep(_opened(Program.open, self.pins.program))
             pinned = self.program.info().id
-        self.whole = held <= {pinned} and not os.path.exists(self.pins.program + "_next")
+        if os.path.exists(self.pins.extension):
+            self.extension = self._keep(_opened(Program.open, self.pins.extension))
+        self.whole = (
+            held <= {pinned}
+            and self._members() <= {self.extension.info().id if self.extension else 0}
+            and not os.path.exists(self.pins.program + "_next")
+        )
         if self.program:
             self.slot = self._slot_of(self.program)
         if held and pinned not in held:
             self._take_first(held)
         return is_settled
+
+    def _memberships(self) -> t.Iterator[Held]:
+        """Our memberships in dispatchers, as the kernel has them now."""
+        for mark in self.pins.member_marks():
+            found = Membership.find(self.dispatchers, ifindex_of(mark))
+            runs, ifindex = found.info()
+            yield Held(found, found.program_id, ifindex, mark, runs)
+
+    def _members(self) -> set[int]:
+        """The programs of ours that dispatchers have."""
+        return {held.program_id for held in self._held if held.membership and held.ifindex}
 
     def _place(self, found: t.Iterable[Held]) -> bool:
         """Find the device of each link; return whether links and devices were read at one moment.
@@ -364,7 +474,7 @@ class Loaded:
         is_settled = True
         for held in found:
             device = devices.get(held.ifindex)
-            if device and (held.program_id == device.xdp_program or device.xdp_mode == "several"):
+            if device and (held.runs == device.xdp_program or device.xdp_mode == "several"):
                 rival = self.links.get(device.name)
                 if rival and held.label != device.name:
                     held, rival = rival, held
@@ -374,7 +484,7 @@ class Loaded:
                 self.links[device.name] = held
             else:
                 self.away.append(held)
-                is_settled = is_settled and held.link.info() == (held.program_id, held.ifindex)
+                is_settled = is_settled and held.link.info() == (held.runs, held.ifindex)
         return is_settled
 
     def _take_first(self, held: set[int]) -> None:
@@ -397,12 +507,30 @@ class Loaded:
         return self._open.enter_context(item)
 
 
-def _load(bytecode: Bytecode, maps: t.Mapping[str, Map], slot: Map) -> Program:
-    """Load a program with the lasting maps and a slot; `LoadFailed` if the kernel refuses it."""
+def _load(
+    bytecode: Bytecode, maps: t.Mapping[str, Map], slot: Map, extends: bool
+) -> tuple[Program, Program | None]:
+    """Load a program with the lasting maps and a slot; `LoadFailed` if the kernel refuses it.
+
+    extends: load it for dispatchers too. Both decide alike, by the same maps.
+    """
     with Map.create(PERCPU_ARRAY, "scratch", 4, abi.SCRATCH_SIZE, 1) as scratch:
         descriptors = {name: found.fd for name, found in maps.items()}
         descriptors |= {"generation": slot.fd, "scratch": scratch.fd}
-        return Program.load(bytecode.resolved(descriptors), "packetwatch")
+        code = bytecode.resolved(descriptors)
+        if not extends:
+            return Program.load(code, NAME), None
+        # Imported here: most hosts have no dispatcher.
+        from .._dispatcher.extension import load_extension
+
+        with contextlib.ExitStack() as stack:
+            for name, found in maps.items():
+                if found.info.type == PROG_ARRAY:
+                    # Programs of one array are of one kind. In a dispatcher, the next program is a member.
+                    own = Map.create(PROG_ARRAY, name, 4, 4, found.info.max_entries)
+                    descriptors[name] = stack.enter_context(own).fd
+            extension = load_extension(bytecode.resolved(descriptors), NAME)
+        return Program.load(code, NAME), extension
 
 
 def check_memory(capacity: int, limit: int) -> None:

@@ -19,6 +19,7 @@ import typing as t
 from .._active.images import Images
 from .._active.loaded import Loaded
 from .._base.errors import InvalidInput, PacketwatchError, Pending, Reverted, failures_of
+from .._dispatcher.place import is_dispatcher
 from .._network.snapshot import Snapshot
 from . import panic
 from .pending import (
@@ -316,8 +317,9 @@ class Changes:
         image, dummy = planner.image(state, loaded.owned(state.interfaces), bytecode.digest)
         with loaded.generation() as current:
             same = current.digest == image.digest and current.header["bytecode"] == bytecode.digest
-        if not (same and loaded.whole):
-            loaded.replace(image, lambda: bytecode)
+        joins = any(map(is_dispatcher, change.interfaces.values()))
+        if not (same and loaded.whole) or (joins and not loaded.extension):
+            loaded.replace(image, lambda: bytecode, extends=joins)
         nexts = loaded.nexts()
         if nexts:
             owned = loaded.owned(state.interfaces)

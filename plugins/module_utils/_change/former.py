@@ -12,20 +12,21 @@ import os
 import typing as t
 
 from .._base.errors import PacketwatchError
+from .._dispatcher.place import is_dispatcher
 from .._kernel.libbpf import Map
-from .._kernel.programs import Program, attached
+from .._kernel.programs import Program
 
 if t.TYPE_CHECKING:
     from .._active.loaded import Loaded
     from .._kernel.pins import Pins
     from .pending import Change
 
-_PROGRAM, _PAGES = "program", "generation"
+_PROGRAM, _EXTENSION, _PAGES = "program", "extension", "generation"
 
 
 def modes(loaded: Loaded) -> dict[str, str]:
     """The filtered interfaces with their modes."""
-    return {name: attached(ifindex).mode for name, ifindex in loaded.ifindexes.items()}
+    return {name: loaded.mode_on(ifindex) for name, ifindex in loaded.ifindexes.items()}
 
 
 def keep(loaded: Loaded, pins: Pins) -> None:
@@ -39,6 +40,8 @@ def keep(loaded: Loaded, pins: Pins) -> None:
     nexts = loaded.nexts()
     if nexts and loaded.has_nexts:
         nexts.pin_all(pins.former)
+    if loaded.extension:
+        loaded.extension.pin(os.path.join(pins.former, _EXTENSION))
     # Pinned last: if this pin exists, the others exist too.
     loaded.program.pin(os.path.join(pins.former, _PROGRAM))
 
@@ -49,12 +52,17 @@ def restore(loaded: Loaded, pins: Pins, change: Change, declared: t.Collection[s
     A filtered interface that has appeared since stays filtered if it is `declared`.
     """
     if not change.loaded:
-        pins.remove()
+        loaded.remove()
         return True
     program = os.path.join(pins.former, _PROGRAM)
     if not os.path.exists(program):
         return False
-    loaded.take_up(Program.open(program), Map.open(os.path.join(pins.former, _PAGES)))
+    extension = os.path.join(pins.former, _EXTENSION)
+    loaded.take_up(
+        Program.open(program),
+        Program.open(extension) if os.path.exists(extension) else None,
+        Map.open(os.path.join(pins.former, _PAGES)),
+    )
     nexts = loaded.nexts()
     if nexts:
         nexts.restore_pinned(pins.former)
@@ -71,12 +79,14 @@ def restore_interfaces(loaded: Loaded, change: Change, declared: t.Collection[st
     for name, mode in change.interfaces.items():
         held = loaded.links.get(name)
         ifindex = loaded.present.get(name, 0)
-        if not ifindex or (held and held.ifindex == ifindex and attached(ifindex).mode == mode):
+        if not ifindex or (held and held.ifindex == ifindex and loaded.mode_on(ifindex) == mode):
             continue
         try:
             loaded.restore(name, ifindex, mode)
         except (PacketwatchError, OSError):
-            done = _attach_in_any_mode(loaded, name, ifindex) and done
+            # A dispatcher belongs to others too: nothing else is possible beside it.
+            is_free = not is_dispatcher(mode)
+            done = is_free and _attach_in_any_mode(loaded, name, ifindex) and done
     return done
 
 

@@ -12,7 +12,8 @@ import contextlib
 import typing as t
 
 from .._active.attach import check_free
-from .._base.errors import PacketwatchError, Unsupported
+from .._base.errors import Foreign, PacketwatchError, Unsupported
+from .._dispatcher.place import is_dispatcher, read_place
 from .._kernel.pins import check_bpffs
 from .._kernel.programs import Attached, attached
 from .._network.devices import check_device
@@ -60,7 +61,9 @@ class Target(t.NamedTuple):
     @property
     def moves(self) -> bool:
         """Whether the device is filtered in a mode that is not the wanted one."""
-        return bool(self.label) and self.wanted not in ("auto", self.mode)
+        if self.wanted == "auto":
+            return bool(self.label) and is_dispatcher(self.mode)
+        return bool(self.label) and self.wanted != self.mode
 
     @property
     def links(self) -> bool:
@@ -102,6 +105,11 @@ class Links(t.NamedTuple):
     def made(self) -> list[Target]:
         """The targets that get a new link."""
         return [target for target in self.targets if target.links]
+
+    @property
+    def joins(self) -> bool:
+        """Whether the program is needed for a dispatcher."""
+        return any(is_dispatcher(target.wanted) for target in self.targets)
 
     @property
     def met(self) -> bool:
@@ -198,21 +206,48 @@ def _taken(state: State, loaded: Loaded) -> set[str]:
 
 def _target(name: str, after: State, loaded: Loaded, snapshot: Snapshot, check: bool) -> Target:
     ifindex = check_device(name, snapshot.links).ifindex
-    now = _ask(name, ifindex, loaded, check)
-    held = loaded.held_on(ifindex)
     wanted = after.interfaces.get(name, "auto")
-    return Target(name, ifindex, held.label if held else "", now.mode, now.program_id, wanted)
+    if is_dispatcher(wanted):
+        wanted = read_place(wanted).mode()
+    now = _ask(name, ifindex, wanted, loaded, check)
+    held = loaded.held_on(ifindex)
+    mode = loaded.mode_on(ifindex) if held else now.mode
+    target = Target(name, ifindex, held.label if held else "", mode, now.program_id, wanted)
+    if target.links and is_dispatcher(wanted):
+        _check_dispatcher(check)
+    elif target.moves and held and held.membership and held.membership.others:
+        others = ", ".join(f"{found.name} (id {found.id})" for found in held.membership.others)
+        raise Foreign(
+            f"{name} cannot change to mode {wanted}: its dispatcher has other programs: {others}; remove them "
+            "with the tool that attached them, or keep mode dispatcher"
+        )
+    return target
+
+
+def _check_dispatcher(check: bool) -> None:
+    """Refuse a dispatcher where libxdp or the kernel lacks what it needs."""
+    # Imported here: only a change that joins a dispatcher needs it.
+    from .._dispatcher.builder import find_object
+    from .._dispatcher.extension import check_kernel
+
+    try:
+        find_object()
+        check_kernel()
+    except Unsupported:
+        # Before the first installation, libraries may be missing.
+        if not check:
+            raise
 
 
 def _drop(name: str, held: Held, loaded: Loaded) -> Drop:
     ifindex = 0 if held in loaded.away else held.ifindex
-    return Drop(name, ifindex, attached(ifindex).mode if ifindex else "none", held)
+    return Drop(name, ifindex, loaded.mode_on(ifindex) if ifindex else "none", held)
 
 
-def _ask(name: str, ifindex: int, loaded: Loaded, check: bool) -> Attached:
+def _ask(name: str, ifindex: int, mode: str, loaded: Loaded, check: bool) -> Attached:
     """The program on a device; `Foreign` if it is the program of another tool."""
     try:
-        check_free(name, ifindex, loaded.program_ids)
+        check_free(name, ifindex, mode, loaded.program_ids, loaded.dispatchers)
         return attached(ifindex)
     except Unsupported:
         # Before the first installation libbpf may be missing.

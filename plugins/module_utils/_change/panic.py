@@ -18,7 +18,9 @@ import typing as t
 
 from .._base.errors import PacketwatchError, Panicked, Unreadable
 from .._base.files import read_json, replace_json
-from .._kernel.pins import PANIC, label_of
+from .._dispatcher.chain import Dispatchers
+from .._dispatcher.membership import Membership
+from .._kernel.pins import PANIC, ifindex_of, label_of
 from .._kernel.programs import Link
 from . import pending
 
@@ -102,13 +104,26 @@ class Flag:
                 raise
 
 
+def leave(pins: Pins, mark: str) -> None:
+    """Leave the dispatcher of an interface."""
+    Membership.find(Dispatchers(pins.dispatchers), ifindex_of(mark)).leave()
+    os.rmdir(mark)
+
+
 def detach(pins: Pins) -> list[str]:
     """Detach the filter from all interfaces, also where another process holds a link open.
 
-    The loaded program stays, with bans and counters. Returns the names of the interfaces.
+    The loaded program stays, with bans and counters. The other programs of dispatchers go on. Returns the
+    names of the interfaces.
     """
     names = []
     problems = []
+    for mark in pins.member_marks():
+        names.append(label_of(mark))
+        try:
+            leave(pins, mark)
+        except (PacketwatchError, OSError) as error:
+            problems.append(f"{names[-1]}: {error}")
     for path in pins.link_pins():
         name = label_of(path)
         names.append(name)

@@ -35,6 +35,7 @@ from .._base import interface
 from .._base.errors import InvalidInput, PacketwatchError, Unreadable, failures_of, remedy_of
 from .._base.files import write_file
 from .._base.number import read_whole
+from .._dispatcher.place import Place, is_dispatcher, read_place
 from .drop_ins import DropIns, File, Noted, file_of, note_digests, read_text
 from .lock import Lock
 from .nexts import PATH, SOURCE, Next, read_next
@@ -68,7 +69,7 @@ class State(t.NamedTuple):
 
     allow, deny: name of a drop-in → text of its file.
     policy: `DEFAULT` or name of an interface → its ``PW_*`` keys.
-    interfaces: name → wanted mode, one of `MODES`.
+    interfaces: name → wanted mode: one of `MODES`, or a place in a dispatcher.
     next: name of an interface → the program that its packets meet next.
     program: C source that boot attaches; empty if no program was ever attached.
     settings: text of ``/etc/default/packetwatch``; empty if the role has not declared the settings.
@@ -102,6 +103,16 @@ def is_feed(name: str) -> bool:
 def is_foreign(name: str) -> bool:
     """Return whether others wrote a drop-in: a feed, or the fleet's. So it must not disturb the other lists."""
     return is_feed(name) or name == FLEET
+
+
+def check_mode(mode: str) -> None:
+    """Raise InvalidInput unless the text is a mode of an interface."""
+    if is_dispatcher(mode):
+        read_place(mode)
+    elif mode not in MODES:
+        raise InvalidInput(
+            f"mode is {mode!r}: choose one of {', '.join(MODES)}, dispatcher, or write {Place().mode()}"
+        )
 
 
 def check_interface(name: str) -> None:
@@ -528,8 +539,8 @@ def _is_comment(letter: str) -> bool:
 
 
 def _check_mode(mode: str, where: str) -> None:
-    if mode not in MODES:
-        raise InvalidInput(f"{where}: mode is {mode!r}; allowed: {', '.join(MODES)}")
+    with _located(where):
+        check_mode(mode)
 
 
 def _members(folder: str, *suffixes: str) -> list[tuple[str, str]]:

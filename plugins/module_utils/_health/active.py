@@ -19,14 +19,15 @@ if t.TYPE_CHECKING:
 class Interface(t.NamedTuple):
     """An interface that has one of our links.
 
-    held: id of the program that the link holds. mode, attached: mode and id of the program that the
-    kernel runs for the interface.
+    held: id of the program that runs because of us: ours, or the dispatcher that has it. attached: id of
+    the program that the kernel runs for the interface. program: id of our program. mode: native, generic, or our place in a dispatcher.
     """
 
     ifindex: int
     held: int
     mode: str
     attached: int
+    program: int
 
     @property
     def is_ours(self) -> bool:
@@ -57,5 +58,6 @@ def interfaces(loaded: Loaded) -> dict[str, Interface]:
     found = {}
     for name, link in sorted(loaded.links.items()):
         there = attached(link.ifindex)
-        found[name] = Interface(link.ifindex, link.program_id, there.mode, there.program_id)
+        mode = loaded.mode_on(link.ifindex)
+        found[name] = Interface(link.ifindex, link.runs, mode, there.program_id, link.program_id)
     return found

@@ -12,6 +12,7 @@ import typing as t
 
 from .._base.errors import PacketwatchError, Unsupported
 from .._change.programs import pin_of
+from .._dispatcher.membership import place_of
 from .._kernel.libbpf import KernelError
 from .._kernel.nexts import LACKING, Wanted, open_program
 from .._kernel.programs import Program, attached
@@ -59,8 +60,16 @@ def read_chains(loaded: Loaded, state: State) -> dict[str, Chain]:
     for name in sorted(names):
         held = loaded.links.get(name)
         there = attached(loaded.present[name]).program_id
-        if held is None or there != held.program_id:
+        if held is None or there != held.runs:
             chains[name] = [_member(OTHER, there)] if there else []
+            continue
+        if held.membership:
+            chains[name] = [
+                _member(OURS if found.id == held.program_id else OTHER, found.id)._replace(
+                    passes_on=place_of(found).actions
+                )
+                for found in held.membership.members
+            ]
             continue
         item = state.next.get(loaded.owner(name, state.interfaces))
         after = _after(loaded, nexts, held.ifindex, item)

@@ -137,15 +137,16 @@ def _counters(found: Counters) -> dict[str, t.Any]:
 def _interfaces(
     active: Active, names: set[str], state: State, chains: t.Mapping[str, Chain]
 ) -> dict[str, t.Any]:
-    none = Interface(0, 0, "none", 0)
+    none = Interface(0, 0, "none", 0, 0)
     result = {}
     for name in sorted(names):
         there = active.interfaces.get(name, none)
+        number = there.program if there.is_ours else there.attached
         result[name] = {
             "wanted": state.interfaces.get(name),
             "mode": there.mode,
-            "program_id": there.attached,
-            "verified_instructions": _verified(there.attached),
+            "program_id": number,
+            "verified_instructions": _verified(number),
             "chain": as_fields(chains.get(name, ())),
         }
     return result

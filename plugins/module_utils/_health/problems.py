@@ -76,6 +76,8 @@ class Facts(t.NamedTuple):
     """What is wrong with the next program of each interface that has one; empty if nothing is."""
     strayed: Names = ()
     """Those of them whose next program an apply puts right."""
+    unread: Names = ()
+    """Interfaces whose dispatcher another tool has replaced, so that only root can see what it has now."""
     is_whole: bool = True
     """Whether all links hold the pinned program."""
     is_edited: bool = False
@@ -156,6 +158,9 @@ def _of_interfaces(facts: Facts) -> t.Iterator[Problem]:
         if why:
             text = f"the next program of {name} is not as declared: {why}"
             yield Problem(text, is_drift=name in facts.strayed)
+    for name in facts.unread:
+        text = f"another tool has replaced the dispatcher of {name}: root reads what it has now"
+        yield Problem(text, is_drift=True)
     for name in facts.replaced:
         yield Problem(f"{name} is not filtered by the program that its link holds", is_drift=True)
 

@@ -38,11 +38,11 @@ from .._change.pending import PENDING, Record
 from .._change.programs import compilers
 from .._declared.nexts import Next
 from .._declared.store import State, Store
+from .._dispatcher.place import is_dispatcher
 from .._health.status import Status
 from .._kernel import netlink
 from .._kernel.nexts import Wanted, load_compiled
 from .._kernel.pins import Pins, check_bpffs
-from .._kernel.programs import attached
 from .._network import protect
 from .._network.devices import check_device
 from .._network.snapshot import Snapshot
@@ -148,12 +148,15 @@ class _Boot:
         ifindex = check_device(self._interface, snapshot.links).ifindex
         check_bpffs(self._paths.bpffs)
         with self._lock(), Loaded(self._pins) as loaded:
-            attach.check_free(self._interface, ifindex, loaded.program_ids)
+            mode = kept.interfaces[self._interface]
+            ours, dispatchers = loaded.program_ids, loaded.dispatchers
+            attach.check_free(self._interface, ifindex, mode, ours, dispatchers)
             is_first = not self._pins.loaded()
             reason = self._bring_up(loaded, kept, ifindex, snapshot)
+            mode = loaded.mode_on(ifindex)
         if is_first:
             renew_agent(self._run, self._paths.units)
-        return Filtered(attached(ifindex).mode, reason)
+        return Filtered(mode, reason)
 
     def _bring_up(self, loaded: Loaded, kept: Kept, ifindex: int, snapshot: Snapshot) -> str:
         name = self._interface
@@ -164,10 +167,12 @@ class _Boot:
         with loaded.generation() as current:
             is_active = loaded.whole and current.digest == image.digest
             is_active = is_active and current.header["bytecode"] == image.bytecode
+        joins = is_dispatcher(kept.interfaces[name])
+        is_active = is_active and not (joins and loaded.extension is None)
         reason = ""
         with contextlib.ExitStack() as undo:
             if not is_active:
-                undo.callback(loaded.replace(image, lambda: kept.code))
+                undo.callback(loaded.replace(image, lambda: kept.code, extends=joins))
             protect.write(snapshot.protection, self._pins.open_run_maps(protect.MAPS))
             self._fill_nexts(loaded, kept, others | {name: ifindex})
             if loaded.held_on(ifindex) is None:

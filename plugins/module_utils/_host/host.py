@@ -242,6 +242,7 @@ class Host:
                 snapshot = work.planner.snapshot
                 reach.check(
                     reach.unreached(
+                        work.loaded.program,
                         work.loaded.ifindexes,
                         snapshot.protection,
                         snapshot.network,

@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import typing as t
 
-from .._base.errors import InvalidInput
 from .._change.links import Wish
 from .._change.pending import AT_ONCE
 from .._change.results import Attachment, attachment
-from .._declared.store import MODES
+from .._declared.store import check_mode
 
 if t.TYPE_CHECKING:
     from .._change.pending import Terms
@@ -71,8 +70,8 @@ def detach_from(
 def _declaring(
     work: Work, interface: str, mode: str | None, source: str | None, following: Following
 ) -> Edit:
-    if mode is not None and mode not in MODES:
-        raise InvalidInput(f"mode is {mode!r}: choose one of {', '.join(MODES)}")
+    if mode is not None:
+        check_mode(mode)
     # Imported here: a boot does not need it, and it would cost memory.
     from .._declared.edits import set_program
 

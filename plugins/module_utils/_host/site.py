@@ -23,7 +23,6 @@ from .._change.programs import Programs, compilers
 from .._declared.store import Store
 from .._kernel.nexts import LACKING
 from .._kernel.pins import Pins
-from .._kernel.programs import attached
 from .._network import protect
 from .._network.snapshot import Snapshot
 from .followup import Activated, FollowUp
@@ -177,8 +176,10 @@ class Work:
         around = site.changes.around(loaded, declared, terms, draft.met)
         with around as frame:
             hands_over = any(draft.nexts.values()) or loaded.has_nexts
-            if draft.renews:
-                frame.undo.callback(loaded.replace(draft.image, draft.bytecode))
+            joins = draft.links.joins
+            if draft.renews or (joins and not loaded.extension):
+                replaced = loaded.replace(draft.image, draft.bytecode, extends=joins)
+                frame.undo.callback(replaced)
             if loaded.program and draft.links.filters(loaded):
                 if draft.protects:
                     frame.undo.callback(self._unprotect)
@@ -223,8 +224,9 @@ class Work:
                 undo.callback(self.loaded.restore, *former)
                 found = self.loaded.attach(target.name, target.ifindex, target.wanted)
                 reason = found.reason
-            now = attached(target.ifindex)
-            done.append(target.result(now.mode, now.program_id, reason))
+            held = self.loaded.held_on(target.ifindex)
+            number = held.program_id if held else 0
+            done.append(target.result(self.loaded.mode_on(target.ifindex), number, reason))
         for drop in links.drops:
             if drop.ifindex:
                 former = drop.name, drop.ifindex, drop.mode, drop.held.label

@@ -18,6 +18,7 @@ import errno
 import functools
 import mmap
 import os
+import sys
 import typing as t
 
 from .._base.errors import PacketwatchError, Unsupported
@@ -361,3 +362,15 @@ class Map(Descriptor):
             value = self.lookup(key)
             if value is not None:
                 yield key, value
+
+
+def wait_for_running_programs() -> None:
+    """Return when no program runs any more that ran at the call.
+
+    The kernel waits for that when a map in another map is replaced.
+    """
+    with (
+        Map.create(ARRAY, "inner", 4, 4, 1) as inner,
+        Map.create(ARRAY_OF_MAPS, "outer", 4, 4, 1, inner=inner) as outer,
+    ):
+        outer.update(bytes(4), inner.fd.to_bytes(4, sys.byteorder))

@@ -95,9 +95,14 @@ class Pins:
     def __init__(self, root: str = BPFFS) -> None:
         self.root = root
         self.links = os.path.join(root, "links")
+        # An empty folder for each interface in whose dispatcher our program is.
+        self.members = os.path.join(root, "members")
+        self.dispatchers = os.path.join(os.path.dirname(root), "xdp")
         self.own = os.path.join(root, f"v{abi.ABI}")
         self.run = os.path.join(self.own, "run")
         self.program = os.path.join(self.own, "program")
+        # The same program for dispatchers.
+        self.extension = os.path.join(self.own, "extension")
         # Exists while a change is pending: what that change has replaced.
         self.former = os.path.join(self.own, "former")
         # Next programs that were compiled here, by the keys of their bytecode.
@@ -110,6 +115,14 @@ class Pins:
         """
         label = escape(interface, lambda letter: letter == ".")
         return os.path.join(self.links, f"{_NUMBER}{number}{_NUMBER}{label}" if number else label)
+
+    def member(self, interface: str, ifindex: int) -> str:
+        """Return the path of the mark of an interface in whose dispatcher our program is."""
+        return os.path.join(self.members, os.path.basename(self.link(interface, ifindex)))
+
+    def member_marks(self) -> list[str]:
+        """Return the paths of all these marks, sorted."""
+        return [os.path.join(self.members, name) for name in sorted(_listed(self.members))]
 
     def link_pins(self) -> list[str]:
         """Return the paths of all pinned links, sorted."""
@@ -125,8 +138,8 @@ class Pins:
         return [os.path.join(self.compiled, name) for name in sorted(_listed(self.compiled))]
 
     def interfaces(self) -> list[str]:
-        """Return the labels of all pinned links, sorted."""
-        return sorted(label_of(path) for path in self.link_pins())
+        """Return the labels of all pinned links and memberships, sorted."""
+        return sorted(label_of(path) for path in (*self.link_pins(), *self.member_marks()))
 
     def map(self, name: str) -> str:
         return os.path.join(self.own if name in _PRIVATE else self.run, name)
@@ -223,6 +236,12 @@ def label_of(path: str) -> str:
     """Return the label of a link's pin: the name of its device when it was last declared."""
     name = os.path.basename(path)
     return unescape(name.rpartition(_NUMBER)[2])
+
+
+def ifindex_of(mark: str) -> int:
+    """Return the index of the interface that a mark stands for; 0 if it is not a mark."""
+    words = os.path.basename(mark).split(_NUMBER)
+    return (read_whole(words[1], _MAX_ID) or 0) if len(words) == 3 else 0
 
 
 def check_bpffs(path: str) -> None:

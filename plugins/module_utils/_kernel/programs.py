@@ -18,10 +18,13 @@ from .libbpf import Descriptor, KernelError, call, info_by_fd, library, obj_get
 
 XDP_GENERIC = 1 << 1
 XDP_NATIVE = 1 << 2
+F_HAS_FRAGS = 1 << 5
 
 PROG_TYPE_XDP = 6
+
+_IF_NO_PROGRAM = 1 << 0
+_PROG_TYPE_EXT = 28
 _ATTACH_XDP = 37
-_F_HAS_FRAGS = 1 << 5
 _LICENSE = b"Dual BSD/GPL"
 # The buffer must hold the whole log: older kernels keep its beginning, and the reason is at its end.
 _LOG_BYTES = 1 << 24
@@ -51,6 +54,10 @@ class _LoadOpts(ctypes.Structure):
         ("log_size", ctypes.c_uint32),
         ("log_buf", ctypes.c_char_p),
     ]
+
+
+class _FunctionInfo(ctypes.Structure):
+    _fields_ = [("instruction", ctypes.c_uint32), ("type_id", ctypes.c_uint32)]
 
 
 class _ProgInfo(ctypes.Structure):
@@ -105,6 +112,10 @@ class _QueryOpts(ctypes.Structure):
         ("skb_prog_id", ctypes.c_uint32),
         ("attach_mode", ctypes.c_uint8),
     ]
+
+
+class _AttachOpts(ctypes.Structure):
+    _fields_ = [("sz", ctypes.c_size_t), ("old_prog_fd", ctypes.c_int)]
 
 
 class _TestRunOpts(ctypes.Structure):
@@ -164,19 +175,42 @@ class Attached(t.NamedTuple):
     mode: str
 
 
+class Signature(t.NamedTuple):
+    """Types (BTF) that the kernel knows, and the number of a program's function among them."""
+
+    btf: Descriptor
+    function: int
+
+
 class Program(Descriptor):
-    """An XDP program in the kernel."""
+    """A program in the kernel: XDP, or an extension that replaces a function of an XDP program."""
 
     @classmethod
-    def load(cls, instructions: bytes, name: str) -> Program:
+    def load(
+        cls,
+        instructions: bytes,
+        name: str,
+        signature: Signature | None = None,
+        extends: Program | None = None,
+    ) -> Program:
         """Load bytecode that refers to maps by descriptors of this process.
 
-        Raises LoadFailed, which quotes the verifier's last lines.
+        extends: a program of the same signature. What is loaded is an extension, which can replace any
+        function with this signature. Raises LoadFailed, which quotes the verifier's last lines.
         """
         count = len(instructions) // 8
-        opts = _LoadOpts(sz=ctypes.sizeof(_LoadOpts), prog_flags=_F_HAS_FRAGS)
-        opts.expected_attach_type = _ATTACH_XDP
-        arguments = (PROG_TYPE_XDP, name.encode(), _LICENSE, instructions, ctypes.c_size_t(count))
+        opts = _LoadOpts(sz=ctypes.sizeof(_LoadOpts), prog_flags=F_HAS_FRAGS)
+        kind, opts.expected_attach_type = PROG_TYPE_XDP, _ATTACH_XDP
+        if signature:
+            function = _FunctionInfo(0, signature.function)
+            opts.prog_btf_fd, opts.func_info_cnt = signature.btf.fd, 1
+            opts.func_info = ctypes.addressof(function)
+            opts.func_info_rec_size = ctypes.sizeof(function)
+        if signature and extends:
+            # An extension has the buffers and the attach type of what it extends.
+            kind, opts.expected_attach_type, opts.prog_flags = _PROG_TYPE_EXT, 0, 0
+            opts.attach_prog_fd, opts.attach_btf_id = extends.fd, signature.function
+        arguments = (kind, name.encode(), _LICENSE, instructions, ctypes.c_size_t(count))
         fd: int = library().bpf_prog_load(*arguments, ctypes.byref(opts))
         if fd >= 0:
             return cls(fd)
@@ -245,6 +279,13 @@ class Link(Descriptor):
         return cls(call("bpf_link_create", *arguments, what=what))
 
     @classmethod
+    def replace_function(cls, extension: Program, target: Program, function: int) -> Link:
+        """Let an extension run instead of a function of an XDP program, as long as the link is open."""
+        opts = _LinkCreateOpts(sz=ctypes.sizeof(_LinkCreateOpts), target_btf_id=function)
+        arguments = (extension.fd, target.fd, 0, ctypes.byref(opts))
+        return cls(call("bpf_link_create", *arguments, what="replace a function of a program"))
+
+    @classmethod
     def open(cls, path: str) -> Link:
         return cls(obj_get(path))
 
@@ -270,3 +311,16 @@ def attached(ifindex: int) -> Attached:
     ids = {1: opts.drv_prog_id, 2: opts.skb_prog_id, 3: opts.hw_prog_id}
     number = opts.prog_id or ids.get(opts.attach_mode, 0)
     return Attached(number, _MODES.get(opts.attach_mode, "none") if number else "none")
+
+
+def exchange(ifindex: int, program: Program | None, former: Program | None, flags: int) -> None:
+    """Attach a program without a link, in the place of a former one; None: no program.
+
+    flags: XDP_NATIVE or XDP_GENERIC. Raises `KernelError` with EEXIST if the interface has another program
+    than the former one.
+    """
+    opts = _AttachOpts(sz=ctypes.sizeof(_AttachOpts), old_prog_fd=former.fd if former else 0)
+    if former is None:
+        flags |= _IF_NO_PROGRAM
+    arguments = (ifindex, program.fd if program else -1, flags, ctypes.byref(opts))
+    call("bpf_xdp_attach", *arguments, what=f"attach to interface {ifindex}")

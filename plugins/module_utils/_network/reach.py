@@ -18,10 +18,10 @@ import typing as t
 from .._base.address import format_prefix, from_mapped
 from .._base.errors import LoadFailed, some_of
 from .._kernel.abi import NET_PROTECTED
-from .._kernel.programs import Program, attached
 from . import protect
 
 if t.TYPE_CHECKING:
+    from .._kernel.programs import Program
     from .protect import Network, Protection
 
 _PASS = 2
@@ -34,6 +34,7 @@ _LOOPBACK_NET = (104, _MAPPED + b"\x7f\0\0\0")
 
 
 def unreached(
+    program: Program | None,
     ifindexes: t.Mapping[str, int],
     protection: Protection,
     network: Network,
@@ -41,17 +42,16 @@ def unreached(
 ) -> list[str]:
     """Return which sources could not open a connection to the SSH ports, as "ADDRESS on INTERFACE".
 
-    ifindexes: by the names of the interfaces to check. protection: the protected addresses are the sources
+    program: the loaded one; None if there is none. ifindexes: by the names of the interfaces to check. protection: the protected addresses are the sources
     to check, without the host's loopback addresses. ports: of the SSH server.
     """
     sources = sorted(_sources(protection))
     failed = []
-    for name, ifindex in sorted(ifindexes.items()):
-        with Program.by_id(attached(ifindex).program_id) as program:
-            for source in sources:
-                target = _target(source, ifindex, network)
-                if target and not _pass(program, ifindex, source, target, ports):
-                    failed.append(f"{format_prefix(from_mapped(source, 128))} on {name}")
+    for name, ifindex in sorted(ifindexes.items() if program else ()):
+        for source in sources:
+            target = _target(source, ifindex, network)
+            if program and target and not _pass(program, ifindex, source, target, ports):
+                failed.append(f"{format_prefix(from_mapped(source, 128))} on {name}")
     return failed
 
 

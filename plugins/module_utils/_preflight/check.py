@@ -13,9 +13,9 @@ import typing as t
 from .._base.errors import Unsupported
 from .._declared.store import Store
 from .._network.endpoints import parse_interval
-from .interfaces import check_listening, resolve_interfaces
+from .interfaces import check_listening, joins_any, resolve_interfaces
 from .lists import check_lists, find_idle_entries
-from .packages import LOADER, missing_packages, split_packages
+from .packages import LIBXDP, LOADER, missing_packages, split_packages
 from .program import is_compiled
 from .system import check_root, check_system
 from .values import read_variables
@@ -49,8 +49,10 @@ def check_host(machine: Machine, options: t.Mapping[str, t.Any], check: bool, wa
     if not problems:
         memory = int(variables["packetwatch_list_memory"])
         problems += check_lists(declared.lists, state, variables["packetwatch_protect"], memory)
-        packages = missing_packages(machine, options["packages"])
-        compiled = LOADER not in packages and is_compiled(machine, state, options["program"])
+        wanted = [*options["packages"], *([LIBXDP] if joins_any(interfaces) else [])]
+        packages = missing_packages(machine, wanted)
+        loads = not {LOADER, LIBXDP}.intersection(packages)
+        compiled = loads and is_compiled(machine, state, options["program"])
         packages, reasons = split_packages(machine, packages, compiled, check, warn)
         problems += reasons
     if problems:

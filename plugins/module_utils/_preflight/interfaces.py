@@ -15,7 +15,9 @@ from .._base.errors import InvalidInput, PacketwatchError
 from .._base.interface import text_of
 from .._declared.nexts import check_path
 from .._declared.policy import OVERRIDES, fields_from_options, merge_policy
-from .._declared.store import MODES, check_interface
+from .._declared.store import MODES, check_interface, check_mode
+from .._dispatcher.place import KEYS as MODE_KEYS
+from .._dispatcher.place import is_dispatcher, mode_from_options
 from .._network.devices import check_device, check_listeners
 
 if t.TYPE_CHECKING:
@@ -25,7 +27,7 @@ Interface = dict[str, t.Any]
 """A name, and if declared a mode, a next program and policy options."""
 
 _NEXT = ("next", "next_src")
-_KEYS = ("name", "mode", *_NEXT, *OVERRIDES)
+_KEYS = ("name", *MODE_KEYS, *_NEXT, *OVERRIDES)
 # Flags of routes (linux/route.h).
 _UP = 0x1
 _UP_GATEWAY = 0x3
@@ -72,6 +74,11 @@ def read_interfaces(wanted: t.Sequence[t.Any], problems: list[str]) -> dict[int,
         except PacketwatchError as error:
             problems.append(f"packetwatch_interfaces[{index}]: {error}")
     return found
+
+
+def joins_any(interfaces: t.Iterable[Interface]) -> bool:
+    """Whether the program will be in the dispatcher of an interface."""
+    return any(is_dispatcher(interface.get("mode", "")) for interface in interfaces)
 
 
 def check_listening(
@@ -130,10 +137,10 @@ def _read(wanted: t.Any) -> Interface:
     for key in entry:
         if key not in _KEYS:
             raise InvalidInput(f"{entry['name']} has the unknown key {key}: {_hint(str(key))}")
-    if entry.get("mode", MODES[0]) not in MODES:
-        raise InvalidInput(
-            f"{entry['name']} has the mode {entry['mode']!r}: choose one of {', '.join(MODES)}"
-        )
+    try:
+        check_mode(mode_from_options(entry))
+    except InvalidInput as error:
+        raise InvalidInput(f"{entry['name']}: {error}") from error
     _check_next(entry)
     return entry
 

@@ -15,7 +15,9 @@ if t.TYPE_CHECKING:
     from .machine import Machine
 
 LOADER = "libbpf1"
-"""The package that loads a compiled program. All others are needed only to compile one."""
+"""The package that loads a compiled program."""
+LIBXDP = "libxdp1"
+"""The package with libxdp's dispatcher. All others are needed only to compile a program."""
 
 _FLAVOUR = re.compile(r"-((?:cloud-|rt-)?(?:amd64|arm64))$")
 # Without the second option, apt-get update succeeds even if it could not fetch any list.

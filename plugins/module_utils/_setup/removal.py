@@ -13,7 +13,9 @@ import os
 import shutil
 import typing as t
 
+from .._change.panic import leave
 from .._declared.store import Store
+from .._kernel.pins import Pins
 from . import accounts, places
 from .commands import has_systemd, must, reload_systemd
 
@@ -72,6 +74,9 @@ def _remove_files(run: Run, units: t.Sequence[str]) -> None:
         # Stopping a unit detaches nothing; but no unit may attach again from here on.
         run(("systemctl", "stop", *places.UNIT_PATTERNS), None)
     with Store().lock(_LOCK_SECONDS):
+        # The other programs of dispatchers go on.
+        for mark in Pins().member_marks():
+            leave(Pins(), mark)
         for path in (*units, *places.PINS, *places.DATA):
             delete(path)
     remove_empty(places.FOLDERS)

@@ -25,7 +25,8 @@ from .._declared.edits import (
 from .._declared.fleet import limit_fleet
 from .._declared.nexts import Next, check_path, check_source
 from .._declared.policy import OVERRIDES, keys_from_options
-from .._declared.store import MODES, ROLE
+from .._declared.store import ROLE
+from .._dispatcher.place import mode_from_options
 from .._feeds.copies import Ages, FeedRun, gather_wanted
 from .._kernel.source import read_source
 from .._network.fleet import OFF, parse_lists, permitted_lists
@@ -66,7 +67,7 @@ def read_whole(options: Options, state: State, ages: Ages) -> tuple[Whole | None
         return None, missing
     feeds = FeedRun(options["feeds"], wanted, state, ages, options["now"] or time.time())
     nexts = {found["name"]: _next(found) for found in options["interfaces"]}
-    modes = {found["name"]: found.get("mode", MODES[0]) for found in options["interfaces"]}
+    modes = {found["name"]: mode_from_options(found) for found in options["interfaces"]}
     policies: dict[str | None, dict[str, str]] = {None: keys_from_options(options["policy"])}
     for found in options["interfaces"]:
         own = {option: found[option] for option in OVERRIDES if option in found}

@@ -17,6 +17,7 @@ import typing as t
 
 from packetwatch_core._base.errors import PacketwatchError
 from packetwatch_core._base.files import open_regular, parse_json
+from packetwatch_core._dispatcher.place import is_dispatcher
 from packetwatch_core._health import problems
 from packetwatch_core._health.problems import Facts
 from packetwatch_core._kernel import abi, netlink
@@ -41,11 +42,16 @@ Note = dict[str, t.Any]
 
 
 class _Attached(t.NamedTuple):
-    """Mode of a program, whether it is ours, and whether the interface exists."""
+    """Mode of a program, whether it is ours, and whether the interface exists.
+
+    is_unread: root has seen our program in a dispatcher that another tool has replaced since. libxdp keeps
+    all programs when it replaces one, so it counts as ours until root has read it.
+    """
 
     mode: str
     is_ours: bool
     is_there: bool
+    is_unread: bool
 
 
 class Outlook(Part):
@@ -217,6 +223,7 @@ class Outlook(Part):
             is_pending=self._confirmed.is_change_pending(),
             declared=list(attached),
             filtered=[name for name, there in attached.items() if there.is_ours],
+            unread=[name for name, there in attached.items() if there.is_unread],
             present=[name for name, there in attached.items() if there.is_there],
             renamed=self._renamed(note),
             nexts=_texts(note, "nexts"),
@@ -281,10 +288,12 @@ class Outlook(Part):
         for name in self._confirmed.interfaces or (noted if isinstance(noted, dict) else ()):
             link = links.get(name)
             mode = link.xdp_mode if link else ""
-            is_ours = bool(mode)
+            is_ours, is_unread = bool(mode), False
             if link and mode and isinstance(noted, dict):
-                is_ours = _number(noted.get(name), "program") == link.xdp_program
-            found[name] = _Attached(mode or "none", is_ours, link is not None)
+                is_noted = _number(noted.get(name), "program") == link.xdp_program
+                is_unread = not is_noted and is_dispatcher(_text(noted.get(name), "mode"))
+                is_ours = is_noted or is_unread
+            found[name] = _Attached(mode or "none", is_ours, link is not None, is_unread)
         return found
 
     def _renamed(self, note: Note) -> dict[str, str]:

@@ -54,12 +54,13 @@ class Ground:
                 if panic:
                     raise Red(f"{panic.describe()}: {LIFT}")
                 raise Red("no interface is filtered: systemctl start packetwatch-xdp@INTERFACE")
+            number = loaded.program.info().id if loaded.program else 0
             self.interface = _choose(truth.interfaces(loaded), wanted)
             self.published: t.Sequence[int] = current.header["published"]
             self.tables: Tables = current.areas().tables()
         self.policy = self.interface.policy
-        program_id = attached(self.interface.ifindex).program_id
-        self._program = stack.enter_context(Program.by_id(program_id))
+        # In a dispatcher, the kernel cannot run the program alone; this one decides alike.
+        self._program = stack.enter_context(Program.by_id(number))
         self.maps = {name: stack.enter_context(Map.open(host.pins.map(name))) for name in _MAPS}
         self.bans = Bans(self.maps)
         self.firsts = Firsts(self.maps["firsts2"], self.maps["shared"])

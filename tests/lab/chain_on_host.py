@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: (c) 2026, Packetwatch authors
+"""Changes a dispatcher under traffic, on a host. It runs there, with the library there; prints JSON.
+
+    python3 - STEP [ARGUMENT ...]
+
+The interface pw7 is one end of a veth pair. The other end is p7 in the namespace `neighbour`, from which frames
+of an unlisted and of a denied source come.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+
+sys.path.insert(0, "/usr/lib/packetwatch/current")
+
+from packetwatch_core._active.loaded import Loaded
+from packetwatch_core._base.errors import PacketwatchError
+from packetwatch_core._base.paths import Paths
+from packetwatch_core._change.pending import Terms
+from packetwatch_core._declared.edits import set_lists
+from packetwatch_core._dispatcher.chain import Dispatchers
+from packetwatch_core._dispatcher.place import Place
+from packetwatch_core._host.host import Host
+from packetwatch_core._kernel.libbpf import Map
+from packetwatch_core._kernel.pins import Pins
+from packetwatch_core._kernel.programs import Program, attached
+
+INTERFACE = "pw7"
+OWN, UNLISTED, DENIED = "10.9.0.1", "10.9.0.2", "10.9.0.66"
+PORT = 7000
+OBJECT = "/root/neighbour.o"
+_NETNS = 0x40000000
+_BURST = 32
+_PAUSE = 0.02
+
+
+def run(argv: list[str], stdin: str | None = None) -> tuple[int, str, str]:
+    """Start a process as the library wants it."""
+    done = subprocess.run(argv, input=stdin, capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
+def tool(*argv: str) -> None:
+    """Run a command of the neighbour's; it must succeed."""
+    subprocess.run(argv, stdout=sys.stderr, stderr=sys.stderr, check=True)
+
+
+def chain() -> list[dict[str, object]]:
+    """The members of the dispatcher in their order."""
+    found = Dispatchers(Pins().dispatchers).read(socket.if_nametoindex(INTERFACE))
+    return [member._asdict() for member in found.members] if found else []
+
+
+def frame(source: str) -> bytes:
+    """A UDP datagram to the receiver, without a checksum of UDP."""
+    with open(f"/sys/class/net/{INTERFACE}/address", encoding="ascii") as file:
+        mac = bytes.fromhex(file.read().strip().replace(":", ""))
+    addresses = socket.inet_aton(source) + socket.inet_aton(OWN)
+    head = struct.pack("!BBHHHBBH", 0x45, 0, 46, 0, 0, 64, 17, 0) + addresses
+    total = sum(struct.unpack("!10H", head))
+    total = (total & 0xFFFF) + (total >> 16)
+    head = head[:10] + struct.pack("!H", 0xFFFF - total) + head[12:]
+    return mac + bytes(5) + b"\2" + b"\x08\x00" + head + struct.pack("!HHHH18x", 4000, PORT, 26, 0)
+
+
+class Flood:
+    """Sends frames of both sources in turn, and counts what arrives, until it is closed."""
+
+    def __init__(self) -> None:
+        self.sent = 0
+        """Frames of each source."""
+        self.arrived = {UNLISTED: 0, DENIED: 0}
+        self._stop = threading.Event()
+        self._receiver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._receiver.setsockopt(socket.SOL_SOCKET, 33, 1 << 26)  # SO_RCVBUFFORCE
+        self._receiver.bind((OWN, PORT))
+        self._receiver.settimeout(0.5)
+        self._threads = [threading.Thread(target=step) for step in (self._send, self._receive)]
+        for thread in self._threads:
+            thread.start()
+
+    def close(self) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _send(self) -> None:
+        with open("/run/netns/neighbour", "rb") as namespace:
+            assert ctypes.CDLL(None).setns(namespace.fileno(), _NETNS) == 0
+        frames = frame(UNLISTED), frame(DENIED)
+        with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as sender:
+            sender.bind(("p7", 0))
+            while not self._stop.is_set():
+                for _turn in range(_BURST):
+                    for data in frames:
+                        sender.send(data)
+                    self.sent += 1
+                time.sleep(_PAUSE)
+
+    def _receive(self) -> None:
+        while True:
+            try:
+                _data, (source, _port) = self._receiver.recvfrom(64)
+            except TimeoutError:
+                if self._stop.is_set() and not self._threads[0].is_alive():
+                    return
+                continue
+            self.arrived[source] += 1
+
+
+def counted() -> int:
+    """Packets that the neighbour's program has counted."""
+    (number,) = [member["id"] for member in chain() if member["name"] == "neighbour_count"]
+    with Program.by_id(int(str(number))) as program, Map.by_id(program.info().map_ids[0]) as seen:
+        return int.from_bytes(seen.lookup(bytes(4)) or b"", sys.byteorder)
+
+
+def denied() -> int:
+    """IPv4 packets that Packetwatch has dropped because of a deny entry."""
+    packets = Host(run).info({"counters"})["counters"]["packets"]
+    return int(packets["drop"].get("deny", {}).get("ipv4", 0))
+
+
+def change_by_us(turns: int) -> None:
+    """Change our place again and again."""
+    with Loaded(Pins()) as loaded:
+        held = loaded.held_on(socket.if_nametoindex(INTERFACE))
+        assert held and held.membership and loaded.extension
+        for turn in range(turns):
+            held.membership.move(loaded.extension, Place(20 + turn % 2 * 10))
+
+
+def replace_our_program() -> bool:
+    """Declare a list that does not fit into the loaded generation; return whether the program is another one."""
+    before = [member["id"] for member in chain() if member["name"] == "packetwatch"]
+    addresses = "".join(f"198.18.{number >> 8}.{number & 255}\n" for number in range(20_000))
+    edit = set_lists("many", {"allow": "", "deny": addresses}, allow_empty=True)
+    Host(run).apply(edit, force=True)
+    return before != [member["id"] for member in chain() if member["name"] == "packetwatch"]
+
+
+def change_by_the_neighbour(turns: int) -> None:
+    """Let libxdp's own tool add a program, and remove it again."""
+    for _turn in range(turns):
+        tool("xdp-loader", "load", INTERFACE, OBJECT, "-n", "neighbour_drop", "-P", "25")
+        (number,) = [member["id"] for member in chain() if member["name"] == "neighbour_drop"]
+        tool("xdp-loader", "unload", INTERFACE, "--id", str(number))
+
+
+def flood(ours: int, theirs: int) -> dict[str, object]:
+    """Change the chain under traffic; return what both sides have counted."""
+    before = counted(), denied()
+    traffic = Flood()
+    began = time.monotonic()
+    try:
+        change_by_us(ours // 2)
+        is_replaced = replace_our_program()
+        change_by_us(ours // 2)
+        between = time.monotonic()
+        change_by_the_neighbour(theirs)
+    finally:
+        traffic.close()
+    return {
+        "sent": traffic.sent,
+        "arrived": traffic.arrived[UNLISTED],
+        "is_replaced": is_replaced,
+        "leaked": traffic.arrived[DENIED],
+        "counted": counted() - before[0],
+        "denied": denied() - before[1],
+        "seconds": [round(between - began, 1), round(time.monotonic() - between, 1)],
+    }
+
+
+def cost() -> dict[str, int]:
+    """Nanoseconds of a packet that passes: the filter alone, and in the dispatcher as it is now."""
+    ifindex = socket.if_nametoindex(INTERFACE)
+    data = frame(UNLISTED)
+    with Loaded(Pins()) as loaded, Program.by_id(attached(ifindex).program_id) as dispatcher:
+        assert loaded.program
+        programs = {"alone": loaded.program, "in the dispatcher": dispatcher}
+        rounds = [
+            {name: program.test_run(data, ifindex, 5000)[1] for name, program in programs.items()}
+            for _round in range(5)
+        ]
+    return {name: sorted(found[name] for found in rounds)[2] for name in programs}
+
+
+def second() -> str:
+    """Try to join with a second filter of its own; return why it is refused."""
+    own = "/run/second"
+    paths = Paths(
+        bpffs="/sys/fs/bpf/second",
+        **{name: f"{own}/{name}" for name in ("state", "images", "spared", "ages", "clock")},
+        **{name: f"{own}/{name}" for name in ("settings", "pending", "status", "tables")},
+    )
+    os.makedirs(own, exist_ok=True)
+    source = Host(run).store.read_current()[1].program
+    try:
+        Host(run, paths).attach(INTERFACE, "dispatcher:30:pass", source)
+    except PacketwatchError as error:
+        return str(error)
+    return ""
+
+
+def revert() -> list[list[object]]:
+    """Make a pending change of our place, and revert it; return both chains."""
+    host = Host(run)
+    host.attach(INTERFACE, "dispatcher:40:pass", terms=Terms(300, "a-token", "test"))
+    pending = chain()
+    host.roll_back("a-token")
+    return [[member["priority"] for member in found] for found in (pending, chain())]
+
+
+STEPS = {
+    "chain": chain,
+    "flood": lambda: flood(*map(int, sys.argv[2:])),
+    "cost": cost,
+    "second": second,
+    "revert": revert,
+    "verify": lambda: Host(run).verify(),
+}
+
+if __name__ == "__main__":
+    print(json.dumps(STEPS[sys.argv[1]]()))
