@@ -35,7 +35,7 @@ from .._base import interface
 from .._base.errors import InvalidInput, PacketwatchError, Unreadable, failures_of, remedy_of
 from .._base.files import write_file
 from .._base.number import read_whole
-from .._dispatcher.place import Place, is_dispatcher, read_place
+from .._dispatcher.place import DISPATCHER, Place, is_dispatcher, read_place
 from .drop_ins import DropIns, File, Noted, file_of, note_digests, read_text
 from .lock import Lock
 from .nexts import PATH, SOURCE, Next, read_next
@@ -110,9 +110,7 @@ def check_mode(mode: str) -> None:
     if is_dispatcher(mode):
         read_place(mode)
     elif mode not in MODES:
-        raise InvalidInput(
-            f"mode is {mode!r}: choose one of {', '.join(MODES)}, dispatcher, or write {Place().mode()}"
-        )
+        raise InvalidInput(f"mode is {mode!r}: choose one of {', '.join((*MODES, DISPATCHER))}")
 
 
 def check_interface(name: str) -> None:
@@ -539,8 +537,12 @@ def _is_comment(letter: str) -> bool:
 
 
 def _check_mode(mode: str, where: str) -> None:
-    with _located(where):
-        check_mode(mode)
+    if is_dispatcher(mode):
+        with _located(where):
+            read_place(mode)
+    elif mode not in MODES:
+        allowed = ", ".join((*MODES, Place().mode()))
+        raise InvalidInput(f"{where}: mode is {mode!r}; allowed: {allowed}")
 
 
 def _members(folder: str, *suffixes: str) -> list[tuple[str, str]]:

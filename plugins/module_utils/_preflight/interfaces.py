@@ -16,8 +16,8 @@ from .._base.interface import text_of
 from .._declared.nexts import check_path
 from .._declared.policy import OVERRIDES, fields_from_options, merge_policy
 from .._declared.store import MODES, check_interface, check_mode
+from .._dispatcher.place import DISPATCHER, is_dispatcher, mode_from_options
 from .._dispatcher.place import KEYS as MODE_KEYS
-from .._dispatcher.place import is_dispatcher, mode_from_options
 from .._network.devices import check_device, check_listeners
 
 if t.TYPE_CHECKING:
@@ -137,6 +137,10 @@ def _read(wanted: t.Any) -> Interface:
     for key in entry:
         if key not in _KEYS:
             raise InvalidInput(f"{entry['name']} has the unknown key {key}: {_hint(str(key))}")
+    mode = entry.get("mode", MODES[0])
+    if mode not in MODES and not is_dispatcher(str(mode)):
+        choices = ", ".join((*MODES, DISPATCHER))
+        raise InvalidInput(f"{entry['name']} has the mode {mode!r}: choose one of {choices}")
     try:
         check_mode(mode_from_options(entry))
     except InvalidInput as error:
