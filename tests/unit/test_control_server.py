@@ -268,7 +268,7 @@ def test_followers_get_what_they_want_and_nothing_when_gone(lab: Lab) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"actions": ["ban", "x" * 1000]}, "is not an event: send some of connection, scan"),
+        ({"actions": ["ban", "x" * 1000]}, "is not an event: send some of connection, probe, scan"),
         ({"actions": ["a"] * 10000}, "'a' is not an event"),
         ({"sources": [f"203.0.113.{n}" for n in range(33)]}, "33 addresses: send at most 32"),
         ({"sources": ["203.0.113.0/24"]}, "a single address is needed"),
