@@ -78,6 +78,10 @@ class KernelHost:
         """The kernel's ban of a source for the fleet."""
         return self.bans.find(self.bans.source_of(source), "bans")
 
+    def host_ban(self, source: str) -> bool:
+        """Whether the program has banned a source itself."""
+        return self.bans.find(self.bans.source_of(source), "scan_bans") is not None
+
     def count(self) -> int:
         """How many bans of the fleet the kernel has."""
         return sum(key is not None for key in FleetBans(self.bans).walk())
