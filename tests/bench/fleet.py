@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import math
 import os
 import platform
@@ -21,13 +22,19 @@ from typing import Any
 from fleet.host_process import until
 
 from bench.fleet_crowd import listing, watching
+from bench.fleet_enforcer import Cost, Load, sweeps, thousand
 from bench.fleet_hosts import PAUSE, VERSION, Fleet, KernelHost, address
 from bench.fleet_rows import (
+    CPU,
+    DECIDING,
+    FLOOD,
     FRESH,
     FULL,
     LISTING,
+    MEMORY,
     SCAN,
     SMALL,
+    SWEEP,
     WATCHING,
     Measured,
     Sizes,
@@ -42,6 +49,8 @@ from packetwatch_fleet.pages import MAX_ROWS
 
 _PATIENCE = 30.0
 _GOLDEN = (math.sqrt(5) - 1) / 2
+# Forged sources a second: what the limit of each host lets through.
+_FLOOD = 200
 
 
 def scans(fleet: Fleet, number: int) -> list[float]:
@@ -111,6 +120,28 @@ def measure(fleet: Fleet, sizes: Sizes) -> dict[str, Measured]:
     return found
 
 
+def enforcers(folder: Path, sizes: Sizes) -> dict[str, Measured]:
+    """Return the figures of enforcers, each measurement with a fleet of its own."""
+    found = {}
+    with contextlib.ExitStack() as open_:
+        fleet = Fleet(folder, open_, sizes.kernels, sizes.kernels)
+        found[SWEEP] = _busy(SWEEP, lambda: sweeps(fleet, sizes.sweeps))
+    for case, flood in ((DECIDING, 0), (FLOOD, _FLOOD)):
+        costs: list[Cost] = []
+        load = Load(sizes.reporters, sizes.reporting, flood)
+        measured = _busy(case, functools.partial(_decide, folder, load, costs))
+        found[case] = measured
+        found[f"{case}: {CPU}"] = measured._replace(figures=[100 * costs[0].cpu])
+        found[f"{case}: {MEMORY}"] = measured._replace(figures=[costs[0].memory])
+    return found
+
+
+def _decide(folder: Path, load: Load, costs: list[Cost]) -> list[float]:
+    """Return the seconds of each decision. A scan that was missed took longer than any goal."""
+    costs.append(thousand(folder, load))
+    return costs[0].delays + [_PATIENCE] * costs[0].missed
+
+
 def _busy(what: str, act: Callable[[], list[float]]) -> Measured:
     """Return the figures, with how busy the processors were."""
     began, idle, total = time.monotonic(), *_processor_time()
@@ -150,7 +181,12 @@ def main() -> int:
         contextlib.ExitStack() as open_,
     ):
         Path(name).chmod(0o755)
-        measured = measure(Fleet(Path(name), open_, sizes.hosts), sizes)
+        folders = [Path(name) / one for one in ("fleet", "enforcers")]
+        for folder in folders:
+            folder.mkdir()
+        measured = measure(Fleet(folders[0], open_, sizes.hosts), sizes)
+        open_.close()
+        measured |= enforcers(folders[1], sizes)
     about["seconds"] = round(time.monotonic() - started)
     found = rows(sizes)
     print(", ".join(f"{name.replace('_', ' ')} {value}" for name, value in about.items()))

@@ -39,6 +39,8 @@ _PATIENCE = 60.0
 # Seconds between two probes of a simulated scan, and between two scans.
 _PROBE, _SCAN = 0.25, 2.0
 _PROBED = 12
+# Seconds after the last report in which decisions still come.
+_LAST = 2.0
 
 
 @contextlib.contextmanager
@@ -126,9 +128,7 @@ def thousand(folder: Path, load: Load) -> Cost:
         with nodes.nodes[2].namespace.entered():
             for now in _banned(_follower(nodes, folder), banned):
                 memory = max(memory, enforcer.resident())
-                if ours.poll() and not load.flood:
-                    break
-                if now > began + load.seconds + 3:
+                if now > began + load.seconds + _LAST:
                     break
         cpu = (enforcer.cpu() - used) / (time.monotonic() - began)
         assert ours.poll(_PATIENCE)
@@ -211,8 +211,8 @@ def _report(nodes: FleetNodes, load: Load, result: Connection) -> None:
 def _probes(chance: random.Random, load: Load, start: float) -> list[tuple[float, int, str, int]]:
     """Time, host, source and number of each probe of all scans."""
     found = []
-    then, scan = start + 4, 0
-    while then < start + load.seconds - _PROBED * _PROBE - 3:
+    then, scan = start + 2, 0
+    while then < start + load.seconds - _PROBED * _PROBE - 2:
         hosts = chance.sample(range(load.hosts), _PROBED)
         source = address("203.0", 256 * 113 + scan + 1)
         found += [(then + at * _PROBE, host, source, at) for at, host in enumerate(hosts)]

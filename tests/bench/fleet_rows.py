@@ -28,10 +28,17 @@ class Sizes(NamedTuple):
     """Simulated hosts that watch."""
     seconds: int
     """How long they watch."""
+    kernels: int
+    """Hosts with a kernel of which enforcers find scans that no host sees alone."""
+    sweeps: int
+    reporters: int
+    """Simulated hosts that report to an enforcer."""
+    reporting: int
+    """For how many seconds."""
 
 
-FULL = Sizes(50, 100, 10_000, 200, 3, 1000, 10)
-SMALL = Sizes(4, 3, 300, 6, 1, 12, 1)
+FULL = Sizes(50, 100, 10_000, 200, 3, 1000, 10, 20, 40, 1000, 60)
+SMALL = Sizes(4, 3, 300, 6, 1, 12, 1, 5, 2, 20, 8)
 """Shows that the bench works, not how fast the fleet is."""
 COMMITS = 10
 """Pages that an enforcer writes in a second."""
@@ -39,6 +46,8 @@ ROWS = 10
 """Bans of such a page."""
 
 SCAN, FRESH, LISTING, WATCHING = "scan", "fresh host", "listing", "watching"
+SWEEP, DECIDING, FLOOD = "sweep", "deciding", "flood"
+CPU, MEMORY = "processor", "memory"
 
 
 class Measured(NamedTuple):
@@ -61,6 +70,10 @@ class Row(NamedTuple):
 def rows(sizes: Sizes) -> list[Row]:
     """All rows of the table."""
     ban = f"scan on A -> ban in B's kernel, {sizes.hosts} hosts"
+    sweep = (
+        f"scan of one port on 5 of {sizes.kernels} hosts, 2 enforcers, last packet -> last kernel"
+    )
+    deciding = f"enforcer, {sizes.reporters:,} hosts with 50-500 new sources/min each"
     watch = f"{sizes.watchers:,} watchers, {COMMITS * ROWS} bans/s, page -> watcher"
     return [
         Row(f"{ban}: median", SCAN, 0.5, 80, "ms"),
@@ -68,6 +81,12 @@ def rows(sizes: Sizes) -> list[Row]:
         Row(f"{sizes.bans:,} bans to a fresh host", FRESH, 1, 1, "s"),
         Row(f"{sizes.listing} hosts list {sizes.bans:,} bans at once", LISTING, 1, 5, "s"),
         Row(f"{watch}: p99", WATCHING, 0.99, 500, "ms"),
+        Row(f"{sweep}: median", SWEEP, 0.5, 2.5, "s"),
+        Row(f"{sweep}: p99", SWEEP, 0.99, 2.5, "s"),
+        Row(f"{deciding}: 5th report -> ban in the store, p99", DECIDING, 0.99, 1.5, "s"),
+        Row(f"{deciding}: of a processor", f"{DECIDING}: {CPU}", 1, 5, "%"),
+        Row(f"{deciding}: memory", f"{DECIDING}: {MEMORY}", 1, 40, "MB"),
+        Row("the same, each with 200 forged sources/s: memory", f"{FLOOD}: {MEMORY}", 1, 100, "MB"),
     ]
 
 

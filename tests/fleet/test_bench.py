@@ -14,7 +14,20 @@ from pathlib import Path
 
 import pytest
 from bench.fleet_hosts import KERNELS
-from bench.fleet_rows import COMMITS, FRESH, LISTING, SCAN, SMALL, WATCHING, rows
+from bench.fleet_rows import (
+    COMMITS,
+    CPU,
+    DECIDING,
+    FLOOD,
+    FRESH,
+    LISTING,
+    MEMORY,
+    SCAN,
+    SMALL,
+    SWEEP,
+    WATCHING,
+    rows,
+)
 
 
 @pytest.mark.slow
@@ -31,5 +44,11 @@ def test_every_row_has_a_figure(tmp_path: Path) -> None:
         FRESH: KERNELS,
         LISTING: SMALL.listings,
         WATCHING: SMALL.watchers * SMALL.seconds * COMMITS,
+        SWEEP: SMALL.sweeps,
+        # A scan every two seconds, as long as there is time for its probes.
+        DECIDING: 1,
+        f"{DECIDING}: {CPU}": 1,
+        f"{DECIDING}: {MEMORY}": 1,
+        f"{FLOOD}: {MEMORY}": 1,
     }
     assert all(row["figure"] > 0 and 0 <= row["load"] <= 1 for row in found)

@@ -7,6 +7,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from packetwatch_core._base.address import parse_prefix
 from packetwatch_core._node.buckets import MAX_BYTES, MAX_ROWS, OPEN_ROWS
 from packetwatch_core._node.keys import BANS, HOSTS, LIFTS, LISTS
+from packetwatch_core._node.rules import RULES
 from packetwatch_enforcer.judge import Judge, sources_of
 from packetwatch_enforcer.ledger import MAX_PENDING, Ledger
 from packetwatch_enforcer.rules.interface import Decision, Proposal
@@ -281,3 +284,29 @@ def test_recent_decisions_are_the_newest_ones_and_bounded() -> None:
     assert len(tested.recent) == 64 and tested.recent[0]["source"] == "203.0.113.99"
     assert tested.decided == {"sweep": 100}
     assert list(sources_of(["203.0.113.9"])) == [packed("203.0.113.9")]
+
+
+def test_the_page_has_all_metrics_and_actions_of_the_journal() -> None:
+    from packetwatch_agent.part import Part
+    from packetwatch_enforcer import announce, memory, scribe, watcher
+
+    root = Path(__file__).resolve().parents[2]
+    page = (root / "docs/enforcer.md").read_text()
+    parts: list[type[Part]] = [
+        announce.Announcer,
+        memory.Memory,
+        scribe.Scribe,
+        watcher.Watcher,
+    ]
+    declared = {name for part in parts for name in part.METRICS}
+    assert set(re.findall(r"^\| `(packetwatch_enforcer_\w+)` \|", page, re.MULTILINE)) == declared
+    for rule_, limits in RULES.items():
+        [line] = [line for line in page.splitlines() if line.startswith(f"| `{rule_}` |")]
+        for name, limit in limits.items():
+            shown = {86400: "1d", 3600: "1h", 600: "10m"}.get(limit.default, f"{limit.default:g}")
+            assert re.search(
+                rf"`{name}` (in )?{shown}\b|{shown}.*`{name}`|`{name}` {shown}", line
+            ), (
+                rule_,
+                name,
+            )
