@@ -12,3 +12,4 @@ import conftest  # makes the host library importable under its names
 
 _FILES = conftest.ROOT / "roles/packetwatch/files"
 sys.path[:0] = [str(_FILES / part) for part in ("agent", "fleet")]
+sys.path.insert(0, str(conftest.ROOT / "roles/fleet_node/files/enforcer"))

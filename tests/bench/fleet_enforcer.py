@@ -29,6 +29,7 @@ from fleet.servers import FleetNodes, fleet_nodes
 from bench.fleet_hosts import VERSION, Fleet, KernelHost, address, forking
 from packetwatch_core._node.gateway import encoded
 from packetwatch_core._node.keys import BANS, HOSTS
+from packetwatch_enforcer.watcher import REPORTS
 from packetwatch_fleet.store.interface import Follower, Put
 from packetwatch_fleet.store.plugins import open_store
 
@@ -177,7 +178,9 @@ def _report(nodes: FleetNodes, load: Load, result: Connection) -> None:
     result.send("begins")
     start = time.monotonic()
     offset = time.time() - start
-    due = [(start + chance.random(), host) for host in range(load.hosts)]
+    # As an enforcer wants it.
+    interval = max(1.0, load.hosts / REPORTS)
+    due = [(start + interval * chance.random(), host) for host in range(load.hosts)]
     heapq.heapify(due)
     probes = collections.deque(_probes(chance, load, start))
     truth: dict[str, float] = {}
@@ -191,8 +194,8 @@ def _report(nodes: FleetNodes, load: Load, result: Connection) -> None:
                 truth[source] = now
         while due and due[0][0] <= now:
             _then, host = heapq.heappop(due)
-            heapq.heappush(due, (now + 1, host))
-            new = int(rate[host] + chance.random()) + load.flood
+            heapq.heappush(due, (now + interval, host))
+            new = int(rate[host] * interval + chance.random()) + round(load.flood * interval)
             pending[host] += chance.randbytes(6 * new)
             if pending[host]:
                 todo.append((host, bytes(pending[host][: 6 * 1000])))

@@ -34,7 +34,7 @@ from .settings import EnforcerSettings
 from .watcher import Watcher
 
 USAGE = 2
-# Seconds of processor time after which a rule that does not end is interrupted.
+# A rule that is still running after so many seconds of processor time, twice, is interrupted.
 _PATIENCE = 0.5
 
 

@@ -80,7 +80,7 @@ class Ledger:
         groups: dict[int, list[str]] = {}
         for source, row in self.pending.items():
             groups.setdefault(bucket_of(row.until, now), []).append(source)
-        pages = []
+        pages: list[Page] = []
         for bucket, sources in groups.items():
             while sources and len(pages) < most:
                 key, texts = self._page(bucket)

@@ -11,7 +11,6 @@ import typing as t
 
 from packetwatch_core._base.address import parse_prefix
 from packetwatch_core._base.errors import InvalidInput
-from packetwatch_fleet.observed import Seen
 from packetwatch_fleet.sources import network_of
 
 MAX_HOSTS = 5000
@@ -25,8 +24,8 @@ class Host:
         self.number = number
         self.name = name
         self.addresses: frozenset[str] = frozenset()
-        self.last: Seen | None = None
-        """The last report of what it has seen, without its pairs."""
+        self.last = (0, 0.0, 0)
+        """Of the last report of what it has seen: number, time, and how much was lost."""
         self.has_bans = False
 
 

@@ -29,7 +29,7 @@ from .rules.panel import Panel, Result
 
 TICK = 5.0
 # Reports of all hosts that the store should get in a second.
-REPORTS = 1000
+REPORTS = 750
 # A report that is older says nothing about the present. Hosts write at most so often.
 MAX_AGE, _MAX_BATCH = 86400.0, 60.0
 # Above this, clocks of nodes differ.
@@ -249,17 +249,18 @@ class Watcher(Part):
 
     def _seen(self, host: Host, value: bytes, now: float) -> list[Result]:
         seen = read_seen(value)
-        last, host.last = host.last, seen._replace(pairs=())
-        if last and (seen.number, seen.time) == (last.number, last.time):
+        number, then, lost = host.last
+        host.last = seen.number, seen.time, seen.lost
+        if (seen.number, seen.time) == (number, then):
             return []
         self._reports["seen"] += 1
-        if last and seen.number > last.number:
+        if 0 < number < seen.number:
             # A report that was overwritten had about as many pairs as this one.
-            missed = min(seen.number - last.number - 1, int(_MAX_BATCH)) * max(1, seen.count)
-            self.lost += missed + max(0, seen.lost - last.lost)
+            missed = min(seen.number - number - 1, int(_MAX_BATCH)) * max(1, seen.size)
+            self.lost += missed + max(0, seen.lost - lost)
         if seen.time < now - MAX_AGE:
             return []
-        self._pairs += seen.count
+        self._pairs += seen.size
         self._skews.append(now - seen.time)
         return self._panel.seen(host.number, list(seen.pairs), min(seen.time, now))
 

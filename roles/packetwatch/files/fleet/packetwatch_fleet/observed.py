@@ -37,7 +37,8 @@ class Seen(t.NamedTuple):
     time: float
     lost: int
     pairs: t.Iterable[Pair]
-    count: int
+    size: int
+    """How many pairs there are."""
 
 
 class HostBan(t.NamedTuple):
@@ -54,14 +55,14 @@ def read_seen(value: bytes) -> Seen:
     """The report ``seen``; raises `Refused`."""
     found = read_object(value, MAX_REPORT)
     number, time, lost = found.get("n"), found.get("t"), found.get("lost")
-    if not (_is_count(number) and is_number(time, MAX_TIME) and _is_count(lost)):
+    if not (_is_count(number) and _is_time(time) and _is_count(lost)):
         raise Refused("shape")
     pairs4, pairs6 = _packed(found.get("p", ""), _PAIR4), _packed(found.get("p6", ""), _PAIR6)
     count = len(pairs4) // _PAIR4.size + len(pairs6) // _PAIR6.size
     if count > MAX_PAIRS:
         raise Refused("size")
     pairs = itertools.chain(_PAIR4.iter_unpack(pairs4), _PAIR6.iter_unpack(pairs6))
-    return Seen(number, float(time), lost, t.cast("t.Iterator[Pair]", pairs), count)
+    return Seen(number, time, lost, t.cast("t.Iterator[Pair]", pairs), count)
 
 
 def read_bans(value: bytes, sources: Sources) -> tuple[list[HostBan], int]:
@@ -105,6 +106,10 @@ def _packed(text: t.Any, form: struct.Struct) -> bytes:
     if len(data) % form.size:
         raise Refused("shape")
     return data
+
+
+def _is_time(value: t.Any) -> t.TypeGuard[float]:
+    return is_number(value, MAX_TIME)
 
 
 def _is_count(value: t.Any) -> t.TypeGuard[int]:
