@@ -20,7 +20,7 @@ python := $(venv)/bin/python
 run_in_copy := cd $(copy) && PATH=$(venv)/bin:$$PATH PYTHONPATH=$(copy)/tests \
 	PYTHONPYCACHEPREFIX=$(build)/cache/bytecode ANSIBLE_COLLECTIONS_PATH=$(build) KEEP=$(KEEP) FLEET=$(FLEET)
 
-.PHONY: help check test release demo docs bench bench-peers bench-fleet soak lab-images build packages packages-test packages-bench venv docs-venv rulebook-venv clean
+.PHONY: help check test release demo docs bench bench-peers bench-fleet soak lab-images build packages packages-test packages-bench venv docs-venv rulebook-venv contract-venv clean
 
 help: ## List the commands.
 	@echo "make COMMAND [VARIABLE=VALUE]"
@@ -30,7 +30,7 @@ help: ## List the commands.
 check: packages build ## Run the static gates, the unit tests and the kernel tests that are quick.
 	@$(python) tests/tools/gates.py $(build) check $(GATES)
 
-test: packages-test build docs-venv rulebook-venv ## Run all gates and tests, and scenarios on containers and virtual machines.
+test: packages-test build docs-venv rulebook-venv contract-venv ## Run all gates and tests, and scenarios on containers and virtual machines.
 	@$(python) tests/tools/gates.py $(build) test $(GATES)
 
 release: packages-test build ## Make the release of this version: build/release.
@@ -77,6 +77,9 @@ docs-venv: packages
 
 rulebook-venv: packages
 	@tests/tools/venv $(build)/rulebook-venv tests/fleet/rulebook.txt
+
+contract-venv: packages
+	@tests/tools/venv $(build)/contract-venv tests/fleet/contract.txt
 
 clean: ## Take down what runs from the build folder, and remove it.
 	@if compgen -G '/run/packetwatch-lab/*' >/dev/null; then PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=tests python3 -m lab down --below $(build); fi

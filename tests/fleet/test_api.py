@@ -44,12 +44,11 @@ def api(request: pytest.FixtureRequest) -> Iterator[Api]:
 
 
 @pytest.fixture(autouse=True)
-def fresh(api: Api) -> Iterator[None]:
+def fresh(api: Api) -> None:
     """Begin with a store that has one host, and nothing else."""
     clear(api.nodes)
     status = STATUS | {"t": time.time(), "addresses": [HOST, "2001:db8:1::1"]}
     api.nodes.put("hosts/web1/status", json.dumps(status))
-    yield
 
 
 def clear(nodes: FleetNodes) -> None:
@@ -328,7 +327,7 @@ def test_each_change_is_in_the_audit_log_with_its_token(api: Api) -> None:
     start = len(api.audit())
     forged = {"X-Real-IP": "203.0.113.66", "X-Forwarded-For": "203.0.113.66"}
     api.call("GET", "/v1/bans")
-    api.call("PUT", "/v1/bans/203.0.113.9", {"seconds": 60, "reason": "pw\" é"}, headers=forged)
+    api.call("PUT", "/v1/bans/203.0.113.9", {"seconds": 60, "reason": 'pw" é'}, headers=forged)
     api.call("PUT", f"/v1/bans/{HOST}", {"seconds": 60}, role="ban")
     api.call("DELETE", "/v1/addresses/203.0.113.9", role="read")
     api.call("DELETE", "/v1/bans/203.0.113.9", token="pw_wrong")

@@ -74,7 +74,7 @@ def received(connection: socket.socket) -> Answer:
             found += piece
     except OSError:
         pass
-    head, _, body = found.partition(b"\r\n\r\n")
+    head, dummy, body = found.partition(b"\r\n\r\n")
     status = re.match(rb"HTTP/1\.[01] (\d{3}) ", head)
     if not status:
         return Answer(0)
@@ -388,7 +388,7 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("api", "name"), CASES, indirect=["api"])
+@pytest.mark.parametrize(("api", "name"), CASES, indirect=["api"], scope="module")
 def test_an_attempt_is_refused_and_changes_nothing(api: Api, name: str) -> None:
     attempt, wanted = ATTEMPTS[name]
     before = contents(api)
@@ -401,7 +401,7 @@ def test_an_attempt_is_refused_and_changes_nothing(api: Api, name: str) -> None:
     assert api.server.running
 
 
-@pytest.mark.parametrize("api", RELEASES[-1:], indirect=True)
+@pytest.mark.parametrize("api", RELEASES[-1:], indirect=True, scope="module")
 def test_an_address_that_sends_too_much_is_slowed_down(api: Api) -> None:
     """The API hardly sees it."""
     request = head(api, "GET", "/v1/nothing").replace(b"Connection: close\r\n", b"")
@@ -424,7 +424,7 @@ def test_an_address_that_sends_too_much_is_slowed_down(api: Api) -> None:
     assert api.call("GET", "/v1/healthz", token="").status == 200
 
 
-@pytest.mark.parametrize("api", RELEASES[-1:], indirect=True)
+@pytest.mark.parametrize("api", RELEASES[-1:], indirect=True, scope="module")
 def test_slow_clients_do_not_keep_others_waiting(api: Api) -> None:
     slow = []
     try:

@@ -26,7 +26,7 @@ def page_of(
     if token is not None:
         after = _read(token)
         if ordered and [type(part) for part in after] != [type(part) for part in key(ordered[0])]:
-            raise Problem(400, "page is of another list: begin again without it")
+            raise Problem(422, "page is of another list: begin again without it")
         start = bisect.bisect_right(ordered, after, key=key)
     found = ordered[start : start + limit]
     is_last = start + limit >= len(ordered)

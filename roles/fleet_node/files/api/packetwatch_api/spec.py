@@ -10,6 +10,7 @@ import functools
 import ipaddress
 import json
 import os
+import re
 import typing as t
 
 import jsonschema
@@ -20,6 +21,7 @@ from .problem import Problem
 PATH = os.path.join(os.path.dirname(__file__), "openapi.json")
 _METHODS = ("get", "put", "delete")
 _MAX_SHOWN = 200
+_TAG = re.compile(r'"[0-9]{1,19}"')
 
 Json = dict[str, t.Any]
 Values = dict[str, t.Any]
@@ -165,8 +167,8 @@ def _wanted(error: t.Any) -> str:
     if error.validator == "additionalProperties":
         return f"known are only {', '.join(error.schema.get('properties', ()))}"
     if error.validator == "anyOf":
-        formats = [one["format"] for one in error.validator_value if "format" in one]
-        return f"write one of {', '.join(formats)}"
+        forms = [one.get("format") or repr(one.get("const")) for one in error.validator_value]
+        return f"write one of {', '.join(forms)}"
     return str(
         error.message
         if error.validator == "required"
@@ -179,6 +181,7 @@ def _formats() -> t.Any:
     found = jsonschema.FormatChecker(formats=("ipv4", "ipv6"))
     for number, kind in ((4, ipaddress.IPv4Network), (6, ipaddress.IPv6Network)):
         found.checks(f"ipv{number}-network")(functools.partial(_is_network, kind))
+    found.checks("etag")(lambda value: not isinstance(value, str) or bool(_TAG.fullmatch(value)))
     found.checks("page-token")(lambda value: not isinstance(value, str) or is_token(value))
     return found
 

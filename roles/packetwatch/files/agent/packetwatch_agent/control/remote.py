@@ -135,8 +135,10 @@ class Remote:
 def _parsed(url: str) -> urllib.parse.SplitResult:
     try:
         found = urllib.parse.urlsplit(url)
-        is_good = found.scheme == "https" and found.hostname and not found.username
-        if is_good and (found.port or 1) and not (found.query or found.fragment):
+        # It raises if the port is not a number.
+        dummy = found.port
+        rest = found.username or found.query or found.fragment
+        if found.scheme == "https" and found.hostname and not rest:
             return found
     except ValueError:
         pass
