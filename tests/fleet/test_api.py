@@ -13,7 +13,7 @@ import re
 import shlex
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from fleet.api import COLLECTION, PORT, RELEASES, Api, running_api
 from fleet.servers import FleetNodes, fleet_nodes
 from fleet.software import SUITES
 
+from packetwatch_agent.control import cli
 from packetwatch_core._node.gateway import below
 from packetwatch_core._node.keys import KEYS
 from packetwatch_fleet.fold import Board
@@ -31,7 +32,7 @@ pytestmark = pytest.mark.slow
 ETCD = {suite: version for version, suite in SUITES.items()}
 HOST = "192.0.2.10"
 STATUS = {"v": 1, "t": 1, "version": "1.0.0", "applied": 1, "bans": 0, "missing": 0}
-Row = tuple[str, float]
+Ctl = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module", params=RELEASES)
@@ -348,6 +349,81 @@ def test_each_change_is_in_the_audit_log_with_its_token(api: Api) -> None:
     assert lines[0]["event.reason"] == 'pw" é'
     text = api.log.read_text()
     assert not [secret for secret in (*api.secrets.values(), "pw_wrong") if secret in text]
+
+
+@pytest.fixture
+def ctl(
+    api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Ctl:
+    """Run packetwatchctl with the fleet `ours`, whose first node does not answer; return its status and output."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    folder = tmp_path / ".config/packetwatch"
+    (folder / "fleets").mkdir(parents=True)
+    text = f"url=https://10.79.0.99 https://{api.node.address}\nca={api.nodes.ca}\ntoken={folder}/token\n"
+    (folder / "fleets/ours").write_text(text)
+
+    def run(*words: str, role: str = "admin", mode: int = 0o600) -> tuple[int, str, str]:
+        (folder / "token").write_text(f"{api.secrets[role]}\n")
+        (folder / "token").chmod(mode)
+        with api.nodes.lan.entered():
+            # Its address is that of nobody: without a route, it is refused at once.
+            subprocess.run(["ip", "route", "replace", "unreachable", "10.79.0.99"], check=True)
+            status = cli.main(["--fleet", "ours", *words])
+        return status, *capsys.readouterr()
+
+    return run
+
+
+def test_packetwatchctl_speaks_for_the_whole_fleet(api: Api, ctl: Ctl) -> None:
+    status, output, dummy = ctl(
+        "ban", "203.0.113.9", "2001:db8:9::7", "--for", "10m", "--reason", "noise"
+    )
+    assert status == 0 and "2001:db8:9::/64 is banned on all hosts until " in output
+    assert {source: round(left, -1) for source, (_by, left) in folded(api.nodes).items()} == {
+        "203.0.113.9": 600,
+        "2001:db8:9::/64": 600,
+    }
+    again = json.loads(ctl("ban", "203.0.113.9", "--for", "10m", "--reason", "noise", "--json")[1])
+    assert again["changed"] is False
+    status, output, dummy = ctl("bans", role="read")
+    assert status == 0
+    lines = output.splitlines()
+    assert lines[0].split() == ["SOURCE", "ORIGIN", "EVIDENCE", "UNTIL", "LEFT", "HOSTS", "REASON"]
+    assert lines[1].startswith("203.0.113.9 ") and lines[1].endswith("noise") and len(lines) == 3
+    found = json.loads(ctl("bans", "203.0.113.0/24", "--json")[1])
+    assert [ban["source"] for ban in found["bans"]] == ["203.0.113.9"]
+    assert "203.0.113.9 drop: api/test-admin has banned it until " in ctl("why", "203.0.113.9")[1]
+    assert "web1" in ctl("hosts")[1]
+    api.call("PUT", "/v1/lists/common/deny/203.0.113.0/24", {"comment": "noisy"})
+    assert ctl("lists")[1].split() == ["deny", "common", "1", "prefix"]
+    assert ctl("lists", "--entries")[1].split() == ["deny", "203.0.113.0/24", "common", "noisy"]
+    assert ctl("unban", "203.0.113.9")[1] == "203.0.113.9 is not banned any more by the fleet\n"
+    assert ctl("unban", "203.0.113.9")[1] == "203.0.113.9 was not banned by the fleet\n"
+    assert list(folded(api.nodes)) == ["2001:db8:9::/64"]
+
+
+def test_packetwatchctl_says_why_the_fleet_refuses(api: Api, ctl: Ctl) -> None:
+    status, dummy, errors = ctl("ban", HOST, "--for", "10m")
+    assert status == 1 and f"{HOST} is never banned" in errors
+    status, dummy, errors = ctl("ban", "203.0.113.9", "--for", "10m", role="read")
+    assert status == 3 and "the token test-read has the role read" in errors
+    status, dummy, errors = ctl("ban", "203.0.113.9")
+    assert status == 2 and "--for 10m" in errors
+    status, dummy, errors = ctl("bans", mode=0o644)
+    assert status == 2 and "chmod 600" in errors
+    status, dummy, errors = ctl("top")
+    assert status == 2 and "bans, ban, unban, why, lists, hosts" in errors
+    status, output, errors = ctl("ban", HOST, "203.0.113.9", "--for", "10m")
+    assert status == 1 and "FAILED" in output and list(folded(api.nodes)) == ["203.0.113.9"]
+    api.nodes.kill(0, "gate")
+    try:
+        status, dummy, errors = ctl("bans")
+        assert status == 4 and "10.79.0.11" in errors
+    finally:
+        api.nodes.start(0, "gate")
+        deadline = time.monotonic() + 10
+        while ctl("bans")[0] and time.monotonic() < deadline:
+            time.sleep(0.1)
 
 
 def test_each_curl_line_of_the_page_works(api: Api, tmp_path: Path) -> None:

@@ -36,17 +36,23 @@ HOST = ("web1", "bookworm", 24)
 CLIENT = 101
 FLEET, LISTS = "packetwatch-fleet.service", "packetwatch-fleet-lists.path"
 LISTED = "198.51.100.7"
-SECRET_FILES = ("hosts/*/password", "users/*/password")
+SECRET_FILES = ("hosts/*/password", "users/*/password", "tokens/*/token")
+TOKENS = {"ann": {"role": "ban", "expires": "2099-12-31T00:00:00Z"}, "siem": {"role": "read"}}
+API_CALL = (
+    "curl -sS --max-time 10 --cacert /etc/packetwatch-fleet/ca.pem --resolve {node}:443:{address} -w '\\n%{{http_code}}'"
+    " -H @- -X {method} https://{node}/v1/{path}"
+)
 CALL = (
     "curl -sS --max-time 5 --cacert /etc/packetwatch-fleet/ca.pem --cert /etc/packetwatch-fleet/host.pem"
     " --resolve {node}:2378:{address} https://{node}:2378{path} -d '{body}' -H 'Authorization: {token}'"
 )
 ETCD, GATE = "packetwatch-fleet-etcd.service", "packetwatch-fleet-gate.service"
 ENFORCER = "packetwatch-enforcer@enforcer-{}.service"
+API = "packetwatch-api.service"
 DATA = "/var/lib/packetwatch-fleet-node"
 BROKEN = f"/etc/systemd/system/{GATE}.d"
 # Exposure as systemd-analyze computes it: from 0, which can do nothing, to 10.
-MAX_EXPOSURE = {ETCD: 1.0, GATE: 1.1, ENFORCER: 0.9}
+MAX_EXPOSURE = {ETCD: 1.0, GATE: 1.3, ENFORCER: 0.9, API: 1.3}
 
 
 class Site:
@@ -67,7 +73,8 @@ class Site:
                 "hosts": {
                     name: {"fleet_node_address": ipv4(MACHINES[name][1]), **variables}
                     for name, variables in self.nodes.items()
-                }
+                },
+                "vars": {"fleet_node_api_tokens": TOKENS},
             },
             "packetwatch": {"hosts": {name: {} for name in self.hosts}},
         }
@@ -160,6 +167,21 @@ class Site:
             node=node, address=address, path=path, body=json.dumps(body), token=token
         )
         return dict(json.loads(self.shell("web1", script)))
+
+    def api(self, node: str, method: str, path: str, token: str, body: str = "") -> tuple[int, Any]:
+        """Call the API of a node from the host web1; return status and body."""
+        address = ipv4(MACHINES[node][1])
+        script = API_CALL.format(node=node, address=address, method=method, path=path)
+        if body:
+            script += f" --json {shlex.quote(body)}"
+        header = shlex.quote(f"Authorization: Bearer {token}")
+        output = self.shell("web1", f"echo {header} | {script}")
+        text, _newline, status = output.strip().rpartition("\n")
+        return int(status), json.loads(text or "{}")
+
+    def secret(self, name: str) -> str:
+        """A token of the inventory."""
+        return (self.secrets / f"tokens/{name}/token").read_text().strip()
 
     def token(self, node: str, password: str = "") -> str:
         """Log in at a gate as web1."""
@@ -255,7 +277,7 @@ def test_one_node_is_set_up_and_no_secret_is_shown(site: Site) -> None:
     shown = {"output": output, "processes": b"\n".join(spy.lines).decode(errors="replace")}
     shown["journal"] = site.shell("node1", "journalctl --boot --no-pager")
     assert any("etcd" in line.decode(errors="replace") for line in spy.lines)
-    assert len(site.passwords()) == 4
+    assert len(site.passwords()) == 6
     for where, text in shown.items():
         assert "PRIVATE KEY" not in text, where
         assert not [word for word in site.passwords() if word in text], where
@@ -325,10 +347,46 @@ def test_hosts_reach_no_port_of_etcd(site: Site) -> None:
         script = f"timeout 3 bash -c '</dev/tcp/{ipv4(21)}/{port}' 2>/dev/null && echo open || true"
         assert site.shell("web1", script) == "", port
     ports = site.shell("node1", "ss -Hltn | awk '{print $4}'").split()
-    assert f"{ipv4(21)}:2378" in ports
+    assert {f"{ipv4(21)}:2378", f"{ipv4(21)}:443"} <= set(ports)
     assert [port for port in ports if port.endswith(":2379")] == ["127.0.0.1:2379"]
     # Debian's own web server and etcd do not run.
     assert not [port for port in ports if port.endswith(":80")]
+
+
+def test_the_api_knows_tokens_of_the_inventory_and_of_the_node(site: Site) -> None:
+    ann, siem = site.secret("ann"), site.secret("siem")
+    address = "bans/203.0.113.77"
+    status, made = site.api("node1", "PUT", address, ann, '{"seconds": 600}')
+    assert (status, made["rule"]) == (201, "ann")
+    assert site.api("node1", "GET", address, siem) == (200, made)
+    assert site.api("node1", "DELETE", address, siem)[0] == 403
+    assert site.api("node1", "DELETE", address, ann)[0] == 204
+    command = "packetwatch-api token"
+    own = site.shell("node1", f"{command} add bob --role lists --for 1h").strip()
+    assert site.api("node1", "PUT", "lists/own/deny/203.0.113.77", own, "{}")[0] == 201
+    assert site.api("node1", "DELETE", "lists/own/deny/203.0.113.77", own)[0] == 204
+    rows = site.shell("node1", f"{command} list").splitlines()
+    assert [row.split()[:3] for row in rows] == [
+        ["ann", "ban", "valid"],
+        ["siem", "read", "valid"],
+        ["bob", "lists", "valid"],
+    ]
+    site.shell("node1", f"{command} revoke bob")
+    assert site.api("node1", "GET", "bans", own)[0] == 401
+    audit = site.shell("node1", f"journalctl -o cat -u {API} | grep '\"audit\"'").splitlines()
+    names = [(row.get("user.name"), row["packetwatch.command"]) for row in map(json.loads, audit)]
+    assert names == [
+        ("ann", "putBan"),
+        ("siem", "deleteBan"),
+        ("ann", "deleteBan"),
+        ("bob", "putEntry"),
+        ("bob", "deleteEntry"),
+    ]
+    owner = site.shell("node1", f"stat -c %U /proc/$(systemctl show -P MainPID {API})").strip()
+    assert owner == "packetwatch-api"
+    # Other users of the node do not reach the API past the gate.
+    reach = "runuser -u nobody -- curl -sS --unix-socket /run/packetwatch-api/api.sock http://x/"
+    site.shell("node1", f"! {reach}")
 
 
 def test_two_more_nodes_join_and_get_all_data(site: Site) -> None:
@@ -337,6 +395,7 @@ def test_two_more_nodes_join_and_get_all_data(site: Site) -> None:
     site.play("fleet")
     for node in site.nodes:
         assert site.values(node, "bans/api/a") == [encoded("kept")]
+        assert site.api(node, "GET", "healthz", "")[0] == 200
     site.let_in()
     gates = ",".join(f"{name}={ipv4(number)}:2378" for name, (_suite, number) in MACHINES.items())
     assert site.shell("web1", "cat /etc/packetwatch-fleet/endpoints") == gates
@@ -363,6 +422,13 @@ def test_a_host_joins_and_its_kernel_drops_what_the_fleet_bans(site: Site) -> No
     site.ban(client, state="absent")
     site.wait("web1", f"! packetwatchctl bans | grep -qwF {client}")
     assert site.reaches() == Answer.OPEN
+    ann = site.secret("ann")
+    assert site.api("node3", "PUT", f"bans/{client}", ann, '{"seconds": 600}')[0] == 201
+    site.wait("web1", f"packetwatchctl bans | grep -qwF {client}")
+    assert site.api("node1", "DELETE", f"bans/{client}", ann)[0] == 204
+    site.wait("web1", f"! packetwatchctl bans | grep -qwF {client}")
+    # The host's own address is in the never-list as soon as it has reported.
+    assert site.api("node2", "PUT", f"bans/{ipv4(HOST[2])}", ann, '{"seconds": 600}')[0] == 409
 
 
 def test_a_list_of_the_fleet_becomes_a_drop_in(site: Site) -> None:

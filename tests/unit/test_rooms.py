@@ -22,6 +22,7 @@ LIBRARY = ROOT / "plugins" / "module_utils"
 AGENT = ROOT / "roles/packetwatch/files/agent/packetwatch_agent"
 FLEET = ROOT / "roles/packetwatch/files/fleet/packetwatch_fleet"
 ENFORCER = ROOT / "roles/fleet_node/files/enforcer/packetwatch_enforcer"
+API = ROOT / "roles/fleet_node/files/api/packetwatch_api"
 # From top to bottom.
 ROOMS = (
     "_node",
@@ -121,7 +122,7 @@ def files() -> dict[str, list[str]]:
     for path in sources(LIBRARY):
         title = room(path) if room(path) in ROOMS else "Fronts"
         found.setdefault(title, []).append(path.stem)
-    for package in (AGENT, FLEET, ENFORCER):
+    for package in (AGENT, FLEET, ENFORCER, API):
         for path in sources(package):
             folder = path.parent.relative_to(package).as_posix()
             found.setdefault(package.name if folder == "." else folder, []).append(path.stem)
