@@ -181,6 +181,7 @@ def test_the_host_reports_what_it_sees_and_bans(nodes: FleetNodes, host: Running
     status = report(nodes, "status")
     assert status["addresses"] == ["10.79.0.1"]
     assert status["missing"] == 0 and len(status["digest"]) == 8
+    assert status["takes"].keys() == {"action", "enforcers", "lists"}
     assert process.ask("fleet")["reports"]["lost"] == 5
 
 

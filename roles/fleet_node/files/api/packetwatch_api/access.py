@@ -18,14 +18,27 @@ from .tokens import Token, Tokens
 _REALM = 'realm="packetwatch"'
 
 
+class Forbidden(Problem):
+    """The token has another role."""
+
+    def __init__(self, token: Token, roles: t.Collection[str]) -> None:
+        wanted = ", ".join(sorted(roles))
+        super().__init__(
+            403, f"the token {token.name} has the role {token.role}; this needs one of: {wanted}"
+        )
+        self.token = token
+
+
 class Access:
     """Finds tokens in the header `Authorization`."""
 
     def __init__(self, tokens: Tokens) -> None:
         self._tokens = tokens
 
-    def token(self, authorization: str, by_browser: bool, ask: str = "Bearer") -> Token:
-        """The token that a request shows; raises `Problem`.
+    def token(
+        self, authorization: str, roles: t.Collection[str], by_browser: bool, ask: str = "Bearer"
+    ) -> Token:
+        """The token that a request shows, which has one of the roles; raises `Problem`.
 
         by_browser: whether it may be the password of HTTP Basic, which a browser also sends with requests that another
         site has made. ask: the scheme for which the client is asked.
@@ -43,16 +56,9 @@ class Access:
         if found is None:
             detail = "there is no valid token: send the header Authorization: Bearer pw_..."
             raise Problem(401, detail, WWW_Authenticate=f"{ask} {_REALM}")
+        if found.role not in roles:
+            raise Forbidden(found, roles)
         return found
-
-
-def require(token: Token, roles: t.Collection[str]) -> None:
-    """Raise `Problem` unless the token has one of the roles."""
-    if token.role not in roles:
-        wanted = ", ".join(sorted(roles))
-        raise Problem(
-            403, f"the token {token.name} has the role {token.role}; this needs one of: {wanted}"
-        )
 
 
 def _password(text: str) -> str:

@@ -19,7 +19,7 @@ from packetwatch_agent.output import Output
 from packetwatch_fleet.never import Never
 from packetwatch_fleet.sources import Sources
 
-from .access import Access, require
+from .access import Access, Forbidden
 from .audit import Audit
 from .changes import Changes
 from .fleet import Fleet
@@ -86,9 +86,8 @@ class Server:
         try:
             if operation.roles:
                 shown = request.headers.get("Authorization", "")
-                token = self._access.token(shown, operation.is_browsable)
+                token = self._access.token(shown, operation.roles, operation.is_browsable)
                 name = token.name
-                require(token, operation.roles)
             query = request.args.to_dict(flat=False)
             values = self._spec.values(operation, path, query, request.headers)
             body = self._body(operation)
@@ -96,6 +95,9 @@ class Server:
             answer = perform(Call(values, body, name))
             status, message, revision = answer.status, "", answer.tag or 0
             return _response(answer)
+        except Forbidden as problem:
+            name, status, message = problem.token.name, problem.status, problem.detail
+            raise
         except Problem as problem:
             status, message = problem.status, problem.detail
             raise

@@ -19,7 +19,7 @@ DROP, DROP_NEW, PASS = "drop", "drop new connections", "pass"
 
 
 class Policy(t.NamedTuple):
-    """What a host takes from the fleet, as it reports. Without a report, it is what the role sets by default."""
+    """What a host takes from the fleet. By default everything, as the fleet has decided it."""
 
     action: str = "enforce"
     enforcers: tuple[str, ...] = ()
@@ -28,13 +28,14 @@ class Policy(t.NamedTuple):
 
     @classmethod
     def of(cls, status: Json) -> Policy:
+        """What a host reports; a part that it does not report is as the role sets it by default."""
         takes = values.table(status.get("takes"))
         default = cls()
         lists = takes.get("lists")
         return cls(
             values.text(takes.get("action")) or default.action,
             tuple(values.texts(takes.get("enforcers"))),
-            tuple(values.texts(lists)) if isinstance(lists, list) else default.lists,
+            tuple(values.texts(lists)) if isinstance(lists, list) else ("deny",),
         )
 
 

@@ -11,10 +11,12 @@ import typing as t
 
 from packetwatch_core._node.gateway import Gateway, Refused, Unreached
 
-from .problem import Away
+from .problem import Away, Problem
 
 _T = t.TypeVar("_T")
 _UNAUTHORIZED = 401
+# Of etcd, for a transaction with more than 128 keys or 1.5 MB.
+_TOO_LARGE = ("too many operations", "too large")
 
 
 class Store:
@@ -33,7 +35,7 @@ class Store:
             pass
         except Refused as error:
             if not _is_token(error):
-                raise Away(f"the store refuses: {error.reason}") from None
+                raise _problem(error) from None
             # etcd forgets tokens when it restarts.
             self._gateway().token = ""
         try:
@@ -41,13 +43,19 @@ class Store:
         except Unreached as error:
             raise Away(f"{error}: try again, or use another node") from None
         except Refused as error:
-            raise Away(f"the store refuses: {error.reason}") from None
+            raise _problem(error) from None
 
     def _gateway(self) -> Gateway:
         found: Gateway | None = getattr(self._own, "gateway", None)
         if found is None:
             found = self._own.gateway = self._connect()
         return found
+
+
+def _problem(error: Refused) -> Problem:
+    if any(words in error.reason for words in _TOO_LARGE):
+        return Problem(422, f"this changes too much at once ({error.reason}): lift bans first")
+    return Away(f"the store refuses: {error.reason}")
 
 
 def _is_token(error: Refused) -> bool:

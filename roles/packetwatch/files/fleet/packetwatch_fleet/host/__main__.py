@@ -39,7 +39,9 @@ def assemble(settings: FleetSettings, output: Output) -> Service:
     path = settings.agent_socket
     picture = Picture(store, board, settings.state_dir, output)
     applier = Applier(path, picture, sources, output)
-    witness = Witness(store, settings.host_name, path, picture, applier, sources, output)
+    witness = Witness(
+        store, settings.host_name, path, picture, applier, sources, settings.takes, output
+    )
     parts = Parts(picture, applier, witness, Status(picture, applier, witness, board, sources))
     loop = Loop()
     presence = Presence(loop, settings, output, parts)

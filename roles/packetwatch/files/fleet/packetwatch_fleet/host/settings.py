@@ -18,6 +18,7 @@ from packetwatch_core._network.endpoints import (
     parse_listen,
     parse_url,
 )
+from packetwatch_core._network.fleet import permitted_lists
 
 
 def _name(text: str, name: str) -> str:
@@ -50,6 +51,15 @@ class FleetSettings(Settings):
     metrics_listen = Setting("PW_FLEET_METRICS_LISTEN", "127.0.0.1:9478", parse_listen)
     heartbeat_url = Setting("PW_FLEET_HEARTBEAT_URL", "", parse_url)
     state_dir = Setting("PW_FLEET_STATE_DIR", "/var/lib/packetwatch-fleet", _path)
+
+    @property
+    def takes(self) -> dict[str, object]:
+        """What the fleet may do on this host, for the report."""
+        return {
+            "action": self.fleet,
+            "enforcers": list(self.enforcers),
+            "lists": list(permitted_lists(self.fleet, self.fleet_lists)),
+        }
 
     @property
     def host_name(self) -> str:

@@ -44,7 +44,7 @@ _UNIVERSE = 0
 
 
 class Witness(Part):
-    """Reports as `host`."""
+    """Reports as `host`. takes: what the host's settings let the fleet do."""
 
     METRICS: t.ClassVar[Rows] = {
         "packetwatch_fleet_reports_total": (COUNTER, "Reports handed to the store, by kind."),
@@ -62,9 +62,11 @@ class Witness(Part):
         picture: Picture,
         applier: Applier,
         sources: Sources,
+        takes: t.Mapping[str, object],
         output: Output,
     ) -> None:
         self.problem = ""
+        self._takes = takes
         self._host = host
         self._path = path
         self._picture = picture
@@ -198,6 +200,7 @@ class Witness(Part):
             refused=dict(self._applier.refused),
             addresses=_addresses(),
             digest=self._digest(),
+            takes=self._takes,
         )
         self._put("status", value)
         return STATUS
