@@ -19,6 +19,7 @@ import pytest
 from fleet.following import settings
 from fleet.host_process import HostProcess, Speaker, running, until
 from fleet.servers import FleetNodes, fleet_nodes
+from lab.prometheus import get, parse
 
 from packetwatch_agent.control.wire import ControlError
 from packetwatch_core._node.gateway import Refused, Unreached, below, encoded
@@ -370,6 +371,21 @@ def nodes_and_hosts(nodes: FleetNodes) -> Any:
     """What `fleet_info` returns."""
     with nodes.nodes[0].namespace.entered():
         return gather(nodes.at_etcd("api"), SUBSETS)
+
+
+def test_the_age_of_enforcers_is_a_metric(nodes: FleetNodes, host: Running) -> None:
+    """A dead enforcer cannot report its death."""
+
+    def age(enforcer: str) -> float | None:
+        page = parse(get(nodes.lan.path, "127.0.0.1", 9478, "/metrics"))
+        return page.get(f'packetwatch_fleet_enforcer_age_seconds{{enforcer="{enforcer}"}}')
+
+    nodes.put("rules/e2", '{"v":1,"t":"yesterday"}')
+    nodes.put("rules/e1", json.dumps({"v": 1, "t": time.time() - 50}))
+    until(lambda: 48 < (age("e1") or 0) < 60)
+    assert age("e2") is None
+    nodes.delete("rules/e1")
+    until(lambda: age("e1") is None)
 
 
 def test_lists_are_left_for_root(nodes: FleetNodes, host: Running, tmp_path: Path) -> None:

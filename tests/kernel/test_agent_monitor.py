@@ -108,6 +108,19 @@ def test_forged_scans_are_logged_within_bounds_and_counted(
     assert losses["packetwatch.suppressed"] + losses["packetwatch.lost"] == held_back
 
 
+def test_probes_above_their_limit_are_logged(closed: Datapath, agent: AgentProcess) -> None:
+    """So that a recording says what it lacks."""
+    before = closed.counters()["probes_lost"]
+    frame = syn4("10.0.0.0", 7001)
+    for number in range(4000):
+        closed.run(frame[:26] + (0x0C000000 + number).to_bytes(4, "big") + frame[30:])
+    lost = closed.counters()["probes_lost"] - before
+    assert lost
+    assert agent.stop() == 0
+    (line,) = (line for line in agent.lines() if "held back" in line.get("message", ""))
+    assert line["packetwatch.probes_lost"] == lost
+
+
 def test_metrics_distinguish_our_program_from_another(filtered: Site, tmp_path: Path) -> None:
     agent = AgentProcess(tmp_path / "agent", filtered.paths.bpffs, 0)
     try:

@@ -117,6 +117,24 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
     made.memory.close()
 
 
+def test_a_logged_probe_has_what_a_replay_needs(lab: Lab) -> None:
+    lab.stream.consume(abi.EVENT_PROBE, lab.stream.log_probe)
+    lab.add(dport=22)
+    udp = abi.kind_flags("udp")
+    lab.add(type=abi.EVENT_PROBE, sequence=0, plen=32, dport=22)
+    lab.add(type=abi.EVENT_PROBE, sequence=0, plen=64, family=6, saddr=V6, daddr=V6, flags=udp)
+    connection, first, second = lab.written()
+    assert connection["event.action"] == "connection"
+    assert first["@timestamp"] == connection["@timestamp"]
+    assert first["event.action"] == "probe" and "event.sequence" not in first
+    assert (first["source.ip"], first["destination.ip"]) == ("203.0.113.7", "192.0.2.1")
+    assert (first["destination.port"], first["network.transport"]) == (22, "tcp")
+    assert (first["packetwatch.prefix"], first["packetwatch.kind"]) == ("203.0.113.7/32", "syn")
+    assert first["observer.ingress.interface.name"] == "eth0"
+    assert (second["packetwatch.kind"], second["network.transport"]) == ("udp", "udp")
+    assert second["packetwatch.prefix"].endswith("::/64")
+
+
 def test_a_batch_of_connections(lab: Lab) -> None:
     for number in range(5):
         lab.add(sequence=number, time=lab.now + number * SECOND)
