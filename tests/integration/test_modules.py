@@ -133,6 +133,27 @@ def test_the_action_plugin_brings_a_users_source(host: ModuleHost, text_file: An
     assert "no_such.h" in result["msg"]
 
 
+def test_the_action_plugin_brings_a_next_program(host: ModuleHost, text_file: Any) -> None:
+    header = text_file("verdict.h", "static int verdict(void) { return XDP_PASS; }\n")
+    text = '#include <uapi/linux/bpf.h>\n#include "verdict.h"\n'
+    source = text_file("next.c", f"{text}int next(struct xdp_md *c) {{ return verdict(); }}\n")
+    assert Path(header).parent == Path(source).parent
+    predicted = host.ansible("program", check=True, interface="pw0", next_src=source)
+    assert predicted["changed"] is True
+    assert host.ansible("program", interface="pw0", next_src=source)["changed"] is True
+    assert host.ansible("program", interface="pw0", next_src=source)["changed"] is False
+    chain = host.module("host_info")["interfaces"]["pw0"]["chain"]
+    assert [(member["kind"], member["problem"]) for member in chain] == [
+        ("packetwatch", ""),
+        ("next", ""),
+    ]
+    result = host.ansible("program", interface="pw0", next="/sys/fs/bpf/nowhere")
+    (warning,) = result["warnings"]
+    assert "nothing is pinned at /sys/fs/bpf/nowhere" in warning
+    assert host.ansible("program", interface="pw0")["changed"] is True
+    assert "next.d/pw0.path" not in host.files()
+
+
 def test_the_action_plugin_brings_lists(host: ModuleHost, text_file: Any) -> None:
     path = text_file("feed.list", "# theirs\n198.51.100.0/24\n203.0.113.9 # one\n")
     options = {"name": "feed-theirs", "deny_src": path}

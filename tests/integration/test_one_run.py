@@ -6,7 +6,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -23,6 +25,9 @@ DECLARED = {
     # An interface with mode auto would keep the mode that it has.
     "packetwatch_interfaces": [{"name": "pw0", "mode": "native"}],
 }
+NEXT = """#include <uapi/linux/bpf.h>
+int next(struct xdp_md *context) { return XDP_PASS; }
+"""
 MAX_RUNS = 6
 # Each state has these for itself: they name its own files, and the state that it rolled back.
 OWN = ("digests", "took_back")
@@ -64,13 +69,13 @@ def number(host: ModuleHost) -> int:
     return int(host.command("readlink", "/etc/packetwatch/current"))
 
 
-def declare_everything(fleet: Fleet, deny: str = SECOND) -> None:
+def declare_everything(fleet: Fleet, deny: str = SECOND, **pw0: str) -> None:
     fleet.variables |= {
         "packetwatch_deny": [deny],
         "packetwatch_allow__ops": ["203.0.113.1"],
         "packetwatch_interfaces": [
             {"name": "pw8", "scan_ports": 3},
-            {"name": "pw0", "mode": "generic"},
+            {"name": "pw0", "mode": "generic", **pw0},
         ],
         "packetwatch_scan_ports": 7,
         "packetwatch_protect": ["203.0.113.2"],
@@ -88,9 +93,13 @@ def test_a_run_without_changes(fleet: Fleet, host: ModuleHost) -> None:
     assert was["units"] == ["packetwatch-xdp@pw0.service", "packetwatch.service"]
 
 
-def test_a_run_is_one_change_and_rollback_takes_it_back(fleet: Fleet, host: ModuleHost) -> None:
+def test_a_run_is_one_change_and_rollback_takes_it_back(
+    fleet: Fleet, host: ModuleHost, tmp_path: Path
+) -> None:
     was, state = look(host), number(host)
-    declare_everything(fleet)
+    source = tmp_path / "next.c"
+    source.write_text(NEXT)
+    declare_everything(fleet, next_src=str(source))
     predicted = fleet.play(SITE, "--check", "--diff")
     assert look(host) == was
     done = fleet.play(SITE, "--diff")
@@ -99,6 +108,7 @@ def test_a_run_is_one_change_and_rollback_takes_it_back(fleet: Fleet, host: Modu
         for line in (
             f"+deny ansible: {SECOND}",
             "+interface pw8: auto",
+            f"+next program of pw0: next_src {hashlib.sha256(NEXT.encode()).hexdigest()[:12]}",
             "+policy pw8: PW_SCAN_PORTS=3",
             "+enabled packetwatch-xdp@pw8.service",
             "+started packetwatch-xdp@pw8.service",

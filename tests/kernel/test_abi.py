@@ -157,6 +157,7 @@ def test_enums_have_the_same_values(types: list[dict[str, Any]]) -> None:
             "PW_F_ENFORCED": abi.F_ENFORCED,
             "PW_F_ACK": abi.F_ACK,
             "PW_F_PROTOCOLS": abi.F_PROTOCOLS,
+            "PW_F_NEXT": abi.F_NEXT,
         },
         "action": numbered("PW_ACTION", abi.ACTIONS),
         "counts": numbered("PW_COUNTS", abi.COUNTS),

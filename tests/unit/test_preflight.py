@@ -203,10 +203,11 @@ def test_default_stays_what_it_was(machine: FakeMachine) -> None:
 
 
 def test_names_and_dictionaries(machine: FakeMachine) -> None:
-    wanted: list[object] = ["eth0", {"name": "eth1", "mode": "native", "scan_ports": 3}, "lo"]
+    one = {"name": "eth1", "mode": "native", "scan_ports": 3, "next": "/sys/fs/bpf/balancer"}
+    wanted: list[object] = ["eth0", one, "lo"]
     found, problems = interfaces(machine, wanted)
     assert not problems
-    assert found[1] == {"name": "eth1", "mode": "native", "scan_ports": 3}
+    assert found[1] == one
 
 
 @pytest.mark.parametrize(
@@ -233,6 +234,10 @@ def test_names_and_dictionaries(machine: FakeMachine) -> None:
         ([{"name": "eth0", "scan_port": 3}], "unknown key scan_port: did you mean scan_ports?"),
         ([{"name": "eth0", "colour": 3}], "unknown key colour: known: name, mode"),
         ([{"name": "eth0", "published_ports": []}], "set packetwatch_published_ports"),
+        ([{"name": "eth0", "next": "lb"}], "next is 'lb': write the absolute path of a pinned"),
+        ([{"name": "eth0", "next": 7}], "eth0 has the next 7: write a path"),
+        ([{"name": "eth0", "next_src": ""}], "eth0 has the next_src '': write a path"),
+        ([{"name": "eth0", "next": "/x", "next_src": "x.c"}], "has next and next_src"),
     ],
 )
 def test_bad_interface(machine: FakeMachine, wanted: list[object], words: str) -> None:

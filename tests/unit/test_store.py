@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from packetwatch_core._base.errors import InvalidInput, Locked, PacketwatchError, Unreadable
+from packetwatch_core._declared.nexts import Next
 from packetwatch_core._declared.store import State, Store, check_interface, check_name
 
 OLD = State(
@@ -26,7 +27,12 @@ OLD = State(
     policy={"default": {"PW_ACTION": "monitor"}, "eth0.100": {"PW_SCAN_PORTS": "3"}},
     interfaces={"eth0.100": "auto", "ve_A": "generic"},
 )
-NEW = State(deny={"ansible": "198.51.100.0/24\n"}, interfaces={"eth0": "native"})
+NEXT = "int next(struct xdp_md *context) { return XDP_PASS; }"
+NEW = State(
+    deny={"ansible": "198.51.100.0/24\n"},
+    interfaces={"eth0": "native"},
+    next={"eth0": Next(path="/sys/fs/bpf/x"), "eth0.100": Next(source=NEXT)},
+)
 # The calls with which a writer changes the file system.
 STEPS = ("mkdir", "rename", "symlink", "unlink", "rmdir", "fsync", "chmod", "fchmod", "open")
 
@@ -66,6 +72,8 @@ def test_what_was_written_is_read_again(store: Store) -> None:
     assert put(store, NEW) == 2
     assert store.read_current() == (2, NEW)
     assert store.read(1) == OLD
+    assert Path(store.root, "2/next.d/eth0.path").read_text() == "/sys/fs/bpf/x\n"
+    assert Path(store.root, "2/next.d/eth0.100.c").read_text() == NEXT
 
 
 def test_files_as_documented(store: Store) -> None:
@@ -282,12 +290,15 @@ def test_a_missing_part(store: Store, missing: str) -> None:
         ("interfaces", "eth0\n", "interfaces:1: 'eth0' is not of the form NAME MODE"),
         ("interfaces", "eth0 auto\neth0 native\n", "interfaces:2: eth0 is listed twice"),
         ("interfaces", "eth0 fast\n", "interfaces:1: mode is 'fast'; allowed: auto, native"),
+        ("next.d/eth0.path", "lb\n", r"eth0\.path: next is 'lb': write the absolute path"),
+        ("next.d/eth0", "x", r"next\.d/eth0 would be ignored: name it NAME\.path or NAME\.c or"),
     ],
 )
 def test_bad_edits_by_hand_are_named(
     store: Store, path: str, text: str | bytes, message: str
 ) -> None:
     put(store, OLD)
+    Path(store.root, "1", path).parent.mkdir(exist_ok=True)
     Path(store.root, "1", path).write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(InvalidInput, match=message):
         store.read_current()

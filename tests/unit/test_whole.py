@@ -13,6 +13,7 @@ import pytest
 
 from packetwatch_core._base.digest import digest_text
 from packetwatch_core._base.errors import InvalidInput
+from packetwatch_core._declared.nexts import Next
 from packetwatch_core._declared.store import State
 from packetwatch_core._feeds.copies import Ages
 from packetwatch_core._network.settings import parse_values
@@ -135,3 +136,16 @@ def test_only_the_result_must_be_consistent() -> None:
 def test_wrong_values_are_named(options: dict[str, Any], words: str) -> None:
     with pytest.raises(InvalidInput, match=words):
         edited(options)
+
+
+def test_next_programs() -> None:
+    lo = {"name": "lo"}
+    source = "int next(struct xdp_md *context) { return XDP_PASS; }\n"
+    after = edited({"interfaces": [lo | {"next": "/sys/fs/bpf/balancer"}]})
+    assert after.next == {"lo": Next(path="/sys/fs/bpf/balancer")}
+    after = edited({"interfaces": [lo | {"next_source": source}]}, after)
+    assert after.next == {"lo": Next(source=source)}
+    assert edited({"interfaces": [lo]}, after).next == {}
+    for wrong in ({"next": "balancer"}, {"next_source": "int other;"}):
+        with pytest.raises(InvalidInput, match=r"absolute path|no function named next"):
+            edited({"interfaces": [lo | wrong]})
