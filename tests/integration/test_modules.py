@@ -147,9 +147,9 @@ def test_the_action_plugin_brings_a_next_program(host: ModuleHost, text_file: An
         ("packetwatch", ""),
         ("next", ""),
     ]
-    result = host.ansible("program", interface="pw0", next="/sys/fs/bpf/nowhere")
+    result = host.module("program", interface="pw0", next="/sys/fs/bpf/nowhere")
     (warning,) = result["warnings"]
-    assert "nothing is pinned at /sys/fs/bpf/nowhere" in warning
+    assert "nothing is pinned at /sys/fs/bpf/nowhere" in str(warning)
     assert host.ansible("program", interface="pw0")["changed"] is True
     assert "next.d/pw0.path" not in host.files()
 
