@@ -264,6 +264,8 @@ class Loaded:
         # Marked first: after a crash, the mark finds our program.
         mark = self.pins.member(label or interface, ifindex)
         os.makedirs(mark, mode=0o700, exist_ok=True)
+        # The mark of a membership that was lost is that of the new one.
+        self.away = [held for held in self.away if held.pin != mark]
         try:
             done = enter(self.dispatchers, program, interface, ifindex, mode)
         except BaseException:

@@ -212,6 +212,9 @@ def _target(name: str, after: State, loaded: Loaded, snapshot: Snapshot, check: 
     now = _ask(name, ifindex, wanted, loaded, check)
     held = loaded.held_on(ifindex)
     mode = loaded.mode_on(ifindex) if held else now.mode
+    if not held and is_dispatcher(wanted):
+        # What is attached there is not ours.
+        mode = "none"
     target = Target(name, ifindex, held.label if held else "", mode, now.program_id, wanted)
     if target.links and is_dispatcher(wanted):
         _check_dispatcher(check)

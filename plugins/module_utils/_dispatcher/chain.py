@@ -41,6 +41,7 @@ FLAGS = {"native": XDP_NATIVE, "generic": XDP_GENERIC}
 _ATTEMPTS = 10
 _PATIENCE = 10.0
 _PAUSE = 0.01
+_MAX_AGE = 60.0
 _REPLACED = (errno.EEXIST, errno.ENOENT, errno.EBUSY)
 
 
@@ -86,6 +87,7 @@ class Dispatchers:
                     return chain
                 try:
                     self._replace(ifindex, chain, after, chain.mode if chain else mode)
+                    self._remove_stale(ifindex)
                     return self.read(ifindex)
                 except KernelError as error:
                     found = attached(ifindex).program_id
@@ -139,6 +141,19 @@ class Dispatchers:
             # A packet may still be in the former dispatcher. Without its links, it would skip the programs.
             wait_for_running_programs()
             _remove(self._pins(ifindex, chain.program_id))
+
+    def _remove_stale(self, ifindex: int) -> None:
+        """Remove the pins of dispatchers that the interface does not have any more.
+
+        Such pins are left if a dispatcher is detached by another way than libxdp. Another tool may just have
+        made those of a dispatcher that it is about to attach, so only old ones are removed.
+        """
+        present = self._pins(ifindex, attached(ifindex).program_id)
+        for name in os.listdir(self._folder):
+            path = os.path.join(self._folder, name)
+            is_old = time.time() - os.stat(path).st_mtime > _MAX_AGE
+            if name.startswith(f"dispatch-{ifindex}-") and path != present and is_old:
+                _remove(path)
 
     def _pins(self, ifindex: int, program_id: int) -> str:
         return os.path.join(self._folder, f"dispatch-{ifindex}-{program_id}")

@@ -29,6 +29,9 @@ _SIGNED = 1 << 24
 _GLOBAL = 1
 _CONTEXT_BYTES = 24
 _FUNCTION_ID = 5
+_TAIL_CALL = struct.pack("=BBhi", 0x85, 0, 0, 12)
+# mov r0, 0
+_RETURN_ZERO = struct.pack("=BBhi", 0xB7, 0, 0, 0)
 # mov r0, XDP_PASS; exit
 _PASS = struct.pack("=BBhiBBhi", 0xB7, 0, 0, 2, 0x95, 0, 0, 0)
 
@@ -40,13 +43,15 @@ class _BtfLoadOpts(ctypes.Structure):
 def load_extension(instructions: bytes, name: str) -> Program:
     """Load bytecode as an extension of XDP programs; it can replace each of their functions.
 
+    It makes no tail calls: in a dispatcher the next program is a member. Newer kernels would refuse them,
+    because a program that is called may change the packet, and libxdp's functions do not.
     Raises `Unsupported` if this kernel has no extensions, `LoadFailed` if it refuses this one.
     """
     with _signature(name) as signature:
         try:
             # Any program will do: where it is attached to is decided by its link.
             with Program.load(_PASS, name, signature) as target:
-                return Program.load(instructions, name, signature, target)
+                return Program.load(_without_tail_calls(instructions), name, signature, target)
         except KernelError as error:
             raise Unsupported(
                 f"this kernel loads no extensions of XDP programs ({error.strerror}), so no program can "
@@ -57,6 +62,11 @@ def load_extension(instructions: bytes, name: str) -> Program:
 def check_kernel() -> None:
     """Raise `Unsupported` unless this kernel loads extensions."""
     load_extension(_PASS, "check").close()
+
+
+def _without_tail_calls(instructions: bytes) -> bytes:
+    steps = (instructions[at : at + 8] for at in range(0, len(instructions), 8))
+    return b"".join(_RETURN_ZERO if step == _TAIL_CALL else step for step in steps)
 
 
 def types_of(name: str) -> bytes:
