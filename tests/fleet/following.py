@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 
 from fleet.servers import FleetNodes
 
+from packetwatch_core._network.endpoints import Endpoint
 from packetwatch_core._node.keys import KEYS
 from packetwatch_fleet.store.interface import Change, Follower, Gone, Lost, Put, Relisted, Writer
 from packetwatch_fleet.store.plugins import open_store
@@ -25,8 +26,7 @@ def settings(nodes: FleetNodes, host: str, *gates: int) -> dict[str, str]:
     password.write_text(credentials.password + "\n")
     chosen = gates or range(len(nodes.gates))
     endpoints = [
-        f"{nodes.nodes[number].name}={nodes.gates[number][0]}:{nodes.gates[number][1]}"
-        for number in chosen
+        f"{nodes.nodes[number].name}={Endpoint('', *nodes.gates[number])}" for number in chosen
     ]
     return {
         "PW_FLEET_STORE": "etcd",

@@ -36,6 +36,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from kernel.hosting import Namespace, ip
 
 from packetwatch_core._base.errors import PacketwatchError
+from packetwatch_core._network.endpoints import Endpoint
 from packetwatch_core._node.accounts import (
     Account,
     Accounts,
@@ -52,8 +53,7 @@ SERVICES: Mapping[str, tuple[str, ...]] = {
     "e1": ("bans/e1/", "rules/e1"),
     "e2": ("bans/e2/", "rules/e2"),
 }
-NETWORK = "10.79.0."
-LAN = f"{NETWORK}1"
+NETWORK, NETWORK6 = "10.79.0.", "fd79::"
 _FIRST_NODE, _FIRST_HOST = 11, 30
 _PATIENCE = 30.0
 _ANY: Json = {"key": encoded(KEYS)}
@@ -134,9 +134,12 @@ class Server:
 class FleetNode:
     """One node: its namespace, its files, its etcd and its gate."""
 
-    def __init__(self, number: int, folder: Path, programs: tuple[Path, Path]) -> None:
+    def __init__(
+        self, number: int, folder: Path, programs: tuple[Path, Path], network: str
+    ) -> None:
         self.name = f"node{number}"
-        self.address = f"{NETWORK}{_FIRST_NODE + number}"
+        self.address = f"{network}{_FIRST_NODE + number}"
+        self.peer = f"https://{Endpoint(self.name, self.address, 2380)}"
         self.namespace = Namespace()
         self.folder = folder / self.name
         self.config, self.data, self.runtime = (
@@ -180,8 +183,15 @@ class FleetNode:
 class FleetNodes:
     """The nodes of a fleet, and what tests do to them. Nodes are numbered from 0."""
 
-    def __init__(self, version: str, count: int, folder: Path, settings: Mapping[str, Any]) -> None:
-        self.version = version
+    def __init__(
+        self,
+        version: str,
+        count: int,
+        folder: Path,
+        settings: Mapping[str, Any],
+        network: str = NETWORK,
+    ) -> None:
+        self._network = network
         self._folder = folder
         self._settings = settings
         self._attached = 0
@@ -189,7 +199,7 @@ class FleetNodes:
         self._etcd = software.etcd(version)
         self.vault = Vault(_run, str(folder / "vault"))
         programs = (self._etcd, software.nginx())
-        self.nodes = [FleetNode(number, folder, programs) for number in range(count)]
+        self.nodes = [FleetNode(number, folder, programs, network) for number in range(count)]
         self.lan = Namespace()
         self._cable()
 
@@ -226,8 +236,8 @@ class FleetNodes:
     def attach(self, namespace: Namespace, device: str = "fleet0") -> str:
         """Connect a host's namespace to the nodes by a device; return its address."""
         number, self._attached = _FIRST_HOST + self._attached, self._attached + 1
-        self._plug_in(namespace, f"host{number}", device, f"{NETWORK}{number}")
-        return f"{NETWORK}{number}"
+        self._plug_in(namespace, f"host{number}", device, f"{self._network}{number}")
+        return f"{self._network}{number}"
 
     def gateway(self, credentials: Credentials, gate: int = 0, *, timeout: float = 10.0) -> Gateway:
         """A connection through a gate; use it in the namespace `lan`."""
@@ -353,13 +363,13 @@ class FleetNodes:
     def restore(self, backup: Path) -> None:
         """Give all nodes the state of a backup, which makes another cluster of them."""
         self._stop()
-        members = ",".join(f"{node.name}=https://{node.address}:2380" for node in self.nodes)
+        members = ",".join(f"{node.name}={node.peer}" for node in self.nodes)
         for node in self.nodes:
             shutil.rmtree(node.data / "etcd")
             self._etcdctl(
                 *("snapshot", "restore", str(backup), "--name", node.name),
                 *("--data-dir", str(node.data / "etcd"), "--initial-cluster", members),
-                *("--initial-advertise-peer-urls", f"https://{node.address}:2380"),
+                *("--initial-advertise-peer-urls", node.peer),
                 *("--initial-cluster-token", "packetwatch-fleet"),
             )
         for number in range(len(self.nodes)):
@@ -379,7 +389,7 @@ class FleetNodes:
     def up(self) -> None:
         """Start all nodes, and give the store its accounts."""
         self.vault.provide(self._members, self._hosts, self._users)
-        members = {f"https://{node.address}:2380": node.name for node in self.nodes}
+        members = {node.peer: node.name for node in self.nodes}
         fixed = {"fleet_node_founders": members, "fleet_node_cluster_state": "new"}
         for node in self.nodes:
             for source, target in (
@@ -493,7 +503,7 @@ class FleetNodes:
             ip("link set lo up")
             ip("link add name lan0 type bridge stp_state 0 forward_delay 0 mcast_snooping 0")
             ip("link set lan0 up")
-            ip(f"address add {LAN}/24 dev lan0")
+            self._give_address(f"{self._network}1", "lan0")
         for node in self.nodes:
             with node.namespace.entered():
                 ip("link set lo up")
@@ -505,22 +515,29 @@ class FleetNodes:
             ip(f"link set {port} master lan0 up")
         with namespace.entered():
             ip(f"link set {device} up")
-            ip(f"address add {address}/24 dev {device}")
+            self._give_address(address, device)
+
+    def _give_address(self, address: str, device: str) -> None:
+        """Give a device an address, which is in use at once."""
+        prefix = f"{address}/64" if ":" in address else f"{address}/24"
+        ip(f"address add {prefix} dev {device} nodad")
 
     def _route(self, node: int, verb: str) -> None:
         with self.nodes[node].namespace.entered():
             for other in self.nodes:
                 if other is not self.nodes[node]:
-                    ip(f"route {verb} blackhole {other.address}/32")
+                    ip(f"route {verb} blackhole {other.address}")
 
 
 @contextlib.contextmanager
-def fleet_nodes(version: str, count: int = 1, **settings: Any) -> Iterator[FleetNodes]:
+def fleet_nodes(
+    version: str, count: int = 1, *, network: str = NETWORK, **settings: Any
+) -> Iterator[FleetNodes]:
     """The nodes of a fleet, running. version: one of `software.VERSIONS`. settings: variables of the role."""
     with tempfile.TemporaryDirectory(prefix="pwfleet-") as name:
         # nginx gives up root in its workers, which use files below this folder.
         os.chmod(name, 0o755)
-        nodes = FleetNodes(version, count, Path(name), settings)
+        nodes = FleetNodes(version, count, Path(name), settings, network)
         try:
             nodes.up()
             yield nodes

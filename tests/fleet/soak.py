@@ -29,7 +29,7 @@ SECONDS = 600.0
 Lab = tuple[FleetNodes, list[RealHost]]
 
 
-@pytest.fixture(scope="module", params=VERSIONS)
+@pytest.fixture(scope="module")
 def lab(
     request: pytest.FixtureRequest, bytecode_cache: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Lab]:
@@ -43,14 +43,13 @@ def lab(
 
 
 @pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("lab", VERSIONS, indirect=True)
 def test_a_fault(lab: Lab, fault: str) -> None:
     spent = survive(*lab, fault)
     print(f"{fault}: all kernels equal the store {spent:.1f} s after it")
 
 
+@pytest.mark.parametrize("lab", VERSIONS[-1:], indirect=True)
 def test_ten_minutes_without_the_store(lab: Lab) -> None:
-    nodes, hosts = lab
-    if nodes.version != VERSIONS[0]:
-        pytest.skip("ten minutes are long enough")
-    spent = outlive(nodes, hosts, SECONDS)
+    spent = outlive(*lab, SECONDS)
     print(f"ten minutes without the store: all kernels equal it {spent:.1f} s after it is back")

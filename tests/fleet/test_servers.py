@@ -10,18 +10,22 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from fleet.servers import FleetNodes, fleet_nodes
+from fleet.following import mirror
+from fleet.servers import NETWORK, NETWORK6, FleetNodes, fleet_nodes
 from fleet.software import VERSIONS
 
+from packetwatch_core._network.endpoints import Endpoint
 from packetwatch_core._node.gateway import Refused, Unreached, below, encoded
 from packetwatch_core._node.keys import KEYS
 
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module", params=VERSIONS)
+@pytest.fixture(scope="module", params=zip(VERSIONS, (NETWORK, NETWORK6)), ids=VERSIONS)
 def nodes(request: pytest.FixtureRequest) -> Iterator[FleetNodes]:
-    with fleet_nodes(request.param, 3) as nodes:
+    """Nodes with IPv4 or IPv6 addresses."""
+    version, network = request.param
+    with fleet_nodes(version, 3, network=network) as nodes:
         yield nodes
 
 
@@ -35,6 +39,16 @@ def test_a_host_reads_through_each_gate_what_was_decided(nodes: FleetNodes) -> N
                 "/v3/kv/range", {"key": key, "range_end": end}
             )
             assert [kv["value"] for kv in found["kvs"]] == [encoded("1")]
+
+
+@pytest.mark.parametrize("gate", range(3))
+def test_a_host_follows_and_reports_through_each_gate(nodes: FleetNodes, gate: int) -> None:
+    with mirror(nodes, "host-a", gate) as one:
+        assert one.follower.endpoint == str(Endpoint("", *nodes.gates[gate]))
+        nodes.put("bans/e1/p", f"for gate {gate}")
+        one.until(lambda: one.items.get("bans/e1/p") == b"for gate %d" % gate)
+        one.writer.put(f"{KEYS}hosts/host-a/seen", b"gate %d" % gate)
+        one.until(lambda: nodes.get("hosts/host-a/seen") == f"gate {gate}")
 
 
 def answers(nodes: FleetNodes, gate: int) -> bool:
