@@ -51,6 +51,23 @@ ENFORCER = "packetwatch-enforcer@enforcer-{}.service"
 API = "packetwatch-api.service"
 DATA = "/var/lib/packetwatch-fleet-node"
 BROKEN = f"/etc/systemd/system/{GATE}.d"
+# A repository with a newer package of etcd, whose program can be told from the former one by its end.
+NEWER = """
+set -eu
+mkdir -p /srv/newer/tree/DEBIAN /srv/newer/tree/usr/bin
+cd /srv/newer
+cp /usr/bin/etcd tree/usr/bin
+printf newer >>tree/usr/bin/etcd
+version=$(dpkg-query -W -f '${Version}' etcd-server)+newer
+printf 'Package: etcd-server\\nVersion: %s\\nArchitecture: %s\\nMaintainer: root <root@localhost>\\nDescription: newer\\n' \\
+  "$version" "$(dpkg --print-architecture)" >tree/DEBIAN/control
+dpkg-deb -Znone --build tree etcd.deb
+{ cat tree/DEBIAN/control
+  printf 'Filename: ./etcd.deb\\nSize: %s\\nSHA256: %s\\n' "$(stat -c %s etcd.deb)" "$(sha256sum etcd.deb | cut -d' ' -f1)"
+} >Packages
+rm -rf /etc/apt/sources.list*
+echo 'deb [trusted=yes] file:/srv/newer ./' >/etc/apt/sources.list
+"""
 # Exposure as systemd-analyze computes it: from 0, which can do nothing, to 10.
 MAX_EXPOSURE = {ETCD: 1.0, GATE: 1.5, ENFORCER: 0.9, API: 1.3}
 
@@ -98,11 +115,11 @@ class Site:
         assert (done.returncode == 0) is good, done.stdout[-6000:]
         return done.stdout
 
-    def converge(self, **variables: str) -> None:
-        """Run the playbook for hosts, with what the page says; `let_in` has written that."""
+    def converge(self, **variables: str) -> str:
+        """Run the playbook for hosts, with what the page says; `let_in` has written that. Return its output."""
         page = self._folder / "variables.yml"
         own = json.dumps({"fleet_node_secrets": str(self.secrets), **variables})
-        self.play("site", "-e", f"@{page}", "-e", own)
+        return self.play("site", "-e", f"@{page}", "-e", own)
 
     def ban(self, address: str, **options: str) -> None:
         """Ban for the whole fleet, as a play does it on a node."""
@@ -440,6 +457,8 @@ def test_a_list_of_the_fleet_becomes_a_drop_in(site: Site) -> None:
 
 def test_a_host_leaves_and_has_neither_process_nor_unit(site: Site) -> None:
     site.converge(packetwatch_fleet="none")
+    assert site.shell("web1", "ls -d /etc/packetwatch-fleet || true") == ""
+    assert changed(site.converge(packetwatch_fleet="none")) == 0
     units = f"{FLEET} {LISTS}"
     assert set(site.shell("web1", f"systemctl is-active {units} || true").split()) == {"inactive"}
     enabled = site.shell("web1", f"systemctl is-enabled {FLEET} || true").strip()
@@ -486,11 +505,16 @@ def test_no_node_restarts_while_another_one_is_silent(site: Site) -> None:
 RENEWED = ("-e", "fleet_node_certificate_days=500", "-e", "fleet_node_renew_days=400")
 
 
-def test_certificates_are_renewed_and_nodes_restart_one_by_one(site: Site) -> None:
+def test_certificates_and_packages_are_renewed_and_nodes_restart_one_by_one(site: Site) -> None:
     site.shell("node3", f"rm -r {BROKEN}; systemctl daemon-reload")
+    for node in site.nodes:
+        site.shell(node, NEWER)
     before = {node: times(site, node) for node in site.nodes}
     former = (site.secrets / "hosts/web1/host.pem").read_text()
-    site.play("fleet", *RENEWED)
+    site.play("fleet", *RENEWED, "-e", "fleet_node_update=true")
+    for node in site.nodes:
+        script = f"tail -c 5 /proc/$(systemctl show -P MainPID {ETCD})/exe"
+        assert site.shell(node, script) == "newer", node
     assert (site.secrets / "hosts/web1/host.pem").read_text() != former
     script = (
         f"openssl s_client -connect {ipv4(22)}:2378 </dev/null 2>/dev/null | openssl x509 -noout"
@@ -510,6 +534,8 @@ def test_a_second_run_on_three_nodes_changes_nothing(site: Site) -> None:
 
 
 def test_a_backup_brings_back_the_state_of_its_time(site: Site) -> None:
+    assert changed(site.play("fleet_backup", "--check")) == 0
+    assert not (site.secrets / "backups").exists()
     with Spy() as spy:
         output = site.play("fleet_backup", "-vvv")
     text = output + b"\n".join(spy.lines).decode(errors="replace")
@@ -521,6 +547,22 @@ def test_a_backup_brings_back_the_state_of_its_time(site: Site) -> None:
     for node in site.nodes:
         site.shell(node, f"systemctl kill -s KILL {ETCD}; systemctl stop {ETCD}; rm -r {DATA}/etcd")
     site.play("fleet_restore", "-e", f"fleet_node_backup={backup}")
+    for node in site.nodes:
+        assert site.values(node, "bans/api/a") == [encoded("kept")]
+
+
+def test_a_lost_node_is_removed_and_another_one_takes_its_place(site: Site) -> None:
+    remains = f"{DATA} /etc/packetwatch-fleet-node /etc/systemd/system/packetwatch-*"
+    site.shell("node2", f"systemctl disable --now {GATE} {ETCD}; rm -r {remains}")
+    own = site.nodes["node2"]
+    # Nothing answers there.
+    site.nodes["node2"] = own | {"fleet_node_state": "lost", "ansible_port": 1}
+    site.play("fleet")
+    assert "node2" not in site.etcdctl("member list")
+    for node in ("node1", "node3"):
+        assert site.values(node, "bans/api/a") == [encoded("kept")]
+    site.nodes["node2"] = own
+    site.play("fleet")
     for node in site.nodes:
         assert site.values(node, "bans/api/a") == [encoded("kept")]
 
