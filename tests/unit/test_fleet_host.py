@@ -47,28 +47,36 @@ ROOT = Path(__file__).resolve().parents[2]
 UNIT = (ROOT / "roles/packetwatch/files/units/packetwatch-fleet.service").read_text()
 
 
-def test_the_process_loads_nothing_that_touches_maps(tmp_path: Path) -> None:
-    """That would be a megabyte on each host, for what the process may not do."""
+def loaded_by(folder: Path, modules: str) -> set[str]:
+    """Return all modules that a process has loaded after these."""
     for name, place in (
         ("packetwatch_core", "plugins/module_utils"),
         ("packetwatch_agent", "roles/packetwatch/files/agent/packetwatch_agent"),
         ("packetwatch_fleet", "roles/packetwatch/files/fleet/packetwatch_fleet"),
     ):
-        (tmp_path / name).symlink_to(ROOT / place)
-    code = (
-        "import sys, packetwatch_fleet.host.__main__, packetwatch_fleet.store.etcd\n"
-        "print(*sys.modules)"
-    )
+        (folder / name).symlink_to(ROOT / place)
     done = subprocess.run(
-        [sys.executable, "-s", "-c", code],
-        env={"PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"},
+        [sys.executable, "-s", "-c", f"import sys, {modules}\nprint(*sys.modules)"],
+        env={"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,
         text=True,
         check=True,
     )
-    loaded = set(done.stdout.split())
+    return set(done.stdout.split())
+
+
+def test_the_process_loads_nothing_that_touches_maps(tmp_path: Path) -> None:
+    """That would be a megabyte on each host, for what the process may not do."""
+    loaded = loaded_by(tmp_path, "packetwatch_fleet.host.__main__, packetwatch_fleet.store.etcd")
     assert "packetwatch_fleet.store.follower" in loaded
     assert not loaded & {"ctypes", "packetwatch_core._kernel.libbpf"}
+
+
+def test_an_agent_without_a_fleet_loads_nothing_for_it(tmp_path: Path) -> None:
+    loaded = loaded_by(tmp_path, "packetwatch_agent.assembly")
+    assert {"packetwatch_agent.keeper", "packetwatch_agent.control.server"} < loaded
+    own = {f"packetwatch_agent.{name}" for name in ("fleet", "sightings", "vetoes")}
+    assert not loaded & {*own, "packetwatch_core._bans.fleet", "packetwatch_fleet", "ssl"}
 
 
 # Settings and places
