@@ -39,7 +39,7 @@ from packetwatch_core._node.gateway import (
 )
 from packetwatch_core._node.keys import KEYS
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(0.1)
 
 NODE = f"{NETWORK}11"
 # More than a host ever writes, and less than etcd's own limit of 1.5 MB for a request.

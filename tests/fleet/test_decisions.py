@@ -26,7 +26,7 @@ from packetwatch_core._node.keys import KEYS
 from packetwatch_fleet.fold import Board
 from packetwatch_fleet.sources import Sources
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(0.4)
 
 Module = Callable[..., dict[str, Any]]
 

@@ -28,7 +28,7 @@ from lab.play import environment, fleet_variables, tool
 from lab.topology import Topology, ipv4
 from lab.traffic import Answer, connect
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(13)
 
 ROOT = Path(__file__).resolve().parents[2]
 MACHINES = {"node1": ("bookworm", 21), "node2": ("trixie", 22), "node3": ("trixie", 23)}

@@ -22,6 +22,8 @@ from tests.integration.conftest import gated_plugins
 if TYPE_CHECKING:
     from tests.integration.conftest import ModuleHost
 
+pytestmark = pytest.mark.slow(17)
+
 ROOT = Path(__file__).resolve().parents[2]
 PEER = "192.0.2.7"
 HOST = "192.0.2.1"

@@ -29,6 +29,8 @@ from ansible_collections.packetwatch.xdp.plugins.modules import feed
 from packetwatch_core._feeds.presets import PRESETS
 from tests.integration.conftest import COLLECTIONS, ROOT, ModuleHost, make_host
 
+pytestmark = pytest.mark.slow(2)
+
 LISTED = "45.9.9.9"
 SERIAL_PLAY = """
 - name: Give feeds to hosts

@@ -13,6 +13,8 @@ import pytest
 
 from tests.integration.fleet import HOST, PEER, Fleet, make_fleet
 
+pytestmark = pytest.mark.slow(24)
+
 SIZE = 20
 PLAY = """
 - hosts: packetwatch

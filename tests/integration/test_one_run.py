@@ -18,6 +18,8 @@ from tests.integration.fleet import HOST, PEER, Fleet, make_fleet
 if TYPE_CHECKING:
     from tests.integration.conftest import ModuleHost
 
+pytestmark = pytest.mark.slow(18)
+
 SITE = "packetwatch.xdp.site"
 FIRST, SECOND = "198.51.100.7", "198.51.100.8"
 DECLARED = {

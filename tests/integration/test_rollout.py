@@ -23,6 +23,8 @@ from tests.integration.fleet import HOST, PEER, Fleet, Run, make_fleet
 if TYPE_CHECKING:
     from tests.integration.conftest import ModuleHost
 
+pytestmark = pytest.mark.slow(50)
+
 SITE = "packetwatch.xdp.site"
 FIRST = "198.51.100.7"
 SECOND = "198.51.100.8"

@@ -21,7 +21,7 @@ from bench.rows import ROWS
 NEEDED = ("clang", "ipset", "nft", "xdp-filter")
 
 
-@pytest.mark.slow
+@pytest.mark.slow(75)
 @pytest.mark.skipif(os.geteuid() != 0, reason="loads programs")
 def test_every_row_has_a_figure(tmp_path: Path) -> None:
     missing = [name for name in NEEDED if not shutil.which(name)]

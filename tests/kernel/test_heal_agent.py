@@ -26,7 +26,7 @@ from packetwatch_core._kernel.programs import Link
 pytest_plugins = ("kernel.site_fixtures",)
 # Each test waits for the agent's checks.
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.slow(10),
     pytest.mark.skipif(os.geteuid() != 0, reason="makes namespaces and loads programs"),
 ]
 

@@ -78,7 +78,7 @@ def test_boot_restores_what_is_confirmed(filtered: Site) -> None:
     assert not filtered.lists(deny=DENIED).changed
 
 
-@pytest.mark.slow
+@pytest.mark.slow(4)
 def test_boot_loads_the_program_that_was_attached_last(filtered: Site) -> None:
     filtered.host.attach("pw0", source=other_program())
     with filtered.program() as program:
@@ -173,7 +173,7 @@ def live_format(site: Site) -> int:
         return int(current.header["format"])
 
 
-@pytest.mark.slow
+@pytest.mark.slow(4)
 @pytest.mark.parametrize("change", ["lists", "policy", "interface", "none"])
 def test_tables_of_another_format_bring_the_program_that_reads_them(
     outdated: Site, change: str
@@ -204,7 +204,7 @@ def test_tables_of_another_format_bring_the_program_that_reads_them(
     assert outdated.verdict(DENIED) == XDP_DROP
 
 
-@pytest.mark.slow
+@pytest.mark.slow(4)
 def test_bans_survive_a_new_version_and_its_rollback(outdated: Site) -> None:
     host = Timers(outdated).host
     host.ban(UNLISTED, 600)
@@ -230,7 +230,7 @@ def probe(site: Site, source: str, *ports: int) -> list[int]:
         return [program.test_run(syn4(source, port, OWN), ifindex)[0] for port in ports]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(4)
 def test_live_bans_and_tracks_of_the_version_before_are_kept(recent: Site) -> None:
     """One source is banned, another one has made four probes: both go on where they were."""
     banned, probing = "203.0.113.77", UNLISTED
@@ -252,7 +252,7 @@ def former_track(*ports: int) -> bytes:
     return abi.TRACK.pack(slot=[now >> 10 << 16 | port for port in ports])
 
 
-@pytest.mark.slow
+@pytest.mark.slow(4)
 @pytest.mark.parametrize("place", ["run", "own"], ids=["beside the bans", "where root's maps are"])
 def test_tracks_survive_a_new_version(outdated: Site, place: str) -> None:
     """A source that has tried four ports is banned at its fifth, and a port that it repeats counts once."""
@@ -281,7 +281,7 @@ def test_tracks_survive_a_new_version(outdated: Site, place: str) -> None:
     assert outdated.packets()["drop scan"] == 1
 
 
-@pytest.mark.slow
+@pytest.mark.slow(4)
 def test_until_a_program_reads_them_new_tables_are_only_declared(outdated: Site) -> None:
     """The role's order: lists are set before the software is installed."""
     host = former_host(outdated)
@@ -301,7 +301,7 @@ def test_until_a_program_reads_them_new_tables_are_only_declared(outdated: Site)
     assert outdated.host.verify() == []
 
 
-@pytest.mark.slow
+@pytest.mark.slow(4)
 def test_a_run_of_this_version_brings_program_and_tables_at_once(outdated: Site) -> None:
     host = former_host(outdated)
     number = host.store.number()
@@ -320,7 +320,7 @@ def test_a_run_of_this_version_brings_program_and_tables_at_once(outdated: Site)
     assert not host.apply(edit, wish=wish).changed
 
 
-@pytest.mark.slow
+@pytest.mark.slow(4)
 def test_a_check_compiles_nothing(outdated: Site) -> None:
     shutil.rmtree(outdated.paths.cache)
     edit = set_lists("ansible", {"allow": "", "deny": UNLISTED}, False)
@@ -330,7 +330,7 @@ def test_a_check_compiles_nothing(outdated: Site) -> None:
     assert not Path(outdated.paths.cache).exists()
 
 
-@pytest.mark.slow
+@pytest.mark.slow(4)
 def test_a_program_of_another_version_is_refused(filtered: Site) -> None:
     before = filtered.snapshot()
     with pytest.raises(InvalidInput, match=r"another version \(its PW_FORMAT is not"):
@@ -338,7 +338,7 @@ def test_a_program_of_another_version_is_refused(filtered: Site) -> None:
     assert filtered.snapshot() == before
 
 
-@pytest.mark.slow
+@pytest.mark.slow(4)
 def test_boot_attaches_in_the_declared_mode(site: Site) -> None:
     site.host.attach("pw0", "generic")
     site.power_off()
@@ -355,7 +355,7 @@ def test_apply_before_anything_is_attached_only_declares(site: Site) -> None:
 # Expiry
 
 
-@pytest.mark.slow
+@pytest.mark.slow(4)
 def test_entries_expire_and_that_is_no_change(filtered: Site) -> None:
     text = f"{DENIED} expires={in_seconds(2)}\n{UNLISTED} expires={in_seconds(600)}"
     filtered.lists(deny=text)
@@ -406,7 +406,7 @@ def test_confirmed_state_wins_over_a_drift_in_the_kernel(filtered: Site) -> None
     assert store.read_current()[0] == number + 1
 
 
-@pytest.mark.slow
+@pytest.mark.slow(4)
 def test_a_failure_to_confirm_reverts_what_is_active(
     filtered: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -503,7 +503,7 @@ def test_info_of_a_filter_at_work(filtered: Site) -> None:
     assert found["protected"][OWN] == "own address"
 
 
-@pytest.mark.slow
+@pytest.mark.slow(4)
 def test_readers_do_not_block_writers(filtered: Site) -> None:
     child = os.fork()
     if not child:

@@ -27,7 +27,7 @@ from packetwatch_core._tables.reader import lookup
 pytest_plugins = ("kernel.site_fixtures",)
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="makes namespaces and loads programs"),
-    pytest.mark.slow,
+    pytest.mark.slow(35),
 ]
 
 MANY = 2_000_000

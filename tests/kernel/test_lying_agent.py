@@ -29,7 +29,7 @@ from packetwatch_agent.control.ctl.session import Places
 pytest_plugins = ("kernel.agent_fixtures",)
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="makes namespaces and loads programs"),
-    pytest.mark.slow,
+    pytest.mark.slow(0.1),
 ]
 
 DONE, FAILED, INPUT, REFUSED, NO_AGENT = range(5)

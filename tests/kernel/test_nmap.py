@@ -21,7 +21,7 @@ from kernel.packets import HOST4, HOST6
 from kernel.scanning import Job, Report, Run, scanners
 from kernel.scans import ADDRESSES, DECOYS, PROTOCOLS, SCANS, SLOW, THRESHOLD, UNSEEN, Scan
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("plugged_in")]
+pytestmark = [pytest.mark.slow(14), pytest.mark.usefixtures("plugged_in")]
 
 PROBES, SLOW_PROBES = THRESHOLD + 3, SLOW + 4
 POLICY = {

@@ -492,7 +492,7 @@ def rolled_back(timers: Timers) -> None:
         timers.host.roll_back()
 
 
-@pytest.mark.slow
+@pytest.mark.slow(12)
 @pytest.mark.parametrize(
     "begin", [change_capacity, change_program, attach_and_replace, detach_last]
 )
@@ -519,7 +519,7 @@ def test_death_during_a_change(
     assert finished <= 1
 
 
-@pytest.mark.slow
+@pytest.mark.slow(24)
 @pytest.mark.parametrize("begin", [change_capacity, change_program, detach_last])
 def test_death_during_a_rollback(
     filtered: Site, confirming: Timers, begin: Callable[[Timers], Change | None]
@@ -542,7 +542,7 @@ def test_death_during_a_rollback(
     assert finished <= 1
 
 
-@pytest.mark.slow
+@pytest.mark.slow(16)
 def test_death_during_a_confirmation(filtered: Site, confirming: Timers) -> None:
     texts = [f"{DENIED}\n{MANY}", DENIED]
     deny(confirming, texts[0])
@@ -571,7 +571,7 @@ def test_death_during_a_confirmation(filtered: Site, confirming: Timers) -> None
     assert seen == {True, False}
 
 
-@pytest.mark.slow
+@pytest.mark.slow(49)
 def test_interleaved_runs(filtered: Site, confirming: Timers) -> None:
     """Change, die at any moment, confirm or revert, repeat: the old lists or the new ones are active."""
     texts = (DENIED, f"{DENIED}\n{MANY}", f"{DENIED}\n{UNLISTED}")

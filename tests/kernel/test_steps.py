@@ -62,7 +62,7 @@ from packetwatch_core._kernel.programs import attached
 from packetwatch_core._network.settings import format_values
 
 pytest_plugins = ("kernel.site_fixtures",)
-pytestmark = [pytest.mark.skipif(os.geteuid() != 0, reason="loads programs"), pytest.mark.slow]
+pytestmark = [pytest.mark.skipif(os.geteuid() != 0, reason="loads programs"), pytest.mark.slow(20)]
 
 MINUTE = Terms(60, "", "a test")
 # What only one of two states denies.

@@ -69,7 +69,7 @@ only_native = pytest.mark.parametrize("flood", ["native"], indirect=True)
 # Under a flood
 
 
-@pytest.mark.slow
+@pytest.mark.slow(12)
 def test_lists(filtered: Site, flood: Flood) -> None:
     texts = (DENIED, f"198.51.100.0/24\n{UNLISTED}", f"198.0.0.0/8\n2001:db8::/32\n{DENIED}")
     seen = set()
@@ -80,14 +80,14 @@ def test_lists(filtered: Site, flood: Flood) -> None:
     assert len(seen) == swaps
 
 
-@pytest.mark.slow
+@pytest.mark.slow(12)
 @only_native
 def test_policies(filtered: Site, flood: Flood) -> None:
     for number in range(CHANGES):
         assert filtered.policy("pw0", scan_ports=str(number % 60 + 2)).changed
 
 
-@pytest.mark.slow
+@pytest.mark.slow(12)
 @only_native
 def test_programs(filtered: Site, flood: Flood) -> None:
     texts = (other_program(), source_text())
@@ -98,7 +98,7 @@ def test_programs(filtered: Site, flood: Flood) -> None:
     assert len(ids) == RELOADS
 
 
-@pytest.mark.slow
+@pytest.mark.slow(12)
 @only_native
 def test_capacity(filtered: Site, flood: Flood) -> None:
     programs = set()
@@ -166,7 +166,7 @@ def slowed_program() -> str:
     )
 
 
-@pytest.mark.slow
+@pytest.mark.slow(12)
 def test_no_packet_sees_two_generations(filtered: Site) -> None:
     filtered.host.attach("pw0", source=slowed_program())
     swaps, overtaken = (1000, 50) if FULL else (100, 20)
@@ -237,7 +237,7 @@ USE_OF_MINE = (
 )
 
 
-@pytest.mark.slow
+@pytest.mark.slow(12)
 @pytest.mark.parametrize("fault", BROKEN)
 def test_broken_program_leaves_the_old_one(filtered: Site, fault: str) -> None:
     change, message = BROKEN[fault]
@@ -251,7 +251,7 @@ def test_broken_program_leaves_the_old_one(filtered: Site, fault: str) -> None:
         assert tap.leaked() == 0
 
 
-@pytest.mark.slow
+@pytest.mark.slow(12)
 def test_broken_program_as_the_first_leaves_nothing(site: Site) -> None:
     before = site.snapshot()
     with pytest.raises(LoadFailed):
@@ -301,7 +301,7 @@ def state_after(site: Site, **lists: str) -> State:
     )
 
 
-@pytest.mark.slow
+@pytest.mark.slow(12)
 @pytest.mark.parametrize("texts", [(DENIED, "198.51.100.0/24"), (DENIED, f"{DENIED}\n{MANY}")])
 def test_death_during_apply(filtered: Site, texts: tuple[str, str]) -> None:
     seed = int(time.time() / 86400)
@@ -320,7 +320,7 @@ def test_death_during_apply(filtered: Site, texts: tuple[str, str]) -> None:
             crash.check(states, filtered.host.apply)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(12)
 def test_death_during_replace(filtered: Site) -> None:
     seed = int(time.time() / 86400)
     texts = [source_text(), other_program()]
@@ -341,7 +341,7 @@ def test_death_during_replace(filtered: Site) -> None:
             crash.check(states, lambda: filtered.host.attach("pw0"))
 
 
-@pytest.mark.slow
+@pytest.mark.slow(12)
 def test_death_during_the_first_attach(site: Site) -> None:
     seed = int(time.time() / 86400)
     site.lists(DENIED)

@@ -41,10 +41,10 @@ NOISE = re.compile(
 SKIPPED = 77
 SHOWN = {"passed": "ok", "failed": "FAILED", "skipped": "skipped"}
 WORKERS = min(os.cpu_count() or 1, 4)
-# The tests of a file run in one worker, because they share fixtures that take long to make. Workers have
-# a second thread, so Python warns when they fork.
+# The tests of a file run in one worker, because they share fixtures that take long to make. conftest.py orders
+# the files. Workers have a second thread, so Python warns when they fork.
 SPREAD = (
-    *("-n", str(WORKERS), "--dist", "loadfile"),
+    *("-n", str(WORKERS), "--dist", "loadfile", "--no-loadscope-reorder"),
     *("-W", "ignore:This process:DeprecationWarning"),
 )
 QUICK = ("-m", "not slow", *SPREAD)
@@ -105,6 +105,8 @@ class Gate:
     """The command that removes what this one leaves if it is interrupted."""
     shown: bool = False
     """Whether its output is shown also if it succeeds."""
+    counts: Path | None = None
+    """Where pytest writes its report in XML. Without one, the gate counts as one test."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,19 @@ class Suite:
     name: str
     folder: str
     options: Sequence[str] = ()
+
+    def counts(self, build: Build) -> Path:
+        """Where pytest writes its report."""
+        return build.cache("reports") / f"{self.name}.xml"
+
+    def command(self, build: Build) -> Sequence[str]:
+        """The command that runs the tests."""
+        report = f"--junitxml={self.counts(build)}"
+        return ("pytest", "-q", "-p", "no:cacheprovider", report, *self.options, self.folder)
+
+    def beside(self, build: Build) -> Gate:
+        """The gate that runs the tests in parallel to another suite."""
+        return Gate(self.name, self.command(build), counts=self.counts(build))
 
 
 @dataclass(frozen=True)
@@ -144,11 +159,14 @@ class Result:
     counts: Counter[str] = field(default_factory=Counter)
     failed: list[str] = field(default_factory=list)
 
-    def add(self, name: str, status: str) -> None:
-        """Count a gate as one test."""
-        self.counts[status] += 1
+    def add(self, name: str, status: str, report: Path | None = None) -> None:
+        """Count a gate as one test, or each test of pytest's report."""
+        counted = count(report) if report else Counter({status: 1})
         if status == "failed":
             self.failed.append(name)
+            if not counted["failed"] and not counted["error"]:
+                counted["failed"] += 1
+        self.counts += counted
 
     def closing_line(self) -> str:
         """The summary in pytest's form, which log readers search for."""
@@ -309,11 +327,15 @@ def phases_of(stage: str, build: Build) -> list[Phase]:
             WORKERS,
         ),
         Phase(
-            [Suite(*kernel, SPREAD), Suite("fleet", "tests/fleet", SPREAD)],
-            [scenario("containers", "nspawn", build), GUIDES],
+            [Suite(*kernel, SPREAD)],
+            [
+                scenario("containers", "nspawn", build),
+                Suite("fleet", "tests/fleet", SPREAD).beside(build),
+                GUIDES,
+            ],
         ),
         Phase(
-            [Suite("integration", "tests/integration")],
+            [Suite("integration", "tests/integration", SPREAD)],
             [scenario("virtual-machines", "default", build)],
         ),
     ]
@@ -346,6 +368,8 @@ def run_quietly(gate: Gate, build: Build) -> Done:
     """Run a gate, with its output in a log file."""
     started = time.monotonic()
     log = build.cache("logs") / f"{gate.name}.log"
+    if gate.counts:
+        gate.counts.unlink(missing_ok=True)
     with log.open("w") as output:
         done = subprocess.run(
             gate.command,
@@ -378,7 +402,7 @@ def report(gates: Started, result: Result) -> None:
     for future in as_completed(gates):
         gate = gates[future]
         done = future.result()
-        result.add(gate.name, done.status)
+        result.add(gate.name, done.status, gate.counts)
         if gate.shown or done.status != "passed":
             print(f"------ {gate.name}\n{done.output.rstrip()}", flush=True)
         say(done.status, gate.name, done.seconds)
@@ -401,26 +425,11 @@ def run_interruptibly(command: Sequence[str], build: Build) -> subprocess.Popen[
 def run_suite(suite: Suite, build: Build, result: Result) -> None:
     """Run a folder's tests and add pytest's counts to the result."""
     started = time.monotonic()
-    counts = build.cache("reports") / f"{suite.name}.xml"
-    counts.unlink(missing_ok=True)
+    suite.counts(build).unlink(missing_ok=True)
     print(f"------ {suite.name}", flush=True)
-    command = (
-        "pytest",
-        "-q",
-        "-o",
-        f"cache_dir={build.cache('pytest')}",
-        f"--junitxml={counts}",
-        *suite.options,
-        suite.folder,
-    )
-    done = run_interruptibly(command, build)
-    counted = count(counts)
-    if done.returncode != 0:
-        result.failed.append(suite.name)
-        if not counted["failed"] and not counted["error"]:
-            counted["failed"] += 1
-    result.counts += counted
+    done = run_interruptibly(suite.command(build), build)
     status = "failed" if done.returncode else "passed"
+    result.add(suite.name, status, suite.counts(build))
     say(status, suite.name, time.monotonic() - started)
 
 
