@@ -50,9 +50,13 @@ SERVED = 443
 TIMESTAMPS = bytes.fromhex("0101080a") + bytes(8)
 
 
-def frame4(source: str, flags: int = packets.ACK, port: int = SERVED, options: bytes = TIMESTAMPS) -> bytes:
+def frame4(
+    source: str, flags: int = packets.ACK, port: int = SERVED, options: bytes = TIMESTAMPS
+) -> bytes:
     """Return a segment to a port of the host; with ACK it looks like one of an established connection."""
-    return packets.ethernet(packets.IPV4, packets.ipv4(source, OWN, packets.tcp(40000, port, flags, options)))
+    return packets.ethernet(
+        packets.IPV4, packets.ipv4(source, OWN, packets.tcp(40000, port, flags, options))
+    )
 
 
 def _strangers4(port: int, options: bytes) -> list[bytes]:
