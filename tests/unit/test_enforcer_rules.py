@@ -345,7 +345,7 @@ def test_a_rule_that_uses_too_much_of_a_processor_is_switched_off(
         panel.seen(1, [(SCANNER, 22)], NOW)
         if panel.seats[0].fault:
             break
-    assert panel.seats[0].fault == "it has used more than 25% of a processor"
+    assert panel.seats[0].fault == "it has used more than 50% of a processor"
     assert panel.seats[1].is_on
     unbounded = Panel({"busy": Declared("monitor", {})}, Fleet(), str(tmp_path), is_bounded=False)
     for _call in range(40):

@@ -19,7 +19,7 @@ from packetwatch_core._node.buckets import (
     page_key,
 )
 from packetwatch_core._node.keys import BANS
-from packetwatch_fleet.pages import VERSION, Row
+from packetwatch_fleet.pages import EVIDENCE, VERSION, Row
 
 # Rows that wait to be written. Hosts take 10,000 bans.
 MAX_PENDING = 20_000
@@ -68,9 +68,12 @@ class Ledger:
         """Take a row for the next page; return whether there is room."""
         if len(self.pending) >= MAX_PENDING and source not in self.pending:
             return False
-        # Both together are what the fold makes of two rows: the later end, and the new one's evidence, which is not weaker.
         former = self.pending.get(source)
-        self.pending[source] = row._replace(until=max(row.until, former.until)) if former else row
+        if former:
+            # What the fold makes of both: the later end, and the stronger evidence.
+            strong = max(row, former, key=lambda one: EVIDENCE.index(one.evidence))
+            row = strong._replace(until=max(row.until, former.until))
+        self.pending[source] = row
         return True
 
     def commit(self, now: float, most: int) -> list[Page]:

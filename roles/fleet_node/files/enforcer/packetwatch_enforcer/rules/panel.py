@@ -17,7 +17,7 @@ from .interface import Decision, Found, Hosts, Proposal, Rule
 from .plugins import FOLDER, find_rule
 
 # A rule may use this part of a processor, and this much more at once, in seconds.
-SHARE, BURST = 0.25, 2.0
+SHARE, BURST = 0.5, 2.0
 # Decisions of one call: a rule that decides on everybody is wrong.
 MAX_FOUND = 1000
 _MAX_FAULT = 300
