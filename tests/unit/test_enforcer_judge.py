@@ -122,8 +122,10 @@ class Deciding(RuleBasedStateMachine):
 
     @rule()
     def lose_the_store(self) -> None:
-        """It was wiped, so it has no lifts either."""
+        """Only its lifts are left. What is written again is one row for each source."""
         self.commit()
+        made = {row[0]: row[2] for row in sorted(self.rows)}
+        self.rows = [(s, until, made[s], evidence) for s, (until, evidence) in self.bans().items()]
         lifts = {key: value for key, value in self.store.items() if key.startswith(LIFTS)}
         self.store = dict(lifts)
         self.judge.relist(dict(self.store), self.now, False)
