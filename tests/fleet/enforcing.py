@@ -26,6 +26,8 @@ from packetwatch_core._node.keys import KEYS
 from packetwatch_core._node.rules import format_rules, parse_rules
 from packetwatch_fleet.fold import Ban, fold
 from packetwatch_fleet.sources import Sources, packed
+from packetwatch_fleet.store.interface import Writer
+from packetwatch_fleet.store.plugins import open_store
 
 ENFORCING = {
     "quorum": {"action": "enforce", "networks": 1},
@@ -110,6 +112,16 @@ class Enforcer:
         }
         self.process: subprocess.Popen[bytes]
         self.start()
+
+    @contextlib.contextmanager
+    def writer(self) -> Iterator[Writer]:
+        """A writer as the process has it."""
+        with self._node.namespace.entered():
+            store = open_store("etcd", self._variables)
+            assert store
+            found = store.writer()
+            yield found
+            found.close()
 
     def start(self) -> None:
         with self._node.namespace.entered(), self.log.open("ab") as log:

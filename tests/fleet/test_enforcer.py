@@ -9,15 +9,17 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fleet.enforcing import ENFORCING, Enforcer, Reporters, folded, report, values
 from fleet.host_process import until
 from fleet.servers import FleetNodes, fleet_nodes
 
-from packetwatch_core._node.gateway import below
+from packetwatch_core._base.errors import PacketwatchError
+from packetwatch_core._node.gateway import below, encoded
 from packetwatch_core._node.keys import BANS, KEYS
 
 pytestmark = [
@@ -215,6 +217,30 @@ def test_a_store_that_was_wiped_gets_the_bans_again(pair: Two) -> None:
         ),
         shown=lambda: str((known, folded(pair.nodes))),
     )
+
+
+def test_the_store_forgets_what_was_overwritten(pair: Two) -> None:
+    """What an enforcer does every 30 seconds."""
+    first, last = (pair.nodes.put("hosts/web1/seen", text) for text in ("1", "2"))
+    key = encoded(f"{KEYS}hosts/web1/seen")
+
+    def at(revision: int) -> Any:
+        return pair.nodes.root()("/v3/kv/range", {"key": key, "revision": revision})
+
+    assert at(first)["kvs"]
+    with pair.second.writer() as writer:
+        writer.compact(last)
+        until(lambda: writer.step() or _is_compacted(at, first))
+        assert not writer.problem
+    assert at(last)["kvs"]
+
+
+def _is_compacted(at: Callable[[int], Any], revision: int) -> bool:
+    try:
+        at(revision)
+    except PacketwatchError as error:
+        return "compacted" in str(error)
+    return False
 
 
 def test_nothing_was_invented(pair: Two) -> None:
