@@ -28,6 +28,8 @@ from .roster import Host, Roster
 from .rules.panel import Panel, Result
 
 TICK = 5.0
+# Seconds between two readings of the store's stream: a thousand hosts report 750 times a second.
+_PAUSE = 0.02
 # Reports of all hosts that the store should get in a second.
 REPORTS = 750
 # A report that is older says nothing about the present. Hosts write at most so often.
@@ -100,7 +102,7 @@ class Watcher(Part):
         self._skew = Trouble(output)
 
     def start(self, loop: Loop) -> None:
-        self._driver = Driver(loop, self._follower, self._step)
+        self._driver = Driver(loop, self._follower, self._step, _PAUSE)
         loop.after(TICK, self._tick)
 
     def stop(self) -> None:

@@ -16,15 +16,23 @@ from .store.interface import Stepping
 
 
 class Driver:
-    """run: calls the `step` of the other one, and does what follows from it."""
+    """run: calls the `step` of the other one, and does what follows from it.
 
-    def __init__(self, loop: Loop, stepping: Stepping, run: t.Callable[[], None]) -> None:
+    pause: seconds after a step in which the descriptor is not watched. What becomes readable meanwhile is read at once then,
+    which costs much less than a wake-up for each of many small pieces.
+    """
+
+    def __init__(
+        self, loop: Loop, stepping: Stepping, run: t.Callable[[], None], pause: float = 0.0
+    ) -> None:
         self._loop = loop
+        self._pause = pause
+        self._is_watched = True
         self._stepping = stepping
         self._run = run
         self._due = math.inf
         """When the timer that counts is due; timers before it are outdated, and do nothing."""
-        loop.watch(stepping, self._step)
+        loop.watch(stepping, self._read)
         self.arm()
 
     def arm(self) -> None:
@@ -35,9 +43,23 @@ class Driver:
             self._loop.after(max(0.0, due - time.monotonic()), self._timer(self._due))
 
     def close(self) -> None:
-        self._loop.unwatch(self._stepping)
+        if self._is_watched:
+            self._loop.unwatch(self._stepping)
         self._stepping.close()
         self._due = -math.inf
+
+    def _read(self) -> None:
+        self._step()
+        if self._pause:
+            self._is_watched = False
+            self._loop.unwatch(self._stepping)
+            self._loop.after(self._pause, self._resume)
+
+    def _resume(self) -> None:
+        # Not after `close`.
+        if self._due > -math.inf:
+            self._is_watched = True
+            self._loop.watch(self._stepping, self._read)
 
     def _timer(self, due: float) -> t.Callable[[], None]:
         def fire() -> None:
