@@ -152,6 +152,12 @@ def _facts(info: Info) -> Facts:
         declared=sorted(name for name, there in interfaces.items() if there["wanted"]),
         filtered=sorted(name for name, there in interfaces.items() if there["mode"] != "none"),
         is_declaration_judged=True,
+        nexts={
+            name: member["problem"]
+            for name, there in interfaces.items()
+            for member in there["chain"]
+            if member["problem"]
+        },
         matches=info["lists"]["current"] if info["lists"]["live"] else None,
     )
 

@@ -476,6 +476,8 @@ def test_info_of_a_filter_at_work(filtered: Site) -> None:
     number = attached(socket.if_nametoindex("pw0")).program_id
     # Far below the verifier's limit of a million.
     assert 10_000 < found["interfaces"]["pw0"].pop("verified_instructions") < 500_000
+    (ours,) = found["interfaces"]["pw0"].pop("chain")
+    assert (ours["kind"], ours["id"]) == ("packetwatch", number)
     assert found["interfaces"] == {
         "pw0": {"wanted": "auto", "mode": "native", "program_id": number}
     }

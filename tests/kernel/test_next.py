@@ -212,7 +212,7 @@ def test_the_chain_is_shown_in_order(host: Site, pin: Path) -> None:
     assert ours["passes_on"] == ["pass"]
     assert other["passes_on"] == []
     assert (other["id"], other["name"], other["origin"]) == (number, "other", str(pin))
-    assert host.host.status.read()["interfaces"]["pw0"]["chain"] == [ours, other]
+    assert host.host.status.read()["chains"]["pw0"] == [ours, other]
 
 
 # What cannot be next

@@ -25,7 +25,7 @@ POLICIES = {"default": {"action": "enforce"}}
 WANTED = _report.Wanted("ansible", DIGEST, POLICIES, "feed", VERSION)
 INFO: dict[str, Any] = {
     "version": VERSION,
-    "interfaces": {"eth0": {"mode": "native", "wanted": "auto"}},
+    "interfaces": {"eth0": {"mode": "native", "wanted": "auto", "chain": []}},
     "policy": {"default": {"action": "enforce"}},
     "lists": {"declared": {"ansible": DIGEST}, "live": True, "current": True},
     "panic": None,
@@ -51,7 +51,7 @@ RETURNED = INFO["change"] | {"status": "rolled_back", "ended_at": "2026-11-26T10
         ({}, "enforce"),
         ({"policy": {"default": {"action": "monitor"}}}, "monitor"),
         ({"panic": {"owner": "me", "since": "now"}}, "panic"),
-        ({"interfaces": {"eth0": {"mode": "none", "wanted": "auto"}}}, ""),
+        ({"interfaces": {"eth0": {"mode": "none", "wanted": "auto", "chain": []}}}, ""),
         ({"interfaces": {}, "version": ""}, ""),
     ],
 )
@@ -86,7 +86,10 @@ def row(**changes: Any) -> _report.Row:
             "PANIC of me since now: nothing is filtered until it is lifted",
         ),
         ({"interfaces": {}}, "no interface is filtered, and none is declared"),
-        ({"interfaces": {"eth0": {"mode": "none", "wanted": "auto"}}}, "eth0 is not filtered"),
+        (
+            {"interfaces": {"eth0": {"mode": "none", "wanted": "auto", "chain": []}}},
+            "eth0 is not filtered",
+        ),
         (
             {"lists": INFO["lists"] | {"current": False}},
             "the tables in the kernel are not those of confirmed state",
@@ -151,9 +154,15 @@ def test_a_policy_that_the_inventory_has_no_more() -> None:
 
 @pytest.mark.parametrize("modes", [None, {"eth0": "auto"}, {"eth0": "auto", "eth1": "auto"}])
 def test_what_is_attached_and_not_declared(modes: dict[str, str] | None) -> None:
-    interfaces = INFO["interfaces"] | {"eth1": {"mode": "native", "wanted": None}}
+    interfaces = INFO["interfaces"] | {"eth1": {"mode": "native", "wanted": None, "chain": []}}
     found = _report.row("web1", INFO | {"interfaces": interfaces}, WANTED._replace(modes=modes))
     assert found.problems == ["eth1 is filtered but not declared: the next boot does not filter it"]
+
+
+def test_a_next_program_that_is_missing_is_a_problem() -> None:
+    chain = [{"kind": "packetwatch", "problem": ""}, {"kind": "next", "problem": "gone"}]
+    found = row(interfaces={"eth0": INFO["interfaces"]["eth0"] | {"chain": chain}})
+    assert found.problems == ["the next program of eth0 is not as declared: gone"]
 
 
 def test_all_is_well() -> None:

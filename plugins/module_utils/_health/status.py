@@ -198,18 +198,14 @@ class Status:
     def _links(loaded: Loaded, number: int, state: State) -> dict[str, t.Any]:
         chains = read_chains(loaded, state)
         noted = {
-            name: {
-                "program": found.held,
-                "mode": found.mode,
-                "attached": found.is_ours,
-                "chain": as_fields(chains[name]),
-            }
+            name: {"program": found.held, "mode": found.mode, "attached": found.is_ours}
             for name, found in interfaces(loaded).items()
         }
         return {
             "number": number,
             "interfaces": noted,
             "whole": loaded.whole,
+            "chains": {name: as_fields(chain) for name, chain in chains.items()},
             "nexts": nexts(chains),
             "strayed": strayed(chains),
         }

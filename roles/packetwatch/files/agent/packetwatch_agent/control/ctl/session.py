@@ -116,9 +116,8 @@ class Session:
 
     def chains(self) -> wire.Result:
         """The programs that a packet meets, by interface, as root has noted them for every user."""
-        found = Status(self.places.paths.status).read().get("interfaces")
-        interfaces = found.items() if isinstance(found, dict) else ()
-        return {name: item["chain"] for name, item in interfaces if "chain" in item}
+        found = Status(self.places.paths.status).read().get("chains")
+        return found if isinstance(found, dict) else {}
 
     def clock(self) -> Clock:
         """The time that has certainly passed on this host."""
