@@ -20,7 +20,7 @@ _packetwatchctl() {
         fi
     fi
     case $before in
-    --action) options='connection probe ban scan scan_end would_drop would_drop_end expiry lift drift repair audit' ;;
+    --action) options='connection probe ban scan scan_end would_drop would_drop_end expiry lift drift repair next_program audit' ;;
     --list) options='allow deny' ;;
     --scan-counts) options='closed any' ;;
     --interface) options=$(cd /sys/class/net 2>/dev/null && echo *) ;;
