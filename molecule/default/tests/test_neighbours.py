@@ -88,14 +88,15 @@ def reaches(machine: Machine, source: str) -> bool:
 
 def place(host: Any, **options: Any) -> dict[str, Any]:
     """Filter pw7 as a member."""
-    return module(host, "program", interface="pw7", mode="dispatcher", **options)
+    options |= {"mode": "dispatcher", "confirm_timeout": 0}
+    return module(host, "program", interface="pw7", **options)
 
 
 def test_it_joins_a_program_that_was_there_before(
     host: Any, machine: Machine, neighbour: bytes
 ) -> None:
     machine.ssh(["sh", "-ec", SET_UP], stdin=base64.b64encode(neighbour).decode())
-    module(host, "access_lists", name="neighbour", deny=["10.9.0.66"])
+    module(host, "access_lists", name="neighbour", deny=["10.9.0.66"], confirm_timeout=0)
     machine.ssh(["xdp-filter", "load", "pw7", "--policy", "allow", "--features", "ipv4"])
     refused = module(host, "program", interface="pw7")
     assert "join it with mode dispatcher" in refused["msg"]
@@ -159,11 +160,11 @@ def test_it_joins_again_after_the_dispatcher_was_detached(machine: Machine) -> N
 
 def test_panic_and_detaching_leave_the_neighbour(host: Any, machine: Machine) -> None:
     load(machine, "neighbour_drop", 70)
-    assert module(host, "program", interface="pw7", state="detached")["changed"]
+    assert module(host, "program", interface="pw7", state="detached", confirm_timeout=0)["changed"]
     assert members(machine) == ["neighbour_drop"]
     unload(machine, "neighbour_drop")
-    module(host, "access_lists", name="neighbour", state="absent")
-    module(host, "access_lists", name="many", state="absent")
+    module(host, "access_lists", name="neighbour", state="absent", confirm_timeout=0)
+    module(host, "access_lists", name="many", state="absent", confirm_timeout=0)
     machine.ssh(["sh", "-c", TEAR_DOWN])
 
 
