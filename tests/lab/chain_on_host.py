@@ -182,17 +182,20 @@ def flood(ours: int, theirs: int) -> dict[str, object]:
 
 
 def cost() -> dict[str, int]:
-    """Nanoseconds of a packet that passes: the filter alone, and in the dispatcher as it is now."""
+    """Nanoseconds of a packet that passes: the filter alone, and in the dispatcher as it is now.
+
+    The least of many short rounds: an emulated machine shares its processor.
+    """
     ifindex = socket.if_nametoindex(INTERFACE)
     data = frame(UNLISTED)
     with Loaded(Pins()) as loaded, Program.by_id(attached(ifindex).program_id) as dispatcher:
         assert loaded.program
         programs = {"alone": loaded.program, "in the dispatcher": dispatcher}
         rounds = [
-            {name: program.test_run(data, ifindex, 5000)[1] for name, program in programs.items()}
-            for _round in range(5)
+            {name: program.test_run(data, ifindex, 500)[1] for name, program in programs.items()}
+            for _round in range(200)
         ]
-    return {name: sorted(found[name] for found in rounds)[2] for name in programs}
+    return {name: min(found[name] for found in rounds) for name in programs}
 
 
 def second() -> str:
