@@ -8,7 +8,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+
+import artifact
+import installed
 
 TOOLS = Path(__file__).resolve().parent
 CORES = {
@@ -21,10 +25,12 @@ CORES = {
 """The versions for which collections are certified, each with its Pythons, from 3.11 as our modules need."""
 TESTS = "tests/integration/test_lint.py"
 """Tests of plug-ins that use what differs between the versions: how templates are evaluated."""
+ENDS = (next(iter(CORES)), next(reversed(CORES)))
+"""With the lowest and the newest version, the collection is also used from its tarball."""
 
 
 def main() -> None:
-    """Make the environment; run the sanity tests, and the tests of plug-ins."""
+    """Make the environment; run the sanity tests and the tests of plug-ins, and use the collection's tarball."""
     build, version = Path(sys.argv[1]), sys.argv[2]
     venv = build / "cores" / version
     names = " ".join(f"python{name}" for name in CORES[version])
@@ -37,14 +43,19 @@ def main() -> None:
     tools = venv / "bin"
     asked = (tools / "python", "-c", "import sys; print('%d.%d' % sys.version_info[:2])")
     python = subprocess.run(asked, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
-    environment = os.environ | {"PATH": f"{tools}:{os.environ['PATH']}"}
+    os.environ["PATH"] = f"{tools}:{os.environ['PATH']}"
     for command in (
         ("python", str(TOOLS / "pip_for_tests.py")),
         sanity(python),
         ("python", "-m", "pytest", "-q", "-p", "no:cacheprovider", TESTS),
     ):
-        if subprocess.run(command, env=environment, check=False).returncode:
+        if subprocess.run(command, check=False).returncode:
             sys.exit(1)
+    if version in ENDS:
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            tarball = artifact.build(Path.cwd(), folder / "built")
+            installed.use(tarball, folder / "installed", Path.cwd())
 
 
 def sanity(python: str) -> tuple[str, ...]:

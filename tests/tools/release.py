@@ -11,43 +11,24 @@ certified collections must have at least that.
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import shutil
-import subprocess
 import sys
 import tarfile
 import tempfile
 from pathlib import Path
 
 import artifact
+import installed
 import sbom
 import yaml
+from installed import run
 
 ROOT = Path(__file__).resolve().parents[2]
-NAME = "packetwatch.xdp"
 # What the importer logs if it would accept the collection with a complaint.
 COMPLAINT = re.compile(r"^(?:WARNING|ERROR).*", re.M)
-# A run of the site playbook on a host in namespaces, and a second one without changes.
-ROLE = "tests/integration/test_one_run.py::test_a_run_without_changes"
 # The first release has no versions before it, whose users these sections are for.
 LATER = ("breaking_changes", "bugfixes", "deprecated_features", "removed_features")
-
-
-def run(*command: str, folder: Path, **environment: str) -> str:
-    """Run a command, and return its output with its errors; end with them if it fails."""
-    done = subprocess.run(
-        command,
-        cwd=folder,
-        env=os.environ | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        sys.exit(f"{' '.join(command)} failed:\n{done.stdout}")
-    return done.stdout
 
 
 def files(folder: Path) -> set[str]:
@@ -110,22 +91,6 @@ def write_changelog(copy: Path, version: str) -> None:
                 sys.exit(f"{section} in the first release, where nothing was before it: {found[0]}")
 
 
-def install(tarball: Path, folder: Path) -> None:
-    """Install the tarball into an empty folder, verify it, and list its modules."""
-    paths = {"ANSIBLE_COLLECTIONS_PATH": str(folder)}
-    galaxy = ("ansible-galaxy", "collection")
-    run(*galaxy, "install", str(tarball), "-p", str(folder), folder=folder, **paths)
-    run(*galaxy, "verify", "--offline", NAME, folder=folder, **paths)
-    listed = run("ansible-doc", "-l", NAME, folder=folder, **paths)
-    modules = folder / "ansible_collections/packetwatch/xdp/plugins/modules"
-    public = {f"{NAME}.{path.stem}" for path in modules.glob("*.py")}
-    if {line.split()[0] for line in listed.splitlines()} != public:
-        sys.exit(f"ansible-doc lists other modules than {sorted(public)}:\n{listed}")
-    run("ansible-doc", *sorted(public), folder=folder, **paths)
-    run("ansible-doc", "-t", "role", f"{NAME}.packetwatch", folder=folder, **paths)
-    run("ansible-playbook", "--syntax-check", f"{NAME}.site", folder=folder, **paths)
-
-
 def import_it(tarball: Path, folder: Path, final: bool) -> None:
     """Import the tarball as Galaxy and Automation Hub do; only Galaxy takes candidates of 1.0.0."""
     text = Path(__file__).with_name("galaxy-importer.cfg").read_text()
@@ -136,16 +101,6 @@ def import_it(tarball: Path, folder: Path, final: bool) -> None:
     if complaints := COMPLAINT.findall(log):
         sys.exit("the importer complains:\n" + "\n".join(complaints))
     print("Importer: passed")
-
-
-def run_role(copy: Path, installed: Path) -> None:
-    """Run the role from the installed collection, on a host in namespaces."""
-    test = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", ROLE)
-    paths = {"PYTHONPATH": str(copy / "tests"), "PACKETWATCH_COLLECTIONS": str(installed)}
-    output = run(*test, folder=copy, **paths)
-    if not re.search(r"^1 passed", output, re.M):
-        sys.exit(f"the role did not run:\n{output}")
-    print("Role: ran from the installed collection")
 
 
 def main() -> None:
@@ -167,15 +122,13 @@ def main() -> None:
             sys.exit("two builds of the same files differ")
         if found := list(artifact.problems(copy, tarball)):
             sys.exit("\n".join(found))
-        installed = folder / "installed"
-        installed.mkdir()
-        install(tarball, installed)
+        users = folder / "installed"
+        installed.use(tarball, users, copy)
         import_it(tarball, folder, final="-" not in version)
-        document = sbom.write(installed / "ansible_collections/packetwatch/xdp", tarball, time)
+        document = sbom.write(users / "ansible_collections/packetwatch/xdp", tarball, time)
         if output is None:
             print(f"Version {version} could be released")
             return
-        run_role(copy, installed)
         shutil.rmtree(output, ignore_errors=True)
         output.mkdir(parents=True)
         for path in (tarball, document, copy / "CHANGELOG.md"):
