@@ -95,7 +95,8 @@ def of_host(host: str, hostvars: t.Any, templar: Templar) -> tuple[dict[str, t.A
 
     With ansible-core 2.16 to 2.18, `hostvars[host]` returns a template that fails as if it were the value.
     """
-    variables = hostvars.raw_get(host)
+    # What a play adds itself: variables may be made of those of other hosts.
+    variables = {**hostvars.raw_get(host), "hostvars": hostvars}
     return variables, templar.copy_with_new_env(available_variables=variables)
 
 

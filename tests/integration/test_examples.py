@@ -14,7 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from kernel.hosting import run
+from lab.play import fleet_variables
 
+from packetwatch_core._node.authority import Node, Vault
 from tests.integration.conftest import COLLECTIONS
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -55,8 +59,13 @@ class Controller:
 
 @pytest.fixture
 def controller(tmp_path: Path) -> Controller:
+    """The examples, with the secrets that the playbook for fleets makes."""
     shutil.copytree(EXAMPLES, tmp_path / "examples")
-    return Controller(tmp_path / "examples")
+    found = Controller(tmp_path / "examples")
+    hosts = ["web01.example.net", "web20.example.net", "mx01.example.net"]
+    nodes = [Node(f"node{number}.example.net", f"192.0.2.1{number}") for number in (1, 2, 3)]
+    Vault(run, str(found.folder / "fleet/.packetwatch-fleet")).provide(nodes, hosts, ["root"])
+    return found
 
 
 def test_configuration_is_understood(controller: Controller) -> None:
@@ -67,19 +76,34 @@ def test_configuration_is_understood(controller: Controller) -> None:
         assert f"{line}({controller.folder}/ansible.cfg)" in output
 
 
-@pytest.mark.parametrize(("name", "hosts"), [("office", 9), ("thousand", 1000)])
-def test_inventory_has_its_hosts(controller: Controller, name: str, hosts: int) -> None:
+@pytest.mark.parametrize(
+    ("name", "hosts", "nodes"), [("office", 9, 0), ("thousand", 1000, 0), ("fleet", 30, 3)]
+)
+def test_inventory_has_its_hosts(controller: Controller, name: str, hosts: int, nodes: int) -> None:
     inventory = controller.inventory(name)
     members = {
         host
         for group in inventory["packetwatch"]["children"]
         for host in inventory[group].get("hosts", ())
     }
-    assert len(members) == len(inventory["_meta"]["hostvars"]) == hosts
+    assert len(members) == hosts
+    assert len(inventory.get("packetwatch_fleet_nodes", {}).get("hosts", ())) == nodes
+    assert len(inventory["_meta"]["hostvars"]) == hosts + nodes
+
+
+def test_the_fleet_has_the_variables_of_its_page(controller: Controller) -> None:
+    text = (controller.folder / "fleet/group_vars/packetwatch.yml").read_text()
+    wanted: dict[str, Any] = yaml.safe_load(fleet_variables())
+    assert wanted.items() <= yaml.safe_load(text).items()
 
 
 @pytest.mark.parametrize(
-    ("name", "hosts"), [("office", "packetwatch"), ("thousand", HOST_OF_EACH_KIND)]
+    ("name", "hosts"),
+    [
+        ("office", "packetwatch"),
+        ("thousand", HOST_OF_EACH_KIND),
+        ("fleet", "web01*:web20*:mx01*"),
+    ],
 )
 def test_lint_finds_nothing(controller: Controller, name: str, hosts: str) -> None:
     status, output = controller.lint(name, hosts)
