@@ -13,6 +13,7 @@ import typing as t
 
 from packetwatch_core._base.address import Prefix, format_prefix, parse_prefix
 from packetwatch_core._base.errors import InvalidInput
+from packetwatch_core._base.number import MAX_TIME
 from packetwatch_core._node.keys import BANS, EVENTS, HOSTS, LIFTS, LISTS, RULES
 from packetwatch_fleet.fold import Ban, Board
 from packetwatch_fleet.keys import enforcer_of, name_of
@@ -49,6 +50,17 @@ class Entry(t.NamedTuple):
 
     def shown(self) -> Json:
         return {"address": self.address, "comment": self.comment, "expires": self.expires}
+
+
+class OwnBan(t.NamedTuple):
+    """A ban that a host has made itself. ports, evidence: untrusted, of any type."""
+
+    host: str
+    source: str
+    until: float
+    made: float
+    ports: t.Any
+    evidence: t.Any
 
 
 class Fleet:
@@ -125,6 +137,10 @@ class View:
         """All bans in force."""
         for source, ban in self._board.bans(self.now):
             yield self._shown(source, ban)
+
+    def banned(self) -> t.Iterator[tuple[str, float]]:
+        """All banned sources, and when the bans were made."""
+        return ((source, ban.made) for source, ban in self._board.bans(self.now))
 
     def ban(self, source: str) -> Json | None:
         """The ban of a source; None if it is not banned."""
@@ -229,25 +245,16 @@ class View:
                 hosts[name] = found | {"current": _is_current(status, self.newest)}
         return fleet, hosts
 
-    def own_bans(self) -> t.Iterator[Json]:
+    def own_bans(self) -> t.Iterator[OwnBan]:
         """The bans that hosts have made for scans themselves, as far as they report them."""
-        for key, (dummy, value) in sorted(self._own.items()):
-            for row in values.rows(values.object_of(value).get("bans")):
-                if not isinstance(row, list) or len(row) < 5:
-                    continue
-                until, made = values.moment(row[1]), values.moment(row[2])
-                host, source = _host_of(key, _OWN_BANS), values.text(row[0])
-                if not (host and source) or until is None or made is None or until <= self.now:
-                    continue
-                ports = [port for port in map(values.count, values.rows(row[3])) if port]
-                yield {
-                    "host": host,
-                    "source": source,
-                    "until": until,
-                    "made": made,
-                    "ports": ports[:8],
-                    "evidence": values.text(row[4]),
-                }
+        for key, (dummy, value) in self._own.items():
+            host = _host_of(key, _OWN_BANS)
+            for row in values.rows(values.object_of(value).get("bans")) if host else ():
+                # There may be a hundred thousand of them, so only what all readers need is checked.
+                if isinstance(row, list) and len(row) > 4 and isinstance(row[0], str):
+                    ban = OwnBan(t.cast("str", host), *row[:5])
+                    if _is_time(ban.until) and _is_time(ban.made) and ban.until > self.now:
+                        yield ban
 
     def _own_ban(self, host: str, source: str) -> float | None:
         """Until when a host has banned a source itself."""
@@ -283,6 +290,10 @@ class View:
         for key, (revision, value) in sorted(self._values.items()):
             if key.startswith(prefix) and (name := name_of(key, prefix)):
                 yield name, revision, value
+
+
+def _is_time(value: t.Any) -> bool:
+    return isinstance(value, (int, float)) and 0 <= value <= MAX_TIME
 
 
 def _is_common(key: str) -> bool:

@@ -6,22 +6,23 @@
 
 from __future__ import annotations
 
-import collections
+import heapq
 import time
 import typing as t
 
 from packetwatch_agent.control.words import count, span
 
+from .. import values
 from ..values import Json
 
 if t.TYPE_CHECKING:
-    from ..fleet import View
+    from ..fleet import OwnBan, View
 
 # Longer tables are slow on a phone. The API has all rows.
 MAX_ROWS = 200
 # Hosts report every 30 seconds, and enforcers at least as often.
 _SILENT = 90.0
-_MAX_NAMES = 6
+_MAX_NAMES, _MAX_PORTS = 6, 8
 GOOD, BAD, WARN = "good", "bad", "warn"
 
 
@@ -117,43 +118,46 @@ def _health(host: Json) -> Cell:
 
 def _bans(view: View) -> Table:
     """Bans of the fleet, and those that hosts have made for scans themselves, the newest first."""
-    where: dict[str, list[str]] = collections.defaultdict(list)
-    until: dict[str, float] = {}
-    made: dict[str, float] = {}
-    why: dict[str, list[str]] = collections.defaultdict(list)
-    for ban in view.bans():
-        source = ban["source"]
-        where[source].append("all hosts")
-        until[source], made[source] = ban["until"], ban["made"]
-        why[source].append(_reason(ban))
+    made = dict(view.banned())
+    own: dict[str, list[OwnBan]] = {}
     for ban in view.own_bans():
-        source = ban["source"]
-        if ban["host"] not in where[source]:
-            where[source].append(ban["host"])
-        until[source] = max(until.get(source, 0.0), ban["until"])
-        made[source] = max(made.get(source, 0.0), ban["made"])
-        ports = f", ports {', '.join(map(str, ban['ports']))}" if ban["ports"] else ""
-        why[source].append(f"{ban['host']}: a scan ({ban['evidence']}){ports}")
-    order = sorted(made, key=lambda source: (-made[source], source))
-    rows = [
-        [
-            Cell(source),
-            _long(_names(where[source])),
-            _in(until[source] - view.now),
-            _long("; ".join(why[source][:_MAX_NAMES])),
-            _at(made[source]),
-        ]
-        for source in order[:MAX_ROWS]
-    ]
-    note = f"{count(len(order), 'source')} banned. {_shown(order)}".strip()
+        own.setdefault(ban.source, []).append(ban)
+        made[ban.source] = max(made.get(ban.source, 0.0), ban.made)
+    newest = heapq.nsmallest(MAX_ROWS, made, key=lambda source: (-made[source], source))
+    note = f"{count(len(made), 'source')} banned. {_shown(made)}".strip()
     return Table(
         "bans",
         "Bans",
         ("Source", "Where", "Ends", "Why", "Made"),
-        rows,
+        [_banned(view, source, own.get(source, []), made[source]) for source in newest],
         "Nobody is banned.",
-        note if rows else "",
+        note if newest else "",
     )
+
+
+def _banned(view: View, source: str, own: t.Sequence[OwnBan], made: float) -> list[Cell]:
+    """The row of a source. own: bans of single hosts."""
+    ends = [ban.until for ban in own]
+    where = [ban.host for ban in own]
+    why = [_scan(ban) for ban in own[:_MAX_NAMES]]
+    if ban := view.ban(source):
+        ends.append(ban["until"])
+        where.insert(0, "all hosts")
+        why.insert(0, _reason(ban))
+    return [
+        Cell(source),
+        _long(_names(where)),
+        _in(max(ends) - view.now),
+        _long("; ".join(why)),
+        _at(made),
+    ]
+
+
+def _scan(ban: OwnBan) -> str:
+    """Why a host has banned a source."""
+    ports = [port for port in map(values.count, values.rows(ban.ports)) if port]
+    text = f", ports {', '.join(map(str, ports[:_MAX_PORTS]))}" if ports else ""
+    return f"{ban.host}: a scan ({values.text(ban.evidence)}){text}"
 
 
 def _reason(ban: Json) -> str:
@@ -188,15 +192,15 @@ def _rules(view: View) -> Table:
 def _rule(enforcer: str, name: str, found: Json, state: Cell, report: Json) -> list[Cell]:
     if found["fault"]:
         state = Cell(f"switched off: {found['fault']}", BAD, is_long=True)
-    values = dict(found["values"])
+    numbers = dict(found["values"])
     if report["refused"]:
-        values["refused"] = sum(report["refused"].values())
+        numbers["refused"] = sum(report["refused"].values())
     thresholds = f"{found['action']}: {_counts(found['thresholds'])}".rstrip(": ")
     return [
         Cell(f"{enforcer}/{name}"),
         state,
         _long(thresholds),
-        _long(_counts(values)),
+        _long(_counts(numbers)),
         _number(found["decided"]),
         _ago(report["age"]),
     ]
@@ -288,5 +292,5 @@ def _cut(rows: list[list[Cell]]) -> list[list[Cell]]:
     return rows[:MAX_ROWS]
 
 
-def _shown(rows: t.Sequence[object]) -> str:
+def _shown(rows: t.Sized) -> str:
     return f"The first {MAX_ROWS} are shown." if len(rows) > MAX_ROWS else ""
