@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import random
 import time
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,8 @@ from typing import Any
 import pytest
 from kernel.hour import PROTECTED, THRESHOLDS, options
 from unit.replaying import NOWHERE, Decision, run
+
+from packetwatch_core._bans.recorded import Recording
 
 RECORDED = Path(__file__).with_name("recorded")
 SCANNER, HOST = "203.0.113.7", "192.0.2.1"
@@ -221,13 +222,24 @@ def test_the_policy_is_the_confirmed_one_of_the_interface(journal: Journal, tmp_
     assert journal.bans("--scan-ports", "9", folder=tmp_path) == []
 
 
-def test_lines_of_a_batch_are_sorted(journal: Journal) -> None:
+def test_the_connections_of_a_batch_are_merged_with_its_other_lines(journal: Journal) -> None:
     """The agent writes the connections of a batch before its probes."""
-    moments = [number / 100 for number in range(1000)]
-    random.Random(1).shuffle(moments)
-    for moment in moments:
-        journal.probe(moment, 1 + int(moment * 100))
-    assert [ban[0] for ban in journal.bans("--scan-ports", "10")] == [0.09]
+    for batch in range(5):
+        for number in range(500):
+            journal.add(batch * 5 + number / 100, "connection", number)
+        for number in range(500):
+            journal.probe(batch * 5 + number / 100 + 0.005, number)
+    times = [line.time for line in Recording([journal.write()])]
+    assert len(times) == 5000
+    assert times == sorted(times)
+
+
+def test_probes_keep_their_order_although_their_times_are_less_exact(journal: Journal) -> None:
+    ports = list(range(1, 3000))
+    for port in ports:
+        journal.probe(10 + port // 7 * 0.004 - port % 3 * 1e-6, port)
+    found = [line.fields["destination.port"] for line in Recording([journal.write()])]
+    assert found == ports
 
 
 def test_files_are_merged_and_may_be_compressed(journal: Journal, tmp_path: Path) -> None:
