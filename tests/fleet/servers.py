@@ -163,9 +163,7 @@ class FleetNode:
         }
         variables = _defaults() | dict(settings) | own
         etcd, nginx = self._programs
-        settings_of_etcd = [
-            _rendered(f"{part}.env.j2", variables) for part in ("etcd", "bootstrap")
-        ]
+        settings_of_etcd = [rendered(f"{part}.env.j2", variables) for part in ("etcd", "bootstrap")]
         environment = dict(
             line.split("=", 1)
             for line in "\n".join(settings_of_etcd).splitlines()
@@ -175,7 +173,7 @@ class FleetNode:
             self.namespace, [str(etcd / "etcd")], self.folder / "etcd.log", environment
         )
         configuration = self.config / "gate.conf"
-        configuration.write_text(_rendered("gate.conf.j2", variables))
+        configuration.write_text(rendered("gate.conf.j2", variables))
         argv = [str(nginx), "-c", str(configuration), "-p", str(self.runtime), "-e", "stderr"]
         self.gate = Server(self.namespace, argv, self.folder / "gate.log", {})
 
@@ -549,7 +547,7 @@ def _defaults() -> dict[str, Any]:
     return dict(yaml.safe_load((ROLE / "defaults/main.yml").read_text()))
 
 
-def _rendered(template: str, variables: Mapping[str, Any]) -> str:
+def rendered(template: str, variables: Mapping[str, Any]) -> str:
     """A template of the role, as Ansible renders it."""
     environment = Environment(
         loader=FileSystemLoader(ROLE / "templates"),

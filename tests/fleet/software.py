@@ -34,6 +34,12 @@ def chromium() -> Path:
     return _unpacked(_own_suite(), "chromium", "fonts-dejavu-core")
 
 
+def broker(suite: str) -> Path:
+    """A tree with RabbitMQ of a release, the Python of that release and its library for AMQP."""
+    tools = ("coreutils", "dash", "grep", "hostname", "procps", "sed", "util-linux")
+    return _unpacked(suite, *sorted((*tools, "python3", "python3-amqp", "rabbitmq-server")))
+
+
 def nginx() -> Path:
     """nginx of this machine's release, because it needs libraries of that release."""
     return _unpacked(_own_suite(), "nginx") / "usr/sbin/nginx"

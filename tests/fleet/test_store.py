@@ -16,11 +16,12 @@ from fleet.software import VERSIONS
 
 from packetwatch_core._network.endpoints import Endpoint
 from packetwatch_core._node.keys import BANS, HOSTS, KEYS, LIFTS
+from packetwatch_fleet.plugins import tls
 from packetwatch_fleet.store.cluster import Cluster
 from packetwatch_fleet.store.etcd import Etcd
 from packetwatch_fleet.store.gateway import PIECE, Account
 from packetwatch_fleet.store.interface import Conflict, Denied, Lost, Store, Unavailable
-from packetwatch_fleet.store.plugins import _tls, open_store
+from packetwatch_fleet.store.plugins import open_store
 
 pytestmark = pytest.mark.slow
 
@@ -41,14 +42,13 @@ def host(nodes: FleetNodes, name: str = "host-a") -> Store:
 def root(nodes: FleetNodes) -> Etcd:
     """Return the store of somebody who may do anything; use it in the namespace of the first node."""
     config = nodes.nodes[0].config
-    tls = _tls(
-        {
-            "PW_FLEET_CA": str(config / "nodes-ca.pem"),
-            "PW_FLEET_CERTIFICATE": str(config / "etcd.pem"),
-        }
-    )
+    shown = {
+        "PW_FLEET_CA": str(config / "nodes-ca.pem"),
+        "PW_FLEET_CERTIFICATE": str(config / "etcd.pem"),
+    }
+    context = tls(shown, "PW_FLEET", "root")
     account = Account("root", nodes._root_password)
-    return Etcd(Cluster([Endpoint("localhost", "127.0.0.1", 2379)], tls, account))
+    return Etcd(Cluster([Endpoint("localhost", "127.0.0.1", 2379)], context, account))
 
 
 def test_a_long_listing_is_read_in_pieces_at_one_revision(nodes: FleetNodes) -> None:

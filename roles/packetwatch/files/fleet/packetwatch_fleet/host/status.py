@@ -44,10 +44,7 @@ class Status(Part):
         self._sources = sources
 
     def values(self) -> Values:
-        with open("/proc/self/statm", encoding="ascii") as file:
-            pages = int(file.read().split()[1])
-        memory = pages * os.sysconf("SC_PAGESIZE")
-        return {"packetwatch_fleet_resident_memory_bytes": [({}, memory)]}
+        return {"packetwatch_fleet_resident_memory_bytes": [({}, resident())]}
 
     def commands(self) -> t.Mapping[str, Command]:
         return {
@@ -98,3 +95,10 @@ class Status(Part):
     def _release(self, dummy: wire.Request) -> wire.Result:
         count = self._picture.release()
         return {"changed": bool(count), "message": f"{count} bans that were kept are lifted"}
+
+
+def resident() -> int:
+    """The memory of this process in bytes."""
+    with open("/proc/self/statm", encoding="ascii") as file:
+        pages = int(file.read().split()[1])
+    return pages * os.sysconf("SC_PAGESIZE")

@@ -71,12 +71,10 @@ class Talk:
 
     def line(self, until: float = math.inf) -> Waiting[dict[str, t.Any]]:
         """The next object; raises `AgentLost`, also for an error that the agent sends."""
-        while (end := self._data.find(b"\n")) < 0:
-            if len(self._data) > _MAX_LINE:
-                raise AgentLost(f"{self._path}: a line has more than {_MAX_LINE} bytes")
-            self._data += yield from self._receive(until)
-        line = bytes(self._data[:end])
-        del self._data[: end + 1]
+        return self.checked((yield from self.text(until)))
+
+    def checked(self, line: bytes) -> dict[str, t.Any]:
+        """The object in a line; raises `AgentLost`, also for an error that the agent sends."""
         try:
             found = json.loads(line)
         except (ValueError, RecursionError):
@@ -88,6 +86,16 @@ class Talk:
             text = error.get("message") if isinstance(error, dict) else error
             raise AgentLost(f"the agent refuses: {str(text)[:500]}")
         return found
+
+    def text(self, until: float = math.inf) -> Waiting[bytes]:
+        """The next line as it is."""
+        while (end := self._data.find(b"\n")) < 0:
+            if len(self._data) > _MAX_LINE:
+                raise AgentLost(f"{self._path}: a line has more than {_MAX_LINE} bytes")
+            self._data += yield from self._receive(until)
+        line = bytes(self._data[:end])
+        del self._data[: end + 1]
+        return line
 
     def _receive(self, until: float) -> Waiting[bytes]:
         while True:

@@ -22,7 +22,8 @@ def chance() -> float:
 class Backoff:
     """Longer and longer pauses, until an attempt lasts."""
 
-    def __init__(self) -> None:
+    def __init__(self, longest: float = _LONGEST) -> None:
+        self._longest = longest
         self._pause = _FIRST
         self._began = 0.0
 
@@ -38,5 +39,5 @@ class Backoff:
         """Seconds until the next attempt, after one that has ended."""
         if time.monotonic() - self._began > _STABLE:
             self._pause = _FIRST
-        pause, self._pause = self._pause, min(self._pause * 2, _LONGEST)
+        pause, self._pause = self._pause, min(self._pause * 2, self._longest)
         return pause / 2 * (1 + chance())

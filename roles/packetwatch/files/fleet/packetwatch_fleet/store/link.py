@@ -39,7 +39,10 @@ class Link:
     def connect(self, until: float) -> Waiting[None]:
         found = self._socket.connect_ex((self._endpoint.address, self._endpoint.port))
         if found == errno.EINPROGRESS:
-            yield from self._ready(True, until)
+            # Whoever wakes the task early must not take this for a connection.
+            while not (yield Wait(self._socket, True, until)):
+                if time.monotonic() >= until:
+                    raise Unavailable(f"{self._endpoint}: no answer in time")
             found = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if found:
             raise Unavailable(f"{self._endpoint}: {os.strerror(found)}")
@@ -63,6 +66,29 @@ class Link:
         if not data:
             raise Unavailable(f"{self._endpoint}: it has ended the connection")
         return data
+
+    def give(self, data: bytes | bytearray) -> int:
+        """Send without waiting, and return how many bytes the socket took."""
+        try:
+            with self._translated():
+                return self._socket.send(data)
+        except (_WaitRead, _WaitWrite, BlockingIOError):
+            return 0
+
+    def take(self) -> bytes:
+        """Receive without waiting; empty: nothing is there. Raises `Unavailable` at the end of the connection."""
+        try:
+            with self._translated():
+                data = self._socket.recv(_PIECE)
+        except (_WaitRead, _WaitWrite, BlockingIOError):
+            return b""
+        if not data:
+            raise Unavailable(f"{self._endpoint}: it has ended the connection")
+        return data
+
+    def change(self, write: bool, until: float) -> Wait:
+        """What to yield to wait for something to receive; write: also for room to send."""
+        return Wait(self._socket, write, until, read_too=True)
 
     def idle(self, until: float) -> Waiting[bool]:
         """Wait; return whether the connection has ended or has got what was not asked for."""

@@ -22,11 +22,19 @@ _MAX_STEPS = 32
 
 
 class Wait(t.NamedTuple):
-    """socket: None: only time passes. until: monotonic."""
+    """socket: None: only time passes. write: until it is writable, else readable. until: monotonic."""
 
     socket: socket.socket | None
     write: bool
     until: float
+    read_too: bool = False
+    """With `write`: readable is enough."""
+
+    def events(self) -> int:
+        """What to poll for: the bits of poll and of epoll are the same."""
+        if not self.write:
+            return select.EPOLLIN
+        return select.EPOLLOUT | (select.EPOLLIN if self.read_too else 0)
 
 
 Waiting = t.Generator[Wait, bool, _T]
@@ -72,9 +80,7 @@ class Task:
     def _watch(self) -> None:
         if self._wait.socket is not None:
             self._watched = self._wait.socket.fileno()
-            self._epoll.register(
-                self._watched, select.EPOLLOUT if self._wait.write else select.EPOLLIN
-            )
+            self._epoll.register(self._watched, self._wait.events())
 
     def _forget(self) -> None:
         if self._watched is not None:
@@ -99,5 +105,5 @@ def _is_ready(wait: Wait) -> bool:
         time.sleep(seconds)
         return False
     poll = select.poll()
-    poll.register(wait.socket, select.POLLOUT if wait.write else select.POLLIN)
+    poll.register(wait.socket, wait.events())
     return bool(poll.poll(math.ceil(seconds * 1000)))
