@@ -18,6 +18,7 @@ from packetwatch_core._declared.store import State, Store
 from packetwatch_core._setup import places, units
 from packetwatch_core._setup.units import (
     AGENT,
+    BUS,
     FLEET,
     NOTHING,
     Units,
@@ -57,7 +58,7 @@ class Systemd:
         enabled = (self.root / "multi-user.target.wants" / name).exists()
         lines = [f"Id={name}", f"ActiveState={'active' if name in self.active else 'inactive'}"]
         lines.append(f"UnitFileState={'enabled' if enabled else 'disabled'}")
-        if name in (AGENT, FLEET) and name in self.active:
+        if name in (AGENT, FLEET, BUS) and name in self.active:
             lines += [f"MainPID={self.process}", f"ExecMainStartTimestamp=@{self.started}"]
         return "".join(f"{line}\n" for line in lines)
 
@@ -231,6 +232,18 @@ def test_a_host_that_leaves_its_fleet_loses_what_it_has_shown_there(
 def test_a_host_in_a_fleet_has_the_process(systemd: Systemd) -> None:
     plan = systemd.plan("eth0", settings=IN_FLEET)
     assert plan == Units([ETH0, AGENT, FLEET], [ETH0, AGENT, FLEET], [], False, False)
+
+
+def test_a_host_publishes_only_if_it_has_a_bus(systemd: Systemd) -> None:
+    plan = systemd.plan("eth0", settings=f'{SETTINGS}PW_BUS="rabbitmq"\n')
+    assert plan.enable == plan.start == [ETH0, AGENT, BUS]
+    assert BUS not in systemd.plan("eth0", settings=f'{SETTINGS}PW_BUS="none"\n').start
+    systemd.enable(BUS)
+    systemd.active.add(BUS)
+    assert systemd.plan("eth0", settings=SETTINGS).disable == [BUS]
+    plan = systemd.plan("eth0", settings=f'{SETTINGS}PW_BUS="rabbitmq"\n', restart=True)
+    units._carry_out(systemd.run, plan)
+    assert plan.restart_bus and ["restart", BUS] in systemd.commands
 
 
 @pytest.mark.parametrize("change", ["code", "credentials", "settings", "restart", ""])

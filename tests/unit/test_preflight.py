@@ -19,6 +19,7 @@ from ansible_collections.packetwatch.xdp.plugins.plugin_utils._variables import 
 )
 
 from packetwatch_agent import settings
+from packetwatch_agent.control import wire
 from packetwatch_core._base.errors import Unsupported
 from packetwatch_core._kernel.netlink import Link
 from packetwatch_core._preflight import check, system, values
@@ -761,3 +762,44 @@ def test_secrets_of_the_fleet_stay_on_the_controller() -> None:
     assert "hunter2" not in wrong.values()
     assert values.read_variables(wrong).problems != []
     assert without_secrets({"packetwatch_fleet": "none"}) == {"packetwatch_fleet": "none"}
+
+
+ON_BUS: dict[str, object] = {
+    "packetwatch_bus": "rabbitmq",
+    "packetwatch_bus_endpoints": ["node1=192.0.2.11:5671"],
+    "packetwatch_bus_ca": "-----BEGIN CERTIFICATE-----\nx\n",
+    "packetwatch_bus_account": "web1",
+    "packetwatch_bus_password": "SECRET",
+}
+
+
+def test_a_host_that_publishes_events() -> None:
+    assert values.read_variables(ON_BUS).problems == []
+    assert values.read_variables({"packetwatch_bus": "mine"}).problems == []
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "text"),
+    [
+        ("", "Not A Name", "packetwatch_bus is 'Not A Name'"),
+        ("_endpoints", "", "packetwatch_bus_endpoints is empty"),
+        ("_endpoints", ["node1:5671"], "write NAME=ADDRESS:PORT"),
+        ("_ca", "", "packetwatch_bus_ca is empty"),
+        ("_ca", "/etc/ssl/ca.pem", "packetwatch_bus_ca is not in PEM"),
+        ("_password", "", "packetwatch_bus_password is empty"),
+        ("_account", "", "packetwatch_bus_account is empty, and so is packetwatch_fleet_host"),
+        ("_account", "web/1", "packetwatch_bus_account is 'web/1'"),
+        ("_vhost", "a b", "packetwatch_bus_vhost is 'a b'"),
+        ("_metrics_listen", "9480", "write ADDRESS:PORT"),
+    ],
+)
+def test_wrong_values_of_the_bus(option: str, value: object, text: str) -> None:
+    problems = values.read_variables({**ON_BUS, f"packetwatch_bus{option}": value}).problems
+    assert any(text in problem for problem in problems), problems
+    assert "SECRET" not in "".join(problems)
+
+
+def test_the_events_that_may_be_published_are_those_of_the_log() -> None:
+    text = (ROLE / "meta/argument_specs.yml").read_text()
+    found = re.search(r"packetwatch_bus_events:.*?choices: \[(.*?)\]", text, re.DOTALL)
+    assert found and tuple(found[1].split(", ")) == wire.ACTIONS

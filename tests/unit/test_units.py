@@ -16,7 +16,7 @@ import pytest
 from packetwatch_agent import settings
 
 UNITS = Path(__file__).resolve().parents[2] / "roles/packetwatch/files/units"
-DAEMONS = ("packetwatch.service", "packetwatch-fleet.service")
+DAEMONS = ("packetwatch.service", "packetwatch-fleet.service", "packetwatch-fleet-bus.service")
 ONE_SHOTS = sorted(path.name for path in UNITS.glob("*.service") if path.name not in DAEMONS)
 EARLY = "packetwatch-xdp@.service"
 # The values of docs/operations.md; each systemd release weighs some settings differently.

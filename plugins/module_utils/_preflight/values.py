@@ -46,6 +46,7 @@ LISTS = re.compile(r"packetwatch_(allow|deny)(?:__[a-z0-9_]+)?")
 
 _PREFIX = "packetwatch_"
 _FLEET = "packetwatch_fleet"
+_BUS = "packetwatch_bus"
 _INTERFACES = "packetwatch_interfaces"
 _PORTS = "packetwatch_published_ports"
 # A slow host needs some time to answer.
@@ -89,6 +90,7 @@ def read_variables(variables: Values) -> Declared:
         if name in variables:
             problems += check(variables[name], name)
     problems += check_fleet(variables)
+    problems += check_bus(variables)
     return Declared(problems, lists, interfaces, policy)
 
 
@@ -128,6 +130,18 @@ def _check_fleet_host(value: t.Any, name: str) -> t.Iterator[str]:
     # Only in a fleet: other hosts may have names in the inventory that no store could have.
     for problem in _optional(parse_label)(value, name):
         yield f"{problem}; unless you set {name}, it is the host's name in the inventory"
+
+
+def check_bus(variables: Values) -> t.Iterator[str]:
+    """What a host that publishes events needs to reach its broker."""
+    if variables.get(_BUS, NO_STORE) != "rabbitmq":
+        return
+    for option in ("endpoints", "ca", "password"):
+        name = f"{_BUS}_{option}"
+        if not variables.get(name):
+            yield f"{name} is empty: a host with {_BUS} 'rabbitmq' needs it"
+    if not variables.get(f"{_BUS}_account") and not variables.get(f"{_FLEET}_host"):
+        yield f"{_BUS}_account is empty, and so is {_FLEET}_host: write the host's account at the broker"
 
 
 def check_protect(protect: t.Any, name: str) -> t.Iterator[str]:
@@ -226,6 +240,11 @@ def _joined(parse: t.Callable[[str, str], object]) -> Check:
     return check
 
 
+def _check_vhost(value: t.Any, name: str) -> t.Iterator[str]:
+    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9._/-]{1,64}", value):
+        yield f"{name} is {value!r}: write the name of a virtual host: up to 64 of A-Z, a-z, 0-9, '.', '_', '-' and '/'"
+
+
 def _check_pem(value: t.Any, name: str) -> t.Iterator[str]:
     # The text may be a key, so it is not part of the error.
     if value and not str(value).lstrip().startswith("-----BEGIN "):
@@ -275,6 +294,12 @@ _CHECKS: t.Final[dict[str, Check]] = {
     "fleet_longest": _parsed(parse_longest),
     "fleet_most": _parsed(parse_most),
     "fleet_lists": _parsed(parse_lists),
+    "bus": _parsed(parse_label),
+    "bus_endpoints": _joined(parse_endpoints),
+    "bus_ca": _check_pem,
+    "bus_account": _optional(parse_label),
+    "bus_vhost": _check_vhost,
+    "bus_metrics_listen": _parsed(parse_listen),
     "metrics_listen": _parsed(parse_listen),
     "community_id": _check_switch,
     "log_probes": _check_switch,

@@ -4,14 +4,14 @@
 
 # This code is PRIVATE to the collection.
 
-"""The users of the agent and of the fleet process, and the groups that may use the control sockets."""
+"""The users of the agent and of the processes beside it, and the groups that may use the control sockets."""
 
 from __future__ import annotations
 
 import grp
 import pwd
 
-USERS = ("packetwatch-agent", "packetwatch-fleet")
+USERS = ("packetwatch-agent", "packetwatch-fleet", "packetwatch-events")
 # By the option that lists their members.
 GROUPS = {"readers": "packetwatch", "admins": "packetwatch-admin"}
 

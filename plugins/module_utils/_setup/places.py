@@ -16,6 +16,8 @@ NODE_LIBRARY = "/usr/lib/packetwatch-fleet-node"
 UNITS = "/etc/systemd/system"
 # What the fleet process shows to the store. Only root may read it; systemd hands it to the process.
 CREDENTIALS = "/etc/packetwatch-fleet"
+# The same for the process that publishes events.
+BUS_CREDENTIALS = "/etc/packetwatch-fleet-bus"
 # Where copies of files go, by their folder in the archive.
 COPIES = {
     "sysusers": "/etc/sysusers.d",
@@ -39,6 +41,7 @@ DATA = (
     "/run/packetwatch-fleet",
     "/var/lib/packetwatch-fleet",
     CREDENTIALS,
+    BUS_CREDENTIALS,
     "/usr/local/bin/packetwatchctl",
     "/usr/local/share/bash-completion/completions/packetwatchctl.bash",
     "/usr/local/share/man/man8/packetwatchctl.8",

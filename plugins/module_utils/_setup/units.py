@@ -4,7 +4,7 @@
 
 # This code is PRIVATE to the collection.
 
-"""The role's units on a host: those that attach at boot, the agent, and the fleet process, with their settings."""
+"""The role's units on a host: those that attach at boot, the agent, and the processes beside it, with their settings."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ if t.TYPE_CHECKING:
     from .._declared.store import State
 
 AGENT, FLEET = "packetwatch.service", "packetwatch-fleet.service"
+BUS = "packetwatch-fleet-bus.service"
 
 _PROPERTIES = "Id,ActiveState,UnitFileState,MainPID,ExecMainStartTimestamp"
 _RUNNING = ("active", "activating", "reloading")
@@ -34,7 +35,8 @@ _RUNNING = ("active", "activating", "reloading")
 class Units(t.NamedTuple):
     """What is to be done. link: the settings file must become a link to the settings of confirmed state.
 
-    restart: the agent, restart_fleet: the fleet process. forget: what the fleet process has shown to the store.
+    restart: the agent, restart_fleet: the fleet process, restart_bus: the process that publishes events. forget: what the
+    fleet process has shown to the store.
     """
 
     enable: list[str]
@@ -44,6 +46,7 @@ class Units(t.NamedTuple):
     link: bool
     restart_fleet: bool = False
     forget: bool = False
+    restart_bus: bool = False
 
     @property
     def changed(self) -> bool:
@@ -57,6 +60,7 @@ class Units(t.NamedTuple):
         after += [f"started {unit}\n" for unit in self.start]
         after += [f"restarted {AGENT}\n"] * self.restart
         after += [f"restarted {FLEET}\n"] * self.restart_fleet
+        after += [f"restarted {BUS}\n"] * self.restart_bus
         after += [f"link {Paths().settings}\n"] * self.link
         return {"before": "".join(before), "after": "".join(after)}
 
@@ -111,6 +115,8 @@ def plan_units(
     has_fleet = is_in_fleet(settings)
     if has_fleet:
         wanted.append(FLEET)
+    if has_bus(settings):
+        wanted.append(BUS)
     found = _show(run, wanted)
     running = {unit for unit in wanted if found[unit].get("ActiveState") in _RUNNING}
     agent = found[AGENT]
@@ -123,6 +129,8 @@ def plan_units(
         restart_fleet=FLEET in running
         and (restart or _is_outdated(found[FLEET], settings, places.CREDENTIALS)),
         forget=not has_fleet and os.path.lexists(places.CREDENTIALS),
+        restart_bus=BUS in running
+        and (restart or _is_outdated(found[BUS], settings, places.BUS_CREDENTIALS)),
     )
 
 
@@ -130,6 +138,12 @@ def is_in_fleet(settings: str) -> bool:
     """Whether the settings name a store of a fleet."""
     values, dummy = parse_values(settings, Paths().settings)
     return values.get("PW_FLEET_STORE", NO_STORE) != NO_STORE
+
+
+def has_bus(settings: str) -> bool:
+    """Whether the settings name a bus for events."""
+    values, dummy = parse_values(settings, Paths().settings)
+    return values.get("PW_BUS", NO_STORE) != NO_STORE
 
 
 def _carry_out(run: Run, plan: Units) -> None:
@@ -147,6 +161,8 @@ def _carry_out(run: Run, plan: Units) -> None:
         must(run, "systemctl", "restart", AGENT)
     if plan.restart_fleet:
         must(run, "systemctl", "restart", FLEET)
+    if plan.restart_bus:
+        must(run, "systemctl", "restart", BUS)
 
 
 def _show(run: Run, units: t.Sequence[str]) -> dict[str, dict[str, str]]:
@@ -161,8 +177,8 @@ def _show(run: Run, units: t.Sequence[str]) -> dict[str, dict[str, str]]:
 
 
 def _enabled() -> set[str]:
-    """The enabled units that not every host has: those that attach an interface, and the fleet process."""
-    names = ("packetwatch-xdp@*.service", FLEET)
+    """The enabled units that not every host has: those that attach an interface, and the processes beside the agent."""
+    names = ("packetwatch-xdp@*.service", FLEET, BUS)
     links = [path for name in names for path in glob.glob(f"{places.UNITS}/*.wants/{name}")]
     return {os.path.basename(path) for path in links}
 
