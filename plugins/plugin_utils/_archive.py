@@ -49,6 +49,7 @@ NODE = (
             *(f"page/*.{kind}" for kind in ("html", "css", "js", "svg")),
         ),
     ),
+    ("packetwatch_bus", "roles/fleet_node/files/bus/packetwatch_bus", ("**/[a-z_]*.py",)),
 )
 Sources = tuple[tuple[str, str, tuple[str, ...]], ...]
 _VERSION_FILE = "packetwatch_agent/__init__.py"

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -35,9 +36,9 @@ def attempt(one):
             else:
                 getattr(channel, name)(**arguments)
     return [json.loads(answer.body) for answer in answers]
-for one in given["attempts"]:
+for line in sys.stdin:
     try:
-        print(json.dumps(["ok", attempt(one)]), flush=True)
+        print(json.dumps(["ok", attempt(json.loads(line))]), flush=True)
     except Exception as error:
         print(json.dumps([type(error).__name__, getattr(error, "reply_code", 0) or 0]), flush=True)
 """
@@ -57,26 +58,36 @@ def passwords_of(broker: Broker) -> dict[str, str]:
     return {**known.hosts, **known.subscribers, **operators}
 
 
-def attempt(broker: Broker, *attempts: Attempt) -> list[tuple[str, Any]]:
-    """Do all of them; return for each `ok` and its answers, or the name of the exception and the server's code."""
-    known = passwords_of(broker)
-    given = {
-        "address": f"{broker.node.address}:{PORT}",
-        "ca": f"{WORK}/config/hosts-ca.pem",
-        "name": broker.node.name,
-        "vhost": VHOST,
-        "attempts": [
-            {
-                "user": one.user,
-                "password": one.password or known.get(one.user, ""),
-                "steps": one.steps,
-            }
-            for one in attempts
-        ],
-    }
-    process = Process(broker, "client", ["-c", _CLIENT, json.dumps(given)], {})
-    assert process.process.wait(120) == 0, process.log.read_text()
-    lines = [line for line in process.log.read_text().splitlines() if line.startswith("[")]
-    process.log.unlink()
-    assert len(lines) == len(attempts), lines
-    return [tuple(json.loads(line)) for line in lines]
+class Client:
+    """The process that does it. It stays, because its start takes longer than an attempt."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._known = passwords_of(broker)
+        given = {
+            "address": f"{broker.node.address}:{PORT}",
+            "ca": f"{WORK}/config/hosts-ca.pem",
+            "name": broker.node.name,
+            "vhost": VHOST,
+        }
+        self.process = Process(broker, "client", ["-c", _CLIENT, json.dumps(given)], {})
+        self._count = 0
+
+    def attempt(self, *attempts: Attempt) -> list[tuple[str, Any]]:
+        """Do all of them; return for each `ok` and its answers, or the name of the exception and the server's code."""
+        assert self.process.process.stdin
+        for one in attempts:
+            password = one.password or self._known.get(one.user, "")
+            whole = {"user": one.user, "password": password, "steps": one.steps}
+            self.process.process.stdin.write(json.dumps(whole).encode() + b"\n")
+        self.process.process.stdin.flush()
+        first, self._count = self._count, self._count + len(attempts)
+        deadline = time.monotonic() + 60
+        while len(lines := self._lines()) < self._count:
+            assert time.monotonic() < deadline, self.process.log.read_text()
+            assert self.process.process.poll() is None, self.process.log.read_text()
+            time.sleep(0.01)
+        return [tuple(json.loads(line)) for line in lines[first:]]
+
+    def _lines(self) -> list[str]:
+        whole = self.process.log.read_text().rpartition("\n")[0]
+        return [line for line in whole.splitlines() if line.startswith("[")]

@@ -12,6 +12,7 @@ import time
 from typing import Any
 
 from fleet.broker import PORT, VHOST, WORK, Broker, Process
+from fleet.bus_client import Client
 
 PUBLISHED = ("scan", "ban")
 _AGENT = """
@@ -120,10 +121,11 @@ class Publishing:
             {},
         )
         self._wait(lambda: "ready" in self.subscriber.log.read_text(), self.subscriber)
+        self.client = Client(broker)
         self.until(lambda: self.metric("connected") and self.metric("agent_connected"))
 
     def close(self) -> None:
-        for process in (self.bus, self.subscriber, self.agent):
+        for process in (self.bus, self.subscriber, self.agent, self.client.process):
             process.kill()
 
     def say(self, count: int, action: str = "ban", pause: float = 0.01) -> None:

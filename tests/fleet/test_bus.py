@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from fleet.broker import RELEASES, Process, running_broker
-from fleet.bus_client import Attempt, attempt
+from fleet.bus_client import Attempt
 from fleet.bus_host import Publishing
 from fleet.servers import FleetNodes, fleet_nodes
 from kernel.controlling import READERS, controlled
@@ -220,7 +220,7 @@ def test_the_account_of_a_host_can_publish_its_own_events_and_nothing_else(
         (Attempt("host-a", [], "wrong"), refused),
         (Attempt("guest", [], "guest"), refused),
     ]
-    found = attempt(host.broker, *(one for one, dummy in table))
+    found = host.client.attempt(*(one for one, dummy in table))
     wrong = [
         (one, result)
         for (one, wanted), result in zip(table, found, strict=True)
@@ -241,11 +241,11 @@ def test_events_that_the_broker_refuses_count_as_dropped(host: Publishing) -> No
     name = "events.siem.full"
     declared = doing("siem", "queue_declare", queue=name, arguments=full, auto_delete=False)
     bound = doing("siem", "queue_bind", queue=name, exchange="packetwatch.events", routing_key="#")
-    assert [one for one, dummy in attempt(host.broker, declared, bound)] == ["ok", "ok"]
+    assert [one for one, dummy in host.client.attempt(declared, bound)] == ["ok", "ok"]
     host.say(500)
     after = check(host)
     assert sum(after) == confirmed + dropped + 500 and after[1] > dropped
-    assert attempt(host.broker, doing("siem", "queue_delete", queue=name))[0][0] == "ok"
+    assert host.client.attempt(doing("siem", "queue_delete", queue=name))[0][0] == "ok"
 
 
 def test_bans_of_a_real_host_do_not_wait_for_the_bus(

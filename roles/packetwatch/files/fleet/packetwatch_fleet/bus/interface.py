@@ -18,13 +18,14 @@ MAX_BYTES = 4 << 20
 class Command(t.NamedTuple):
     """What somebody asks for.
 
-    user: whom the server knows as the sender; empty: the sender did not want to be named. handle: what the bus needs
-    to answer.
+    user: whom the server knows as the sender; empty: the sender did not want to be named. is_again: the server has
+    delivered it before, and got no answer. handle: what the bus needs to answer.
     """
 
     user: str
     verb: str
     body: bytes
+    is_again: bool
     handle: t.Any
 
 

@@ -228,4 +228,5 @@ class RabbitMQ:
         handle = _Handle(self._session, message.delivery_tag, reply, correlation)
         verb = str(message.delivery_info["routing_key"])
         body = message.body if isinstance(message.body, bytes) else str(message.body).encode()
-        self._arrived.append(Command(str(found.get("user_id", "")), verb, body, handle))
+        is_again = bool(message.delivery_info["redelivered"])
+        self._arrived.append(Command(str(found.get("user_id", "")), verb, body, is_again, handle))
