@@ -92,10 +92,8 @@ class Broker:
             "fleet_node_rabbitmq_disk": "50MB",
             "fleet_node_config": f"{WORK}/config",
         }
-        text = rendered("rabbitmq.conf.j2", variables)
-        text += f"load_definitions = {WORK}/config/definitions.json\n"
-        (self._config / "rabbitmq.conf").write_text(text)
-        (self._config / "definitions.json").write_text(json.dumps(definitions(passwords)))
+        (self._config / "rabbitmq.conf").write_text(rendered("rabbitmq.conf.j2", variables))
+        (self._config / "rabbitmq.json").write_text(json.dumps(definitions(passwords)))
         (self._config / "plugins").write_text("[].\n")
         argv = in_tree(
             release, folder, self._environment(), ["/usr/lib/rabbitmq/bin/rabbitmq-server"]

@@ -24,6 +24,12 @@ QUEUE = "packetwatch-commands"
 BUS = "packetwatch-bus"
 """The account that takes commands."""
 VERBS = ("ban", "allow", "deny", "remove", "explain")
+_VERBS_OF = {
+    "read": ("explain",),
+    "ban": ("ban", "explain"),
+    "lists": ("allow", "deny", "explain"),
+    "admin": VERBS,
+}
 # Milliseconds and numbers. A command that is older is refused anyway.
 _COMMAND_AGE, _MAX_COMMANDS = 30_000, 1000
 _EVENTS_AGE, _QUEUE_UNUSED = 3_600_000, 86_400_000
@@ -70,6 +76,15 @@ def definitions(passwords: Passwords) -> Json:
         "bindings": [_binding()],
         "policies": [_policy()],
     }
+
+
+def verbs_of(role: str, name: str) -> t.Sequence[str]:
+    """What an operator with a role at the API may send; raises `InvalidInput`."""
+    if role not in _VERBS_OF:
+        raise InvalidInput(
+            f"the operator {name!r} has the role {role!r}: write one of {', '.join(_VERBS_OF)}"
+        )
+    return _VERBS_OF[role]
 
 
 def _check(passwords: Passwords) -> None:
