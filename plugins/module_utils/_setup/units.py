@@ -30,23 +30,25 @@ BUS = "packetwatch-fleet-bus.service"
 
 _PROPERTIES = "Id,ActiveState,UnitFileState,MainPID,ExecMainStartTimestamp"
 _RUNNING = ("active", "activating", "reloading")
+# Services of a fleet's hosts: the setting that wants one, and what the service shows to others.
+_SERVICES = {
+    FLEET: ("PW_FLEET_STORE", places.CREDENTIALS),
+    BUS: ("PW_BUS", places.BUS_CREDENTIALS),
+}
 
 
 class Units(t.NamedTuple):
-    """What is to be done. link: the settings file must become a link to the settings of confirmed state.
+    """What is to be done with units. link: the settings file must become a link to the settings of confirmed state.
 
-    restart: the agent, restart_fleet: the fleet process, restart_bus: the process that publishes events. forget: what the
-    fleet process has shown to the store.
+    forget: folders of what services that are not wanted have shown to others.
     """
 
     enable: list[str]
     start: list[str]
     disable: list[str]
-    restart: bool
+    restart: list[str]
+    forget: list[str]
     link: bool
-    restart_fleet: bool = False
-    forget: bool = False
-    restart_bus: bool = False
 
     @property
     def changed(self) -> bool:
@@ -55,17 +57,15 @@ class Units(t.NamedTuple):
     def describe(self) -> dict[str, str]:
         """The difference: a line for each unit, and for the settings file."""
         before = [f"enabled {unit}\n" for unit in self.disable]
-        before += [f"{places.CREDENTIALS}\n"] * self.forget
+        before += [f"{folder}\n" for folder in self.forget]
         after = [f"enabled {unit}\n" for unit in self.enable]
         after += [f"started {unit}\n" for unit in self.start]
-        after += [f"restarted {AGENT}\n"] * self.restart
-        after += [f"restarted {FLEET}\n"] * self.restart_fleet
-        after += [f"restarted {BUS}\n"] * self.restart_bus
+        after += [f"restarted {unit}\n" for unit in self.restart]
         after += [f"link {Paths().settings}\n"] * self.link
         return {"before": "".join(before), "after": "".join(after)}
 
 
-NOTHING = Units([], [], [], False, False)
+NOTHING = Units([], [], [], [], [], False)
 
 
 def unit_of(interface: str) -> str:
@@ -111,39 +111,35 @@ def plan_units(
     """
     if not installs and not os.path.exists(os.path.join(places.UNITS, AGENT)):
         return NOTHING
-    wanted = [*(unit_of(name) for name in interfaces), AGENT]
-    has_fleet = is_in_fleet(settings)
-    if has_fleet:
-        wanted.append(FLEET)
-    if has_bus(settings):
-        wanted.append(BUS)
+    values, dummy = parse_values(settings, Paths().settings)
+    services = {
+        unit: folder
+        for unit, (key, folder) in _SERVICES.items()
+        if values.get(key, NO_STORE) != NO_STORE
+    }
+    wanted = [*(unit_of(name) for name in interfaces), AGENT, *services]
     found = _show(run, wanted)
     running = {unit for unit in wanted if found[unit].get("ActiveState") in _RUNNING}
-    agent = found[AGENT]
+    due = [
+        unit
+        for unit, folders in (
+            (AGENT, ()),
+            *((unit, (folder,)) for unit, folder in services.items()),
+        )
+        if unit in running and (restart or _is_outdated(found[unit], settings, *folders))
+    ]
     return Units(
         enable=[unit for unit in wanted if found[unit].get("UnitFileState") != "enabled"],
         start=[unit for unit in wanted if unit not in running],
         disable=sorted(_enabled() - set(wanted)),
-        restart=AGENT in running and (restart or _is_outdated(agent, settings)),
+        restart=due,
+        forget=[
+            folder
+            for unit, (dummy, folder) in _SERVICES.items()
+            if unit not in services and os.path.lexists(folder)
+        ],
         link=bool(settings) and not Store().has_linked(Paths().settings),
-        restart_fleet=FLEET in running
-        and (restart or _is_outdated(found[FLEET], settings, places.CREDENTIALS)),
-        forget=not has_fleet and os.path.lexists(places.CREDENTIALS),
-        restart_bus=BUS in running
-        and (restart or _is_outdated(found[BUS], settings, places.BUS_CREDENTIALS)),
     )
-
-
-def is_in_fleet(settings: str) -> bool:
-    """Whether the settings name a store of a fleet."""
-    values, dummy = parse_values(settings, Paths().settings)
-    return values.get("PW_FLEET_STORE", NO_STORE) != NO_STORE
-
-
-def has_bus(settings: str) -> bool:
-    """Whether the settings name a bus for events."""
-    values, dummy = parse_values(settings, Paths().settings)
-    return values.get("PW_BUS", NO_STORE) != NO_STORE
 
 
 def _carry_out(run: Run, plan: Units) -> None:
@@ -153,16 +149,12 @@ def _carry_out(run: Run, plan: Units) -> None:
         must(run, "systemctl", "enable", *plan.enable)
     if plan.disable:
         must(run, "systemctl", "disable", "--now", *plan.disable)
-    if plan.forget:
-        delete(places.CREDENTIALS)
+    for folder in plan.forget:
+        delete(folder)
     if plan.start:
         must(run, "systemctl", "start", *plan.start)
     if plan.restart:
-        must(run, "systemctl", "restart", AGENT)
-    if plan.restart_fleet:
-        must(run, "systemctl", "restart", FLEET)
-    if plan.restart_bus:
-        must(run, "systemctl", "restart", BUS)
+        must(run, "systemctl", "restart", *plan.restart)
 
 
 def _show(run: Run, units: t.Sequence[str]) -> dict[str, dict[str, str]]:
