@@ -158,7 +158,7 @@ def test_it_joins_again_after_the_dispatcher_was_detached(machine: Machine) -> N
     assert not reaches(machine, "10.9.0.66")
 
 
-def test_panic_and_detaching_leave_the_neighbour(host: Any, machine: Machine) -> None:
+def test_detaching_leaves_the_neighbour(host: Any, machine: Machine) -> None:
     load(machine, "neighbour_drop", 70)
     assert module(host, "program", interface="pw7", state="detached", confirm_timeout=0)["changed"]
     assert members(machine) == ["neighbour_drop"]
