@@ -146,21 +146,30 @@ def _sorted(lines: t.Iterable[Line]) -> t.Iterator[Line]:
     Both kinds keep their own order, which is that of the packets. Their times are less exact: those of one batch differ
     from those of the next by some microseconds.
     """
-    connections: collections.deque[Line] = collections.deque()
-    others: collections.deque[Line] = collections.deque()
+    series: dict[tuple[str, bool], collections.deque[Line]] = {}
+    # The time of the first line of each series, and its key, which decides between equal times.
+    heads: list[tuple[int, tuple[str, bool]]] = []
+    size = 0
+
+    def take() -> Line:
+        key = heapq.heappop(heads)[1]
+        line = series[key].popleft()
+        if series[key]:
+            heapq.heappush(heads, (series[key][0].time, key))
+        return line
+
     for line in lines:
-        (connections if line.action == "connection" else others).append(line)
-        if len(connections) + len(others) > _WINDOW:
-            yield _first(connections, others).popleft()
-    while connections or others:
-        yield _first(connections, others).popleft()
-
-
-def _first(one: collections.deque[Line], other: collections.deque[Line]) -> collections.deque[Line]:
-    """The one that goes on earlier."""
-    if one and other:
-        return one if one[0].time <= other[0].time else other
-    return one or other
+        key = line.host, line.action != "connection"
+        found = series.setdefault(key, collections.deque())
+        found.append(line)
+        if len(found) == 1:
+            heapq.heappush(heads, (line.time, key))
+        size += 1
+        if size > _WINDOW:
+            yield take()
+            size -= 1
+    while heads:
+        yield take()
 
 
 @contextlib.contextmanager
