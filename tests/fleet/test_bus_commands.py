@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -15,9 +16,9 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import pytest
-from fleet.api import Api, running_api
+from fleet.api import COLLECTION, Api, running_api
 from fleet.broker import RELEASES, WORK, Broker, Process, running_broker
-from fleet.bus_client import Attempt, Client
+from fleet.bus_client import Attempt, Client, passwords_of
 from fleet.servers import FleetNodes, fleet_nodes
 
 from packetwatch_core._node.broker import BUS, COMMANDS, VERBS, Passwords
@@ -198,7 +199,7 @@ def test_a_command(desk: Desk, row: Row) -> None:
     before = len(desk.logged())
     body = row.body()
     kind, answers = desk.send(row.user, row.verb, body, **row.fields)
-    assert desk.state() == (list(row.bans), list(row.entries))
+    assert desk.state() == (list(row.bans), list(row.entries)), answers
     if isinstance(row.answer, str):
         assert kind == row.answer and len(desk.logged()) == before
         return
@@ -278,3 +279,42 @@ def test_without_the_api_a_command_fails_visibly(desk: Desk) -> None:
     finally:
         desk.api.start()
     assert desk.state() == ([], [])
+
+
+def blocks(kind: str) -> list[str]:
+    """The examples of docs/bus.md."""
+    page = (COLLECTION / "docs/bus.md").read_text()
+    return re.findall(rf"^```{kind}\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+
+
+def test_the_examples_of_the_page_work(desk: Desk) -> None:
+    broker = desk.broker
+    known = passwords_of(broker)
+    for account in ("siem", "ann"):
+        folder = broker.folder / account
+        folder.mkdir()
+        (folder / "hosts-ca.pem").write_bytes(broker.nodes.ca.read_bytes())
+        (folder / "password").write_text(f"{known[account]}\n")
+        for text, name in zip(blocks("python"), ("subscribe.py", "command.py"), strict=True):
+            (folder / name).write_text(text)
+
+    def run(account: str, script: str) -> Process:
+        script = script.replace("192.0.2.11", broker.node.address)
+        script = script.replace("node1", broker.node.name)
+        name = f"example-{account}"
+        return Process(broker, name, ["-c", f"cd {WORK}/{account}\n{script}"], {}, python=["sh"])
+
+    subscribe, command = blocks("sh")
+    reader = run("siem", subscribe)
+    event = '{"event.action":"ban","source.ip":"203.0.113.77"}\n'
+    where = {"exchange": "packetwatch.events", "routing_key": "host-a.ban", "wants": False}
+    fields = {"body": event, "content_encoding": "utf-8", **where}
+    deadline = time.monotonic() + 20
+    while reader.log.read_text().splitlines()[:1] != ['"source.ip":"203.0.113.77"']:
+        assert time.monotonic() < deadline, reader.log.read_text()
+        desk.client.attempt(Attempt("host-a", [("send", dict(fields))]))
+        time.sleep(0.2)
+    reader.kill()
+    writer = run("ann", command)
+    assert writer.process.wait(30) == 0, writer.log.read_text()
+    assert writer.log.read_text() == "banned\n" and desk.state() == ([ADDRESS], [])

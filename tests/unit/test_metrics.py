@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from packetwatch_bus.__main__ import Counter
 from unit.catalogue import CATALOGUE
 
 from packetwatch_agent import metrics, scrape
@@ -22,6 +23,7 @@ from packetwatch_agent.counters import of_counters
 from packetwatch_agent.loop import IDLE, Loop
 from packetwatch_agent.process import Process
 from packetwatch_core._kernel import abi, counters
+from packetwatch_fleet.bus.publisher import Publisher
 
 ROOT = Path(__file__).resolve().parents[2]
 LINE = re.compile(r'[a-z_]+(\{[a-z_]+="[^"]*"(,[a-z_]+="[^"]*")*\})? [0-9.e+-]+')
@@ -88,7 +90,8 @@ def test_names(name: str) -> None:
 
 def test_documentation_names_every_metric_and_no_other() -> None:
     text = (ROOT / "docs/metrics.md").read_text()
-    assert set(re.findall(r"^\| `(packetwatch_[a-z_]+)", text, re.M)) == set(CATALOGUE)
+    bus = Publisher.METRICS | Counter.METRICS
+    assert set(re.findall(r"^\| `(packetwatch_[a-z_]+)", text, re.M)) == set(CATALOGUE | bus)
 
 
 @pytest.fixture
