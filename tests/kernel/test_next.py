@@ -52,6 +52,8 @@ MINUTE = Terms(60, "", "a test")
 DROPS = bytes.fromhex("b7000000010000009500000000000000")
 PASSES = bytes.fromhex("b7000000020000009500000000000000")
 CHANGES = 100 if FULL else 20
+# Seconds between two bursts of a flood, which the changes need of the processors.
+PAUSE = 0.005
 # Counts the packets of `DENIED` in seen[1], and all other packets in seen[0].
 COUNTS = """
 #include <uapi/linux/bpf.h>
@@ -520,7 +522,11 @@ def test_nothing_is_left_when_the_last_interface_is_detached(host: Site) -> None
 @contextlib.contextmanager
 def two_floods(site: Site) -> Iterator[tuple[Flood, Tap]]:
     """Floods of `DENIED` and of `UNLISTED`, and what receives packets of the first that pass."""
-    with tapped(DENIED) as tap, flooded(site, DENIED) as flood, flooded(site, UNLISTED):
+    with (
+        tapped(DENIED) as tap,
+        flooded(site, DENIED, pause=PAUSE) as flood,
+        flooded(site, UNLISTED, pause=PAUSE),
+    ):
         yield flood, tap
 
 
