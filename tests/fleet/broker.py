@@ -13,6 +13,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
+import shlex
 import subprocess
 import tempfile
 import time
@@ -22,7 +24,7 @@ from typing import Any
 
 from fleet import software
 from fleet.api import unpack_library
-from fleet.servers import FleetNode, FleetNodes, Server, rendered
+from fleet.servers import ROLE, FleetNode, FleetNodes, Server, rendered
 from kernel.hosting import Namespace
 
 from packetwatch_core._node.broker import BUS, VHOST, Passwords, definitions
@@ -49,7 +51,7 @@ exec env -i {environment} chroot {tree} "$@"
 _PATIENCE = 60.0
 _PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 # Erlang's own way of a remote call: it takes a fraction of the time of rabbitmqctl.
-_CALL = "X = rpc:call('rabbit@localhost', {module}, {function}, {arguments}), io:format(\"~0p~n\", [X]), halt()."
+_CALL = "X = rpc:call('packetwatch@localhost', {module}, {function}, {arguments}), io:format(\"~0p~n\", [X]), halt()."
 
 
 def in_tree(
@@ -94,7 +96,7 @@ class Broker:
         }
         (self._config / "rabbitmq.conf").write_text(rendered("rabbitmq.conf.j2", variables))
         (self._config / "rabbitmq.json").write_text(json.dumps(definitions(passwords)))
-        (self._config / "plugins").write_text("[].\n")
+        (self._config / "rabbitmq.plugins").write_text("[].\n")
         argv = in_tree(
             release, folder, self._environment(), ["/usr/lib/rabbitmq/bin/rabbitmq-server"]
         )
@@ -102,18 +104,17 @@ class Broker:
         self.server = Server(self.node.namespace, argv, self.log, {"PATH": os.environ["PATH"]})
 
     def _environment(self) -> dict[str, str]:
-        return {
-            "HOME": WORK,
-            "RABBITMQ_HOME": WORK,
-            "RABBITMQ_NODENAME": "rabbit@localhost",
-            "RABBITMQ_CONFIG_FILE": f"{WORK}/config/rabbitmq",
-            "RABBITMQ_MNESIA_BASE": f"{WORK}/data",
-            "RABBITMQ_LOG_BASE": f"{WORK}/log",
-            "RABBITMQ_ENABLED_PLUGINS_FILE": f"{WORK}/config/plugins",
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 1:1 +sbwt none",
-            "ERL_EPMD_ADDRESS": "127.0.0.1",
-            "LANG": "C.UTF-8",
-        }
+        """That of the unit, with paths of the tree."""
+        text = (ROLE / "files/packetwatch-fleet-rabbitmq.service").read_text()
+        lines = re.findall(r"^Environment=(.*)$", text, re.MULTILINE)
+        words = [word for line in lines for word in shlex.split(line)]
+        found = dict(word.split("=", 1) for word in words)
+        for path, place in (
+            ("/etc/packetwatch-fleet-node", f"{WORK}/config"),
+            ("/var/lib/packetwatch-fleet-rabbitmq", WORK),
+        ):
+            found = {name: value.replace(path, place) for name, value in found.items()}
+        return {**found, "LANG": "C.UTF-8"}
 
     def start(self) -> None:
         self.server.start()

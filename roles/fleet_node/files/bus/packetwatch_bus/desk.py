@@ -11,7 +11,7 @@ import time
 import typing as t
 from urllib.parse import quote
 
-from packetwatch_core._base.address import parse_address
+from packetwatch_core._base.address import parse_prefix
 from packetwatch_core._base.errors import InvalidInput
 from packetwatch_core._base.number import is_a, is_number
 from packetwatch_fleet.bus.interface import Command
@@ -181,7 +181,7 @@ def _order(fields: t.Mapping[str, t.Any], name: str) -> Order:
 def _check_address(address: str) -> None:
     """In a path of the API, another text could be another path."""
     try:
-        parse_address(address)
+        parse_prefix(address)
     except InvalidInput as error:
         raise Refused(400, str(error)) from None
 
