@@ -113,7 +113,7 @@ def test_without_the_roles_units_nothing_is_done(systemd: Systemd) -> None:
 
 
 def test_a_first_run(systemd: Systemd) -> None:
-    assert systemd.plan("eth0") == Units([ETH0, AGENT], [ETH0, AGENT], [], False, False)
+    assert systemd.plan("eth0") == Units([ETH0, AGENT], [ETH0, AGENT], [], [], [], False)
 
 
 def test_check_mode_forecasts_a_first_run(systemd: Systemd) -> None:
@@ -151,7 +151,7 @@ def test_units_of_other_interfaces_are_disabled(agent: Systemd) -> None:
     agent.enable(ETH0, ETH1)
     agent.active |= {ETH0, ETH1}
     plan = agent.plan("eth0")
-    assert plan == Units([], [], [ETH1], False, False)
+    assert plan == Units([], [], [ETH1], [], [], False)
     assert plan.describe() == {"before": f"enabled {ETH1}\n", "after": ""}
     units._carry_out(agent.run, plan)
     assert agent.commands == [["disable", "--now", ETH1]]
@@ -161,7 +161,7 @@ def test_an_agent_with_other_settings_is_restarted(agent: Systemd) -> None:
     assert not agent.plan().restart
     for settings in ('PW_PROTECT="192.0.2.1"\n', f"{SETTINGS}PW_SELF_HEAL=0\n"):
         plan = agent.plan(settings=settings)
-        assert plan == Units([], [], [], True, False)
+        assert plan == Units([], [], [], [AGENT], [], False)
     units._carry_out(agent.run, plan)
     assert agent.commands == [["restart", AGENT]]
     assert agent.plan(restart=True).restart
@@ -178,7 +178,7 @@ def test_an_agent_with_other_code_is_restarted(
     code.symlink_to("1.0")
     os.utime(code, (2000.9, 2000.9), follow_symlinks=False)
     agent.started = started
-    assert agent.plan().restart is outdated
+    assert bool(agent.plan().restart) is outdated
 
 
 def test_a_settings_file_that_is_not_the_link_is_replaced(
@@ -212,7 +212,7 @@ def test_a_host_that_leaves_its_fleet_loses_what_it_has_shown_there(
     systemd.enable(ETH0, AGENT, FLEET)
     systemd.active |= {ETH0, AGENT, FLEET}
     plan = systemd.plan("eth0", settings=SETTINGS + store)
-    assert plan.forget and plan.changed
+    assert plan.forget == [places.CREDENTIALS] and plan.changed
     assert f"{places.CREDENTIALS}\n" in plan.describe()["before"]
     assert password.exists()
     # The process ends first: systemd would not start it again without its credentials.
@@ -231,7 +231,7 @@ def test_a_host_that_leaves_its_fleet_loses_what_it_has_shown_there(
 
 def test_a_host_in_a_fleet_has_the_process(systemd: Systemd) -> None:
     plan = systemd.plan("eth0", settings=IN_FLEET)
-    assert plan == Units([ETH0, AGENT, FLEET], [ETH0, AGENT, FLEET], [], False, False)
+    assert plan == Units([ETH0, AGENT, FLEET], [ETH0, AGENT, FLEET], [], [], [], False)
 
 
 def test_a_host_publishes_only_if_it_has_a_bus(systemd: Systemd) -> None:
@@ -243,7 +243,7 @@ def test_a_host_publishes_only_if_it_has_a_bus(systemd: Systemd) -> None:
     assert systemd.plan("eth0", settings=SETTINGS).disable == [BUS]
     plan = systemd.plan("eth0", settings=f'{SETTINGS}PW_BUS="rabbitmq"\n', restart=True)
     units._carry_out(systemd.run, plan)
-    assert plan.restart_bus and ["restart", BUS] in systemd.commands
+    assert plan.restart == [BUS] and ["restart", BUS] in systemd.commands
 
 
 @pytest.mark.parametrize("change", ["code", "credentials", "settings", "restart", ""])
@@ -269,7 +269,7 @@ def test_the_fleet_process_is_restarted_for_what_it_has_read(
         settings = IN_FLEET + 'PW_FLEET_HOST="x"\n' * (change == "settings")
         plan = systemd.plan("eth0", settings=settings, restart=change == "restart")
         process.kill()
-    assert plan.restart_fleet is bool(change)
+    assert plan.restart == [FLEET] * bool(change)
     if change:
         units._carry_out(systemd.run, plan)
         assert ["restart", FLEET] in systemd.commands

@@ -39,7 +39,7 @@ from packetwatch_core._active import kept
 from packetwatch_core._active.generation import Areas, Records
 from packetwatch_core._active.kept import Kept
 from packetwatch_core._active.lists import COUNTS, read_known
-from packetwatch_core._bans import saved, story
+from packetwatch_core._bans import recorded, saved, story
 from packetwatch_core._base import address, clock, duration
 from packetwatch_core._base.errors import PacketwatchError
 from packetwatch_core._change.panic import Flag
@@ -47,6 +47,7 @@ from packetwatch_core._change.pending import Record
 from packetwatch_core._declared import bulk, edits, entries, nexts, policy, store
 from packetwatch_core._declared import fleet as fleet_lists
 from packetwatch_core._declared.store import Store
+from packetwatch_core._dispatcher import place
 from packetwatch_core._feeds import convert, lines, parse, published, records, spare, unpack
 from packetwatch_core._feeds.copies import Ages
 from packetwatch_core._feeds.parse import Format, read_feed
@@ -660,6 +661,16 @@ PARSERS: dict[str, Parser] = {
         ),
         (observed.read_seen, observed.read_bans, observed.read_addresses),
     ),
+    "line of a recording": Parser(
+        lambda data, folder: recorded.parse(data),
+        (
+            b'<1>{"@timestamp":"2026-11-29T18:00:00.123456Z","event.action":"probe","source.ip":"203.0.113.7"}',
+        ),
+        (recorded.parse, recorded.parse_time),
+    ),
+    "place in a dispatcher": Parser(
+        text_of(place.read_place), (b"dispatcher:50:pass", b"dispatcher"), (place.read_place,)
+    ),
     "rules of an enforcer": Parser(
         file_of(rules.read_rules),
         (
@@ -963,12 +974,14 @@ PARSERS: dict[str, Parser] = {
 
 # What has such a name and reads nothing from outside.
 INSIDE = {
+    "session.Wire.read_frame": "of the operator's own broker, by a library that only tests/fleet/test_bus.py has",
     "versions.Versions.unpack": "the archive is checked against the digests that the controller has sent",
     "_module.read_terms": "options that Ansible has checked",
     "abi.Layout.unpack": "records of maps, whose size the kernel checks",
     "active.read_active": "maps of the kernel",
     "bans.Bans.read": "records of maps",
     "chain.read_chains": "programs of the kernel",
+    "chain.Dispatchers.read": "programs of the kernel, and their pins",
     "channel.Channel.read": "bytes, of which the control server makes requests",
     "counters.read_counters": "maps of the kernel",
     "counters.read_pinned": "maps of the kernel",

@@ -30,11 +30,6 @@ BUS = "packetwatch-fleet-bus.service"
 
 _PROPERTIES = "Id,ActiveState,UnitFileState,MainPID,ExecMainStartTimestamp"
 _RUNNING = ("active", "activating", "reloading")
-# Services of a fleet's hosts: the setting that wants one, and what the service shows to others.
-_SERVICES = {
-    FLEET: ("PW_FLEET_STORE", places.CREDENTIALS),
-    BUS: ("PW_BUS", places.BUS_CREDENTIALS),
-}
 
 
 class Units(t.NamedTuple):
@@ -114,7 +109,7 @@ def plan_units(
     values, dummy = parse_values(settings, Paths().settings)
     services = {
         unit: folder
-        for unit, (key, folder) in _SERVICES.items()
+        for unit, (key, folder) in _services().items()
         if values.get(key, NO_STORE) != NO_STORE
     }
     wanted = [*(unit_of(name) for name in interfaces), AGENT, *services]
@@ -135,11 +130,19 @@ def plan_units(
         restart=due,
         forget=[
             folder
-            for unit, (dummy, folder) in _SERVICES.items()
+            for unit, (dummy, folder) in _services().items()
             if unit not in services and os.path.lexists(folder)
         ],
         link=bool(settings) and not Store().has_linked(Paths().settings),
     )
+
+
+def _services() -> dict[str, tuple[str, str]]:
+    """Services of a fleet's hosts: the setting that wants one, and the folder of what it shows to others."""
+    return {
+        FLEET: ("PW_FLEET_STORE", places.CREDENTIALS),
+        BUS: ("PW_BUS", places.BUS_CREDENTIALS),
+    }
 
 
 def _carry_out(run: Run, plan: Units) -> None:

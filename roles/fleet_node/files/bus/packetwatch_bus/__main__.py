@@ -22,7 +22,7 @@ from packetwatch_core._base.errors import InvalidInput, PacketwatchError, Unread
 from packetwatch_core._base.files import parse_json
 from packetwatch_fleet.bus.interface import Bus, Command
 from packetwatch_fleet.bus.plugins import open_bus
-from packetwatch_fleet.host.driver import Driver
+from packetwatch_fleet.driver import Driver
 from packetwatch_fleet.host.status import resident
 
 from .desk import VERBS, Desk, Result

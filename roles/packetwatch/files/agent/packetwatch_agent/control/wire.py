@@ -20,7 +20,7 @@ MAX_REQUEST = 65536
 # Of a request to watch: the events (docs/events.md) that it may name, and how many sources.
 ACTIONS = (
     *("connection", "probe", "scan", "scan_end", "would_drop", "would_drop_end"),
-    *("ban", "expiry", "lift", "audit", "drift", "repair"),
+    *("ban", "expiry", "lift", "audit", "drift", "repair", "next_program"),
 )
 MAX_SOURCES = 32
 # Rows of each part of `top`.

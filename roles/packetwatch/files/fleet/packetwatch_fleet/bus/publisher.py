@@ -15,7 +15,7 @@ from packetwatch_agent.metrics import COUNTER, GAUGE, Rows, Values, by_label
 from packetwatch_agent.output import Output, Trouble
 from packetwatch_agent.part import Part
 
-from ..host.driver import Driver
+from ..driver import Driver
 from ..host.status import resident
 from ..host.talk import AgentLost, Talk
 from ..store.backoff import Backoff
