@@ -30,6 +30,7 @@ from unittest import mock
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from packetwatch_bus import desk
 
 from packetwatch_agent import events, scrape
 from packetwatch_agent import settings as agent_settings
@@ -66,6 +67,7 @@ from packetwatch_core._tables.area import Area
 from packetwatch_core._tables.ranges import Prefixes
 from packetwatch_core._tables.tables import compile_tables
 from packetwatch_fleet import observed, pages
+from packetwatch_fleet.bus.wire import Wire
 from packetwatch_fleet.fold import Board
 from packetwatch_fleet.never import Never
 from packetwatch_fleet.reports import Reports
@@ -646,7 +648,37 @@ def in_a_folder(data: bytes, folder: Path) -> object:
     return Folder(str(store)).read("/")
 
 
+def framed(data: bytes, folder: Path) -> object:
+    """Read what a broker sends, until there is no whole frame."""
+    wire = Wire()
+    wire.feed(data)
+    found = []
+    with contextlib.suppress(TimeoutError):
+        while True:
+            found.append(wire.read_frame())
+    return found
+
+
 PARSERS: dict[str, Parser] = {
+    "frames of a broker": Parser(
+        framed,
+        (b"\x08\x00\x00\x00\x00\x00\x00\xce", b"\x01\x00\x01\x00\x00\x00\x02ab\xce\x08"),
+        (Wire.read_frame,),
+        near=(b"\x08\x00\x00\x00\x00\x00\x00\xcf", b"\x01\x00\x01\xff\xff\xff\xff"),
+    ),
+    "command by a broker": Parser(
+        lambda data, folder: desk.read_order(desk.read_fields(data)),
+        (
+            b'{"v":1,"id":"a","address":"203.0.113.9","seconds":600,"reason":"x","made":1000.5}',
+            b'{"v":1,"id":"a","address":"2001:db8::/32","made":1000}',
+        ),
+        near=(
+            b'{"v":1,"id":"a","address":"203.0.113.9","made":1e999}',
+            b'{"v":1,"id":"a","address":"203.0.113.9","made":NaN}',
+            b'{"v":true,"id":"a","address":"203.0.113.9","made":1}',
+            b"[" * 3000,
+        ),
+    ),
     "page of the fleet": Parser(
         folded,
         (BANS_OF_FLEET, b'{"v":1,"lifts":[["192.0.2.1",900,1000]]}'),

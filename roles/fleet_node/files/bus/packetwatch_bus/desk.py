@@ -12,7 +12,7 @@ import typing as t
 from urllib.parse import quote
 
 from packetwatch_core._base.address import parse_prefix
-from packetwatch_core._base.errors import InvalidInput
+from packetwatch_core._base.errors import InvalidInput, PacketwatchError
 from packetwatch_core._base.number import is_a, is_number
 from packetwatch_fleet.bus.interface import Command
 
@@ -30,7 +30,7 @@ VERBS = ("ban", "allow", "deny", "remove", "explain")
 Result = dict[str, t.Any]
 
 
-class Refused(Exception):
+class Refused(PacketwatchError):
     """A command cannot be asked of the API. status: as the API would answer."""
 
     def __init__(self, status: int, text: str) -> None:
@@ -62,10 +62,10 @@ class Desk:
         """Carry a command out, or not; return the answer."""
         shown = ""
         try:
-            fields = _fields(command.body)
+            fields = read_fields(command.body)
             shown = _id_of(fields)
             token = self._token(command)
-            order = _order(fields, shown)
+            order = read_order(fields)
             key = (command.user, order.id)
             if (known := self._known(key)) is not None:
                 if command.is_again:
@@ -132,7 +132,7 @@ class Desk:
         return found | {"result": reply.body}
 
 
-def _fields(body: bytes) -> dict[str, t.Any]:
+def read_fields(body: bytes) -> dict[str, t.Any]:
     if len(body) > _MAX_BODY:
         raise Refused(413, f"the body has {len(body)} bytes: send at most {_MAX_BODY}")
     try:
@@ -154,7 +154,8 @@ def _id_of(fields: t.Mapping[str, t.Any]) -> str:
     return found if isinstance(found, str) and 0 < len(found) <= _MAX_ID else ""
 
 
-def _order(fields: t.Mapping[str, t.Any], name: str) -> Order:
+def read_order(fields: t.Mapping[str, t.Any]) -> Order:
+    name = _id_of(fields)
     if not is_a(fields.get("v"), int) or fields["v"] != VERSION:
         raise Refused(400, f"v is {str(fields.get('v'))[:20]}: this is version {VERSION}")
     unknown = sorted(set(fields) - _FIELDS)

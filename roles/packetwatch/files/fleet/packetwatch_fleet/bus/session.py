@@ -17,13 +17,11 @@ import amqp
 from amqp import spec
 
 from ..store.interface import Unavailable
+from .wire import Wire
 
 # Seconds between two signs of life. A server that gives none for twice as long is lost.
 HEARTBEAT = 4
 EVENTS, COMMANDS = "packetwatch.events", "packetwatch.commands"
-_HEADER = struct.Struct(">BHI")
-_END = 0xCE
-_MAX_FRAME = 1 << 20
 _MAX_TEXT = 300
 
 
@@ -33,43 +31,6 @@ class Account(t.NamedTuple):
     user: str
     password: str
     vhost: str
-
-
-class Wire:
-    """What a connection of the library takes for its transport."""
-
-    def __init__(self) -> None:
-        self.connected = True
-        self.out = bytearray(b"AMQP\x00\x00\x09\x01")
-        self._received = bytearray()
-
-    def write(self, data: bytes) -> None:
-        self.out += data
-
-    def feed(self, data: bytes) -> None:
-        self._received += data
-
-    def close(self) -> None:
-        self.connected = False
-
-    def having_timeout(self, dummy: float | None) -> contextlib.nullcontext[None]:
-        return contextlib.nullcontext()
-
-    def read_frame(self) -> tuple[int, int, bytes]:
-        """The next frame; raises `TimeoutError` if it is not there yet."""
-        if len(self._received) < _HEADER.size:
-            raise TimeoutError
-        kind, channel, size = _HEADER.unpack_from(self._received)
-        if size > _MAX_FRAME:
-            raise ValueError(f"a frame has {size} bytes")
-        end = _HEADER.size + size
-        if len(self._received) <= end:
-            raise TimeoutError
-        payload, last = bytes(self._received[_HEADER.size : end]), self._received[end]
-        del self._received[: end + 1]
-        if last != _END:
-            raise ValueError("a frame has no end")
-        return kind, channel, payload
 
 
 class Session:
