@@ -120,13 +120,27 @@ class Publishing:
             ],
             {},
         )
-        self._wait(lambda: "ready" in self.subscriber.log.read_text(), self.subscriber)
+        self._ready = 0
+        self._await_subscriber()
         self.client = Client(broker)
         self.until(lambda: self.metric("connected") and self.metric("agent_connected"))
 
     def close(self) -> None:
         for process in (self.bus, self.subscriber, self.agent, self.client.process):
             process.kill()
+
+    def subscribe(self) -> None:
+        """Let the subscriber read, who ends when the broker does."""
+        if self.subscriber.process.poll() is not None:
+            self.subscriber.start()
+            self._await_subscriber()
+
+    def _await_subscriber(self) -> None:
+        self._ready += 1
+        log = self.subscriber.log
+        self._wait(
+            lambda: log.read_text().splitlines().count("ready") == self._ready, self.subscriber
+        )
 
     def say(self, count: int, action: str = "ban", pause: float = 0.01) -> None:
         """Let the agent log so many events, 50 at a time, with pauses of so many seconds."""
