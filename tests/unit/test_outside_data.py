@@ -1006,7 +1006,6 @@ PARSERS: dict[str, Parser] = {
 
 # What has such a name and reads nothing from outside.
 INSIDE = {
-    "session.Wire.read_frame": "of the operator's own broker, by a library that only tests/fleet/test_bus.py has",
     "versions.Versions.unpack": "the archive is checked against the digests that the controller has sent",
     "_module.read_terms": "options that Ansible has checked",
     "abi.Layout.unpack": "records of maps, whose size the kernel checks",

@@ -62,7 +62,8 @@ from ansible_collections.packetwatch.xdp.plugins.module_utils._node.rules import
 if t.TYPE_CHECKING:
     from ansible_collections.packetwatch.xdp.plugins.module_utils._base.types import Result
 
-_START, _END = "enforcer-", ".json"
+_START = "enforcer-"
+_END = ".json"
 
 
 def write(declared: t.Mapping[str, t.Any], folder: str, dry: bool) -> Result:
