@@ -36,7 +36,7 @@ def chromium() -> Path:
 
 def broker(suite: str) -> Path:
     """A tree with RabbitMQ of a release, the Python of that release and its library for AMQP."""
-    tools = ("coreutils", "dash", "grep", "hostname", "procps", "sed", "util-linux")
+    tools = ("base-files", "coreutils", "dash", "grep", "hostname", "procps", "sed", "util-linux")
     return _unpacked(suite, *sorted((*tools, "python3", "python3-amqp", "rabbitmq-server")))
 
 
@@ -69,6 +69,7 @@ def _unpacked(suite: str, *packages: str) -> Path:
                 tree = Path(work) / "tree"
                 # It unpacks, and runs no script of a package.
                 argv = ["mmdebstrap", "--quiet", "--mode=root", "--variant=extract"]
+                argv += ['--aptopt=Acquire::Retries "5"']
                 argv += [f"--include={','.join(packages)}", suite, str(tree)]
                 done = subprocess.run(argv, capture_output=True, text=True, check=False)
                 assert done.returncode == 0, f"{suite}: {' '.join(packages)}: {done.stderr}"
