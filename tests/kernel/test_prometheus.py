@@ -47,10 +47,17 @@ def test_rules_are_rules(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_alerts_fire_when_they_should(tmp_path: Path) -> None:
-    shutil.copy(RULES, tmp_path)
-    shutil.copy(Path(__file__).with_name("rules_test.yml"), tmp_path)
-    assert "SUCCESS" in promtool("test", "rules", "rules_test.yml", folder=tmp_path)
+@pytest.mark.parametrize(
+    ("rules", "tests"),
+    [
+        ("packetwatch.rules.yml", "rules_test.yml"),
+        ("packetwatch-fleet.rules.yml", "fleet_rules_test.yml"),
+    ],
+)
+def test_alerts_fire_when_they_should(rules: str, tests: str, tmp_path: Path) -> None:
+    shutil.copy(RULES.with_name(rules), tmp_path)
+    shutil.copy(Path(__file__).with_name(tests), tmp_path)
+    assert "SUCCESS" in promtool("test", "rules", tests, folder=tmp_path)
 
 
 def test_promtool_finds_no_fault_with_the_metrics(host: agents.Host) -> None:

@@ -17,6 +17,8 @@ import packetwatch_enforcer
 import packetwatch_fleet.host
 from packetwatch_agent.metrics import COUNTER, GAUGE, Rows
 from packetwatch_agent.part import Part
+from packetwatch_bus.__main__ import Counter
+from packetwatch_fleet.bus.publisher import Publisher
 
 API = Path(__file__).resolve().parents[2] / "roles/fleet_node/files/api/packetwatch_api"
 
@@ -52,5 +54,10 @@ def api_metrics() -> Rows:
 
 CATALOGUE: Rows = metrics_of(packetwatch_agent)
 FLEET_CATALOGUE: Rows = (
-    metrics_of(packetwatch_fleet.host) | metrics_of(packetwatch_enforcer) | api_metrics()
+    metrics_of(packetwatch_fleet.host)
+    | metrics_of(packetwatch_enforcer)
+    # Other modules of the bus need a library that only hosts with a bus have.
+    | Publisher.METRICS
+    | Counter.METRICS
+    | api_metrics()
 )
