@@ -12,12 +12,13 @@ import pkgutil
 from pathlib import Path
 from types import ModuleType
 
+from packetwatch_bus.__main__ import Counter
+
 import packetwatch_agent
 import packetwatch_enforcer
 import packetwatch_fleet.host
 from packetwatch_agent.metrics import COUNTER, GAUGE, Rows
 from packetwatch_agent.part import Part
-from packetwatch_bus.__main__ import Counter
 from packetwatch_fleet.bus.publisher import Publisher
 
 API = Path(__file__).resolve().parents[2] / "roles/fleet_node/files/api/packetwatch_api"
