@@ -39,6 +39,8 @@ _PACKAGES = (
     "gunicorn",
     "python3-flask",
     "python3-jsonschema",
+    "rabbitmq-server",
+    "python3-amqp",
     "initramfs-tools",
     "zstd",
 )
@@ -78,9 +80,9 @@ _UNUSED_MODULES = (
     " powernow_k8 psmouse serio_raw sha256_ssse3 sha512_ssse3 sg"
 )
 
-# Debian's own etcd and web server would start on every machine; the role fleet_node has units of its own.
+# Debian's own etcd, web server and RabbitMQ would start on every machine; the role fleet_node has units of its own.
 _UNUSED_UNITS = (
-    "etcd.service nginx.service "
+    "etcd.service nginx.service rabbitmq-server.service epmd.service epmd.socket "
     "apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer"
     " e2scrub_reap.service fstrim.timer systemd-tmpfiles-clean.timer"
     " getty@tty1.service serial-getty@ttyS0.service serial-getty@ttyAMA0.service"
