@@ -102,7 +102,11 @@ class Session:
 
     def reply(self, to: str, body: bytes, correlation: str | None) -> None:
         fields = {"correlation_id": correlation} if correlation else {}
-        self._send(amqp.Message(body, content_type="application/json", **fields), "", to)
+        # Without the encoding, libraries hand bytes to their users.
+        message = amqp.Message(
+            body, content_type="application/json", content_encoding="utf-8", **fields
+        )
+        self._send(message, "", to)
 
     def done(self, tag: int) -> None:
         """A message of the queue needs no further attention."""
