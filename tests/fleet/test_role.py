@@ -31,6 +31,7 @@ from lab.traffic import Answer, connect
 pytestmark = pytest.mark.slow(13)
 
 ROOT = Path(__file__).resolve().parents[2]
+BUS_PAGE = ROOT / "docs/bus.md"
 MACHINES = {"node1": ("bookworm", 21), "node2": ("trixie", 22), "node3": ("trixie", 23)}
 HOST = ("web1", "bookworm", 24)
 CLIENT = 101
@@ -49,6 +50,25 @@ CALL = (
 ETCD, GATE = "packetwatch-fleet-etcd.service", "packetwatch-fleet-gate.service"
 ENFORCER = "packetwatch-enforcer@enforcer-{}.service"
 API = "packetwatch-api.service"
+BROKER, BUS = "packetwatch-fleet-rabbitmq.service", "packetwatch-bus.service"
+PUBLISHER = "packetwatch-fleet-bus.service"
+RABBITMQ = {
+    "fleet_node_rabbitmq": "managed",
+    "fleet_node_rabbitmq_subscribers": ["siem"],
+    "fleet_node_rabbitmq_operators": {"ann": {"role": "ban"}},
+    "fleet_node_rabbitmq_disk": "50MB",
+}
+# The programs of the page about the bus, in its order, and the accounts that run them.
+USERS_OF_BUS = {"subscribe": "bus-siem", "command": "bus-ann"}
+_SECRET = "{{{{ lookup('ansible.builtin.file', fleet_node_secrets ~ '/{}') }}}}"
+EVENTS = {
+    "packetwatch_bus": "rabbitmq",
+    "packetwatch_bus_endpoints": [
+        f"{name}={ipv4(number)}:5671" for name, (_suite, number) in MACHINES.items()
+    ],
+    "packetwatch_bus_ca": _SECRET.format("hosts-ca.pem"),
+    "packetwatch_bus_password": _SECRET.format("hosts/web1/password"),
+}
 DATA = "/var/lib/packetwatch-fleet-node"
 BROKEN = f"/etc/systemd/system/{GATE}.d"
 # A repository with a newer package of etcd, whose program can be told from the former one by its end.
@@ -69,7 +89,7 @@ rm -rf /etc/apt/sources.list*
 echo 'deb [trusted=yes] file:/srv/newer ./' >/etc/apt/sources.list
 """
 # Exposure as systemd-analyze computes it: from 0, which can do nothing, to 10.
-MAX_EXPOSURE = {ETCD: 1.0, GATE: 1.5, ENFORCER: 0.9, API: 1.2}
+MAX_EXPOSURE = {ETCD: 1.0, GATE: 1.5, ENFORCER: 0.9, API: 1.2, BROKER: 2.0, BUS: 1.5}
 
 
 class Site:
@@ -91,7 +111,7 @@ class Site:
                     name: {"fleet_node_address": ipv4(MACHINES[name][1]), **variables}
                     for name, variables in self.nodes.items()
                 },
-                "vars": {"fleet_node_api_tokens": TOKENS},
+                "vars": {"fleet_node_api_tokens": TOKENS, **RABBITMQ},
             },
             "packetwatch": {"hosts": {name: {} for name in self.hosts}},
         }
@@ -115,7 +135,7 @@ class Site:
         assert (done.returncode == 0) is good, done.stdout[-6000:]
         return done.stdout
 
-    def converge(self, **variables: str) -> str:
+    def converge(self, **variables: object) -> str:
         """Run the playbook for hosts, with what the page says; `let_in` has written that. Return its output."""
         page = self._folder / "variables.yml"
         own = json.dumps({"fleet_node_secrets": str(self.secrets), **variables})
@@ -294,7 +314,7 @@ def test_one_node_is_set_up_and_no_secret_is_shown(site: Site) -> None:
     shown = {"output": output, "processes": b"\n".join(spy.lines).decode(errors="replace")}
     shown["journal"] = site.shell("node1", "journalctl --boot --no-pager")
     assert any("etcd" in line.decode(errors="replace") for line in spy.lines)
-    assert len(site.passwords()) == 6
+    assert len(site.passwords()) == 10
     for where, text in shown.items():
         assert "PRIVATE KEY" not in text, where
         assert not [word for word in site.passwords() if word in text], where
@@ -386,6 +406,7 @@ def test_the_api_knows_tokens_of_the_inventory_and_of_the_node(site: Site) -> No
     assert [row.split()[:3] for row in rows] == [
         ["ann", "ban", "valid"],
         ["siem", "read", "valid"],
+        ["bus-ann", "ban", "valid"],
         ["bob", "lists", "valid"],
     ]
     site.shell("node1", f"{command} revoke bob")
@@ -419,7 +440,7 @@ def test_two_more_nodes_join_and_get_all_data(site: Site) -> None:
 
 
 def test_a_host_joins_and_its_kernel_drops_what_the_fleet_bans(site: Site) -> None:
-    site.converge()
+    site.converge(**EVENTS)
     assert site.shell("web1", f"systemctl is-active {FLEET} {LISTS}").split() == ["active"] * 2
     # systemd has handed it the credentials, which it cannot read in root's folder.
     owner = site.shell("web1", f"stat -c %U /proc/$(systemctl show -P MainPID {FLEET})")
@@ -448,6 +469,32 @@ def test_a_host_joins_and_its_kernel_drops_what_the_fleet_bans(site: Site) -> No
     assert site.api("node2", "PUT", f"bans/{ipv4(HOST[2])}", ann, '{"seconds": 600}')[0] == 409
 
 
+def test_brokers_take_the_events_of_a_host_and_the_commands_of_an_operator(site: Site) -> None:
+    programs = re.findall(r"```python\n(.*?)```", BUS_PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    for name, account, program in zip(USERS_OF_BUS, USERS_OF_BUS.values(), programs, strict=True):
+        password = (site.secrets / f"users/{account}/password").read_text().strip()
+        script = f"mkdir /srv/{name}; cd /srv/{name}; printf %s {shlex.quote(program)} >{name}.py"
+        files = f"cp /etc/packetwatch-fleet/ca.pem hosts-ca.pem; echo {password} >password"
+        site.shell("web1", f"{script}; {files}")
+    # A host publishes on one of the brokers.
+    for node, (_suite, number) in MACHINES.items():
+        run = f"systemd-run --quiet --unit=subscribe-{node} --working-directory=/srv/subscribe"
+        argv = f"python3 subscribe.py {ipv4(number)}:5671 {node} siem '#.ban'"
+        site.shell("web1", f"{run} {argv}")
+    connected = len(MACHINES) + 1
+    site.wait("web1", f"test $(ss -Htn state established dport = :5671 | wc -l) = {connected}", 30)
+    for node, (_suite, number) in MACHINES.items():
+        address = f"203.0.113.{number}"
+        command = f"python3 command.py {ipv4(number)}:5671 {node} ann ban {address} 600"
+        answer = json.loads(site.shell("web1", f"cd /srv/command; {command}"))
+        assert answer["status"] == 201 and answer["revision"], answer
+        audit = site.shell(node, f"journalctl -o cat -u {API} | grep bus-ann").splitlines()
+        assert json.loads(audit[-1])["packetwatch.command"] == "putBan"
+        site.wait("web1", f"journalctl -o cat -u 'subscribe-*' | grep -qF {address}")
+        assert f"{address} " in site.shell("web1", "packetwatchctl bans")
+    site.shell("web1", "systemctl stop 'subscribe-*'; rm -r /srv/subscribe /srv/command")
+
+
 def test_a_list_of_the_fleet_becomes_a_drop_in(site: Site) -> None:
     site.put("lists/common", json.dumps({"v": 1, "allow": [], "deny": [{"address": LISTED}]}))
     site.wait("web1", f"packetwatchctl why {LISTED} | grep -q \"deny list 'fleet'\"", 20)
@@ -457,14 +504,16 @@ def test_a_list_of_the_fleet_becomes_a_drop_in(site: Site) -> None:
 
 def test_a_host_leaves_and_has_neither_process_nor_unit(site: Site) -> None:
     site.converge(packetwatch_fleet="none")
-    assert site.shell("web1", "ls -d /etc/packetwatch-fleet || true") == ""
+    assert (
+        site.shell("web1", "ls -d /etc/packetwatch-fleet /etc/packetwatch-fleet-bus || true") == ""
+    )
     assert changed(site.converge(packetwatch_fleet="none")) == 0
-    units = f"{FLEET} {LISTS}"
+    units = f"{FLEET} {LISTS} {PUBLISHER}"
     assert set(site.shell("web1", f"systemctl is-active {units} || true").split()) == {"inactive"}
     enabled = site.shell("web1", f"systemctl is-enabled {FLEET} || true").strip()
     assert enabled == "disabled"
-    site.shell("web1", "! pgrep -u packetwatch-fleet")
-    assert site.shell("web1", "ss -Htn dst :2378").strip() == ""
+    site.shell("web1", "! pgrep -f '[p]acketwatch_fleet'")
+    assert site.shell("web1", "ss -Htn '( dst :2378 or dst :5671 )'").strip() == ""
     found = json.loads(site.shell("web1", f"packetwatchctl why {LISTED} --json"))
     assert found["declared"]["entries"] == []
 
@@ -571,8 +620,17 @@ def test_a_host_and_two_nodes_leave_and_nothing_of_them_stays(site: Site) -> Non
     password = site.shell("web1", "cat /etc/packetwatch-fleet/password").strip()
     assert site.token("node1", password)
     site.hosts = []
+    site.nodes["node1"]["fleet_node_rabbitmq"] = "none"
     site.nodes["node2"] = site.nodes["node3"] = {"fleet_node_state": "absent"}
     site.play("fleet")
+    for node in MACHINES:
+        site.shell(node, "! pgrep -u rabbitmq && ! pgrep -f '[p]acketwatch_bus'")
+        assert not site.shell(node, "ss -Hltn '( sport = :5671 or sport = :4369 )'"), node
+    for folder in ("/etc/packetwatch-fleet-node", "/etc/systemd/system", "/var/lib"):
+        names = site.shell("node1", f"ls {folder}").split()
+        assert not [
+            name for name in names if re.match(r"bus|rabbitmq\.|packetwatch.*(bus|rabbitmq)", name)
+        ]
     assert site.token("node1", password) == ""
     assert site.get("bans/api/a") == "kept"
     assert "node2" not in site.etcdctl("member list")
