@@ -142,8 +142,10 @@ def change_by_us(turns: int) -> None:
 def replace_our_program() -> bool:
     """Declare a list that does not fit into the loaded generation; return whether the program is another one."""
     before = [member["id"] for member in chain() if member["name"] == "packetwatch"]
-    # With a gap after each, so that they do not become one range.
-    addresses = "".join(f"198.18.{number >> 7}.{(number & 127) * 2}\n" for number in range(20_000))
+    # With a gap after each, so that they do not become one range. More than any list that the host had before.
+    addresses = "".join(
+        f"11.{number >> 15}.{number >> 7 & 255}.{(number & 127) * 2}\n" for number in range(150_000)
+    )
     edit = set_lists("many", {"allow": "", "deny": addresses}, allow_empty=True)
     Host(run).apply(edit, force=True)
     return before != [member["id"] for member in chain() if member["name"] == "packetwatch"]

@@ -72,7 +72,8 @@ def load(machine: Machine, program: str, priority: int) -> None:
 
 
 def unload(machine: Machine, name: str) -> None:
-    (found,) = [member for member in step(machine, "chain") if member["name"] == name]
+    # The kernel keeps 15 characters of a name.
+    (found,) = [member for member in step(machine, "chain") if member["name"] == name[:15]]
     machine.ssh(["xdp-loader", "unload", "pw7", "--id", str(found["id"])])
 
 
