@@ -190,10 +190,14 @@ class Publishing:
         return self.counts()
 
     def received(self) -> list[tuple[str, dict[str, Any]]]:
-        """What the subscriber has got: topic and event."""
+        """What the subscriber has got of hosts: topic and event. What tests have published themselves is no event."""
         whole = self.subscriber.log.read_text().rpartition("\n")[0]
         pairs = [line.split(" ", 1) for line in whole.splitlines() if " " in line]
-        return [(topic, json.loads(text)) for topic, text in pairs if topic.startswith("host")]
+        return [
+            (topic, json.loads(text))
+            for topic, text in pairs
+            if topic.startswith("host") and text.startswith("{")
+        ]
 
     def until(self, holds: Any, seconds: float = 20) -> float:
         return self._wait(holds, self.bus, seconds)
