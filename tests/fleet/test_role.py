@@ -405,8 +405,8 @@ def test_the_api_knows_tokens_of_the_inventory_and_of_the_node(site: Site) -> No
     rows = site.shell("node1", f"{command} list").splitlines()
     assert [row.split()[:3] for row in rows] == [
         ["ann", "ban", "valid"],
-        ["siem", "read", "valid"],
         ["bus-ann", "ban", "valid"],
+        ["siem", "read", "valid"],
         ["bob", "lists", "valid"],
     ]
     site.shell("node1", f"{command} revoke bob")
