@@ -288,12 +288,13 @@ def test_recent_decisions_are_the_newest_ones_and_bounded() -> None:
     assert list(sources_of(["203.0.113.9"])) == [packed("203.0.113.9")]
 
 
-def test_the_page_has_all_metrics_and_actions_of_the_journal() -> None:
+def test_the_pages_have_all_metrics_and_rules() -> None:
     from packetwatch_agent.part import Part
     from packetwatch_enforcer import announce, memory, scribe, watcher
 
     root = Path(__file__).resolve().parents[2]
     page = (root / "docs/enforcer.md").read_text()
+    rows = (root / "docs/fleet-metrics.md").read_text()
     parts: list[type[Part]] = [
         announce.Announcer,
         memory.Memory,
@@ -301,7 +302,7 @@ def test_the_page_has_all_metrics_and_actions_of_the_journal() -> None:
         watcher.Watcher,
     ]
     declared = {name for part in parts for name in part.METRICS}
-    assert set(re.findall(r"^\| `(packetwatch_enforcer_\w+)` \|", page, re.MULTILINE)) == declared
+    assert set(re.findall(r"^\| `(packetwatch_enforcer_\w+)` \|", rows, re.MULTILINE)) == declared
     for rule_, limits in RULES.items():
         [line] = [line for line in page.splitlines() if line.startswith(f"| `{rule_}` |")]
         for name, limit in limits.items():
