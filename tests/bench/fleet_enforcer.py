@@ -45,10 +45,10 @@ _LAST = 2.0
 
 
 @contextlib.contextmanager
-def enforced(folder: Path, nodes: FleetNodes, **variables: str) -> Iterator[list[Enforcer]]:
+def enforced(folder: Path, nodes: FleetNodes) -> Iterator[list[Enforcer]]:
     """Two enforcers, at different nodes."""
     found = [
-        Enforcer(folder, nodes, name, ENFORCING, node=node, **variables)
+        Enforcer(folder, nodes, name, ENFORCING, node=node)
         for node, name in enumerate(("e1", "e2"))
     ]
     try:

@@ -19,6 +19,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Sequence
 
 sys.path.insert(0, "/usr/lib/packetwatch/current")
 
@@ -43,7 +44,7 @@ _BURST = 32
 _PAUSE = 0.02
 
 
-def run(argv: list[str], stdin: str | None = None) -> tuple[int, str, str]:
+def run(argv: Sequence[str], stdin: str | None = None) -> tuple[int, str, str]:
     """Start a process as the library wants it."""
     done = subprocess.run(argv, input=stdin, capture_output=True, text=True, check=False)
     return done.returncode, done.stdout, done.stderr
@@ -226,7 +227,7 @@ def revert() -> list[list[object]]:
     return [[member["priority"] for member in found] for found in (pending, chain())]
 
 
-STEPS = {
+STEPS: dict[str, Callable[[], object]] = {
     "chain": chain,
     "flood": lambda: flood(*map(int, sys.argv[2:])),
     "cost": cost,

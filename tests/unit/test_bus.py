@@ -87,7 +87,7 @@ def test_ids_are_forgotten_after_a_minute(desk: Desk, monkeypatch: pytest.Monkey
     monkeypatch.setattr(desks, "_MAX_IDS", 2)
     assert [desk.handle(command(name))["status"] for name in "abc"] == [201, 201, 503]
     later = time.monotonic() + 61
-    monkeypatch.setattr(desks.time, "monotonic", lambda: later)
+    monkeypatch.setattr(time, "monotonic", lambda: later)
     assert desk.handle(command("a"))["status"] == 201
 
 

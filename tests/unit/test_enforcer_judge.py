@@ -306,7 +306,8 @@ def test_the_pages_have_all_metrics_and_rules() -> None:
     for rule_, limits in RULES.items():
         [line] = [line for line in page.splitlines() if line.startswith(f"| `{rule_}` |")]
         for name, limit in limits.items():
-            shown = {86400: "1d", 3600: "1h", 600: "10m"}.get(limit.default, f"{limit.default:g}")
+            durations: dict[float, str] = {86400: "1d", 3600: "1h", 600: "10m"}
+            shown = durations.get(limit.default, f"{limit.default:g}")
             assert re.search(
                 rf"`{name}` (in )?{shown}\b|{shown}.*`{name}`|`{name}` {shown}", line
             ), (

@@ -34,6 +34,7 @@ from packetwatch_fleet.host.picture import Picture
 from packetwatch_fleet.host.settings import FleetSettings
 from packetwatch_fleet.host.status import Status
 from packetwatch_fleet.host.witness import Witness
+from packetwatch_fleet.plugins import FOLDER
 from packetwatch_fleet.reports import MAX_BANS, MAX_PAIRS, Reports
 from packetwatch_fleet.sources import Sources
 from packetwatch_fleet.store.backoff import Backoff
@@ -41,7 +42,7 @@ from packetwatch_fleet.store.dates import Clock
 from packetwatch_fleet.store.folder import Folder
 from packetwatch_fleet.store.http import parse_date
 from packetwatch_fleet.store.interface import Gone, Put, Relisted
-from packetwatch_fleet.store.plugins import FOLDER, open_store
+from packetwatch_fleet.store.plugins import open_store
 
 ROOT = Path(__file__).resolve().parents[2]
 UNIT = (ROOT / "roles/packetwatch/files/units/packetwatch-fleet.service").read_text()
