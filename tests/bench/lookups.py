@@ -38,8 +38,10 @@ REPEAT = 200_000
 ARRAY_PAGE = 65536
 PASS, DROP = 2, 1
 # Where our program calls the next one, and a next program.
-CALL = """if (pw_unlikely(!header || header->features & PW_F_NEXT))
-		nexts_call(context, context->ingress_ifindex % PW_NEXT_SLOTS);"""
+CALL = (
+    "if (pw_unlikely(!header || header->features & PW_F_NEXT))\n"
+    "\t\tnexts_call(context, context->ingress_ifindex % PW_NEXT_SLOTS);"
+)
 PASSES = """#include <uapi/linux/bpf.h>
 int next(struct xdp_md *context) { return XDP_PASS; }
 """

@@ -92,7 +92,7 @@ class Publishing:
             ["-c", _AGENT],
             {"PW_CONTROL_SOCKET": self.socket, "PW_METRICS_LISTEN": ""},
         )
-        self._wait(lambda: (run / "agent.sock").exists(), self.agent)
+        self._wait((run / "agent.sock").exists, self.agent)
         self.bus = Process(
             broker,
             "bus",
