@@ -430,7 +430,7 @@ def test_each_curl_line_of_the_page_works(api: Api, tmp_path: Path) -> None:
     page = (COLLECTION / "docs/api.md").read_text()
     lines = [
         line
-        for block in re.findall(r"```curl\n(.*?)```", page, re.DOTALL)
+        for block in re.findall(r"```sh curl\n(.*?)```", page, re.DOTALL)
         for line in block.splitlines()
     ]
     (tmp_path / "hosts-ca.pem").write_bytes(api.nodes.ca.read_bytes())
