@@ -602,7 +602,11 @@ def test_a_backup_brings_back_the_state_of_its_time(site: Site) -> None:
 
 def test_a_lost_node_is_removed_and_another_one_takes_its_place(site: Site) -> None:
     remains = f"{DATA} /etc/packetwatch-fleet-node /etc/systemd/system/packetwatch-*"
-    site.shell("node2", f"systemctl disable --now {GATE} {ETCD}; rm -r {remains}")
+    site.shell(
+        "node2",
+        f"systemctl disable {GATE} {ETCD}; systemctl stop 'packetwatch-*'; rm -r {remains};"
+        " systemctl daemon-reload; systemctl reset-failed",
+    )
     own = site.nodes["node2"]
     # Nothing answers there.
     site.nodes["node2"] = own | {"fleet_node_state": "lost", "ansible_port": 1}

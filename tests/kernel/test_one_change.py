@@ -133,9 +133,9 @@ def test_a_run_is_one_state_and_one_generation(
     replaced = []
     replace = Loaded.replace
 
-    def counted(self: Loaded, *arguments: Any) -> Callable[[], None]:
+    def counted(self: Loaded, *arguments: Any, **options: Any) -> Callable[[], None]:
         replaced.append(arguments)
-        return replace(self, *arguments)
+        return replace(self, *arguments, **options)
 
     monkeypatch.setattr(Loaded, "replace", counted)
     done = before.host.apply(whole(), wish=wish())
