@@ -17,7 +17,7 @@ import typing as t
 
 from .._base.errors import Foreign, LoadFailed
 from .._declared.policy import DEFAULT
-from .._dispatcher import builder
+from .._dispatcher.member import NAME
 from .._dispatcher.membership import Membership, explain_frags, join, refuse_second
 from .._dispatcher.place import is_dispatcher, read_place
 from .._kernel import netlink
@@ -144,7 +144,7 @@ def _foreign(interface: str, number: int, mode: str) -> Foreign:
     except OSError:
         name = "unknown"
     remedy = "remove it with the tool that attached it (bpftool net shows it)"
-    if name == builder.NAME:
+    if name == NAME:
         remedy = f"join it with mode dispatcher, or {remedy}"
     return Foreign(
         f"{interface} already has another XDP program: {name!r}, id {number}, mode {mode}; Packetwatch "

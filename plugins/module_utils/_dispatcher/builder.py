@@ -22,11 +22,11 @@ import typing as t
 from .._base.errors import LoadFailed, Unsupported
 from .._kernel.libbpf import KernelError, call, library
 from .._kernel.programs import F_HAS_FRAGS, Link, Program
+from .member import NAME, RETVAL
 
 if t.TYPE_CHECKING:
     from .member import Member
 
-NAME = "xdp_dispatcher"
 MAX_MEMBERS = 10
 
 # struct xdp_dispatcher_config: magic, version, number of programs, whether it supports frags; then for each
@@ -34,8 +34,6 @@ MAX_MEMBERS = 10
 CONFIG = struct.Struct(f"=4B{3 * MAX_MEMBERS}I")
 MAGIC = 236
 VERSION = 2
-# The verdict of a function that no program replaces: the next one always runs.
-RETVAL = 1 << 31
 
 _OBJECTS = "/usr/lib/*/bpf/xdp-dispatcher.o"
 _BTF_FUNC = 12

@@ -29,8 +29,7 @@ from .._kernel.programs import (
     attached,
     exchange,
 )
-from . import builder
-from .member import Chain, Member
+from .member import NAME, RETVAL, Chain, Member
 
 if t.TYPE_CHECKING:
     from .._kernel.programs import Attached
@@ -106,6 +105,8 @@ class Dispatchers:
         if config is None:
             return None
         dummy, version, count, dummy, *columns = config
+        from . import builder
+
         if version != builder.VERSION:
             raise Unsupported(
                 f"interface {ifindex} has a dispatcher of version {version}, and this is for version "
@@ -127,6 +128,8 @@ class Dispatchers:
             former = stack.enter_context(Program.by_id(chain.program_id)) if chain else None
             built = None
             if members:
+                from . import builder
+
                 built = builder.build(members)
                 stack.callback(built.close)
                 folder = self._pins(ifindex, built.program.info().id)
@@ -191,7 +194,7 @@ def _config_of(program_id: int) -> tuple[int, ...] | None:
     try:
         with Program.by_id(program_id) as program:
             info = program.info()
-        if info.name != builder.NAME or len(info.map_ids) != 1:
+        if info.name != NAME or len(info.map_ids) != 1:
             return None
         with Map.by_id(info.map_ids[0]) as constants:
             value = constants.lookup(bytes(constants.info.key_size)) or b""
@@ -199,6 +202,8 @@ def _config_of(program_id: int) -> tuple[int, ...] | None:
         if error.errno == errno.ENOENT:
             raise FileNotFoundError(errno.ENOENT, f"program {program_id}") from error
         raise
+    from . import builder
+
     if len(value) < builder.CONFIG.size or value[0] != builder.MAGIC:
         return None
     return builder.CONFIG.unpack_from(value)
@@ -218,7 +223,7 @@ def _member(path: str, actions: int, priority: int, flags: int) -> Member:
         info.tag,
         info.loaded,
         priority,
-        actions & ~builder.RETVAL,
+        actions & ~RETVAL,
         bool(flags & F_HAS_FRAGS),
     )
 

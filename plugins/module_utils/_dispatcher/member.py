@@ -10,6 +10,11 @@ from __future__ import annotations
 
 import typing as t
 
+# The name of libxdp's dispatcher.
+NAME = "xdp_dispatcher"
+# The verdict of a function that no program replaces: the next one always runs.
+RETVAL = 1 << 31
+
 
 class Member(t.NamedTuple):
     """A program in a dispatcher.

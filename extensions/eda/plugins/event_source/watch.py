@@ -95,8 +95,9 @@ async def _stream(queue: asyncio.Queue[Event], host: str, command: t.Sequence[st
         stdout=asyncio.subprocess.PIPE,
         limit=MAX_LINE,
     )
+    output = t.cast(asyncio.StreamReader, process.stdout)
     try:
-        async for line in t.cast(asyncio.StreamReader, process.stdout):
+        async for line in output:
             event = event_in(line, host)
             if event:
                 await queue.put(event)
@@ -107,6 +108,9 @@ async def _stream(queue: asyncio.Queue[Event], host: str, command: t.Sequence[st
     finally:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
+        # asyncio sees the end only when all that was written is read.
+        while await output.read(MAX_LINE):
+            pass
         await process.wait()
 
 
