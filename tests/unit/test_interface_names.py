@@ -45,7 +45,7 @@ SUPPORTED = LEGAL.filter(is_supported)
 
 @pytest.mark.slow
 @given(LEGAL)
-@settings(max_examples=1000)
+@settings(max_examples=1000, deadline=None)
 def test_each_legal_name_has_one_text(name: bytes) -> None:
     text = text_of(name)
     assert unescape(text).encode("utf-8", "surrogateescape") == name
@@ -58,6 +58,7 @@ def test_each_legal_name_has_one_text(name: bytes) -> None:
 
 
 @given(st.lists(SUPPORTED, min_size=1, max_size=4, unique=True))
+@settings(deadline=None)
 def test_state_files_hold_names_exactly(
     tmp_path_factory: pytest.TempPathFactory, names: list[bytes]
 ) -> None:
@@ -74,7 +75,7 @@ def test_state_files_hold_names_exactly(
 
 @pytest.mark.slow
 @given(SUPPORTED)
-@settings(max_examples=1000)
+@settings(max_examples=1000, deadline=None)
 def test_labels_units_and_formats_hold_names_exactly(name: bytes) -> None:
     text, pins = text_of(name), Pins("/nowhere")
     for number in (0, 1, 23):
