@@ -70,6 +70,7 @@ sightings = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(sightings, st.sampled_from([0, 16]), st.integers(2, 4))
 def test_a_table_reports_keys_with_enough_different_sightings_in_the_window(
     found: list[tuple[int, bytes, int, int]], shift: int, enough: int
@@ -190,6 +191,7 @@ votes = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(votes, st.integers(2, 4), st.integers(0, 3))
 @settings(max_examples=300)
 def test_quorum_decides_when_enough_hosts_of_enough_networks_have_banned(

@@ -10,7 +10,7 @@ import ipaddress
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from packetwatch_fleet import never
@@ -48,6 +48,7 @@ def overlap(source: str, network: str) -> bool:
     return one.version == other.version and one.overlaps(other)
 
 
+@settings(deadline=None)
 @given(steps)
 def test_a_source_is_refused_if_it_overlaps_a_network_that_somebody_has_now(
     found: list[tuple[str, list[str] | None]],

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from packetwatch_core._health.status import Status
@@ -29,6 +29,7 @@ NESTED = st.recursive(LEAVES, lambda s: st.lists(s) | st.dictionaries(st.text(),
 UNKNOWN = st.text().map("x-{}".format)
 
 
+@settings(deadline=None)
 @given(st.dictionaries(UNKNOWN, NESTED))
 def test_json_reads_what_was_written(value: dict[str, Any]) -> None:
     with TemporaryDirectory() as folder:
