@@ -191,9 +191,8 @@ votes = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(votes, st.integers(2, 4), st.integers(0, 3))
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 def test_quorum_decides_when_enough_hosts_of_enough_networks_have_banned(
     found: list[tuple[int, dict[bytes, tuple[int, str]]]], hosts: int, shared: int
 ) -> None:
