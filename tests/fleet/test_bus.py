@@ -274,9 +274,11 @@ def test_bans_of_a_real_host_do_not_wait_for_the_bus(
             python=["setpriv", "--reuid=62007", f"--regid={READERS}", "--clear-groups", "python3"],
         )
         try:
-            host.until(lambda: "publishing events" in bus.log.read_text() or len(bus.lines()) > 1)
+            host.until(
+                lambda: "publishing events" in bus.log.read_text() or len(bus.lines()) > 1, 60
+            )
             filtered.ctl("ban", "203.0.113.5")
-            host.until(lambda: ("host-b.ban", "203.0.113.5") in banned(host))
+            host.until(lambda: ("host-b.ban", "203.0.113.5") in banned(host), 60)
             os.kill(bus.process.pid, signal.SIGSTOP)
             with wire.entered(), filtered.site.program() as program:
                 device = socket.if_nametoindex("pw0")
@@ -289,7 +291,7 @@ def test_bans_of_a_real_host_do_not_wait_for_the_bus(
             assert filtered.ctl("ban", "203.0.113.6").status == 0
             filtered.wait(lambda: '"packetwatch.origin":"scan"' in filtered.log.read_text())
             os.kill(bus.process.pid, signal.SIGCONT)
-            host.until(lambda: ("host-b.ban", "203.0.113.77") in banned(host))
+            host.until(lambda: ("host-b.ban", "203.0.113.77") in banned(host), 60)
         finally:
             bus.kill()
 
