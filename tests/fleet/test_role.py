@@ -129,7 +129,7 @@ class Site:
             stderr=subprocess.STDOUT,
             text=True,
             check=False,
-            timeout=300,
+            timeout=600,
             env=environment(),
         )
         assert (done.returncode == 0) is good, done.stdout[-6000:]
