@@ -124,7 +124,7 @@ class Deciding(RuleBasedStateMachine):
     def lose_the_store(self) -> None:
         """Only its lifts are left. What is written again is one row for each source."""
         self.commit()
-        made = {row[0]: row[2] for row in sorted(self.rows)}
+        made = {s: made for s, _, made, _ in sorted(self.rows) if made > self.lifted.get(s, -1)}
         self.rows = [(s, until, made[s], evidence) for s, (until, evidence) in self.bans().items()]
         lifts = {key: value for key, value in self.store.items() if key.startswith(LIFTS)}
         self.store = dict(lifts)
