@@ -17,19 +17,18 @@ from packetwatch_agent.output import Output, Trouble
 from packetwatch_agent.part import Part, Parts
 from packetwatch_agent.presence import Presence
 from packetwatch_agent.service import Service
-from packetwatch_agent.settings import read_as
-from packetwatch_core._base.errors import InvalidInput, PacketwatchError, Unreadable
+from packetwatch_core._base.errors import InvalidInput, Unreadable
 from packetwatch_core._base.files import parse_json
 from packetwatch_fleet.bus.interface import Bus, Command
 from packetwatch_fleet.bus.plugins import open_bus
 from packetwatch_fleet.driver import Driver
 from packetwatch_fleet.host.status import resident
+from packetwatch_fleet.process import serve
 
 from .desk import VERBS, Desk, Result
 from .rest import Rest
 from .settings import BusSettings
 
-USAGE = 2
 _MAX_TEXT = 64
 
 
@@ -102,23 +101,19 @@ def _tokens(path: str) -> dict[str, str]:
     return {str(name): str(token) for name, token in dict(found).items()}
 
 
-def main() -> int:
-    """Serve until SIGTERM; return 0, or 2 if a setting is wrong."""
-    settings = read_as(BusSettings, os.environ)
-    output = Output(logger="packetwatch_bus")
-    for problem in settings.problems.values():
-        output.say("warn", f"a setting is not in force: {problem}")
-    try:
-        bus = open_bus(settings.bus, os.environ)
-        desk = Desk(Rest(settings.api_socket), _tokens(settings.tokens), settings.list)
-    except (OSError, PacketwatchError) as error:
-        output.say("error", str(error))
-        return USAGE
+def assemble(settings: BusSettings, output: Output) -> Service:
+    """Make the process: its one part, and what it is given. Raises `PacketwatchError`."""
+    bus = open_bus(settings.bus, os.environ)
+    desk = Desk(Rest(settings.api_socket), _tokens(settings.tokens), settings.list)
     loop = Loop()
     parts = Parts(Counter(bus, desk, output))
     presence = Presence(loop, settings, output, parts)
-    Service(loop, parts, presence, output, "taking commands").run()
-    return 0
+    return Service(loop, parts, presence, output, "taking commands")
+
+
+def main() -> int:
+    """Serve until SIGTERM; return 0, or 2 if a setting is wrong."""
+    return serve(BusSettings, "packetwatch_bus", assemble)
 
 
 if __name__ == "__main__":

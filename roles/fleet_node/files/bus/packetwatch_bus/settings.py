@@ -6,29 +6,18 @@
 
 from __future__ import annotations
 
-from packetwatch_agent.settings import Setting, Settings
-from packetwatch_core._base.errors import InvalidInput
+from packetwatch_agent.settings import Setting, Settings, absolute_path, plain_text
 from packetwatch_core._network.endpoints import parse_label, parse_listen
-
-
-def _path(text: str, name: str) -> str:
-    if not text.startswith("/"):
-        raise InvalidInput(f"{name} is {text!r}: write an absolute path")
-    return text
-
-
-def _word(text: str, dummy: str) -> str:
-    return text
 
 
 class BusSettings(Settings):
     """Those of the bus itself are read by its plug-in."""
 
-    bus = Setting("PW_BUS", "rabbitmq", _word)
-    api_socket = Setting("PW_BUS_API", "/run/packetwatch-api/api.sock", _path)
-    tokens = Setting("PW_BUS_TOKENS", "/etc/packetwatch-fleet-node/bus.tokens", _path)
+    bus = Setting("PW_BUS", "rabbitmq", plain_text)
+    api_socket = Setting("PW_BUS_API", "/run/packetwatch-api/api.sock", absolute_path)
+    tokens = Setting("PW_BUS_TOKENS", "/etc/packetwatch-fleet-node/bus.tokens", absolute_path)
     """A JSON object: the API's token by the account of its owner at the broker."""
     list = Setting("PW_BUS_LIST", "bus", parse_label)
     """The list that `allow` and `deny` change."""
-    control_socket = Setting("PW_BUS_CONTROL_SOCKET", "", _word)
+    control_socket = Setting("PW_BUS_CONTROL_SOCKET", "", plain_text)
     metrics_listen = Setting("PW_BUS_METRICS_LISTEN", "127.0.0.1:9481", parse_listen)

@@ -16,11 +16,11 @@ from packetwatch_agent.output import Output
 from packetwatch_agent.part import Parts
 from packetwatch_agent.presence import Presence
 from packetwatch_agent.service import Service
-from packetwatch_agent.settings import read_as
 from packetwatch_core._base.address import format_prefix
 from packetwatch_core._base.errors import PacketwatchError
 from packetwatch_core._node.rules import read_rules
 from packetwatch_fleet.never import Never
+from packetwatch_fleet.process import serve
 from packetwatch_fleet.sources import Sources
 from packetwatch_fleet.store.plugins import open_store
 
@@ -33,7 +33,6 @@ from .scribe import Scribe
 from .settings import EnforcerSettings
 from .watcher import Watcher
 
-USAGE = 2
 # A rule that is still running after so many seconds of processor time, twice, is interrupted.
 _PATIENCE = 0.5
 
@@ -74,20 +73,13 @@ def _interrupt(panel: Panel) -> None:
 
 def main() -> int:
     """Serve until SIGTERM; return 0, or 2 if a setting is wrong."""
-    settings = read_as(EnforcerSettings, os.environ)
-    output = Output(logger="packetwatch_enforcer")
-    if settings.problems:
+    return serve(
+        EnforcerSettings,
+        "packetwatch_enforcer",
+        assemble,
         # A wrong never-list or name must not be replaced by a default.
-        for problem in settings.problems.values():
-            output.say("error", problem)
-        return USAGE
-    try:
-        service = assemble(settings, output)
-    except (OSError, PacketwatchError) as error:
-        output.say("error", str(error))
-        return USAGE
-    service.run()
-    return 0
+        has_defaults=False,
+    )
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import socket
 
-from packetwatch_agent.settings import Setting, Settings
+from packetwatch_agent.settings import Setting, Settings, absolute_path, plain_text
 from packetwatch_core._base.errors import InvalidInput
 from packetwatch_core._network.endpoints import NO_STORE, parse_label, parse_listen, parse_url
 from packetwatch_core._network.protect import parse_declared
@@ -20,31 +20,21 @@ def _name(text: str, name: str) -> str:
     return parse_label(text, name) if text else ""
 
 
-def _path(text: str, name: str) -> str:
-    if not text.startswith("/"):
-        raise InvalidInput(f"{name} is {text!r}: write an absolute path")
-    return text
-
-
-def _word(text: str, dummy: str) -> str:
-    return text
-
-
 class EnforcerSettings(Settings):
     """The agent's variables have their own meaning here where an enforcer must not share a place with it."""
 
-    store = Setting("PW_FLEET_STORE", NO_STORE, _word)
+    store = Setting("PW_FLEET_STORE", NO_STORE, plain_text)
     name = Setting("PW_ENFORCER_NAME", "", _name)
     """The enforcer's name in the store."""
-    rules = Setting("PW_ENFORCER_RULES", "/etc/packetwatch-enforcer/rules.json", _path)
+    rules = Setting("PW_ENFORCER_RULES", "/etc/packetwatch-enforcer/rules.json", absolute_path)
     """The file with rules and thresholds, which the role writes."""
-    rules_folder = Setting("PW_ENFORCER_RULES_FOLDER", FOLDER, _path)
+    rules_folder = Setting("PW_ENFORCER_RULES_FOLDER", FOLDER, absolute_path)
     nodes = Setting("PW_FLEET_NODES", "", parse_declared)
     """Addresses of the fleet's nodes."""
     protected = Setting("PW_FLEET_PROTECT", "", parse_declared)
     """What is protected on some host."""
     metrics_listen = Setting("PW_ENFORCER_METRICS_LISTEN", "127.0.0.1:9479", parse_listen)
-    control_socket = Setting("PW_ENFORCER_CONTROL_SOCKET", "", _word)
+    control_socket = Setting("PW_ENFORCER_CONTROL_SOCKET", "", plain_text)
     """An enforcer has none: the API shows what it publishes."""
     heartbeat_url = Setting("PW_ENFORCER_HEARTBEAT_URL", "", parse_url)
 

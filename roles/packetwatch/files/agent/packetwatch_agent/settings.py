@@ -26,16 +26,18 @@ _T = t.TypeVar("_T")
 
 
 def _optional_path(text: str, name: str) -> str:
-    return _path(text, name) if text else ""
+    return absolute_path(text, name) if text else ""
 
 
-def _path(text: str, name: str) -> str:
+def absolute_path(text: str, name: str) -> str:
+    """An absolute path, without a slash at its end."""
     if not text.startswith("/"):
         raise InvalidInput(f"{name} is {text!r}: write an absolute path")
     return text.rstrip("/") or "/"
 
 
-def _words(text: str, dummy: str) -> str:
+def plain_text(text: str, dummy: str) -> str:
+    """The text as it is."""
     return text
 
 
@@ -75,27 +77,27 @@ class Settings:
     protect_auto = Setting("PW_PROTECT_AUTO", "1", parse_switch)
     shared_prefixes = Setting("PW_SHARED_PREFIXES", "", parse_shared)
     """IPv6 prefixes whose sources are banned singly."""
-    state_dir = Setting("PW_STATE_DIR", "/var/lib/packetwatch/bans", _path)
+    state_dir = Setting("PW_STATE_DIR", "/var/lib/packetwatch/bans", absolute_path)
     """The agent's own folder: bans over a reboot."""
-    config_dir = Setting("PW_CONFIG_DIR", _PATHS.state, _path)
+    config_dir = Setting("PW_CONFIG_DIR", _PATHS.state, absolute_path)
     """Confirmed state, which the agent only reads."""
-    pins = Setting("PW_PINS", _PATHS.bpffs, _path)
+    pins = Setting("PW_PINS", _PATHS.bpffs, absolute_path)
     """Folder below bpffs; the agent sees only its own part of it."""
-    status_file = Setting("PW_STATUS_FILE", _PATHS.status, _path)
+    status_file = Setting("PW_STATUS_FILE", _PATHS.status, absolute_path)
     """What root notes about the filter for the agent."""
-    spared_file = Setting("PW_SPARED_FILE", _PATHS.spared, _path)
+    spared_file = Setting("PW_SPARED_FILE", _PATHS.spared, absolute_path)
     """What root compiled feeds with."""
-    apply_request = Setting("PW_APPLY_REQUEST", "/run/packetwatch/apply-request", _path)
+    apply_request = Setting("PW_APPLY_REQUEST", "/run/packetwatch/apply-request", absolute_path)
     """systemd starts an apply when this file appears."""
     control_socket = Setting("PW_CONTROL_SOCKET", "/run/packetwatch/control.sock", _optional_path)
     """Where packetwatchctl finds the agent; empty: there is no socket."""
-    readers = Setting("PW_READERS", "packetwatch", _words)
+    readers = Setting("PW_READERS", "packetwatch", plain_text)
     """Groups, separated by white space, whose members may read."""
-    admins = Setting("PW_ADMINS", "packetwatch-admin", _words)
+    admins = Setting("PW_ADMINS", "packetwatch-admin", plain_text)
     """Groups whose members may also change."""
     self_heal = Setting("PW_SELF_HEAL", "1", parse_switch)
     """Whether the agent asks root to repair drift."""
-    heal_request = Setting("PW_HEAL_REQUEST", "/run/packetwatch/heal-request", _path)
+    heal_request = Setting("PW_HEAL_REQUEST", "/run/packetwatch/heal-request", absolute_path)
     """systemd starts a repair when this file appears."""
     fleet = Setting("PW_FLEET", OFF, parse_action)
     """What the host does with bans of the fleet."""
@@ -105,9 +107,9 @@ class Settings:
     """Maximum number of fleet bans."""
     fleet_lists = Setting("PW_FLEET_LISTS", "deny", parse_lists)
     """The kinds of lists that the fleet may set."""
-    fleet_user = Setting("PW_FLEET_USER", "packetwatch-fleet", _words)
+    fleet_user = Setting("PW_FLEET_USER", "packetwatch-fleet", plain_text)
     """Name or number of the user that the fleet process has."""
-    fleet_file = Setting("PW_FLEET_FILE", "/var/lib/packetwatch-fleet/lists.json", _path)
+    fleet_file = Setting("PW_FLEET_FILE", "/var/lib/packetwatch-fleet/lists.json", absolute_path)
     """The lists of the fleet, as the fleet process wrote them."""
 
 

@@ -14,14 +14,11 @@ from packetwatch_agent.output import Output
 from packetwatch_agent.part import Parts
 from packetwatch_agent.presence import Presence
 from packetwatch_agent.service import Service
-from packetwatch_agent.settings import read_as
-from packetwatch_core._base.errors import PacketwatchError
 
+from ..process import serve
 from .plugins import open_bus
 from .publisher import Publisher
 from .settings import BusSettings
-
-USAGE = 2
 
 
 def assemble(settings: BusSettings, output: Output) -> Service:
@@ -36,17 +33,7 @@ def assemble(settings: BusSettings, output: Output) -> Service:
 
 def main() -> int:
     """Publish until SIGTERM; return 0, or 2 if a setting is wrong."""
-    settings = read_as(BusSettings, os.environ)
-    output = Output(logger="packetwatch_bus")
-    for problem in settings.problems.values():
-        output.say("warn", f"a setting is not in force: {problem}")
-    try:
-        service = assemble(settings, output)
-    except (OSError, PacketwatchError) as error:
-        output.say("error", str(error))
-        return USAGE
-    service.run()
-    return 0
+    return serve(BusSettings, "packetwatch_bus", assemble)
 
 
 if __name__ == "__main__":

@@ -7,16 +7,12 @@
 from __future__ import annotations
 
 from packetwatch_agent.control.wire import ACTIONS
-from packetwatch_agent.settings import Setting
+from packetwatch_agent.settings import Setting, plain_text
 from packetwatch_core._base.errors import InvalidInput
 from packetwatch_core._network.endpoints import parse_listen, parse_url
 
 from ..host.settings import FleetSettings
 from .plugins import NO_BUS
-
-
-def _word(text: str, dummy: str) -> str:
-    return text
 
 
 def _actions(text: str, name: str) -> tuple[str, ...]:
@@ -32,9 +28,9 @@ def _actions(text: str, name: str) -> tuple[str, ...]:
 class BusSettings(FleetSettings):
     """Those of a fleet process, with a place of its own for metrics and no control socket."""
 
-    bus = Setting("PW_BUS", NO_BUS, _word)
+    bus = Setting("PW_BUS", NO_BUS, plain_text)
     events = Setting("PW_BUS_EVENTS", "scan scan_end ban lift expiry", _actions)
     """The actions of events that are published."""
-    control_socket = Setting("PW_BUS_CONTROL_SOCKET", "", _word)
+    control_socket = Setting("PW_BUS_CONTROL_SOCKET", "", plain_text)
     metrics_listen = Setting("PW_BUS_METRICS_LISTEN", "127.0.0.1:9480", parse_listen)
     heartbeat_url = Setting("PW_BUS_HEARTBEAT_URL", "", parse_url)

@@ -14,10 +14,10 @@ from packetwatch_agent.output import Output
 from packetwatch_agent.part import Parts
 from packetwatch_agent.presence import Presence
 from packetwatch_agent.service import Service
-from packetwatch_agent.settings import read_as
 from packetwatch_core._base.errors import PacketwatchError
 
 from ..fold import Board
+from ..process import serve
 from ..sources import Sources
 from ..store.plugins import open_store
 from .applier import Applier
@@ -25,8 +25,6 @@ from .picture import Picture
 from .settings import FleetSettings
 from .status import Status
 from .witness import Witness
-
-USAGE = 2
 
 
 def assemble(settings: FleetSettings, output: Output) -> Service:
@@ -50,17 +48,7 @@ def assemble(settings: FleetSettings, output: Output) -> Service:
 
 def main() -> int:
     """Serve until SIGTERM; return 0, or 2 if a setting is wrong."""
-    settings = read_as(FleetSettings, os.environ)
-    output = Output(logger="packetwatch_fleet")
-    for problem in settings.problems.values():
-        output.say("warn", f"a setting is not in force: {problem}")
-    try:
-        service = assemble(settings, output)
-    except (OSError, PacketwatchError) as error:
-        output.say("error", str(error))
-        return USAGE
-    service.run()
-    return 0
+    return serve(FleetSettings, "packetwatch_fleet", assemble)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import socket
 
-from packetwatch_agent.settings import Setting, Settings
+from packetwatch_agent.settings import Setting, Settings, absolute_path, plain_text
 from packetwatch_core._base.errors import InvalidInput
 from packetwatch_core._network.endpoints import (
     NO_STORE,
@@ -25,32 +25,22 @@ def _name(text: str, name: str) -> str:
     return parse_label(text, name) if text else ""
 
 
-def _path(text: str, name: str) -> str:
-    if not text.startswith("/"):
-        raise InvalidInput(f"{name} is {text!r}: write an absolute path")
-    return text
-
-
-def _word(text: str, dummy: str) -> str:
-    return text
-
-
 class FleetSettings(Settings):
     """The agent's variables have their own meaning here where the fleet process must not share a place with it."""
 
-    store = Setting("PW_FLEET_STORE", NO_STORE, _word)
+    store = Setting("PW_FLEET_STORE", NO_STORE, plain_text)
     """Which store the fleet has; none: there is no fleet."""
     host = Setting("PW_FLEET_HOST", "", _name)
     """The host's name in the store; empty: its host name."""
     enforcers = Setting("PW_FLEET_ENFORCERS", "", parse_labels)
     """The enforcers that this host accepts; none: all."""
-    agent_socket = Setting("PW_CONTROL_SOCKET", "/run/packetwatch/control.sock", _path)
+    agent_socket = Setting("PW_CONTROL_SOCKET", "/run/packetwatch/control.sock", absolute_path)
     control_socket = Setting(
-        "PW_FLEET_CONTROL_SOCKET", "/run/packetwatch-fleet/control.sock", _path
+        "PW_FLEET_CONTROL_SOCKET", "/run/packetwatch-fleet/control.sock", absolute_path
     )
     metrics_listen = Setting("PW_FLEET_METRICS_LISTEN", "127.0.0.1:9478", parse_listen)
     heartbeat_url = Setting("PW_FLEET_HEARTBEAT_URL", "", parse_url)
-    state_dir = Setting("PW_FLEET_STATE_DIR", "/var/lib/packetwatch-fleet", _path)
+    state_dir = Setting("PW_FLEET_STATE_DIR", "/var/lib/packetwatch-fleet", absolute_path)
 
     @property
     def takes(self) -> dict[str, object]:
