@@ -124,7 +124,8 @@ class Deciding(RuleBasedStateMachine):
     def lose_the_store(self) -> None:
         """Only its lifts are left. What is written again is one row for each source."""
         self.commit()
-        made = {s: made for s, _, made, _ in sorted(self.rows) if made > self.lifted.get(s, -1)}
+        in_force = [row for row in self.rows if row[2] > self.lifted.get(row[0], -1)]
+        made = {row[0]: row[2] for row in sorted(in_force)}
         self.rows = [(s, until, made[s], evidence) for s, (until, evidence) in self.bans().items()]
         lifts = {key: value for key, value in self.store.items() if key.startswith(LIFTS)}
         self.store = dict(lifts)
