@@ -29,7 +29,7 @@ from .rules.panel import Panel, Result
 
 TICK = 5.0
 # Seconds between two readings of the store's stream: a thousand hosts report 750 times a second.
-_PAUSE = 0.02
+_PAUSE = 0.05
 # Reports of all hosts that the store should get in a second.
 REPORTS = 750
 # A report that is older says nothing about the present. Hosts write at most so often.

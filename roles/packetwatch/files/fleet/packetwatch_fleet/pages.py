@@ -84,7 +84,7 @@ def read_object(value: bytes, size: int) -> dict[str, t.Any]:
     if len(value) > size:
         raise Refused("size")
     try:
-        found = json.loads(value)
+        found = json.loads(value.decode())
     except (ValueError, RecursionError):
         raise Refused("shape") from None
     if not isinstance(found, dict):

@@ -22,7 +22,7 @@ SHARE, BURST = 0.5, 2.0
 MAX_FOUND = 1000
 _MAX_FAULT = 300
 # Of so many calls, the processor time of one is measured.
-_SAMPLE = 8
+_SAMPLE = 32
 
 Result = tuple["Seat", Found]
 

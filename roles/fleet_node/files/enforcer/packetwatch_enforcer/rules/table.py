@@ -17,7 +17,7 @@ import typing as t
 
 # Places of first sightings (12 bytes each), and sightings in dictionaries (about 200 bytes each).
 FIRSTS, MOST = 1 << 19, 40_000
-_LOW, _ALL = 0xFFFFFFFF, (1 << 64) - 1
+_LOW = 0xFFFFFFFF
 _NOTE = 16
 # Seconds for which a wider window is kept: times of hosts differ a little.
 _SLACK = 2
@@ -46,9 +46,9 @@ class Table:
         self._enough = enough
         self._most = most
         self._mask = firsts - 1
-        self._bits = self._mask.bit_length()
-        self._words = array.array("Q", bytes(8 * firsts))
-        """Of the first sighting of a key: 32 bits of the key's hash, and the sighting."""
+        # Of the first sighting of a key: 32 bits of the key's hash, the sighting, and its time.
+        self._tags = array.array("I", bytes(4 * firsts))
+        self._values = array.array("I", bytes(4 * firsts))
         self._times = array.array("I", bytes(4 * firsts))
         self._many: dict[bytes, dict[int, int]] = {}
         """Keys with several sightings, those seen last at the end: their kinds, with time and note."""
@@ -66,39 +66,37 @@ class Table:
 
         base: bits that all of these sightings have in common.
         """
-        many, words, times = self._many, self._words, self._times
-        mask, bits = self._mask, self._bits
+        many, mask = self._many, self._mask
+        tags, values, times = self._tags, self._values, self._times
         moment = int(now)
         oldest = moment - self._window
         for key, value in found:
             value |= base
             known = many.get(key)
             if known is None:
-                mixed = hash(key) & _ALL
-                tag = mixed >> 32
-                place, other = mixed & mask, mixed >> bits & mask
-                word = words[place]
-                if word >> 32 != tag:
-                    word = words[other]
-                    if word >> 32 == tag:
-                        place, other = other, place
+                mixed = hash(key)
+                tag, place = mixed & _LOW, mixed >> 32 & mask
+                if tags[place] != tag:
+                    # As in a cuckoo filter, the tag leads from one place to the other.
+                    other = (place ^ tag) & mask
+                    if tags[other] == tag:
+                        place = other
                     elif times[place] >= oldest:
                         # Not seen before, and the first place is taken.
                         if times[other] < times[place]:
                             place = other
                         if times[place] >= oldest:
                             self.lost += 1
-                if word >> 32 != tag or times[place] < oldest:
-                    words[place] = tag << 32 | value
-                    times[place] = moment
+                if tags[place] != tag or times[place] < oldest:
+                    tags[place], values[place], times[place] = tag, value, moment
                     continue
-                before = word & _LOW
+                before = values[place]
                 if (before ^ value) >> self._shift == 0:
                     times[place] = max(moment, times[place])
                     continue
                 known = {}
                 self._note(known, before, times[place])
-                words[place] = times[place] = 0
+                tags[place] = values[place] = times[place] = 0
             else:
                 del many[key]
             many[key] = known
@@ -115,10 +113,11 @@ class Table:
         known = self._many.pop(key, None)
         if known:
             self._size -= len(known)
-        mixed = hash(key) & _ALL
-        for place in (mixed & self._mask, mixed >> self._bits & self._mask):
-            if self._words[place] >> 32 == mixed >> 32:
-                self._words[place] = self._times[place] = 0
+        mixed = hash(key)
+        tag, place = mixed & _LOW, mixed >> 32 & self._mask
+        for one in (place, (place ^ tag) & self._mask):
+            if self._tags[one] == tag:
+                self._tags[one] = self._values[one] = self._times[one] = 0
 
     def expire(self, now: float) -> None:
         """Forget keys that were not seen within the window."""

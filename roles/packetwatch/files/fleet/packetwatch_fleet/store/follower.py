@@ -73,9 +73,10 @@ class EtcdFollower:
         self.revision = snapshot.revision
         self._changes.append(Relisted(snapshot))
         yield from self._open(session, snapshot.revision + 1)
+        self.heard = time.monotonic()
         frames = Frames()
         while True:
-            data = yield from session.piece(time.monotonic() + SILENCE)
+            data = yield from session.piece(self.heard + SILENCE)
             self.heard = time.monotonic()
             for frame in frames.feed(data):
                 self._take(session.frame(frame))

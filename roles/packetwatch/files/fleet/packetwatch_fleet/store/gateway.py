@@ -113,7 +113,7 @@ class Session:
 
     def _object(self, data: bytes) -> dict[str, t.Any]:
         try:
-            found = json.loads(data)
+            found = json.loads(data.decode())
         except (ValueError, RecursionError):
             found = None
         if not isinstance(found, dict):

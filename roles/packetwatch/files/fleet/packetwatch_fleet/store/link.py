@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import functools
 import os
@@ -31,6 +30,7 @@ class Link:
     def __init__(self, endpoint: Endpoint, tls: ssl.SSLContext | None) -> None:
         self._endpoint = endpoint
         self._tls = tls
+        self._translated = _Translated(endpoint)
         family = socket.AF_INET6 if ":" in endpoint.address else socket.AF_INET
         self._socket = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         self._socket.setblocking(False)
@@ -47,7 +47,7 @@ class Link:
         if found:
             raise Unavailable(f"{self._endpoint}: {os.strerror(found)}")
         if self._tls:
-            with self._translated():
+            with self._translated:
                 secure = self._tls.wrap_socket(
                     self._socket, server_hostname=self._endpoint.name, do_handshake_on_connect=False
                 )
@@ -70,7 +70,7 @@ class Link:
     def give(self, data: bytes | bytearray) -> int:
         """Send without waiting, and return how many bytes the socket took."""
         try:
-            with self._translated():
+            with self._translated:
                 return self._socket.send(data)
         except (_WaitRead, _WaitWrite, BlockingIOError):
             return 0
@@ -78,7 +78,7 @@ class Link:
     def take(self) -> bytes:
         """Receive without waiting; empty: nothing is there. Raises `Unavailable` at the end of the connection."""
         try:
-            with self._translated():
+            with self._translated:
                 data = self._socket.recv(_PIECE)
         except (_WaitRead, _WaitWrite, BlockingIOError):
             return b""
@@ -102,7 +102,7 @@ class Link:
     ) -> Waiting[t.Any]:
         while True:
             try:
-                with self._translated():
+                with self._translated:
                     return operation()
             except _WaitRead:
                 yield from self._ready(False, until)
@@ -115,22 +115,31 @@ class Link:
         if not (yield Wait(self._socket, write, until)) and time.monotonic() >= until:
             raise Unavailable(f"{self._endpoint}: no answer in time")
 
-    @contextlib.contextmanager
-    def _translated(self) -> t.Iterator[None]:
-        """Raise errors of sockets and TLS as ours. The module ssl is loaded only where TLS is in use."""
-        try:
-            yield
-        except BlockingIOError:
-            raise
-        except OSError as error:
-            kind = type(error).__name__
-            if kind == "SSLWantReadError":
+
+class _Translated:
+    """Raises errors of sockets and TLS as ours. The module ssl is loaded only where TLS is in use.
+
+    A stream has a thousand pieces in a second, and a generator as a context would cost as much as the reading.
+    """
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+
+    def __enter__(self) -> None:
+        """Do nothing."""
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, BlockingIOError):
+            return
+        if isinstance(error, OSError):
+            name = type(error).__name__
+            if name == "SSLWantReadError":
                 raise _WaitRead from None
-            if kind == "SSLWantWriteError":
+            if name == "SSLWantWriteError":
                 raise _WaitWrite from None
-            text = error.strerror or str(error) or kind
+            text = error.strerror or str(error) or name
             raise Unavailable(f"{self._endpoint}: {text}") from None
-        except ValueError as error:
+        if isinstance(error, ValueError):
             raise Unavailable(f"{self._endpoint}: {error}") from None
 
 
