@@ -9,11 +9,11 @@
 from __future__ import annotations
 
 import functools
-import os
 import typing as t
 
 from .._base.errors import InvalidInput
-from .._kernel.bytecode import NEXT_FUNCTION, Compiler, key_of
+from .._declared.nexts import pin_of
+from .._kernel.bytecode import NEXT_FUNCTION, Compiler
 from .._kernel.nexts import Wanted, load_compiled
 from .._kernel.source import check_format, flatten, reads_ours
 
@@ -91,13 +91,6 @@ class Compilers(t.NamedTuple):
 def compilers(run: Run, folder: str) -> Compilers:
     """The compilers with a cache in this folder."""
     return Compilers(Compiler(run, folder), Compiler(run, folder, NEXT_FUNCTION))
-
-
-def pin_of(item: Next, pins: Pins) -> str:
-    """The path of a next program's pin. That of a source has the key of its bytecode as its name."""
-    if item.path:
-        return item.path
-    return os.path.join(pins.compiled, key_of(item.source, NEXT_FUNCTION))
 
 
 class NextPrograms:

@@ -8,11 +8,15 @@
 
 from __future__ import annotations
 
+import os
 import typing as t
 
 from .._base.digest import digest_text
 from .._base.errors import InvalidInput
 from .._kernel.source import read_source
+
+if t.TYPE_CHECKING:
+    from .._kernel.pins import Pins
 
 PATH, SOURCE = ".path", ".c"
 """Suffixes of the files in ``next.d``."""
@@ -33,6 +37,16 @@ class Next(t.NamedTuple):
 
     def __str__(self) -> str:
         return self.path or f"next_src {digest_text(self.source)[:_SHOWN_DIGITS]}"
+
+
+def pin_of(item: Next, pins: Pins) -> str:
+    """The path of a next program's pin. That of a source has the key of its bytecode as its name."""
+    if item.path:
+        return item.path
+    # Imported here: a boot knows all pins by their paths, and compiles nothing.
+    from .._kernel.bytecode import NEXT_FUNCTION, key_of
+
+    return os.path.join(pins.compiled, key_of(item.source, NEXT_FUNCTION))
 
 
 def read_next(suffix: str, text: str) -> Next:

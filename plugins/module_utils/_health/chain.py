@@ -11,7 +11,7 @@ from __future__ import annotations
 import typing as t
 
 from .._base.errors import PacketwatchError, Unsupported
-from .._change.programs import pin_of
+from .._declared.nexts import pin_of
 from .._dispatcher.membership import place_of
 from .._kernel.libbpf import KernelError
 from .._kernel.nexts import LACKING, Wanted, open_program

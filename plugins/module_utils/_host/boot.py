@@ -35,7 +35,6 @@ from .._base.files import replace_json
 from .._change.alarm import Alarm, next_end
 from .._change.panic import Flag
 from .._change.pending import PENDING, Record
-from .._change.programs import compilers
 from .._declared.nexts import Next
 from .._declared.store import State, Store
 from .._dispatcher.place import is_dispatcher
@@ -212,6 +211,9 @@ class _Boot:
 
     def _load_next(self, key: str) -> Program:
         """Load a next program from the cache; a boot compiles nothing."""
+        # Imported here: few hosts need it, and it needs memory.
+        from .._change.programs import compilers
+
         code = compilers(self._run, self._paths.cache).next.cached_as(key)
         if code is None:
             raise LoadFailed(

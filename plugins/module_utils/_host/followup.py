@@ -21,7 +21,7 @@ from .._base.clock import keep_time, read_clock
 from .._base.errors import PacketwatchError, failures_of
 from .._base.files import read_json
 from .._change.alarm import next_end
-from .._change.programs import pin_of
+from .._declared.nexts import pin_of
 from .._feeds.spare import write_note
 from .renewal import renew_agent
 
@@ -33,7 +33,7 @@ if t.TYPE_CHECKING:
     from .._change.alarm import Alarm
     from .._change.planner import Draft, Planner
     from .._declared.store import State
-    from .._health.status import Status
+from .._health.status import Status
 
 
 class Activated(t.NamedTuple):
