@@ -36,7 +36,8 @@ _COMMAND = (
     "--disable-background-networking --disable-component-update --disable-sync --disable-extensions "
     "--ignore-certificate-errors --hide-scrollbars --user-data-dir=/tmp/profile --remote-debugging-pipe"
 )
-_PATIENCE = 60.0
+# Of an answer. The first one comes when the browser has started, which may take a minute on a machine with other work.
+_PATIENCE = 180.0
 _END = b"\0"
 # Of key events.
 _KEYS = {"Tab": 9, "Enter": 13}
@@ -46,6 +47,7 @@ class Browser:
     """The browser's process, and the pipe to it."""
 
     def __init__(self, log: Path) -> None:
+        self._log = log
         script = _START.format(tree=software.chromium(), command=_COMMAND)
         theirs_in, self._out = os.pipe()
         self._in, theirs_out = os.pipe()
@@ -98,13 +100,17 @@ class Browser:
         while _END not in self._buffer:
             left = deadline - time.monotonic()
             ready = select.select([self._in], [], [], max(left, 0))[0]
-            assert ready, "the browser does not answer"
+            assert ready, f"the browser does not answer: {self._words()}"
             data = os.read(self._in, 1 << 20)
-            assert data, "the browser has ended"
+            assert data, f"the browser has ended: {self._words()}"
             self._buffer += data
         line, dummy, self._buffer = self._buffer.partition(_END)
         found: dict[str, Any] = json.loads(line)
         return found
+
+    def _words(self) -> str:
+        """The end of what it has logged."""
+        return self._log.read_text(errors="replace")[-4000:]
 
 
 class Tab:

@@ -5,18 +5,26 @@
 """Servers from Debian's packages, unpacked into the build folder and run in place.
 
 Nothing is installed, so nothing starts by itself. etcd is a static program: that of the other release runs
-here too.
+here too. `python -m fleet.software` unpacks everything, so that no test waits for a mirror.
 """
 
 from __future__ import annotations
 
 import fcntl
+import functools
+import os
 import subprocess
 import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 SUITES = {"3.4": "bookworm", "3.5": "trixie"}
 VERSIONS = tuple(SUITES)
+# Seconds until a further attempt. While a mirror is updated, it may lack files that its index names.
+_PAUSES = (5.0, 20.0, 60.0)
+# The machine's network namespace: those that tests enter reach no mirror.
+_OUTSIDE = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
 
 
 def etcd(version: str) -> Path:
@@ -45,6 +53,17 @@ def nginx() -> Path:
     return _unpacked(_own_suite(), "nginx") / "usr/sbin/nginx"
 
 
+def main() -> None:
+    """Unpack everything."""
+    trees: list[Callable[[], Path]] = [nginx, chromium]
+    for release, version in zip(SUITES.values(), SUITES, strict=True):
+        trees += [functools.partial(each, release) for each in (api, broker)]
+        trees.append(functools.partial(etcd, version))
+    began = time.monotonic()
+    paths = {tree() for tree in trees}
+    print(f"{len(paths)} trees are unpacked after {time.monotonic() - began:.0f} s")
+
+
 def _own_suite() -> str:
     lines = Path("/etc/os-release").read_text().splitlines()
     return dict(line.split("=", 1) for line in lines if "=" in line)["VERSION_CODENAME"]
@@ -64,14 +83,31 @@ def _unpacked(suite: str, *packages: str) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with folder.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not folder.is_dir():
-            with tempfile.TemporaryDirectory(dir=folder.parent) as work:
-                tree = Path(work) / "tree"
-                # It unpacks, and runs no script of a package.
-                argv = ["mmdebstrap", "--quiet", "--mode=root", "--variant=extract"]
-                argv += ['--aptopt=Acquire::Retries "5"']
-                argv += [f"--include={','.join(packages)}", suite, str(tree)]
-                done = subprocess.run(argv, capture_output=True, text=True, check=False)
-                assert done.returncode == 0, f"{suite}: {' '.join(packages)}: {done.stderr}"
-                tree.rename(folder)
+        problem = ""
+        for pause in (0.0, *_PAUSES):
+            if folder.is_dir():
+                break
+            time.sleep(pause)
+            problem = _unpack(suite, packages, folder)
+    assert folder.is_dir(), f"{suite}: {' '.join(packages)}: {problem}"
     return folder
+
+
+def _unpack(suite: str, packages: tuple[str, ...], folder: Path) -> str:
+    """Download packages and unpack them to a folder; return what went wrong."""
+    with tempfile.TemporaryDirectory(dir=folder.parent) as work:
+        tree = Path(work) / "tree"
+        # It unpacks, and runs no script of a package.
+        argv = ["nsenter", f"--net=/proc/{os.getpid()}/fd/{_OUTSIDE}"]
+        argv += ["mmdebstrap", "--quiet", "--mode=root", "--variant=extract"]
+        argv += ['--aptopt=Acquire::Retries "5"']
+        argv += [f"--include={','.join(packages)}", suite, str(tree)]
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)
+        if done.returncode == 0:
+            tree.rename(folder)
+            return ""
+    return done.stderr
+
+
+if __name__ == "__main__":
+    main()

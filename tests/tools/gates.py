@@ -254,6 +254,8 @@ def slow_gates(build: Build) -> list[Gate]:
                 *("tests/conftest.py", "molecule", "extensions/eda/plugins/event_source"),
             ),
         ),
+        # The fleet's tests would download them in the middle of other tests.
+        Gate("servers", (sys.executable, "-m", "fleet.software"), "trees are unpacked"),
         # Its files import each other by longer names than other tests, as pytest does.
         Gate(
             "types-integration",
