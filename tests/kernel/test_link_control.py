@@ -309,7 +309,7 @@ def test_an_allowed_host_reaches_a_host_that_denies_everything_else(
     datapath.lists(allow=[*allowed, link_local("v0")], deny=["::/0"])
     flush_neighbours(datapath)
     with client.entered():
-        assert reaches(HOST)
+        wait_for(lambda: reaches(HOST))
     assert datapath.cells()["pass link_control ipv6"] > 0
 
 
