@@ -44,7 +44,7 @@ mount --bind /dev {tree}/dev
 mount -t proc proc {tree}/proc
 exec env -i {environment} chroot {tree} {command}
 """
-_PATIENCE = 20.0
+_PATIENCE = 120.0
 PORT = 443
 ROLES = ("read", "ban", "lists", "admin")
 
@@ -151,7 +151,7 @@ class Api:
     def connect(self, context: ssl.SSLContext | None = None) -> ssl.SSLSocket:
         """A connection through the gate, for what a library would not send."""
         with self.nodes.lan.entered():
-            plain = socket.create_connection((self.node.address, PORT), timeout=15)
+            plain = socket.create_connection((self.node.address, PORT), timeout=60)
         return (context or self.context()).wrap_socket(plain, server_hostname=self.node.name)
 
     def call(
@@ -171,7 +171,7 @@ class Api:
             given["Content-Type"] = "application/json"
         data = json.dumps(body) if isinstance(body, dict) else body
         given |= headers or {}
-        connection = http.client.HTTPSConnection(self.node.address, PORT, timeout=15)
+        connection = http.client.HTTPSConnection(self.node.address, PORT, timeout=60)
         connection.sock = self.connect()
         try:
             connection.request(method, path, data, given)

@@ -11,6 +11,7 @@ import select
 import time
 from collections.abc import Callable, Iterator
 
+from fleet.host_process import PATIENCE
 from fleet.servers import FleetNodes
 
 from packetwatch_core._network.endpoints import Endpoint
@@ -57,7 +58,7 @@ class Mirror:
         self.follower.close()
         self.writer.close()
 
-    def until(self, holds: Callable[[], bool], seconds: float = 15.0) -> float:
+    def until(self, holds: Callable[[], bool], seconds: float = PATIENCE) -> float:
         """Drive until something holds; return the seconds that it took."""
         began = time.monotonic()
         while not holds():

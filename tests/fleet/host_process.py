@@ -22,6 +22,8 @@ from kernel.hosting import CLEAN, ROOT
 from packetwatch_agent.control.client import Connection
 from packetwatch_core._kernel.bytecode import PYTHON
 
+# Seconds until a test gives up. It is long, because other tests may keep the machine busy.
+PATIENCE = 60.0
 # A clock that is wrong by some seconds, for this process alone.
 _COMPILED = "import packetwatch_fleet.host.__main__, packetwatch_fleet.store.etcd"
 _SKEWED = """
@@ -195,7 +197,7 @@ class HostProcess:
 
 def until(
     holds: Callable[[], Any],
-    seconds: float = 15.0,
+    seconds: float = PATIENCE,
     shown: Callable[[], Any] = str,
     *,
     pause: float = 0.005,

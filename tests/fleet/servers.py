@@ -55,7 +55,7 @@ SERVICES: Mapping[str, tuple[str, ...]] = {
 }
 NETWORK, NETWORK6 = "10.79.0.", "fd79::"
 _FIRST_NODE, _FIRST_HOST = 11, 30
-_PATIENCE = 30.0
+_PATIENCE = 120.0
 _ANY: Json = {"key": encoded(KEYS)}
 # What a server leaves when the tests are killed would hold its ports and go on using the disk.
 _BOUND = ("setpriv", "--pdeathsig", "KILL", "--", "unshare", "--pid", "--fork", "--kill-child")

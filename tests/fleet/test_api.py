@@ -31,6 +31,8 @@ pytestmark = pytest.mark.slow
 
 ETCD = {suite: version for version, suite in SUITES.items()}
 HOST = "192.0.2.10"
+# Seconds by which two times may differ: the store's clock is known to a second, and the machine may be busy.
+SLACK = 10.0
 STATUS = {"v": 1, "t": 1, "version": "1.0.0", "applied": 1, "bans": 0, "missing": 0}
 Ctl = Callable[..., tuple[int, str, str]]
 
@@ -81,7 +83,7 @@ def test_a_ban_is_made_shown_and_lifted(api: Api) -> None:
     made = api.call("PUT", "/v1/bans/203.0.113.9", {"seconds": 600, "reason": "noise"}, role="ban")
     assert made.status == 201, made
     assert made.body["source"] == "203.0.113.9" and made.body["reason"] == "noise"
-    assert folded(api.nodes)["203.0.113.9"] == ("api/test-ban", pytest.approx(600, abs=2))
+    assert folded(api.nodes)["203.0.113.9"] == ("api/test-ban", pytest.approx(600, abs=SLACK))
     shown = api.call("GET", "/v1/bans/203.0.113.9", role="read")
     assert (shown.status, shown.body, shown.etag) == (200, made.body, made.etag)
     assert api.call("GET", "/v1/bans", role="read").body == {"bans": [made.body], "next": None}
@@ -90,7 +92,7 @@ def test_a_ban_is_made_shown_and_lifted(api: Api) -> None:
     assert (again.status, again.etag, contents(api.nodes)) == (200, made.etag, before)
     longer = api.call("PUT", "/v1/bans/203.0.113.9", {"seconds": 6000})
     assert longer.status == 200 and longer.etag != made.etag
-    assert folded(api.nodes)["203.0.113.9"][1] == pytest.approx(6000, abs=2)
+    assert folded(api.nodes)["203.0.113.9"][1] == pytest.approx(6000, abs=SLACK)
     assert api.call("DELETE", "/v1/bans/203.0.113.9", role="ban").status == 204
     assert folded(api.nodes) == {}
     before = contents(api.nodes)
@@ -112,7 +114,7 @@ def test_a_lift_ends_what_any_enforcer_has_decided_however_its_clock_is(api: Api
     assert folded(api.nodes) == {}
     found = api.call("GET", "/v1/addresses/203.0.113.9").body
     assert found["lift"]["before"] == pytest.approx(now + 300)
-    assert found["lift"]["hold"] == pytest.approx(time.time() + 60, abs=2)
+    assert found["lift"]["hold"] == pytest.approx(time.time() + 60, abs=SLACK)
     assert [row["counts"] for row in found["decisions"]] == [False]
 
 
@@ -157,7 +159,7 @@ def test_an_allowed_network_is_not_banned_any_more(api: Api) -> None:
     assert allowed.status == 201 and allowed.body["expires"] == end
     assert list(folded(api.nodes)) == ["198.51.100.1"]
     found = api.call("GET", "/v1/addresses/203.0.113.9").body
-    assert found["verdict"] == "pass" and found["lift"]["hold"] == pytest.approx(end, abs=2)
+    assert found["verdict"] == "pass" and found["lift"]["hold"] == pytest.approx(end, abs=SLACK)
     assert found["never"] == "the list ours allows 203.0.113.0/24"
     refused = api.call("PUT", "/v1/bans/203.0.113.9", {"seconds": 600})
     assert refused.status == 409 and "the list ours allows" in refused.body["detail"]
@@ -262,7 +264,7 @@ def test_hosts_rules_and_events_are_what_was_reported(api: Api) -> None:
     host = api.call("GET", "/v1/hosts/web1").body
     assert host["addresses"] == [HOST, "2001:db8:1::1"] and host["version"] == "1.0.0"
     assert api.call("GET", "/v1/hosts").body == {
-        "hosts": [host | {"age": pytest.approx(host["age"], abs=2)}],
+        "hosts": [host | {"age": pytest.approx(host["age"], abs=SLACK)}],
         "next": None,
     }
 
@@ -281,7 +283,8 @@ def test_ten_thousand_bans_come_in_pages(api: Api) -> None:
         found += answer["bans"]
         query = f"?limit=1000&page={answer['next']}" if answer["next"] else ""
     assert len({ban["source"] for ban in found}) == len(found) == 79 * 128
-    assert time.monotonic() - began < 15
+    # Each page reads the store anew; on a machine with other work, that takes some times as long as alone.
+    assert time.monotonic() - began < 60
 
 
 def test_without_the_store_nothing_is_half_done(api: Api) -> None:
@@ -422,8 +425,9 @@ def test_packetwatchctl_says_why_the_fleet_refuses(api: Api, ctl: Ctl) -> None:
         assert status == 4 and "10.79.0.11" in errors
     finally:
         api.nodes.start(0, "gate")
-        deadline = time.monotonic() + 10
-        while ctl("bans")[0] and time.monotonic() < deadline:
+        deadline = time.monotonic() + 60
+        while ctl("bans")[0]:
+            assert time.monotonic() < deadline
             time.sleep(0.1)
 
 
