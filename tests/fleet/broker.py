@@ -48,7 +48,7 @@ mount -t tmpfs tmpfs {tree}/tmp
 {before}
 exec env -i {environment} chroot {tree} "$@"
 """
-_PATIENCE = 60.0
+_PATIENCE = 180.0
 _PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 # Erlang's own way of a remote call: it takes a fraction of the time of rabbitmqctl.
 _CALL = "X = rpc:call('packetwatch@localhost', {module}, {function}, {arguments}), io:format(\"~0p~n\", [X]), halt()."
@@ -187,7 +187,7 @@ class Broker:
             ["-c", "import packetwatch_fleet.bus.__main__, packetwatch_fleet.bus.rabbitmq"],
             {},
         )
-        assert process.process.wait(60) == 0, process.log.read_text()
+        assert process.process.wait(_PATIENCE) == 0, process.log.read_text()
 
 
 class Process:
@@ -229,7 +229,7 @@ class Process:
 
     def stop(self) -> int:
         self.process.terminate()
-        return self.process.wait(15)
+        return self.process.wait(_PATIENCE)
 
     def kill(self) -> None:
         self.process.kill()

@@ -32,7 +32,7 @@ def attempt(one):
                     arguments["reply_to"] = "amq.rabbitmq.reply-to"
                 channel.basic_publish(amqp.Message(body, **arguments), **where)
                 while wants and not answers:
-                    connection.drain_events(timeout=arguments.pop("patience", 10))
+                    connection.drain_events(timeout=arguments.pop("patience", 60))
             else:
                 getattr(channel, name)(**arguments)
     return [json.loads(answer.body) for answer in answers]
@@ -81,7 +81,7 @@ class Client:
             self.process.process.stdin.write(json.dumps(whole).encode() + b"\n")
         self.process.process.stdin.flush()
         first, self._count = self._count, self._count + len(attempts)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while len(lines := self._lines()) < self._count:
             assert time.monotonic() < deadline, self.process.log.read_text()
             assert self.process.process.poll() is None, self.process.log.read_text()

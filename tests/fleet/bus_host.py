@@ -13,6 +13,7 @@ from typing import Any
 
 from fleet.broker import PORT, VHOST, WORK, Broker, Process
 from fleet.bus_client import Client
+from fleet.host_process import PATIENCE
 
 PUBLISHED = ("scan", "ban")
 _AGENT = """
@@ -154,7 +155,7 @@ class Publishing:
         spent = self._wait(
             lambda: self.agent.log.read_text().split()[-1:] == [str(self._logged)],
             self.agent,
-            20 + seconds,
+            PATIENCE + seconds,
         )
         self.delay = max(self.delay, spent - seconds)
 
@@ -181,7 +182,7 @@ class Publishing:
         made, confirmed, dropped = (int(found[name]) for name in names)
         return made, confirmed, dropped
 
-    def settle(self, seconds: float = 20) -> tuple[int, int, int]:
+    def settle(self, seconds: float = PATIENCE) -> tuple[int, int, int]:
         """Wait until nothing waits; return made, confirmed, dropped."""
         self.until(
             lambda: self.metric("made_total") >= self.said and not self.metrics()["waiting"],
@@ -199,10 +200,10 @@ class Publishing:
             if topic.startswith("host") and text.startswith("{")
         ]
 
-    def until(self, holds: Any, seconds: float = 20) -> float:
+    def until(self, holds: Any, seconds: float = PATIENCE) -> float:
         return self._wait(holds, self.bus, seconds)
 
-    def _wait(self, holds: Any, process: Process, seconds: float = 20) -> float:
+    def _wait(self, holds: Any, process: Process, seconds: float = PATIENCE) -> float:
         began = time.monotonic()
         while not holds():
             assert time.monotonic() < began + seconds, process.log.read_text()[-3000:]

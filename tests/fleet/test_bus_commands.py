@@ -19,6 +19,7 @@ import pytest
 from fleet.api import COLLECTION, Api, running_api
 from fleet.broker import RELEASES, WORK, Broker, Process, running_broker
 from fleet.bus_client import Attempt, Client, passwords_of
+from fleet.host_process import PATIENCE, until
 from fleet.servers import FleetNodes, fleet_nodes
 
 from packetwatch_core._node.broker import BUS, COMMANDS, VERBS, Passwords
@@ -75,6 +76,11 @@ class Desk(NamedTuple):
 
     def logged(self) -> list[dict[str, Any]]:
         return [line for line in self.process.lines() if line.get("event.action") == "command"]
+
+    def logged_since(self, count: int) -> list[dict[str, Any]]:
+        """The lines after the first ones, of which there is at least one: a command is logged after its answer."""
+        until(lambda: len(self.logged()) > count, shown=self.process.log.read_text)
+        return self.logged()[count:]
 
 
 def order(**fields: Any) -> dict[str, Any]:
@@ -206,7 +212,7 @@ def test_a_command(desk: Desk, row: Row) -> None:
     assert kind == "ok"
     [answer] = answers
     assert answer["status"] == row.answer, answer
-    [line] = desk.logged()[before:]
+    [line] = desk.logged_since(before)
     assert line["http.response.status_code"] == row.answer and line["packetwatch.answered"]
     assert (line["event.outcome"] == "failure") == (row.answer >= 400) == ("error" in answer)
     if isinstance(body, dict) and isinstance(body.get("id"), str):
@@ -245,14 +251,13 @@ def test_commands_wait_for_a_process_that_is_away_but_not_for_long(desk: Desk) -
     assert desk.send("ann", "ban", lost, wants=False, expiration="100") == ("ok", [])
     time.sleep(0.5)
     assert desk.state() == ([], [])
+    count = len(desk.logged())
     desk.process.start()
-    deadline = time.monotonic() + 15
-    while desk.state()[0] != [ADDRESS]:
-        assert time.monotonic() < deadline, desk.process.log.read_text()[-2000:]
-        time.sleep(0.1)
+    [line] = desk.logged_since(count)
+    assert desk.state()[0] == [ADDRESS]
     # Nobody waits for its answer any more, which is logged.
-    assert desk.logged()[-1]["http.response.status_code"] == 201
-    assert not desk.logged()[-1]["packetwatch.answered"]
+    assert line["http.response.status_code"] == 201
+    assert not line["packetwatch.answered"]
     assert desk.send("ann", "explain", order())[1][0]["status"] == 200
     assert desk.state() == ([ADDRESS], [])
 
@@ -262,10 +267,7 @@ def test_an_answer_goes_only_to_who_asks(desk: Desk) -> None:
     body = order()
     step = {"wants": False, "reply_to": "packetwatch-commands"}
     assert desk.send("ann", "explain", body, **step) == ("ok", [])
-    deadline = time.monotonic() + 10
-    while len(desk.logged()) == count:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    desk.logged_since(count)
     time.sleep(0.3)
     [line] = desk.logged()[count:]
     assert not line["packetwatch.answered"]
@@ -309,12 +311,12 @@ def test_the_examples_of_the_page_work(desk: Desk) -> None:
     event = '{"event.action":"ban","source.ip":"203.0.113.77"}\n'
     where = {"exchange": "packetwatch.events", "routing_key": "host-a.ban", "wants": False}
     fields = {"body": event, "content_encoding": "utf-8", **where}
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE
     while reader.log.read_text().splitlines()[:1] != ['"source.ip":"203.0.113.77"']:
         assert time.monotonic() < deadline, reader.log.read_text()
         desk.client.attempt(Attempt("host-a", [("send", dict(fields))]))
         time.sleep(0.2)
     reader.kill()
     writer = run("ann", command)
-    assert writer.process.wait(30) == 0, writer.log.read_text()
+    assert writer.process.wait(PATIENCE) == 0, writer.log.read_text()
     assert writer.log.read_text() == "banned\n" and desk.state() == ([ADDRESS], [])
