@@ -65,6 +65,7 @@ class Browser:
         os.close(theirs_out)
         self._buffer = b""
         self._number = 0
+        self._contexts: list[str] = []
         self.events: list[dict[str, Any]] = []
 
     def close(self) -> None:
@@ -73,6 +74,17 @@ class Browser:
         self._process.wait()
         os.close(self._in)
         os.close(self._out)
+
+    def open_page(self) -> str:
+        """Open an empty page that shares nothing with others; return its number."""
+        context = self.call("Target.createBrowserContext")["browserContextId"]
+        self._contexts.append(context)
+        page = self.call("Target.createTarget", url="about:blank", browserContextId=context)
+        return str(page["targetId"])
+
+    def close_pages(self) -> None:
+        while self._contexts:
+            self.call("Target.disposeBrowserContext", browserContextId=self._contexts.pop())
 
     def call(self, method: str, session: str = "", **parameters: Any) -> dict[str, Any]:
         """Call a method of the protocol; return its result."""
@@ -127,11 +139,7 @@ class Tab:
     ) -> None:
         self._browser = browser
         browser.events.clear()
-        context = browser.call("Target.createBrowserContext")["browserContextId"]
-        target = browser.call("Target.createTarget", url="about:blank", browserContextId=context)[
-            "targetId"
-        ]
-        attached = browser.call("Target.attachToTarget", targetId=target, flatten=True)
+        attached = browser.call("Target.attachToTarget", targetId=browser.open_page(), flatten=True)
         self._session = attached["sessionId"]
         for domain in ("Page", "Network", "Runtime", "Log"):
             self.call(f"{domain}.enable")

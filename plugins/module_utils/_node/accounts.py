@@ -13,16 +13,18 @@ reads decisions, but no reports of other hosts.
 from __future__ import annotations
 
 import dataclasses
+import time
 import typing as t
 
-from .._base.errors import InvalidInput
-from .gateway import Gateway, Refused, below, encoded
+from .._base.errors import InvalidInput, PacketwatchError
+from .gateway import Gateway, Refused, below, encoded, may_pass
 from .keys import FOLLOWED, HOSTS, KEYS, REPORTS
 
 Connect = t.Callable[[t.Optional[tuple[str, str]]], Gateway]
 
 ROOT = "root"
 _READ, _WRITE, _BOTH = "READ", "WRITE", "READWRITE"
+_PAUSE = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,11 +71,26 @@ class Accounts:
         self._password = password
         self._dry = dry
         self._changes: list[str] = []
-        self._gateway = connect((ROOT, password))
-        self._protected = self._log_in()
+        self._gateway: Gateway
+        self._protected = False
 
-    def settle(self, accounts: t.Sequence[Account]) -> list[str]:
-        """Make the store's accounts equal to these, and require passwords; return changes, without secrets."""
+    def settle(self, accounts: t.Sequence[Account], patience: float = 60.0) -> list[str]:
+        """Make the store's accounts equal to these, and require passwords; return changes, without secrets.
+
+        A store that is slow, or that chooses a leader, is asked again for `patience` seconds.
+        """
+        deadline = time.monotonic() + patience
+        while True:
+            try:
+                self._settle(accounts)
+                return self._changes
+            except PacketwatchError as error:
+                if not may_pass(error) or time.monotonic() > deadline:
+                    raise
+            time.sleep(_PAUSE)
+
+    def _settle(self, accounts: t.Sequence[Account]) -> None:
+        self._protected = self._log_in()
         users = self._names("user")
         roles = self._names("role")
         for account in accounts:
@@ -86,13 +103,15 @@ class Accounts:
             self._change(f"role {name} deleted", "/v3/auth/role/delete", {"role": name})
         if not self._protected:
             self._require_passwords(ROOT in users, ROOT in roles)
-        return self._changes
 
     def _log_in(self) -> bool:
         """Whether the store requires passwords; if it does not yet, go on without one."""
+        self._gateway = self._connect((ROOT, self._password))
         try:
             self._gateway.login()
         except Refused as error:
+            if may_pass(error):
+                raise
             if "not enabled" in error.reason:
                 self._gateway = self._connect(None)
                 return False
@@ -155,7 +174,9 @@ class Accounts:
         gateway = self._connect((name, password))
         try:
             gateway.login()
-        except Refused:
+        except Refused as error:
+            if may_pass(error):
+                raise
             return False
         finally:
             gateway.close()

@@ -17,6 +17,7 @@ import typing as t
 from .._base.errors import PacketwatchError
 
 _MAX_ANSWER = 1 << 24
+_UNAVAILABLE = 503
 Json = dict[str, t.Any]
 
 
@@ -31,6 +32,13 @@ class Refused(PacketwatchError):
 
 class Unreached(PacketwatchError):
     """There was no answer, or none that can be understood."""
+
+
+def may_pass(error: PacketwatchError) -> bool:
+    """Whether the same request may succeed some seconds later: the store is slow, or chooses a leader."""
+    if isinstance(error, Refused):
+        return error.status == _UNAVAILABLE
+    return isinstance(error, Unreached)
 
 
 class Identity(t.NamedTuple):

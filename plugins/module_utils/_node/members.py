@@ -14,11 +14,10 @@ from __future__ import annotations
 import time
 import typing as t
 
-from .._base.errors import InvalidInput, SetupFailed
-from .gateway import Gateway, Refused
+from .._base.errors import InvalidInput, PacketwatchError, SetupFailed
+from .gateway import Gateway, may_pass
 
 _PAUSE = 0.5
-_UNAVAILABLE = 503
 _BEHIND = "in sync with leader"
 
 
@@ -43,23 +42,28 @@ def members(gateway: Gateway) -> list[Member]:
     )
 
 
-def change(gateway: Gateway, url: str, state: str, patience: float, dry: bool) -> bool:
-    """Let the node at an address for peers learn, vote, or leave; return whether that was a change.
+def change(
+    gateway: Gateway, url: str, state: str, patience: float, dry: bool
+) -> tuple[bool, list[Member]]:
+    """Let the node at an address for peers learn, vote, or leave.
 
-    etcd refuses for some seconds after another member came or left, and gives no vote before the node has
-    all data. Raises SetupFailed if it still does so after `patience` seconds.
+    Returns whether that was a change, and all members after it. etcd refuses for some seconds after another member
+    came or left, and gives no vote before the node has all data. Raises SetupFailed if it still does so after
+    `patience` seconds.
     """
     act = {"learning": _add, "voting": _promote, "absent": _remove}[state]
     deadline = time.monotonic() + patience
+    changed = False
     while True:
         try:
-            return act(gateway, url, dry)
-        except Refused as error:
-            if error.status != _UNAVAILABLE and _BEHIND not in error.reason:
+            changed = act(gateway, url, dry) or changed
+            return changed, members(gateway)
+        except PacketwatchError as error:
+            if not may_pass(error) and _BEHIND not in str(error):
                 raise
             if time.monotonic() > deadline:
                 raise SetupFailed(
-                    f"the node at {url} is not {state} within {patience:g} s: {error.reason}; read the log of "
+                    f"the node at {url} is not {state} within {patience:g} s: {error}; read the log of "
                     "packetwatch-fleet-etcd.service on all nodes, and run the playbook again"
                 ) from None
         time.sleep(_PAUSE)

@@ -26,6 +26,8 @@ if t.TYPE_CHECKING:
     from .._base.types import Run
 
 _PAUSE = 1.0
+# Seconds for another node: it may have joined just now, or be slow.
+_SILENCE = 30.0
 _PIECE = 1 << 20
 
 
@@ -141,12 +143,14 @@ def update(
 
 
 def _require(others: t.Mapping[str, Gateway]) -> None:
-    silent = [name for name, gateway in others.items() if not healthy(gateway)]
-    if silent:
-        raise SetupFailed(
-            f"{', '.join(silent)} does not answer through its gate, so this node was not restarted: a minority would be "
-            "left; repair that node, or remove it from the fleet, and run the playbook again"
-        )
+    deadline = time.monotonic() + _SILENCE
+    while silent := [name for name, gateway in others.items() if not healthy(gateway)]:
+        if time.monotonic() > deadline:
+            raise SetupFailed(
+                f"{', '.join(silent)} does not answer through its gate, so this node was not restarted: a minority would "
+                "be left; repair that node, or remove it from the fleet, and run the playbook again"
+            )
+        time.sleep(_PAUSE)
 
 
 def _digest(paths: t.Sequence[str]) -> str:

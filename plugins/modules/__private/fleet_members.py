@@ -64,8 +64,8 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.packetwatch.xdp.plugins.module_utils._front import call_library
-from ansible_collections.packetwatch.xdp.plugins.module_utils._node import members
 from ansible_collections.packetwatch.xdp.plugins.module_utils._node.accounts import ROOT
+from ansible_collections.packetwatch.xdp.plugins.module_utils._node.members import change
 from ansible_collections.packetwatch.xdp.plugins.module_utils._store import ACCESS, gateway_of
 
 if t.TYPE_CHECKING:
@@ -91,9 +91,8 @@ def main() -> None:
 
     def settle(run: Run) -> Result:
         gateway = gateway_of(options, (ROOT, options["password"]))
-        changed = members.change(gateway, url, options["state"], options["patience"], dry)
-        present = {member.url: member.name for member in members.members(gateway)}
-        return {"changed": changed, "members": present}
+        changed, present = change(gateway, url, options["state"], options["patience"], dry)
+        return {"changed": changed, "members": {member.url: member.name for member in present}}
 
     call_library(module, settle)
 

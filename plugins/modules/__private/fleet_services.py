@@ -52,7 +52,7 @@ options:
   patience:
     description: For how many seconds to wait.
     type: int
-    default: 60
+    default: 120
   authority:
     description: Path of the certificate of the authority that the gates' certificates are checked with.
     type: path
@@ -136,7 +136,7 @@ def main() -> None:
                 },
             },
             "wait": {"type": "bool", "default": True},
-            "patience": {"type": "int", "default": 60},
+            "patience": {"type": "int", "default": 120},
             "authority": {"type": "path", "required": True},
             "certificate": {"type": "path", "required": True},
             "node": {"type": "str", "required": True},
