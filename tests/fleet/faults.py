@@ -84,12 +84,15 @@ FAULTS: dict[str, Fault] = {
 }
 
 
-def survive(nodes: FleetNodes, hosts: Sequence[RealHost], fault: str) -> float:
-    """Decide before, during and after a fault; return the seconds from its end until every kernel equals the store."""
+def survive(nodes: FleetNodes, hosts: Sequence[RealHost], fault: str, slack: float = 0.0) -> float:
+    """Decide before, during and after a fault; return the seconds from its end until every kernel equals the store.
+
+    slack: seconds by which a machine with other work may be late.
+    """
     nodes.put("bans/e1/p", page(*(row(f"203.0.113.{number}") for number in range(1, 50))))
     nodes.put("bans/e1/q", page(*(row(f"203.0.113.{number}") for number in range(50, 60))))
     nodes.put("bans/e2/p", page())
-    _until_equal(hosts)
+    _until_equal(hosts, HEALED + slack)
     before = [host.kernel().keys() for host in hosts]
     with FAULTS[fault](nodes, hosts[0].follows()):
         nodes.put("bans/e2/p", page(*(row(f"203.0.113.{number}") for number in range(55, 90))))
@@ -97,25 +100,27 @@ def survive(nodes: FleetNodes, hosts: Sequence[RealHost], fault: str) -> float:
         for host, sources in zip(hosts, before, strict=True):
             assert sources <= host.kernel().keys()
         if FAULTS[fault] is not without_gates:
-            _until_equal(hosts, NOTICED)
+            _until_equal(hosts, NOTICED + slack)
     nodes.delete("bans/e1/q")
     healed = time.monotonic()
-    _until_equal(hosts)
+    _until_equal(hosts, HEALED + slack)
     assert len(hosts[0].kernel()) == 84
     return time.monotonic() - healed
 
 
-def outlive(nodes: FleetNodes, hosts: Sequence[RealHost], seconds: float) -> float:
+def outlive(
+    nodes: FleetNodes, hosts: Sequence[RealHost], seconds: float, slack: float = 0.0
+) -> float:
     """Kill all etcds for so long; return the seconds from their return until every kernel equals the store.
 
-    Meanwhile bans end, a host bans a scanner, and a fleet process and an agent are killed.
+    Meanwhile bans end, a host bans a scanner, and a fleet process and an agent are killed. slack: as for `survive`.
     """
     lasting = {f"203.0.113.{number}" for number in range(1, 50)}
     ending = {f"203.0.113.{number}" for number in range(50, 60)}
     nodes.put("bans/e1/p", page(*(row(source, seconds + 3600) for source in lasting)))
     nodes.put("bans/e1/q", page(*(row(source, seconds / 2) for source in ending)))
     nodes.put("bans/e2/p", page())
-    _until_equal(hosts)
+    _until_equal(hosts, HEALED + slack)
     # The store has acknowledged it. Whether hosts have heard of it does not matter.
     nodes.put("bans/e1/r", page(row("203.0.113.60", seconds + 3600)))
     for number in range(len(nodes.nodes)):
@@ -142,14 +147,14 @@ def outlive(nodes: FleetNodes, hosts: Sequence[RealHost], seconds: float) -> flo
     healed = time.monotonic()
     nodes.put("bans/e1/p", page(*(row(source) for source in sorted(lasting)[:40])))
     nodes.put("bans/e2/p", page(row("203.0.113.61")))
-    _until_equal(hosts)
+    _until_equal(hosts, HEALED + slack)
     spent = time.monotonic() - healed
     assert hosts[0].kernel().keys() == {*sorted(lasting)[:40], "203.0.113.60", "203.0.113.61"}
-    until(lambda: hosts[0].reports(_OWN), healed + HEALED - time.monotonic())
+    until(lambda: hosts[0].reports(_OWN), healed + HEALED + slack - time.monotonic())
     return spent
 
 
-def _until_equal(hosts: Sequence[RealHost], seconds: float = HEALED) -> None:
+def _until_equal(hosts: Sequence[RealHost], seconds: float) -> None:
     until(
         lambda: all(host.is_equal() for host in hosts),
         seconds,

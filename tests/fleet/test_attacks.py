@@ -52,7 +52,7 @@ class Stream:
     def __init__(self, nodes: FleetNodes, credentials: Credentials, token: str, body: Json) -> None:
         address = nodes.gates[0]
         with nodes.lan.entered():
-            sock = socket.create_connection(address, 10.0)
+            sock = socket.create_connection(address, 60.0)
         self._sock = context(credentials.identity).wrap_socket(sock, server_hostname="node0")
         connection = http.client.HTTPConnection(*address)
         connection.sock = self._sock
@@ -84,7 +84,7 @@ class Watch(threading.Thread):
             for frame in self._stream.frames():
                 self._seen |= set(re.findall(r'"key":"([^"]*)"', frame))
 
-    def sees(self, key: str, seconds: float = 3.0) -> bool:
+    def sees(self, key: str, seconds: float = 60.0) -> bool:
         """Whether it hears of a key in time."""
         deadline = time.monotonic() + seconds
         while encoded(KEYS + key) not in self._seen and time.monotonic() < deadline:
@@ -324,7 +324,7 @@ class Pipe:
 
     def __init__(self, nodes: FleetNodes, credentials: Credentials) -> None:
         tls = context(credentials.identity)
-        sock = socket.create_connection(nodes.gates[0], 10.0)
+        sock = socket.create_connection(nodes.gates[0], 60.0)
         self._sock = tls.wrap_socket(sock, server_hostname="node0")
         self._left = b""
 

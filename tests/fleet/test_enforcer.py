@@ -80,7 +80,7 @@ def test_both_decide_the_same_and_hosts_ban_once(pair: Two) -> None:
     ban = folded(pair.nodes)["203.0.113.9"]
     assert (ban.rule, ban.evidence, ban.seen) == ("sweep", "syn", 5)
     # Of the store's time, whatever the clock of the node says.
-    assert 590 < ban.until - time.time() <= 601
+    assert 540 < ban.until - time.time() <= 601
     for enforcer, version in (("e1", "1."), ("e2", "0.9.0")):
         until(lambda name=enforcer: report(pair.nodes, name).get("recent"))
         found = report(pair.nodes, enforcer)
@@ -117,7 +117,7 @@ def test_slow_finds_a_source_within_a_day(pair: Two) -> None:
         pair.hosts.seen(1 + probe % 4, ("203.0.113.11", 2000 + probe // 4), ago=ago)
     until(lambda: pair.authors("203.0.113.11") == {"e1", "e2"})
     ban = folded(pair.nodes)["203.0.113.11"]
-    assert (ban.rule, ban.seen) == ("slow", 4) and ban.until > time.time() + 500
+    assert (ban.rule, ban.seen) == ("slow", 4) and ban.until > time.time() + 400
 
 
 def test_nobody_is_banned_who_must_not_be(pair: Two) -> None:
@@ -145,17 +145,17 @@ def test_what_people_have_lifted_is_not_decided_on_while_they_say_so(pair: Two) 
     pair.sweep("203.0.113.13")
     until(lambda: pair.authors("203.0.113.13") == {"e1", "e2"})
     now = time.time()
-    lift = {"v": 1, "lifts": [["203.0.113.13", now + 1, now + 4]]}
+    lift = {"v": 1, "lifts": [["203.0.113.13", now + 1, now + 8]]}
     pair.nodes.put("lifts/1-000", json.dumps(lift))
-    time.sleep(0.3)
+    time.sleep(1)
     pair.sweep("203.0.113.13", first=11)
-    time.sleep(0.5)
+    time.sleep(2)
     assert "203.0.113.13" not in folded(pair.nodes)
     assert report(pair.nodes, "e2")["refused"].get("hold", 0) <= 1
-    time.sleep(max(0.0, now + 4.2 - time.time()))
+    time.sleep(max(0.0, now + 8.5 - time.time()))
     # It begins anew: four hosts are not enough.
     pair.sweep("203.0.113.13", first=21, count=4)
-    time.sleep(0.5)
+    time.sleep(1)
     assert "203.0.113.13" not in folded(pair.nodes)
     pair.sweep("203.0.113.13", first=25, count=1)
     until(lambda: "203.0.113.13" in folded(pair.nodes))
@@ -196,7 +196,7 @@ def test_a_paused_enforcer_goes_on_with_what_it_has_missed(pair: Two) -> None:
     pair.sweep("203.0.113.19", first=41)
     wanted = {"203.0.113.17", "203.0.113.18", "203.0.113.19"}
     until(lambda: all(pair.authors(source) >= {"e2"} for source in wanted))
-    until(lambda: pair.authors("203.0.113.19") == {"e1", "e2"}, 30, pair.first.log.read_text)
+    until(lambda: pair.authors("203.0.113.19") == {"e1", "e2"}, shown=pair.first.log.read_text)
     assert wanted <= folded(pair.nodes).keys()
 
 
@@ -207,8 +207,7 @@ def test_a_store_that_was_wiped_gets_the_bans_again(pair: Two) -> None:
     pair.nodes.wipe()
     until(
         lambda: known.keys() - held <= folded(pair.nodes).keys(),
-        30,
-        lambda: str(known.keys() - folded(pair.nodes).keys()) + pair.first.log.read_text(),
+        shown=lambda: str(known.keys() - folded(pair.nodes).keys()) + pair.first.log.read_text(),
     )
     # Of two enforcers, one is back first.
     until(

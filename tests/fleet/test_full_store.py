@@ -98,8 +98,8 @@ def test_a_full_store_is_read_and_followed_and_all_is_equal_after_it_has_room(
         assert fleet(process)["store"]["problem"] == "" and not is_reported(nodes)
         make_room(nodes)
         nodes.put("bans/e1/q", page("203.0.113.4"))
-        until(lambda: "203.0.113.4" in agent.bans, 10)
-        until(lambda: is_reported(nodes) and not fleet(process)["reports"]["problem"], 10)
+        until(lambda: "203.0.113.4" in agent.bans)
+        until(lambda: is_reported(nodes) and not fleet(process)["reports"]["problem"])
         assert set(agent.bans) == {"203.0.113.1", "203.0.113.2", "203.0.113.4"}
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 from fleet.following import mirror
+from fleet.host_process import until
 from fleet.servers import NETWORK, NETWORK6, FleetNodes, fleet_nodes
 from fleet.software import VERSIONS
 
@@ -64,23 +65,29 @@ def answers(nodes: FleetNodes, gate: int) -> bool:
     return True
 
 
+def until_it_answers(nodes: FleetNodes, gate: int) -> None:
+    """Wait until a gate answers: a busy machine may take longer than the two seconds of an attempt."""
+    until(lambda: answers(nodes, gate))
+
+
 def test_a_killed_node_comes_back(nodes: FleetNodes) -> None:
     leader = nodes.leader()
     nodes.kill(leader)
     others = [number for number in range(3) if number != leader]
     nodes.wait(*others)
     assert not answers(nodes, leader)
-    assert all(answers(nodes, number) for number in others)
+    for number in others:
+        until_it_answers(nodes, number)
     nodes.start(leader)
     nodes.wait()
-    assert answers(nodes, leader)
+    until_it_answers(nodes, leader)
 
 
 def test_a_node_without_its_peers_is_still_reached_and_cannot_agree(nodes: FleetNodes) -> None:
     nodes.cut(2)
     assert not answers(nodes, 2)
     nodes.wait(0, 1)
-    assert answers(nodes, 0)
+    until_it_answers(nodes, 0)
     nodes.join(2)
     nodes.wait()
 
@@ -92,14 +99,14 @@ def test_an_unplugged_node_is_silent(nodes: FleetNodes) -> None:
     assert time.monotonic() - began >= 2.0
     nodes.plug(1)
     nodes.wait()
-    assert answers(nodes, 1)
+    until_it_answers(nodes, 1)
 
 
 def test_a_full_store_takes_no_writes(nodes: FleetNodes) -> None:
     nodes.alarm(True)
     with pytest.raises(Refused, match="space"):
         nodes.put("bans/api/full", "1")
-    assert answers(nodes, 0)
+    until_it_answers(nodes, 0)
     nodes.alarm(False)
     nodes.put("bans/api/full", "1")
 
@@ -119,11 +126,11 @@ def test_a_backup_brings_back_the_state_of_its_time(nodes: FleetNodes) -> None:
     nodes.put("bans/api/b", "after")
     nodes.restore(backup)
     assert nodes.get("bans/api/b") == "before"
-    assert answers(nodes, 2)
+    until_it_answers(nodes, 2)
 
 
 def test_a_wiped_store_knows_its_accounts_and_nothing_else(nodes: FleetNodes) -> None:
     nodes.put("bans/api/w", "1")
     nodes.wipe()
     assert nodes.get("bans/api/w") is None
-    assert answers(nodes, 1)
+    until_it_answers(nodes, 1)
