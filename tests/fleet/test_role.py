@@ -154,7 +154,7 @@ class Site:
         """The answer of web1 to the client."""
         return connect(self.fleet.station("client"), ipv4(HOST[2]), 22)
 
-    def wait(self, name: str, condition: str, seconds: int = 10) -> str:
+    def wait(self, name: str, condition: str, seconds: int = 60) -> str:
         """Wait until a command succeeds on a machine; return its output."""
         script = f"for i in $(seq {seconds * 5}); do {condition} && exit; sleep 0.2; done; exit 1"
         return self.shell(name, script)
@@ -344,7 +344,7 @@ def test_check_mode_of_a_node_that_is_set_up_changes_nothing(site: Site) -> None
 
 def test_an_enforcer_runs_its_rules_and_bans_nobody_at_first(site: Site) -> None:
     unit = ENFORCER.format("node1")
-    site.wait("node1", f"journalctl --unit {unit} | grep -q 'following the store'", 30)
+    site.wait("node1", f"journalctl --unit {unit} | grep -q 'following the store'")
     owner = site.shell("node1", f"stat -c %U /proc/$(systemctl show -P MainPID {unit})")
     assert owner.strip() == "packetwatch-enforcer"
     for _attempt in range(100):
@@ -482,7 +482,7 @@ def test_brokers_take_the_events_of_a_host_and_the_commands_of_an_operator(site:
         argv = f"python3 subscribe.py {ipv4(number)}:5671 {node} siem '#.ban'"
         site.shell("web1", f"{run} {argv}")
     connected = len(MACHINES) + 1
-    site.wait("web1", f"test $(ss -Htn state established dport = :5671 | wc -l) = {connected}", 30)
+    site.wait("web1", f"test $(ss -Htn state established dport = :5671 | wc -l) = {connected}")
     for node, (_suite, number) in MACHINES.items():
         address = f"203.0.113.{number}"
         command = f"python3 command.py {ipv4(number)}:5671 {node} ann ban {address} 600"
@@ -497,7 +497,7 @@ def test_brokers_take_the_events_of_a_host_and_the_commands_of_an_operator(site:
 
 def test_a_list_of_the_fleet_becomes_a_drop_in(site: Site) -> None:
     site.put("lists/common", json.dumps({"v": 1, "allow": [], "deny": [{"address": LISTED}]}))
-    site.wait("web1", f"packetwatchctl why {LISTED} | grep -q \"deny list 'fleet'\"", 20)
+    site.wait("web1", f"packetwatchctl why {LISTED} | grep -q \"deny list 'fleet'\"")
     found = json.loads(site.shell("web1", f"packetwatchctl why {LISTED} --json"))
     assert [entry["owner"] for entry in found["declared"]["entries"]] == ["fleet"]
 

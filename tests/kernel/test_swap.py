@@ -379,6 +379,10 @@ def test_death_at_any_time(filtered: Site) -> None:
         for number in range(100):
             text = texts[number % 2]
             seconds = random.uniform(0, duration * 1.2)
-            deaths += killed_after(seconds, lambda text=text: filtered.lists(text))  # type: ignore
+            if killed_after(seconds, lambda text=text: filtered.lists(text)):  # type: ignore
+                deaths += 1
+            else:
+                # The machine may have had other work before.
+                duration = min(duration, seconds)
             crash.check(states, filtered.host.apply)
     assert deaths > 20
