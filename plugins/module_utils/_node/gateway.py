@@ -17,7 +17,8 @@ import typing as t
 from .._base.errors import PacketwatchError
 
 _MAX_ANSWER = 1 << 24
-_UNAVAILABLE = 503
+# No leader, or no answer of a majority in time.
+_PASSING = (503, 504)
 Json = dict[str, t.Any]
 
 
@@ -37,7 +38,7 @@ class Unreached(PacketwatchError):
 def may_pass(error: PacketwatchError) -> bool:
     """Whether the same request may succeed some seconds later: the store is slow, or chooses a leader."""
     if isinstance(error, Refused):
-        return error.status == _UNAVAILABLE
+        return error.status in _PASSING
     return isinstance(error, Unreached)
 
 
