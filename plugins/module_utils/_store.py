@@ -13,7 +13,7 @@ import typing as t
 
 from ._base.errors import InvalidInput
 from ._front import call_library
-from ._node.gateway import Gateway, Identity, Refused
+from ._node.gateway import Gateway, Identity, Refused, may_pass
 
 if t.TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
@@ -50,6 +50,8 @@ def run_on_store(module: AnsibleModule, call: t.Callable[[Gateway], Result]) -> 
         try:
             gateway.login()
         except Refused as error:
+            if may_pass(error):
+                raise
             raise InvalidInput(
                 f"the store refuses the user {params['user']}: {error.reason}; check the password"
             ) from None

@@ -224,7 +224,7 @@ class FleetNodes:
         """Add many hosts at once."""
         self._hosts += [name for name in names if name not in self._hosts]
         self.vault.provide(self._members, self._hosts, self._users)
-        self._settle_accounts()
+        self.settle_accounts(self._running()[0])
 
     def service_credentials(self, name: str) -> Credentials:
         """The credentials of one of `SERVICES`, which reads everything and writes bans, lifts or rules."""
@@ -401,7 +401,7 @@ class FleetNodes:
             node.configure(dict(self._settings) | fixed)
             node.etcd.start()
             node.gate.start()
-        self._settle_accounts()
+        self.settle_accounts(self._running()[0])
 
     def close(self) -> None:
         self._stop()
@@ -431,15 +431,11 @@ class FleetNodes:
         ]
         return hosts + services
 
-    def _settle_accounts(self) -> None:
-        number = self._running()[0]
-
-        def settle() -> None:
-            with self.nodes[number].namespace.entered():
-                connect = self._connector(number)
-                Accounts(connect, self._root_password).settle(self._accounts())
-
-        self._until(number, settle)
+    def settle_accounts(self, number: int) -> list[str]:
+        """Settle the accounts at a node, as the role does; return changes."""
+        with self.nodes[number].namespace.entered():
+            accounts = Accounts(self._connector(number), self._root_password)
+            return accounts.settle(self._accounts(), _PATIENCE)
 
     def _connector(self, number: int) -> Callable[[tuple[str, str] | None], Gateway]:
         """Connects to a node's etcd as the role does: from the node, with the node's certificate."""

@@ -6,8 +6,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import pytest
 from fleet.following import mirror
@@ -18,6 +20,7 @@ from fleet.software import VERSIONS
 from packetwatch_core._network.endpoints import Endpoint
 from packetwatch_core._node.gateway import Refused, Unreached, below, encoded
 from packetwatch_core._node.keys import KEYS
+from packetwatch_core._node.services import Service, Services, update
 
 pytestmark = pytest.mark.slow
 
@@ -81,6 +84,35 @@ def test_a_killed_node_comes_back(nodes: FleetNodes) -> None:
     nodes.start(leader)
     nodes.wait()
     until_it_answers(nodes, leader)
+
+
+def test_accounts_are_settled_while_a_leader_is_chosen(nodes: FleetNodes) -> None:
+    nodes.host_credentials("host-a")
+    leader = nodes.leader()
+    nodes.kill(leader, "etcd")
+    assert nodes.settle_accounts((leader + 1) % 3) == []
+    nodes.start(leader)
+    nodes.wait()
+
+
+def test_a_node_restarts_as_soon_as_another_one_answers(nodes: FleetNodes, tmp_path: Path) -> None:
+    restarted = []
+
+    def run(argv: Sequence[str], _stdin: str | None) -> tuple[int, str, str]:
+        """What systemd says of a service that runs."""
+        if argv[1] == "restart":
+            restarted.append(nodes.nodes[2].gate.running)
+        return 0, "", ""
+
+    service = Service("x.service", [], str(tmp_path / "declared"), str(tmp_path / "running"))
+    own, *others = (nodes.gateway(nodes.service_credentials("root"), one) for one in range(3))
+    nodes.kill(2, "gate")
+    late = threading.Timer(3.0, nodes.start, (2, "gate"))
+    late.start()
+    with nodes.lan.entered():
+        found = update(Services(run, [service]), own, dict(zip("12", others)), 60.0, dry=False)
+    late.join()
+    assert (found, restarted) == (["x.service restarted"], [True])
 
 
 def test_a_node_without_its_peers_is_still_reached_and_cannot_agree(nodes: FleetNodes) -> None:
