@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from kernel.hosting import Site, dummy_program
+from kernel.hosting import Namespace, Site, dummy_program, ip
 
 from packetwatch_core._active.loaded import Loaded
 from packetwatch_core._base.errors import Foreign, InvalidInput, Unsupported
@@ -29,7 +29,7 @@ from packetwatch_core._dispatcher.member import Member
 from packetwatch_core._health.verify import unsettled
 from packetwatch_core._kernel.libbpf import KernelError
 from packetwatch_core._kernel.pins import Pins
-from packetwatch_core._kernel.programs import XDP_NATIVE, attached, exchange
+from packetwatch_core._kernel.programs import XDP_NATIVE, Program, attached, exchange
 
 pytest_plugins = ("kernel.site_fixtures",)
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="loads programs")
@@ -46,17 +46,17 @@ def has_extensions() -> bool:
 
 
 class Neighbour:
-    """A dispatcher of another tool on pw0, with two programs that only its pins and constants name."""
+    """A dispatcher on pw0, with up to two programs that only its pins and constants name."""
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: Site, *programs: Program) -> None:
         self.folder = Path(Pins(site.paths.bpffs).dispatchers)
         self.ifindex = socket.if_nametoindex("pw0")
-        self.programs = [dummy_program(), dummy_program()]
+        self.programs = programs
         infos = [program.info() for program in self.programs]
         self.members = tuple(
             Member(info.id, info.name, info.tag, info.loaded, priority, actions, has_frags)
             for info, priority, actions, has_frags in zip(
-                infos, (10, 50), (1 << 2, 1 << 2 | 1), (True, False), strict=True
+                infos, (10, 50), (1 << 2, 1 << 2 | 1), (True, False), strict=False
             )
         )
         self.program, _functions = builder._load(self.members)
@@ -79,8 +79,19 @@ class Neighbour:
 
 @pytest.fixture
 def neighbour(site: Site) -> Iterator[Neighbour]:
-    found = Neighbour(site)
+    found = Neighbour(site, dummy_program(), dummy_program())
     yield found
+    found.close()
+
+
+@pytest.fixture
+def joined(filtered: Site) -> Iterator[Site]:
+    """A host whose program is in the dispatcher of pw0, as far as can be read."""
+    pins = filtered.host.pins
+    os.unlink(pins.link("pw0"))
+    os.makedirs(pins.member("pw0", socket.if_nametoindex("pw0")))
+    found = Neighbour(filtered, Program.open(pins.program))
+    yield filtered
     found.close()
 
 
@@ -102,6 +113,22 @@ def test_a_refused_dispatcher_leaves_the_filter(filtered: Site) -> None:
     with pytest.raises(Unsupported, match="this kernel loads no extensions"):
         filtered.host.attach("pw0", MODE)
     assert filtered.snapshot() == before
+
+
+def test_a_process_without_the_right_is_told_apart_from_the_kernel(tmp_path: Path) -> None:
+    said = tmp_path / "said"
+    with open(said, "w", encoding="utf-8") as file:
+        child = os.fork()
+        if not child:
+            try:
+                os.setresuid(65534, 65534, 65534)
+                check_kernel()
+            except OSError as error:
+                print(error, file=file, flush=True)
+            finally:
+                os._exit(0)
+        os.waitpid(child, 0)
+    assert "this needs root with CAP_BPF" in said.read_text()
 
 
 def test_without_libxdp_its_package_is_named(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,6 +194,37 @@ def test_a_mark_without_membership_is_not_a_filter(filtered: Site) -> None:
         assert (loaded.links, [held.label for held in loaded.away]) == ({}, ["pw0"])
         assert unsettled(host.store.read_current()[1], loaded) == ["pw0"]
     assert "pw0 is not filtered" in host.verify()
+
+
+def test_a_membership_lasts_while_its_device_is_in_another_namespace(joined: Site) -> None:
+    pins, elsewhere = joined.host.pins, Namespace()
+    (mark,) = pins.member_marks()
+    with Loaded(pins) as loaded:
+        assert loaded.links["pw0"].program_id
+    try:
+        ip(f"link set dev pw0 netns {elsewhere.path}")
+        with Loaded(pins) as loaded:
+            assert [held.pin for held in loaded.away] == [mark]
+            loaded.tidy({"pw0"})
+            assert pins.member_marks() == [mark]
+    finally:
+        with elsewhere.entered():
+            ip(f"link set dev pw0 netns {joined.wire.host.path}")
+        elsewhere.close()
+    with Loaded(pins) as loaded:
+        membership = loaded.links["pw0"].membership
+        assert membership is not None
+        assert membership.member is not None
+        assert unsettled(joined.host.store.read_current()[1], loaded) == []
+
+
+def test_the_mark_of_an_absent_device_goes_with_its_declaration(joined: Site) -> None:
+    pins = joined.host.pins
+    os.rename(pins.member_marks()[0], pins.member("gone", 4095))
+    for declared, left in (({"gone"}, 1), ({"pw0"}, 0)):
+        with Loaded(pins) as loaded:
+            loaded.tidy(declared)
+        assert len(pins.member_marks()) == left
 
 
 # The protocol

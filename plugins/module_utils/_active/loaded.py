@@ -303,11 +303,13 @@ class Loaded:
         """Label the links of declared devices with their present names; remove links without a use.
 
         A link that is away stays while its label is declared and no other device is filtered for that:
-        its device may come back. It also stays if it may be the one on a device here (see `_place`).
+        its device may come back. It also stays if it may be the one on a device here (see `_place`). So does
+        the mark of a membership: a dispatcher that went with its device to another namespace comes back with it.
         """
         for held in list(self.away):
             is_wanted = held.label in declared and held.label not in self.links
-            if not held.ifindex or not (is_wanted or held.link in self._doubtful):
+            may_return = held.ifindex or (held.membership and held.label not in self.present)
+            if not may_return or not (is_wanted or held.link in self._doubtful):
                 self.drop(held)
         for name in list(self.links):
             held = self.links[name]
@@ -398,7 +400,7 @@ class Loaded:
                     done.append((held.link, former))
                     number, runs = new.info().id, held.link.info()[0]
                     self._put(held, held._replace(program_id=number, runs=runs))
-                else:
+                elif held.ifindex or not held.membership:
                     self.drop(held)
             self._pin_extension(extension)
             os.rename(draft, self.pins.program)

@@ -17,7 +17,7 @@ import ctypes
 import struct
 import typing as t
 
-from .._base.errors import Unsupported
+from .._base.errors import LoadFailed, Unsupported
 from .._kernel.libbpf import Descriptor, KernelError, call
 from .._kernel.programs import Program, Signature
 
@@ -45,23 +45,30 @@ def load_extension(instructions: bytes, name: str) -> Program:
 
     It makes no tail calls: in a dispatcher the next program is a member. Newer kernels would refuse them,
     because a program that is called may change the packet, and libxdp's functions do not.
-    Raises `Unsupported` if this kernel has no extensions, `LoadFailed` if it refuses this one.
+    Raises `Unsupported` if this kernel has no extensions, `LoadFailed` if it refuses this one, and `KernelError` if
+    this process may load no program at all.
     """
-    with _signature(name) as signature:
+    # Any program will do: where it is attached to is decided by its link.
+    with _signature(name) as signature, Program.load(_PASS, name, signature) as target:
         try:
-            # Any program will do: where it is attached to is decided by its link.
-            with Program.load(_PASS, name, signature) as target:
-                return Program.load(_without_tail_calls(instructions), name, signature, target)
+            return Program.load(_without_tail_calls(instructions), name, signature, target)
         except KernelError as error:
-            raise Unsupported(
-                f"this kernel loads no extensions of XDP programs ({error.strerror}), so no program can "
-                "join a dispatcher: attach with mode native or generic, and name the other program in `next`"
-            ) from error
+            raise _unsupported(error.strerror) from error
 
 
 def check_kernel() -> None:
     """Raise `Unsupported` unless this kernel loads extensions."""
-    load_extension(_PASS, "check").close()
+    try:
+        load_extension(_PASS, "check").close()
+    except LoadFailed as error:
+        raise _unsupported(error) from error
+
+
+def _unsupported(reason: object) -> Unsupported:
+    return Unsupported(
+        f"this kernel loads no extensions of XDP programs ({reason}), so no program can join a dispatcher: attach "
+        "with mode native or generic, and name the other program in `next`"
+    )
 
 
 def _without_tail_calls(instructions: bytes) -> bytes:
