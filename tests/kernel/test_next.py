@@ -22,6 +22,7 @@ from kernel.hosting import (
     UNLISTED,
     XDP_DROP,
     XDP_PASS,
+    Namespace,
     Site,
     ip,
     other_program,
@@ -502,6 +503,22 @@ def test_a_panic_ends_it_and_its_end_brings_it_back(host: Site) -> None:
     assert verdicts(host) == (XDP_DROP, XDP_DROP, XDP_DROP)
 
 
+def test_a_device_that_was_in_another_namespace_gets_it_back(host: Site) -> None:
+    follow(host, Next(source=counting("XDP_DROP")))
+    elsewhere = Namespace()
+    ip(f"link set dev pw0 netns {elsewhere.path}")
+    try:
+        assert heal(host.host).left == []
+    finally:
+        with elsewhere.entered():
+            ip(f"link set dev pw0 netns {host.wire.host.path}")
+        elsewhere.close()
+        ip("link set dev pw0 up")
+    assert heal(host.host).left == []
+    assert verdicts(host) == (XDP_DROP, XDP_DROP, XDP_DROP)
+    assert reported(host) == ""
+
+
 def test_nothing_is_left_when_the_last_interface_is_detached(host: Site) -> None:
     follow(host, Next(source=counting()))
     with next_of(host) as program:
@@ -571,21 +588,30 @@ def test_no_packet_is_lost_between_us_and_the_next_program(filtered: Site, pin: 
     follow(filtered, Next(path=str(paths[0])))
     before = filtered.packets().get("pass unlisted", 0)
     assert [seen(program)[0] for program in found] == [before, 0] or before == 0
+    # Which of the programs each path holds.
+    held = [0, 1]
     try:
         with two_floods(filtered) as (dummy, tap):
             for number in range(CHANGES):
-                step = number % 4
+                step, now = number % 4, number // 4 % 2
                 if step == 3:
-                    filtered.host.attach("pw0", source=texts[number // 4 % 2])
+                    filtered.host.attach("pw0", source=texts[now])
                 elif step == 2:
                     filtered.lists(f"{DENIED}\n10.0.0.{number}")
+                elif step == 1:
+                    # The neighbour's tool replaces its program, and its unit calls `packetwatchctl apply`.
+                    held[1 - now] ^= 1
+                    paths[1 - now].unlink()
+                    found[held[1 - now]].pin(str(paths[1 - now]))
+                    filtered.host.apply()
                 else:
-                    follow(filtered, Next(path=str(paths[(number + 1) % 2])))
+                    follow(filtered, Next(path=str(paths[1 - now])))
             assert tap.leaked() == 0
         passed = filtered.packets()["pass unlisted"] - before
         counts = [seen(program) for program in found]
         assert passed > 1000
         assert sum(count[0] for count in counts) == passed, counts
+        assert all(count[0] for count in counts), counts
         assert [count[1] for count in counts] == [0, 0]
     finally:
         for path in paths:
