@@ -22,6 +22,7 @@ from bench.plot import svg
 from bench.report import document, table
 from bench.rounds import Case, interleaved
 from bench.rows import ROWS
+from packetwatch_core._base.errors import Unsupported
 
 Raw = dict[str, list[float]]
 GRACE = 150
@@ -34,6 +35,10 @@ def packet_costs(place: Place, rounds: int) -> Raw:
     lookups.add_ipv6(found, addresses.IPV6)
     lookups.add_ipv6(found, addresses.IPV6_CLUSTERED)
     lookups.add_next(found)
+    try:
+        lookups.add_dispatcher(found)
+    except Unsupported as error:
+        place.impossible |= dict.fromkeys(lookups.DISPATCHERS, str(error))
     cases = found.cases
     events.add_syns(found, cases)
     events.add_detector(found, cases)
@@ -119,11 +124,18 @@ def main() -> int:
             measure, rounds = GROUPS[name]
             raw |= measure(place, options.rounds or rounds)
     outcomes = [compare(row, raw) for row in ROWS if row.cases() <= raw.keys()]
+    impossible = {
+        row.name: reason
+        for row in ROWS
+        for case, reason in place.impossible.items()
+        if case in row.cases()
+    }
     facts["seconds"] = round(time.monotonic() - started)
     print(", ".join(f"{name.replace('_', ' ')} {value}" for name, value in facts.items()))
-    print(table(outcomes))
+    print(table(outcomes, impossible))
     options.output.mkdir(parents=True, exist_ok=True)
-    (options.output / "bench.json").write_text(document(outcomes, raw, facts))
+    about_all = facts | {"not_measured": impossible}
+    (options.output / "bench.json").write_text(document(outcomes, raw, about_all))
     title = f"Ratio to reference, as a part of its goal (Linux {facts['kernel']})"
     (options.output / "bench.svg").write_text(svg(outcomes, title))
     missed = [outcome.row.name for outcome in outcomes if not outcome.reached]

@@ -26,6 +26,9 @@ from bench.runs import Run, Varied
 from packetwatch_core._active.loaded import Loaded
 from packetwatch_core._bans.bans import Bans
 from packetwatch_core._declared.nexts import Next
+from packetwatch_core._dispatcher.builder import build
+from packetwatch_core._dispatcher.extension import load_extension
+from packetwatch_core._dispatcher.member import Member
 from packetwatch_core._kernel import abi
 from packetwatch_core._kernel.programs import Program
 
@@ -42,9 +45,12 @@ CALL = (
     "if (pw_unlikely(!header || header->features & PW_F_NEXT))\n"
     "\t\tnexts_call(context, context->ingress_ifindex % PW_NEXT_SLOTS);"
 )
-PASSES = """#include <uapi/linux/bpf.h>
+CALLED = """#include <uapi/linux/bpf.h>
 int next(struct xdp_md *context) { return XDP_PASS; }
 """
+# A second program in a dispatcher: mov r0, XDP_PASS; exit
+PASSES = bytes.fromhex("b7000000020000009500000000000000")
+DISPATCHERS = ("dispatcher: one member", "dispatcher: two members")
 
 
 SERVED = 443
@@ -216,12 +222,39 @@ def add_next(lookups: Lookups) -> None:
     for name, source, following in (
         ("next: none", None, None),
         ("next: a program without the call", deaf, None),
-        ("next: one that passes", None, Next(source=PASSES)),
+        ("next: one that passes", None, Next(source=CALLED)),
     ):
         site = lookups.site(deny)
         with site.wire.host.entered():
             site.host.attach("pw0", source=source, following=following)
         lookups.same(name, lookups.ours(site), packet(UNLISTED_SOURCE), PASS)
+
+
+def add_dispatcher(lookups: Lookups) -> None:
+    """Add cases with the same packet in libxdp's dispatcher: with our program alone, and with a second one after it.
+
+    Raises `Unsupported` if this machine can have no dispatcher.
+    """
+    site, stack = (
+        lookups.site(addresses.hosts4(range(1, XdpFilter.ENTRIES + 1))),
+        lookups.place.open,
+    )
+    with site.wire.host.entered():
+        site.host.attach("pw0", "dispatcher")
+        ours = lookups.ours(site)
+        extension = stack.enter_context(Loaded(site.host.pins)).extension
+        if extension is None:
+            raise AssertionError("the extension of a member is not loaded")
+        second = stack.enter_context(load_extension(PASSES, "passes"))
+        members = [
+            Member(info.id, info.name, info.tag, info.loaded, 10, 1 << PASS, has_frags=True)
+            for info in (extension.info(), second.info())
+        ]
+        for count, name in enumerate(DISPATCHERS, 1):
+            built = build(members[:count])
+            stack.callback(built.close)
+            target = ours._replace(program=built.program)
+            lookups.same(name, target, packet(UNLISTED_SOURCE), PASS)
 
 
 def add_ipv6(lookups: Lookups, layout: int) -> None:

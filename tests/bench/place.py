@@ -30,6 +30,8 @@ class Place:
         self.open = open_
         self.cache = folder / "cache"
         self.programs = objects.compiled(folder)
+        self.impossible: dict[str, str] = {}
+        """Why this machine cannot measure a case, by the case's name."""
         self._sites = 0
 
     def wire(self) -> Wire:

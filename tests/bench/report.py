@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from bench.figures import Outcome
@@ -23,9 +24,9 @@ def figure(value: float, unit: str) -> str:
     return f"{value:.3g} {unit}"
 
 
-def table(outcomes: Sequence[Outcome]) -> str:
-    """Return the table, a line for each row."""
-    width = max((len(outcome.row.name) for outcome in outcomes), default=0)
+def table(outcomes: Sequence[Outcome], impossible: Mapping[str, str] = MappingProxyType({})) -> str:
+    """Return the table, a line for each row. impossible: why a row cannot be measured here, by its name."""
+    width = max(map(len, [*(outcome.row.name for outcome in outcomes), *impossible]), default=0)
     lines = [
         f"{'':{width}}  {'ours':>15} {'reference':>15} {'ratio':>7} {'±':>6} {'goal':>7} {'n':>3}"
     ]
@@ -38,6 +39,7 @@ def table(outcomes: Sequence[Outcome]) -> str:
             f"{figure(outcome.reference, row.unit):>15} {outcome.ratio:7.3f} {outcome.spread:6.3f} "
             f"{goal:>7} {outcome.n:3}  {outcome.verdict}"
         )
+    lines += [f"{name:{width}}  not measured: {reason}" for name, reason in impossible.items()]
     return "\n".join(lines)
 
 

@@ -74,6 +74,18 @@ ROWS = (
         Value("next: none", _PASS),
         None,
     ),
+    Row(
+        "dispatcher, one member : alone",
+        Value("dispatcher: one member", _PASS),
+        Value("next: none", _PASS),
+        None,
+    ),
+    Row(
+        "dispatcher, two members : alone",
+        Value("dispatcher: two members", _PASS),
+        Value("next: none", _PASS),
+        None,
+    ),
     _random("random unlisted IPv4, 1M + 10k prefixes : hash", "random unlisted", 0.33),
     _random("random denied IPv4, 1M + 10k prefixes : hash", "random denied", 0.33),
     _random("random unlisted IPv6, 1M uniform : hash", "IPv6 uniform, unlisted", 0.4),

@@ -96,6 +96,13 @@ def test_reports_say_what_came_out() -> None:
     assert len(picture.findall("{http://www.w3.org/2000/svg}circle")) == 2
 
 
+def test_what_cannot_be_measured_is_a_row_with_its_reason() -> None:
+    outcomes = [compare(Row("one", NET, NET_OF_THEM, None), RAW)]
+    lines = table(outcomes, {"a longer name": "no such kernel"}).splitlines()
+    assert lines[2] == "a longer name  not measured: no such kernel"
+    assert lines[1].startswith(f"one{' ' * 12}")
+
+
 def test_figures_are_short() -> None:
     assert figure(5_300_000, "packets/s") == "5.3 Mpackets/s"
     assert figure(0.0123, "s") == "0.0123 s"
