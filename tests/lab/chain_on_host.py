@@ -28,20 +28,27 @@ from packetwatch_core._base.errors import PacketwatchError
 from packetwatch_core._base.paths import Paths
 from packetwatch_core._change.pending import Terms
 from packetwatch_core._declared.edits import set_lists
+from packetwatch_core._dispatcher import builder
 from packetwatch_core._dispatcher.chain import Dispatchers
+from packetwatch_core._dispatcher.extension import load_extension
+from packetwatch_core._dispatcher.member import Member
 from packetwatch_core._dispatcher.place import Place
 from packetwatch_core._host.host import Host
 from packetwatch_core._kernel.libbpf import Map
 from packetwatch_core._kernel.pins import Pins
-from packetwatch_core._kernel.programs import Program, attached
+from packetwatch_core._kernel.programs import Program
 
 INTERFACE = "pw7"
-OWN, UNLISTED, DENIED = "10.9.0.1", "10.9.0.2", "10.9.0.66"
+OWN, UNLISTED, DENIED, ALLOWED = "10.9.0.1", "10.9.0.2", "10.9.0.66", "10.9.0.78"
 PORT = 7000
+DROPPED_PORT = 7009
 OBJECT = "/root/neighbour.o"
+# mov r0, XDP_PASS; exit
+PASSES = bytes.fromhex("b7000000020000009500000000000000")
 _NETNS = 0x40000000
 _BURST = 32
 _PAUSE = 0.02
+_NOTICED = 90.0
 
 
 def run(argv: Sequence[str], stdin: str | None = None) -> tuple[int, str, str]:
@@ -59,6 +66,56 @@ def chain() -> list[dict[str, object]]:
     """The members of the dispatcher in their order."""
     found = Dispatchers(Pins().dispatchers).read(socket.if_nametoindex(INTERFACE))
     return [member._asdict() for member in found.members] if found else []
+
+
+def load(name: str, priority: int) -> int:
+    """Let libxdp's own tool load a program of the neighbour's; return its id."""
+    before = {member["id"] for member in chain()}
+    tool("xdp-loader", "load", INTERFACE, OBJECT, "-n", name, "-P", str(priority))
+    # The kernel keeps 15 characters of a name.
+    (number,) = [
+        int(str(member["id"]))
+        for member in chain()
+        if member["name"] == name[:15] and member["id"] not in before
+    ]
+    return number
+
+
+def unload(number: int) -> None:
+    """Let libxdp's own tool remove a program."""
+    tool("xdp-loader", "unload", INTERFACE, "--id", str(number))
+
+
+def enter(namespace: str) -> None:
+    """Move this thread to a network namespace."""
+    with open(f"/run/netns/{namespace}", "rb") as file:
+        assert ctypes.CDLL(None).setns(file.fileno(), _NETNS) == 0
+
+
+def ask(*sources: str, port: int = 9) -> list[bool]:
+    """Whether each of these sources gets an answer: an error of ICMP, because no service is there."""
+    answers = []
+
+    def asking() -> None:
+        enter("neighbour")
+        for source in sources:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+                client.settimeout(1)
+                client.bind((source, 0))
+                client.connect((OWN, port))
+                client.send(b"x")
+                try:
+                    client.recv(1)
+                except ConnectionRefusedError:
+                    answers.append(True)
+                except TimeoutError:
+                    answers.append(False)
+
+    thread = threading.Thread(target=asking)
+    thread.start()
+    thread.join()
+    assert len(answers) == len(sources)
+    return answers
 
 
 def frame(source: str) -> bytes:
@@ -95,8 +152,7 @@ class Flood:
             thread.join()
 
     def _send(self) -> None:
-        with open("/run/netns/neighbour", "rb") as namespace:
-            assert ctypes.CDLL(None).setns(namespace.fileno(), _NETNS) == 0
+        enter("neighbour")
         frames = frame(UNLISTED), frame(DENIED)
         with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as sender:
             sender.bind(("p7", 0))
@@ -153,11 +209,14 @@ def replace_our_program() -> bool:
 
 
 def change_by_the_neighbour(turns: int) -> None:
-    """Let libxdp's own tool add a program, and remove it again."""
+    """Let libxdp's own tool add a program, replace it by a new one again and again, and remove it."""
+    former = 0
     for _turn in range(turns):
-        tool("xdp-loader", "load", INTERFACE, OBJECT, "-n", "neighbour_drop", "-P", "25")
-        (number,) = [member["id"] for member in chain() if member["name"] == "neighbour_drop"]
-        tool("xdp-loader", "unload", INTERFACE, "--id", str(number))
+        new = load("neighbour_drop", 25)
+        if former:
+            unload(former)
+        former = new
+    unload(former)
 
 
 def flood(ours: int, theirs: int) -> dict[str, object]:
@@ -184,21 +243,73 @@ def flood(ours: int, theirs: int) -> dict[str, object]:
     }
 
 
-def cost() -> dict[str, int]:
-    """Nanoseconds of a packet that passes: the filter alone, and in the dispatcher as it is now.
+def drop() -> dict[str, list[object]]:
+    """Let a program drop packets to a port, before us and after us.
 
-    The least of many short rounds: an emulated machine shares its processor.
+    Returns for both whether sources get answers (unlisted, allowed, unlisted at another port), and how
+    many packets of a denied source Packetwatch has dropped.
+    """
+    found: dict[str, list[object]] = {}
+    for where, priority in (("before", 5), ("after", 70)):
+        number = load("neighbour_drop", priority)
+        answers = ask(UNLISTED, ALLOWED, port=DROPPED_PORT) + ask(UNLISTED)
+        before = denied()
+        ask(DENIED, port=DROPPED_PORT)
+        found[where] = [*answers, denied() - before]
+        unload(number)
+    return found
+
+
+def cost() -> dict[str, float]:
+    """Nanoseconds of a packet that passes: the filter alone, and in dispatchers of one and of two members.
+
+    The second member only returns XDP_PASS. The dispatchers are not attached, so the interface stays as it is. An
+    emulated machine shares its processor, so the least of many short rounds counts.
     """
     ifindex = socket.if_nametoindex(INTERFACE)
     data = frame(UNLISTED)
-    with Loaded(Pins()) as loaded, Program.by_id(attached(ifindex).program_id) as dispatcher:
-        assert loaded.program
-        programs = {"alone": loaded.program, "in the dispatcher": dispatcher}
+    with Loaded(Pins()) as loaded, load_extension(PASSES, "passes") as passes:
+        assert loaded.program and loaded.extension
+        ours, other = (
+            Member(info.id, info.name, info.tag, info.loaded, 10, 1 << 2, has_frags=True)
+            for info in (loaded.extension.info(), passes.info())
+        )
+        one, two = builder.build([ours]), builder.build([ours, other])
+        programs = {"alone": loaded.program, "one": one.program, "two": two.program}
         rounds = [
             {name: program.test_run(data, ifindex, 500)[1] for name, program in programs.items()}
             for _round in range(200)
         ]
-    return {name: min(found[name] for found in rounds) for name in programs}
+        one.close()
+        two.close()
+    found = {name: float(min(row[name] for row in rounds)) for name in programs}
+    return found | {f"{name} : alone": found[name] / found["alone"] for name in ("one", "two")}
+
+
+def wander() -> list[object]:
+    """Move the interface to another namespace, repair, and bring it back.
+
+    Returns whether an unlisted and a denied source get answers there, and after the return; then the chain, and
+    what is wrong with the host after the agent had time to notice.
+    """
+    host = Host(run)
+    tool("ip", "netns", "add", "elsewhere")
+    tool("ip", "link", "set", INTERFACE, "netns", "elsewhere")
+    inside = ("ip", "-n", "elsewhere")
+    tool(*inside, "address", "add", f"{OWN}/24", "dev", INTERFACE)
+    tool(*inside, "link", "set", "lo", "up")
+    tool(*inside, "link", "set", INTERFACE, "up")
+    host.apply(force=True)
+    answers = ask(UNLISTED, DENIED)
+    tool(*inside, "link", "set", INTERFACE, "netns", "1")
+    tool("ip", "netns", "delete", "elsewhere")
+    tool("ip", "address", "add", f"{OWN}/24", "dev", INTERFACE)
+    tool("ip", "link", "set", INTERFACE, "up")
+    back = ask(UNLISTED, DENIED)
+    deadline = time.monotonic() + _NOTICED
+    while (wrong := host.verify()) and time.monotonic() < deadline:
+        time.sleep(1)
+    return [answers, back, [member["name"] for member in chain()], wrong]
 
 
 def second() -> str:
@@ -230,7 +341,12 @@ def revert() -> list[list[object]]:
 STEPS: dict[str, Callable[[], object]] = {
     "chain": chain,
     "flood": lambda: flood(*map(int, sys.argv[2:])),
+    "load": lambda: load(sys.argv[2], int(sys.argv[3])),
+    "ask": lambda: ask(*sys.argv[2:]),
+    "denied": denied,
+    "drop": drop,
     "cost": cost,
+    "wander": wander,
     "second": second,
     "revert": revert,
     "verify": lambda: Host(run).verify(),

@@ -65,6 +65,14 @@ def pytest_runtest_makereport(
     return report
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what tests have measured, which they give to `record_property`."""
+    for outcome in ("passed", "failed"):
+        for report in terminalreporter.getreports(outcome):
+            for name, value in report.user_properties:
+                terminalreporter.write_line(f"{report.nodeid}: {name}: {value}")
+
+
 def journal(host: Any) -> str:
     argv = ["journalctl", "--unit", "packetwatch*", "--lines", "60", "--no-pager"]
     try:

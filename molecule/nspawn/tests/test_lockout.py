@@ -10,11 +10,13 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from lab.changing import answer, change, declared
-from lab.scenario import HOSTS, LOCKOUT, wait_for
+from lab.changing import answer, change, declared, follow
+from lab.scenario import HOSTS, LOCKOUT, info, wait_for
 from lab.traffic import Answer
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from lab.fleet import Fleet
     from lab.machine import Machine
 
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
 NOT_DENIED = ["192.0.2.0/24"]
 # The test sees that there is no answer after an attempt to connect, which takes five seconds.
 CONFIRM_SECONDS = 15
+DROPS = """#include <uapi/linux/bpf.h>
+int next(struct xdp_md *context) { return XDP_DROP; }
+"""
 
 testinfra_hosts = HOSTS
 
@@ -63,6 +68,22 @@ def test_a_lockout_fails_and_is_reverted(host: Any, fleet: Fleet, machine: Machi
     assert "UNREACHABLE!" not in output, output
     assert "was not confirmed in time: the host has reverted" in output, output
     assert "lockout.list" not in declared(machine)
+
+
+def test_a_next_program_that_drops_the_controller_is_reverted(
+    host: Any, fleet: Fleet, machine: Machine, tmp_path: Path
+) -> None:
+    source = tmp_path / "next.c"
+    source.write_text(DROPS)
+    with follow(host, CONFIRM_SECONDS, source) as process:
+        wait_for(lambda: answer(fleet, machine) is Answer.NONE, 120)
+        wait_for(lambda: answer(fleet, machine) is Answer.OPEN, 60)
+        output, dummy = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert "was not confirmed in time: the host has reverted" in output, output
+    machine.hang_up()
+    (chain,) = (item["chain"] for item in info(host, "interfaces")["interfaces"].values())
+    assert [member["kind"] for member in chain] == ["packetwatch"]
 
 
 def test_the_controller_dies(host: Any, fleet: Fleet, machine: Machine) -> None:
