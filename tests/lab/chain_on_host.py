@@ -260,6 +260,38 @@ def drop() -> dict[str, list[object]]:
     return found
 
 
+def last() -> list[object]:
+    """Let no program run after us; return whether an unlisted source gets an answer, and what the neighbour counts."""
+    with Loaded(Pins()) as loaded:
+        held = loaded.held_on(socket.if_nametoindex(INTERFACE))
+        assert held and held.membership and loaded.extension
+        place, before = held.membership.place, counted()
+        held.membership.move(loaded.extension, Place(place.priority, ()))
+        answers = ask(UNLISTED, port=PORT)
+        between = counted()
+        held.membership.move(loaded.extension, place)
+        return [*answers, between - before, *ask(UNLISTED, port=PORT), counted() - between]
+
+
+def large() -> list[object]:
+    """Change our place while the MTU needs several buffers, which the neighbour's program does not accept.
+
+    Returns why that is refused, and the chain then.
+    """
+    number = load("neighbour_count", 60)
+    peer = ("ip", "-n", "neighbour", "link", "set", "p7", "mtu")
+    tool(*peer, "9000")
+    said = ""
+    try:
+        Host(run).attach(INTERFACE, "dispatcher:33:pass")
+    except PacketwatchError as error:
+        said = str(error)
+    after = [[member["name"], member["priority"]] for member in chain()]
+    tool(*peer, "1500")
+    unload(number)
+    return [said, after]
+
+
 def cost() -> dict[str, float]:
     """Nanoseconds of a packet that passes: the filter alone, and in dispatchers of one and of two members.
 
@@ -345,6 +377,8 @@ STEPS: dict[str, Callable[[], object]] = {
     "ask": lambda: ask(*sys.argv[2:]),
     "denied": denied,
     "drop": drop,
+    "last": last,
+    "large": large,
     "cost": cost,
     "wander": wander,
     "second": second,

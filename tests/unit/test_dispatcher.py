@@ -14,6 +14,8 @@ import pytest
 from packetwatch_core._base.errors import InvalidInput
 from packetwatch_core._declared.store import check_mode
 from packetwatch_core._dispatcher.extension import types_of
+from packetwatch_core._dispatcher.member import Member
+from packetwatch_core._dispatcher.membership import explain_frags
 from packetwatch_core._dispatcher.place import (
     Place,
     actions_of,
@@ -78,6 +80,17 @@ def test_actions_are_bits_as_libxdp_has_them(actions: tuple[str, ...]) -> None:
     place = Place(1, actions)
     assert actions_of(place.bits) == actions
     assert Place(1, ("pass",)).bits == 1 << 2  # XDP_PASS
+
+
+def test_only_members_without_support_are_named_for_a_large_mtu() -> None:
+    able, unable = (
+        Member(number, name, "00" * 8, 0, 10, 4, has_frags)
+        for number, name, has_frags in ((7, "packetwatch", True), (8, "xdpfilt_alw_ip", False))
+    )
+    assert explain_frags([able]) == ""
+    said = explain_frags([able, unable])
+    assert "xdpfilt_alw_ip (id 8) does not: remove it, or lower the MTU" in said
+    assert "packetwatch" not in said
 
 
 def test_types_name_the_function_and_the_context() -> None:

@@ -161,6 +161,10 @@ def test_a_program_that_drops(machine: Machine) -> None:
     }
 
 
+def test_no_program_runs_after_it_if_that_is_declared(machine: Machine) -> None:
+    assert step(machine, "last") == [True, 0, True, 1]
+
+
 def test_a_second_filter_is_refused(machine: Machine) -> None:
     assert "already has a program packetwatch" in step(machine, "second")
 
@@ -190,6 +194,13 @@ def test_it_joins_again_after_the_dispatcher_was_detached(machine: Machine) -> N
     assert members(machine) == []
     wait_for(lambda: members(machine) == ["packetwatch"], 90)
     assert step(machine, "ask", UNLISTED, DENIED) == [True, False]
+
+
+def test_a_member_that_keeps_it_from_a_large_mtu_is_named(machine: Machine) -> None:
+    ((ours, priority),) = [(item["name"], item["priority"]) for item in step(machine, "chain")]
+    said, after = step(machine, "large")
+    assert "only if all its programs do, and neighbour_count (id " in said
+    assert after == [[ours, priority], ["neighbour_count", 60]]
 
 
 def test_detaching_leaves_the_neighbour(host: Any, machine: Machine) -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import typing as t
 
-from .._base.errors import Foreign
+from .._base.errors import Foreign, LoadFailed
 from .member import Member
 from .place import Place, actions_of
 
@@ -83,7 +83,13 @@ class Membership:
         """Nothing is open."""
 
     def _join(self, extension: Program, place: Place) -> None:
-        self._put(join(self._dispatchers, self._ifindex, extension, place, "", is_ours=True))
+        try:
+            self._put(join(self._dispatchers, self._ifindex, extension, place, "", is_ours=True))
+        except OSError as error:
+            raise LoadFailed(
+                f"the interface {self._ifindex} refuses the changed dispatcher ({error.strerror}), and keeps the former "
+                f"one{explain_frags(self.members)}"
+            ) from error
 
     def _put(self, chain: Chain | None) -> None:
         self.member = chain.find(NAME) if chain else None
@@ -139,7 +145,7 @@ def explain_frags(members: t.Iterable[Member]) -> str:
         return ""
     return (
         "; a dispatcher accepts packets of several buffers, which a large MTU needs, only if all its programs "
-        f"do: {', '.join(without)} does not"
+        f"do, and {', '.join(without)} does not: remove it, or lower the MTU"
     )
 
 
