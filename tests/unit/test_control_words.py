@@ -22,6 +22,7 @@ from packetwatch_core._base.clock import Clock
 from packetwatch_core._base.errors import InvalidInput, Unreadable
 from packetwatch_core._declared.bulk import read_prefixes
 from packetwatch_core._declared.store import State
+from packetwatch_core._health.chain import Member, as_fields
 from packetwatch_core._tables.tables import compile_tables
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -219,6 +220,35 @@ def test_order_of_precedence(
     result = explained(verdict, interface, bans=bans)
     assert (result["because"], result["verdict"]) == expected
     assert show.why(result)[0].startswith(f"192.0.2.9 {expected[1]}")
+
+
+def member(kind: str, number: int, name: str, *passes_on: str, **fields: Any) -> dict[str, Any]:
+    found = Member(kind, number, name, f"tag{number}" if number else "", passes_on)
+    return as_fields([found._replace(**fields)])[0]
+
+
+def shown(**chains: Any) -> list[str]:
+    lists = {"verdict": "none", "entries": [], "inside": 0}
+    prefix = parse_prefix("192.0.2.9")
+    result = why.explain(
+        prefix, lists, "none", {"protected": "", "bans": []}, [Interface()], chains=chains
+    )
+    return [line for line in show.why(result) if "programs on" in line or line.startswith("    ")]
+
+
+def test_programs_are_shown_in_their_order_with_what_they_hand_on() -> None:
+    ours = member("packetwatch", 42, "packetwatch", "pass")
+    assert shown(eth0=[ours], eth1=[]) == []
+    filter_before = member("other", 7, "xdpfilt_alw_all", "aborted", "pass")
+    assert shown(eth0=[filter_before, ours]) == [
+        "  programs on eth0, in this order:",
+        "    1. xdpfilt_alw_all (id 7, tag tag7), hands on: aborted, pass",
+        "    2. packetwatch (id 42, tag tag42), hands on: pass",
+    ]
+    missing = member("next", 0, "", origin="/sys/fs/bpf/balancer", problem="nothing is pinned")
+    assert shown(eth0=[ours, missing])[-1] == (
+        "    2. the next program from /sys/fs/bpf/balancer, which DOES NOT RUN: nothing is pinned"
+    )
 
 
 def test_the_kind_of_a_scan_is_shown() -> None:

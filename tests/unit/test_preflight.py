@@ -211,6 +211,13 @@ def test_names_and_dictionaries(machine: FakeMachine) -> None:
     assert found[1] == one
 
 
+def test_a_place_in_a_dispatcher(machine: FakeMachine) -> None:
+    place = {"mode": "dispatcher", "priority": 0, "chain_call_actions": ["pass", "tx"]}
+    found, problems = interfaces(machine, [{"name": "eth1"} | place])
+    assert not problems
+    assert found == [{"name": "eth1"} | place]
+
+
 @pytest.mark.parametrize(
     ("wanted", "words"),
     [
@@ -235,6 +242,15 @@ def test_names_and_dictionaries(machine: FakeMachine) -> None:
         ([{"name": "eth0", "scan_port": 3}], "unknown key scan_port: did you mean scan_ports?"),
         ([{"name": "eth0", "colour": 3}], "unknown key colour: known: name, mode"),
         ([{"name": "eth0", "published_ports": []}], "set packetwatch_published_ports"),
+        (
+            [{"name": "eth0", "mode": "dispatcher", "next": "/x"}],
+            "eth0: next is '/x', but mode is dispatcher: attach that program by xdp-loader",
+        ),
+        (
+            [{"name": "eth0", "mode": "dispatcher", "chain_call_actions": ["drop"]}],
+            "eth0: chain_call_actions contains drop",
+        ),
+        ([{"name": "eth0", "priority": 7}], "eth0: priority is 7, but mode is auto"),
         ([{"name": "eth0", "next": "lb"}], "next is 'lb': write the absolute path of a pinned"),
         ([{"name": "eth0", "next": 7}], "eth0 has the next 7: write a path"),
         ([{"name": "eth0", "next_src": ""}], "eth0 has the next_src '': write a path"),

@@ -146,6 +146,9 @@ def test_next_programs() -> None:
     after = edited({"interfaces": [lo | {"next_source": source}]}, after)
     assert after.next == {"lo": Next(source=source)}
     assert edited({"interfaces": [lo]}, after).next == {}
+    place = {"mode": "dispatcher", "priority": 70, "chain_call_actions": []}
+    after = edited({"interfaces": [lo | place]})
+    assert after.interfaces == {"lo": "dispatcher:70:none"}
     for wrong in ({"next": "balancer"}, {"next_source": "int other;"}):
         with pytest.raises(InvalidInput, match=r"absolute path|no function named next"):
             edited({"interfaces": [lo | wrong]})

@@ -63,9 +63,10 @@ class Dispatchers:
                 # Another tool has replaced it meanwhile, unless nothing has changed.
                 if attached(ifindex) == found and attempt:
                     raise Foreign(
-                        f"the dispatcher of interface {ifindex} (program {found.program_id}) has lost its "
-                        f"pins in {self._folder}, and with them its programs: detach it (xdp-loader unload "
-                        "-a INTERFACE, or ip link set dev INTERFACE xdp off), then attach them again"
+                        f"the dispatcher of interface {ifindex} (program {found.program_id}) has no pins in "
+                        f"{self._folder}, so its programs are unknown: they were removed, or a tool with other pins, "
+                        "such as bpfman, has attached it; detach it with that tool (else: ip link set dev INTERFACE "
+                        "xdp off), then attach the programs again by libxdp (xdp-loader)"
                     ) from error
                 time.sleep(_PAUSE)
         raise Unreadable(f"the dispatcher of interface {ifindex} changes all the time: try again")
