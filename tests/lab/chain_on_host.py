@@ -27,7 +27,7 @@ from packetwatch_core._active.loaded import Loaded
 from packetwatch_core._base.errors import PacketwatchError
 from packetwatch_core._base.paths import Paths
 from packetwatch_core._change.pending import Terms
-from packetwatch_core._declared.edits import set_lists
+from packetwatch_core._declared.edits import in_turn, remove_lists, set_lists
 from packetwatch_core._dispatcher import builder
 from packetwatch_core._dispatcher.chain import Dispatchers
 from packetwatch_core._dispatcher.extension import load_extension
@@ -370,6 +370,12 @@ def revert() -> list[list[object]]:
     return [[member["priority"] for member in found] for found in (pending, chain())]
 
 
+def forget() -> bool:
+    """Withdraw the lists of these tests."""
+    edit = in_turn(*(remove_lists(name) for name in ("neighbour", "many")))
+    return Host(run).apply(edit).changed
+
+
 STEPS: dict[str, Callable[[], object]] = {
     "chain": chain,
     "flood": lambda: flood(*map(int, sys.argv[2:])),
@@ -383,6 +389,7 @@ STEPS: dict[str, Callable[[], object]] = {
     "wander": wander,
     "second": second,
     "revert": revert,
+    "forget": forget,
     "verify": lambda: Host(run).verify(),
 }
 

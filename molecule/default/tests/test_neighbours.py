@@ -208,8 +208,7 @@ def test_detaching_leaves_the_neighbour(host: Any, machine: Machine) -> None:
     assert module(host, "program", interface="pw7", state="detached", confirm_timeout=0)["changed"]
     assert members(machine) == ["neighbour_drop"]
     unload(machine, number)
-    module(host, "access_lists", name="neighbour", state="absent", confirm_timeout=0)
-    module(host, "access_lists", name="many", state="absent", confirm_timeout=0)
+    step(machine, "forget")
     machine.ssh(["sh", "-c", TEAR_DOWN])
 
 
