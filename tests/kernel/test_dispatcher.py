@@ -99,10 +99,13 @@ def joined(filtered: Site) -> Iterator[Site]:
 
 
 @pytest.mark.skipif(has_extensions(), reason="this kernel loads extensions")
-def test_a_kernel_without_extensions_is_named_with_the_way_that_works(site: Site) -> None:
+@pytest.mark.parametrize("check", [False, True], ids=["apply", "check mode"])
+def test_a_kernel_without_extensions_is_named_with_the_way_that_works(
+    site: Site, check: bool
+) -> None:
     before = site.snapshot()
     with pytest.raises(Unsupported, match=r"this kernel loads no extensions.*native or generic"):
-        site.host.attach("pw0", MODE)
+        site.host.attach("pw0", MODE, check=check)
     assert site.snapshot() == before
     assert not Path(site.paths.bpffs).exists()
 
@@ -135,6 +138,7 @@ def test_without_libxdp_its_package_is_named(site: Site, monkeypatch: pytest.Mon
     monkeypatch.setattr(builder, "_OBJECTS", "/nowhere/*.o")
     with pytest.raises(Unsupported, match="apt-get install libxdp1"):
         site.host.attach("pw0", MODE)
+    assert site.host.attach("pw0", MODE, check=True).after == f"pw0: {MODE}\n"
 
 
 def test_a_wrong_place_is_refused(site: Site) -> None:

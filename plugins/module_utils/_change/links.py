@@ -235,11 +235,12 @@ def _check_dispatcher(check: bool) -> None:
 
     try:
         find_object()
-        check_kernel()
     except Unsupported:
-        # Before the first installation, libraries may be missing.
-        if not check:
-            raise
+        # The first installation brings the library.
+        if check:
+            return
+        raise
+    check_kernel()
 
 
 def _drop(name: str, held: Held, loaded: Loaded) -> Drop:
