@@ -28,6 +28,7 @@ from packetwatch_core._base.errors import PacketwatchError
 from packetwatch_core._base.paths import Paths
 from packetwatch_core._change.pending import Terms
 from packetwatch_core._declared.edits import in_turn, remove_lists, set_lists
+from packetwatch_core._declared.nexts import Next
 from packetwatch_core._dispatcher import builder
 from packetwatch_core._dispatcher.chain import Dispatchers
 from packetwatch_core._dispatcher.extension import load_extension
@@ -45,6 +46,16 @@ DROPPED_PORT = 7009
 OBJECT = "/root/neighbour.o"
 # mov r0, XDP_PASS; exit
 PASSES = bytes.fromhex("b7000000020000009500000000000000")
+# Drops UDP to `DROPPED_PORT` over IPv4 without options.
+NEXT = f"""#include <uapi/linux/bpf.h>
+int next(struct xdp_md *context)
+{{
+    unsigned char *data = (void *)(long)context->data;
+    if (data + 42 > (unsigned char *)(long)context->data_end || data[12] != 8 || data[23] != 17)
+        return XDP_PASS;
+    return (data[36] << 8 | data[37]) == {DROPPED_PORT} ? XDP_DROP : XDP_PASS;
+}}
+"""
 _NETNS = 0x40000000
 _BURST = 32
 _PAUSE = 0.02
@@ -370,6 +381,20 @@ def revert() -> list[list[object]]:
     return [[member["priority"] for member in found] for found in (pending, chain())]
 
 
+def follow() -> list[object]:
+    """Filter the interface without a dispatcher, and with a next program that drops packets to a port.
+
+    Returns whether sources get answers (unlisted, allowed; then unlisted and denied at another port), and the
+    kinds of the programs in their order.
+    """
+    host = Host(run)
+    host.attach(INTERFACE, "native", following=Next(source=NEXT))
+    answers = ask(UNLISTED, ALLOWED, port=DROPPED_PORT) + ask(UNLISTED, DENIED)
+    shown = host.info({"interfaces"})["interfaces"][INTERFACE]["chain"]
+    host.detach(INTERFACE)
+    return [*answers, *(member["kind"] for member in shown)]
+
+
 def forget() -> bool:
     """Withdraw the lists of these tests."""
     edit = in_turn(*(remove_lists(name) for name in ("neighbour", "many")))
@@ -389,6 +414,7 @@ STEPS: dict[str, Callable[[], object]] = {
     "wander": wander,
     "second": second,
     "revert": revert,
+    "follow": follow,
     "forget": forget,
     "verify": lambda: Host(run).verify(),
 }

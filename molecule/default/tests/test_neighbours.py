@@ -208,6 +208,11 @@ def test_detaching_leaves_the_neighbour(host: Any, machine: Machine) -> None:
     assert module(host, "program", interface="pw7", state="detached", confirm_timeout=0)["changed"]
     assert members(machine) == ["neighbour_drop"]
     unload(machine, number)
+
+
+def test_a_next_program_where_it_stands_alone(machine: Machine) -> None:
+    answers = [False, False, True, False]
+    assert step(machine, "follow") == [*answers, "packetwatch", "next"]
     step(machine, "forget")
     machine.ssh(["sh", "-c", TEAR_DOWN])
 
