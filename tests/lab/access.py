@@ -31,7 +31,7 @@ _SSH_OPTIONS = """\
     KexAlgorithms curve25519-sha256
     PreferredAuthentications publickey
     LogLevel ERROR
-    ConnectTimeout 10
+    ConnectTimeout 60
     ServerAliveInterval 10
     ServerAliveCountMax 6
     ControlMaster auto

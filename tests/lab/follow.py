@@ -26,7 +26,6 @@ from lab.topology import NSPAWN, VM, Topology
 _TOPOLOGY = Path(__file__).with_name("topologies") / "pair.toml"
 # This guide installs Packetwatch. All others begin on hosts that have it.
 _FIRST = "ten-hosts"
-_SECONDS = 900.0
 
 
 def _follow(fleet: Fleet, name: str) -> None:
@@ -80,7 +79,7 @@ def main() -> int:
             installed = False
             for name in names:
                 if name != _FIRST and not installed:
-                    play(fleet, "packetwatch.xdp.site", fleet.access.inventory, timeout=_SECONDS)
+                    play(fleet, "packetwatch.xdp.site", fleet.access.inventory)
                     installed = True
                 _follow(fleet, name)
     except LabError as error:

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from lab.image import Image
     from lab.network import Network
 
-BOOT_SECONDS = 240.0
+# An emulated machine on a busy computer needs ten times as long as on an idle one.
+BOOT_SECONDS = 600.0
+_SSH_SECONDS = 300.0
 _CONSOLE_LINES = 15
 
 
@@ -78,7 +80,7 @@ class Machine(ABC):
         argv: Sequence[str],
         *,
         check: bool = True,
-        timeout: float = 60.0,
+        timeout: float = _SSH_SECONDS,
         stdin: str | None = None,
         fresh: bool = False,
     ) -> subprocess.CompletedProcess[str]:

@@ -67,6 +67,15 @@ def wait_for(machine: Machine, wanted: Callable[[Event], bool], *, timeout: floa
         time.sleep(1.0)
 
 
+def ban(machine: Machine, source: str, *, timeout: float) -> Event:
+    """Wait for the log line about the ban of a source; raises LabError after `timeout` seconds."""
+
+    def wanted(event: Event) -> bool:
+        return event.get("event.action") == "ban" and event.get("source.ip") == source
+
+    return wait_for(machine, wanted, timeout=timeout)
+
+
 def metrics(machine: Machine) -> list[Sample]:
     """The agent's metrics; raises LabError if it does not answer."""
     text = machine.ssh(["python3", "-c", _FETCH]).stdout

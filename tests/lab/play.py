@@ -28,6 +28,8 @@ EXAMPLE = Path(__file__).with_name("inventory")
 _FLEET_PAGE = Path(__file__).resolve().parents[2] / "docs/fleet-nodes.md"
 _FLEET_VARIABLES = re.compile(r"```yaml\n( *fleet_node_secrets:.*?) *```", re.DOTALL)
 _TAIL = 60
+# A play of a slow machine takes long, but a task of it has a result from time to time.
+_SILENCE = 900.0
 _TASK = re.compile(r"(?:TASK|PLAY|RUNNING HANDLER) \[(.+?)\] \*")
 
 
@@ -94,11 +96,10 @@ def module(
     run(command, timeout=timeout, env=environment())
 
 
-def play(fleet: Fleet, name: str, inventory_dir: Path, *, timeout: float) -> list[str]:
+def play(fleet: Fleet, name: str, inventory_dir: Path) -> list[str]:
     """Run a playbook of this collection; print its tasks as progress, and write all output to a log.
 
-    timeout: seconds. Returns the rows of the recap. Raises LabError, with the end of the log, if it fails
-    or takes longer.
+    Returns the rows of the recap. Raises LabError, with the end of the log, if it fails or hangs.
     """
     log = fleet.run_dir / f"{name.rpartition('.')[2]}.log"
     # All hosts in one batch: batches would take too long where each emulated host is slow.
@@ -113,16 +114,13 @@ def play(fleet: Fleet, name: str, inventory_dir: Path, *, timeout: float) -> lis
         text=True,
         errors="replace",
     )
-    clock = threading.Timer(timeout, process.kill)
-    clock.start()
     try:
         rows = _follow(process, log)
     finally:
-        clock.cancel()
         process.kill()
         status = process.wait()
     if status != 0:
-        why = f"status {status}" if status > 0 else f"no end after {timeout:g} s"
+        why = f"status {status}" if status > 0 else f"no result for {_SILENCE:g} s"
         raise LabError(f"{name}: {why}, see {log}\n" + "\n".join(rows[-_TAIL:]))
     start = next((at for at, row in enumerate(rows) if row.startswith("PLAY RECAP")), len(rows))
     return [row for row in rows[start + 1 :] if row.strip()]
@@ -131,13 +129,27 @@ def play(fleet: Fleet, name: str, inventory_dir: Path, *, timeout: float) -> lis
 def _follow(process: subprocess.Popen[str], log: Path) -> list[str]:
     """Read a play's output to its end."""
     rows: list[str] = []
-    with log.open("w", encoding="utf-8") as copy, Progress("    ") as progress:
-        for line in process.stdout or ():
-            copy.write(line)
-            copy.flush()
-            rows.append(line.rstrip())
-            if found := _TASK.match(line):
-                progress.step(found[1])
+    alarm = _alarm(process)
+    try:
+        with log.open("w", encoding="utf-8") as copy, Progress("    ") as progress:
+            for line in process.stdout or ():
+                alarm.cancel()
+                alarm = _alarm(process)
+                copy.write(line)
+                copy.flush()
+                rows.append(line.rstrip())
+                if found := _TASK.match(line):
+                    progress.step(found[1])
+    finally:
+        alarm.cancel()
     # The output may end before the process; only after that does it have a status.
     process.wait()
     return rows
+
+
+def _alarm(process: subprocess.Popen[str]) -> threading.Timer:
+    """End a play that has no result for too long, unless this is cancelled before."""
+    alarm = threading.Timer(_SILENCE, process.kill)
+    alarm.daemon = True
+    alarm.start()
+    return alarm
