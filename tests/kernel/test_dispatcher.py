@@ -222,6 +222,27 @@ def test_a_membership_lasts_while_its_device_is_in_another_namespace(joined: Sit
         assert unsettled(joined.host.store.read_current()[1], loaded) == []
 
 
+def test_it_leaves_a_dispatcher_whose_device_is_in_another_namespace(joined: Site) -> None:
+    pins, elsewhere = joined.host.pins, Namespace()
+    ifindex = socket.if_nametoindex("pw0")
+    (folder,) = Path(pins.dispatchers).glob(f"dispatch-{ifindex}-*")
+    # Instead of a link, which needs an extension.
+    with Program.open(pins.program) as program:
+        program.pin(str(folder / "prog0-link"))
+    dispatchers = Dispatchers(pins.dispatchers)
+    dispatchers.let_go(ifindex, "packetwatch")
+    assert len(list(folder.iterdir())) == 2
+    try:
+        ip(f"link set dev pw0 netns {elsewhere.path}")
+        joined.host.detach("pw0")
+        assert pins.member_marks() == []
+        assert [path.name for path in folder.iterdir()] == ["prog0-prog"]
+    finally:
+        with elsewhere.entered():
+            ip(f"link set dev pw0 netns {joined.wire.host.path}")
+        elsewhere.close()
+
+
 def test_the_mark_of_an_absent_device_goes_with_its_declaration(joined: Site) -> None:
     pins = joined.host.pins
     os.rename(pins.member_marks()[0], pins.member("gone", 4095))

@@ -10,6 +10,7 @@ of an unlisted and of a denied source come.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -19,7 +20,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 sys.path.insert(0, "/usr/lib/packetwatch/current")
 
@@ -329,6 +330,22 @@ def cost() -> dict[str, float]:
     return found | {f"{name} : alone": found[name] / found["alone"] for name in ("one", "two")}
 
 
+@contextlib.contextmanager
+def elsewhere() -> Iterator[None]:
+    """Move the interface to another namespace, and bring it back."""
+    tool("ip", "netns", "add", "elsewhere")
+    tool("ip", "link", "set", INTERFACE, "netns", "elsewhere")
+    inside = ("ip", "-n", "elsewhere")
+    tool(*inside, "address", "add", f"{OWN}/24", "dev", INTERFACE)
+    tool(*inside, "link", "set", "lo", "up")
+    tool(*inside, "link", "set", INTERFACE, "up")
+    yield
+    tool(*inside, "link", "set", INTERFACE, "netns", "1")
+    tool("ip", "netns", "delete", "elsewhere")
+    tool("ip", "address", "add", f"{OWN}/24", "dev", INTERFACE)
+    tool("ip", "link", "set", INTERFACE, "up")
+
+
 def wander() -> list[object]:
     """Move the interface to another namespace, repair, and bring it back.
 
@@ -336,18 +353,9 @@ def wander() -> list[object]:
     what is wrong with the host after the agent had time to notice.
     """
     host = Host(run)
-    tool("ip", "netns", "add", "elsewhere")
-    tool("ip", "link", "set", INTERFACE, "netns", "elsewhere")
-    inside = ("ip", "-n", "elsewhere")
-    tool(*inside, "address", "add", f"{OWN}/24", "dev", INTERFACE)
-    tool(*inside, "link", "set", "lo", "up")
-    tool(*inside, "link", "set", INTERFACE, "up")
-    host.apply(force=True)
-    answers = ask(UNLISTED, DENIED)
-    tool(*inside, "link", "set", INTERFACE, "netns", "1")
-    tool("ip", "netns", "delete", "elsewhere")
-    tool("ip", "address", "add", f"{OWN}/24", "dev", INTERFACE)
-    tool("ip", "link", "set", INTERFACE, "up")
+    with elsewhere():
+        host.apply(force=True)
+        answers = ask(UNLISTED, DENIED)
     back = ask(UNLISTED, DENIED)
     deadline = time.monotonic() + _NOTICED
     while (wrong := host.verify()) and time.monotonic() < deadline:
@@ -379,6 +387,18 @@ def revert() -> list[list[object]]:
     pending = chain()
     host.roll_back("a-token")
     return [[member["priority"] for member in found] for found in (pending, chain())]
+
+
+def leave() -> list[bool]:
+    """Join, and leave while the interface is in another namespace; return what a denied source gets there."""
+    host = Host(run)
+    host.attach(INTERFACE, "dispatcher")
+    with elsewhere():
+        before = ask(DENIED)
+        host.detach(INTERFACE)
+        after = ask(DENIED)
+    tool("ip", "link", "set", INTERFACE, "xdp", "off")
+    return before + after
 
 
 def follow() -> list[object]:
@@ -415,6 +435,7 @@ STEPS: dict[str, Callable[[], object]] = {
     "second": second,
     "revert": revert,
     "follow": follow,
+    "leave": leave,
     "forget": forget,
     "verify": lambda: Host(run).verify(),
 }

@@ -213,6 +213,10 @@ def test_detaching_leaves_the_neighbour(host: Any, machine: Machine) -> None:
 def test_a_next_program_where_it_stands_alone(machine: Machine) -> None:
     answers = [False, False, True, False]
     assert step(machine, "follow") == [*answers, "packetwatch", "next"]
+
+
+def test_it_leaves_a_dispatcher_in_another_namespace(machine: Machine) -> None:
+    assert step(machine, "leave") == [False, True]
     step(machine, "forget")
     machine.ssh(["sh", "-c", TEAR_DOWN])
 

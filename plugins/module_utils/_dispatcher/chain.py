@@ -99,6 +99,17 @@ class Dispatchers:
             f"another tool changes the dispatcher of interface {ifindex} all the time: try again"
         )
 
+    def let_go(self, ifindex: int, name: str) -> None:
+        """End the part of a program in dispatchers that cannot be replaced, because their device is not here.
+
+        Without its link, the kernel runs the dispatcher's own function, which passes packets on to the next program.
+        """
+        present = self._pins(ifindex, attached(ifindex).program_id)
+        with self._lock():
+            for folder in self._pinned(ifindex):
+                if folder != present:
+                    _unlink(folder, name)
+
     def _read(self, ifindex: int, found: Attached) -> Chain | None:
         if not found.program_id:
             return None
@@ -153,11 +164,16 @@ class Dispatchers:
         made those of a dispatcher that it is about to attach, so only old ones are removed.
         """
         present = self._pins(ifindex, attached(ifindex).program_id)
-        for name in os.listdir(self._folder):
-            path = os.path.join(self._folder, name)
+        for path in self._pinned(ifindex):
             is_old = time.time() - os.stat(path).st_mtime > _MAX_AGE
-            if name.startswith(f"dispatch-{ifindex}-") and path != present and is_old:
+            if path != present and is_old:
                 _remove(path)
+
+    def _pinned(self, ifindex: int) -> list[str]:
+        """The folders of all dispatchers of an interface, also of former ones."""
+        names = os.listdir(self._folder)
+        mine = (name for name in names if name.startswith(f"dispatch-{ifindex}-"))
+        return [os.path.join(self._folder, name) for name in mine]
 
     def _pins(self, ifindex: int, program_id: int) -> str:
         return os.path.join(self._folder, f"dispatch-{ifindex}-{program_id}")
@@ -235,6 +251,18 @@ def _pin(built: Built, folder: str) -> None:
         link.pin(os.path.join(folder, f"prog{at}-link"))
         with Program.by_id(member.id) as program:
             program.pin(os.path.join(folder, f"prog{at}-prog"))
+
+
+def _unlink(folder: str, name: str) -> None:
+    """Remove the pins of the links of a program."""
+    for pin in os.listdir(folder):
+        at, dummy, kind = pin.partition("-")
+        if kind == "prog":
+            with Program.open(os.path.join(folder, pin)) as program:
+                is_it = program.info().name == name
+            if is_it:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(os.path.join(folder, f"{at}-link"))
 
 
 def _remove(folder: str) -> None:

@@ -75,9 +75,11 @@ class Membership:
         self._join(extension, place)
 
     def leave(self) -> None:
-        """Remove our program; the others go on."""
+        """Remove our program, also if the device is in another namespace; the others go on."""
         if self.member:
             self._put(self._dispatchers.change(self._ifindex, _without_us, ""))
+        else:
+            self._dispatchers.let_go(self._ifindex, NAME)
 
     def close(self) -> None:
         """Nothing is open."""
