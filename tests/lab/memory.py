@@ -42,7 +42,9 @@ _ON_HOST = Path(__file__).with_name("on_host.py")
 _ELSEWHERE = [f"198.18.0.{number}" for number in range(1, 41)]
 _ELSEWHERE += [f"2001:db8:0:{number}::1" for number in range(1, 11)]
 _NEXT = "198.18.1.1"
-_PASSWORD = "{{ lookup('ansible.builtin.file', fleet_node_secrets ~ '/users/api/password') }}"
+_PASSWORD = (
+    "{{ lookup('ansible.builtin.file', inventory_dir ~ '/.packetwatch-fleet/users/api/password') }}"
+)
 _MODULE_SECONDS = 600.0
 # The store's clock is known to a second, by its hosts and here.
 _SLACK = 3.0

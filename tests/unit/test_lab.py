@@ -16,7 +16,7 @@ import pytest
 import yaml
 from lab import accelerator, memory, play, process, state
 from lab.errors import LabError
-from lab.fleet import take_down_below
+from lab.fleet import Fleet, take_down_below
 from lab.image import Image
 from lab.topology import Topology
 
@@ -133,3 +133,16 @@ def test_the_page_has_all_that_lets_a_host_into_a_fleet() -> None:
     shown = yaml.safe_load(play.fleet_variables())
     assert shown.pop("fleet_node_secrets") and shown["packetwatch_fleet"] == "etcd"
     assert all(name in defaults and defaults[name] != value for name, value in shown.items())
+
+
+def test_a_play_without_results_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = tmp_path / "ansible-playbook"
+    command.write_text("#!/bin/sh\necho 'TASK [hang] *'\nexec sleep 60\n")
+    command.chmod(0o755)
+    monkeypatch.setattr(play, "tool", lambda _name: str(command))
+    monkeypatch.setattr(play, "_SILENCE", 0.2)
+    fleet = Fleet(
+        Topology.parse({"machines": {"one": {"suite": "trixie", "address": 11}}}), tmp_path
+    )
+    with pytest.raises(LabError, match=r"(?s)no result for 0\.2 s.*hang"):
+        play.play(fleet, "packetwatch.xdp.site", tmp_path)
