@@ -36,6 +36,9 @@ def _follow(fleet: Fleet, name: str) -> None:
         f"web{number}.example.net": fleet.access.variables(machine)
         for number, machine in enumerate(fleet.hosts, 1)
     }
+    # One machine is a host in one guide, and a node in another one.
+    node = fleet.host(list(fleet.hosts)[-1])
+    hosts["node1.example.net"] = fleet.access.variables(node.name)
     first = fleet.host(next(iter(fleet.hosts)))
 
     def on_host(text: str) -> list[str]:
@@ -44,10 +47,11 @@ def _follow(fleet: Fleet, name: str) -> None:
 
     own = environment()
     # Both releases of Debian have the same software, so one of them is enough for the other guides.
-    size = len(hosts) if name == _FIRST else 1
+    size = len(fleet.hosts) if name == _FIRST else 1
     other = {
         "web[1:10]": f"web[1:{size}]",
         "web[1:600]": f"web[1:{size}]",
+        "fleet_node_address: 192.0.2.11": f"fleet_node_address: {node.ipv4}",
         "~/.ansible/collections": own["ANSIBLE_COLLECTIONS_PATH"],
     }
     reader = guides.Reader(folder, hosts, own, on_host, other)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from lab import accelerator, memory, play, process, state
+from lab import accelerator, guides, memory, play, process, state
 from lab.errors import LabError
 from lab.fleet import Fleet, take_down_below
 from lab.image import Image
@@ -146,3 +146,9 @@ def test_a_play_without_results_is_ended(tmp_path: Path, monkeypatch: pytest.Mon
     )
     with pytest.raises(LabError, match=r"(?s)no result for 0\.2 s.*hang"):
         play.play(fleet, "packetwatch.xdp.site", tmp_path)
+
+
+def test_the_guide_has_the_variables_of_the_page() -> None:
+    place = "inventory/group_vars/packetwatch/fleet.yml"
+    (block,) = (block for block in guides.blocks("share-bans") if block.place == place)
+    assert block.text == play.fleet_variables()
