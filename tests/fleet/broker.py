@@ -62,7 +62,7 @@ def in_tree(
     before: str = "",
 ) -> list[str]:
     """The command that runs another one in a release's tree, with `folder` as `WORK`. before: more mounts, in words of the shell."""
-    given = {"PATH": _PATH} | environment
+    given = {"PATH": _PATH, **environment}
     script = _TREE.format(
         tree=software.broker(release),
         work=WORK,

@@ -13,8 +13,8 @@ import json
 import schemathesis
 from hypothesis import strategies as st
 
-for number, bits in ((4, 32), (6, 128)):
-    pairs = st.tuples(st.ip_addresses(v=number), st.integers(0, bits))
+for number, addresses, bits in ((4, st.ip_addresses(v=4), 32), (6, st.ip_addresses(v=6), 128)):
+    pairs = st.tuples(addresses, st.integers(0, bits))
     schemathesis.openapi.format(
         f"ipv{number}-network",
         pairs.map(lambda pair: str(ipaddress.ip_network(pair, strict=False))),

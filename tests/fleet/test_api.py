@@ -68,7 +68,7 @@ def contents(nodes: FleetNodes) -> dict[str, bytes]:
     }
 
 
-def folded(nodes: FleetNodes) -> dict[str, tuple[str, float]]:
+def folded(nodes: FleetNodes) -> dict[str, tuple[str, Any]]:
     """What a host makes of the store: label and seconds left, by source."""
     board = Board()
     for key, value in contents(nodes).items():

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import math
@@ -70,7 +71,7 @@ def folded(nodes: FleetNodes) -> dict[str, tuple[str, float]]:
     key, end = below(KEYS)
     board = Board(Sources())
     for item in nodes.root()("/v3/kv/range", {"key": key, "range_end": end}).get("kvs", ()):
-        name, value = (decisions.base64.b64decode(item[part]) for part in ("key", "value"))
+        name, value = (base64.b64decode(item[part]) for part in ("key", "value"))
         board.put(name.decode(), value)
     assert not board.refused
     now = time.time()
@@ -127,7 +128,7 @@ def test_many_bans_make_few_pages_that_end_by_themselves(nodes: FleetNodes, run:
     pages = nodes.root()("/v3/kv/range", {"key": key, "range_end": end})["kvs"]
     assert len(pages) <= 12
     for page in pages:
-        assert len(decisions.base64.b64decode(page["value"])) <= 12_000
+        assert len(base64.b64decode(page["value"])) <= 12_000
         lease = nodes.root()("/v3/lease/timetolive", {"ID": page["lease"]})
         assert 600 <= int(lease["TTL"]) <= 1800
     assert run(fleet_ban, address=addresses, state="absent", hold=0)["changed"]
@@ -144,7 +145,7 @@ def test_a_change_of_somebody_else_meanwhile_is_not_lost(
         if others:
             other = others.pop()
             decisions.ban(gateway, [other], 600, "", False)
-        return commit(draft, gateway)
+        return bool(commit(draft, gateway))
 
     monkeypatch.setattr(decisions.Draft, "commit", late)
     assert run(fleet_ban, address="203.0.113.4", duration=600)["changed"]

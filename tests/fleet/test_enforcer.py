@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import time
@@ -21,6 +22,7 @@ from fleet.servers import FleetNodes, fleet_nodes
 from packetwatch_core._base.errors import PacketwatchError
 from packetwatch_core._node.gateway import below, encoded
 from packetwatch_core._node.keys import BANS, KEYS
+from packetwatch_fleet.store.interface import Writer
 
 pytestmark = [
     pytest.mark.slow,
@@ -64,6 +66,11 @@ class Two:
         }
 
 
+def recent(nodes: FleetNodes, name: str) -> Any:
+    """The last decisions that an enforcer publishes."""
+    return report(nodes, name).get("recent")
+
+
 @pytest.fixture(scope="module")
 def pair(nodes: FleetNodes, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Two]:
     found = Two(tmp_path_factory.mktemp("enforcers"), nodes)
@@ -82,7 +89,7 @@ def test_both_decide_the_same_and_hosts_ban_once(pair: Two) -> None:
     # Of the store's time, whatever the clock of the node says.
     assert 540 < ban.until - time.time() <= 601
     for enforcer, version in (("e1", "1."), ("e2", "0.9.0")):
-        until(lambda name=enforcer: report(pair.nodes, name).get("recent"))
+        until(functools.partial(recent, pair.nodes, enforcer))
         found = report(pair.nodes, enforcer)
         assert found["v"] == 1 and found["version"].startswith(version)
         assert found["batch"] == 1 and found["blind"] is False
@@ -229,12 +236,13 @@ def test_the_store_forgets_what_was_overwritten(pair: Two) -> None:
     assert at(first)["kvs"]
     with pair.second.writer() as writer:
         writer.compact(last)
-        until(lambda: writer.step() or _is_compacted(at, first))
+        until(lambda: _is_compacted(writer, at, first))
         assert not writer.problem
     assert at(last)["kvs"]
 
 
-def _is_compacted(at: Callable[[int], Any], revision: int) -> bool:
+def _is_compacted(writer: Writer, at: Callable[[int], Any], revision: int) -> bool:
+    writer.step()
     try:
         at(revision)
     except PacketwatchError as error:
@@ -246,7 +254,7 @@ def test_nothing_was_invented(pair: Two) -> None:
     tried = {f"203.0.113.{n}" for n in range(9, 20)} | {"203.0.113.130", "2001:db8:5::/64"}
     assert folded(pair.nodes).keys() <= tried
     for enforcer in ("e1", "e2"):
-        until(lambda name=enforcer: report(pair.nodes, name))
+        until(functools.partial(report, pair.nodes, enforcer))
         found = report(pair.nodes, enforcer)
         assert all(rule["fault"] is None for rule in found["rules"].values())
         assert {one["source"] for one in found["recent"]} <= tried

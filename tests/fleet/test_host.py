@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import json
 import statistics
 import time
@@ -114,7 +115,7 @@ def test_the_way_from_the_store_to_the_agent_is_short(nodes: FleetNodes, host: R
     for number in range(30):
         began = time.monotonic()
         nodes.put("bans/e1/p", page(row(f"203.0.113.{number}")))
-        until(lambda number=number: f"203.0.113.{number}" in agent.times)
+        until(functools.partial(agent.times.__contains__, f"203.0.113.{number}"))
         delays.append((agent.times[f"203.0.113.{number}"] - began) * 1000)
         time.sleep(0.02)
     # With the put itself, over TLS and with authentication.

@@ -154,10 +154,10 @@ def test_what_two_hosts_have_banned_is_banned_on_all_hosts(nodes: FleetNodes, fo
         "--vars",
         "watched.yml",
     )
-    path = f"{tools}:{TOOLS}:{os.environ['PATH']}"
+    search = f"{tools}:{TOOLS}:{os.environ['PATH']}"
     log = folder / "log"
     with on_node(
-        nodes, folder, "ansible-rulebook", *command, PATH=path, HOSTS=str(lines)
+        nodes, folder, "ansible-rulebook", *command, PATH=search, HOSTS=str(lines)
     ) as process:
         deadline = time.monotonic() + 300
         while "PLAY RECAP" not in log.read_text():

@@ -21,7 +21,16 @@ from packetwatch_fleet.plugins import tls
 from packetwatch_fleet.store.cluster import Cluster
 from packetwatch_fleet.store.etcd import Etcd
 from packetwatch_fleet.store.gateway import PIECE, Account
-from packetwatch_fleet.store.interface import Conflict, Denied, Lost, Store, Unavailable
+from packetwatch_fleet.store.interface import (
+    Conflict,
+    Denied,
+    Lost,
+    Put,
+    Relisted,
+    Snapshot,
+    Store,
+    Unavailable,
+)
 from packetwatch_fleet.store.plugins import open_store
 
 pytestmark = pytest.mark.slow
@@ -135,7 +144,7 @@ def test_changes_come_in_their_order_and_reports_are_overwritten(nodes: FleetNod
         values = [
             change.value
             for dummy, change in one.changes
-            if getattr(change, "key", "") == f"{BANS}e1/p" and hasattr(change, "value")
+            if isinstance(change, Put) and change.key == f"{BANS}e1/p"
         ]
         assert values == [str(number).encode() for number in range(20)]
         for number in range(50):
@@ -217,14 +226,18 @@ def test_compaction_while_away_is_followed_by_a_listing(nodes: FleetNodes) -> No
         assert one.items["bans/e1/new"] == b"2"
 
 
+def snapshots(one: Mirror) -> list[Snapshot]:
+    return [change.snapshot for dummy, change in one.changes if isinstance(change, Relisted)]
+
+
 def test_a_store_that_was_wiped_is_another_one(nodes: FleetNodes) -> None:
     nodes.put("bans/e1/old", "1")
     with mirror(nodes) as one:
-        first = one.changes[0][1].snapshot  # type: ignore[union-attr]
+        first = snapshots(one)[0]
         nodes.wipe()
         # The token of before is not known any more.
         one.until(lambda: one.is_following and "bans/e1/old" not in one.items)
-        last = [change for dummy, change in one.changes if hasattr(change, "snapshot")][-1].snapshot
+        last = snapshots(one)[-1]
         # The names and addresses of the nodes make the cluster's number: only the revision tells.
         assert (last.cluster, last.revision) != (first.cluster, first.revision)
         assert last.revision < first.revision

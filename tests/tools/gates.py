@@ -250,8 +250,9 @@ def slow_gates(build: Build) -> list[Gate]:
             "types-tests",
             (
                 *("env", paths, *tests, str(build.cache("mypy-tests"))),
-                *("tests/unit", "tests/kernel", "tests/lab", "tests/bench", "tests/tools"),
-                *("tests/conftest.py", "molecule", "extensions/eda/plugins/event_source"),
+                *("tests/unit", "tests/kernel", "tests/fleet", "tests/lab", "tests/bench"),
+                *("tests/tools", "tests/conftest.py", "molecule", "examples/import_lists.py"),
+                "extensions/eda/plugins/event_source",
             ),
         ),
         # The fleet's tests would download them in the middle of other tests.
