@@ -27,6 +27,7 @@ PAGES = (
     "SECURITY.md",
     "docs",
     "examples",
+    "roles/fleet_node/README.md",
     "roles/packetwatch/README.md",
 )
 # Names of attributes that lead to another page or file.

@@ -41,6 +41,8 @@ pygments_dark_style = "native"
 html_theme = "furo"
 html_title = "Packetwatch"
 html_static_path = ["static"]
+# That of the page of a fleet.
+html_favicon = "../roles/fleet_node/files/api/packetwatch_api/page/icon.svg"
 html_css_files = ["style.css"]
 html_copy_source = False
 html_show_sphinx = False
@@ -50,9 +52,9 @@ antsibull_ext_color_scheme = "none"
 # What antsibull-docs writes, and what this site has instead. The theme shows the contents of a page beside it.
 WRITTEN = {
     r"\.\. contents::\n(?: +:.*\n)+": "",
-    r"^Packetwatch\.Xdp\n=+$": "Modules and the role\n====================",
+    r"^Packetwatch\.Xdp\n=+$": "Modules and roles\n=================",
     r"^    (\w+)_module$": r"    \1 <\1_module>",
-    r"^    (\w+)_role$": r"    \1, the role <\1_role>",
+    r"^    (\w+)_role$": r"    The role \1 <\1_role>",
 }
 
 

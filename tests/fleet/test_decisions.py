@@ -141,11 +141,11 @@ def test_a_change_of_somebody_else_meanwhile_is_not_lost(
     run(fleet_ban, address="203.0.113.1", duration=600)
     commit, others = decisions.Draft.commit, ["203.0.113.3", "203.0.113.2"]
 
-    def late(draft: Any, gateway: Any) -> bool:
+    def late(draft: Any, gateway: Any) -> int | None:
         if others:
             other = others.pop()
             decisions.ban(gateway, [other], 600, "", False)
-        return bool(commit(draft, gateway))
+        return commit(draft, gateway)
 
     monkeypatch.setattr(decisions.Draft, "commit", late)
     assert run(fleet_ban, address="203.0.113.4", duration=600)["changed"]
