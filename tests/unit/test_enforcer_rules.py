@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -403,6 +404,17 @@ def test_each_rule_has_a_row() -> None:
         panel = Panel(parse_rules({name: {}}, "r"), Fleet())
         assert panel.seats[0].is_on and panel.seats[0].values()["entries"] == 0
     assert ACTIONS == ("enforce", "monitor", "off")
+
+
+def test_the_role_knows_each_rule() -> None:
+    role = Path(__file__).resolve().parents[2] / "roles/fleet_node"
+    specs = yaml.safe_load((role / "meta/argument_specs.yml").read_text())["argument_specs"]
+    option = specs["main"]["options"]["fleet_node_rules"]
+    defaults = yaml.safe_load((role / "defaults/main.yml").read_text())
+    assert option["default"] == defaults["fleet_node_rules"] == {name: {} for name in RULES}
+    for name, limits in RULES.items():
+        [line] = [line for line in option["description"] if line.startswith(f"C({name})")]
+        assert [limit for limit in limits if f"C({limit})" not in line] == []
 
 
 def test_a_day_of_background_costs_little_memory() -> None:

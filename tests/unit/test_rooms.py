@@ -165,6 +165,11 @@ def test_architecture_md_has_all_rooms_in_their_order() -> None:
     assert rows(text.partition("\n## ")[0]) == ["_front.py", "_module.py", *ROOMS]
 
 
+def test_contributing_md_has_the_rooms_in_their_order() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text().partition("## Rooms")[2]
+    assert re.findall(r"`(_[a-z]+)`", text.partition("\n- ")[0]) == list(ROOMS)
+
+
 def test_library_md_has_the_rooms_in_their_order() -> None:
     titles = list(documented((ROOT / "docs/library.md").read_text()))
     assert [title for title in titles if title in ROOMS] == list(ROOMS)
