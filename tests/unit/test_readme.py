@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The pages that Galaxy and Automation Hub show: their sections, and links that work there."""
+"""What Galaxy and Automation Hub read: the sections of pages, links that work there, and what the controller needs."""
 
 from __future__ import annotations
 
@@ -79,3 +79,10 @@ def test_links_work_on_other_sites(page: Path) -> None:
 )
 def test_a_broken_link_is_named(link: str, problem: str) -> None:
     assert list(broken(link)) == [f"{link} {problem}"]
+
+
+def test_an_execution_environment_gets_openssl() -> None:
+    """As ansible-builder reads it: a path below the collection's folder, and lines of bindep."""
+    needs = yaml.safe_load((ROOT / "meta/execution-environment.yml").read_text())
+    lines = (ROOT / needs["dependencies"]["system"]).read_text().splitlines()
+    assert [line for line in lines if line and not line.startswith("#")] == ["openssl"]
