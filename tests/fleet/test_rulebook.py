@@ -13,6 +13,7 @@ import contextlib
 import json
 import os
 import re
+import shlex
 import subprocess
 import time
 from collections.abc import Iterator
@@ -177,6 +178,21 @@ def test_what_two_hosts_have_banned_is_banned_on_all_hosts(nodes: FleetNodes, fo
     assert "web2: a line that is not an event is left out" in text
     assert nodes.service_credentials("api").password not in text
     assert not Path("/run/taken").exists()
+
+
+def test_the_playbook_bans_and_lifts(nodes: FleetNodes, folder: Path) -> None:
+    """With the commands of the page about fleets."""
+    page = (ROOT / "docs/fleet.md").read_text()
+    commands = re.findall(r"^ *(ansible-playbook .*fleet_ban .*)$", page, re.M)
+    found = []
+    for command in commands:
+        with on_node(nodes, folder, *shlex.split(command)) as process:
+            process.wait(timeout=120)
+        found.append(folded(nodes).get("203.0.113.9"))
+    assert found[0], (folder / "log").read_text()
+    label, seconds = found.pop(0)
+    assert label == "api/play" and 500 < seconds <= 600
+    assert found == [None], (folder / "log").read_text()
 
 
 def test_a_backup_is_that_of_a_node_that_answers(nodes: FleetNodes, folder: Path) -> None:
