@@ -49,7 +49,7 @@ def use(tarball: Path, folder: Path, tests: Path) -> None:
 
 
 def install(tarball: Path, folder: Path) -> None:
-    """Install the tarball, verify it, and list its modules."""
+    """Install the tarball, verify it, list its modules, and let Ansible find all that its playbooks name."""
     paths = {"ANSIBLE_COLLECTIONS_PATH": str(folder)}
     galaxy = ("ansible-galaxy", "collection")
     run(*galaxy, "install", str(tarball), "-p", str(folder), folder=folder, **paths)
@@ -62,4 +62,6 @@ def install(tarball: Path, folder: Path) -> None:
     run("ansible-doc", *sorted(public), folder=folder, **paths)
     roles = [f"{NAME}.{path.name}" for path in (modules.parents[1] / "roles").iterdir()]
     run("ansible-doc", "-t", "role", *sorted(roles), folder=folder, **paths)
-    run("ansible-playbook", "--syntax-check", f"{NAME}.site", folder=folder, **paths)
+    playbooks = (modules.parents[1] / "playbooks").glob("[!_]*.yml")
+    names = sorted(f"{NAME}.{path.stem}" for path in playbooks)
+    run("ansible-playbook", "--syntax-check", *names, folder=folder, **paths)
