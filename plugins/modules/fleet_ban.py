@@ -28,7 +28,8 @@ options:
       - The address of the source, or a list of addresses. They are all banned, or none if one is refused.
       - An IPv6 address stands for its /64. With C(/128), it stands for itself on hosts that ban its network singly
         (C(packetwatch_shared_prefixes)).
-      - Addresses of the fleet's hosts, and those that a list of the fleet allows, are refused.
+      - Addresses of the fleet's hosts and nodes, those that are protected (C(fleet_node_protect)), and those that a list of the fleet
+        allows are refused.
     type: list
     elements: str
     required: true
@@ -51,6 +52,10 @@ options:
     description: Reason of the ban. The store keeps up to 200 characters of it.
     type: str
     default: ""
+  never:
+    description: Path of the addresses that nobody bans, on the node. The role C(packetwatch.xdp.fleet_node) writes this file.
+    type: path
+    default: /etc/packetwatch-fleet-node/never
 seealso:
   - module: packetwatch.xdp.ban
   - module: packetwatch.xdp.fleet_info
@@ -90,6 +95,11 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.packetwatch.xdp.plugins.module_utils._base.duration import parse_duration
 from ansible_collections.packetwatch.xdp.plugins.module_utils._base.errors import InvalidInput
 from ansible_collections.packetwatch.xdp.plugins.module_utils._node import decisions
+from ansible_collections.packetwatch.xdp.plugins.module_utils._node.never import (
+    ALWAYS,
+    Never,
+    read_always,
+)
 from ansible_collections.packetwatch.xdp.plugins.module_utils._store import STORE, run_on_store
 
 if t.TYPE_CHECKING:
@@ -108,7 +118,8 @@ def apply(module: AnsibleModule, gateway: Gateway) -> Result:
         changed = decisions.lift(gateway, addresses, hold, check)
     else:
         seconds = parse_duration(params["duration"], "duration", 1, decisions.MAX_DURATION)
-        changed = decisions.ban(gateway, addresses, seconds, params["reason"], check)
+        never = Never(read_always(params["never"]))
+        changed = decisions.ban(gateway, addresses, seconds, params["reason"], check, never)
     return {
         "changed": changed.is_change,
         "sources": changed.sources,
@@ -124,6 +135,7 @@ def main() -> None:
             "duration": {"type": "str"},
             "hold": {"type": "str", "default": "10m"},
             "reason": {"type": "str", "default": ""},
+            "never": {"type": "path", "default": ALWAYS},
             **STORE,
         },
         required_if=[("state", "present", ["duration"])],

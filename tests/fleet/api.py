@@ -47,6 +47,7 @@ exec env -i {environment} chroot {tree} {command}
 _PATIENCE = 120.0
 PORT = 443
 ROLES = ("read", "ban", "lists", "admin")
+PROTECTED = "192.0.2.128/28"
 
 
 class Reply(NamedTuple):
@@ -86,6 +87,7 @@ class Api:
         self._config = folder / "config"
         self.tokens.mkdir(parents=True)
         unpack_library(folder / "library")
+        (self._config / "never").write_text(nodes.never(PROTECTED))
         (self._config / "api.password").write_text(nodes.service_credentials("api").password)
         for name in ("nodes-ca.pem", "inner.pem"):
             (self._config / name).write_bytes((self.node.config / name).read_bytes())
@@ -196,7 +198,7 @@ class Api:
             "CREDENTIALS_DIRECTORY": _CONFIG,
             "PW_API_AUTHORITY": f"{_CONFIG}/nodes-ca.pem",
             "PW_API_TOKENS": f"{_CONFIG}/tokens",
-            "PW_API_NODES": " ".join(node.address for node in self.nodes.nodes),
+            "PW_FLEET_NEVER": f"{_CONFIG}/never",
         }
 
     def _answers(self) -> bool:

@@ -81,6 +81,7 @@ class Enforcer:
         node: int = 0,
         skew: int = 0,
         version: str = "",
+        protected: str = "",
         **variables: str,
     ) -> None:
         self.log = folder / f"{name}.log"
@@ -90,6 +91,8 @@ class Enforcer:
         self.rules.write_text(format_rules(parse_rules(rules, "rules")))
         password = folder / f"{name}.password"
         password.write_text(nodes.service_credentials(name).password)
+        never = folder / f"{name}.never"
+        never.write_text(nodes.never(protected))
         code = library(folder)
         self._variables = {
             **CLEAN,
@@ -103,7 +106,7 @@ class Enforcer:
             "PW_FLEET_PASSWORD_FILE": str(password),
             "PW_FLEET_CA": str(self._node.config / "nodes-ca.pem"),
             "PW_FLEET_CERTIFICATE": str(self._node.config / "inner.pem"),
-            "PW_FLEET_NODES": " ".join(one.address for one in nodes.nodes),
+            "PW_FLEET_NEVER": str(never),
             "PW_ENFORCER_NAME": name,
             "PW_ENFORCER_RULES": str(self.rules),
             "PW_ENFORCER_RULES_FOLDER": str(folder / "rules.d"),

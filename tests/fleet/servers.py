@@ -246,6 +246,12 @@ class FleetNodes:
 
     # What decides
 
+    def never(self, *protected: str) -> str:
+        """Render the file of what nobody bans."""
+        members = {node.name: node.address for node in self.nodes}
+        own = {"fleet_node_members": members, "fleet_node_protect": list(filter(None, protected))}
+        return rendered("never.j2", own)
+
     def root(self, node: int = 0) -> Callable[[str, Json], Json]:
         """A function that calls a node's etcd as root, past the gate."""
         gateway = self.at_etcd("root", node)

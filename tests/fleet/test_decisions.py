@@ -13,6 +13,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +25,7 @@ from fleet.software import VERSIONS
 from packetwatch_core._node import decisions
 from packetwatch_core._node.gateway import below
 from packetwatch_core._node.keys import KEYS
+from packetwatch_core._node.never import Never
 from packetwatch_fleet.fold import Board
 from packetwatch_fleet.sources import Sources
 
@@ -39,9 +41,11 @@ def nodes(request: pytest.FixtureRequest) -> Iterator[FleetNodes]:
 
 
 @pytest.fixture
-def run(nodes: FleetNodes) -> Iterator[Module]:
+def run(nodes: FleetNodes, tmp_path: Path) -> Iterator[Module]:
     """Run a module on the node, with the account of the API."""
     config = nodes.nodes[0].config
+    never = tmp_path / "never"
+    never.write_text(nodes.never("192.0.2.128/28"))
     store = {
         "password": nodes.service_credentials("api").password,
         "authority": str(config / "nodes-ca.pem"),
@@ -49,7 +53,8 @@ def run(nodes: FleetNodes) -> Iterator[Module]:
     }
 
     def call(module: Any, check: bool = False, **options: Any) -> dict[str, Any]:
-        given = store | options | {"_ansible_check_mode": check, "_ansible_diff": True}
+        own = {"never": str(never)} if module is fleet_ban else {}
+        given = store | own | options | {"_ansible_check_mode": check, "_ansible_diff": True}
         with (
             patch_module_args(given),
             redirect_stdout(io.StringIO()) as written,
@@ -144,7 +149,7 @@ def test_a_change_of_somebody_else_meanwhile_is_not_lost(
     def late(draft: Any, gateway: Any) -> int | None:
         if others:
             other = others.pop()
-            decisions.ban(gateway, [other], 600, "", False)
+            decisions.ban(gateway, [other], 600, "", False, Never())
         return commit(draft, gateway)
 
     monkeypatch.setattr(decisions.Draft, "commit", late)
@@ -162,9 +167,12 @@ def test_a_change_of_somebody_else_meanwhile_is_not_lost(
         ({"address": "203.0.113.9", "duration": "2y"}, "duration is '2y'"),
         (
             {"address": ["198.51.100.1", "192.0.2.10"]},
-            "it has the address 192.0.2.10 of the host web1",
+            "192.0.2.10 is never banned: 192.0.2.10 is an address of the host web1",
         ),
-        ({"address": "2001:db8:1::9"}, "has the address 2001:db8:1::1 of the host web1"),
+        ({"address": "2001:db8:1::9"}, "2001:db8:1::1 is an address of the host web1"),
+        ({"address": "10.79.0.11"}, "10.79.0.11 is an address of a node"),
+        ({"address": "192.0.2.129"}, "192.0.2.128/28 is protected (fleet_node_protect)"),
+        ({"address": "203.0.113.9", "never": "/missing"}, "/missing: "),
         ({"address": "198.51.100.77"}, "the list office allows 198.51.100.0/26"),
         ({"address": "203.0.113.9", "password": "wrong"}, "refuses the user api"),
         ({"address": "203.0.113.9", "authority": "/missing"}, "on a node of the fleet"),

@@ -42,7 +42,7 @@ class Two:
     def __init__(self, folder: Path, nodes: FleetNodes) -> None:
         self.nodes = nodes
         self.hosts = Reporters(nodes)
-        self.first = Enforcer(folder, nodes, "e1", ENFORCING, PW_FLEET_PROTECT="203.0.113.128/28")
+        self.first = Enforcer(folder, nodes, "e1", ENFORCING, protected="203.0.113.128/28")
         self.second = Enforcer(folder, nodes, "e2", ENFORCING, node=1, skew=300, version="0.9.0")
 
     def close(self) -> None:

@@ -150,13 +150,15 @@ class Host:
 def enforcer(folder: Path, store: Path, rules: Path) -> Iterator[Path]:
     """The real process over a store in a folder; its log."""
     code, log = library(folder), folder / "enforcer.log"
+    never = folder / "never"
+    never.write_text("198.18.0.0/15 protected\n")
     variables = {
         **CLEAN,
         "PYTHONPATH": str(code),
         "PYTHONPYCACHEPREFIX": str(code / "bytecode"),
         "PW_FLEET_STORE": "folder",
         "PW_FLEET_FOLDER": str(store),
-        "PW_FLEET_PROTECT": "198.18.0.0/15",
+        "PW_FLEET_NEVER": str(never),
         "PW_ENFORCER_NAME": "e1",
         "PW_ENFORCER_RULES": str(rules),
         "PW_ENFORCER_RULES_FOLDER": str(folder / "rules.d"),

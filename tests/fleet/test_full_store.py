@@ -19,6 +19,7 @@ from fleet.servers import FleetNodes, fleet_nodes
 
 from packetwatch_core._base.errors import PacketwatchError
 from packetwatch_core._node import decisions
+from packetwatch_core._node.never import Never
 from packetwatch_core._node.overview import store
 
 pytestmark = pytest.mark.slow
@@ -87,7 +88,7 @@ def test_a_full_store_is_read_and_followed_and_all_is_equal_after_it_has_room(
         fill(nodes)
         assert any("NOSPACE" in text for text in store_of(nodes)["problems"])
         with nodes.nodes[0].namespace.entered(), pytest.raises(PacketwatchError, match="space"):
-            decisions.ban(nodes.at_etcd("api"), ["203.0.113.4"], 600, "", False)
+            decisions.ban(nodes.at_etcd("api"), ["203.0.113.4"], 600, "", False, Never())
         agent.say(ban=[SCANNER, [21], 600.0, "syn"])
         until(lambda: "space exceeded" in fleet(process)["reports"]["problem"])
         assert any("do not reach the store" in line["message"] for line in process.lines())

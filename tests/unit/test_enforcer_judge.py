@@ -19,12 +19,12 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from packetwatch_core._base.address import parse_prefix
 from packetwatch_core._node.buckets import MAX_BYTES, MAX_ROWS, OPEN_ROWS
 from packetwatch_core._node.keys import BANS, HOSTS, LIFTS, LISTS
+from packetwatch_core._node.never import Never
 from packetwatch_core._node.rules import RULES
 from packetwatch_enforcer.judge import Judge, sources_of
 from packetwatch_enforcer.ledger import MAX_PENDING, Ledger
 from packetwatch_enforcer.rules.interface import Decision, Proposal
 from packetwatch_fleet.fold import fold
-from packetwatch_fleet.never import Never
 from packetwatch_fleet.pages import Row
 from packetwatch_fleet.sources import packed
 

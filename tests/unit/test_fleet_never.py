@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import ipaddress
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from packetwatch_fleet import never
-from packetwatch_fleet.never import Never
+from packetwatch_core._base.address import parse_prefix
+from packetwatch_core._base.errors import InvalidInput
+from packetwatch_core._node import never
+from packetwatch_core._node.never import Never, read_always
 from packetwatch_fleet.sources import packed, unpacked
 
 STATUS = "/packetwatch/v1/hosts/{}/status"
@@ -67,6 +70,39 @@ def test_a_source_is_refused_if_it_overlaps_a_network_that_somebody_has_now(
         wanted = any(overlap(source, text) for texts in state.values() for text in texts)
         assert (tested.refused(source) is not None) is wanted, (source, state)
     assert tested.keys() <= {*state}
+
+
+def test_a_network_is_not_denied_around_hosts_and_what_is_protected() -> None:
+    tested = Never([("203.0.113.0/28", "protected (fleet_node_protect)")])
+    tested.put(STATUS.format("web1"), value("/status", ["192.0.2.10", "2001:db8:1::1"]))
+    tested.put(LIST.format("office"), value("", ["198.51.100.0/26", "192.0.2.10"]))
+    for network, reason in {
+        "203.0.113.0/24": "203.0.113.0/28 is protected (fleet_node_protect)",
+        "203.0.113.8/29": "203.0.113.0/28 is protected (fleet_node_protect)",
+        "192.0.2.0/24": "192.0.2.10 is an address of the host web1",
+        "192.0.2.10/32": "192.0.2.10 is an address of the host web1",
+        "2001:db8::/32": "2001:db8:1::1 is an address of the host web1",
+        "198.51.100.8/29": "the list office allows 198.51.100.0/26",
+        # Of a wider network, hosts let pass what the list allows.
+        "198.51.100.0/24": None,
+        "192.0.3.0/24": None,
+        "::/64": None,
+    }.items():
+        assert tested.refused_network(parse_prefix(network)) == reason, network
+
+
+def test_the_file_of_what_nobody_bans(tmp_path: Path) -> None:
+    path = tmp_path / "never"
+    path.write_text("# a comment\n\n192.0.2.1 an address of a node\n2001:db8::/32 protected\n")
+    assert read_always(str(path)) == [
+        ("192.0.2.1", "an address of a node"),
+        ("2001:db8::/32", "protected"),
+    ]
+    path.write_text("192.0.2.1 a node\nlocalhost protected (fleet_node_protect)\n")
+    with pytest.raises(InvalidInput, match=r"never: .*localhost.*: correct fleet_node_protect"):
+        read_always(str(path))
+    with pytest.raises(InvalidInput, match=r"missing: .*run the playbook packetwatch.xdp.fleet"):
+        read_always(str(tmp_path / "missing"))
 
 
 def test_a_reason_names_who_has_the_network() -> None:

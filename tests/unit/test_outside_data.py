@@ -62,6 +62,7 @@ from packetwatch_core._network import fleet as fleet_settings
 from packetwatch_core._network import settings as host_settings
 from packetwatch_core._network.endpoints import Endpoint
 from packetwatch_core._node import keys, rules
+from packetwatch_core._node.never import Never, read_always
 from packetwatch_core._preflight import interfaces, values
 from packetwatch_core._tables.area import Area
 from packetwatch_core._tables.ranges import Prefixes
@@ -69,7 +70,6 @@ from packetwatch_core._tables.tables import compile_tables
 from packetwatch_fleet import observed, pages
 from packetwatch_fleet.bus.wire import Wire
 from packetwatch_fleet.fold import Board
-from packetwatch_fleet.never import Never
 from packetwatch_fleet.reports import Reports
 from packetwatch_fleet.sources import Sources
 from packetwatch_fleet.store import gateway
@@ -709,6 +709,11 @@ PARSERS: dict[str, Parser] = {
             b'{"v":1,"rules":{"sweep":{"action":"enforce","hosts":5,"window":"10m"},"mine":{"x":1.5}}}',
         ),
         (rules.read_rules, rules.parse_rules, rules.parse_enforcers),
+    ),
+    "what nobody bans": Parser(
+        file_of(read_always),
+        (b"# a comment\n192.0.2.11 an address of a node\n2001:db8::/32 protected\n",),
+        (read_always,),
     ),
     "item of the agent's stream": Parser(
         reported,

@@ -29,6 +29,7 @@ from .keys import BANS, HOSTS, LIFTS, LISTS
 
 if t.TYPE_CHECKING:
     from .gateway import Gateway, Json
+    from .never import Never
 
 OWN, RULE, EVIDENCE = "api", "play", "manual"
 MAX_DURATION, MAX_REASON = 366 * 86400.0, 200
@@ -221,11 +222,16 @@ class Draft:
 
 
 def ban(
-    gateway: Gateway, addresses: t.Sequence[str], seconds: float, reason: str, check: bool
+    gateway: Gateway,
+    addresses: t.Sequence[str],
+    seconds: float,
+    reason: str,
+    check: bool,
+    never: Never,
 ) -> Changed:
     """Ban sources on all hosts of the fleet; raises `InvalidInput` if one must not be banned.
 
-    A ban by a play that is in force and has the same length stays as it is, so that a play is idempotent.
+    never: what nobody bans whatever the store has. A ban by a play that is in force and has the same length stays as it is, so that a play is idempotent.
     """
     sources = [source_of(address) for address in addresses]
 
@@ -243,7 +249,7 @@ def ban(
             after += _line(made.ban(source, seconds, RULE, reason))
         return made, Changed(sources, before, after)
 
-    _check_allowed(gateway, dict(zip(sources, addresses, strict=True)))
+    _check_allowed(gateway, sources, never)
     return _carry_out(gateway, draft, check)
 
 
@@ -303,36 +309,14 @@ def _carry_out(
     )
 
 
-def _check_allowed(gateway: Gateway, sources: t.Mapping[str, str]) -> None:
-    """Raise InvalidInput for a source that has an address of a host, or that a list of the fleet allows."""
-    wanted = {source: parse_prefix(source) for source in sources}
-    for key, value, dummy in items(gateway, HOSTS):
-        host, dummy2, report = key.removeprefix(HOSTS).partition("/")
-        if report == "status":
-            for text in _texts(value.get("addresses")):
-                _refuse(wanted, text, f"it has the address {text} of the host {host}")
-    for key, value, dummy in items(gateway, LISTS):
-        name = key.removeprefix(LISTS)
-        allow = value.get("allow")
-        for entry in allow if isinstance(allow, list) else ():
-            for text in _texts([entry.get("address") if isinstance(entry, dict) else None]):
-                _refuse(wanted, text, f"the list {name} allows {text}")
-
-
-def _refuse(wanted: t.Mapping[str, Prefix], text: str, why: str) -> None:
-    try:
-        other = parse_prefix(text)
-    except InvalidInput:
-        return
-    for source, prefix in wanted.items():
-        if prefix.family == other.family and (
-            prefix.value <= other.value <= prefix.last or other.value <= prefix.value <= other.last
-        ):
-            raise InvalidInput(f"{source} is not banned: {why}")
-
-
-def _texts(value: t.Any) -> list[str]:
-    return [text for text in value if isinstance(text, str)] if isinstance(value, list) else []
+def _check_allowed(gateway: Gateway, sources: t.Iterable[str], never: Never) -> None:
+    """Raise `InvalidInput` for a source that nobody bans."""
+    for prefix in (HOSTS, LISTS):
+        for key, dummy, item in items(gateway, prefix):
+            never.put(key, base64.b64decode(item["value"]))
+    for source in sources:
+        if why := never.refused(source):
+            raise InvalidInput(f"{source} is never banned: {why}")
 
 
 def _text(key: str, rows: t.Sequence[t.Any]) -> str:

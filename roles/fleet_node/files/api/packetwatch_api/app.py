@@ -16,7 +16,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.routing import Map
 
 from packetwatch_agent.output import Output
-from packetwatch_fleet.never import Never
+from packetwatch_core._node.never import Never
 from packetwatch_fleet.sources import Sources
 
 from .access import Access, Forbidden
@@ -39,8 +39,7 @@ def create_app(settings: Settings, output: Output) -> flask.Flask:
     """Make the application. It reads the store when it is asked."""
     store = Store(settings.connect)
     sources = Sources(settings.shared)
-    never = Never([(text, "an address of a node") for text in settings.nodes] + settings.protected)
-    fleet = Fleet(store, sources, never)
+    fleet = Fleet(store, sources, Never(settings.always))
     changes = Changes(store, fleet)
     operations = Operations(fleet, changes, sources)
     access = Access(Tokens(settings.tokens))

@@ -11,13 +11,13 @@ import threading
 import time
 import typing as t
 
-from packetwatch_core._base.address import Prefix, format_prefix, parse_prefix
+from packetwatch_core._base.address import Prefix, parse_prefix
 from packetwatch_core._base.errors import InvalidInput
 from packetwatch_core._base.number import MAX_TIME
 from packetwatch_core._node.keys import BANS, EVENTS, HOSTS, LIFTS, LISTS, RULES
+from packetwatch_core._node.never import Never
 from packetwatch_fleet.fold import Ban, Board
 from packetwatch_fleet.keys import enforcer_of, name_of
-from packetwatch_fleet.never import Never
 from packetwatch_fleet.pages import Row
 from packetwatch_fleet.sources import Sources
 
@@ -223,13 +223,7 @@ class View:
 
     def never_denied(self, prefix: Prefix) -> str | None:
         """Why a prefix must never be denied; None: it may be."""
-        if why := self.never_banned(format_prefix(prefix)):
-            return why
-        for host in self.hosts():
-            for text in host["addresses"]:
-                if _is_within(text, prefix):
-                    return f"{text} is an address of the host {host['name']}"
-        return None
+        return self._never.refused_network(prefix)
 
     def explain(self, source: str, prefix: Prefix) -> tuple[Json, dict[str, Json]]:
         """What the fleet does with an address, and what each host does."""
@@ -306,14 +300,6 @@ def _host_of(key: str, report: str) -> str | None:
     if not (key.startswith(HOSTS) and key.endswith(report)):
         return None
     return name_of(key.removesuffix(report), HOSTS)
-
-
-def _is_within(text: str, prefix: Prefix) -> bool:
-    try:
-        other = parse_prefix(text)
-    except InvalidInput:
-        return False
-    return other.family == prefix.family and prefix.value <= other.value <= prefix.last
 
 
 def _ban(source: str, found: Row | Ban, enforcer: str, reason: str) -> Json:

@@ -24,9 +24,15 @@ if t.TYPE_CHECKING:
 
 METRICS: Rows = {
     "packetwatch_api_requests_total": (COUNTER, "Answers of the API and its page, by status."),
+    "packetwatch_api_never_total": (
+        COUNTER,
+        "Changes that were refused because nobody bans or denies the address.",
+    ),
     "packetwatch_api_store_answers": (GAUGE, "Whether the API reaches the store of its node."),
 }
 _CLASSES = ("2xx", "3xx", "4xx", "5xx")
+# Of the contract: nobody bans or denies the address.
+_NEVER = 409
 _TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -37,6 +43,7 @@ class Metrics:
         self._fleet = fleet
         self._access = access
         self._lock = threading.Lock()
+        self._never = 0
         self._answers = collections.Counter(dict.fromkeys(_CLASSES, 0))
 
     def add_to(self, app: flask.Flask) -> None:
@@ -46,6 +53,7 @@ class Metrics:
     def _count(self, response: flask.Response) -> flask.Response:
         with self._lock:
             self._answers[f"{response.status_code // 100}xx"] += 1
+            self._never += response.status_code == _NEVER
         return response
 
     def _page(self) -> flask.Response:
@@ -54,9 +62,10 @@ class Metrics:
         with contextlib.suppress(Away), self._fleet.view():
             answers = True
         with self._lock:
-            counts = dict(self._answers)
+            counts, never = dict(self._answers), self._never
         values: Values = {
             "packetwatch_api_requests_total": by_label("status", counts),
+            "packetwatch_api_never_total": [({}, never)],
             "packetwatch_api_store_answers": [({}, int(answers))],
         }
         response = flask.Response(render(METRICS, values), content_type=_TYPE)

@@ -11,11 +11,11 @@ import typing as t
 from packetwatch_core._base.address import Prefix
 from packetwatch_core._network.protect import parse_shared
 from packetwatch_core._node.gateway import Gateway, Identity
+from packetwatch_core._node.never import ALWAYS, read_always
 
 FOLDER = "/etc/packetwatch-fleet-node"
 _PATIENCE = 3.0
 ACCOUNT = "api"
-_PROTECTED = "protected (fleet_node_protect)"
 
 
 class Settings(t.NamedTuple):
@@ -26,9 +26,7 @@ class Settings(t.NamedTuple):
     certificate: str
     password: str
     tokens: str
-    nodes: tuple[str, ...]
-    """Addresses of the fleet's nodes."""
-    protected: list[tuple[str, str]]
+    always: list[tuple[str, str]]
     """Prefixes that are never banned, with the reason."""
     shared: tuple[Prefix, ...]
 
@@ -44,8 +42,7 @@ class Settings(t.NamedTuple):
             environment.get("PW_API_CERTIFICATE", f"{credentials}/inner.pem"),
             password,
             environment.get("PW_API_TOKENS", f"{FOLDER}/tokens"),
-            tuple(environment.get("PW_API_NODES", "").split()),
-            [(word, _PROTECTED) for word in environment.get("PW_API_PROTECT", "").split()],
+            read_always(environment.get("PW_FLEET_NEVER", ALWAYS)),
             tuple(parse_shared(environment.get("PW_SHARED_PREFIXES", ""), "PW_SHARED_PREFIXES")),
         )
 

@@ -9,17 +9,15 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import typing as t
 
 from packetwatch_agent.loop import Loop
 from packetwatch_agent.output import Output
 from packetwatch_agent.part import Parts
 from packetwatch_agent.presence import Presence
 from packetwatch_agent.service import Service
-from packetwatch_core._base.address import format_prefix
 from packetwatch_core._base.errors import PacketwatchError
+from packetwatch_core._node.never import Never, read_always
 from packetwatch_core._node.rules import read_rules
-from packetwatch_fleet.never import Never
 from packetwatch_fleet.process import serve
 from packetwatch_fleet.sources import Sources
 from packetwatch_fleet.store.plugins import open_store
@@ -45,7 +43,7 @@ def assemble(settings: EnforcerSettings, output: Output) -> Service:
         raise PacketwatchError("PW_FLEET_STORE is none: there is no fleet to decide for")
     roster = Roster()
     panel = Panel(read_rules(settings.rules), roster, settings.rules_folder)
-    judge = Judge(name, Never(_always(settings)), roster, settings.shared_prefixes)
+    judge = Judge(name, Never(read_always(settings.never)), roster, settings.shared_prefixes)
     announcer = Announcer(judge, panel, output)
     sources = Sources(settings.shared_prefixes)
     watcher = Watcher(store, judge, panel, roster, sources, announcer, output)
@@ -55,14 +53,6 @@ def assemble(settings: EnforcerSettings, output: Output) -> Service:
     _interrupt(panel)
     presence = Presence(loop, settings, output, parts)
     return Service(loop, parts, presence, output, "deciding")
-
-
-def _always(settings: EnforcerSettings) -> t.Iterator[tuple[str, str]]:
-    """What is never banned, with the reason."""
-    for prefix in settings.nodes:
-        yield format_prefix(prefix), "a node of the fleet"
-    for prefix in settings.protected:
-        yield format_prefix(prefix), "protected (fleet_node_protect)"
 
 
 def _interrupt(panel: Panel) -> None:

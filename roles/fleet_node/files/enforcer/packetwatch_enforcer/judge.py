@@ -16,9 +16,9 @@ import typing as t
 from packetwatch_core._base.address import Prefix, parse_prefix
 from packetwatch_core._base.errors import InvalidInput
 from packetwatch_core._node.keys import LIFTS
+from packetwatch_core._node.never import Never
 from packetwatch_core._node.rules import ENFORCE, MONITOR
 from packetwatch_fleet.fold import Board
-from packetwatch_fleet.never import Never
 from packetwatch_fleet.pages import EVIDENCE, MAX_SEEN, MAX_SYN, Row
 from packetwatch_fleet.sources import Sources, network_of, packed, unpacked
 

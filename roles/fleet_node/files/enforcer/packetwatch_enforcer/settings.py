@@ -11,7 +11,7 @@ import socket
 from packetwatch_agent.settings import Setting, Settings, absolute_path, plain_text
 from packetwatch_core._base.errors import InvalidInput
 from packetwatch_core._network.endpoints import NO_STORE, parse_label, parse_listen, parse_url
-from packetwatch_core._network.protect import parse_declared
+from packetwatch_core._node.never import ALWAYS
 
 from .rules.plugins import FOLDER
 
@@ -29,10 +29,8 @@ class EnforcerSettings(Settings):
     rules = Setting("PW_ENFORCER_RULES", "/etc/packetwatch-enforcer/rules.json", absolute_path)
     """The file with rules and thresholds, which the role writes."""
     rules_folder = Setting("PW_ENFORCER_RULES_FOLDER", FOLDER, absolute_path)
-    nodes = Setting("PW_FLEET_NODES", "", parse_declared)
-    """Addresses of the fleet's nodes."""
-    protected = Setting("PW_FLEET_PROTECT", "", parse_declared)
-    """What is protected on some host."""
+    never = Setting("PW_FLEET_NEVER", ALWAYS, absolute_path)
+    """The file with addresses that nobody bans."""
     metrics_listen = Setting("PW_ENFORCER_METRICS_LISTEN", "127.0.0.1:9479", parse_listen)
     control_socket = Setting("PW_ENFORCER_CONTROL_SOCKET", "", plain_text)
     """An enforcer has none: the API shows what it publishes."""

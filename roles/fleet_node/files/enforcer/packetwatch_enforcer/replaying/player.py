@@ -17,9 +17,9 @@ import typing as t
 from packetwatch_core._bans.recorded import Line, number_of, text_of
 from packetwatch_core._base.address import Prefix, format_prefix, parse_prefix
 from packetwatch_core._base.errors import InvalidInput
+from packetwatch_core._node.never import Never
 from packetwatch_core._node.rules import Declared
 from packetwatch_fleet.keys import report_of
-from packetwatch_fleet.never import Never
 from packetwatch_fleet.observed import read_bans, read_seen
 from packetwatch_fleet.reports import status
 from packetwatch_fleet.sources import Sources

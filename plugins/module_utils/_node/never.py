@@ -2,7 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The never-list: sources that nobody bans for the fleet. No input, no output, no clock.
+# This code is PRIVATE to the collection.
+
+"""The never-list: sources that nobody bans for the fleet. Enforcers, the API and plays ask it.
 
 Hosts refuse protected and allowed sources too, each its own. This list is that of all hosts together.
 """
@@ -11,14 +13,16 @@ from __future__ import annotations
 
 import typing as t
 
-from packetwatch_core._base.address import BITS, Prefix, format_prefix, parse_prefix
-from packetwatch_core._base.errors import InvalidInput
-from packetwatch_core._node.keys import HOSTS, LISTS
-
-from .pages import Refused, read_object
+from .._base.address import BITS, Prefix, format_prefix, parse_prefix
+from .._base.errors import InvalidInput
+from .._base.files import parse_json
+from .._base.number import is_a
+from .keys import HOSTS, LISTS
 
 # Networks of all hosts and lists. The list of a large fleet has some thousands.
 MAX_NETWORKS = 100_000
+ALWAYS = "/etc/packetwatch-fleet-node/never"
+"""The file that `read_always` reads, on a node."""
 # Of one host: it may lie, and a host with more addresses is not filtered by one agent.
 MAX_ADDRESSES = 64
 _MAX_STATUS, _MAX_LIST = 1 << 16, 1 << 20
@@ -26,6 +30,26 @@ _HALF = 64
 
 _Network = tuple[int, int, int]
 """Family, length, and the number that the first `length` bits are."""
+
+
+def read_always(path: str) -> list[tuple[str, str]]:
+    """What nobody bans whatever the store has, with the reason for each; raises `InvalidInput`.
+
+    The role writes the file: on each line an address or prefix, and the reason.
+    """
+    found = []
+    try:
+        with open(path, encoding="utf-8") as file:
+            for line in file:
+                if line.strip() and not line.startswith("#"):
+                    address, dummy, reason = line.strip().partition(" ")
+                    parse_prefix(address)
+                    found.append((address, reason))
+    except (OSError, ValueError, InvalidInput) as error:
+        raise InvalidInput(
+            f"{path}: {error}: correct fleet_node_protect, and run the playbook packetwatch.xdp.fleet"
+        ) from None
+    return found
 
 
 class Never:
@@ -50,13 +74,10 @@ class Never:
 
     def put(self, key: str, value: bytes) -> None:
         """Take a value of the store; all but statuses and lists is ignored."""
-        try:
-            if key.startswith(LISTS):
-                self._set(key, _allowed(value))
-            elif key.startswith(HOSTS) and key.endswith("/status"):
-                self._set(key, _own(value))
-        except Refused:
-            self.drop(key)
+        if key.startswith(LISTS):
+            self._set(key, _allowed(value))
+        elif key.startswith(HOSTS) and key.endswith("/status"):
+            self._set(key, _own(value))
 
     def drop(self, key: str) -> None:
         """Forget a value that is gone."""
@@ -80,10 +101,21 @@ class Never:
                 return self._reason(part)
         return None
 
+    def refused_network(self, prefix: Prefix) -> str | None:
+        """Why a list must not deny a network; None: it may. What lists allow in a part of it does not matter."""
+        if why := self.refused(format_prefix(prefix)):
+            return why
+        for network, owners in self._owners.items():
+            own = _prefix(network)
+            is_inside = own.family == prefix.family and prefix.value <= own.value <= prefix.last
+            if is_inside and not all(owner.startswith(LISTS) for owner in owners):
+                return self._reason(network)
+        return None
+
     def _reason(self, network: _Network) -> str:
-        family, length, number = network
-        text = format_prefix(Prefix(family, number << (BITS[family] - length), length))
-        owner = self._owners[network][0]
+        text = format_prefix(_prefix(network))
+        # Lists come last: what they allow may be denied in a wider network.
+        owner = min(self._owners[network], key=lambda one: one.startswith(LISTS))
         if owner.startswith(LISTS):
             return f"the list {owner.removeprefix(LISTS)} allows {text}"
         if owner.startswith(HOSTS):
@@ -132,19 +164,35 @@ def _network(prefix: Prefix) -> _Network:
     return prefix.family, prefix.length, prefix.value >> (BITS[prefix.family] - prefix.length)
 
 
+def _prefix(network: _Network) -> Prefix:
+    family, length, number = network
+    return Prefix(family, number << (BITS[family] - length), length)
+
+
 def _own(value: bytes) -> t.Iterator[_Network]:
     """The addresses in a host's status. A host that lies must not keep a network from being banned."""
-    addresses = read_object(value, _MAX_STATUS).get("addresses")
+    addresses = _object(value, _MAX_STATUS).get("addresses")
     for text in addresses[:MAX_ADDRESSES] if isinstance(addresses, list) else ():
         yield from (found for found in _parsed(text) if found[1] == BITS[found[0]])
 
 
 def _allowed(value: bytes) -> t.Iterator[_Network]:
     """What a list allows, also for a time that is over: the API removes such entries."""
-    entries = read_object(value, _MAX_LIST).get("allow")
+    entries = _object(value, _MAX_LIST).get("allow")
     for entry in entries if isinstance(entries, list) else ():
         if isinstance(entry, dict):
             yield from _parsed(entry.get("address"))
+
+
+def _object(value: bytes, size: int) -> dict[str, t.Any]:
+    """The object that a value is; an empty one if it is not understood."""
+    try:
+        found = parse_json(value) if len(value) <= size else None
+    except ValueError:
+        found = None
+    if isinstance(found, dict) and is_a(found.get("v"), int) and found["v"] == 1:
+        return found
+    return {}
 
 
 def _parsed(text: t.Any) -> t.Iterator[_Network]:
