@@ -226,6 +226,11 @@ class FleetNodes:
         self.vault.provide(self._members, self._hosts, self._users)
         self.settle_accounts(self._running()[0])
 
+    def remove_hosts(self, *names: str) -> None:
+        """Let hosts leave, as the role does."""
+        self._hosts = [name for name in self._hosts if name not in names]
+        self.settle_accounts(self._running()[0], forget=True)
+
     def service_credentials(self, name: str) -> Credentials:
         """The credentials of one of `SERVICES`, which reads everything and writes bans, lifts or rules."""
         password = Path(self.vault.password("users", name)).read_text().strip()
@@ -437,11 +442,11 @@ class FleetNodes:
         ]
         return hosts + services
 
-    def settle_accounts(self, number: int) -> list[str]:
+    def settle_accounts(self, number: int, forget: bool = False) -> list[str]:
         """Settle the accounts at a node, as the role does; return changes."""
         with self.nodes[number].namespace.entered():
             accounts = Accounts(self._connector(number), self._root_password)
-            return accounts.settle(self._accounts(), _PATIENCE)
+            return accounts.settle(self._accounts(), _PATIENCE, forget=forget)
 
     def _connector(self, number: int) -> Callable[[tuple[str, str] | None], Gateway]:
         """Connects to a node's etcd as the role does: from the node, with the node's certificate."""

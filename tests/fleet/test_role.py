@@ -637,6 +637,10 @@ def test_a_host_and_two_nodes_leave_and_nothing_of_them_stays(site: Site) -> Non
         ]
     assert site.token("node1", password) == ""
     assert site.get("bans/api/a") == "kept"
+    # What they have reported is gone too: nobody waits for them.
+    for key in ("hosts/web1/status", "rules/enforcer-node2", "rules/enforcer-node3"):
+        assert not site.get(key), key
+    assert site.get("rules/enforcer-node1")
     assert "node2" not in site.etcdctl("member list")
     paths = "-not -path '/root/.ansible/*' -not -path '/proc/*'"
     assert (

@@ -55,6 +55,18 @@ def test_a_host_follows_and_reports_through_each_gate(nodes: FleetNodes, gate: i
         one.until(lambda: nodes.get("hosts/host-a/seen") == f"gate {gate}")
 
 
+def test_what_a_host_or_an_enforcer_has_reported_leaves_with_it(nodes: FleetNodes) -> None:
+    nodes.add_hosts("host-a", "host-a2", "host-b")
+    kept = ("hosts/host-a/status", "hosts/host-b/bans", "rules/e1", "bans/old/p", "lists/x")
+    gone = ("hosts/host-a2/seen", "hosts/host-a2/bans", "hosts/host-a2/status", "rules/old")
+    for key in (*kept, *gone):
+        nodes.put(key, "1")
+    nodes.remove_hosts("host-a2")
+    assert [key for key in (*kept, *gone) if nodes.get(key) == "1"] == list(kept)
+    for key in kept:
+        nodes.delete(key)
+
+
 def answers(nodes: FleetNodes, gate: int) -> bool:
     """Whether a gate answers a host with the agreement of the other nodes."""
     with nodes.lan.entered():

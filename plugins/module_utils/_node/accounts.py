@@ -12,13 +12,14 @@ reads decisions, but no reports of other hosts.
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import time
 import typing as t
 
 from .._base.errors import InvalidInput, PacketwatchError
 from .gateway import Gateway, Refused, below, encoded, may_pass
-from .keys import FOLLOWED, HOSTS, KEYS, REPORTS
+from .keys import FOLLOWED, HOSTS, KEYS, REPORTS, RULES
 
 Connect = t.Callable[[t.Optional[tuple[str, str]]], Gateway]
 
@@ -74,15 +75,20 @@ class Accounts:
         self._gateway: Gateway
         self._protected = False
 
-    def settle(self, accounts: t.Sequence[Account], patience: float = 60.0) -> list[str]:
+    def settle(
+        self, accounts: t.Sequence[Account], patience: float = 60.0, *, forget: bool = False
+    ) -> list[str]:
         """Make the store's accounts equal to these, and require passwords; return changes, without secrets.
 
-        A store that is slow, or that chooses a leader, is asked again for `patience` seconds.
+        forget: whether the reports of hosts and enforcers without an account are deleted. A store that is slow, or that
+        chooses a leader, is asked again for `patience` seconds.
         """
         deadline = time.monotonic() + patience
         while True:
             try:
                 self._settle(accounts)
+                if forget:
+                    self._forget(accounts)
                 return self._changes
             except PacketwatchError as error:
                 if not may_pass(error) or time.monotonic() > deadline:
@@ -103,6 +109,18 @@ class Accounts:
             self._change(f"role {name} deleted", "/v3/auth/role/delete", {"role": name})
         if not self._protected:
             self._require_passwords(ROOT in users, ROOT in roles)
+
+    def _forget(self, accounts: t.Sequence[Account]) -> None:
+        grants = (grant for account in accounts for grant in account.grants)
+        written = {grant.key for grant in grants if grant.kind != _READ}
+        folders = tuple(key for key in written if key.endswith("/"))
+        for prefix in (HOSTS, RULES):
+            key, end = below(prefix)
+            body = {"key": key, "range_end": end, "keys_only": True}
+            for item in self._gateway.call("/v3/kv/range", body).get("kvs", ()):
+                name = base64.b64decode(item["key"]).decode(errors="replace")
+                if name not in written and not name.startswith(folders):
+                    self._change(f"{name} deleted", "/v3/kv/deleterange", {"key": item["key"]})
 
     def _log_in(self) -> bool:
         """Whether the store requires passwords; if it does not yet, go on without one."""

@@ -13,6 +13,7 @@ version_added: 1.0.0
 description:
   - This module is B(private) to the role P(packetwatch.xdp.fleet_node#role); it may change or vanish in any release.
   - Adds, changes and deletes users and roles of etcd on this node, and lets it refuse requests without a token.
+  - Deletes the reports of hosts and enforcers that have no account any more.
 author:
   - Packetwatch authors (@packetwatch)
 extends_documentation_fragment:
@@ -94,7 +95,7 @@ def main() -> None:
         stored = Accounts(
             lambda user: gateway_of(options, user), options["password"], dry=module.check_mode
         )
-        changes = stored.settle(accounts)
+        changes = stored.settle(accounts, forget=True)
         return {"changed": bool(changes), "changes": changes}
 
     call_library(module, settle)
