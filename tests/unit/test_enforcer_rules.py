@@ -47,6 +47,9 @@ class Fleet:
     def __init__(self, shared: int = 0) -> None:
         self._shared = shared
 
+    def present(self) -> list[int]:
+        return [1, 2, 3, 4, 5, 99]
+
     def name(self, host: int) -> str:
         return f"web{host}"
 
@@ -270,7 +273,7 @@ def test_quorum_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     for host in range(3):
         bans = [HostBan(n.to_bytes(4, "big"), NOW, NOW, (), "syn") for n in range(8)]
         list(rule.bans(host, bans, NOW))
-    assert rule.values() == {"entries": 10, "lost": 14}
+    assert rule.values() == {"entries": 10, "lost": 14, "unreachable": False}
     for host in range(3):
         list(rule.bans(host, [], NOW))
     assert rule.values()["entries"] == 0

@@ -169,7 +169,7 @@ tests:
       - {series: 'packetwatch_fleet_enforcer_age_seconds{instance="a",enforcer="e2"}', values: 20x30 20+60x30}
       - {series: 'packetwatch_enforcer_connected{instance="n1"}', values: 1x30 0x30}
       - {series: 'packetwatch_enforcer_connected{instance="n2"}', values: 1x30 _x30}
-      - {series: 'packetwatch_enforcer_connected{instance="n3"}', values: 1x60}
+      - {series: 'packetwatch_enforcer_connected{instance="n3"}', values: 1x90}
       - {series: 'packetwatch_enforcer_blind{instance="n1"}', values: 0x30 1x30}
       - {series: 'packetwatch_enforcer_blind{instance="n3"}', values: 0x30 1x30}
       - {series: 'packetwatch_enforcer_rule_fault{instance="n3",rule="own"}', values: 0x30 1x30}
@@ -180,6 +180,9 @@ tests:
       - {series: 'packetwatch_api_requests_total{instance="n3",status="4xx"}', values: 0+9x60}
       - {series: 'packetwatch_api_store_answers{instance="n1"}', values: 1x30 0x30}
       - {series: 'packetwatch_api_store_answers{instance="n2"}', values: 1x30 _x30}
+      - {series: 'packetwatch_enforcer_rule_value{instance="n3",rule="quorum",value="unreachable"}', values: 0x10 1x100}
+      - {series: 'packetwatch_enforcer_rule_value{instance="n3",rule="sweep",value="unreachable"}', values: 0x100}
+      - {series: 'packetwatch_enforcer_rule_value{instance="n3",rule="sweep",value="entries"}', values: 1x100}
     promql_expr_test:
       - {expr: 'count by (alertname, instance) (ALERTS{alertstate="firing"})', eval_time: 29m, exp_samples: []}
       - expr: count by (alertname, instance) (ALERTS{alertstate="firing"})
@@ -204,6 +207,11 @@ tests:
           - {labels: '{alertname="PacketwatchApiErrors", instance="n3"}', value: 1}
           - {labels: '{alertname="PacketwatchApiGone", instance="n1"}', value: 1}
           - {labels: '{alertname="PacketwatchApiGone", instance="n2"}', value: 1}
+      - expr: ALERTS{alertname="PacketwatchEnforcerRuleUnreachable",alertstate="firing"}
+        eval_time: 75m
+        exp_samples:
+          - labels: ALERTS{alertname="PacketwatchEnforcerRuleUnreachable",alertstate="firing",instance="n3",rule="quorum",severity="warning",value="unreachable"}
+            value: 1
       - expr: ALERTS{alertname="PacketwatchEnforcerSilent",alertstate="firing"}
         eval_time: 50m
         exp_samples:

@@ -14,10 +14,13 @@ from packetwatch_agent.output import Output
 from packetwatch_agent.part import Part
 
 from .judge import PROPOSE, Judge, Record
+from .rules.interface import UNREACHABLE
 from .rules.panel import Panel
 
 # Lines of decisions: so many at once, and so many a second. What is beyond is counted.
 BURST, RATE = 200, 2.0
+# Seconds until it is warned of a rule that no source can reach.
+PATIENCE = 600.0
 _WORDS = {"enforce": "is banned", "monitor": "would be banned"}
 
 
@@ -45,6 +48,9 @@ class Announcer(Part):
         self._at = 0.0
         self._left_out = 0
         self._logged: set[str] = set()
+        self._unreachable: dict[str, float] = {}
+        """Since when no source can reach the thresholds of a rule."""
+        self._warned: set[str] = set()
         self._is_blind = False
 
     def values(self) -> Values:
@@ -112,6 +118,32 @@ class Announcer(Part):
                     event__kind="alert",
                     packetwatch__rule=seat.name,
                 )
+
+    def unreachable(self, panel: Panel) -> None:
+        """Warn of each rule whose thresholds no source can reach, once it has been so for a while: hosts join a fleet slowly."""
+        now = time.monotonic()
+        for seat in panel.seats:
+            if not seat.values().get(UNREACHABLE):
+                self._unreachable.pop(seat.name, None)
+                self._warned.discard(seat.name)
+                continue
+            since = self._unreachable.setdefault(seat.name, now)
+            if now - since < PATIENCE or seat.name in self._warned:
+                continue
+            self._warned.add(seat.name)
+            wanted = ", ".join(
+                f"{name} {seat.thresholds[name]:g}"
+                for name in ("hosts", "networks")
+                if name in seat.thresholds
+            )
+            self._output.say(
+                "warn",
+                f"the rule {seat.name} decides nothing: its thresholds want more hosts or networks than the fleet has "
+                f"({wanted}): lower them in fleet_node_rules",
+                event__action="fleet_rule_unreachable",
+                event__kind="alert",
+                packetwatch__rule=seat.name,
+            )
 
     def blind(self, is_blind: bool, lost: int, pairs: int) -> None:
         """Log when detection becomes blind, and when it sees again."""

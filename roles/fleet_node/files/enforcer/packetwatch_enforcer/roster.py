@@ -26,7 +26,8 @@ class Host:
         self.addresses: frozenset[str] = frozenset()
         self.last = (0, 0.0, 0)
         """Of the last report of what it has seen: number, time, and how much was lost."""
-        self.has_bans = False
+        self.is_present = False
+        """Whether the store has its status."""
 
 
 class Roster:
@@ -65,6 +66,15 @@ class Roster:
         self._owners.update(host.addresses)
         # Unary plus leaves out what has no owner any more.
         self._owners = +self._owners
+        host.is_present = True
+
+    def leave(self, host: Host) -> None:
+        """A host has left: it shares no network with those that stay."""
+        self.settle(host, ())
+        host.is_present = False
+
+    def present(self) -> t.Sequence[int]:
+        return [host.number for host in self._by_number if host.is_present]
 
     def name(self, host: int) -> str:
         return self._by_number[host - 1].name if 0 < host <= len(self._by_number) else str(host)

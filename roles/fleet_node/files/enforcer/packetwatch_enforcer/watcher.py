@@ -179,10 +179,11 @@ class Watcher(Part):
         self._judge.never.drop(key)
         self._judge.drop(key)
         name, dummy, kind = key.removeprefix(HOSTS).partition("/")
-        if key.startswith(HOSTS) and kind == "bans" and (host := self._roster.host(name)):
-            host.has_bans = False
-            return self._panel.bans(host.number, [], now)
-        return []
+        if not key.startswith(HOSTS) or not (host := self._roster.host(name)):
+            return []
+        if kind == "status":
+            self._roster.leave(host)
+        return self._panel.bans(host.number, [], now) if kind == "bans" else []
 
     def _forget(self, lifted: t.Iterable[str]) -> None:
         for source in sources_of(lifted):
@@ -216,8 +217,10 @@ class Watcher(Part):
                 elif is_report and kind and key.endswith(f"/{kind}"):
                     results += self._put(key, value, now)
         for host in self._roster:
-            if host.has_bans and f"{HOSTS}{host.name}/bans" not in items:
-                results += self._drop(f"{HOSTS}{host.name}/bans", now)
+            for kind in ("status", "bans"):
+                key = f"{HOSTS}{host.name}/{kind}"
+                if key not in items:
+                    results += self._drop(key, now)
         self.is_connected = True
         self._trouble.log("")
         self._output.say(
@@ -241,7 +244,6 @@ class Watcher(Part):
             bans, wrong = read_bans(value, self._sources)
             self.refused["row"] += wrong
             self._reports[kind] += 1
-            host.has_bans = bool(bans)
             return self._panel.bans(host.number, bans, now)
         if kind == "status":
             self._reports[kind] += 1
@@ -284,6 +286,8 @@ class Watcher(Part):
             self._judge.expire(now)
             self._decide(self._panel.tick(now, passed), now)
         self._announcer.faults(self._panel)
+        if self.is_connected:
+            self._announcer.unreachable(self._panel)
         self._sums.append((self._pairs, self.lost))
         pairs, lost = (last - first for last, first in zip(self._sums[-1], self._sums[0]))
         self.is_blind = not self.is_connected or (

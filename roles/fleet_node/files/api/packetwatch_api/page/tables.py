@@ -192,6 +192,8 @@ def _rules(view: View) -> Table:
 def _rule(enforcer: str, name: str, found: Json, state: Cell, report: Json) -> list[Cell]:
     if found["fault"]:
         state = Cell(f"switched off: {found['fault']}", BAD, is_long=True)
+    elif state.mark == GOOD and found["values"].get("unreachable"):
+        state = Cell("too few hosts or networks for its thresholds", WARN, is_long=True)
     numbers = dict(found["values"])
     if report["refused"]:
         numbers["refused"] = sum(report["refused"].values())

@@ -11,6 +11,7 @@ import typing as t
 from packetwatch_agent.control.words import count, moment, printable, span, table
 from packetwatch_core._node.rules import OFF
 
+from ..rules.interface import UNREACHABLE
 from .player import Player
 
 Result = dict[str, t.Any]
@@ -60,8 +61,9 @@ def lines(found: Result) -> list[str]:
     ]
     for name, rule in found["rules"].items():
         numbers = ", ".join(f"{key} {value:g}" for key, value in rule["thresholds"].items())
+        few = ", too few hosts" if rule["values"].get(UNREACHABLE) else ""
         text.append(
-            f"rule {name}: {rule['action']}, {numbers}: {count(rule['decided'], 'decision')}"
+            f"rule {name}: {rule['action']}, {numbers}: {count(rule['decided'], 'decision')}{few}"
         )
     if found["decisions"]:
         head = ("TIME", "SOURCE", "FOR", "RULE", "ACTION", "EVIDENCE", "SEEN", "HOSTS", "PORTS")

@@ -46,10 +46,14 @@ class Proposal(t.NamedTuple):
 
 
 Found = Decision | Proposal
+UNREACHABLE = "unreachable"
 
 
 class Hosts(t.Protocol):
     """The hosts of the fleet, by number."""
+
+    def present(self) -> t.Sequence[int]:
+        """The hosts that have reported their status and have not left."""
 
     def name(self, host: int) -> str:
         """The name of a host in the store."""
@@ -79,7 +83,10 @@ class Rule(t.Protocol):
         """Forget what was counted of a source: it was decided on, or people have lifted its ban."""
 
     def values(self) -> t.Mapping[str, float]:
-        """What the rule counts now, for the metrics: ``entries`` and ``lost`` at least."""
+        """What the rule counts now, for the metrics: ``entries`` and ``lost`` at least.
+
+        `UNREACHABLE` is 1 while the fleet has too few hosts for any decision, which people are warned of.
+        """
 
 
 Make = t.Callable[[t.Mapping[str, float], Hosts], Rule]

@@ -11,7 +11,7 @@ import typing as t
 from packetwatch_fleet.observed import HostBan, Pair
 from packetwatch_fleet.pages import EVIDENCE
 
-from .interface import Decision, Found, Hosts
+from .interface import UNREACHABLE, Decision, Found, Hosts
 
 # Bans of all hosts, about 400 bytes each, and sources that were decided on within the window.
 MOST, _MAX_DECIDED = 40_000, 10_000
@@ -87,7 +87,11 @@ class Quorum:
             self._decide(source, newest, True)
 
     def values(self) -> t.Mapping[str, float]:
-        return {"entries": self._size, "lost": self._lost}
+        return {
+            "entries": self._size,
+            "lost": self._lost,
+            UNREACHABLE: not self._is_reachable(),
+        }
 
     def _judge(self, source: bytes, now: float) -> t.Iterator[Found]:
         decided, was_strong = self._decided.get(source, (0.0, False))
@@ -117,6 +121,18 @@ class Quorum:
                 used |= networks
                 count += 1
         return count >= self._networks
+
+    def _is_reachable(self) -> bool:
+        """Whether all hosts together may be a quorum."""
+        hosts = self._fleet.present()
+        if len(hosts) < self._hosts or self._networks <= 1:
+            return len(hosts) >= self._hosts
+        found: set[str] = set()
+        for host in hosts:
+            found |= self._fleet.networks(host)
+            if len(found) >= self._networks:
+                return True
+        return False
 
     def _decision(self, source: bytes, votes: t.Mapping[int, _Vote], is_strong: bool) -> Decision:
         ports = dict.fromkeys(port for vote in votes.values() for port in vote.ports)

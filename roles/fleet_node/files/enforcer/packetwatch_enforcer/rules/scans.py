@@ -11,7 +11,7 @@ import typing as t
 from packetwatch_fleet.observed import HostBan, Pair
 from packetwatch_fleet.pages import EVIDENCE
 
-from .interface import Decision, Found, Hosts
+from .interface import UNREACHABLE, Decision, Found, Hosts
 from .table import Sighting, Table
 
 # Hosts and ports that a decision names.
@@ -28,7 +28,9 @@ class Sweep:
     def __init__(self, thresholds: t.Mapping[str, float], hosts: Hosts) -> None:
         self._seconds = thresholds["seconds"]
         self._window = thresholds["window"]
-        self._table = Table(16, self._window, round(thresholds["hosts"]))
+        self._hosts = round(thresholds["hosts"])
+        self._fleet = hosts
+        self._table = Table(16, self._window, self._hosts)
 
     def seen(self, host: int, pairs: t.Sequence[Pair], now: float) -> t.Iterator[Found]:
         if not 0 <= host < MAX_HOSTS:
@@ -58,7 +60,7 @@ class Sweep:
         self._table.forget(source)
 
     def values(self) -> t.Mapping[str, float]:
-        return {"entries": self._table.entries, "lost": self._table.lost}
+        return _values(self._table, self._fleet, self._hosts)
 
 
 class Slow:
@@ -70,6 +72,7 @@ class Slow:
         self._seconds = thresholds["seconds"]
         self._window = thresholds["window"]
         self._hosts = round(thresholds["hosts"])
+        self._fleet = hosts
         self._table = Table(0, self._window, round(thresholds["probes"]))
 
     def seen(self, host: int, pairs: t.Sequence[Pair], now: float) -> t.Iterator[Found]:
@@ -92,7 +95,7 @@ class Slow:
         self._table.forget(source)
 
     def values(self) -> t.Mapping[str, float]:
-        return {"entries": self._table.entries, "lost": self._table.lost}
+        return _values(self._table, self._fleet, self._hosts)
 
     def _decision(
         self, source: bytes, found: t.Sequence[Sighting], hosts: t.Collection[int]
@@ -106,6 +109,11 @@ class Slow:
             _first(one.kind & 0xFFFF for one in found),
             f"it has tried {len(found)} closed ports on {len(hosts)} hosts within {self._window / 3600:g} h",
         )
+
+
+def _values(table: Table, fleet: Hosts, hosts: int) -> dict[str, float]:
+    is_small = len(fleet.present()) < hosts
+    return {"entries": table.entries, "lost": table.lost, UNREACHABLE: is_small}
 
 
 def _first(numbers: t.Iterable[int]) -> tuple[int, ...]:
