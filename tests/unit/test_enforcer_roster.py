@@ -96,4 +96,6 @@ def test_the_journal_says_once_that_a_fleet_is_too_small(
         tested.unreachable(panel)
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     assert [line["event.action"] for line in lines] == ["fleet_rule_unreachable"] * 2
-    assert lines[0]["packetwatch.rule"] == "quorum" and "(hosts 3, networks 3)" in lines[0]["message"]
+    assert (
+        lines[0]["packetwatch.rule"] == "quorum" and "(hosts 3, networks 3)" in lines[0]["message"]
+    )
