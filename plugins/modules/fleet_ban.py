@@ -25,7 +25,8 @@ extends_documentation_fragment:
 options:
   address:
     description:
-      - The address of the source, or a list of addresses. They are all banned, or none if one is refused.
+      - The address of the source, or a list of addresses. They are all banned, or none if one is refused. Thousands of them
+        are written in several transactions; the same play goes on after a failure.
       - An IPv6 address stands for its /64. With C(/128), it stands for itself on hosts that ban its network singly
         (C(packetwatch_shared_prefixes)).
       - Addresses of the fleet's hosts and nodes, those that are protected (C(fleet_node_protect)), and those that a list of the fleet

@@ -23,8 +23,10 @@ from fleet.servers import FleetNodes, fleet_nodes
 from fleet.software import SUITES
 
 from packetwatch_agent.control import cli
+from packetwatch_core._node import decisions
 from packetwatch_core._node.gateway import below
 from packetwatch_core._node.keys import KEYS
+from packetwatch_core._node.never import Never
 from packetwatch_fleet.fold import Board
 
 pytestmark = pytest.mark.slow
@@ -163,6 +165,37 @@ def test_an_allowed_network_is_not_banned_any_more(api: Api) -> None:
     assert found["never"] == "the list ours allows 203.0.113.0/24"
     refused = api.call("PUT", "/v1/bans/203.0.113.9", {"seconds": 600})
     assert refused.status == 409 and "the list ours allows" in refused.body["detail"]
+
+
+def test_a_network_with_thousands_of_bans_is_allowed_in_pieces(api: Api) -> None:
+    sources = [f"198.18.{n // 256}.{n % 256}" for n in range(6000)]
+    with api.node.namespace.entered():
+        gateway = api.nodes.at_etcd("api")
+        decisions.ban(gateway, [*sources, "203.0.113.9"], 900, "x" * 200, False, Never())
+    assert len(folded(api.nodes)) == 6001
+    before = api.nodes.revision()
+    path = "/v1/lists/ours/allow/198.18.0.0/15"
+    began = time.monotonic()
+    allowed = api.call("PUT", path, {"comment": "our scanners"})
+    print(f"6,000 bans lifted in {time.monotonic() - began:.1f} s")
+    assert allowed.status == 201, allowed
+    assert api.nodes.revision() > before + 1, "one transaction had room for all"
+    assert list(folded(api.nodes)) == ["203.0.113.9"]
+    again = api.call("PUT", path, {"comment": "our scanners"}, headers={"If-Match": allowed.etag})
+    assert (again.status, again.etag) == (200, allowed.etag)
+    actions = [one["action"] for one in api.call("GET", "/v1/events").body["events"]]
+    assert actions == ["allow"]
+
+
+def test_the_rest_of_the_bans_is_lifted_by_the_same_request(api: Api) -> None:
+    """As after an answer that was lost between two transactions."""
+    end = int(time.time()) + 3600
+    entry = {"address": "203.0.113.0/24", "expires": end}
+    api.call("PUT", "/v1/bans/203.0.113.9", {"seconds": 600})
+    api.nodes.put("lists/ours", json.dumps({"v": 1, "allow": [entry], "deny": []}))
+    path = "/v1/lists/ours/allow/203.0.113.0/24"
+    assert api.call("PUT", path, {"expires": end}).status == 200
+    assert folded(api.nodes) == {}
 
 
 def test_an_address_is_removed_from_lists_and_bans_at_once(api: Api) -> None:

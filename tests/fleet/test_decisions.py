@@ -140,6 +140,21 @@ def test_many_bans_make_few_pages_that_end_by_themselves(nodes: FleetNodes, run:
     assert folded(nodes) == {}
 
 
+def test_more_than_a_transaction_takes_is_done_in_several(nodes: FleetNodes, run: Module) -> None:
+    addresses = [f"198.18.{n // 256}.{n % 256}" for n in range(6000)]
+    wanted = {"address": addresses, "duration": 900, "reason": "x" * 200}
+    done = run(fleet_ban, **wanted)
+    assert done["changed"] and done["diff"]["after"].count("\n") == 6000
+    key, end = below(f"{KEYS}bans/")
+    count = nodes.root()("/v3/kv/range", {"key": key, "range_end": end, "count_only": True})
+    # One transaction of etcd has at most 128 operations.
+    assert int(count["count"]) > 128 and len(folded(nodes)) == 6000
+    assert not run(fleet_ban, **wanted)["changed"]
+    done = run(fleet_ban, address=addresses, state="absent", hold=0)
+    assert done["changed"] and done["diff"]["before"].count("\n") == 6000
+    assert folded(nodes) == {}
+
+
 def test_a_change_of_somebody_else_meanwhile_is_not_lost(
     nodes: FleetNodes, run: Module, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -34,8 +34,11 @@ if t.TYPE_CHECKING:
 OWN, RULE, EVIDENCE = "api", "play", "manual"
 MAX_DURATION, MAX_REASON = 366 * 86400.0, 200
 
+# etcd takes 128 operations and 1.5 MB in a transaction. A list, which has up to 1 MB, may be in it too.
+_MAX_OPERATIONS, _MAX_TRANSACTION = 100, 1_200_000
 ATTEMPTS = 10
 """How often a change is planned anew because another writer was first."""
+_OWN_PAGES = f"{BANS}{OWN}/"
 _COLUMNS = {BANS: 6, LIFTS: 3}
 
 
@@ -89,6 +92,10 @@ class Snapshot:
         for page in self.pages[LIFTS]:
             for source, before, *dummy in page.rows:
                 self._lifted[source] = max(self._lifted.get(source, -1.0), before)
+        self._newest: dict[str, float] = {}
+        for page in self.pages[BANS]:
+            for source, dummy2, made, *dummy3 in page.rows:
+                self._newest[source] = max(self._newest.get(source, -1.0), made)
 
     def _read(self, gateway: Gateway, prefix: str) -> list[_Page]:
         found = []
@@ -119,8 +126,7 @@ class Snapshot:
 
     def newest(self, source: str) -> float:
         """When the newest row of a source was made, -1 without one."""
-        rows = (row for page in self.pages[BANS] for row in page.rows if row[0] == source)
-        return max((row[2] for row in rows), default=-1.0)
+        return self._newest.get(source, -1.0)
 
     def changed(self, source: str) -> int:
         """The revision of the last change of a page that has the source, 0 without one."""
@@ -132,15 +138,37 @@ class Snapshot:
 
 
 class Draft:
-    """Changes of pages, which the store makes all at once, or not at all if it has changed meanwhile."""
+    """Changes of pages, which the store makes all at once, or not at all if it has changed meanwhile.
+
+    A draft that `is_full` must be committed, and the rest planned anew.
+    """
 
     def __init__(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
         self._now = snapshot.now
         self._pages = {page.key: page for pages in snapshot.pages.values() for page in pages}
         self._rows = {key: list(page.rows) for key, page in self._pages.items()}
+        self._changed: dict[str, None] = {}
+        """Keys of pages with other rows, in the order of the changes."""
+        self._own: dict[str, set[str]] = {}
+        """The pages that have rows of plays and the API for a source."""
+        self._at: dict[str, int] = {}
+        """The number of the page that got the last row of a bucket: those before it are full."""
         self._ends: dict[str, int] = {}
         self._values: dict[str, tuple[int, str | None]] = {}
+        for key, rows in self._rows.items():
+            if key.startswith(_OWN_PAGES):
+                for row in rows:
+                    self._own.setdefault(row[0], set()).add(key)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether a transaction has no room for another source."""
+        count = len(self._changed) + len(self._values)
+        size = sum(len(text or "") for dummy, text in self._values.values())
+        return count >= _MAX_OPERATIONS or (
+            size + MAX_BYTES * len(self._changed) >= _MAX_TRANSACTION
+        )
 
     def ban(self, source: str, seconds: float, rule: str, reason: str) -> Ban:
         """Ban a source in place of what plays and the API have decided on it."""
@@ -149,7 +177,7 @@ class Draft:
         until = round(moment + seconds, 1)
         row = (source, until, moment, rule, EVIDENCE, 0, reason[:MAX_REASON])
         self.withdraw(source)
-        self.add(f"{BANS}{OWN}/", row, until)
+        self.add(_OWN_PAGES, row, until)
         return _ban(row, OWN)
 
     def lift(self, source: str, hold: float, until: float = 0.0) -> None:
@@ -167,18 +195,20 @@ class Draft:
     def add(self, folder: str, row: tuple[t.Any, ...], end: float) -> None:
         """Add a row to an open page below a folder. end: until when it counts."""
         bucket = bucket_of(end, self._now)
-        for number in range(1000):
+        first = page_key(folder, bucket, 0)
+        for number in range(self._at.get(first, 0), 1000):
             key = page_key(folder, bucket, number)
             page = self._pages.get(key)
-            present = len(page.rows) if page else 0
+            if page and len(page.rows) >= OPEN_ROWS:
+                continue
             rows = [*self._rows.get(key, ()), row]
-            if (
-                present < OPEN_ROWS
-                and len(rows) <= MAX_ROWS
-                and len(_text(folder, rows)) < MAX_BYTES
-            ):
+            if len(rows) <= MAX_ROWS and len(_text(folder, rows)) < MAX_BYTES:
                 self._rows[key] = rows
                 self._ends[key] = bucket
+                self._at[first] = number
+                self._changed[key] = None
+                if folder == _OWN_PAGES:
+                    self._own.setdefault(row[0], set()).add(key)
                 return
         raise PacketwatchError(
             f"the pages of {folder}{bucket} are full: lift bans, or use longer ones"
@@ -186,15 +216,16 @@ class Draft:
 
     def withdraw(self, source: str) -> None:
         """Remove the rows that plays have made for a source."""
-        for key, rows in self._rows.items():
-            if key.startswith(f"{BANS}{OWN}/"):
-                self._rows[key] = [row for row in rows if row[0] != source]
+        for key in self._own.pop(source, ()):
+            self._rows[key] = [row for row in self._rows[key] if row[0] != source]
+            self._changed[key] = None
 
     def commit(self, gateway: Gateway) -> int | None:
         """Write what has changed; return its revision, 0 if nothing has, None if another writer was first."""
         compare: list[Json] = []
         success: list[Json] = []
-        for key, rows in self._rows.items():
+        for key in self._changed:
+            rows = self._rows[key]
             page = self._pages.get(key) or _Page(key, 0, "0", ())
             if tuple(rows) == page.rows:
                 continue
@@ -246,7 +277,9 @@ def ban(
             if present and present.enforcer == OWN and present.lasts(seconds):
                 after += line
                 continue
-            after += _line(made.ban(source, seconds, RULE, reason))
+            after += f"{source} banned for {seconds:.0f} s ({OWN}/{RULE})\n"
+            if not made.is_full:
+                made.ban(source, seconds, RULE, reason)
         return made, Changed(sources, before, after)
 
     _check_allowed(gateway, sources, never)
@@ -266,7 +299,8 @@ def lift(gateway: Gateway, addresses: t.Sequence[str], hold: float, check: bool)
             if present is None:
                 continue
             before += _line(present)
-            made.lift(source, hold, present.until)
+            if not made.is_full:
+                made.lift(source, hold, present.until)
         return made, Changed(sources, before, "")
 
     return _carry_out(gateway, draft, check)
@@ -300,10 +334,18 @@ def items(gateway: Gateway, prefix: str) -> t.Iterator[tuple[str, t.Any, Json]]:
 def _carry_out(
     gateway: Gateway, draft: t.Callable[[Snapshot], tuple[Draft, Changed]], check: bool
 ) -> Changed:
-    for dummy in range(ATTEMPTS):
+    """Write what is drafted, many sources in several transactions; return what the first draft says of all of them."""
+    planned: Changed | None = None
+    failed = 0
+    while failed < ATTEMPTS:
         made, changed = draft(Snapshot(gateway))
-        if check or not changed.is_change or made.commit(gateway) is not None:
-            return changed
+        planned = planned or changed
+        if check or not changed.is_change:
+            return planned
+        if made.commit(gateway) is None:
+            failed += 1
+        elif not made.is_full:
+            return planned
     raise PacketwatchError(
         f"the store has changed {ATTEMPTS} times meanwhile, and nothing was written: try again"
     )

@@ -35,10 +35,14 @@ Tag = str | None
 
 
 class Done(t.NamedTuple):
-    """The result of a change. revision: of what it is about. is_new: whether it did not exist."""
+    """The result of a change. revision: of what it is about. is_new: whether it did not exist.
+
+    has_more: whether another transaction has to follow.
+    """
 
     revision: int
     is_new: bool = False
+    has_more: bool = False
 
 
 class Plan(t.NamedTuple):
@@ -69,12 +73,15 @@ class Plan(t.NamedTuple):
             raise Problem(422, f"the list {name} would have more than {_MAX_LIST} bytes")
         self.draft.put(key, revision, text)
 
-    def lift_within(self, prefix: Prefix, hold: float) -> None:
-        """Lift all bans of a prefix."""
+    def lift_within(self, prefix: Prefix, hold: float) -> bool:
+        """Lift all bans of a prefix, as far as a transaction has room; return whether there are more."""
         for source, ban in self.snapshot.bans().items():
             other = parse_prefix(source)
             if other.family == prefix.family and prefix.value <= other.value <= prefix.last:
+                if self.draft.is_full:
+                    return True
                 self.draft.lift(source, hold, ban.until)
+        return False
 
 
 class Changes:
@@ -145,27 +152,41 @@ class Changes:
                 422, f"expires is {entry.expires:.0f}, which has passed: write a later time"
             )
 
-        def plan(made: Plan) -> Done:
+        def plan(made: Plan, expected: Tag = tag) -> Done:
             lists = made.view.lists()
             others = [one for one in lists.get(entry.list, ()) if not _is_same(one, entry)]
             former = [one for one in lists.get(entry.list, ()) if _is_same(one, entry)]
             revision = made.view.value(LISTS + entry.list)[0] if former else 0
-            _check_tag(tag, revision, entry.address)
+            _check_tag(expected, revision, entry.address)
             if entry.kind == "deny":
                 _refuse(made.view.never_denied(entry.prefix), f"{entry.address} is never denied")
-            if former == [entry]:
-                return Done(revision)
-            _check_lists(lists | {entry.list: [*others, entry]})
-            made.put_list(entry.list, [*others, entry])
+            if former != [entry]:
+                _check_lists(lists | {entry.list: [*others, entry]})
+                made.put_list(entry.list, [*others, entry])
+                made.log(
+                    entry.kind,
+                    entry.address,
+                    list=entry.list,
+                    until=entry.expires,
+                    why=entry.comment,
+                )
+            has_more = False
             if entry.kind == "allow":
                 hold = (entry.expires - made.view.now) if entry.expires else _HOLD_OF_ALLOWED
-                made.lift_within(entry.prefix, hold)
-            made.log(
-                entry.kind, entry.address, list=entry.list, until=entry.expires, why=entry.comment
-            )
-            return Done(0, not former)
+                has_more = made.lift_within(entry.prefix, hold)
+            return Done(revision if former == [entry] else 0, not former, has_more)
 
-        return self._carry_out(plan, by)
+        done = rest = self._carry_out(plan, by)
+        try:
+            while rest.has_more:
+                # The list has the entry, so nobody bans its sources any more.
+                rest = self._carry_out(lambda made: plan(made, None), by)
+        except Away as problem:
+            raise Away(
+                f"the list has the entry, but some bans of its sources are not lifted yet: send the request again: "
+                f"{problem.detail}"
+            ) from None
+        return done
 
     def delete_entry(self, entry: Entry, by: str, tag: Tag) -> Done:
         """Remove an entry of a list. entry: its place."""

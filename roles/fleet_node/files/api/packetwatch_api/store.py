@@ -54,7 +54,10 @@ class Store:
 
 def _problem(error: Refused) -> Problem:
     if any(words in error.reason for words in _TOO_LARGE):
-        return Problem(422, f"this changes too much at once ({error.reason}): lift bans first")
+        return Problem(
+            422,
+            f"this changes too much at once ({error.reason}): take the address off single lists first",
+        )
     return Away(f"the store refuses: {error.reason}")
 
 
