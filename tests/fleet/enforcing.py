@@ -22,7 +22,7 @@ from kernel.hosting import CLEAN, ROOT
 
 from packetwatch_core._kernel.bytecode import PYTHON
 from packetwatch_core._node.gateway import below
-from packetwatch_core._node.keys import KEYS
+from packetwatch_core._node.keys import BANS, KEYS
 from packetwatch_core._node.rules import format_rules, parse_rules
 from packetwatch_fleet.fold import Ban, fold
 from packetwatch_fleet.sources import Sources, packed
@@ -225,3 +225,34 @@ def folded(nodes: FleetNodes) -> dict[str, Ban]:
 def report(nodes: FleetNodes, name: str) -> dict[str, Any]:
     """What an enforcer publishes; empty: nothing yet."""
     return dict(json.loads(nodes.get(f"rules/{name}") or "{}"))
+
+
+class Two:
+    """Two enforcers at two nodes. Versions differ, and their clocks are five minutes off, in both directions."""
+
+    def __init__(self, folder: Path, nodes: FleetNodes) -> None:
+        self.nodes = nodes
+        self.hosts = Reporters(nodes)
+        protected = "203.0.113.128/28"
+        self.first = Enforcer(folder, nodes, "e1", ENFORCING, skew=-300, protected=protected)
+        self.second = Enforcer(folder, nodes, "e2", ENFORCING, node=1, skew=300, version="0.9.0")
+
+    def close(self) -> None:
+        self.first.kill()
+        self.second.kill()
+
+    def clear(self) -> None:
+        key, end = below(KEYS)
+        self.nodes.root()("/v3/kv/deleterange", {"key": key, "range_end": end})
+
+    def sweep(self, source: str, first: int = 1, count: int = 5) -> None:
+        for host in range(first, first + count):
+            self.hosts.seen(host, (source, 2222))
+
+    def authors(self, source: str) -> set[str]:
+        """The enforcers whose pages have a source."""
+        return {
+            key.removeprefix(BANS).partition("/")[0]
+            for key, value in values(self.nodes).items()
+            if key.startswith(BANS) and source.encode() in value
+        }

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What takes too long for `make test`: `make soak` leaves a fleet without its store for ten minutes.
+"""What takes too long for `make test`: `make soak` leaves a fleet without its store for ten minutes, an enforcer for one.
 
 Three nodes, and three hosts with the real agent and program. Every other fault of nodes comes before that.
 """
@@ -11,11 +11,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from fleet.enforcing import Two, folded
 from fleet.faults import FAULTS, outlive, survive
+from fleet.host_process import until
 from fleet.real_host import RealHost, real_host
 from fleet.servers import FleetNodes, fleet_nodes
 from fleet.software import VERSIONS
@@ -40,6 +43,23 @@ def lab(
             for name in HOSTS
         ]
         yield nodes, hosts
+
+
+def test_an_enforcer_that_was_paused_for_a_minute(tmp_path: Path) -> None:
+    """Meanwhile the other one lets the store forget what was overwritten."""
+    with fleet_nodes(VERSIONS[-1], 3) as nodes, contextlib.closing(Two(tmp_path, nodes)) as pair:
+        until(lambda: pair.first.follows and pair.second.follows)
+        pair.sweep("203.0.113.9")
+        until(lambda: pair.authors("203.0.113.9") == {"e1", "e2"})
+        with pair.first.paused():
+            for number in range(10, 16):
+                pair.sweep(f"203.0.113.{number}")
+                time.sleep(10)
+        pair.sweep("203.0.113.16", first=41)
+        until(lambda: pair.authors("203.0.113.16") == {"e1", "e2"}, 30, pair.first.log.read_text)
+        sources = {f"203.0.113.{number}" for number in range(9, 17)}
+        assert folded(nodes).keys() == sources
+        assert all(pair.authors(source) >= {"e2"} for source in sources)
 
 
 @pytest.mark.parametrize("fault", FAULTS)

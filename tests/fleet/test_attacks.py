@@ -18,7 +18,7 @@ import ssl
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -118,9 +118,8 @@ def gate(nodes: FleetNodes, attacker: Credentials) -> Gateway:
 @pytest.fixture(scope="module")
 def inside(nodes: FleetNodes, attacker: Credentials) -> Gateway:
     """etcd itself with the user host-a and the certificate of the gate: whoever has taken over that too."""
-    config = nodes.nodes[0].config
-    identity = Identity(str(config / "nodes-ca.pem"), str(config / "inner.pem"))
-    gateway = Gateway(("127.0.0.1", 2379), identity, (attacker.name, attacker.password))
+    user = (attacker.name, attacker.password)
+    gateway = Gateway(("127.0.0.1", 2379), inner_identity(nodes), user)
     with nodes.nodes[0].namespace.entered():
         gateway.login()
     return gateway
@@ -322,10 +321,9 @@ def test_a_large_value_is_refused_before_etcd_sees_it(
 class Pipe:
     """A connection on which many requests are sent before the first answer is read."""
 
-    def __init__(self, nodes: FleetNodes, credentials: Credentials) -> None:
-        tls = context(credentials.identity)
-        sock = socket.create_connection(nodes.gates[0], 60.0)
-        self._sock = tls.wrap_socket(sock, server_hostname="node0")
+    def __init__(self, address: tuple[str, int], identity: Identity, name: str) -> None:
+        sock = socket.create_connection(address, 60.0)
+        self._sock = context(identity).wrap_socket(sock, server_hostname=name)
         self._left = b""
 
     def ask(self, request: bytes, count: int) -> Counter[int]:
@@ -367,8 +365,30 @@ class Pipe:
         self._sock.close()
 
 
+def to_gate(nodes: FleetNodes) -> Pipe:
+    with nodes.lan.entered():
+        return Pipe(nodes.gates[0], nodes.host_credentials("host-a").identity, "node0")
+
+
+def to_etcd(nodes: FleetNodes) -> Pipe:
+    with nodes.nodes[0].namespace.entered():
+        return Pipe(("127.0.0.1", 2379), inner_identity(nodes), "localhost")
+
+
+def inner_identity(nodes: FleetNodes) -> Identity:
+    """The certificate of the gate, which etcd accepts."""
+    config = nodes.nodes[0].config
+    return Identity(str(config / "nodes-ca.pem"), str(config / "inner.pem"))
+
+
 def flood(
-    nodes: FleetNodes, watch: Watch, gate: Gateway, path: str, body: Json, count: int
+    nodes: FleetNodes,
+    watch: Watch,
+    gateway: Gateway,
+    path: str,
+    body: Json,
+    count: int,
+    connect: Callable[[FleetNodes], Pipe] = to_gate,
 ) -> tuple[Counter[int], float]:
     """Send many requests as fast as they are answered; return the answers and the seconds.
 
@@ -376,14 +396,13 @@ def flood(
     """
     text = json.dumps(body)
     request = (
-        f"POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: {gate.token}\r\nContent-Length: {len(text)}\r\n\r\n{text}"
+        f"POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: {gateway.token}\r\nContent-Length: {len(text)}\r\n\r\n{text}"
     ).encode()
     found: Counter[int] = Counter()
     began = time.monotonic()
     # nginx answers at most 1,000 requests of a connection.
     for dummy in range(count // 1000):
-        with nodes.lan.entered():
-            pipe = Pipe(nodes, nodes.host_credentials("host-a"))
+        pipe = connect(nodes)
         for turn in range(20):
             found += pipe.ask(request, 50)
             if turn == 10:
@@ -502,13 +521,46 @@ def test_a_transaction_with_a_foreign_key_is_refused_as_a_whole(
     assert nodes.revision() == before
 
 
+def test_without_a_token_etcd_itself_neither_reads_nor_writes(nodes: FleetNodes) -> None:
+    nobody = Gateway(("127.0.0.1", 2379), inner_identity(nodes))
+    key = {"key": encoded(f"{KEYS}bans/e1/page")}
+    before = nodes.revision()
+    with nodes.nodes[0].namespace.entered():
+        for path, body in (
+            ("/v3/kv/put", put("hosts/host-a/seen")),
+            ("/v3/kv/range", key),
+            ("/v3/kv/deleterange", key),
+            ("/v3/auth/user/list", {}),
+        ):
+            assert refusal(nobody, path, body).status in (400, 401, 403), path
+    assert nodes.revision() == before
+
+
+def test_etcd_itself_keeps_a_host_from_ending_the_lease_of_a_ban(
+    nodes: FleetNodes, inside: Gateway
+) -> None:
+    [page] = nodes.root()("/v3/kv/range", {"key": encoded(f"{KEYS}bans/e1/page")})["kvs"]
+    with nodes.nodes[0].namespace.entered():
+        error = refusal(inside, "/v3/lease/revoke", {"ID": page["lease"]})
+    assert "permission denied" in str(error) and nodes.get("bans/e1/page") == "1"
+
+
+def test_etcd_itself_takes_ten_thousand_puts_and_the_watch_goes_on(
+    nodes: FleetNodes, watch: Watch, inside: Gateway
+) -> None:
+    """Without the gate, nothing bounds them. They are below the host's own key, and disturb no watch."""
+    before = writes(nodes)
+    body = put("hosts/host-a/seen")
+    found, seconds = flood(nodes, watch, inside, "/v3/kv/put", body, 10_000, to_etcd)
+    print(f"10,000 puts in {seconds:.0f} s")
+    assert set(found) == {200} and writes(nodes) - before == 10_000
+
+
 def test_etcd_itself_does_not_refuse_what_the_gate_is_there_for(
     nodes: FleetNodes, inside: Gateway
 ) -> None:
     """If one of these fails with a new version of etcd, the gate has become less important."""
-    config = nodes.nodes[0].config
-    identity = Identity(str(config / "nodes-ca.pem"), str(config / "inner.pem"))
-    nobody = Gateway(("127.0.0.1", 2379), identity)
+    nobody = Gateway(("127.0.0.1", 2379), inner_identity(nodes))
     alarm = {"memberID": "1", "alarm": "NOSPACE"}
     with nodes.nodes[0].namespace.entered():
         nobody.call("/v3/maintenance/alarm", {"action": "ACTIVATE", **alarm})

@@ -11,16 +11,15 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from fleet.enforcing import ENFORCING, Enforcer, Reporters, folded, report, values
+from fleet.enforcing import Enforcer, Two, folded, report, values
 from fleet.host_process import until
 from fleet.servers import FleetNodes, fleet_nodes
 
 from packetwatch_core._base.errors import PacketwatchError
-from packetwatch_core._node.gateway import below, encoded
+from packetwatch_core._node.gateway import encoded
 from packetwatch_core._node.keys import BANS, KEYS
 from packetwatch_fleet.store.interface import Writer
 
@@ -34,41 +33,6 @@ pytestmark = [
 def nodes() -> Iterator[FleetNodes]:
     with fleet_nodes("3.5", 3) as found:
         yield found
-
-
-class Two:
-    """Two enforcers at two nodes. Versions differ, and one clock is five minutes off."""
-
-    def __init__(self, folder: Path, nodes: FleetNodes) -> None:
-        self.nodes = nodes
-        self.hosts = Reporters(nodes)
-        self.first = Enforcer(folder, nodes, "e1", ENFORCING, protected="203.0.113.128/28")
-        self.second = Enforcer(folder, nodes, "e2", ENFORCING, node=1, skew=300, version="0.9.0")
-
-    def close(self) -> None:
-        self.first.kill()
-        self.second.kill()
-
-    def clear(self) -> None:
-        key, end = below(KEYS)
-        self.nodes.root()("/v3/kv/deleterange", {"key": key, "range_end": end})
-
-    def sweep(self, source: str, first: int = 1, count: int = 5) -> None:
-        for host in range(first, first + count):
-            self.hosts.seen(host, (source, 2222))
-
-    def authors(self, source: str) -> set[str]:
-        """The enforcers whose pages have a source."""
-        return {
-            key.removeprefix(BANS).partition("/")[0]
-            for key, value in values(self.nodes).items()
-            if key.startswith(BANS) and source.encode() in value
-        }
-
-
-def recent(nodes: FleetNodes, name: str) -> Any:
-    """The last decisions that an enforcer publishes."""
-    return report(nodes, name).get("recent")
 
 
 @pytest.fixture(scope="module")
@@ -99,11 +63,20 @@ def test_both_decide_the_same_and_hosts_ban_once(pair: Two) -> None:
         assert decision["action"] == "enforce" and "5 hosts within 600 s" in decision["why"]
         assert found["rules"]["sweep"]["decided"] == 1
         assert found["rules"]["sweep"]["thresholds"] == {"hosts": 5, "window": 600, "seconds": 600}
+    assert _unreachable(pair) == {"quorum", "sweep", "slow"}
     lines = [line for line in pair.first.lines() if line.get("event.action") == "fleet_enforce"]
     assert lines[0]["source.ip"] == "203.0.113.9" and lines[0]["packetwatch.rule"] == "sweep"
 
 
+def _unreachable(pair: Two) -> set[str]:
+    """The rules for which the fleet is too small."""
+    rules = report(pair.nodes, "e1")["rules"].items()
+    return {name for name, rule in rules if rule["values"].get("unreachable")}
+
+
 def test_evidence_is_what_enough_hosts_have(pair: Two) -> None:
+    for host in range(1, 6):
+        pair.hosts.status(host, f"192.0.2.{host}")
     for host in range(1, 4):
         pair.hosts.ban(host, "203.0.113.10")
         pair.hosts.ban(host, "2001:db8:5::1", "answer")
@@ -112,6 +85,8 @@ def test_evidence_is_what_enough_hosts_have(pair: Two) -> None:
     weak, strong = found["203.0.113.10"], found["2001:db8:5::/64"]
     assert (weak.rule, weak.evidence) == ("quorum", "syn") and weak.until - weak.made == 600
     assert strong.evidence == "answer" and strong.until - strong.made == 3600
+    # Until hosts have reported who they are, no rule knows that there are enough of them.
+    until(lambda: not _unreachable(pair))
     # One host that claims more does not make evidence of it.
     pair.hosts.ban(1, "203.0.113.10", "answer")
     time.sleep(0.5)
@@ -197,7 +172,7 @@ def test_a_paused_enforcer_goes_on_with_what_it_has_missed(pair: Two) -> None:
     with pair.first.paused():
         pair.sweep("203.0.113.17")
         until(lambda: pair.authors("203.0.113.17") == {"e2"})
-        # Longer than a follower believes a silent stream.
+        # Longer than a follower believes a silent stream; `make soak` waits for a minute.
         time.sleep(7)
         pair.sweep("203.0.113.18")
     pair.sweep("203.0.113.19", first=41)
