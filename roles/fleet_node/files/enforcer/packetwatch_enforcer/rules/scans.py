@@ -20,17 +20,43 @@ SHOWN = 8
 MAX_HOSTS = 1 << 16
 
 
-class Sweep:
+class _Scans:
+    """What both rules share. shift: as `Table` has it; enough: sightings that are reported."""
+
+    def __init__(
+        self, thresholds: t.Mapping[str, float], hosts: Hosts, shift: int, enough: str
+    ) -> None:
+        self._seconds = thresholds["seconds"]
+        self._window = thresholds["window"]
+        self._hosts = round(thresholds["hosts"])
+        self._fleet = hosts
+        self._table = Table(shift, self._window, round(thresholds[enough]))
+
+    def bans(self, host: int, bans: t.Sequence[HostBan], now: float) -> t.Iterator[Found]:
+        yield from ()
+
+    def tick(self, now: float) -> t.Iterator[Found]:
+        self._table.expire(now)
+        yield from ()
+
+    def forget(self, source: bytes) -> None:
+        self._table.forget(source)
+
+    def values(self) -> t.Mapping[str, float]:
+        return {
+            "entries": self._table.entries,
+            "lost": self._table.lost,
+            UNREACHABLE: len(self._fleet.present()) < self._hosts,
+        }
+
+
+class Sweep(_Scans):
     """A source has tried a closed port on `hosts` hosts within `window` seconds."""
 
     name = "sweep"
 
     def __init__(self, thresholds: t.Mapping[str, float], hosts: Hosts) -> None:
-        self._seconds = thresholds["seconds"]
-        self._window = thresholds["window"]
-        self._hosts = round(thresholds["hosts"])
-        self._fleet = hosts
-        self._table = Table(16, self._window, self._hosts)
+        super().__init__(thresholds, hosts, 16, "hosts")
 
     def seen(self, host: int, pairs: t.Sequence[Pair], now: float) -> t.Iterator[Found]:
         if not 0 <= host < MAX_HOSTS:
@@ -49,31 +75,14 @@ class Sweep:
                 why,
             )
 
-    def bans(self, host: int, bans: t.Sequence[HostBan], now: float) -> t.Iterator[Found]:
-        yield from ()
 
-    def tick(self, now: float) -> t.Iterator[Found]:
-        self._table.expire(now)
-        yield from ()
-
-    def forget(self, source: bytes) -> None:
-        self._table.forget(source)
-
-    def values(self) -> t.Mapping[str, float]:
-        return _values(self._table, self._fleet, self._hosts)
-
-
-class Slow:
+class Slow(_Scans):
     """A source has tried `probes` different pairs of a host and a closed port, on at least `hosts` hosts, in `window`."""
 
     name = "slow"
 
     def __init__(self, thresholds: t.Mapping[str, float], hosts: Hosts) -> None:
-        self._seconds = thresholds["seconds"]
-        self._window = thresholds["window"]
-        self._hosts = round(thresholds["hosts"])
-        self._fleet = hosts
-        self._table = Table(0, self._window, round(thresholds["probes"]))
+        super().__init__(thresholds, hosts, 0, "probes")
 
     def seen(self, host: int, pairs: t.Sequence[Pair], now: float) -> t.Iterator[Found]:
         if not 0 <= host < MAX_HOSTS:
@@ -83,19 +92,6 @@ class Slow:
             if len(hosts) >= self._hosts:
                 self._table.forget(source)
                 yield self._decision(source, found, hosts)
-
-    def bans(self, host: int, bans: t.Sequence[HostBan], now: float) -> t.Iterator[Found]:
-        yield from ()
-
-    def tick(self, now: float) -> t.Iterator[Found]:
-        self._table.expire(now)
-        yield from ()
-
-    def forget(self, source: bytes) -> None:
-        self._table.forget(source)
-
-    def values(self) -> t.Mapping[str, float]:
-        return _values(self._table, self._fleet, self._hosts)
 
     def _decision(
         self, source: bytes, found: t.Sequence[Sighting], hosts: t.Collection[int]
@@ -109,11 +105,6 @@ class Slow:
             _first(one.kind & 0xFFFF for one in found),
             f"it has tried {len(found)} closed ports on {len(hosts)} hosts within {self._window / 3600:g} h",
         )
-
-
-def _values(table: Table, fleet: Hosts, hosts: int) -> dict[str, float]:
-    is_small = len(fleet.present()) < hosts
-    return {"entries": table.entries, "lost": table.lost, UNREACHABLE: is_small}
 
 
 def _first(numbers: t.Iterable[int]) -> tuple[int, ...]:
