@@ -17,8 +17,7 @@ from packetwatch_agent.part import Part
 
 from ..driver import Driver
 from ..host.status import resident
-from ..host.talk import AgentLost, Talk
-from ..store.backoff import Backoff
+from ..host.talk import AgentLost, Talk, follow
 from ..store.waits import Task, Wait, Waiting
 from .interface import Bus
 
@@ -56,10 +55,8 @@ class Publisher(Part):
         self._bus = bus
         self._host = host
         self._actions = list(actions)
-        self._path = path
         self._output = output
-        self._task = Task(self._run())
-        self._backoff = Backoff()
+        self._task = Task(follow(path, self._follow, self._lose))
         self._is_following = False
         self._batches: dict[str, list[bytes]] = {}
         self._sizes: dict[str, int] = {}
@@ -112,19 +109,9 @@ class Publisher(Part):
 
     # The agent's log
 
-    def _run(self) -> Waiting[t.NoReturn]:
-        while True:
-            self._backoff.begin()
-            try:
-                talk = Talk(self._path)
-                try:
-                    yield from self._follow(talk)
-                finally:
-                    talk.close()
-            except AgentLost as error:
-                self._is_following = False
-                self._agent.log(f"the agent's events are not published: {error}")
-                yield Wait(None, False, time.monotonic() + self._backoff.pause())
+    def _lose(self, error: AgentLost) -> None:
+        self._is_following = False
+        self._agent.log(f"the agent's events are not published: {error}")
 
     def _follow(self, talk: Talk) -> Waiting[None]:
         """Return never, but raise."""

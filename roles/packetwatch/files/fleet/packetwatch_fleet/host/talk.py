@@ -15,6 +15,7 @@ import typing as t
 
 from packetwatch_core._base.errors import PacketwatchError
 
+from ..store.backoff import Backoff
 from ..store.waits import Wait, Waiting
 
 # Seconds for an answer. A long one is made while other clients are served.
@@ -24,6 +25,24 @@ _PIECE, _MAX_LINE = 65536, 1 << 20
 
 class AgentLost(PacketwatchError):
     """The agent does not answer, or refuses. The bans in the kernel stay as they are."""
+
+
+def follow(
+    path: str, work: t.Callable[[Talk], Waiting[None]], lose: t.Callable[[AgentLost], None]
+) -> Waiting[t.NoReturn]:
+    """Do work that never returns, on one connection after the other. lose: called when one has ended."""
+    backoff = Backoff()
+    while True:
+        backoff.begin()
+        try:
+            talk = Talk(path)
+            try:
+                yield from work(talk)
+            finally:
+                talk.close()
+        except AgentLost as error:
+            lose(error)
+            yield Wait(None, False, time.monotonic() + backoff.pause())
 
 
 class Talk:

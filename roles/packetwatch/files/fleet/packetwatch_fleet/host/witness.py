@@ -26,12 +26,11 @@ from ..driver import Driver
 from ..keys import report_of
 from ..reports import Reports, status
 from ..sources import Sources
-from ..store.backoff import Backoff
 from ..store.interface import Store
-from ..store.waits import Task, Wait, Waiting
+from ..store.waits import Task, Waiting
 from .applier import Applier
 from .picture import Picture
-from .talk import AgentLost, Talk
+from .talk import AgentLost, Talk, follow
 
 # Seconds between two reports of the same kind; that of what was seen depends on the number of hosts.
 BANS, STATUS = 0.5, 30.0
@@ -73,7 +72,7 @@ class Witness(Part):
         self._applier = applier
         self._reports = Reports(sources)
         self._writer = store.writer()
-        self._task = Task(self._run())
+        self._task = Task(follow(path, self._follow, self._lose))
         self._drivers: list[Driver] = []
         self._loop: Loop | None = None
         self._sent: collections.Counter[str] = collections.Counter()
@@ -81,7 +80,6 @@ class Witness(Part):
         self._waiting: set[str] = set()
         """Kinds of reports that wait for their turn."""
         self._trouble = Trouble(output)
-        self._backoff = Backoff()
         self._denied = Trouble(output)
 
     def start(self, loop: Loop) -> None:
@@ -113,19 +111,9 @@ class Witness(Part):
 
     # The agent's stream
 
-    def _run(self) -> Waiting[t.NoReturn]:
-        while True:
-            self._backoff.begin()
-            try:
-                talk = Talk(self._path)
-                try:
-                    yield from self._follow(talk)
-                finally:
-                    talk.close()
-            except AgentLost as error:
-                self.problem = str(error)
-                self._trouble.log(f"what the host sees is not reported: {error}")
-                yield Wait(None, False, time.monotonic() + self._backoff.pause())
+    def _lose(self, error: AgentLost) -> None:
+        self.problem = str(error)
+        self._trouble.log(f"what the host sees is not reported: {error}")
 
     def _follow(self, talk: Talk) -> Waiting[None]:
         """Return never, but raise."""
