@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible_collections.packetwatch.xdp.plugins.module_utils._base.errors import PacketwatchError
+from ansible_collections.packetwatch.xdp.plugins.modules.__private import fleet_rules
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -400,6 +402,12 @@ def test_a_wrong_threshold_is_named(declared: Any, message: str) -> None:
     assert message in str(caught.value)
     with pytest.raises(InvalidInput):
         parse_enforcers({"e1": declared}, "r")
+
+
+def test_what_nobody_bans_is_checked_before_anything_changes() -> None:
+    fleet_rules.check(["192.0.2.1", "203.0.113.0/28", "2001:db8::/32"])
+    with pytest.raises(PacketwatchError, match=r"fleet_node_protect\[1\]: .*203\.0\.113\.300"):
+        fleet_rules.check(["192.0.2.1", "203.0.113.300"])
 
 
 def test_each_rule_has_a_row() -> None:

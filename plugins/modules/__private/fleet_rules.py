@@ -29,6 +29,11 @@ options:
     description: The folder of the files, which are named C(enforcer-NAME.json).
     type: path
     required: true
+  protect:
+    description: Addresses and prefixes that nobody bans, as C(fleet_node_protect). The module only checks them.
+    type: list
+    elements: str
+    default: []
 """
 
 EXAMPLES = r"""
@@ -52,6 +57,8 @@ import os
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.packetwatch.xdp.plugins.module_utils._base.address import parse_prefix
+from ansible_collections.packetwatch.xdp.plugins.module_utils._base.errors import InvalidInput
 from ansible_collections.packetwatch.xdp.plugins.module_utils._base.files import replace_file
 from ansible_collections.packetwatch.xdp.plugins.module_utils._front import call_library
 from ansible_collections.packetwatch.xdp.plugins.module_utils._node.rules import (
@@ -60,10 +67,19 @@ from ansible_collections.packetwatch.xdp.plugins.module_utils._node.rules import
 )
 
 if t.TYPE_CHECKING:
-    from ansible_collections.packetwatch.xdp.plugins.module_utils._base.types import Result
+    from ansible_collections.packetwatch.xdp.plugins.module_utils._base.types import Result, Run
 
 _START = "enforcer-"
 _END = ".json"
+
+
+def check(protect: t.Iterable[str]) -> None:
+    """Raise `InvalidInput` for what is neither an address nor a prefix."""
+    for number, text in enumerate(protect):
+        try:
+            parse_prefix(text)
+        except InvalidInput as error:
+            raise InvalidInput(f"fleet_node_protect[{number}]: {error}") from None
 
 
 def write(declared: t.Mapping[str, t.Any], folder: str, dry: bool) -> Result:
@@ -94,13 +110,17 @@ def main() -> None:
         argument_spec={
             "enforcers": {"type": "dict", "required": True},
             "folder": {"type": "path", "required": True},
+            "protect": {"type": "list", "elements": "str", "default": []},
         },
         supports_check_mode=True,
     )
     options = module.params
-    call_library(
-        module, lambda run: write(options["enforcers"], options["folder"], module.check_mode)
-    )
+
+    def act(dummy: Run) -> Result:
+        check(options["protect"])
+        return write(options["enforcers"], options["folder"], module.check_mode)
+
+    call_library(module, act)
 
 
 if __name__ == "__main__":
