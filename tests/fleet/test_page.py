@@ -151,7 +151,8 @@ def fill(nodes: FleetNodes) -> None:
         "ports": [22, 2222],
         "why": f"five hosts {EVIL}",
     }
-    first = {"v": 1, "t": now, "version": "1.0.0", "started": now, "rules": {"sweep": rule}}
+    rules = {"sweep": rule, "quorum": rule | {"values": {"lost": 0, "unreachable": 1}}}
+    first = {"v": 1, "t": now, "version": "1.0.0", "started": now, "rules": rules}
     nodes.put("rules/e1", json.dumps(first | {"recent": [decision]}))
     broken = rule | {"fault": "it has raised ZeroDivisionError", "action": "monitor"}
     second = first | {"rules": {"own": broken}, "blind": True, "lost": 1234}
@@ -202,6 +203,7 @@ def test_the_tables_say_how_the_fleet_is(api: Api, chromium: Browser) -> None:
     assert bans["198.51.100.7"][2] == "web1: a scan (syn), ports 22, 23, 25"
     rules = {row[0]: row[1:] for row in texts(tab, "rules")}
     assert rules["e1/sweep"][:4] == ["well", "enforce: hosts 3, window 600", "entries 12", "7"]
+    assert rules["e1/quorum"][0] == "too few hosts or networks for its thresholds"
     assert rules["e2/own"][0] == "switched off: it has raised ZeroDivisionError"
     decision = texts(tab, "decisions")[0]
     assert decision[:4] == ["203.0.113.9", "ban", "e1/sweep", "10m"]
@@ -364,6 +366,11 @@ def test_readers_that_speak_find_their_way(api: Api, chromium: Browser) -> None:
     roles = [one["role"]["value"] for one in tree if not one["ignored"]]
     assert roles.count("table") == 4
     assert "rowheader" in roles and "cell" in roles
+
+
+def test_a_rule_that_decides_nothing_is_shown(api: Api) -> None:
+    page = api.call("GET", "/", role="read").text
+    assert page.count("too few hosts or networks for its thresholds") == 1
 
 
 def test_the_page_needs_a_token_and_its_assets_do_not(api: Api) -> None:
