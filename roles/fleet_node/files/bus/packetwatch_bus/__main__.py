@@ -19,7 +19,7 @@ from packetwatch_agent.presence import Presence
 from packetwatch_agent.service import Service
 from packetwatch_core._base.errors import InvalidInput, Unreadable
 from packetwatch_core._base.files import parse_json
-from packetwatch_fleet.bus.interface import Bus, Command
+from packetwatch_fleet.bus.interface import Bus, Command, takes_messages
 from packetwatch_fleet.bus.plugins import open_bus
 from packetwatch_fleet.driver import Driver
 from packetwatch_fleet.host.status import resident
@@ -60,7 +60,7 @@ class Counter(Part):
     def values(self) -> Values:
         return {
             "packetwatch_fleet_bus_commands_total": by_label("status", self._counts),
-            "packetwatch_fleet_bus_connected": [({}, int(not self._bus.problem))],
+            "packetwatch_fleet_bus_connected": [({}, int(takes_messages(self._bus)))],
             "packetwatch_fleet_bus_connects_total": [({}, self._bus.connects)],
             "packetwatch_fleet_bus_resident_memory_bytes": [({}, resident())],
         }

@@ -43,7 +43,7 @@ class Bus(Stepping, t.Protocol):
     """A connection to a server, which is made again whenever it is lost."""
 
     problem: str
-    """Why there is no connection, or why the server takes nothing; empty: it takes everything."""
+    """Why the last connection has failed, or why the server takes nothing; empty: nothing is known to be wrong."""
     connects: int
     """How often a connection was made."""
     is_connected: bool
@@ -62,3 +62,8 @@ class Bus(Stepping, t.Protocol):
 
     def step(self) -> None:
         """Do what is due."""
+
+
+def takes_messages(bus: Bus) -> bool:
+    """Whether there is a connection, and the server lets it send."""
+    return bus.is_connected and not bus.problem

@@ -19,7 +19,7 @@ from ..driver import Driver
 from ..host.status import resident
 from ..host.talk import AgentLost, Talk, follow
 from ..store.waits import Task, Wait, Waiting
-from .interface import Bus
+from .interface import Bus, takes_messages
 
 # A batch is full with so many lines or bytes, and goes out after so many seconds.
 MAX_LINES, _MAX_BYTES, _PAUSE = 100, 65536, 0.1
@@ -94,7 +94,7 @@ class Publisher(Part):
     def values(self) -> Values:
         batched = sum(len(lines) for lines in self._batches.values())
         return {
-            "packetwatch_fleet_bus_connected": [({}, int(not self._bus.problem))],
+            "packetwatch_fleet_bus_connected": [({}, int(takes_messages(self._bus)))],
             "packetwatch_fleet_bus_connects_total": [({}, self._bus.connects)],
             "packetwatch_fleet_bus_agent_connected": [({}, int(self._is_following))],
             "packetwatch_fleet_bus_made_total": [({}, self._made)],

@@ -66,7 +66,7 @@ class RabbitMQ:
         account: Account,
         queue: str = "",
     ) -> None:
-        self.problem = "there was no connection yet"
+        self.problem = ""
         self.connects = 0
         self.is_connected = False
         self._endpoints = collections.deque(endpoints)
