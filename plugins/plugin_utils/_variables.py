@@ -50,7 +50,8 @@ class Values(t.NamedTuple):
     unknown: list[str]
 
 
-_PASSWORD, _KEY = f"{_PREFIX}fleet_password", f"{_PREFIX}fleet_certificate"
+_PASSWORDS = tuple(f"{_PREFIX}{of}_password" for of in ("fleet", "bus"))
+_KEYS = tuple(f"{_PREFIX}{of}_certificate" for of in ("fleet", "bus"))
 
 
 @functools.cache
@@ -64,10 +65,12 @@ def known_variables() -> tuple[str, ...]:
 def without_secrets(found: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
     """Variables for a module that only needs to know whether secrets are given, and that a key is in PEM."""
     hidden = dict(found)
-    if hidden.get(_PASSWORD):
-        hidden[_PASSWORD] = "given"
-    if key := str(hidden.get(_KEY) or ""):
-        hidden[_KEY] = "-----BEGIN " if key.lstrip().startswith("-----BEGIN ") else "not in PEM"
+    for name in _PASSWORDS:
+        if hidden.get(name):
+            hidden[name] = "given"
+    for name in _KEYS:
+        if key := str(hidden.get(name) or ""):
+            hidden[name] = "-----BEGIN " if key.lstrip().startswith("-----BEGIN ") else "not in PEM"
     return hidden
 
 

@@ -780,6 +780,13 @@ def test_secrets_of_the_fleet_stay_on_the_controller() -> None:
     assert without_secrets({"packetwatch_fleet": "none"}) == {"packetwatch_fleet": "none"}
 
 
+def test_secrets_of_the_bus_stay_on_the_controller() -> None:
+    key = "-----BEGIN PRIVATE KEY-----\nx\n"
+    sent = without_secrets({**ON_BUS, "packetwatch_bus_certificate": key})
+    assert "SECRET" not in sent.values() and key not in sent.values()
+    assert values.read_variables(sent).problems == []
+
+
 ON_BUS: dict[str, object] = {
     "packetwatch_bus": "rabbitmq",
     "packetwatch_bus_endpoints": ["node1=192.0.2.11:5671"],
@@ -794,6 +801,34 @@ def test_a_host_that_publishes_events() -> None:
     assert values.read_variables({"packetwatch_bus": "mine"}).problems == []
 
 
+@pytest.mark.parametrize("fleet", [{}, IN_FLEET])
+def test_the_name_of_a_host_begins_its_topics(fleet: dict[str, object]) -> None:
+    named = {**ON_BUS, **fleet, "packetwatch_fleet_host": "Web 1"}
+    [problem] = values.read_variables(named).problems
+    assert problem.startswith("packetwatch_fleet_host is 'Web 1': write up to 64 of ")
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"packetwatch_bus_metrics_listen": "127.0.0.1:9478"}, "packetwatch_fleet_metrics_listen"),
+        ({"packetwatch_bus_metrics_listen": "0.0.0.0:9477"}, "packetwatch_metrics_listen"),
+        ({"packetwatch_bus_metrics_listen": "192.0.2.1:9477"}, ""),
+        ({"packetwatch_bus_metrics_listen": ""}, ""),
+        ({"packetwatch_bus": "none", "packetwatch_bus_metrics_listen": "127.0.0.1:9478"}, ""),
+    ],
+)
+def test_processes_have_ports_of_their_own(changes: dict[str, object], problem: str) -> None:
+    ports = {"packetwatch_metrics_listen": "127.0.0.1:9477"}
+    ports["packetwatch_fleet_metrics_listen"] = "127.0.0.1:9478"
+    found = values.read_variables({**IN_FLEET, **ON_BUS, **ports, **changes}).problems
+    text = (
+        f"packetwatch_bus_metrics_listen is {changes['packetwatch_bus_metrics_listen']!r}, whose port {problem} has "
+        "too: give each of them a port of its own"
+    )
+    assert found == [text] * bool(problem)
+
+
 @pytest.mark.parametrize(
     ("option", "value", "text"),
     [
@@ -802,6 +837,7 @@ def test_a_host_that_publishes_events() -> None:
         ("_endpoints", ["node1:5671"], "write NAME=ADDRESS:PORT"),
         ("_ca", "", "packetwatch_bus_ca is empty"),
         ("_ca", "/etc/ssl/ca.pem", "packetwatch_bus_ca is not in PEM"),
+        ("_certificate", "SECRET", "packetwatch_bus_certificate is not in PEM"),
         ("_password", "", "packetwatch_bus_password is empty"),
         ("_account", "", "packetwatch_bus_account is empty, and so is packetwatch_fleet_host"),
         ("_account", "web/1", "packetwatch_bus_account is 'web/1'"),

@@ -23,8 +23,10 @@ _URL = re.compile(
 )
 _PORTS = {"http": 80, "https": 443}
 _INTERVAL = 10, 86400
+_ALL = {"0.0.0.0", "::"}
 NO_STORE = "none"
 """The store of a host that is in no fleet."""
+_VHOST = re.compile(r"[A-Za-z0-9._/-]{1,64}")
 _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?")
 
 
@@ -66,6 +68,26 @@ def parse_listen(text: str, name: str) -> tuple[str, int] | None:
             "it empty for no metrics"
         )
     return bare, int(port)
+
+
+def check_ports(listeners: t.Mapping[str, str]) -> t.Iterator[str]:
+    """What is wrong with services of one machine: two of them have one port.
+
+    listeners: ``ADDRESS:PORT`` by the name of the setting. What `parse_listen` refuses is left to it.
+    """
+    known: dict[tuple[str, int], str] = {}
+    for name, text in listeners.items():
+        try:
+            found = parse_listen(text, name)
+        except InvalidInput:
+            continue
+        if found is None:
+            continue
+        for (address, port), other in known.items():
+            # Linux gives the port of all addresses to one service only.
+            if port == found[1] and (address == found[0] or {address, found[0]} & _ALL):
+                yield f"{name} is {text!r}, whose port {other} has too: give each of them a port of its own"
+        known[found] = name
 
 
 def parse_url(text: str, name: str) -> Url | None:
@@ -119,6 +141,15 @@ def parse_labels(text: str, name: str) -> tuple[str, ...]:
 def parse_endpoints(text: str, name: str) -> list[Endpoint]:
     """Endpoints, separated by commas; errors name the setting."""
     return [_endpoint(word.strip(), name) for word in text.split(",") if word.strip()]
+
+
+def parse_vhost(text: str, name: str) -> str:
+    """A virtual host of a broker; errors name the setting."""
+    if not _VHOST.fullmatch(text):
+        raise InvalidInput(
+            f"{name} is {text!r}: write the name of a virtual host: up to 64 of A-Z, a-z, 0-9, '.', '_', '-' and '/'"
+        )
+    return text
 
 
 def _endpoint(text: str, name: str) -> Endpoint:

@@ -22,12 +22,14 @@ from .._declared.entries import describe_value
 from .._declared.policy import OPTIONS, fields_from_options, merge_policy
 from .._network.endpoints import (
     NO_STORE,
+    check_ports,
     parse_endpoints,
     parse_interval,
     parse_label,
     parse_labels,
     parse_listen,
     parse_url,
+    parse_vhost,
 )
 from .._network.fleet import parse_action, parse_lists, parse_longest, parse_most
 from .._network.protect import check_shared
@@ -91,6 +93,7 @@ def read_variables(variables: Values) -> Declared:
             problems += check(variables[name], name)
     problems += check_fleet(variables)
     problems += check_bus(variables)
+    problems += check_ports(served_metrics(variables))
     return Declared(problems, lists, interfaces, policy)
 
 
@@ -134,7 +137,11 @@ def _check_fleet_host(value: t.Any, name: str) -> t.Iterator[str]:
 
 def check_bus(variables: Values) -> t.Iterator[str]:
     """What a host that publishes events needs to reach its broker."""
-    if variables.get(_BUS, NO_STORE) != "rabbitmq":
+    bus = variables.get(_BUS, NO_STORE)
+    if bus != NO_STORE and variables.get(_FLEET, NO_STORE) == NO_STORE:
+        # The first word of its topics. In a fleet, that was checked before.
+        yield from _check_fleet_host(variables.get(f"{_FLEET}_host"), f"{_FLEET}_host")
+    if bus != "rabbitmq":
         return
     for option in ("endpoints", "ca", "password"):
         name = f"{_BUS}_{option}"
@@ -142,6 +149,15 @@ def check_bus(variables: Values) -> t.Iterator[str]:
             yield f"{name} is empty: a host with {_BUS} 'rabbitmq' needs it"
     if not variables.get(f"{_BUS}_account") and not variables.get(f"{_FLEET}_host"):
         yield f"{_BUS}_account is empty, and so is {_FLEET}_host: write the host's account at the broker"
+
+
+def served_metrics(variables: Values) -> dict[str, str]:
+    """Where the processes of a host serve metrics, by the variable that says so."""
+    served = [""]
+    served += ["fleet_"] * (variables.get(_FLEET, NO_STORE) != NO_STORE)
+    served += ["bus_"] * (variables.get(_BUS, NO_STORE) != NO_STORE)
+    names = [f"{_PREFIX}{process}metrics_listen" for process in served]
+    return {name: str(variables.get(name) or "") for name in names}
 
 
 def check_protect(protect: t.Any, name: str) -> t.Iterator[str]:
@@ -240,11 +256,6 @@ def _joined(parse: t.Callable[[str, str], object]) -> Check:
     return check
 
 
-def _check_vhost(value: t.Any, name: str) -> t.Iterator[str]:
-    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9._/-]{1,64}", value):
-        yield f"{name} is {value!r}: write the name of a virtual host: up to 64 of A-Z, a-z, 0-9, '.', '_', '-' and '/'"
-
-
 def _check_pem(value: t.Any, name: str) -> t.Iterator[str]:
     # The text may be a key, so it is not part of the error.
     if value and not str(value).lstrip().startswith("-----BEGIN "):
@@ -297,8 +308,9 @@ _CHECKS: t.Final[dict[str, Check]] = {
     "bus": _parsed(parse_label),
     "bus_endpoints": _joined(parse_endpoints),
     "bus_ca": _check_pem,
+    "bus_certificate": _check_pem,
     "bus_account": _optional(parse_label),
-    "bus_vhost": _check_vhost,
+    "bus_vhost": _parsed(parse_vhost),
     "bus_metrics_listen": _parsed(parse_listen),
     "metrics_listen": _parsed(parse_listen),
     "community_id": _check_switch,
