@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import time
@@ -14,6 +15,7 @@ from typing import Any
 from fleet.broker import PORT, VHOST, WORK, Broker, Process
 from fleet.bus_client import Client
 from fleet.host_process import PATIENCE
+from kernel.hosting import Namespace
 
 PUBLISHED = ("scan", "ban")
 _AGENT = """
@@ -73,6 +75,18 @@ with amqp.Connection("{address}:{port}", "siem", "{password}", login_method="PLA
     while True:
         connection.drain_events()
 """
+
+
+def read_metrics(namespace: Namespace, port: int = 9480) -> dict[str, float]:
+    """The metrics of a process, without the beginning of the bus's names; none if it does not answer."""
+    with namespace.entered(), contextlib.suppress(OSError):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        connection.request("GET", "/metrics")
+        text = connection.getresponse().read().decode()
+        connection.close()
+        pairs = [line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#")]
+        return {name.removeprefix("packetwatch_fleet_bus_"): float(value) for name, value in pairs}
+    return {}
 
 
 class Publishing:
@@ -160,20 +174,10 @@ class Publishing:
         self.delay = max(self.delay, spent - seconds)
 
     def metrics(self) -> dict[str, float]:
-        """The metrics of the process, without the beginning of their names."""
-        with self.broker.nodes.lan.entered():
-            connection = http.client.HTTPConnection("127.0.0.1", 9480, timeout=10)
-            connection.request("GET", "/metrics")
-            text = connection.getresponse().read().decode()
-            connection.close()
-        pairs = [line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#")]
-        return {name.removeprefix("packetwatch_fleet_bus_"): float(value) for name, value in pairs}
+        return read_metrics(self.broker.nodes.lan)
 
     def metric(self, name: str) -> float:
-        try:
-            return self.metrics().get(name, 0.0)
-        except OSError:
-            return 0.0
+        return self.metrics().get(name, 0.0)
 
     def counts(self) -> tuple[int, int, int]:
         """Made, confirmed, dropped."""

@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -19,6 +21,7 @@ import pytest
 from fleet.api import COLLECTION, Api, running_api
 from fleet.broker import RELEASES, WORK, Broker, Process, running_broker
 from fleet.bus_client import Attempt, Client, passwords_of
+from fleet.bus_host import read_metrics
 from fleet.host_process import PATIENCE, until
 from fleet.servers import FleetNodes, fleet_nodes
 
@@ -38,6 +41,8 @@ OPERATORS: dict[str, tuple[str, tuple[str, ...]]] = {
     "nobody": ("", VERBS),
 }
 ADDRESS = "203.0.113.9"
+# docs/bus.md
+MAX_RECONNECT = 10.0
 
 
 class Desk(NamedTuple):
@@ -73,6 +78,13 @@ class Desk(NamedTuple):
             self.api.call("DELETE", f"/v1/bans/{source}?hold=0")
         for kind, prefix in entries:
             self.api.call("DELETE", f"/v1/lists/bus/{kind}/{prefix}")
+
+    def refusals(self, user: str) -> int:
+        """How often the broker has logged that it refuses what an account sends."""
+        lines = self.broker.log.read_text(errors="replace").splitlines()
+        return sum(
+            "Channel error on connection" in line and f"user: '{user}'" in line for line in lines
+        )
 
     def logged(self) -> list[dict[str, Any]]:
         return [line for line in self.process.lines() if line.get("event.action") == "command"]
@@ -116,20 +128,7 @@ def whole(nodes: FleetNodes, request: pytest.FixtureRequest) -> Iterator[Desk]:
             if role
         }
         (broker.folder / "config/tokens").write_text(json.dumps(tokens))
-        process = Process(
-            broker,
-            "commands",
-            ["-m", "packetwatch_bus"],
-            broker.settings(BUS, "bus-secret")
-            | {
-                "PW_BUS_QUEUE": "packetwatch-commands",
-                "PW_BUS_TOKENS": f"{WORK}/config/tokens",
-                "PW_BUS_API": "/mnt/api/api.sock",
-                "PW_BUS_METRICS_LISTEN": "",
-            },
-            nodes.nodes[0].namespace,
-            before=f"mkdir -p {{tree}}/mnt/api; mount --bind {nodes.nodes[0].runtime} {{tree}}/mnt/api",
-        )
+        process = taker(broker, "commands")
         try:
             client = Client(broker)
             yield Desk(broker, api, process, client)
@@ -138,6 +137,24 @@ def whole(nodes: FleetNodes, request: pytest.FixtureRequest) -> Iterator[Desk]:
             assert process.resident() < 40 * 1024
         finally:
             process.kill()
+
+
+def taker(broker: Broker, name: str, metrics: str = "") -> Process:
+    """A process that takes commands, as that of a node does."""
+    return Process(
+        broker,
+        name,
+        ["-m", "packetwatch_bus"],
+        broker.settings(BUS, "bus-secret")
+        | {
+            "PW_BUS_QUEUE": "packetwatch-commands",
+            "PW_BUS_TOKENS": f"{WORK}/config/tokens",
+            "PW_BUS_API": "/mnt/api/api.sock",
+            "PW_BUS_METRICS_LISTEN": metrics,
+        },
+        broker.node.namespace,
+        before=f"mkdir -p {{tree}}/mnt/api; mount --bind {broker.node.runtime} {{tree}}/mnt/api",
+    )
 
 
 @pytest.fixture
@@ -200,14 +217,22 @@ TABLE = [
 ]
 
 
+def test_a_start_is_no_trouble(desk: Desk) -> None:
+    assert desk.send("ann", "explain", order())[1][0]["status"] == 200
+    assert [line for line in desk.process.lines() if line["log.level"] != "info"] == []
+
+
 @pytest.mark.parametrize("row", TABLE, ids=[row.name for row in TABLE])
 def test_a_command(desk: Desk, row: Row) -> None:
     before = len(desk.logged())
+    refusals = desk.refusals(row.user)
     body = row.body()
     kind, answers = desk.send(row.user, row.verb, body, **row.fields)
     assert desk.state() == (list(row.bans), list(row.entries)), answers
     if isinstance(row.answer, str):
         assert kind == row.answer and len(desk.logged()) == before
+        # The broker logs what it refuses, with the account.
+        until(lambda: desk.refusals(row.user) == refusals + 1, shown=desk.broker.log.read_text)
         return
     assert kind == "ok"
     [answer] = answers
@@ -232,6 +257,23 @@ def test_a_command_that_comes_twice_is_done_once(desk: Desk) -> None:
     assert desk.api.call("GET", f"/v1/bans/{ADDRESS}").etag == revision
     # Nobody can use up the ids of another one.
     assert desk.send("bob", "ban", {**first, "address": "203.0.113.8"})[1][0]["status"] == 201
+
+
+def test_one_of_the_nodes_at_a_server_takes_all_commands(desk: Desk) -> None:
+    other = taker(desk.broker, "other", "127.0.0.1:9481")
+    try:
+        page = desk.broker.node.namespace, 9481
+        until(lambda: bool(read_metrics(*page).get("connected")), shown=other.log.read_text)
+        first = order()
+        assert desk.send("ann", "ban", first)[1][0]["status"] == 201
+        assert [desk.send("ann", "ban", first)[1][0]["status"] for dummy in range(4)] == [409] * 4
+        desk.process.kill()
+        assert desk.send("ann", "remove", order(seconds=...))[1][0]["status"] == 204
+        assert desk.state() == ([], [])
+    finally:
+        other.kill()
+        desk.process.kill()
+        desk.process.start()
 
 
 def test_the_order_of_arrival_counts(desk: Desk) -> None:
@@ -259,6 +301,45 @@ def test_commands_wait_for_a_process_that_is_away_but_not_for_long(desk: Desk) -
     assert line["http.response.status_code"] == 201
     assert not line["packetwatch.answered"]
     assert desk.send("ann", "explain", order())[1][0]["status"] == 200
+    assert desk.state() == ([ADDRESS], [])
+
+
+def test_a_command_that_a_process_got_and_did_not_do_is_done_by_the_next(desk: Desk) -> None:
+    os.kill(desk.process.process.pid, signal.SIGSTOP)
+    assert desk.send("ann", "ban", order(), wants=False) == ("ok", [])
+    time.sleep(0.3)
+    assert desk.state() == ([], [])
+    desk.process.kill()
+    desk.process.start()
+    until(lambda: desk.state() == ([ADDRESS], []), shown=desk.process.log.read_text)
+
+
+def test_commands_are_taken_again_when_the_broker_is_back(desk: Desk) -> None:
+    desk.broker.kill()
+    desk.broker.start()
+    began = time.monotonic()
+    # It waits in the queue until somebody takes it.
+    kind, answers = desk.send("ann", "ban", order())
+    spent = time.monotonic() - began
+    print(f"answered {spent:.1f} s after the broker listens")
+    assert spent <= MAX_RECONNECT
+    assert (kind, [answer["status"] for answer in answers]) == ("ok", [201])
+    assert desk.state() == ([ADDRESS], [])
+
+
+@pytest.mark.parametrize("kind", ["memory", "disk"])
+def test_a_command_beside_an_alarm_waits_for_its_end(desk: Desk, kind: str) -> None:
+    alarm = getattr(desk.broker, f"{kind}_alarm")
+    alarm(True)
+    with ThreadPoolExecutor(1) as pool:
+        try:
+            sent = pool.submit(desk.send, "ann", "ban", order())
+            time.sleep(2)
+            assert desk.state() == ([], [])
+        finally:
+            alarm(False)
+        ended, answers = sent.result(30)
+    assert (ended, [answer["status"] for answer in answers]) == ("ok", [201])
     assert desk.state() == ([ADDRESS], [])
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import http.server
 import json
+import re
+import shlex
 import socketserver
 import threading
 import time
@@ -20,10 +22,13 @@ from packetwatch_bus import desk as desks
 from packetwatch_bus.desk import Desk
 from packetwatch_bus.rest import Rest
 
-from packetwatch_core._base.errors import InvalidInput
+from packetwatch_core._base.errors import InvalidInput, problems_of
 from packetwatch_core._node.broker import Passwords, definitions, verbs_of
+from packetwatch_core._node.inventory import check_node
 from packetwatch_fleet.bus.interface import Command
 from packetwatch_fleet.bus.plugins import open_bus
+
+PAGE = (Path(__file__).resolve().parents[2] / "docs/bus.md").read_text()
 
 
 class Api(http.server.BaseHTTPRequestHandler):
@@ -130,3 +135,68 @@ def test_the_definitions_have_no_password_and_do_not_change() -> None:
     assert "secret" not in json.dumps(found) and found == definitions(given)
     [topic] = found["topic_permissions"]
     assert topic["write"] == r"^web1\.example\.[a-z_]+$"
+
+
+ENFORCER = "fleet_node_enforcer_metrics_port (for b)"
+BUS = {"fleet_node_bus_metrics_listen": "127.0.0.1:9481"}
+SERVER = {"endpoints": ["mq1=192.0.2.11:5671", "[2001:db8::1]:5671"], "ca": "ca.pem"}
+
+
+def test_settings_of_a_node_that_are_right() -> None:
+    host = {"packetwatch_metrics_listen": "127.0.0.1:9477", "packetwatch_bus": "none"}
+    check_node(BUS | {ENFORCER: "127.0.0.1:9482"}, host, {})
+    check_node({"fleet_node_bus_metrics_listen": ""}, {}, SERVER | {"account": "pw", "vhost": "/"})
+
+
+@pytest.mark.parametrize(
+    ("metrics", "host", "external", "words"),
+    [
+        (
+            BUS | {ENFORCER: "127.0.0.1:9481"},
+            {},
+            {},
+            f"{ENFORCER} is '127.0.0.1:9481', whose port ",
+        ),
+        (
+            {ENFORCER: "0.0.0.0:9480"},
+            {"packetwatch_bus": "rabbitmq", "packetwatch_bus_metrics_listen": "127.0.0.1:9480"},
+            {},
+            f"{ENFORCER} is '0.0.0.0:9480', whose port packetwatch_bus_metrics_listen has too",
+        ),
+        ({"fleet_node_bus_metrics_listen": "9481"}, {}, {}, "write ADDRESS:PORT"),
+        ({}, {}, SERVER | {"endpoints": ["mq.example:5671"]}, "write NAME=ADDRESS:PORT"),
+        ({}, {}, SERVER | {"account": "a b"}, "fleet_node_rabbitmq_external.account is 'a b'"),
+        ({}, {}, SERVER | {"vhost": "a b"}, "fleet_node_rabbitmq_external.vhost is 'a b'"),
+    ],
+)
+def test_settings_of_a_node_that_are_wrong(
+    metrics: dict[str, str], host: dict[str, Any], external: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        check_node(metrics, host, external)
+    [problem] = problems_of(caught.value)
+    assert words in problem
+
+
+def block(kind: str) -> str:
+    """The one example of a kind on docs/bus.md."""
+    [found] = re.findall(rf"^```{kind}\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    return str(found)
+
+
+def test_a_server_of_the_operators_gets_what_the_role_declares() -> None:
+    operators = {"ann": ("x", verbs_of("ban", "ann"))}
+    wanted = definitions(Passwords("x", {"web1": "x"}, {"siem": "x"}, operators))
+    shown = json.loads(block("json"))
+    assert shown == {name: wanted[name] for name in shown}
+    words = shlex.split(block("bash").replace("\\\n", " "))
+    calls = [one.split() for one in " ".join(words).split("rabbitmqctl ")]
+    assert sorted(one[3:] for one in calls if one[:1] == ["set_permissions"]) == sorted(
+        [row["user"], row["configure"], row["write"], row["read"]] for row in wanted["permissions"]
+    )
+    assert sorted(one[3:] for one in calls if one[:1] == ["set_topic_permissions"]) == sorted(
+        [row["user"], row["exchange"], row["write"], row["read"]]
+        for row in wanted["topic_permissions"]
+    )
+    # Whatever the page does not show, it makes by commands.
+    assert wanted.keys() - shown.keys() == {"users", "permissions", "topic_permissions"}

@@ -152,6 +152,8 @@ def _queue() -> Json:
         "x-max-length": _MAX_COMMANDS,
         "x-message-ttl": _COMMAND_AGE,
         "x-overflow": "reject-publish",
+        # Nodes may share a server, but only one that gets all commands knows which have come twice.
+        "x-single-active-consumer": True,
     }
     return {
         "name": QUEUE,

@@ -31,7 +31,7 @@ class EnforcerSettings(Settings):
     rules_folder = Setting("PW_ENFORCER_RULES_FOLDER", FOLDER, absolute_path)
     never = Setting("PW_FLEET_NEVER", ALWAYS, absolute_path)
     """The file with addresses that nobody bans."""
-    metrics_listen = Setting("PW_ENFORCER_METRICS_LISTEN", "127.0.0.1:9479", parse_listen)
+    metrics_listen = Setting("PW_ENFORCER_METRICS_LISTEN", "127.0.0.1:9482", parse_listen)
     control_socket = Setting("PW_ENFORCER_CONTROL_SOCKET", "", plain_text)
     """An enforcer has none: the API shows what it publishes."""
     heartbeat_url = Setting("PW_ENFORCER_HEARTBEAT_URL", "", parse_url)
