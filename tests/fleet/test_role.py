@@ -96,6 +96,8 @@ EVENTS = {
         f"{name}={ipv4(number)}:5671" for name, (_suite, number) in MACHINES.items()
     ],
     "packetwatch_bus_ca": _SECRET.format("hosts-ca.pem"),
+    # Brokers of nodes do not ask for it.
+    "packetwatch_bus_certificate": _SECRET.format("hosts/web1/host.pem"),
     "packetwatch_bus_password": _SECRET.format("hosts/web1/password"),
 }
 DATA = "/var/lib/packetwatch-fleet-node"
