@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from fleet.broker import PAGE, RELEASES, WORK, Broker, Process, running_broker
+from fleet.broker import PAGE, PORT, RELEASES, VHOST, WORK, Broker, Process, running_broker
 from fleet.bus_client import Attempt
 from fleet.bus_host import Publishing, read_metrics
 from fleet.following import settings
@@ -34,6 +34,7 @@ pytestmark = [
 
 # docs/bus.md
 MAX_MEMORY = 30 * 1024
+MAX_MESSAGES = 20_000
 # Both processes, if a page that they share counts once.
 MAX_BOTH = 40 * 1024
 MAX_RECONNECT = 10.0
@@ -199,6 +200,47 @@ def test_a_subscriber_that_does_not_read_costs_no_event(host: Publishing) -> Non
         assert check(host) == (confirmed + 20 * (QUEUE - 500), dropped)
     finally:
         os.kill(host.subscriber.process.pid, signal.SIGCONT)
+
+
+# One account declares a queue that nobody reads, another one publishes; prints how many messages are there and the first one.
+_FILL = """
+import amqp, sys
+def connect(user, password):
+    tls = {{"ca_certs": "{work}/config/hosts-ca.pem", "server_hostname": "{name}", "cert_reqs": 2}}
+    return amqp.Connection("{address}:{port}", user, password, login_method="PLAIN", virtual_host="{vhost}", ssl=tls)
+with connect("siem", "{siem}") as reader, connect("host-a", "{host}") as writer:
+    queue, channel = reader.channel(), writer.channel()
+    queue.queue_declare("events.siem.full", auto_delete=False)
+    queue.queue_bind("events.siem.full", "packetwatch.events", "#")
+    for number in range({count}):
+        channel.basic_publish(amqp.Message(str(number)), "packetwatch.events", "host-a.ban")
+    # The answer to this comes after all of them.
+    channel.confirm_select()
+    channel.close()
+    found = queue.queue_declare("events.siem.full", passive=True)
+    print(found.message_count, queue.basic_get("events.siem.full", no_ack=True).body, flush=True)
+    queue.queue_delete("events.siem.full")
+"""
+
+
+def test_a_queue_that_nobody_reads_has_a_limit(host: Publishing) -> None:
+    confirmed, dropped = check(host)
+    broker = host.broker
+    script = _FILL.format(
+        work=WORK,
+        name=broker.node.name,
+        address=broker.node.address,
+        port=PORT,
+        vhost=VHOST,
+        siem=broker.passwords.subscribers["siem"],
+        host=broker.passwords.hosts["host-a"],
+        count=MAX_MESSAGES + 50,
+    )
+    filling = Process(broker, "filling", ["-c", script], {})
+    assert filling.process.wait(60) == 0, filling.log.read_text()
+    # The oldest ones made room.
+    assert filling.log.read_text().split() == [str(MAX_MESSAGES), "50"]
+    assert check(host) == (confirmed, dropped)
 
 
 def test_a_process_that_is_stuck_keeps_the_agent_from_nothing(host: Publishing) -> None:
