@@ -53,7 +53,7 @@ def test_both_decide_the_same_and_hosts_ban_once(pair: Two) -> None:
     # Of the store's time, whatever the clock of the node says.
     assert 540 < ban.until - time.time() <= 601
     for enforcer, version in (("e1", "1."), ("e2", "0.9.0")):
-        until(functools.partial(recent, pair.nodes, enforcer))
+        until(lambda name=enforcer: report(pair.nodes, name).get("recent"))
         found = report(pair.nodes, enforcer)
         assert found["v"] == 1 and found["version"].startswith(version)
         assert found["batch"] == 1 and found["blind"] is False
