@@ -35,6 +35,11 @@ def nodes() -> Iterator[FleetNodes]:
         yield found
 
 
+def _decided(nodes: FleetNodes, name: str) -> bool:
+    """Whether an enforcer publishes decisions."""
+    return bool(report(nodes, name).get("recent"))
+
+
 @pytest.fixture(scope="module")
 def pair(nodes: FleetNodes, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Two]:
     found = Two(tmp_path_factory.mktemp("enforcers"), nodes)
@@ -53,7 +58,7 @@ def test_both_decide_the_same_and_hosts_ban_once(pair: Two) -> None:
     # Of the store's time, whatever the clock of the node says.
     assert 540 < ban.until - time.time() <= 601
     for enforcer, version in (("e1", "1."), ("e2", "0.9.0")):
-        until(lambda name=enforcer: report(pair.nodes, name).get("recent"))
+        until(functools.partial(_decided, pair.nodes, enforcer))
         found = report(pair.nodes, enforcer)
         assert found["v"] == 1 and found["version"].startswith(version)
         assert found["batch"] == 1 and found["blind"] is False

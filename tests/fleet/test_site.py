@@ -64,7 +64,7 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     with space.entered():
         subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
         address, port = SERVER
-        command = [sys.executable, "-m", "http.server", "--bind", address, "--directory", SITE]
+        command = [sys.executable, "-m", "http.server", "--bind", address, "--directory", str(SITE)]
         with subprocess.Popen([*command, str(port)], stderr=subprocess.DEVNULL) as server:
             try:
                 wait_for_server()
