@@ -410,6 +410,7 @@ class FleetNodes:
             ):
                 shutil.copyfile(source, node.config / target)
             node.configure(dict(self._settings) | fixed)
+            (node.config / "never").write_text(self.never())
             node.etcd.start()
             node.gate.start()
         self.settle_accounts(self._running()[0])
