@@ -17,8 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from packetwatch_core._base.address import parse_prefix
-from packetwatch_core._node.buckets import MAX_BYTES, MAX_ROWS, OPEN_ROWS
-from packetwatch_core._node.keys import BANS, HOSTS, LIFTS, LISTS
+from packetwatch_core._node.keys import BANS, HOSTS, LIFTS, LISTS, MAX_BYTES, MAX_ROWS, OPEN_ROWS
 from packetwatch_core._node.never import Never
 from packetwatch_core._node.rules import RULES
 from packetwatch_enforcer.judge import Judge, sources_of

@@ -23,9 +23,19 @@ import typing as t
 from .._base.address import Prefix, format_prefix, parse_prefix
 from .._base.errors import InvalidInput, PacketwatchError
 from .._base.number import MAX_TIME, is_a, is_number
-from .buckets import GRACE, MAX_BYTES, MAX_ROWS, OPEN_ROWS, bucket_of, page_key
 from .gateway import below, encoded
-from .keys import BANS, HOSTS, LIFTS, LISTS
+from .keys import (
+    BANS,
+    GRACE,
+    HOSTS,
+    LIFTS,
+    LISTS,
+    MAX_BYTES,
+    MAX_ROWS,
+    OPEN_ROWS,
+    bucket_of,
+    page_key,
+)
 
 if t.TYPE_CHECKING:
     from .gateway import Gateway, Json

@@ -10,7 +10,8 @@ import json
 import typing as t
 
 from packetwatch_core._base.number import read_whole
-from packetwatch_core._node.buckets import (
+from packetwatch_core._node.keys import (
+    BANS,
     GRACE,
     MAX_BYTES,
     MAX_ROWS,
@@ -18,7 +19,6 @@ from packetwatch_core._node.buckets import (
     bucket_of,
     page_key,
 )
-from packetwatch_core._node.keys import BANS
 from packetwatch_fleet.pages import EVIDENCE, VERSION, Row
 
 # Rows that wait to be written. Hosts take 10,000 bans.
