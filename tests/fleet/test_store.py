@@ -6,8 +6,10 @@
 
 from __future__ import annotations
 
+import http.client
+import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 from fleet.following import Mirror, mirror, settings
@@ -16,11 +18,13 @@ from fleet.servers import FleetNodes, fleet_nodes
 from fleet.software import VERSIONS
 
 from packetwatch_core._network.endpoints import Endpoint
-from packetwatch_core._node.keys import BANS, HOSTS, KEYS, LIFTS
-from packetwatch_fleet.plugins import tls
+from packetwatch_core._node.gateway import Identity, context
+from packetwatch_core._node.keys import BANS, FOLLOWED, HOSTS, KEYS, LIFTS
+from packetwatch_fleet.plugins import tls as tls_of
+from packetwatch_fleet.store import follower
 from packetwatch_fleet.store.cluster import Cluster
 from packetwatch_fleet.store.etcd import Etcd
-from packetwatch_fleet.store.gateway import PIECE, Account
+from packetwatch_fleet.store.gateway import PIECE, Account, watch_request
 from packetwatch_fleet.store.interface import (
     Conflict,
     Denied,
@@ -58,9 +62,9 @@ def root(nodes: FleetNodes) -> Etcd:
         "PW_FLEET_CA": str(config / "nodes-ca.pem"),
         "PW_FLEET_CERTIFICATE": str(config / "etcd.pem"),
     }
-    context = tls(shown, "PW_FLEET", "root")
+    tls = tls_of(shown, "PW_FLEET", "root")
     account = Account("root", nodes._root_password)
-    return Etcd(Cluster([Endpoint("localhost", "127.0.0.1", 2379)], context, account))
+    return Etcd(Cluster([Endpoint("localhost", "127.0.0.1", 2379)], tls, account))
 
 
 def test_a_long_listing_is_read_in_pieces_at_one_revision(nodes: FleetNodes) -> None:
@@ -151,6 +155,41 @@ def test_changes_come_in_their_order_and_reports_are_overwritten(nodes: FleetNod
             one.writer.put(f"{HOSTS}host-a/seen", str(number).encode())
         one.until(lambda: nodes.get("hosts/host-a/seen") == "49")
         assert one.writer.problem == ""
+
+
+def test_every_watch_of_a_stream_begins(nodes: FleetNodes) -> None:
+    """When etcd begins to answer, it throws away what it has not read of a request."""
+    config = nodes.nodes[0].config
+    tls = context(Identity(str(config / "nodes-ca.pem"), str(config / "etcd.pem")))
+    gateway = nodes.at_etcd("root")
+    body = watch_request(FOLLOWED, nodes.revision() + 1)
+    with nodes.nodes[0].namespace.entered():
+        gateway.login()
+        for dummy in range(60):
+            connection = http.client.HTTPSConnection("localhost", 2379, context=tls, timeout=60)
+            connection.request("POST", "/v3/watch", body, {"Authorization": gateway.token})
+            answer = connection.getresponse()
+            found = [json.loads(answer.readline())["result"] for prefix in FOLLOWED]
+            connection.close()
+            assert all(one.get("created") for one in found), found
+
+
+def test_a_stream_without_one_of_its_watches_is_begun_again(
+    nodes: FleetNodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = []
+
+    def request(prefixes: Sequence[str], revision: int) -> bytes:
+        begun.append(revision)
+        return watch_request(prefixes[:-1] if len(begun) == 1 else prefixes, revision)
+
+    monkeypatch.setattr(follower, "watch_request", request)
+    with mirror(nodes) as one:
+        nodes.put("lifts/missed", "1")
+        one.until(lambda: "lifts/missed" in one.items)
+        lost = [change for dummy, change in one.changes if isinstance(change, Lost)]
+        assert [change.reason for change in lost] == ["the store has begun 1 of 2 watches"]
+    nodes.delete("lifts/missed")
 
 
 def follows(nodes: FleetNodes, one: Mirror, value: str) -> float:

@@ -16,7 +16,8 @@ from .gateway import BadToken, Frames, Session, change_of, fields, number, objec
 from .interface import Change, Denied, Lost, Relisted, Unavailable
 from .waits import Task, Wait, Waiting
 
-# A stream that is silent for so long is broken: nodes report their progress every two seconds.
+# A stream that is silent for so long is broken: nodes report their progress every two seconds. So is one that does not
+# have all of its watches then.
 SILENCE = 6.0
 
 
@@ -31,6 +32,8 @@ class EtcdFollower:
         self._prefixes = prefixes
         self._changes: collections.deque[Change] = collections.deque()
         self._backoff = Backoff()
+        self._watches = 0
+        """Those that the store has begun."""
         self._task = Task(self._run())
 
     def fileno(self) -> int:
@@ -75,11 +78,16 @@ class EtcdFollower:
         yield from self._open(session, snapshot.revision + 1)
         self.heard = time.monotonic()
         frames = Frames()
+        self._watches, complete = 0, time.monotonic() + SILENCE
         while True:
             data = yield from session.piece(self.heard + SILENCE)
             self.heard = time.monotonic()
             for frame in frames.feed(data):
                 self._take(session.frame(frame))
+            if self._watches < len(self._prefixes) and self.heard > complete:
+                raise Unavailable(
+                    f"the store has begun {self._watches} of {len(self._prefixes)} watches"
+                )
 
     def _open(self, session: Session, revision: int) -> Waiting[None]:
         body = watch_request(self._prefixes, revision)
@@ -98,5 +106,6 @@ class EtcdFollower:
             reason = str(result.get("cancel_reason", "no reason"))[:200]
             kind = Denied if "permission denied" in reason else Unavailable
             raise kind(f"the store has ended the watch: {reason}")
+        self._watches += bool(result.get("created"))
         self.revision = max(self.revision, number(fields(result, "header").get("revision")))
         self._changes.extend(change_of(event) for event in objects(result, "events"))
