@@ -7,12 +7,15 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fleet import software
 from fleet.following import settings
 from fleet.host_process import HostProcess, Speaker, running, until
 from fleet.servers import FleetNodes, fleet_nodes
@@ -24,6 +27,8 @@ from packetwatch_core._node.overview import store
 
 pytestmark = pytest.mark.slow
 
+ROOT = Path(__file__).resolve().parents[2]
+ETCD = "3.5"
 QUOTA = 4 << 20
 SCANNER = "198.51.100.7"
 REPORT = "0" * 500_000
@@ -31,7 +36,7 @@ REPORT = "0" * 500_000
 
 @pytest.fixture
 def nodes() -> Iterator[FleetNodes]:
-    with fleet_nodes("3.5", 1, fleet_node_quota=QUOTA) as nodes:
+    with fleet_nodes(ETCD, 1, fleet_node_quota=QUOTA) as nodes:
         yield nodes
 
 
@@ -53,10 +58,22 @@ def write(nodes: FleetNodes, size: int) -> None:
 
 
 def make_room(nodes: FleetNodes) -> None:
-    """Do what docs/fleet-nodes.md says, without waiting for the hour of compaction."""
+    """Do what docs/fleet-nodes.md says, without waiting until the store has forgotten what was overwritten."""
     nodes.compact()
-    nodes.root()("/v3/maintenance/defragment", {})
-    nodes.alarm(False)
+    node = nodes.nodes[0]
+    page = (ROOT / "docs/fleet-nodes.md").read_text().partition("## A full store")[2]
+    commands = page.split("```")[1].replace("/etc/packetwatch-fleet-node", str(node.config))
+    password = Path(nodes.vault.password("users", "root")).read_text()
+    with node.namespace.entered():
+        done = subprocess.run(
+            ["bash", "-e"],
+            input=commands.replace("--user root", f"--user root:{password.strip()}"),
+            env=os.environ | {"PATH": f"{software.etcd(ETCD)}:{os.environ['PATH']}"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 0, done.stderr
 
 
 def fleet(process: HostProcess) -> dict[str, Any]:
