@@ -254,7 +254,7 @@ class FleetNodes:
     def never(self, *protected: str) -> str:
         """Render the file of what nobody bans."""
         members = {node.name: node.address for node in self.nodes}
-        own = {"fleet_node_members": members, "fleet_node_protect": list(filter(None, protected))}
+        own = {"fleet_node_members": members, "fleet_node_protected": list(filter(None, protected))}
         return rendered("never.j2", own)
 
     def root(self, node: int = 0) -> Callable[[str, Json], Json]:

@@ -406,7 +406,7 @@ def test_a_wrong_threshold_is_named(declared: Any, message: str) -> None:
 
 def test_what_nobody_bans_is_checked_before_anything_changes() -> None:
     fleet_rules.check(["192.0.2.1", "203.0.113.0/28", "2001:db8::/32"])
-    with pytest.raises(PacketwatchError, match=r"fleet_node_protect\[1\]: .*203\.0\.113\.300"):
+    with pytest.raises(PacketwatchError, match=r"fleet_node_protect: .*203\.0\.113\.300"):
         fleet_rules.check(["192.0.2.1", "203.0.113.300"])
 
 

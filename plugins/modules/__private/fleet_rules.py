@@ -75,11 +75,11 @@ _END = ".json"
 
 def check(protect: t.Iterable[str]) -> None:
     """Raise `InvalidInput` for what is neither an address nor a prefix."""
-    for number, text in enumerate(protect):
+    for text in protect:
         try:
             parse_prefix(text)
         except InvalidInput as error:
-            raise InvalidInput(f"fleet_node_protect[{number}]: {error}") from None
+            raise InvalidInput(f"fleet_node_protect: {error}") from None
 
 
 def write(declared: t.Mapping[str, t.Any], folder: str, dry: bool) -> Result:
