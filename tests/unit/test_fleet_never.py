@@ -118,6 +118,15 @@ def test_a_reason_names_who_has_the_network() -> None:
     assert tested.refused("192.0.2.10") is None
 
 
+def test_a_host_that_lies_owns_some_addresses_and_no_network() -> None:
+    tested = Never()
+    claimed = ["203.0.113.0/24", "0.0.0.0/0", *(f"198.51.100.{n}" for n in range(100))]
+    tested.put(STATUS.format("web1"), value("/status", claimed))
+    kept = [n for n in range(100) if tested.refused(f"198.51.100.{n}")]
+    assert len(kept) <= never.MAX_ADDRESSES == 64
+    assert not tested.refused("203.0.113.9") and not tested.refused("192.0.2.1")
+
+
 def test_its_size_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(never, "MAX_NETWORKS", 3)
     tested = Never()
