@@ -19,7 +19,7 @@ from .rules.panel import Panel
 
 # Lines of decisions: so many at once, and so many a second. What is beyond is counted.
 BURST, RATE = 200, 2.0
-# Seconds until it is warned of a rule that no source can reach.
+# Seconds for which no source can reach a rule before people are warned: hosts join a fleet slowly.
 PATIENCE = 600.0
 _WORDS = {"enforce": "is banned", "monitor": "would be banned"}
 
@@ -120,7 +120,7 @@ class Announcer(Part):
                 )
 
     def unreachable(self, panel: Panel) -> None:
-        """Warn of each rule whose thresholds no source can reach, once it has been so for a while: hosts join a fleet slowly."""
+        """Warn of each rule whose thresholds no source can reach, once it has been so for a while."""
         now = time.monotonic()
         for seat in panel.seats:
             if not seat.values().get(UNREACHABLE):
