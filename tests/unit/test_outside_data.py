@@ -881,6 +881,11 @@ PARSERS: dict[str, Parser] = {
         (b"127.0.0.1:9477", b"[::1]:9477"),
         (endpoints.parse_listen,),
     ),
+    "virtual host of a broker": Parser(
+        text_of(lambda text: endpoints.parse_vhost(text, "x")),
+        (b"packetwatch", b"/"),
+        (endpoints.parse_vhost,),
+    ),
     "URL of heartbeats": Parser(
         text_of(lambda text: endpoints.parse_url(text, "x")),
         (b"https://x.example:443/y?z", b"http://[::1]/"),
