@@ -191,6 +191,28 @@ def test_one_decision_after_the_other_fills_pages() -> None:
     assert len(fold({page.key: page.value for page in writes}, NOW)) == 60
 
 
+def test_of_two_rows_of_syns_the_later_one_counts() -> None:
+    first, second = (Row(NOW + at + 600, NOW + at, "sweep", "syn", 5) for at in (0, 10))
+    for rows in ((first, second), (second, first)):
+        ledger = Ledger("e1")
+        for row in rows:
+            ledger.add(SOURCES[0], row)
+        folded = fold({page.key: page.value for page in ledger.commit(NOW, ALL)}, NOW)
+        assert folded[SOURCES[0]].until == second.until
+
+
+def test_what_was_lifted_is_not_written_again_if_the_store_has_lost_its_lifts() -> None:
+    tested = judge()
+    for source in SOURCES:
+        assert tested.judge("sweep", "enforce", decision(source), NOW)
+    tested.commit(NOW, ALL)
+    lift = json.dumps({"v": 1, "lifts": [[SOURCES[0], NOW + 1, 0]]}).encode()
+    tested.put(f"{LIFTS}10-000", lift)
+    tested.relist({}, NOW + 2, False)
+    pages = tested.commit(NOW + 2, ALL)
+    assert fold({page.key: page.value for page in pages}, NOW + 2).keys() == set(SOURCES[1:])
+
+
 def test_a_burst_does_not_make_pages_too_large() -> None:
     ledger = Ledger("e1")
     for n in range(500):

@@ -86,7 +86,10 @@ class Judge:
         is_same: whether the store goes on where it was. If it does not, because it was wiped or restored, what it lacks
         is written again. If it does, somebody has withdrawn what it lacks.
         """
-        known = set() if is_same else self._all_own()
+        known = set()
+        if not is_same:
+            # What is lifted stays so, also if the store has lost its lifts.
+            known = {row for row in self._all_own() if not self._is_lifted(*row)}
         for key in self._board.keys() - pages.keys():
             self.drop(key)
         lifted: set[str] = set()
