@@ -27,7 +27,7 @@ from packetwatch_core._kernel.programs import Program
 
 SOURCE = Path(__file__).resolve().parents[2] / "roles/packetwatch/files/bpf"
 # Also Debian 13's clang: the verifier refuses some code that newer versions generate.
-COMPILERS = ("clang", "clang-19")
+COMPILERS = ("clang", pytest.param("clang-19", marks=pytest.mark.slow))
 STRUCTS = [layout.name for layout in abi.LAYOUTS] + ["pw_scratch"]
 ENUMS = (
     *("verdict", "feature", "action", "counts", "scope", "link_control", "closed_ports", "log"),

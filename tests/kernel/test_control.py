@@ -241,6 +241,7 @@ def test_bad_input_names_value_and_fix(
 # Bans
 
 
+@pytest.mark.slow
 def test_bans_are_listed_and_lifted_by_hand(host: Controlled) -> None:
     done = host.ctl("ban", "203.0.113.9", "--for", "10m", "--reason", "noise", user=ADMIN)
     assert done.out == "203.0.113.9 is banned for 600 s\n"
@@ -395,6 +396,7 @@ def test_root_works_without_the_agent_and_says_so(host: Controlled) -> None:
 # Why
 
 
+@pytest.mark.slow
 def test_why_in_order_of_precedence(host: Controlled) -> None:
     host.ctl("ban", "203.0.113.9", "--for", "10m")
     assert "new connections are dropped: ban" in host.ctl("why", "203.0.113.9").out

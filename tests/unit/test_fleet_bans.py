@@ -380,6 +380,7 @@ def test_a_veto_ends_with_the_fleets_lift_and_with_a_ban_by_hand(lab: Lab, how: 
     assert lab.apply([row(1)]) == {"banned": 1}
 
 
+@pytest.mark.slow
 def test_vetoes_outlast_the_agent_and_are_bounded(lab: Lab, tmp_path: Path) -> None:
     found = addresses(vetoes.MAX_VETOES + 1)
     for begin in range(0, len(found), MAX_ROWS):

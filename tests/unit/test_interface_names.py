@@ -57,6 +57,7 @@ def test_each_legal_name_has_one_text(name: bytes) -> None:
         assert "%" in text or text == "default"
 
 
+@pytest.mark.slow
 @given(st.lists(SUPPORTED, min_size=1, max_size=4, unique=True))
 @settings(deadline=None)
 def test_state_files_hold_names_exactly(
