@@ -529,10 +529,16 @@ class FleetNodes:
         ip(f"address add {prefix} dev {device} nodad")
 
     def _route(self, node: int, verb: str) -> None:
-        with self.nodes[node].namespace.entered():
-            for other in self.nodes:
-                if other is not self.nodes[node]:
-                    ip(f"route {verb} blackhole {other.address}")
+        """Add or delete routes to nowhere between a node and the others, in both directions.
+
+        In one direction alone, a leader's first changes would still arrive.
+        """
+        own = self.nodes[node]
+        for other in self.nodes:
+            if other is not own:
+                for here, there in ((own, other), (other, own)):
+                    with here.namespace.entered():
+                        ip(f"route {verb} blackhole {there.address}")
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fleet.faults import outlive, survive
+from fleet.faults import FAULTS, outlive, survive
 from fleet.host_process import until
 from fleet.real_host import RealHost, page, real_host, row
 from fleet.servers import fleet_nodes
@@ -103,11 +103,11 @@ def test_a_scan_is_reported_to_the_store(lab: RealHost) -> None:
     until(lambda: SCANNER not in (lab.nodes.get("hosts/host-a/bans") or SCANNER))
 
 
-@pytest.mark.parametrize("fault", ["leader killed", "node cut from its peers"])
+@pytest.mark.parametrize("fault", FAULTS)
 def test_after_a_fault_the_kernel_equals_the_store(lab: RealHost, fault: str) -> None:
     survive(lab.nodes, [lab], fault, SLACK)
 
 
 def test_bans_outlive_all_nodes(lab: RealHost) -> None:
-    """`make soak` does this for ten minutes, and the other faults of nodes too."""
+    """`make soak` does this for ten minutes, and the other faults with three hosts and both versions of etcd."""
     outlive(lab.nodes, [lab], 12, SLACK)
