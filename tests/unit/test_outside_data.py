@@ -746,11 +746,6 @@ PARSERS: dict[str, Parser] = {
         (b"e1, api",),
         (endpoints.parse_label, endpoints.parse_labels),
     ),
-    "virtual host of a broker": Parser(
-        text_of(lambda text: endpoints.parse_vhost(text, "X")),
-        (b"packetwatch",),
-        (endpoints.parse_vhost,),
-    ),
     "settings of the fleet": Parser(
         text_of(
             lambda text: [
