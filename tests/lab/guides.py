@@ -18,6 +18,7 @@ import json
 import os
 import re
 import subprocess
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -32,6 +33,8 @@ NAMES = sorted(path.stem for path in GUIDES.glob("*.md"))
 _RUN = ("controller", "host")
 PLACES = (*_RUN, "elsewhere")
 _SECONDS = 900.0
+# A service may take a moment to do what a play has declared.
+_PATIENCE = 20.0
 LINT = "lint"
 _BLOCK = re.compile(r"^```(\w*) ?(.*)\n((?:.*\n)*?)```$", re.MULTILINE)
 
@@ -116,9 +119,19 @@ class Reader:
             printed = self._output(block, argv, self._here)
             self._here = Path(place.read_text().strip())
         else:
-            printed = self._output(block, self.on_host(text), self.folder)
+            printed = self._look(block, text, output)
         if missing := differences(block._replace(output=output), printed):
             raise LabError(f"{block.where}: does not print {missing}\n{printed}")
+
+    def _look(self, block: Block, text: str, output: str) -> str:
+        """Run commands on a host, and again if they do not print at once what the guide shows."""
+        deadline = time.monotonic() + _PATIENCE
+        while True:
+            printed = self._output(block, self.on_host(text), self.folder)
+            is_shown = not differences(block._replace(output=output), printed)
+            if is_shown or time.monotonic() > deadline:
+                return printed
+            time.sleep(1.0)
 
     def _lint(self, block: Block, text: str) -> None:
         """Check variables, as those of a group."""
