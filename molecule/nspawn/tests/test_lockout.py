@@ -82,7 +82,7 @@ def test_a_next_program_that_drops_the_controller_is_reverted(
     assert process.returncode != 0
     assert "was not confirmed in time: the host has reverted" in output, output
     machine.hang_up()
-    (chain,) = (item["chain"] for item in info(host, "interfaces")["interfaces"].values())
+    chain = info(host, "interfaces")["interfaces"]["eth0"]["chain"]
     assert [member["kind"] for member in chain] == ["packetwatch"]
 
 
