@@ -57,8 +57,8 @@ OUTSIDE = """
 def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     """The browser, beside a server of the site."""
     if not SITE.is_dir():
-        argv = [BUILD / "docs-venv/bin/python", ROOT / "docsite/build.py", BUILD]
-        subprocess.run(argv, check=True)
+        build = f"{BUILD}/docs-venv/bin/python", f"{ROOT}/docsite/build.py", f"{BUILD}"
+        subprocess.run(build, check=True)
     space = Namespace()
     log = tmp_path_factory.mktemp("browser") / "log"
     with space.entered():
