@@ -191,16 +191,6 @@ def test_one_decision_after_the_other_fills_pages() -> None:
     assert len(fold({page.key: page.value for page in writes}, NOW)) == 60
 
 
-def test_of_two_rows_of_syns_the_later_one_counts() -> None:
-    first, second = (Row(NOW + at + 600, NOW + at, "sweep", "syn", 5) for at in (0, 10))
-    for rows in ((first, second), (second, first)):
-        ledger = Ledger("e1")
-        for row in rows:
-            ledger.add(SOURCES[0], row)
-        folded = fold({page.key: page.value for page in ledger.commit(NOW, ALL)}, NOW)
-        assert folded[SOURCES[0]].until == second.until
-
-
 def test_what_was_lifted_is_not_written_again_if_the_store_has_lost_its_lifts() -> None:
     tested = judge()
     for source in SOURCES:
@@ -230,6 +220,26 @@ def test_what_waits_is_bounded_and_counted(monkeypatch: pytest.MonkeyPatch) -> N
         tested.judge("sweep", "enforce", decision(f"203.0.113.{n}"), NOW)
     assert tested.refused == {"full": 2} and len(tested.ledger.pending) == 3
     assert MAX_PENDING == 20_000
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_two_rows_that_wait_are_what_hosts_make_of_both(order: int) -> None:
+    """As after the store was wiped, and with it the lift between them."""
+    rows = [
+        Row(NOW + 600, NOW, "sweep", "syn", 5),
+        Row(NOW + 610, NOW + 10, "sweep", "syn", 5),
+    ]
+    ledger = Ledger("e1")
+    pages: dict[str, bytes] = {}
+    for number, row in enumerate(rows[::order]):
+        ledger.add("203.0.113.9", row)
+        own = Ledger(f"e{number + 2}")
+        own.add("203.0.113.9", row)
+        pages |= {page.key: page.value for page in own.commit(NOW + 20, ALL)}
+    [page] = ledger.commit(NOW + 20, ALL)
+    found = fold({page.key: page.value}, NOW + 20)["203.0.113.9"]
+    both = fold(pages, NOW + 20)["203.0.113.9"]
+    assert (found.until, found.evidence) == (both.until, both.evidence) == (NOW + 610, "syn")
 
 
 def test_nobody_is_banned_who_is_on_the_never_list() -> None:

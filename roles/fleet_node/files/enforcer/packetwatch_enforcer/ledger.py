@@ -70,10 +70,12 @@ class Ledger:
             return False
         former = self.pending.get(source)
         if former:
-            # What the fold makes of both: the later end, and the stronger evidence. Of SYNs, a row whose end is later than
-            # its own time permits would lose that end.
-            strong = max(row, former, key=lambda one: (EVIDENCE.index(one.evidence), one.until))
-            row = strong._replace(until=max(row.until, former.until))
+            # What the fold makes of both: the later end, and the stronger evidence.
+            strong = max(row, former, key=lambda one: EVIDENCE.index(one.evidence))
+            # Of SYNs, a ban ends some time after it was made, so the later one counts.
+            row = strong._replace(
+                until=max(row.until, former.until), made=max(row.made, former.made)
+            )
         self.pending[source] = row
         return True
 
