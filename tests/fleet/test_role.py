@@ -171,7 +171,7 @@ class Site:
         """Run the playbook for hosts, with what the page says; `let_in` has written that. Return its output."""
         page = self._folder / "variables.yml"
         own = json.dumps({"fleet_node_secrets": str(self.secrets), **variables})
-        return self.play("site", "-e", f"@{page}", "-e", own)
+        return self.play("site", "-vvv", "-e", f"@{page}", "-e", own)
 
     def ban(self, address: str, **options: str) -> None:
         """Ban for the whole fleet, as a play does it on a node."""
@@ -553,7 +553,9 @@ def test_two_more_nodes_join_and_get_all_data(site: Site) -> None:
 
 
 def test_a_host_joins_and_its_kernel_drops_what_the_fleet_bans(site: Site) -> None:
-    site.converge(**EVENTS)
+    output = site.converge(**EVENTS)
+    assert "PRIVATE KEY" not in output
+    assert not [word for word in site.passwords() if word in output]
     assert site.shell("web1", f"systemctl is-active {FLEET} {LISTS}").split() == ["active"] * 2
     # systemd has handed it the credentials, which it cannot read in root's folder.
     owner = site.shell("web1", f"stat -c %U /proc/$(systemctl show -P MainPID {FLEET})")
