@@ -35,6 +35,7 @@ options:
       - V(present) bans the source. If the source has a ban of the same O(duration), nothing changes. A ban of another duration
         begins anew.
       - V(absent) lifts all bans that match the source, and nothing that it did before counts towards its next ban.
+      - In a fleet, a ban of the fleet comes back within a minute. M(packetwatch.xdp.fleet_ban) lifts it for all hosts.
     type: str
     choices: [present, absent]
     default: present
