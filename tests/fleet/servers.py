@@ -413,7 +413,7 @@ class FleetNodes:
             (node.config / "never").write_text(self.never())
             node.etcd.start()
             node.gate.start()
-        self.settle_accounts(self._running()[0])
+        self.settle_accounts(self._running()[0], forget=True)
 
     def close(self) -> None:
         self._stop()

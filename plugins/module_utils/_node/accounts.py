@@ -147,7 +147,8 @@ class Accounts:
         if not has_user or ROOT not in self._held(ROOT):
             self._grant_role(ROOT)
         self._change("authentication enabled", "/v3/auth/enable", {})
-        self._protected = True
+        # From now on, a connection of nobody may do nothing.
+        self._protected = self._log_in()
 
     def _settle_role(self, account: Account, known: bool) -> None:
         name = account.name
