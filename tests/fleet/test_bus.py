@@ -456,6 +456,8 @@ def banned(host: Publishing) -> set[tuple[str, str]]:
 def test_a_stop_sends_what_waits(host: Publishing) -> None:
     confirmed, dropped = check(host)
     host.say(50)
+    # They wait in the process, not in the agent.
+    host.until(lambda: host.metric("made_total") == host.said)
     check_memory(host)
     assert host.bus.stop() == 0
     made = host.said
