@@ -288,16 +288,16 @@ def last() -> list[object]:
 def large() -> list[object]:
     """Change our place while the MTU needs several buffers, which the neighbour's program does not accept.
 
-    Returns why that is refused, and the chain then.
+    Returns why that is refused, or why the MTU is, and the chain then.
     """
     number = load("neighbour_count", 60)
     peer = ("ip", "-n", "neighbour", "link", "set", "p7", "mtu")
-    tool(*peer, "9000")
-    said = ""
-    try:
-        Host(run).attach(INTERFACE, "dispatcher:33:pass")
-    except PacketwatchError as error:
-        said = str(error)
+    status, _output, said = run((*peer, "9000"))
+    if not status:
+        try:
+            Host(run).attach(INTERFACE, "dispatcher:33:pass")
+        except PacketwatchError as error:
+            said = str(error)
     after = [[member["name"], member["priority"]] for member in chain()]
     tool(*peer, "1500")
     unload(number)

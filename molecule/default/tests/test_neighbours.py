@@ -199,7 +199,9 @@ def test_it_joins_again_after_the_dispatcher_was_detached(machine: Machine) -> N
 def test_a_member_that_keeps_it_from_a_large_mtu_is_named(machine: Machine) -> None:
     ((ours, priority),) = [(item["name"], item["priority"]) for item in step(machine, "chain")]
     said, after = step(machine, "large")
-    assert "only if all its programs do, and neighbour_count (id " in said
+    # Linux 6.12 refuses such an MTU while the member is there, Linux 6.1 the next change of the dispatcher.
+    named = "only if all its programs do, and neighbour_count (id "
+    assert named in said or "mtu greater than device maximum" in said
     assert after == [[ours, priority], ["neighbour_count", 60]]
 
 
