@@ -17,9 +17,11 @@ from fleet.host_process import until
 from fleet.servers import NETWORK, NETWORK6, FleetNodes, fleet_nodes
 from fleet.software import VERSIONS
 
+from packetwatch_core._base.errors import SetupFailed
 from packetwatch_core._network.endpoints import Endpoint
 from packetwatch_core._node.gateway import Refused, Unreached, below, encoded
 from packetwatch_core._node.keys import KEYS
+from packetwatch_core._node.members import change, leader
 from packetwatch_core._node.services import Service, Services, update
 
 pytestmark = pytest.mark.slow
@@ -105,6 +107,30 @@ def test_accounts_are_settled_while_a_leader_is_chosen(nodes: FleetNodes) -> Non
     assert nodes.settle_accounts((leader + 1) % 3) == []
     nodes.start(leader)
     nodes.wait()
+
+
+def test_only_the_leader_gives_a_vote(nodes: FleetNodes) -> None:
+    """With passwords, etcd gives no answer to a member that hands the request on."""
+    # It never starts, so it never has all data.
+    url = "https://198.18.99.9:2380"
+    first = nodes.leader()
+
+    def asked(number: int, state: str, patience: float = 30) -> bool:
+        with nodes.nodes[number].namespace.entered():
+            gateway = nodes.at_etcd("root", number)
+            assert leader(gateway) == nodes.nodes[first].name
+            return change(gateway, url, state, patience, False)[0]
+
+    other = (first + 1) % 3
+    assert asked(other, "learning")
+    try:
+        began = time.monotonic()
+        assert not asked(other, "voting")
+        assert time.monotonic() < began + 10
+        with pytest.raises(SetupFailed, match="in sync with leader"):
+            asked(first, "voting", 2)
+    finally:
+        assert asked(other, "absent")
 
 
 def test_a_node_restarts_as_soon_as_another_one_answers(nodes: FleetNodes, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from .gateway import Gateway, may_pass
 
 _PAUSE = 0.5
 _BEHIND = "in sync with leader"
+_STATUS = "/v3/maintenance/status"
 
 
 class Member(t.NamedTuple):
@@ -42,10 +43,16 @@ def members(gateway: Gateway) -> list[Member]:
     )
 
 
+def leader(gateway: Gateway) -> str:
+    """The name of the member that leads the cluster; empty: none does."""
+    ident = gateway.call(_STATUS, {}).get("leader")
+    return next((member.name for member in members(gateway) if member.ident == ident), "")
+
+
 def change(
     gateway: Gateway, url: str, state: str, patience: float, dry: bool
 ) -> tuple[bool, list[Member]]:
-    """Let the node at an address for peers learn, vote, or leave.
+    """Let the node at an address for peers learn, vote, or leave. Only the leader can give a vote: others do nothing.
 
     Returns whether that was a change, and all members after it. etcd refuses for some seconds after another member
     came or left, and gives no vote before the node has all data. Raises SetupFailed if it still does so after
@@ -80,6 +87,11 @@ def _add(gateway: Gateway, url: str, dry: bool) -> bool:
 def _promote(gateway: Gateway, url: str, dry: bool) -> bool:
     learner = next((m for m in members(gateway) if m.url == url and m.learner), None)
     if learner is None:
+        return False
+    status = gateway.call(_STATUS, {})
+    # With passwords, a member that does not lead hands the request on without saying who asks. So it never gets an answer
+    # (etcd-io/etcd issue 20757).
+    if status.get("leader") != status["header"]["member_id"]:
         return False
     if not dry:
         gateway.call("/v3/cluster/member/promote", {"ID": learner.ident})

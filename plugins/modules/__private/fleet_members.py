@@ -29,7 +29,7 @@ options:
   state:
     description:
       - V(learning) lets the node get all data, without a vote.
-      - V(voting) gives it its vote as soon as it has all data.
+      - V(voting) gives it its vote as soon as it has all data. Only the leader can do this; on another node, it does nothing.
       - V(absent) removes it.
     type: str
     choices: [learning, voting, absent]
@@ -58,6 +58,15 @@ members:
   type: dict
   sample:
     https://192.0.2.11:2380: node1
+leader:
+  description: Name of the member that leads the cluster; empty if none does.
+  returned: success
+  type: str
+  sample: node1
+voting:
+  description: Whether the node has a vote after the change.
+  returned: success
+  type: bool
 """
 
 import typing as t
@@ -65,7 +74,7 @@ import typing as t
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.packetwatch.xdp.plugins.module_utils._front import call_library
 from ansible_collections.packetwatch.xdp.plugins.module_utils._node.accounts import ROOT
-from ansible_collections.packetwatch.xdp.plugins.module_utils._node.members import change
+from ansible_collections.packetwatch.xdp.plugins.module_utils._node.members import change, leader
 from ansible_collections.packetwatch.xdp.plugins.module_utils._store import ACCESS, gateway_of
 
 if t.TYPE_CHECKING:
@@ -92,7 +101,12 @@ def main() -> None:
     def settle(run: Run) -> Result:
         gateway = gateway_of(options, (ROOT, options["password"]))
         changed, present = change(gateway, url, options["state"], options["patience"], dry)
-        return {"changed": changed, "members": {member.url: member.name for member in present}}
+        return {
+            "changed": changed,
+            "members": {member.url: member.name for member in present},
+            "leader": leader(gateway),
+            "voting": any(member.url == url and not member.learner for member in present),
+        }
 
     call_library(module, settle)
 
