@@ -32,7 +32,10 @@ def test_every_row_has_a_figure(tmp_path: Path) -> None:
     done = subprocess.run(argv, stdout=subprocess.PIPE, text=True, check=False, timeout=600)
     assert done.returncode in (0, 1), done.stdout
     found = json.loads((tmp_path / "bench.json").read_text())
-    assert {row["name"] for row in found["rows"]} == {row.name for row in ROWS}
+    # Not every kernel has dispatchers. What cannot be measured says why.
+    lacking = found["about"]["not_measured"]
+    assert all(name.startswith("dispatcher, ") and why for name, why in lacking.items())
+    assert {row["name"] for row in found["rows"]} == {row.name for row in ROWS} - lacking.keys()
     # Measured figures are above zero. The difference of two figures of one round, on a busy
     # machine, need not be.
     assert not [name for name, figures in found["raw"].items() if min(figures) <= 0]

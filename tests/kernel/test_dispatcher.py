@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from kernel.datapath import wait_for
 from kernel.hosting import Namespace, Site, dummy_program, ip
 
 from packetwatch_core._active.loaded import Loaded
@@ -89,7 +90,10 @@ def joined(filtered: Site) -> Iterator[Site]:
     """A host whose program is in the dispatcher of pw0, as far as can be read."""
     pins = filtered.host.pins
     os.unlink(pins.link("pw0"))
-    os.makedirs(pins.member("pw0", socket.if_nametoindex("pw0")))
+    ifindex = socket.if_nametoindex("pw0")
+    os.makedirs(pins.member("pw0", ifindex))
+    # The kernel lets go of a link some time after its pin.
+    wait_for(lambda: not attached(ifindex).program_id)
     found = Neighbour(filtered, Program.open(pins.program))
     yield filtered
     found.close()

@@ -81,12 +81,17 @@ class Services:
             replace_file(service.declared, _digest(service.files), 0o644)
 
     def _reload(self) -> None:
-        for service in self._services:
-            status, output, _errors = self._run(
-                ("systemctl", "show", "--property=NeedDaemonReload", "--value", service.unit), None
-            )
-            if status == 0 and output.strip() == "yes":
-                self._systemctl("daemon-reload")
+        changed = [service.unit for service in self._services if self._has_other_files(service)]
+        if changed:
+            self._systemctl("daemon-reload")
+        for unit in changed:
+            # systemd 257 leaves a running unit with its former filter of addresses until a property is set.
+            self._systemctl("set-property", "--runtime", unit, "IPAccounting=no")
+
+    def _has_other_files(self, service: Service) -> bool:
+        question = ("systemctl", "show", "--property=NeedDaemonReload", "--value", service.unit)
+        status, output, _errors = self._run(question, None)
+        return status == 0 and output.strip() == "yes"
 
     def _is(self, service: Service, question: str) -> bool:
         return self._run(("systemctl", "--quiet", question, service.unit), None)[0] == 0
