@@ -134,6 +134,8 @@ class Publishing:
                 ),
             ],
             {},
+            # A broker ends a connection that takes nothing for 15 seconds, and with it the queue.
+            broker.node.namespace,
         )
         self._ready = 0
         self._await_subscriber()
