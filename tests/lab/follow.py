@@ -74,7 +74,9 @@ def main() -> int:
     plan = Topology.load(_TOPOLOGY).dump()
     for machine in plan["machines"].values():
         machine["kind"] = options.kind
-    names = options.guides or sorted(guides.NAMES, key=lambda name: (name != _FIRST, name == _LAST, name))
+    names = options.guides or sorted(
+        guides.NAMES, key=lambda name: (name != _FIRST, name == _LAST, name)
+    )
     if unknown := set(names) - set(guides.NAMES):
         parser.error(f"no guide {', '.join(unknown)}; choose from {', '.join(guides.NAMES)}")
     try:
