@@ -21,7 +21,7 @@ from packetwatch_core._base.errors import SetupFailed
 from packetwatch_core._network.endpoints import Endpoint
 from packetwatch_core._node.gateway import Refused, Unreached, below, encoded
 from packetwatch_core._node.keys import KEYS
-from packetwatch_core._node.members import change, leader
+from packetwatch_core._node.members import change, leader, members
 from packetwatch_core._node.services import Service, Services, update
 
 pytestmark = pytest.mark.slow
@@ -118,7 +118,7 @@ def test_only_the_leader_gives_a_vote(nodes: FleetNodes) -> None:
     def asked(number: int, state: str, patience: float = 30) -> bool:
         with nodes.nodes[number].namespace.entered():
             gateway = nodes.at_etcd("root", number)
-            assert leader(gateway) == nodes.nodes[first].name
+            assert leader(gateway, members(gateway)) == nodes.nodes[first].name
             return change(gateway, url, state, patience, False)[0]
 
     other = (first + 1) % 3

@@ -33,7 +33,7 @@ if t.TYPE_CHECKING:
     from .._change.alarm import Alarm
     from .._change.planner import Draft, Planner
     from .._declared.store import State
-from .._health.status import Status
+    from .._health.status import Status
 
 
 class Activated(t.NamedTuple):

@@ -272,7 +272,8 @@ def ban(
 ) -> Changed:
     """Ban sources on all hosts of the fleet; raises `InvalidInput` if one must not be banned.
 
-    never: what nobody bans whatever the store has. A ban by a play that is in force and has the same length stays as it is, so that a play is idempotent.
+    never: what nobody bans whatever the store has. A ban by a play that is in force and has the same length stays as it
+    is, so that a play is idempotent.
     """
     sources = [source_of(address) for address in addresses]
 

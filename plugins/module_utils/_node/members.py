@@ -43,10 +43,10 @@ def members(gateway: Gateway) -> list[Member]:
     )
 
 
-def leader(gateway: Gateway) -> str:
-    """The name of the member that leads the cluster; empty: none does."""
+def leader(gateway: Gateway, present: t.Iterable[Member]) -> str:
+    """The name of the member that leads the cluster; empty: none of these does."""
     ident = gateway.call(_STATUS, {}).get("leader")
-    return next((member.name for member in members(gateway) if member.ident == ident), "")
+    return next((member.name for member in present if member.ident == ident), "")
 
 
 def change(

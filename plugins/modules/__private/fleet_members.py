@@ -104,7 +104,7 @@ def main() -> None:
         return {
             "changed": changed,
             "members": {member.url: member.name for member in present},
-            "leader": leader(gateway),
+            "leader": leader(gateway, present),
             "voting": any(member.url == url and not member.learner for member in present),
         }
 
